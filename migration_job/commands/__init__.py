@@ -1,0 +1,1 @@
+"""One module per command of ``migration-job``; each is thin and calls the rooms."""

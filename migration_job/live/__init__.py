@@ -1,0 +1,1 @@
+"""The live phases: catch-up, switch, sync, rollback, settle."""

@@ -1,0 +1,1 @@
+"""The plan: target types and rules, profile, policy, preflight. Writes nothing."""

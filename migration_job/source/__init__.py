@@ -1,0 +1,1 @@
+"""SQLite: opening, catalogue, snapshot, backup, change capture, fence."""

@@ -1,0 +1,1 @@
+"""PostgreSQL: schema, load, change application, reverse capture, the run's own records."""

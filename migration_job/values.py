@@ -1,0 +1,88 @@
+"""What a SQLite value is to this project.
+
+SQLite types values, not columns: each is one of five storage classes
+(https://sqlite.org/datatype3.html). In Python they are
+
+========  =====================================================================
+NULL      ``None``
+INTEGER   ``int``
+REAL      ``float``
+TEXT      ``str`` where the bytes decode strictly, else :class:`BrokenText`
+BLOB      ``bytes``
+========  =====================================================================
+
+A ``str`` may hold NUL (``"\\x00"``) but never a lone surrogate: bytes that would decode to one
+are not valid UTF-8 and arrive as :class:`BrokenText`.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenText:
+    """A TEXT value whose bytes are not valid in the database's encoding, kept raw."""
+
+    raw: bytes
+
+
+SourceValue: TypeAlias = None | int | float | str | bytes | BrokenText
+
+
+def storage_class(value: SourceValue) -> str:
+    """SQLite's name for the value's class: ``null integer real text blob``."""
+    match value:
+        case None:
+            return "null"
+        case int():
+            return "integer"
+        case float():
+            return "real"
+        case str() | BrokenText():
+            return "text"
+        case bytes():
+            return "blob"
+
+
+def same(left: SourceValue, right: SourceValue) -> bool:
+    """Bit-for-bit equality: storage class and content, so ``1 != 1.0`` and ``-0.0 != 0.0``."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, float) and isinstance(right, float):
+        return struct.pack("<d", left) == struct.pack("<d", right)
+    return left == right
+
+
+def display(value: SourceValue, limit: int = 80) -> str:
+    """The value as an SQLite literal for people, cut at ``limit`` characters, control characters
+    escaped, so that a hostile value cannot forge a line of the log."""
+    match value:
+        case None:
+            text = "NULL"
+        case str():
+            text = "'" + value[: limit + 1].replace("'", "''") + "'"
+        case bytes():
+            text = "x'" + value[: limit // 2 + 1].hex() + "'"
+        case BrokenText():
+            text = "text x'" + value.raw[: limit // 2 + 1].hex() + "'"
+        case _:
+            text = repr(value)
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def to_json(value: SourceValue) -> object:
+    """The value for ``report.json``, reversible: text, integers and null as themselves; a real as
+    ``{"real": "17 digits"}``; a blob and broken text as ``{"blob"|"broken_text": hex}``."""
+    match value:
+        case float():
+            return {"real": repr(value)}
+        case bytes():
+            return {"blob": value.hex()}
+        case BrokenText():
+            return {"broken_text": value.raw.hex()}
+        case _:
+            return value
