@@ -26,6 +26,11 @@ for _module in COMMANDS:
     _module.register(app)
 
 
+@app.callback()
+def _program() -> None:
+    """Keep the commands named, however few there are."""
+
+
 @app.command()
 def version() -> None:
     """Print the version."""
