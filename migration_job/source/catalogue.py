@@ -1,0 +1,342 @@
+"""What a SQLite file holds: tables, columns, keys, indexes, and what hangs on them.
+
+The PRAGMAs tell most of it; CHECKs, collations, AUTOINCREMENT and expressions stand only in the
+SQL text (``sqltext``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import apsw
+
+from migration_job.errors import InputError
+from migration_job.plan.model import (
+    Affinity,
+    Catalogue,
+    SourceColumn,
+    SourceForeignKey,
+    SourceIndex,
+    SourceIndexColumn,
+    SourceObject,
+    SourceTable,
+)
+from migration_job.source.database import literal, quote
+from migration_job.source.sqltext import parse_index, parse_table, tokenize
+
+OWN_PREFIX = "_migration_"
+"""Tables, indexes and triggers of this job on the source; not the application's."""
+
+SHADOW_SUFFIXES: dict[str, tuple[str, ...]] = {
+    "fts1": ("_content", "_term"),
+    "fts2": ("_content", "_segments", "_segdir"),
+    "fts3": ("_content", "_segments", "_segdir", "_docsize", "_stat"),
+    "fts4": ("_content", "_segments", "_segdir", "_docsize", "_stat"),
+    "fts5": ("_data", "_idx", "_content", "_docsize", "_config"),
+    "rtree": ("_node", "_parent", "_rowid"),
+    "rtree_i32": ("_node", "_parent", "_rowid"),
+    "geopoly": ("_node", "_parent", "_rowid"),
+    "spellfix1": ("_vocab",),
+    "vec0": ("_chunks", "_rowids", "_info", "_auxiliary", "_vector_chunks", "_metadata"),
+}
+"""The shadow tables of modules, for files whose module this SQLite does not have: it then cannot
+tell a shadow table from an ordinary one."""
+
+
+def read_catalogue(connection: apsw.Connection) -> Catalogue:
+    """The whole schema, read in the connection's present transaction. Raises InputError where the
+    schema cannot be read."""
+    listed = {
+        str(name): (str(kind), bool(without), bool(strict))
+        for schema, name, kind, _, without, strict in _rows(connection, "PRAGMA main.table_list")
+        if schema == "main"
+    }
+    # The schema is read in its own order: the order of creation, which dependants follow.
+    statements = [
+        (str(kind), str(name), str(table), str(sql))
+        for kind, name, table, sql in _rows(
+            connection,
+            "SELECT type, name, tbl_name, sql FROM main.sqlite_schema "
+            "WHERE sql IS NOT NULL ORDER BY rowid",
+        )
+        if not _hidden(str(name)) and not _hidden(str(table))
+    ]
+    virtual = {
+        name: _module(sql)
+        for kind, name, _, sql in statements
+        if kind == "table" and _is_virtual(sql)
+    }
+    sequences = _sequences(connection)
+    tables: list[SourceTable] = []
+    others: list[SourceObject] = []
+    for kind, name, table, sql in statements:
+        if kind in ("view", "trigger"):
+            others.append(SourceObject(kind=kind, name=name, table=table, sql=sql))  # type: ignore[arg-type]
+        elif kind == "table" and name in virtual:
+            others.append(SourceObject(kind="virtual", name=name, table=name, sql=sql))
+        elif kind == "table":
+            what, without_rowid, strict = listed.get(name, ("table", False, False))
+            owner = _shadow_of(name, virtual)
+            if what == "shadow" or owner is not None:
+                others.append(
+                    SourceObject(kind="shadow", name=name, table=owner or _prefix(name), sql=sql)
+                )
+            else:
+                tables.append(
+                    _table(connection, name, sql, without_rowid, strict, sequences.get(name))
+                )
+    resolved = [_with_parent_keys(table, tables) for table in tables]
+    return Catalogue(
+        encoding=str(_pragma(connection, "encoding")),  # type: ignore[arg-type]
+        schema_version=int(_pragma(connection, "schema_version")),
+        application_id=int(_pragma(connection, "application_id")),
+        user_version=int(_pragma(connection, "user_version")),
+        page_size=int(_pragma(connection, "page_size")),
+        journal_mode=str(_pragma(connection, "journal_mode")),
+        tables=tuple(resolved),
+        others=tuple(others),
+    )
+
+
+def affinity_of(declared: str, *, strict: bool = False) -> Affinity:
+    """The affinity of a declared type (https://sqlite.org/datatype3.html, section 3.1)."""
+    upper = declared.upper()
+    if strict and upper == "ANY":
+        return "blob"
+    if "INT" in upper:
+        return "integer"
+    if any(word in upper for word in ("CHAR", "CLOB", "TEXT")):
+        return "text"
+    if "BLOB" in upper or not upper:
+        return "blob"
+    if any(word in upper for word in ("REAL", "FLOA", "DOUB")):
+        return "real"
+    return "numeric"
+
+
+def rowid_name(table: SourceTable) -> str | None:
+    """A quoted name by which the table's rowid can be read: the alias column, or the first of
+    SQLite's three names that no column hides; None where there is no rowid or all are hidden."""
+    if table.without_rowid:
+        return None
+    if table.rowid_alias is not None:
+        return quote(table.rowid_alias)
+    names = {column.name.lower() for column in table.columns}
+    return next((n for n in ("rowid", "_rowid_", "oid") if n not in names), None)
+
+
+def _rows(connection: apsw.Connection, sql: str) -> list[tuple[Any, ...]]:
+    try:
+        return list(connection.execute(sql))
+    except (apsw.Error, UnicodeDecodeError) as error:
+        raise InputError(
+            f"the source's schema cannot be read: {error}",
+            advice="Run `sqlite3 source.db .schema` and `PRAGMA integrity_check` on it.",
+        ) from error
+
+
+def _pragma(connection: apsw.Connection, name: str) -> Any:
+    return _rows(connection, f"PRAGMA main.{name}")[0][0]
+
+
+def _hidden(name: str) -> bool:
+    lowered = name.lower()
+    return lowered.startswith(("sqlite_", OWN_PREFIX))
+
+
+def _is_virtual(sql: str) -> bool:
+    tokens = tokenize(sql[:200])
+    return len(tokens) > 1 and tokens[1].is_word("VIRTUAL")
+
+
+def _module(sql: str) -> str:
+    tokens = tokenize(sql)
+    using = next((i for i, t in enumerate(tokens) if t.is_word("USING")), None)
+    return tokens[using + 1].name.lower() if using is not None and using + 1 < len(tokens) else ""
+
+
+def _shadow_of(name: str, virtual: dict[str, str]) -> str | None:
+    for owner, module in virtual.items():
+        for suffix in SHADOW_SUFFIXES.get(module, ()):
+            whole = owner.lower() + suffix
+            lowered = name.lower()
+            numbered = module == "vec0" and lowered.startswith(whole)
+            if lowered == whole or numbered:
+                return owner
+    return None
+
+
+def _prefix(name: str) -> str:
+    return name.rpartition("_")[0]
+
+
+def _sequences(connection: apsw.Connection) -> dict[str, int]:
+    if not _rows(connection, "SELECT 1 FROM main.sqlite_schema WHERE name = 'sqlite_sequence'"):
+        return {}
+    # The application may write anything here; SQLite itself takes only integers for a mark.
+    return {
+        str(name): int(mark)
+        for name, mark in _rows(
+            connection,
+            "SELECT name, max(seq) FROM sqlite_sequence "
+            "WHERE typeof(seq) = 'integer' AND typeof(name) = 'text' GROUP BY name",
+        )
+    }
+
+
+def _table(
+    connection: apsw.Connection,
+    name: str,
+    sql: str,
+    without_rowid: bool,
+    strict: bool,
+    sequence: int | None,
+) -> SourceTable:
+    text = parse_table(sql)
+    written = {c.name.lower(): c for c in text.columns}
+    columns: list[SourceColumn] = []
+    for _, column, declared, not_null, default, position, hidden in _rows(
+        connection, f"PRAGMA main.table_xinfo({quote(name)})"
+    ):
+        own = written.get(str(column).lower())
+        columns.append(
+            SourceColumn(
+                name=str(column),
+                declared=_without_generated(str(declared or "")),
+                affinity=affinity_of(_without_generated(str(declared or "")), strict=strict),
+                not_null=bool(not_null),
+                default=None if default is None else str(default),
+                primary_key=int(position),
+                generated={2: "virtual", 3: "stored"}.get(int(hidden), ""),  # type: ignore[arg-type]
+                expression=own.expression if own is not None and hidden in (2, 3) else None,
+                collation=own.collation if own is not None else "BINARY",
+            )
+        )
+    primary = tuple(c.name for c in sorted(columns, key=lambda c: c.primary_key) if c.primary_key)
+    indexes = _indexes(connection, name)
+    alias = None
+    if len(primary) == 1 and not without_rowid:
+        key = next(c for c in columns if c.name == primary[0])
+        # INTEGER PRIMARY KEY DESC is no alias: it has an index of its own like any other key.
+        if key.declared.upper() == "INTEGER" and all(i.origin != "pk" for i in indexes):
+            alias = key.name
+    return SourceTable(
+        name=name,
+        sql=sql,
+        columns=tuple(columns),
+        primary_key=primary,
+        rowid_alias=alias,
+        autoincrement=any(c.autoincrement for c in text.columns),
+        without_rowid=without_rowid,
+        strict=strict,
+        indexes=indexes,
+        foreign_keys=_foreign_keys(connection, name, text.deferred, written),
+        checks=text.checks,
+        sequence=sequence,
+    )
+
+
+def _without_generated(declared: str) -> str:
+    """SQLite counts ``GENERATED ALWAYS`` as part of a type that precedes it."""
+    words = declared.split()
+    upper = [w.upper() for w in words]
+    if upper[-2:] == ["GENERATED", "ALWAYS"]:
+        return " ".join(words[:-2])
+    return declared
+
+
+def _indexes(connection: apsw.Connection, table: str) -> tuple[SourceIndex, ...]:
+    found: list[SourceIndex] = []
+    for _, name, unique, origin, _ in _rows(connection, f"PRAGMA main.index_list({quote(table)})"):
+        if _hidden(str(name)) and origin == "c":
+            continue
+        sql_rows = _rows(
+            connection,
+            "SELECT sql FROM main.sqlite_schema WHERE type = 'index' "
+            f"AND name = {literal(str(name))}",
+        )
+        sql = sql_rows[0][0] if sql_rows else None
+        text = parse_index(str(sql)) if sql is not None else None
+        terms: list[SourceIndexColumn] = []
+        for position, cid, column, descending, collation, is_key in _rows(
+            connection, f"PRAGMA main.index_xinfo({quote(str(name))})"
+        ):
+            if not is_key:
+                continue
+            # cid -1 is the rowid, -2 an expression.
+            expression = text.terms[position] if text is not None and cid == -2 else None
+            terms.append(
+                SourceIndexColumn(
+                    column=None if column is None else str(column),
+                    expression="rowid" if cid == -1 else expression,
+                    descending=bool(descending),
+                    collation=str(collation),
+                )
+            )
+        found.append(
+            SourceIndex(
+                name=str(name),
+                unique=bool(unique),
+                origin=origin,
+                columns=tuple(terms),
+                where=text.where if text is not None else None,
+                sql=None if sql is None else str(sql),
+            )
+        )
+    # index_list goes from the newest to the oldest.
+    return tuple(reversed(found))
+
+
+def _foreign_keys(
+    connection: apsw.Connection,
+    table: str,
+    deferred: Sequence[frozenset[str]],
+    written: dict[str, Any],
+) -> tuple[SourceForeignKey, ...]:
+    grouped: dict[int, list[tuple[Any, ...]]] = {}
+    for row in _rows(connection, f"PRAGMA main.foreign_key_list({quote(table)})"):
+        grouped.setdefault(int(row[0]), []).append(row)
+    keys: list[SourceForeignKey] = []
+    for number in sorted(grouped, reverse=True):  # the list goes from the last to the first
+        rows = sorted(grouped[number], key=lambda row: int(row[1]))
+        columns = tuple(str(row[3]) for row in rows)
+        single = written.get(columns[0].lower()) if len(columns) == 1 else None
+        keys.append(
+            SourceForeignKey(
+                columns=columns,
+                parent=str(rows[0][2]),
+                parent_columns=tuple("" if row[4] is None else str(row[4]) for row in rows),
+                on_update=str(rows[0][5]),
+                on_delete=str(rows[0][6]),
+                deferred=frozenset(c.lower() for c in columns) in deferred
+                or (single is not None and single.deferred),
+            )
+        )
+    return tuple(keys)
+
+
+def _with_parent_keys(table: SourceTable, tables: Sequence[SourceTable]) -> SourceTable:
+    """Foreign keys that name no parent columns mean the parent's primary key; names are given the
+    parent's own spelling."""
+    parents = {parent.name.lower(): parent for parent in tables}
+    keys: list[SourceForeignKey] = []
+    for key in table.foreign_keys:
+        parent = parents.get(key.parent.lower())
+        columns = key.parent_columns
+        if parent is not None:
+            spelled = {c.name.lower(): c.name for c in parent.columns}
+            columns = (
+                parent.primary_key
+                if not any(columns)
+                else tuple(spelled.get(c.lower(), c) for c in columns)
+            )
+        keys.append(
+            key.model_copy(
+                update={
+                    "parent": parent.name if parent is not None else key.parent,
+                    "parent_columns": tuple(c for c in columns if c),
+                }
+            )
+        )
+    return table.model_copy(update={"foreign_keys": tuple(keys)})

@@ -1,0 +1,222 @@
+"""Opening a SQLite file without touching it, and saying plainly why one cannot be opened.
+
+The job uses one SQLite library throughout (apsw's). Two libraries on one file in one process would
+drop each other's POSIX locks (https://sqlite.org/howtocorrupt.html, section 2.2.1).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote as url_quote
+
+import apsw
+
+from migration_job.errors import InputError
+
+BUSY_TIMEOUT_MS = 10_000
+"""How long a read waits for a lock. A reader meets one only while a rollback journal is being
+written back or a checkpoint restarts the log: both are over in well under a second."""
+
+HEADER = b"SQLite format 3\x00"
+"""The first 16 bytes of every unencrypted database (https://sqlite.org/fileformat2.html)."""
+
+BENIGN_PREFIXES = ("NULL value in ", "CHECK constraint failed in ")
+BENIGN_WORDS = (" value in ", "non-unique entry in index ")
+"""What ``integrity_check`` reports about values rather than about the file; preflight has its own,
+better words for those."""
+
+
+def quote(name: str) -> str:
+    """The name as a quoted SQL identifier, the same in SQLite and PostgreSQL.
+
+    Raises InputError for a NUL, which neither can hold in a name.
+    """
+    if "\x00" in name:
+        raise InputError(f"a name holds a NUL character: {name!r}")
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """The text as a SQLite string literal.
+
+    Raises InputError for a NUL, at which SQLite would end the statement.
+    """
+    if "\x00" in text:
+        raise InputError(f"a SQL literal cannot hold a NUL character: {text!r}")
+    return "'" + text.replace("'", "''") + "'"
+
+
+def open_readonly(path: str | Path, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS) -> apsw.Connection:
+    """A read-only connection whose schema has been read once, so that the file is a database.
+
+    The schema of the file is not trusted (views and triggers may call no function with side
+    effects). Double-quoted string literals stay allowed, since the file's views may need them.
+    A file of 0 bytes is refused: it is what SQLite leaves where an application opened a path that
+    does not exist, and more often a wrong path than a database. Raises InputError.
+    """
+    file = Path(path)
+    _look_at(file)
+    try:
+        return _opened(file, "mode=ro", busy_timeout_ms)
+    except (apsw.CantOpenError, apsw.ReadOnlyError) as error:
+        # A database in WAL mode needs its -wal and -shm beside it; where they are absent and the
+        # directory cannot be written, nobody has it open and the file alone is all there is.
+        wal = file.with_name(file.name + "-wal")
+        if wal.exists() and wal.stat().st_size:
+            raise _explained(file, error) from error
+        try:
+            return _opened(file, "mode=ro&immutable=1", busy_timeout_ms)
+        except apsw.Error as second:
+            raise _explained(file, second) from second
+    except apsw.Error as error:
+        raise _explained(file, error) from error
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[apsw.Connection]:
+    """A read-only connection in one read transaction, so in one consistent state of the file;
+    nothing is left beside the file that was not there before. Raises InputError."""
+    file = Path(path)
+    sidecars = [file.with_name(file.name + suffix) for suffix in ("-wal", "-shm")]
+    alone = not any(s.exists() for s in sidecars)
+    connection = open_readonly(file)
+    try:
+        connection.execute("BEGIN")
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+        yield connection
+    finally:
+        connection.close()
+        if alone and any(s.exists() for s in sidecars):
+            _tidy(file)
+
+
+def check_integrity(connection: apsw.Connection, *, limit: int = 20) -> None:
+    """Raises InputError where the file is damaged (``PRAGMA integrity_check``).
+
+    Values that break the file's own constraints are not damage: preflight reports those.
+    """
+    try:
+        rows = [str(r[0]) for r in connection.execute(f"PRAGMA integrity_check({limit * 50})")]
+    except apsw.CorruptError as error:
+        rows = [str(error)]
+    except apsw.SQLError:
+        # The schema calls a function or collation that only the application has; the pages can
+        # still be checked.
+        rows = [str(r[0]) for r in connection.execute(f"PRAGMA quick_check({limit * 50})")]
+    damage = [row for row in rows if row != "ok" and not _about_values(row)]
+    if damage:
+        shown = "\n  ".join(damage[:limit])
+        raise InputError(
+            f"the source is damaged; integrity_check says:\n  {shown}",
+            advice="Restore a backup, or recover what can be read with "
+            "`sqlite3 source.db .recover | sqlite3 recovered.db`, and run on that.",
+        )
+
+
+def _about_values(row: str) -> bool:
+    return row.startswith(BENIGN_PREFIXES) or any(word in row for word in BENIGN_WORDS)
+
+
+def _look_at(file: Path) -> None:
+    try:
+        if file.is_dir():
+            raise InputError(
+                f"expected a SQLite file, found a directory: {file}",
+                advice="Give the path of the database file itself.",
+            )
+        if not file.exists():
+            raise InputError(
+                f"no such file: {file}", advice="Give the path of an existing SQLite database."
+            )
+        with file.open("rb") as stream:
+            start = stream.read(len(HEADER))
+    except OSError as error:
+        raise InputError(
+            f"the source cannot be read: {file}: {error.strerror}",
+            advice="Check the file's permissions and those of its directories.",
+        ) from error
+    if not start:
+        raise InputError(
+            f"the source is empty (0 bytes): {file}",
+            advice="SQLite leaves such a file where an application opened a path that does not "
+            "exist: check the path.",
+        )
+    if start != HEADER:
+        raise _no_database(file, start)
+
+
+def _no_database(file: Path, start: bytes) -> InputError:
+    printable = all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start)
+    if printable:
+        advice = "It begins like a text file; a dump is loaded with `sqlite3 new.db < dump.sql`."
+    else:
+        advice = (
+            "An encrypted database (SQLCipher, SEE) looks like this: decrypt it first, "
+            "for instance with SQLCipher's sqlcipher_export()."
+        )
+    return InputError(
+        f"not a SQLite database: {file}: expected the header 'SQLite format 3', found {start!r}",
+        advice=advice,
+    )
+
+
+def _opened(file: Path, options: str, busy_timeout_ms: int) -> apsw.Connection:
+    uri = f"file:{url_quote(os.fspath(file.absolute()))}?{options}"
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    connection = apsw.Connection(uri, flags=flags)
+    try:
+        connection.set_busy_timeout(busy_timeout_ms)
+        connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+        connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _explained(file: Path, error: apsw.Error) -> InputError:
+    if isinstance(error, apsw.BusyError | apsw.LockedError):
+        return InputError(
+            f"the source is locked by another process: {file}: {error}",
+            advice="Another program holds an exclusive lock; end its transaction "
+            "(or `PRAGMA locking_mode=EXCLUSIVE`) and run again.",
+        )
+    if isinstance(error, apsw.NotADBError):
+        return InputError(
+            f"not a SQLite database, or an encrypted one: {file}: {error}",
+            advice="Decrypt an encrypted database first, or restore the file from a backup.",
+        )
+    if isinstance(error, apsw.CorruptError):
+        return InputError(
+            f"the source is damaged: {file}: {error}",
+            advice="Restore a backup, or recover what can be read with "
+            "`sqlite3 source.db .recover | sqlite3 recovered.db`, and run on that.",
+        )
+    if isinstance(error, apsw.SQLError):
+        return InputError(
+            f"the source's schema cannot be read: {file}: {error}",
+            advice="Run `sqlite3 source.db .schema` and repair the statement it names.",
+        )
+    return InputError(
+        f"the source cannot be opened: {file}: {error}",
+        advice="Check the permissions of the file, of its directory, and of -wal and -shm "
+        "beside it.",
+    )
+
+
+def _tidy(file: Path) -> None:
+    """Let SQLite itself remove the empty -wal and -shm that a read-only connection created but
+    may not delete. Only the last connection's close removes them, so a live application's stay."""
+    try:
+        connection = apsw.Connection(os.fspath(file), flags=apsw.SQLITE_OPEN_READWRITE)
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+        finally:
+            connection.close()
+    except apsw.Error:
+        # Without the right to write, the empty files stay; they harm nothing.
+        return

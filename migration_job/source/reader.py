@@ -1,0 +1,186 @@
+"""Rows as they are, value by value: the slow, exact way to read a table.
+
+The copier assembles its text inside SQLite; whatever must be looked at singly (ledger, quarantine,
+changed keys, the typed comparison's other half) comes through here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import apsw
+
+from migration_job.plan.model import SourceTable
+from migration_job.source.catalogue import rowid_name
+from migration_job.source.database import quote
+from migration_job.values import BrokenText, SourceValue
+
+Row = tuple[SourceValue, ...]
+
+ROWID = "\x00rowid"
+"""Stands for the rowid in a list of columns; no SQL name can hold a NUL."""
+
+BATCH_ROWS = 1_000
+BATCH_BYTES = 8_000_000
+"""A batch ends at the first of the two, so that memory stays flat however wide the rows are; a
+single value larger than this is a batch of its own."""
+
+KEYS_PER_QUERY = 300
+"""Well under SQLite's limit of 32,766 parameters for any key that people make."""
+
+
+def column_sql(table: SourceTable, column: str) -> str:
+    """The SQL reference of a column, qualified by the alias ``t``; of the rowid for ``ROWID``.
+
+    Raises KeyError where the table has no readable rowid.
+    """
+    if column != ROWID:
+        return f"t.{quote(column)}"
+    name = rowid_name(table)
+    if name is None:
+        raise KeyError(f"{table.name} has no rowid that can be read")
+    return f"t.{name}"
+
+
+def row_order(table: SourceTable) -> str:
+    """The terms of ORDER BY that follow the table's own b-tree: the rowid, or the key of a
+    WITHOUT ROWID table with its own collations."""
+    if not table.without_rowid:
+        name = rowid_name(table)
+        return f"t.{name}" if name is not None else ""
+    return ", ".join(f"t.{quote(name)}" for name in table.primary_key)
+
+
+def read_rows(
+    connection: apsw.Connection,
+    table: SourceTable,
+    columns: Sequence[str],
+    *,
+    encoding: str,
+    where: str = "",
+    parameters: Sequence[SourceValue] = (),
+    ordered: bool = True,
+) -> Iterator[Row]:
+    """Each row's values of ``columns``, exactly, one row in memory at a time.
+
+    ``where`` is a SQLite predicate over the table aliased ``t``; ``ordered`` asks for the order of
+    the table's own b-tree. A :class:`BrokenText` parameter needs ``CAST(? AS TEXT)``. TEXT that does not decode arrives as :class:`BrokenText` with its bytes
+    in the database's encoding (``Catalogue.encoding``).
+    """
+    # CAST(text AS BLOB) gives the bytes as they lie in the file, in every encoding; SQLite's own
+    # conversion from UTF-16 would mend or swallow what does not decode.
+    terms: list[str] = []
+    for column in columns:
+        reference = column_sql(table, column)
+        terms.append(f"typeof({reference}) = 'text'")
+        terms.append(
+            f"CASE WHEN typeof({reference}) = 'text' THEN CAST({reference} AS BLOB) "
+            f"ELSE {reference} END"
+        )
+    order = row_order(table) if ordered else ""
+    sql = (
+        f"SELECT {', '.join(terms)} FROM main.{quote(table.name)} AS t"
+        + (f" WHERE {where}" if where else "")
+        + (f" ORDER BY {order}" if order else "")
+    )
+    codec = codec_of(encoding)
+    for row in connection.execute(sql, tuple(_bindable(p) for p in parameters)):
+        yield tuple(
+            _decoded(row[i + 1], codec) if row[i] else row[i + 1] for i in range(0, len(row), 2)
+        )
+
+
+def read_by_keys(
+    connection: apsw.Connection,
+    table: SourceTable,
+    columns: Sequence[str],
+    *,
+    encoding: str,
+    key: Sequence[str],
+    keys: Iterable[Row],
+) -> Iterator[Row]:
+    """The present rows of the given keys, in no particular order; keys that are gone give nothing.
+
+    Keys are compared under BINARY, whatever the columns' collations; a column's affinity applies
+    to the key's value as in any comparison of SQLite's.
+    """
+    terms = [column_sql(table, name) for name in key]
+    pending: list[Row] = []
+
+    def fetch() -> Iterator[Row]:
+        conditions = [
+            " AND ".join(
+                f"{term} COLLATE BINARY IS {_placeholder(value)}"
+                for term, value in zip(terms, row, strict=True)
+            )
+            for row in pending
+        ]
+        yield from read_rows(
+            connection,
+            table,
+            columns,
+            encoding=encoding,
+            where=" OR ".join(f"({condition})" for condition in conditions),
+            parameters=[value for row in pending for value in row],
+            ordered=False,
+        )
+
+    for row in keys:
+        pending.append(row)
+        if len(pending) * len(terms) >= KEYS_PER_QUERY:
+            yield from fetch()
+            pending = []
+    if pending:
+        yield from fetch()
+
+
+def batches(
+    rows: Iterable[Row], *, max_rows: int = BATCH_ROWS, max_bytes: int = BATCH_BYTES
+) -> Iterator[list[Row]]:
+    """The rows in lists of bounded length and size; never an empty list."""
+    batch: list[Row] = []
+    size = 0
+    for row in rows:
+        weight = sum(_weight(value) for value in row)
+        if batch and (len(batch) >= max_rows or size + weight > max_bytes):
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
+        size += weight
+    if batch:
+        yield batch
+
+
+def codec_of(encoding: str) -> str:
+    """Python's strict codec for ``Catalogue.encoding``."""
+    return {"UTF-8": "utf-8", "UTF-16le": "utf-16-le", "UTF-16be": "utf-16-be"}[encoding]
+
+
+def decode(raw: bytes, codec: str) -> str | BrokenText:
+    """The text, or the bytes kept whole where they are not valid."""
+    try:
+        return raw.decode(codec)
+    except UnicodeDecodeError:
+        return BrokenText(raw)
+
+
+def _decoded(raw: SourceValue, codec: str) -> SourceValue:
+    return decode(raw, codec) if isinstance(raw, bytes) else raw
+
+
+def _placeholder(value: SourceValue) -> str:
+    return "CAST(? AS TEXT)" if isinstance(value, BrokenText) else "?"
+
+
+def _bindable(value: SourceValue) -> int | float | str | bytes | None:
+    return value.raw if isinstance(value, BrokenText) else value
+
+
+def _weight(value: SourceValue) -> int:
+    match value:
+        case str() | bytes():
+            return len(value)
+        case BrokenText(raw=raw):
+            return len(raw)
+        case _:
+            return 8
