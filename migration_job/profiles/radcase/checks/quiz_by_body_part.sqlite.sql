@@ -1,0 +1,5 @@
+-- Accuracy by body_part, guests included.
+SELECT c.body_part, count(*) AS attempts, sum(q.correct) AS correct,
+       CAST(sum(q.correct) AS REAL) / count(*) * 100 AS accuracy
+  FROM quiz_attempts q JOIN cases c ON c.id = q.case_id
+ GROUP BY c.body_part

@@ -1,0 +1,5 @@
+-- Accuracy by difficulty, guests included.
+SELECT c.difficulty, count(*) AS attempts, sum(q.correct) AS correct,
+       CAST(sum(q.correct) AS REAL) / count(*) * 100 AS accuracy
+  FROM quiz_attempts q JOIN cases c ON c.id = q.case_id
+ GROUP BY c.difficulty
