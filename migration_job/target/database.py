@@ -1,0 +1,165 @@
+"""One way to the target: sessions with fixed settings, and errors that never hold a secret.
+
+Every session of the job reads and writes values as text under the settings that the rules'
+inverses are defined for (``migration_job.plan.rules``), whatever the server's or the role's
+defaults are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from migration_job.errors import InputError, OperationError
+
+OLDEST = 140000
+"""PostgreSQL 14, as ``server_version`` counts."""
+
+CONNECT_TIMEOUT = 15
+"""Seconds; a target that answers later than that is as good as down for an operator who waits."""
+
+SETTINGS = (
+    ("DateStyle", "ISO, YMD"),
+    ("TimeZone", "UTC"),
+    ("bytea_output", "hex"),
+    ("extra_float_digits", "1"),
+    ("IntervalStyle", "postgres"),
+    ("standard_conforming_strings", "on"),
+    ("search_path", "public"),
+    ("client_min_messages", "warning"),
+    ("statement_timeout", "0"),
+    ("lock_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "0"),
+)
+"""What a session of the job looks like. Set after connecting, not as start-up options, because a
+pooler in between refuses unknown start-up options."""
+
+IDENTIFIER_BYTES = 63
+"""NAMEDATALEN - 1: PostgreSQL cuts longer names silently, so they are refused here."""
+
+
+def quote(name: str) -> str:
+    """``name`` as a PostgreSQL identifier. Raises ValueError for what cannot be one."""
+    if not name or "\x00" in name or len(name.encode()) > IDENTIFIER_BYTES:
+        raise ValueError(f"not a PostgreSQL identifier: {name!r}")
+    return '"' + name.replace('"', '""') + '"'
+
+
+def qualified(name: str, schema: str = "public") -> str:
+    """``name`` in ``schema``, quoted."""
+    return f"{quote(schema)}.{quote(name)}"
+
+
+def literal(text: str) -> str:
+    """``text`` as an SQL string literal under ``standard_conforming_strings``."""
+    if "\x00" in text:
+        raise ValueError("a PostgreSQL literal cannot hold NUL")
+    return "'" + text.replace("'", "''") + "'"
+
+
+def read_dsn(dsn: str | None, file: Path | None) -> str:
+    """The connection string, from the option or from a file (so that a container's command line
+    and environment show no password). Raises InputError where there is none or both."""
+    if (dsn is None) == (file is None):
+        raise InputError(
+            "expected either --target or --target-file, found "
+            + ("neither" if dsn is None else "both"),
+            advice="give the PostgreSQL connection string, e.g. --target postgresql://host/db",
+        )
+    if dsn is not None:
+        return dsn
+    if file is None:  # pragma: no cover - excluded above, said for the type checker
+        raise InputError("no target")
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"cannot read the target's connection string from {file}: {type(error).__name__}",
+            advice="the file must hold one PostgreSQL connection string",
+        ) from error
+
+
+def _parse(dsn: str) -> dict[str, str]:
+    try:
+        return {key: str(value) for key, value in conninfo_to_dict(dsn).items()}
+    except psycopg.ProgrammingError:
+        # libpq quotes the string in its message, and the string may hold the password.
+        raise InputError(
+            "expected a PostgreSQL connection string, found something libpq cannot parse",
+            advice="use postgresql://user@host:5432/database or 'host=... dbname=...'; "
+            "special characters in a URL are percent-encoded",
+        ) from None
+
+
+def describe(dsn: str) -> str:
+    """Where the target is, for people: ``user@host:port/database``, never the password."""
+    parts = _parse(dsn)
+    host = parts.get("host") or parts.get("hostaddr") or "local socket"
+    user = f"{parts['user']}@" if parts.get("user") else ""
+    return f"{user}{host}:{parts.get('port') or '5432'}/{parts.get('dbname') or ''}"
+
+
+def _without_secret(message: str, dsn: str) -> str:
+    lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
+    first = lines[0] if lines else "no reason given"
+    password = _parse(dsn).get("password")
+    return first.replace(password, "***") if password else first
+
+
+def connect(dsn: str, *, purpose: str = "migration-job") -> psycopg.Connection:
+    """An autocommit session of the job on the target; transactions are opened explicitly.
+
+    Raises InputError when the target cannot be reached, is older than PostgreSQL 14 or does not
+    store UTF-8.
+    """
+    options = _parse(dsn)
+    options.setdefault("connect_timeout", str(CONNECT_TIMEOUT))
+    options.setdefault("application_name", purpose)
+    options["client_encoding"] = "UTF8"
+    try:
+        connection = psycopg.connect(make_conninfo(**options), autocommit=True)
+    except psycopg.Error as error:
+        raise InputError(
+            f"cannot connect to the target {describe(dsn)}: {_without_secret(str(error), dsn)}",
+            advice="check that PostgreSQL runs there, and the user, password and pg_hba.conf",
+        ) from None
+    try:
+        _require(connection, dsn)
+        for name, value in SETTINGS:
+            connection.execute(f"SET {name} = {literal(value)}")
+        # A result read in binary would bypass the settings above.
+        connection.prepare_threshold = None
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _require(connection: psycopg.Connection, dsn: str) -> None:
+    version = connection.info.server_version
+    if version < OLDEST:
+        raise InputError(
+            f"expected PostgreSQL 14 or later at {describe(dsn)}, found {version // 10000}",
+            advice="upgrade the target; 14 to 18 are supported",
+        )
+    encoding = connection.execute("SHOW server_encoding").fetchone()
+    if encoding is None or encoding[0] != "UTF8":
+        found = "none" if encoding is None else encoding[0]
+        raise InputError(
+            f"expected the database {describe(dsn)} in UTF8, found {found}",
+            advice="create the target database with ENCODING 'UTF8' TEMPLATE template0",
+        )
+
+
+def lost(error: psycopg.Error, doing: str) -> OperationError:
+    """What to raise when the target fails in mid-operation: the server's first line, no values
+    (DETAIL and CONTEXT may hold patients' data), and that the run can be repeated."""
+    primary = getattr(error.diag, "message_primary", None) if error.diag else None
+    said = primary or (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return OperationError(
+        f"the target failed while {doing}: {said}",
+        advice="the source is untouched; correct the cause and run the same command again, "
+        "it goes on where it stopped",
+    )
