@@ -1,0 +1,116 @@
+"""The Docker engine: found, asked whether it answers, and asked about ports.
+
+One address serves the SDK here and Pulumi's Docker provider, so that both speak to the same
+engine: ``dockerHost`` from the stage file, else ``DOCKER_HOST``, else the current Docker context.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.errors import DockerException
+
+from infra.errors import StageError
+
+DEFAULT_SOCKET = "unix:///var/run/docker.sock"
+ANSWER_SECONDS = 10
+WORK_SECONDS = 600
+"""A single request may take as long as the engine takes to stop a container or pull a layer."""
+
+
+def address(docker_host: str) -> str:
+    """The engine's address, as a URL that both the SDK and Pulumi's provider understand."""
+    chosen = docker_host or os.environ.get("DOCKER_HOST", "")
+    if chosen:
+        return chosen
+    if Path(DEFAULT_SOCKET.removeprefix("unix://")).exists():
+        return DEFAULT_SOCKET
+    return _context_address() or DEFAULT_SOCKET
+
+
+def _context_address() -> str:
+    """The address of the Docker context in use (Docker Desktop, colima), or ''."""
+    from docker.context import ContextAPI
+
+    try:
+        context = ContextAPI.get_current_context()
+    except (DockerException, OSError, ValueError):
+        return ""
+    return str(context.Host or "") if context is not None else ""
+
+
+def is_local(docker_host: str) -> bool:
+    """Whether the engine shares this machine's files and ports."""
+    return address(docker_host).startswith(("unix://", "npipe://"))
+
+
+def connect(docker_host: str, *, seconds: int = WORK_SECONDS) -> docker.DockerClient:
+    """A client of an engine that has just answered; StageError where none does."""
+    where = address(docker_host)
+    try:
+        client = docker.DockerClient(
+            base_url=where,
+            version="auto",
+            timeout=ANSWER_SECONDS,
+            use_ssh_client=where.startswith("ssh://"),
+        )
+        client.ping()
+    except (DockerException, OSError, ValueError) as error:
+        raise StageError(
+            f"expected a Docker engine at {where}, found none: {_first_line(error)}",
+            advice="start it (on Debian: `apt-get install docker.io` and `service docker start`), "
+            "or name another with `dockerHost` in the stage file or DOCKER_HOST",
+        ) from error
+    client.api.timeout = seconds
+    return client
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def require_port(client: docker.DockerClient, host_ip: str, port: int, owner: str) -> None:
+    """Refuse a published port that something other than the container ``owner`` holds."""
+    for container in client.containers.list():
+        if port in _published(container.attrs):
+            if container.name == owner:
+                return
+            raise _port_taken(port, f"the container {container.name}")
+    if is_local(client.api.base_url.replace("http+docker://", "unix://")) and not _free(
+        host_ip, port
+    ):
+        raise _port_taken(port, "another program on this machine")
+
+
+def _published(attributes: dict[str, Any]) -> set[int]:
+    bindings = (attributes.get("HostConfig") or {}).get("PortBindings") or {}
+    return {
+        int(binding["HostPort"])
+        for published in bindings.values()
+        for binding in published or ()
+        if binding.get("HostPort")
+    }
+
+
+def _free(host_ip: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host_ip else socket.AF_INET
+    with closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host_ip, port))
+        except OSError:
+            return False
+    return True
+
+
+def _port_taken(port: int, holder: str) -> StageError:
+    return StageError(
+        f"expected port {port} to be free, found it held by {holder}",
+        advice="stop what holds it, or choose another port in the stage file "
+        "(`postgresPort`, `poolerPort`)",
+    )

