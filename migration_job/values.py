@@ -17,7 +17,9 @@ are not valid UTF-8 and arrive as :class:`BrokenText`.
 
 from __future__ import annotations
 
+import json
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -86,3 +88,35 @@ def to_json(value: SourceValue) -> object:
             return {"broken_text": value.raw.hex()}
         case _:
             return value
+
+
+def from_json(value: object) -> SourceValue:
+    """The value that :func:`to_json` wrote. Raises ValueError for anything else."""
+    match value:
+        case bool():
+            pass
+        case None | int() | str():
+            return value
+        case {"real": str(text)}:
+            return float(text)
+        case {"blob": str(text)}:
+            return bytes.fromhex(text)
+        case {"broken_text": str(text)}:
+            return BrokenText(bytes.fromhex(text))
+    raise ValueError(f"not a value of this project's JSON form: {value!r}")
+
+
+def to_text(value: SourceValue) -> str:
+    """The value as one line of JSON; equal values give equal text, different ones different."""
+    return json.dumps(to_json(value), ensure_ascii=False)
+
+
+def key_text(values: Sequence[SourceValue]) -> str:
+    """A row's key as one line of JSON, an array of its values in key order: how the ledger and
+    the quarantine name a row. Equal keys give equal text, different ones different."""
+    return json.dumps([to_json(v) for v in values], ensure_ascii=False, separators=(",", ":"))
+
+
+def key_values(text: str) -> tuple[SourceValue, ...]:
+    """The key that :func:`key_text` wrote."""
+    return tuple(from_json(v) for v in json.loads(text))

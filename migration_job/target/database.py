@@ -129,7 +129,7 @@ def connect(dsn: str, *, purpose: str = "migration-job") -> psycopg.Connection:
         _require(connection, dsn)
         for name, value in SETTINGS:
             connection.execute(f"SET {name} = {literal(value)}")
-        # A result read in binary would bypass the settings above.
+        # A statement prepared on one server connection of a pooler is unknown to the next.
         connection.prepare_threshold = None
     except BaseException:
         connection.close()

@@ -1,0 +1,414 @@
+"""The run's own records on the target: schema ``migration``.
+
+``migration.run`` has one row: which run this target belongs to. Everything a run has made on the
+target it made after that row was written, and every table arrives together with its row of
+``migration.progress``, its ledger and its quarantine in one transaction; so a target always says
+truthfully what it holds, whenever the job is cut off.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psycopg
+
+from migration_job.errors import InputError
+from migration_job.plan.model import Plan
+from migration_job.target.database import qualified, quote
+
+SCHEMA = "migration"
+
+LOCK = 0x6D69_6772_6174_696F
+"""The advisory lock that one run holds on a target ("migratio" in ASCII)."""
+
+SERVING = frozenset({"switched", "settled"})
+"""Phases in which the application writes to the target: a copy would destroy its writes."""
+
+TABLES = """
+CREATE SCHEMA migration;
+CREATE TABLE migration.run (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    run_id uuid NOT NULL,
+    source_path text NOT NULL,
+    snapshot_sha256 text NOT NULL,
+    phase text NOT NULL,
+    plan text NOT NULL,
+    plan_digest text NOT NULL,
+    made text NOT NULL DEFAULT '[]',
+    job_version text NOT NULL,
+    started_at timestamp with time zone NOT NULL DEFAULT clock_timestamp(),
+    updated_at timestamp with time zone NOT NULL DEFAULT clock_timestamp()
+);
+CREATE TABLE migration.progress (
+    tab text NOT NULL,
+    step text NOT NULL,
+    rows bigint NOT NULL DEFAULT 0,
+    quarantined bigint NOT NULL DEFAULT 0,
+    done_at timestamp with time zone NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (tab, step)
+);
+CREATE TABLE migration.ledger (
+    tab text NOT NULL,
+    key text NOT NULL,
+    col text NOT NULL,
+    before text NOT NULL,
+    after text,
+    rule text NOT NULL
+);
+CREATE TABLE migration.quarantine (
+    tab text NOT NULL,
+    key text NOT NULL,
+    reason text NOT NULL,
+    source_row text NOT NULL
+);
+CREATE INDEX ledger_row ON migration.ledger (tab, hashtextextended(key, 0));
+CREATE INDEX quarantine_row ON migration.quarantine (tab, hashtextextended(key, 0));
+CREATE TABLE migration.certificate (
+    digest text PRIMARY KEY,
+    body text NOT NULL,
+    issued_at timestamp with time zone NOT NULL DEFAULT clock_timestamp()
+);
+CREATE TABLE migration.applied (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    position bigint NOT NULL,
+    updated_at timestamp with time zone NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON SCHEMA migration IS
+    'what moved this database here from SQLite: run, ledger, quarantine, certificate';
+COMMENT ON COLUMN migration.ledger.key IS 'JSON array of the source key''s values';
+COMMENT ON COLUMN migration.ledger.before IS 'the source value as JSON';
+COMMENT ON COLUMN migration.ledger.after IS 'the target value as PostgreSQL input text';
+COMMENT ON COLUMN migration.quarantine.source_row IS 'JSON object: column to source value';
+"""
+"""Keys are indexed by a hash, since a text key may be longer than an index row may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """The row of ``migration.run``."""
+
+    run_id: str
+    source_path: str
+    snapshot_sha256: str
+    phase: str
+    plan: Plan
+    plan_digest: str
+    made: tuple[str, ...]
+    """``DROP`` statements for what a profile's own statements made beside tables and views."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """One value that was not carried over bit for bit."""
+
+    table: str
+    """Source table."""
+    key: str
+    """:func:`migration_job.values.key_text` of the row's key."""
+    column: str
+    """Source column."""
+    before: str
+    """:func:`migration_job.values.to_text` of the source value."""
+    after: str | None
+    """The target value as PostgreSQL input text; None for NULL."""
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineEntry:
+    """One row that was kept out of its table, whole."""
+
+    table: str
+    key: str
+    reason: str
+    row: str
+    """JSON object: source column to :func:`migration_job.values.to_json` of its value."""
+
+
+# ------------------------------------------------------------------------- whose target it is
+
+
+def lock(connection: psycopg.Connection) -> None:
+    """Take the target for this session. Raises InputError while another run holds it."""
+    taken = connection.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,)).fetchone()
+    if taken is None or not taken[0]:
+        raise InputError(
+            "expected the target to be free, found another run of the migration job on it",
+            advice="wait for it to end; a run that was killed lets go within seconds",
+        )
+
+
+def read_run(connection: psycopg.Connection) -> RunRow | None:
+    """The run that the target belongs to; None for a target without this project's records."""
+    known = connection.execute("SELECT to_regclass('migration.run') IS NOT NULL").fetchone()
+    if known is None or not known[0]:
+        return None
+    row = connection.execute(
+        "SELECT run_id::text, source_path, snapshot_sha256, phase, plan, plan_digest, made "
+        "FROM migration.run"
+    ).fetchone()
+    if row is None:
+        return None
+    return RunRow(
+        run_id=row[0],
+        source_path=row[1],
+        snapshot_sha256=row[2],
+        phase=row[3],
+        plan=Plan.model_validate_json(row[4]),
+        plan_digest=row[5],
+        made=tuple(json.loads(row[6])),
+    )
+
+
+def objects(connection: psycopg.Connection) -> list[str]:
+    """What schema ``public`` holds, as ``kind name``, without what belongs to an extension."""
+    rows = connection.execute(
+        """
+        SELECT d.kind || ' ' || d.name FROM (
+            SELECT 'pg_class'::regclass AS catalogue, c.oid, c.relname AS name,
+                   CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' WHEN 'v' THEN 'view'
+                        WHEN 'm' THEN 'materialized view' WHEN 'f' THEN 'foreign table'
+                        WHEN 'S' THEN 'sequence' ELSE 'type' END AS kind
+            FROM pg_class c
+            WHERE c.relnamespace = 'public'::regnamespace
+              AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c')
+            UNION ALL
+            SELECT 'pg_proc'::regclass, p.oid, p.proname, 'function' FROM pg_proc p
+            WHERE p.pronamespace = 'public'::regnamespace
+            UNION ALL
+            SELECT 'pg_type'::regclass, t.oid, t.typname, 'type' FROM pg_type t
+            WHERE t.typnamespace = 'public'::regnamespace AND t.typtype IN ('d','e','r')
+        ) d
+        WHERE NOT EXISTS (SELECT 1 FROM pg_depend e WHERE e.classid = d.catalogue
+                          AND e.objid = d.oid AND e.deptype = 'e')
+          AND NOT EXISTS (SELECT 1 FROM pg_depend i WHERE i.classid = d.catalogue
+                          AND i.objid = d.oid AND i.deptype IN ('i', 'a'))
+        ORDER BY 1
+        """
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def refuse_foreign(connection: psycopg.Connection, where: str) -> None:
+    """Raises InputError where the target holds anything that no run of this job has made."""
+    found = objects(connection)
+    if found:
+        shown = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+        raise InputError(
+            f"expected an empty database at {where}, found {len(found)} objects in schema public: "
+            f"{shown}",
+            advice="give a new, empty database as the target; nothing was changed in this one",
+        )
+    schema = connection.execute("SELECT to_regnamespace('migration') IS NOT NULL").fetchone()
+    if schema is not None and schema[0]:
+        raise InputError(
+            f"expected an empty database at {where}, found a schema named migration that holds no "
+            "run of this job",
+            advice="give a new, empty database as the target; nothing was changed in this one",
+        )
+
+
+# --------------------------------------------------------------------------- the run's course
+
+
+def begin(
+    connection: psycopg.Connection,
+    *,
+    run_id: str,
+    source_path: str,
+    snapshot_sha256: str,
+    plan: Plan,
+    job_version: str,
+) -> None:
+    """Make the records, in one transaction; the target is this run's own from here on."""
+    with connection.transaction():
+        connection.execute(TABLES)
+        connection.execute(
+            "INSERT INTO migration.run (run_id, source_path, snapshot_sha256, phase, plan, "
+            "plan_digest, job_version) VALUES (%s, %s, %s, 'prepared', %s, %s, %s)",
+            (
+                run_id,
+                source_path,
+                snapshot_sha256,
+                plan.model_dump_json(),
+                plan.digest(),
+                job_version,
+            ),
+        )
+
+
+def drop_everything(connection: psycopg.Connection, run: RunRow) -> None:
+    """Remove what ``run`` made, and nothing else, in one transaction for each table and the
+    records last, so that a cut in between leaves a target that is still this run's own."""
+    for view in reversed(run.plan.views):
+        connection.execute(f"DROP VIEW IF EXISTS {qualified(view.target)} CASCADE")
+    for table in run.plan.tables:
+        connection.execute(f"DROP TABLE IF EXISTS {qualified(table.target)} CASCADE")
+    for statement in run.made:
+        connection.execute(statement)
+    connection.execute(f"DROP SCHEMA IF EXISTS {quote(SCHEMA)} CASCADE")
+
+
+def set_phase(connection: psycopg.Connection, phase: str) -> None:
+    """Record the phase, durably."""
+    with connection.transaction():
+        connection.execute("SET LOCAL synchronous_commit TO on")
+        connection.execute(
+            "UPDATE migration.run SET phase = %s, updated_at = clock_timestamp()", (phase,)
+        )
+
+
+def mark(
+    connection: psycopg.Connection, table: str, step: str, *, rows: int = 0, quarantined: int = 0
+) -> None:
+    """Record a step of a table as done; call it in the step's own transaction."""
+    connection.execute(
+        "INSERT INTO migration.progress (tab, step, rows, quarantined) VALUES (%s, %s, %s, %s)",
+        (table, step, rows, quarantined),
+    )
+
+
+def done(connection: psycopg.Connection) -> set[tuple[str, str]]:
+    """The (table, step) pairs that are done."""
+    return {(r[0], r[1]) for r in connection.execute("SELECT tab, step FROM migration.progress")}
+
+
+def quarantined(connection: psycopg.Connection) -> dict[str, int]:
+    """Rows in quarantine for each source table that has any."""
+    return {
+        r[0]: r[1]
+        for r in connection.execute("SELECT tab, count(*) FROM migration.quarantine GROUP BY tab")
+    }
+
+
+def remember_made(connection: psycopg.Connection, before: set[str]) -> None:
+    """Record how to drop the functions and types that appeared in ``public`` since ``before``
+    (of :func:`loose_objects`); call it in the transaction that made them."""
+    drops = sorted(loose_objects(connection) - before)
+    connection.execute("UPDATE migration.run SET made = %s", (json.dumps(drops),))
+
+
+def loose_objects(connection: psycopg.Connection) -> set[str]:
+    """``DROP`` statements for each function, type and sequence of its own in ``public``."""
+    rows = connection.execute(
+        """
+        SELECT format('DROP ROUTINE IF EXISTS %s CASCADE', p.oid::regprocedure)
+        FROM pg_proc p
+        WHERE p.pronamespace = 'public'::regnamespace AND NOT EXISTS (
+            SELECT 1 FROM pg_depend e WHERE e.classid = 'pg_proc'::regclass
+            AND e.objid = p.oid AND e.deptype = 'e')
+        UNION ALL
+        SELECT format('DROP TYPE IF EXISTS %s CASCADE', t.oid::regtype)
+        FROM pg_type t
+        WHERE t.typnamespace = 'public'::regnamespace AND t.typtype IN ('d', 'e', 'r')
+          AND NOT EXISTS (SELECT 1 FROM pg_depend e WHERE e.classid = 'pg_type'::regclass
+            AND e.objid = t.oid AND e.deptype = 'e')
+        UNION ALL
+        SELECT format('DROP SEQUENCE IF EXISTS %s CASCADE', c.oid::regclass)
+        FROM pg_class c
+        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'S'
+          AND NOT EXISTS (SELECT 1 FROM pg_depend e WHERE e.classid = 'pg_class'::regclass
+            AND e.objid = c.oid AND e.deptype IN ('e', 'a', 'i'))
+        """
+    ).fetchall()
+    return {row[0] for row in rows}
+
+
+# --------------------------------------------------------------- ledger, quarantine, certificate
+
+
+def add_ledger(connection: psycopg.Connection, entries: Iterator[LedgerEntry]) -> int:
+    """Append entries by COPY in the open transaction; returns how many."""
+    count = 0
+    with (
+        connection.cursor() as cursor,
+        cursor.copy(
+            "COPY migration.ledger (tab, key, col, before, after, rule) FROM STDIN"
+        ) as copy,
+    ):
+        for entry in entries:
+            copy.write_row(
+                (entry.table, entry.key, entry.column, entry.before, entry.after, entry.rule)
+            )
+            count += 1
+    return count
+
+
+def add_quarantine(connection: psycopg.Connection, entries: Iterator[QuarantineEntry]) -> int:
+    """Append rows by COPY in the open transaction; returns how many."""
+    count = 0
+    with (
+        connection.cursor() as cursor,
+        cursor.copy("COPY migration.quarantine (tab, key, reason, source_row) FROM STDIN") as copy,
+    ):
+        for entry in entries:
+            copy.write_row((entry.table, entry.key, entry.reason, entry.row))
+            count += 1
+    return count
+
+
+def forget_rows(connection: psycopg.Connection, table: str, keys: list[str]) -> None:
+    """Remove the ledger and quarantine of rows that are about to be written anew."""
+    for name in ("ledger", "quarantine"):
+        connection.execute(
+            f"DELETE FROM migration.{quote(name)} WHERE tab = %s AND hashtextextended(key, 0) IN ("
+            "SELECT hashtextextended(k, 0) FROM unnest(%s::text[]) AS k) AND key = ANY(%s::text[])",
+            (table, keys, keys),
+        )
+
+
+def ledger(connection: psycopg.Connection, limit: int) -> list[LedgerEntry]:
+    """The first ``limit`` entries, in a stable order."""
+    rows = connection.execute(
+        "SELECT tab, key, col, before, after, rule FROM migration.ledger "
+        "ORDER BY tab, key, col LIMIT %s",
+        (limit,),
+    )
+    return [LedgerEntry(*row) for row in rows]
+
+
+def quarantine(connection: psycopg.Connection, limit: int) -> list[QuarantineEntry]:
+    """The first ``limit`` rows, in a stable order."""
+    rows = connection.execute(
+        "SELECT tab, key, reason, source_row FROM migration.quarantine ORDER BY tab, key LIMIT %s",
+        (limit,),
+    )
+    return [QuarantineEntry(*row) for row in rows]
+
+
+def count(connection: psycopg.Connection, name: str) -> int:
+    """Rows of one of the record tables."""
+    row = connection.execute(f"SELECT count(*) FROM migration.{quote(name)}").fetchone()
+    return int(row[0]) if row is not None else 0
+
+
+def store_certificate(connection: psycopg.Connection, digest: str, body: str, phase: str) -> None:
+    """Write the certificate and the phase it stands for, durably: everything that was committed
+    before with a lazy commit is on disk once this one is."""
+    with connection.transaction():
+        connection.execute("SET LOCAL synchronous_commit TO on")
+        connection.execute(
+            "INSERT INTO migration.certificate (digest, body) VALUES (%s, %s) "
+            "ON CONFLICT (digest) DO UPDATE SET issued_at = clock_timestamp()",
+            (digest, body),
+        )
+        connection.execute(
+            "UPDATE migration.run SET phase = %s, updated_at = clock_timestamp()", (phase,)
+        )
+
+
+def set_applied(connection: psycopg.Connection, position: int) -> None:
+    """The position in the source's change log up to which the target is complete."""
+    connection.execute(
+        "INSERT INTO migration.applied (position) VALUES (%s) ON CONFLICT (one) "
+        "DO UPDATE SET position = excluded.position, updated_at = clock_timestamp()",
+        (position,),
+    )
+
+
+def applied(connection: psycopg.Connection) -> int | None:
+    """That position; None before the copy is complete."""
+    row = connection.execute("SELECT position FROM migration.applied").fetchone()
+    return None if row is None else int(row[0])
