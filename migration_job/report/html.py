@@ -1,0 +1,469 @@
+"""``report.html``: the run on one page that an operator reads in a minute and an auditor keeps.
+
+The page is made of ``report.json`` alone and loads nothing: style and script are inside, and a
+content security policy allows those two by their hashes and nothing else. Every name and value
+comes from a foreign database, so all of them are escaped by Jinja2, and what a reader could not
+see or would see in the wrong place (control characters, bidirectional overrides) is written out.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from migration_job import __version__
+
+ROWS_SHOWN = 2_000
+"""Ledger and quarantine rows on the page; a browser searches that many without a pause, and
+``report.json`` has the rest."""
+VALUE_SHOWN = 300
+"""Characters of one value."""
+JSON_NAME = "report.json"
+
+SEVERITIES = {"error": "bad", "warning": "warn", "note": "note"}
+"""Severity -> how it looks; in the order in which they are shown."""
+
+Json = Mapping[str, Any]
+
+
+def write_html(report: Json, path: Path) -> None:
+    """Write the page of ``report`` (the content of ``report.json``) to ``path``, whole or not at
+    all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(render_html(report), encoding="utf-8")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def render_html(report: Json) -> str:
+    """The page of ``report`` (the content of ``report.json``); what a report does not have is left
+    out of the page."""
+    environment = _environment()
+    loader = environment.loader
+    if loader is None:  # pragma: no cover - said for the type checker
+        raise LookupError("no templates")
+    css = loader.get_source(environment, "report.css")[0].strip()
+    js = loader.get_source(environment, "report.js")[0].strip()
+    # A newline after the tag would be part of what is hashed, so both are stripped.
+    context = _context(report)
+    template = environment.get_template("report.html.j2")
+    return template.render(
+        **context,
+        css=_Trusted(css),
+        js=_Trusted(js),
+        css_hash=_hash(css),
+        js_hash=_hash(js),
+    )
+
+
+class _Trusted(str):
+    """Text of this project's own that goes into the page as it is."""
+
+    __slots__ = ()
+
+    def __html__(self) -> str:
+        return self
+
+
+def _hash(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("migration_job.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(
+        visible=visible,
+        visible_lines=lambda text: "\n".join(visible(line) for line in str(text).splitlines()),
+        shown=shown,
+        literal=literal,
+        words=_words,
+        number=_number,
+        duration=_duration,
+        milliseconds=lambda ms: _duration(None if ms is None else ms / 1000),
+    )
+    return environment
+
+
+# ------------------------------------------------------------------------------------ the content
+
+
+def _context(report: Json) -> dict[str, Any]:
+    findings = _findings(report)
+    tables = _tables(report, findings)
+    ledger = _sequence(report, "ledger")
+    quarantine = _sequence(report, "quarantine")
+    ledger_total = max(len(ledger), int(report.get("ledger_total") or 0))
+    quarantine_total = max(len(quarantine), int(report.get("quarantine_total") or 0))
+    differences = _differences(report)
+    phases, total = _phases(report)
+    content: dict[str, Any] = {
+        "version": __version__,
+        "elsewhere": JSON_NAME,
+        "verdict": _verdict(report, tables, findings, ledger_total, quarantine_total),
+        "facts": _facts(report),
+        "findings": findings,
+        "phases": phases,
+        "total_seconds": total,
+        "tables": tables,
+        "differences": differences,
+        "ledger": [_ledger_row(row) for row in ledger[:ROWS_SHOWN]],
+        "ledger_total": ledger_total,
+        "quarantine": [_quarantine_row(row) for row in quarantine[:ROWS_SHOWN]],
+        "quarantine_total": quarantine_total,
+        "checks": _checks(report),
+        "performance": _performance(report),
+        "certificate": _mapping(report, "certificate"),
+        "tuning": _tuning(report),
+    }
+    content["figures"] = _figures(content, report)
+    always = ("ledger", "quarantine", "certificate")
+    content["sections"] = [
+        (name, name.capitalize() if name != "checks" else "Application checks")
+        for name in (
+            *("findings", "phases", "tables", "differences", "ledger", "quarantine"),
+            *("checks", "performance", "certificate", "tuning"),
+        )
+        if content[name] or name in always
+    ]
+    return content
+
+
+def _verdict(
+    report: Json,
+    tables: Sequence[Json],
+    findings: Sequence[Json],
+    ledger_total: int,
+    quarantine_total: int,
+) -> dict[str, Any]:
+    """The outcome in one word and a few sentences."""
+    outcome = str(report.get("outcome") or "unfinished")
+    error = report.get("error")
+    sentences: list[str] = []
+    if outcome == "verified":
+        rows = sum(t["target_rows"] or 0 for t in tables)
+        sentences.append(
+            f"{_number(rows)} row{_s(rows)} in {_number(len(tables))} table{_s(len(tables))} "
+            "were copied to PostgreSQL and proven equal to the source."
+        )
+        if ledger_total or quarantine_total:
+            sentences.append(
+                f"{_number(ledger_total)} value{_s(ledger_total)} changed by a rule "
+                f"{'is' if ledger_total == 1 else 'are'} in the ledger; "
+                f"{_number(quarantine_total)} row{_s(quarantine_total)} "
+                f"{'is' if quarantine_total == 1 else 'are'} in the quarantine."
+            )
+        else:
+            sentences.append("No value was changed and no row was set aside.")
+    elif outcome == "blocked":
+        errors = sum(1 for f in findings if f["severity"] == "error")
+        sentences.append(
+            f"Preflight found {_number(errors)} thing{_s(errors)} that the policy does not allow. "
+            "Nothing was written to the target; the application is still on SQLite."
+        )
+    if error:
+        sentences.extend(_error_sentences(error))
+    phase = str(report.get("phase") or "")
+    if phase and outcome != "verified":
+        sentences.append(f"The last phase that was reached: {_words(phase)}.")
+    return {
+        "title": _words(phase if phase in ("switched", "settled") else outcome).capitalize(),
+        "tone": {"verified": "good", "blocked": "warn"}.get(outcome, "bad"),
+        "sentences": [visible(s) for s in sentences],
+    }
+
+
+def _error_sentences(error: object) -> list[str]:
+    if isinstance(error, Mapping):
+        return [str(error[k]) for k in ("message", "advice") if error.get(k)]
+    return str(error).splitlines()
+
+
+def _figures(content: Json, report: Json) -> list[dict[str, Any]]:
+    tables: Sequence[Json] = content["tables"]
+    rows = sum(t["source_rows"] or 0 for t in tables)
+    unequal = sum(t["differences"] or 0 for t in tables)
+    errors = sum(1 for f in content["findings"] if f["severity"] == "error")
+    warnings = sum(1 for f in content["findings"] if f["severity"] == "warning")
+    figures: list[dict[str, Any]] = [
+        _figure(rows, f"row{_s(rows)} in the source"),
+        _figure(len(tables), f"table{_s(len(tables))}"),
+        _figure(unequal, f"difference{_s(unequal)}", "bad" if unequal else "good"),
+        _figure(content["ledger_total"], "in the ledger"),
+        _figure(
+            content["quarantine_total"],
+            "in quarantine",
+            "warn" if content["quarantine_total"] else "",
+        ),
+    ]
+    if errors:
+        figures.append(_figure(errors, f"error{_s(errors)}", "bad"))
+    if warnings:
+        figures.append(_figure(warnings, f"warning{_s(warnings)}", "warn"))
+    if content["phases"]:
+        figures.append(
+            {"value": _duration(content["total_seconds"]), "label": "in all", "tone": ""}
+        )
+    if report.get("outcome") != "verified":
+        # Nothing was compared, so nothing is known to be equal.
+        figures = [f for f in figures if unequal or not str(f["label"]).startswith("difference")]
+    return figures
+
+
+def _figure(value: int, label: str, tone: str = "") -> dict[str, Any]:
+    return {"value": _number(value), "label": label, "tone": tone}
+
+
+FACTS = (
+    *("run", "run_id", "source", "target", "profile", "policy", "encoding", "backup"),
+    *("started", "started_at", "ended", "ended_at", "finished_at", "version", "versions"),
+)
+"""What identifies a run, in the order shown, where the report has it."""
+
+
+def _facts(report: Json) -> dict[str, Any]:
+    return {name: report[name] for name in FACTS if report.get(name) not in (None, "", {}, [])}
+
+
+def _findings(report: Json) -> list[dict[str, Any]]:
+    order = list(SEVERITIES)
+    found = []
+    for finding in _sequence(report, "findings"):
+        place = ".".join(str(finding[k]) for k in ("table", "column") if finding.get(k))
+        found.append(
+            {
+                "severity": finding.get("severity") or "note",
+                "tone": SEVERITIES.get(str(finding.get("severity")), "note"),
+                "code": finding.get("code") or "",
+                "table": finding.get("table"),
+                "place": place,
+                "message": finding.get("message") or "",
+                "count": finding.get("count") or 0,
+                "first": list(finding.get("keys") or ()),
+                "settle": finding.get("settle") or "",
+            }
+        )
+    return sorted(found, key=lambda f: order.index(f["severity"]) if f["severity"] in order else 9)
+
+
+def _tables(report: Json, findings: Iterable[Json]) -> list[dict[str, Any]]:
+    per_table = Counter(str(f["table"]) for f in findings if f["table"] is not None)
+    changed = Counter(str(row.get("table")) for row in _sequence(report, "ledger"))
+    result = []
+    for name, table in _mapping(report, "tables").items():
+        differences = table.get("differences")
+        result.append(
+            {
+                "name": name,
+                "source_rows": table.get("source_rows"),
+                "target_rows": table.get("target_rows"),
+                "quarantined_rows": table.get("quarantined_rows"),
+                "ledger_rows": table.get("ledger_rows", changed[name]),
+                "differences": (
+                    len(differences)
+                    if isinstance(differences, Sequence) and not isinstance(differences, str)
+                    else differences
+                ),
+                "findings": per_table[name],
+            }
+        )
+    return result
+
+
+def _differences(report: Json) -> list[dict[str, Any]]:
+    """The verification's differences, whether the report lists them by table or in one list."""
+    found: list[tuple[object, Any]] = [
+        (row.get("table") if isinstance(row, Mapping) else "", row)
+        for row in report.get("differences") or ()
+    ]
+    for name, table in _mapping(report, "tables").items():
+        listed = table.get("differences")
+        if isinstance(listed, Sequence) and not isinstance(listed, str):
+            found.extend((name, row) for row in listed)
+    return [
+        {
+            "table": table or "",
+            "key": row.get("key") if isinstance(row, Mapping) else None,
+            "column": row.get("column") if isinstance(row, Mapping) else None,
+            "text": _without(row, "table", "key", "column") if isinstance(row, Mapping) else row,
+        }
+        for table, row in found[:ROWS_SHOWN]
+    ]
+
+
+def _ledger_row(row: Json) -> dict[str, Any]:
+    return {
+        "table": row.get("table") or "",
+        "key": row.get("key"),
+        "column": row.get("column"),
+        "before": row.get("before"),
+        "after": row.get("after"),
+        "rule": row.get("rule"),
+    }
+
+
+def _quarantine_row(row: Json) -> dict[str, Any]:
+    contents = next((row[k] for k in ("values", "row", "value") if k in row), None)
+    return {
+        "table": row.get("table") or "",
+        "key": row.get("key"),
+        "column": row.get("column"),
+        "reason": row.get("reason"),
+        "contents": contents,
+    }
+
+
+def _phases(report: Json) -> tuple[list[dict[str, Any]], float]:
+    seconds = {k: float(v) for k, v in _mapping(report, "seconds").items() if v is not None}
+    total = seconds.pop("total", None)
+    if total is None:
+        total = sum(seconds.values())
+    longest = max([*seconds.values(), 1e-9])
+    return (
+        [
+            {"name": n, "seconds": s, "percent": round(100 * s / max(total, longest), 1)}
+            for n, s in seconds.items()
+        ],
+        total,
+    )
+
+
+def _checks(report: Json) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": check.get("name") or "",
+            "source_rows": check.get("source_rows"),
+            "source_seconds": check.get("source_seconds"),
+            "target_seconds": check.get("target_seconds"),
+            "differences": list(check.get("differences") or ()),
+            "unshown": check.get("unshown") or 0,
+        }
+        for check in _sequence(report, "checks")
+    ]
+
+
+def _performance(report: Json) -> dict[str, Any]:
+    given = _mapping(report, "performance")
+    if not given:
+        return {}
+    loads = [
+        {**load, "per_second": load["requests"] / load["seconds"] if load["seconds"] else 0.0}
+        for load in given.get("loads") or ()
+    ]
+    return {
+        "through_pooler": bool(given.get("through_pooler")),
+        "failures": list(given.get("failures") or ()),
+        "not_measured": list(given.get("not_measured") or ()),
+        "queries": list(given.get("queries") or ()),
+        "loads": loads,
+    }
+
+
+def _tuning(report: Json) -> list[dict[str, Any]]:
+    given = report.get("tuning") or ()
+    if isinstance(given, Mapping):
+        given = [
+            {"name": name, **value}
+            if isinstance(value, Mapping)
+            else {"name": name, "value": value}
+            for name, value in given.items()
+        ]
+    return [
+        {
+            "name": row.get("name") or "",
+            "value": row.get("value"),
+            "reason": row.get("reason") or row.get("why") or "",
+        }
+        for row in given
+    ]
+
+
+def _sequence(report: Json, name: str) -> list[Json]:
+    return list(report.get(name) or ())
+
+
+def _mapping(report: Json, name: str) -> Json:
+    found = report.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _without(row: Json, *names: str) -> dict[str, Any]:
+    return {k: v for k, v in row.items() if k not in names and v not in (None, "", [])}
+
+
+# ---------------------------------------------------------------------------------------- filters
+
+
+def visible(text: object) -> str:
+    """The text with everything written out that a page would hide or move: control characters,
+    line ends, zero-width and bidirectional marks, lone surrogates."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def shown(value: object) -> str:
+    """A value of the report as people read it: NULL, text in quotes where it stands alone, a real
+    or blob by its content; cut where it is long, and the cut is said."""
+    match value:
+        case None:
+            text = "NULL"
+        case str():
+            text = visible(value[: VALUE_SHOWN + 1])
+        case Mapping() if len(value) == 1 and "real" in value:
+            text = str(value["real"])
+        case Mapping() if len(value) == 1 and "blob" in value:
+            text = f"x'{value['blob']}'"
+        case Mapping() if len(value) == 1 and "broken_text" in value:
+            text = f"text x'{value['broken_text']}'"
+        case Mapping():
+            text = ", ".join(f"{visible(k)}: {literal(v)}" for k, v in value.items())
+        case list() | tuple():
+            text = ", ".join(literal(v) for v in value)
+        case _:
+            text = visible(json.dumps(value, ensure_ascii=False))
+    if len(text) > VALUE_SHOWN:
+        return f"{text[:VALUE_SHOWN]}… (cut)"
+    return text
+
+
+def literal(value: object) -> str:
+    """As :func:`shown`, text in quotes, so that the text NULL is not taken for NULL."""
+    return f"'{shown(value)}'" if isinstance(value, str) else shown(value)
+
+
+def _words(name: object) -> str:
+    return visible(str(name).replace("_", " ").replace("-", " "))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:,}".replace(",", " ")
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None or math.isinf(seconds) or math.isnan(seconds):
+        return "–"
+    if seconds < 1:
+        return f"{seconds * 1000:.3g} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -1,0 +1,232 @@
+"""``report.html`` as text: what it says, and that nothing foreign can become markup."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from migration_job.report.html import ROWS_SHOWN, literal, render_html, shown, visible, write_html
+
+HOSTILE = [
+    "<script>document.title='taken'</script>",
+    "</script><img src=x onerror=alert(1)>",
+    "\"' onmouseover='alert(1)",
+    "{{ 7 * 7 }}{% raw %}",
+    "<!-- ",
+    "]]>&lt;b&gt;",
+    "javascript:alert(1)",
+]
+
+
+def report(**changes: Any) -> dict[str, Any]:
+    return {
+        "outcome": "verified",
+        "phase": "verified",
+        "run": "0192",
+        "source": "/data/radcase.db",
+        "profile": "none",
+        "seconds": {"snapshot": 0.2, "copy": 3.25, "verify": 75.0},
+        "tables": {
+            "cases": {
+                "source_rows": 26,
+                "target_rows": 25,
+                "quarantined_rows": 1,
+                "differences": 0,
+            },
+            "tags": {"source_rows": 2, "target_rows": 2, "quarantined_rows": 0, "differences": 0},
+        },
+        "ledger": [
+            {
+                "table": "cases",
+                "key": {"id": 7},
+                "column": "score",
+                "before": {"real": "2.5"},
+                "after": "2.5",
+                "rule": "text",
+            },
+            {
+                "table": "cases",
+                "key": {"id": 8},
+                "column": "note",
+                "before": "NULL",
+                "after": None,
+                "rule": "map",
+            },
+        ],
+        "quarantine": [
+            {"table": "cases", "key": [9], "reason": "NUL in text", "values": {"title": "a\x00b"}}
+        ],
+        "findings": [
+            {"code": "note-of-it", "severity": "note", "message": "decided"},
+            {
+                "code": "nul-in-text",
+                "severity": "error",
+                "table": "cases",
+                "column": "title",
+                "message": "one text holds NUL",
+                "count": 1,
+                "keys": ["9"],
+                "settle": "tables:\n  cases:\n    title: quarantine\n",
+            },
+        ],
+        "certificate": {"digest": "abc", "tables": {"cases": {"rows": 25}}},
+        **changes,
+    }
+
+
+def text_of(page: str) -> str:
+    body = re.sub(r"<(style|script)>.*?</\1>", "", page, flags=re.S)
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", body)))
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_says_what_happened() -> None:
+    said = text_of(render_html(report()))
+    assert "Verified" in said
+    assert "27 rows in 2 tables were copied to PostgreSQL and proven equal to the source." in said
+    assert "2 values changed by a rule are in the ledger; 1 row is in the quarantine." in said
+    assert "1 min 18 s in all" in said
+    assert "title: quarantine" in said
+    # The error comes before the note, whatever their order in the report.
+    assert said.index("one text holds NUL") < said.index("decided")
+
+
+def test_a_text_that_says_null_is_not_null() -> None:
+    rows = re.findall(r"<td class=\"value\"><bdi>([^<]*)</bdi>", render_html(report()))
+    assert "&#39;NULL&#39;" in rows
+    assert "NULL" in rows
+
+
+@pytest.mark.parametrize("outcome", ["verified", "blocked", "failed", "never heard of"])
+@pytest.mark.parametrize("empty", [True, False])
+def test_any_end_has_a_page(outcome: str, empty: bool) -> None:
+    given = {"outcome": outcome} if empty else report(outcome=outcome, error="cut <off>")
+    said = text_of(render_html(given))
+    assert outcome.capitalize() in said
+    if outcome != "verified":
+        assert "proven equal" not in said
+    if empty:
+        assert "the connection must not be switched" in said
+    else:
+        assert "cut <off>" in said
+
+
+def test_a_report_without_anything_has_a_page() -> None:
+    assert "Unfinished" in text_of(render_html({}))
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_nothing_foreign_becomes_markup(text: str) -> None:
+    plain = Tags()
+    plain.feed(render_html(_with("harmless")))
+    hostile = Tags()
+    page = render_html(_with(text))
+    hostile.feed(page)
+    names = [[(tag, sorted(attributes)) for tag, attributes in t.found] for t in (plain, hostile)]
+    assert names[0] == names[1]
+    # Twenty places carry the text; every one of them shows it, none interprets it.
+    assert text_of(page).count(re.sub(r"\s+", " ", text).strip()) >= 15
+
+
+def _with(text: str) -> dict[str, Any]:
+    return report(
+        source=text,
+        profile=text,
+        error={"message": text, "advice": text},
+        seconds={text: 1.0},
+        tables={text: {"source_rows": 1, "target_rows": 1, "differences": 0}},
+        ledger=[
+            {"table": text, "key": {text: text}, "column": text, "before": text, "after": text}
+        ],
+        quarantine=[{"table": text, "key": text, "reason": text, "values": {text: text}}],
+        findings=[{"code": text, "severity": text, "table": text, "message": text, "settle": text}],
+        certificate={text: text, "nested": {text: [text]}},
+        checks=[{"name": text, "differences": [text]}],
+        differences=[{"table": text, "key": text, "column": text, "expected": text}],
+        performance={"failures": [text], "not_measured": [text], "queries": [], "loads": []},
+        tuning={text: {"value": text, "reason": text}},
+    )
+
+
+def test_loads_nothing_from_anywhere() -> None:
+    page = render_html(report())
+    tags = Tags()
+    tags.feed(page)
+    for tag, attributes in tags.found:
+        assert tag not in ("link", "img", "iframe", "object", "embed", "base", "form")
+        assert not {"src", "srcset", "style"} & set(attributes)
+        assert not any(name.startswith("on") for name in attributes)
+        assert (attributes.get("href") or "#").startswith("#")
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_the_policy_names_the_hashes_of_what_is_inside() -> None:
+    page = render_html(report())
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+    assert policy is not None
+    for tag in ("style", "script"):
+        content = re.search(f"<{tag}>(.*?)</{tag}>", page, re.S)
+        assert content is not None
+        digest = base64.b64encode(hashlib.sha256(content[1].encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy[1]
+    assert "default-src 'none'" in policy[1]
+
+
+def test_many_rows_are_cut_and_the_cut_is_said() -> None:
+    row = {"table": "t", "key": 1, "column": "c", "before": 1, "after": "1", "rule": "text"}
+    said = text_of(render_html(report(ledger=[row] * (ROWS_SHOWN + 5))))
+    assert f"The first {ROWS_SHOWN // 1000} 000 are shown; 5 more are in report.json." in said
+
+
+def test_what_cannot_be_seen_is_written_out() -> None:
+    assert visible("a\u202eb\u200b\x00\n\ud800") == "a\\u202eb\\u200b\\x00\\n\\ud800"
+    assert visible("Zoë 中 😀 e\u0301") == "Zoë 中 😀 e\u0301"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "NULL"),
+        (True, "true"),
+        (12, "12"),
+        ({"real": "1e+308"}, "1e+308"),
+        ({"blob": "00ff"}, "x'00ff'"),
+        ({"broken_text": "ff"}, "text x'ff'"),
+        ({"a": 1, "b": "x"}, "a: 1, b: 'x'"),
+        ([1, "x", None], "1, 'x', NULL"),
+        ("x" * 400, "x" * 300 + "… (cut)"),
+    ],
+)
+def test_values_as_people_read_them(value: object, text: str) -> None:
+    assert shown(value) == text
+
+
+def test_text_is_quoted_where_it_could_be_taken_for_something_else() -> None:
+    assert literal("12") == "'12'"
+    assert literal(12) == "12"
+
+
+def test_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    write_html(report(), path)
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        write_html(report(seconds={"copy": []}), path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
