@@ -1,0 +1,267 @@
+"""``report.html`` in a real browser, driven over the WebDriver protocol, which is plain JSON."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from migration_job.report.html import write_html
+
+ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
+"""The key of an element's reference (https://www.w3.org/TR/webdriver2/#elements)."""
+START_SECONDS = 60.0
+
+FLAGS = [
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
+    *("--disable-dev-shm-usage", "--disable-extensions", "--disable-sync", "--no-first-run"),
+    *("--disable-component-update", "--window-size=1200,1600", "--force-color-profile=srgb"),
+]
+
+NAME = "\"><script>document.title='taken'</script><b onmouseover=x>"
+
+
+class Browser:
+    """A session of a running chromedriver."""
+
+    def __init__(self, base: str) -> None:
+        self._base = base
+        found = self._call("POST", "/session", {"capabilities": {"alwaysMatch": _capabilities()}})
+        self._session = f"/session/{found['sessionId']}"
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self._base + path, data=data, method=method)  # noqa: S310
+        request.add_header("Content-Type", "application/json")
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+                return json.load(answer)["value"]
+        except urllib.error.HTTPError as error:
+            raise AssertionError(error.read().decode()) from None
+
+    def open(self, path: Path) -> None:
+        self._call("POST", f"{self._session}/url", {"url": path.as_uri()})
+
+    def run(self, script: str, *arguments: object) -> Any:
+        body = {"script": script, "args": list(arguments)}
+        return self._call("POST", f"{self._session}/execute/sync", body)
+
+    def type_into(self, selector: str, text: str) -> None:
+        body = {"using": "css selector", "value": selector}
+        element = self._call("POST", f"{self._session}/element", body)[ELEMENT]
+        self._call("POST", f"{self._session}/element/{element}/clear", {})
+        self._call("POST", f"{self._session}/element/{element}/value", {"text": text})
+
+    def click(self, selector: str) -> None:
+        body = {"using": "css selector", "value": selector}
+        element = self._call("POST", f"{self._session}/element", body)[ELEMENT]
+        self._call("POST", f"{self._session}/element/{element}/click", {})
+
+    def log(self) -> list[dict[str, Any]]:
+        """What the page wrote to the console, refused loads and scripts included."""
+        found: list[dict[str, Any]] = self._call(
+            "POST", f"{self._session}/se/log", {"type": "browser"}
+        )
+        return found
+
+    def emulate(self, **features: str) -> None:
+        parameters = {"features": [{"name": k, "value": v} for k, v in features.items()]}
+        media = parameters["features"][0]["value"] if features == {"media": "print"} else ""
+        self._devtools("Emulation.setEmulatedMedia", {"media": media, **parameters})
+
+    def _devtools(self, command: str, parameters: dict[str, Any]) -> None:
+        body = {"cmd": command, "params": parameters}
+        self._call("POST", f"{self._session}/goog/cdp/execute", body)
+
+    def close(self) -> None:
+        self._call("DELETE", self._session)
+
+
+def _capabilities() -> dict[str, Any]:
+    return {
+        "browserName": "chrome",
+        "goog:loggingPrefs": {"browser": "ALL"},
+        "goog:chromeOptions": {"args": FLAGS, "binary": _browser()},
+    }
+
+
+def _browser() -> str | None:
+    return shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    driver = shutil.which("chromedriver")
+    if driver is None or _browser() is None:
+        pytest.skip("no browser: needs chromium and chromedriver (Debian: chromium-driver)")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [driver, f"--port={port}", "--log-level=SEVERE"], stdout=subprocess.DEVNULL
+    )
+    try:
+        _await(f"http://127.0.0.1:{port}/status")
+        session = Browser(f"http://127.0.0.1:{port}")
+        yield session
+        session.close()
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _await(address: str) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=5) as answer:  # noqa: S310
+                if json.load(answer)["value"]["ready"]:
+                    return
+        except OSError:
+            pass
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"chromedriver did not answer within {START_SECONDS} s")
+        time.sleep(0.05)
+
+
+def report() -> dict[str, Any]:
+    return {
+        "outcome": "verified",
+        "phase": "verified",
+        "source": NAME,
+        "seconds": {"snapshot": 0.12, "copy": 2.5, "verify": 1.0},
+        "tables": {
+            name: {"source_rows": n, "target_rows": n, "quarantined_rows": 0, "differences": 0}
+            for name, n in (("cases", 9), ("images", 100), ("tags", 26), (NAME, 1))
+        },
+        "ledger": [
+            {
+                "table": "cases",
+                "key": {"id": n},
+                "column": "difficulty",
+                "before": f"before {n}",
+                "after": NAME if n == 7 else f"after {n}",
+                "rule": "map",
+            }
+            for n in range(40)
+        ],
+        "quarantine": [
+            {"table": NAME, "key": NAME, "reason": "NUL in text", "values": {NAME: NAME}}
+        ],
+        "findings": [
+            {
+                "code": "nul-in-text",
+                "severity": "warning",
+                "table": NAME,
+                "message": NAME,
+                "keys": [NAME],
+                "settle": NAME,
+            },
+            {"code": "type-chosen", "severity": "note", "message": "chose bigint"},
+        ],
+        "certificate": {"digest": "0f" * 32, NAME: NAME},
+    }
+
+
+@pytest.fixture
+def page(browser: Browser, tmp_path: Path) -> Browser:
+    path = tmp_path / "report.html"
+    write_html(report(), path)
+    browser.open(path)
+    return browser
+
+
+def shown_rows(browser: Browser, rows: str) -> list[str]:
+    found: list[str] = browser.run(
+        "return [...document.getElementById(arguments[0]).children]"
+        ".filter(r => r.offsetParent !== null || r.getClientRects().length)"
+        ".map(r => r.innerText)",
+        rows,
+    )
+    return found
+
+
+def test_style_and_script_pass_the_pages_own_policy(page: Browser) -> None:
+    assert page.log() == []
+    # The script ran: it shows the search boxes, which are hidden without it.
+    assert page.run("return document.querySelector('.tools').hidden") is False
+    border = "return getComputedStyle(document.getElementById('outcome')).borderLeftStyle"
+    assert page.run(border) == "solid"
+
+
+def test_hostile_names_and_values_are_text(page: Browser) -> None:
+    assert "taken" not in page.run("return document.title")
+    assert page.run("return document.querySelectorAll('main b, main script, dl b').length") == 0
+    assert NAME in page.run("return document.querySelector('#quarantine-rows').innerText")
+    assert NAME in page.run("return document.querySelector('#certificate').innerText")
+
+
+def test_an_injected_script_would_not_run(page: Browser) -> None:
+    page.run(
+        "const s = document.createElement('script'); s.textContent = 'document.title = \"taken\"';"
+        "document.body.append(s);"
+        "const i = document.createElement('img'); i.src = 'https://example.invalid/x.png';"
+        "document.body.append(i);"
+    )
+    assert page.run("return document.title") != "taken"
+    refused = " ".join(entry["message"] for entry in page.log())
+    assert "script-src" in refused
+    assert "default-src" in refused
+
+
+def test_the_ledger_can_be_searched(page: Browser) -> None:
+    assert len(shown_rows(page, "ledger-rows")) == 40
+    page.type_into("#search-ledger-rows", "after 1")
+    assert len(shown_rows(page, "ledger-rows")) == 13
+    output = "return document.querySelector('#ledger output').textContent"
+    assert page.run(output) == "13 of 40 shown"
+    page.type_into("#search-ledger-rows", "before AFTER 13")
+    assert [row.split("\t")[3] for row in shown_rows(page, "ledger-rows")] == ["'before 13'"]
+    # Only its own table is searched.
+    assert len(shown_rows(page, "table-rows")) == 4
+
+
+def test_tables_can_be_sorted_by_number(page: Browser) -> None:
+    head = "#tables th:nth-child(2) button"
+    page.click(head)
+    first = [row.split("\t")[1] for row in shown_rows(page, "table-rows")]
+    page.click(head)
+    assert first == ["1", "9", "26", "100"]
+    again = [row.split("\t")[1] for row in shown_rows(page, "table-rows")]
+    assert again == ["100", "26", "9", "1"]
+
+
+def test_print_shows_every_row_and_no_controls(page: Browser) -> None:
+    page.type_into("#search-ledger-rows", "after 13")
+    page.emulate(media="print")
+    try:
+        assert len(shown_rows(page, "ledger-rows")) == 40
+        display = "return getComputedStyle(document.querySelector('.tools')).display"
+        assert page.run(display) == "none"
+    finally:
+        page.emulate()
+
+
+def test_light_and_dark(page: Browser) -> None:
+    ground = "return getComputedStyle(document.body).backgroundColor"
+    page.emulate(**{"prefers-color-scheme": "light"})
+    light = page.run(ground)
+    page.emulate(**{"prefers-color-scheme": "dark"})
+    dark = page.run(ground)
+    page.emulate()
+    assert light == "rgb(255, 255, 255)"
+    assert dark != light
+
+
+def test_fits_a_narrow_screen(page: Browser) -> None:
+    width = page.run("return [document.documentElement.scrollWidth, window.innerWidth]")
+    assert width[0] <= width[1]
