@@ -1,0 +1,346 @@
+"""A stage's settings: typed, documented, and refused before anything is created.
+
+They come from the stage file ``Pulumi.<stage>.yaml`` (keys ``sqlite-to-postgresql:<name>``). Every
+field's description is the reference's text. A key that is not here is refused with the nearest
+that is, since a misspelt limit that is silently ignored is worse than none.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+
+from infra import parameters
+from infra.errors import StageError
+
+PROJECT = "sqlite-to-postgresql"
+
+KIBIBYTE = 1024
+UNITS = {"kB": KIBIBYTE, "MB": KIBIBYTE**2, "GB": KIBIBYTE**3, "TB": KIBIBYTE**4}
+
+
+def parse_size(text: object) -> int:
+    """Bytes of ``512MB``, ``1GB``, ...; ValueError naming the form where it is not one."""
+    match = re.fullmatch(r"([1-9][0-9]{0,9})\s?(kB|MB|GB|TB)", str(text).strip())
+    if match is None:
+        raise ValueError("expected a size such as 512MB or 4GB")
+    return int(match[1]) * UNITS[match[2]]
+
+
+Size = Annotated[int, BeforeValidator(parse_size)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def _identifier(name: str) -> str:
+    if re.fullmatch(r"[a-z][a-z0-9_]{0,30}", name) is None:
+        raise ValueError(
+            "expected a lower-case letter and then up to 30 lower-case letters, digits or _"
+        )
+    if name in {"postgres", "template0", "template1", "pgbouncer", "pooler", "public", "migration"}:
+        raise ValueError(f"{name} is taken by PostgreSQL, PgBouncer or this project")
+    return name
+
+
+def _address(text: str) -> str:
+    return str(ipaddress.ip_address(text))
+
+
+def _network(text: str) -> str:
+    return str(ipaddress.ip_network(text))
+
+
+def _plain_path(text: str) -> str:
+    if any(ord(character) < 32 or ord(character) == 127 for character in text):
+        raise ValueError("expected a path without control characters")
+    return text
+
+
+def _docker_host(text: str) -> str:
+    if text and re.fullmatch(r"(unix|npipe|tcp|ssh|http|https)://[^\s'\"]+", text) is None:
+        raise ValueError("expected an address such as ssh://user@host or unix:///path")
+    return text
+
+
+PathText = Annotated[str, AfterValidator(_plain_path)]
+
+
+class Settings(BaseModel):
+    """Everything that a stage file may say, with what holds where it says nothing."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        str_strip_whitespace=True,
+    )
+
+    # ------------------------------------------------------------------ the application's data
+    application: Annotated[str, AfterValidator(_identifier)] = Field(
+        "radcase",
+        description="The application's name: its database, its role and the alias in PgBouncer, "
+        "and the first part of each container's name.",
+    )
+    source: PathText = Field(
+        min_length=1,
+        description="The SQLite file to move, relative to the project's directory or absolute; on "
+        "a remote engine, its path there. `example` makes a database like RadCase's own, once, in "
+        "the state directory.",
+    )
+    profile: PathText = Field(
+        "none",
+        min_length=1,
+        description="`radcase` (the strategy's schema and rules), `none` (a plan from the declared "
+        "types and every value), or the path of a profile of your own.",
+    )
+    policy: dict[str, Any] = Field(
+        default_factory=dict,
+        description="What to do with values that do not fit, as the job's policy file says it; "
+        "empty for the profile's own.",
+    )
+    time_zone: str = Field(
+        "UTC",
+        pattern=r"^[A-Za-z][A-Za-z0-9_+\-/]{0,63}$",
+        description="The zone of times that name none in the source.",
+    )
+    strategy: Literal["blue-green", "dual-write"] = Field(
+        "blue-green",
+        description="`blue-green` copies and verifies, and captures changes from the switch on. "
+        "`dual-write` captures changes from the start and keeps the target in step until the "
+        "switch, so that the moment in which writers wait stays short on a busy source.",
+    )
+    cutover: Literal["switch", "hold"] = Field(
+        "switch",
+        description="`switch` moves the application once the data is verified; `hold` stops "
+        "there. Changing `switch` back to `hold` is the way back to SQLite.",
+    )
+    state_directory: PathText = Field(
+        "",
+        description="The directory for the connection, the report, backups and the job's state; "
+        "`.state/<stage>` where it is not given.",
+    )
+    example_application: bool = Field(
+        False,
+        description="Also run the small example application, which follows the connection.",
+    )
+    example_port: Port = Field(18080, description="The example application's port on the host.")
+
+    # ------------------------------------------------------------------------------ PostgreSQL
+    postgres_version: Annotated[int, Field(ge=14, le=18)] = Field(
+        14, description="PostgreSQL's major version, 14 to 18."
+    )
+    postgres_port: Port = Field(15432, description="PostgreSQL's port on the host.")
+    postgres_memory: Size = Field(
+        parse_size("1GB"), description="The container's memory limit; memory settings follow it."
+    )
+    postgres_cpus: float = Field(
+        1, gt=0, le=256, description="How many cores PostgreSQL may use, such as 0.5 or 4."
+    )
+    storage: Literal["ssd", "hdd", "network"] = Field(
+        "ssd", description="What the data volume lies on; the planner's costs follow it."
+    )
+    disk: Size = Field(
+        parse_size("20GB"),
+        description="How much disk the data may take; the size of the write-ahead log follows it.",
+    )
+    max_connections: int = Field(
+        0,
+        ge=0,
+        le=10000,
+        description="PostgreSQL's connections; 0 computes them from the pool (at least 100).",
+    )
+    postgresql_settings: dict[str, str] = Field(
+        default_factory=dict,
+        description="Settings of postgresql.conf one by one, such as `work_mem: 8MB`; each is "
+        "checked against the version's own list and limits.",
+    )
+
+    # ------------------------------------------------------------------------------- PgBouncer
+    pooler_port: Port = Field(16432, description="PgBouncer's port on the host.")
+    pooler_memory: Size = Field(
+        parse_size("128MB"), description="The memory limit of PgBouncer's container."
+    )
+    pool_max: int = Field(20, ge=1, le=5000, description="Server connections for the application.")
+    pool_min: int = Field(5, ge=0, le=5000, description="Server connections that are kept open.")
+    pool_idle_seconds: int = Field(
+        30, ge=1, le=86400, description="After how long an idle server connection is closed."
+    )
+    pool_connect_seconds: int = Field(
+        2, ge=1, le=600, description="How long opening a server connection may take."
+    )
+    pool_wait_seconds: int = Field(
+        120,
+        ge=0,
+        le=86400,
+        description="How long a query may wait for a server connection, as during a restart of "
+        "PostgreSQL; 0 for ever.",
+    )
+    pool_clients: int = Field(
+        1000, ge=1, le=100000, description="Client connections that PgBouncer admits."
+    )
+    prepared_statements: int = Field(
+        200,
+        ge=0,
+        le=100000,
+        description="Prepared statements that PgBouncer keeps for each server connection; 0 turns "
+        "them off.",
+    )
+
+    # ------------------------------------------------------------------------- the containers
+    image_source: Literal["auto", "pull", "build"] = Field(
+        "auto",
+        description="`pull` official images, `build` them on the spot, or `auto`: pull where a "
+        "registry answers, else build.",
+    )
+    docker_host: Annotated[str, AfterValidator(_docker_host)] = Field(
+        "",
+        description="The engine's address, such as `ssh://user@host`; DOCKER_HOST or the local "
+        "engine where it is not given.",
+    )
+    bind_address: Annotated[str, AfterValidator(_address)] = Field(
+        "127.0.0.1", description="The host's address on which ports are published."
+    )
+    allowed_networks: tuple[Annotated[str, AfterValidator(_network)], ...] = Field(
+        (),
+        description="Networks whose clients PostgreSQL and PgBouncer admit besides the stage's "
+        "own, such as `10.1.0.0/16`; needed where `bindAddress` is not loopback.",
+    )
+    job_memory: Size = Field(
+        parse_size("512MB"), description="The memory limit of the job's containers."
+    )
+    log_size: Size = Field(
+        parse_size("10MB"), description="The size at which a container's log is rotated."
+    )
+    log_files: int = Field(5, ge=1, le=100, description="How many rotated logs are kept.")
+    protect_data: bool = Field(
+        False,
+        description="Protect the data volume: `pulumi destroy` then needs a deliberate second "
+        "step, `pulumi state unprotect`.",
+    )
+
+    @field_validator("postgresql_settings", mode="before")
+    @classmethod
+    def _texts(cls, value: object) -> object:
+        if isinstance(value, Mapping):
+            return {str(key): _setting_text(item) for key, item in value.items()}
+        return value
+
+    @model_validator(mode="after")
+    def _together(self) -> Settings:
+        if self.pool_min > self.pool_max:
+            raise ValueError(f"poolMin ({self.pool_min}) must not exceed poolMax ({self.pool_max})")
+        ports = {"postgresPort": self.postgres_port, "poolerPort": self.pooler_port}
+        if self.example_application:
+            ports["examplePort"] = self.example_port
+        if len(set(ports.values())) < len(ports):
+            raise ValueError(f"ports must differ from one another, found {ports}")
+        if self.postgres_memory < UNITS["MB"] * 256:
+            raise ValueError("postgresMemory must be at least 256MB")
+        if self.pooler_memory < UNITS["MB"] * 32 or self.job_memory < UNITS["MB"] * 128:
+            raise ValueError("poolerMemory must be at least 32MB and jobMemory at least 128MB")
+        parameters.check(self.postgres_version, self.postgresql_settings)
+        return self
+
+
+def _setting_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, (int, float, str)):
+        return str(value)
+    raise ValueError("expected one value for each setting, found a list or a mapping")
+
+
+# ------------------------------------------------------------------------------------- reading
+
+
+def read(raw: Mapping[str, object], where: str) -> Settings:
+    """The settings of a stage; StageError listing every fault, what is allowed and what was found.
+
+    ``raw`` holds the keys without the project's prefix; values are YAML's or, as Pulumi hands them
+    to a program, strings (JSON for mappings and lists). ``where`` names the file for the message.
+    """
+    known = {str(field.alias): field for field in Settings.model_fields.values()}
+    faults = [_unknown(key, known) for key in raw if key not in known]
+    values = {key: _structured(value) for key, value in raw.items() if key in known}
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        faults += [_fault(detail) for detail in error.errors()]
+    if faults:
+        raise StageError(
+            f"the settings in {where} are not usable:\n" + "\n".join(f"  {f}" for f in faults),
+            advice="nothing was created or changed; docs/settings.md lists every setting",
+        )
+    return settings
+
+
+def read_file(path: Path) -> Settings:
+    """The settings of a stage file, as ``pulumi up`` would see them."""
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except FileNotFoundError as error:
+        raise StageError(
+            f"expected the stage file {path}, found none",
+            advice="make it from Pulumi.dev.yaml, or name one of the stages that are there",
+        ) from error
+    except yaml.YAMLError as error:
+        raise StageError(f"expected YAML in {path}: {error}") from error
+    config = content.get("config") or {}
+    return read(
+        {
+            key.removeprefix(f"{PROJECT}:"): value
+            for key, value in config.items()
+            if key.startswith(f"{PROJECT}:")
+        },
+        path.name,
+    )
+
+
+def _structured(value: object) -> object:
+    if isinstance(value, str) and value[:1] in {"{", "["}:
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _unknown(key: str, known: Mapping[str, object]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(known))}"
+    return f"{_shown(key)}: unknown setting{hint}"
+
+
+def _fault(detail: Mapping[str, Any]) -> str:
+    place = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "missing":
+        return f"{place}: expected a value, found none"
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    found = detail.get("input")
+    if isinstance(found, (str, int, float, bool)) and place:
+        return f"{place}: {message}, found {_shown(found)}"
+    return f"{place}: {message}" if place else message
+
+
+def _shown(value: object) -> str:
+    """A value as a message may hold it: short, on one line, nothing that moves a terminal."""
+    return ascii(value)[:80]
