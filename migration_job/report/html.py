@@ -92,6 +92,7 @@ def _environment() -> Environment:
         visible_lines=lambda text: "\n".join(visible(line) for line in str(text).splitlines()),
         shown=shown,
         literal=literal,
+        place=lambda name: "–" if name is None else shown(name),
         words=_words,
         number=_number,
         duration=_duration,
@@ -159,7 +160,12 @@ def _verdict(
         rows = sum(t["target_rows"] or 0 for t in tables)
         sentences.append(
             f"{_number(rows)} row{_s(rows)} in {_number(len(tables))} table{_s(len(tables))} "
-            "were copied to PostgreSQL and proven equal to the source."
+            "were copied to PostgreSQL and compared with the source: "
+            + (
+                "nothing differs but what the ledger holds."
+                if ledger_total
+                else "every value is the same."
+            )
         )
         if ledger_total or quarantine_total:
             sentences.append(

@@ -3,7 +3,8 @@
 for (const tools of document.querySelectorAll(".tools")) {
   const input = tools.querySelector("input");
   const output = tools.querySelector("output");
-  const rows = [...document.getElementById(input.dataset.rows).children];
+  const lists = input.dataset.rows.split(" ").map((id) => document.getElementById(id));
+  const rows = lists.filter(Boolean).flatMap((list) => [...list.children]);
   const texts = rows.map((row) => row.textContent.toLowerCase());
   const show = () => {
     const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -12,6 +13,10 @@ for (const tools of document.querySelectorAll(".tools")) {
       row.hidden = !words.every((word) => texts[i].includes(word));
       if (!row.hidden) shown += 1;
     });
+    for (const list of lists) {
+      const folded = list?.closest("details");
+      if (folded && words.length) folded.open = [...list.children].some((row) => !row.hidden);
+    }
     output.textContent = words.length ? `${shown} of ${rows.length} shown` : "";
   };
   input.addEventListener("input", show);
