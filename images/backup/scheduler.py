@@ -1,0 +1,166 @@
+"""Takes a stage's base backups on time, and tells Prometheus how they went.
+
+Runs beside PostgreSQL, in a container of the same image that shares its data and socket volumes.
+What is due follows from the repository itself (``pgbackrest info``), so a restart forgets nothing.
+Standard library only: the image holds PostgreSQL and pgBackRest and no Python packages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+STANZA = "main"
+RETRY_SECONDS = 60
+"""After a failure it tries again this soon, rather than a whole period later."""
+POLL_SECONDS = 10
+
+
+@dataclass
+class State:
+    """What the metrics page shows. Times are Unix seconds; 0 means never."""
+
+    succeeded: bool = True
+    last_success: float = 0
+    last_full: float = 0
+    repository_bytes: int = 0
+    backups: int = 0
+    seconds: float = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def page(self) -> str:
+        with self.lock:
+            lines = [
+                ("backup_last_success", "1 if the last attempt succeeded", int(self.succeeded)),
+                ("backup_count", "backups in the repository", self.backups),
+                ("backup_repository_bytes", "size of the newest full set", self.repository_bytes),
+                ("backup_duration_seconds", "how long the last attempt took", self.seconds),
+            ]
+            if self.last_success:
+                lines.append(
+                    (
+                        "backup_last_success_timestamp_seconds",
+                        "end of the newest backup",
+                        self.last_success,
+                    )
+                )
+        return "".join(
+            f"# HELP {name} {text}\n# TYPE {name} gauge\n{name} {value}\n"
+            for name, text, value in lines
+        )
+
+
+def say(text: str) -> None:
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    sys.stdout.write(json.dumps({"time": stamp, "message": text}) + "\n")
+    sys.stdout.flush()
+
+
+def pgbackrest(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603
+        ["/usr/bin/pgbackrest", f"--stanza={STANZA}", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def read_repository(state: State) -> None:
+    """Refresh ``state`` from what the repository holds."""
+    answer = pgbackrest("info", "--output=json")
+    stanzas = json.loads(answer.stdout) if answer.returncode == 0 else []
+    backups = stanzas[0].get("backup", []) if stanzas else []
+    with state.lock:
+        state.backups = len(backups)
+        state.last_success = max((b["timestamp"]["stop"] for b in backups), default=0)
+        fulls = [b for b in backups if b["type"] == "full"]
+        state.last_full = max((b["timestamp"]["stop"] for b in fulls), default=0)
+        if fulls:
+            state.repository_bytes = fulls[-1]["info"]["repository"]["size"]
+
+
+def due(state: State, now: float, full_hours: float, differential_hours: float) -> str | None:
+    """The kind of backup that is due now, ``full`` before ``diff``; None when none is."""
+    if now - state.last_full >= full_hours * 3600:
+        return "full"
+    if now - state.last_success >= differential_hours * 3600:
+        return "diff"
+    return None
+
+
+def wait_for_database() -> None:
+    """Until PostgreSQL answers on the shared socket: both containers start at the same time."""
+    waiting = False
+    while subprocess.run(
+        ["/usr/bin/env", "pg_isready", "--quiet", "--host=/var/run/postgresql"], check=False
+    ).returncode:
+        if not waiting:
+            say("waiting for PostgreSQL to answer")
+            waiting = True
+        time.sleep(1)
+
+
+def prepare() -> str:
+    """Make the stanza and check that archiving works; '' or pgBackRest's own words."""
+    for command in ("stanza-create", "check"):
+        answer = pgbackrest(command)
+        if answer.returncode:
+            return f"{command}: {(answer.stderr or answer.stdout).strip()[-500:]}"
+    return ""
+
+
+def back_up(state: State, kind: str) -> None:
+    wait_for_database()
+    started = time.monotonic()
+    failure = prepare()
+    if not failure:
+        answer = pgbackrest(f"--type={kind}", "backup")
+        failure = (answer.stderr or answer.stdout).strip()[-500:] if answer.returncode else ""
+    with state.lock:
+        state.succeeded = not failure
+        state.seconds = time.monotonic() - started
+    read_repository(state)
+    say(f"{kind} backup failed: {failure}" if failure else f"{kind} backup done")
+
+
+def serve(state: State, port: int) -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = state.page().encode()
+            self.send_response(200 if self.path == "/metrics" else 404)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.end_headers()
+            if self.path == "/metrics":
+                self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """A scrape is not worth a line of the log."""
+
+    server = ThreadingHTTPServer(("0.0.0.0", port), Page)  # noqa: S104  # the stage's own network
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__)
+    words.add_argument("--full-hours", type=float, required=True)
+    words.add_argument("--differential-hours", type=float, required=True)
+    words.add_argument("--port", type=int, default=9854)
+    chosen = words.parse_args()
+    state = State()
+    serve(state, chosen.port)
+    while True:
+        read_repository(state)
+        kind = due(state, time.time(), chosen.full_hours, chosen.differential_hours)
+        if kind is not None:
+            back_up(state, kind)
+        time.sleep(POLL_SECONDS if state.succeeded else RETRY_SECONDS)
+
+
+if __name__ == "__main__":
+    main()
