@@ -1,0 +1,95 @@
+"""Who may act on the two databases: one process at a time, and the next at once when it dies.
+
+Two locked files in the state directory. Whoever wants to act takes the *turn* and then the *work*
+lock; ``sync`` gives the turn back as soon as it works, so that a command that comes waits for no
+more than one round of it, while a command keeps both to its end. The kernel releases them when
+their holder dies, however it dies, and ``sync``, waiting for the turn, goes on at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from migration_job.errors import OperationError
+
+POLL_SECONDS = 0.02
+
+
+class Lock:
+    """The lock of one state directory. Not for use by several threads at once."""
+
+    def __init__(self, state: Path) -> None:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._turn = state / "turn.lock"
+        self._work = state / "work.lock"
+
+    @contextlib.contextmanager
+    def command(self, name: str, *, limit: float = 60.0) -> Iterator[None]:
+        """Both locks for a command's whole life. Raises OperationError, naming the holder, where
+        another command has them for longer than ``limit`` seconds."""
+        with self._locked(self._turn, name, limit), self._locked(self._work, name, limit):
+            yield
+
+    @contextlib.contextmanager
+    def round(self) -> Iterator[None]:
+        """The work lock for one round of ``sync``; waits for as long as a command has the turn."""
+        with (
+            self._locked(self._turn, "sync", None) as turn,
+            self._locked(self._work, "sync", None),
+        ):
+            fcntl.flock(turn, fcntl.LOCK_UN)
+            yield
+
+    def holder(self) -> str | None:
+        """Which command works at this moment, for people; None where none does or only ``sync``."""
+        with self._turn.open("a+") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return _told(self._turn)
+        return None
+
+    @contextlib.contextmanager
+    def _locked(self, path: Path, name: str, limit: float | None) -> Iterator[int]:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._acquire(descriptor, path, limit)
+            note = {"name": name, "pid": os.getpid(), "since": datetime.now(UTC).isoformat()}
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(note).encode(), 0)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _acquire(self, descriptor: int, path: Path, limit: float | None) -> None:
+        if limit is None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            return
+        deadline = time.monotonic() + limit
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise OperationError(
+                        f"expected to be the only one at work, found {_told(path)}, for more "
+                        f"than {limit:g} s",
+                        advice="wait until it ends; `migration-job status` shows what it does",
+                    ) from None
+            time.sleep(POLL_SECONDS)
+
+
+def _told(path: Path) -> str:
+    try:
+        note = json.loads(path.read_text())
+        return f"`{note['name']}` (process {note['pid']}, since {note['since']})"
+    except (OSError, ValueError, KeyError):
+        return "another process"

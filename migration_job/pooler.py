@@ -1,0 +1,243 @@
+"""PgBouncer's admin console and the alias file.
+
+The alias is the database name that the application uses. It is admitted while its line stands in
+the alias file and PgBouncer has read that file; without it nobody gets in, also after a restart.
+
+PAUSE has two traps (pgbouncer#715, #369): a RESUME leaves a PAUSE that is still waiting hanging
+for ever, and PAUSE waits for open transactions without a limit. So each command has a session and a
+time limit of its own, and whoever pauses resumes on every way out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from migration_job.deadline import time_limit
+from migration_job.durable import write_durably
+from migration_job.errors import InputError, OperationError
+
+COMMAND_SECONDS = 5.0
+"""For commands that PgBouncer answers at once; a console that does not is as good as down."""
+
+POLL_SECONDS = 0.02
+
+_ALIAS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """One line of ``[databases]``: the application's name for the database, and where it is."""
+
+    name: str
+    host: str
+    port: int
+    database: str
+    pool_size: int | None = None
+    min_pool_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if not _ALIAS.fullmatch(self.name) or self.name == "pgbouncer":
+            raise InputError(
+                f"expected an alias of letters, digits, '_', '.' and '-', found {self.name!r}",
+                advice="choose another database name for the application",
+            )
+
+    def line(self) -> str:
+        """The alias as pgbouncer.ini has it, without a password: clients bring their own."""
+        terms = [
+            f"host={_value(self.host)}",
+            f"port={self.port}",
+            f"dbname={_value(self.database)}",
+        ]
+        if self.pool_size is not None:
+            terms.append(f"pool_size={self.pool_size}")
+        if self.min_pool_size is not None:
+            terms.append(f"min_pool_size={self.min_pool_size}")
+        return f"{self.name} = {' '.join(terms)}\n"
+
+
+class Pooler:
+    """One alias of one PgBouncer. ``console`` is the connection string of its admin console."""
+
+    def __init__(self, console: str, alias_file: Path, alias: Alias) -> None:
+        self.alias = alias
+        self._console = console
+        self._alias_file = alias_file
+
+    # ------------------------------------------------------------------------ the alias
+
+    def open_alias(self, *, limit: float = 30.0) -> None:
+        """Admit the application: write the alias, have it read, end any PAUSE.
+
+        PgBouncer may be down for a moment: asked again until ``limit`` seconds are over. The file
+        stands in any case, and PgBouncer reads it when it starts. Raises OperationError.
+        """
+        self._write(self.alias.line())
+        self._reload_until(lambda shown: shown is not None and not shown["paused"], limit)
+
+    def close_alias(self, *, limit: float = 30.0) -> None:
+        """Admit nobody: take the alias away. Clients that are connected, and those that PAUSE
+        holds, are told "database removed" and disconnected. Raises OperationError."""
+        self._write("")
+        self._reload_until(lambda shown: shown is None, limit)
+
+    def is_open(self) -> bool:
+        """Whether the alias is written, read and not paused. Raises OperationError where the
+        console does not answer."""
+        shown = self._shown()
+        return self._written() == self.alias.line() and shown is not None and not shown["paused"]
+
+    def is_closed(self) -> bool:
+        """Whether the alias is neither written nor known. Raises OperationError."""
+        return not self._written() and self._shown() is None
+
+    def version(self) -> str:
+        """What the console answers to SHOW VERSION. Raises OperationError where it is down."""
+        return str(self._run("SHOW VERSION")[0].popitem()[1])
+
+    # ---------------------------------------------------------------------- PAUSE, RESUME
+
+    @contextlib.contextmanager
+    def paused(self, *, limit: float) -> Iterator[None]:
+        """Hold the application's queries: open transactions end first, for ``limit`` seconds at
+        most. The way out of the block resumes, however it is left; a caller that has removed the
+        alias in the block has nothing left to resume."""
+        try:
+            self.pause(limit=limit)
+            yield
+        finally:
+            self.resume()
+
+    def pause(self, *, limit: float) -> None:
+        """PAUSE, or OperationError (and no PAUSE left behind) after ``limit`` seconds."""
+        shown = self._shown()
+        if shown is None:
+            return
+        if shown["paused"]:
+            # Somebody's who died; it may be waiting still, so it is not to be relied on.
+            self.resume()
+        try:
+            self._run(f"PAUSE {self.alias.name}", limit=limit)
+        except OperationError as error:
+            self.resume()
+            raise OperationError(
+                f"PgBouncer could not hold the application's queries within {limit:g} s: "
+                f"{error.message}; open transactions: {self._busy()}",
+                advice="the application is served as before; end the long transactions "
+                "(SHOW CLIENTS on PgBouncer's console names them) and run the command again",
+            ) from error
+
+    def resume(self) -> None:
+        """RESUME where there is something to resume. Raises OperationError where PgBouncer does not
+        answer (one that restarts has forgotten the PAUSE)."""
+        shown = self._shown()
+        if shown is not None and shown["paused"]:
+            self._run(f"RESUME {self.alias.name}", tolerate=("not paused", "no such database"))
+
+    def reconnect(self) -> None:
+        """Have server sessions replaced as they come free, so that none runs a cached plan from
+        before a change of type."""
+        self._run(f"RECONNECT {self.alias.name}", tolerate=("no such database",))
+
+    # ---------------------------------------------------------------------------- within
+
+    def _busy(self) -> str:
+        try:
+            rows = self._run("SHOW POOLS")
+        except OperationError:
+            return "unknown"
+        return str(sum(int(row["cl_active"]) for row in rows if row["database"] == self.alias.name))
+
+    def _reload_until(self, done: Any, limit: float) -> None:
+        deadline = time.monotonic() + limit
+        while True:
+            try:
+                self._run("RELOAD")
+                self.resume()
+                if done(self._shown()):
+                    return
+                problem = "it has not read the alias file"
+            except OperationError as error:
+                problem = error.message
+            if time.monotonic() > deadline:
+                raise OperationError(
+                    f"PgBouncer did not take the change of alias {self.alias.name!r} within "
+                    f"{limit:g} s: {problem}",
+                    advice=f"{self._alias_file} is written and is read when PgBouncer starts: "
+                    "start it, then run the command again",
+                )
+            time.sleep(POLL_SECONDS)
+
+    def _shown(self) -> dict[str, Any] | None:
+        for row in self._run("SHOW DATABASES"):
+            if row["name"] == self.alias.name:
+                return {**row, "paused": str(row["paused"]) not in ("0", "no", "f")}
+        return None
+
+    def _written(self) -> str:
+        try:
+            return self._alias_file.read_text()
+        except FileNotFoundError:
+            return ""
+
+    def _write(self, content: str) -> None:
+        if self._written() == content and self._alias_file.exists():
+            return
+        # PgBouncer runs as another user: its file keeps the owner and the mode that it has.
+        try:
+            present = self._alias_file.stat()
+            mode, owner = present.st_mode & 0o777, (present.st_uid, present.st_gid)
+        except FileNotFoundError:
+            mode, owner = 0o644, None
+        if os.geteuid() != 0 and owner is not None and owner[0] != os.geteuid():
+            mode, owner = 0o644, None
+        write_durably(self._alias_file, content.encode(), mode=mode, owner=owner)
+
+    def _run(
+        self, command: str, *, limit: float = COMMAND_SECONDS, tolerate: tuple[str, ...] = ()
+    ) -> list[dict[str, Any]]:
+        """One command in a session of its own; its rows by column name."""
+        try:
+            console = psycopg.connect(
+                self._console, autocommit=True, connect_timeout=int(COMMAND_SECONDS)
+            )
+        except psycopg.Error as error:
+            raise OperationError(
+                f"PgBouncer's admin console does not answer: {_first_line(error)}",
+                advice="check that PgBouncer runs, and the console's address, user and password",
+            ) from None
+        try:
+            # ClientCursor: the console knows the simple protocol only.
+            cursor = psycopg.ClientCursor(console)
+            with time_limit(console, limit):
+                cursor.execute(command.encode())
+            if cursor.description is None:
+                return []
+            names = [column.name for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        except psycopg.Error as error:
+            if any(words in str(error) for words in tolerate):
+                return []
+            raise OperationError(
+                f"PgBouncer failed to {command.split()[0]} within {limit:g} s: {_first_line(error)}"
+            ) from None
+        finally:
+            console.close()
+
+
+def _value(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _first_line(error: psycopg.Error) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,362 @@
+"""Change capture on the source: triggers that log each changed row's key in the writer's own
+transaction, and the fence that refuses writes once the data has moved.
+
+What is promised
+    Whatever statement changes a row, its key before and after is in the log when the writer's
+    transaction commits. More keys than necessary may be logged, never fewer: the log says which
+    rows to look at, not what happened to them, so a key too many costs one comparison.
+
+How
+    ``INSERT OR REPLACE`` (and ``UPDATE OR REPLACE``, and ``ON CONFLICT REPLACE`` in a table)
+    removes rows without firing their DELETE triggers while ``PRAGMA recursive_triggers`` is off,
+    which is the default and the application's choice. So BEFORE triggers look up, through every
+    unique index, the rows that the new one would replace. Cascades fire the child's own triggers.
+
+    The triggers keep to SQL that old releases of SQLite know, beyond what the application's own
+    indexes need: they run inside the application's library, not this job's.
+
+Cost
+    Three or four triggers a table; measured by ``benchmarks/``. No AUTOINCREMENT: it would create
+    ``sqlite_sequence``, which can never be dropped again. The log's numbers still never come twice,
+    because its last row is never deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import apsw
+
+from migration_job.errors import InputError, OperationError
+from migration_job.plan.model import Catalogue, Plan, SourceIndex, SourceIndexColumn, SourceTable
+from migration_job.source.catalogue import OWN_PREFIX, rowid_name
+from migration_job.source.database import literal, quote
+from migration_job.source.reader import ROWID
+
+LOG = f"{OWN_PREFIX}log"
+STATE = f"{OWN_PREFIX}state"
+TABLES = f"{OWN_PREFIX}tables"
+MARK = "/* migration-job */"
+"""Stands in the SQL of everything that capture creates; what lacks it is somebody else's."""
+
+MOVED = "moved to PostgreSQL"
+"""How the error of a refused write begins."""
+
+_SIMPLE_AFFINITIES = ("integer", "text", "numeric")
+"""Under these, equal values of a BINARY column are the same value in the same storage class."""
+
+
+@dataclass(frozen=True, slots=True)
+class CapturedTable:
+    """One table whose changes are logged, and the columns of the logged key (``ROWID`` for the
+    rowid)."""
+
+    number: int
+    table: SourceTable
+    key: tuple[str, ...]
+
+
+# ------------------------------------------------------------------------------ installing
+
+
+def captured_tables(catalogue: Catalogue, plan: Plan) -> list[CapturedTable]:
+    """What is to be captured: every table of the plan. Raises InputError, with the reason, for a
+    table that cannot be."""
+    _refuse_virtual(catalogue)
+    found = []
+    for number, table in enumerate(catalogue.tables, start=1):
+        try:
+            planned = plan.table(table.name)
+        except KeyError:
+            key: tuple[str, ...] = ()
+        else:
+            key = planned.key or (ROWID,)
+        if ROWID in key and rowid_name(table) is None:
+            raise InputError(
+                f"table {table.name!r} has no key that identifies its rows, and its columns hide "
+                "the rowid under all of SQLite's names for it",
+                advice="give the table a primary key, or migrate without --live",
+            )
+        found.append(CapturedTable(number, table, key))
+    return found
+
+
+def install(
+    connection: apsw.Connection,
+    tables: Sequence[CapturedTable],
+    *,
+    run: str,
+    closed: bool = False,
+) -> None:
+    """Create the log, the state and the triggers, inside the caller's transaction.
+
+    ``run`` is the run that they belong to. With ``closed`` the source refuses writes from the
+    transaction's commit on. Raises InputError where the application has something of the same name.
+    """
+    _refuse_clash(connection)
+    width = max((len(t.key) for t in tables), default=1)
+    columns = "".join(f", k{i}" for i in range(width))
+    connection.execute(
+        f"CREATE TABLE {quote(LOG)} {MARK} (seq INTEGER PRIMARY KEY, tab INTEGER{columns})"
+    )
+    connection.execute(
+        f"CREATE TABLE {quote(TABLES)} {MARK} (number INTEGER PRIMARY KEY, name TEXT)"
+    )
+    connection.execute(
+        f"CREATE TABLE {quote(STATE)} {MARK} (one INTEGER PRIMARY KEY CHECK (one = 1), "
+        "run TEXT, capture TEXT, closed INTEGER NOT NULL, reads_moved INTEGER NOT NULL, "
+        "settled INTEGER NOT NULL, schema_version INTEGER, schema_digest TEXT, "
+        "certificate TEXT, switched_at TEXT, back_at TEXT, back_position TEXT)"
+    )
+    for table in tables:
+        connection.execute(
+            f"INSERT INTO {quote(TABLES)} VALUES (?, ?)", (table.number, table.table.name)
+        )
+        for statement in triggers(table):
+            connection.execute(statement)
+    # A first row, so that there is a last one that trimming leaves alone.
+    connection.execute(f"INSERT INTO {quote(LOG)} (seq, tab) VALUES (1, 0)")
+    connection.execute(
+        f"INSERT INTO {quote(STATE)} (one, run, capture, closed, reads_moved, settled, "
+        "schema_version, schema_digest) VALUES (1, ?, ?, ?, 0, 0, ?, ?)",
+        (
+            run,
+            secrets.token_hex(8),
+            int(closed),
+            connection.pragma("schema_version"),
+            schema_digest(connection),
+        ),
+    )
+
+
+def remove(connection: apsw.Connection) -> None:
+    """Drop everything that :func:`install` created, inside the caller's transaction; the schema is
+    then as it was before. Nothing happens where nothing is installed."""
+    own = list(
+        connection.execute(
+            "SELECT type, name FROM main.sqlite_schema "
+            "WHERE name LIKE ? ESCAPE '\\' AND type IN ('trigger', 'table') AND instr(sql, ?) "
+            "ORDER BY type DESC",
+            (OWN_PREFIX.replace("_", "\\_") + "%", MARK),
+        )
+    )
+    for kind, name in own:
+        connection.execute(f"DROP {kind} main.{quote(str(name))}")
+
+
+def installed(connection: apsw.Connection) -> bool:
+    """Whether capture is installed on the source."""
+    return bool(
+        connection.execute(
+            "SELECT 1 FROM main.sqlite_schema WHERE name = ? AND instr(sql, ?)", (STATE, MARK)
+        ).fetchall()
+    )
+
+
+def schema_digest(connection: apsw.Connection) -> str:
+    """SHA-256 of the application's own schema: changes when the application changes it, not by
+    VACUUM, ANALYZE or this job."""
+    digest = hashlib.sha256()
+    for kind, name, sql in connection.execute(
+        "SELECT type, name, sql FROM main.sqlite_schema WHERE sql IS NOT NULL "
+        "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND NOT instr(sql, ?) ORDER BY type, name",
+        (MARK,),
+    ):
+        digest.update(f"{kind}\x00{name}\x00{sql}\x00".encode())
+    return digest.hexdigest()
+
+
+def _refuse_virtual(catalogue: Catalogue) -> None:
+    for other in catalogue.others:
+        if other.kind == "virtual" and not _derived(other.sql):
+            raise InputError(
+                f"table {other.name!r} is a virtual table: SQLite fires no triggers for it, so its "
+                "changes cannot be captured",
+                advice="an FTS table with content='...' is derived and allowed; for others stop "
+                "the application and migrate without --live",
+            )
+
+
+def _derived(sql: str) -> bool:
+    """Whether a virtual table holds no rows of its own: a full-text index over another table."""
+    return re.search(r"using\s+fts[345].*content\s*=\s*['\"]?\w", sql, re.I | re.S) is not None
+
+
+def _refuse_clash(connection: apsw.Connection) -> None:
+    clash = connection.execute(
+        "SELECT name FROM main.sqlite_schema WHERE name LIKE ? ESCAPE '\\'",
+        (OWN_PREFIX.replace("_", "\\_") + "%",),
+    ).fetchall()
+    if clash:
+        names = ", ".join(str(row[0]) for row in clash[:3])
+        raise InputError(
+            f"expected no names that begin with {OWN_PREFIX!r} on the source, found {names}",
+            advice="an earlier capture is taken out by `migration-job release`; anything else of "
+            "that name has to be renamed first",
+        )
+
+
+# -------------------------------------------------------------------------------- triggers
+
+
+def triggers(captured: CapturedTable) -> Iterator[str]:
+    """The CREATE TRIGGER statements of one table; only the fence's where it has no key to log."""
+    table, number = captured.table, captured.number
+    fence = (
+        f"SELECT RAISE(ABORT, {literal(MOVED + ': this file takes no more writes')}) "
+        f"FROM {quote(STATE)} WHERE closed;"
+    )
+    if not captured.key:
+        for event in ("INSERT", "UPDATE", "DELETE"):
+            yield _trigger(table, number, event.lower(), f"BEFORE {event}", [fence])
+        return
+    new, old = _log_values(captured, "NEW"), _log_values(captured, "OLD")
+    replaced_by_insert = list(_replaced(captured, for_update=False))
+    if _known_before_insert(captured):
+        yield _trigger(table, number, "insert", "BEFORE INSERT", [fence, *replaced_by_insert, new])
+    else:
+        # An INTEGER PRIMARY KEY that is left to SQLite is not known before the row is in.
+        yield _trigger(table, number, "insert", "AFTER INSERT", [fence, new])
+        if replaced_by_insert:
+            yield _trigger(table, number, "replace", "BEFORE INSERT", replaced_by_insert)
+    changed = _log_values(captured, "NEW", where=_key_changed(captured))
+    replaced = list(_replaced(captured, for_update=True))
+    yield _trigger(table, number, "update", "BEFORE UPDATE", [fence, *replaced, old, changed])
+    yield _trigger(table, number, "delete", "BEFORE DELETE", [fence, old])
+
+
+def _trigger(
+    table: SourceTable, number: int, name: str, event: str, statements: Iterable[str]
+) -> str:
+    body = "\n  ".join(statements)
+    return (
+        f"CREATE TRIGGER {quote(f'{OWN_PREFIX}{number}_{name}')} {event} ON "
+        f"{quote(table.name)} BEGIN {MARK}\n  {body}\nEND"
+    )
+
+
+def _reference(captured: CapturedTable, column: str, prefix: str) -> str:
+    if column == ROWID:
+        name = rowid_name(captured.table)
+        if name is None:
+            raise OperationError(f"table {captured.table.name!r} has no readable rowid")
+        return f"{prefix}.{name}"
+    return f"{prefix}.{quote(column)}"
+
+
+def _log_values(captured: CapturedTable, prefix: str, *, where: str = "") -> str:
+    columns = "".join(f", k{i}" for i in range(len(captured.key)))
+    values = "".join(f", {_reference(captured, c, prefix)}" for c in captured.key)
+    condition = f" WHERE {where}" if where else ""
+    return f"INSERT INTO {quote(LOG)}(tab{columns}) SELECT {captured.number}{values}{condition};"
+
+
+def _key_changed(captured: CapturedTable) -> str:
+    """An SQL condition, true wherever NEW's key may not be the very value of OLD's."""
+    terms = []
+    for column in captured.key:
+        new, old = _reference(captured, column, "NEW"), _reference(captured, column, "OLD")
+        terms.append(f"{new} IS NOT {old} COLLATE BINARY")
+        if not _simple(captured.table, column):
+            terms.append(f"typeof({new}) <> typeof({old})")
+    return " OR ".join(terms)
+
+
+def _known_before_insert(captured: CapturedTable) -> bool:
+    alias = captured.table.rowid_alias
+    return not any(c == ROWID or (alias and c.lower() == alias.lower()) for c in captured.key)
+
+
+def _simple(table: SourceTable, column: str) -> bool:
+    """Whether equality in the column under BINARY means the same value and storage class."""
+    if column == ROWID:
+        return True
+    found = next(c for c in table.columns if c.name.lower() == column.lower())
+    return found.affinity in _SIMPLE_AFFINITIES and found.collation.upper() == "BINARY"
+
+
+def _replaced(captured: CapturedTable, *, for_update: bool) -> Iterator[str]:
+    """A statement for each unique index that logs the rows which stand in the new row's way."""
+    table = captured.table
+    columns = "".join(f", k{i}" for i in range(len(captured.key)))
+    keys = "".join(f", {_reference(captured, c, quote(table.name))}" for c in captured.key)
+    for conditions, changed in _conflicts(captured):
+        where = " AND ".join(f"({c})" for c in conditions)
+        if for_update:
+            # What does not depend on the table is tested before it is opened.
+            where = f"{f'({changed}) AND ' if changed else ''}{where}"
+            where += f" AND NOT ({_is_old_row(captured)})"
+        yield (
+            f"INSERT INTO {quote(LOG)}(tab{columns}) SELECT {captured.number}{keys} "
+            f"FROM {quote(table.name)} WHERE {where};"
+        )
+
+
+def _is_old_row(captured: CapturedTable) -> str:
+    return " AND ".join(
+        f"{_reference(captured, c, quote(captured.table.name))} "
+        f"IS {_reference(captured, c, 'OLD')} COLLATE BINARY"
+        for c in captured.key
+    )
+
+
+def _conflicts(captured: CapturedTable) -> Iterator[tuple[list[str], str]]:
+    """For each way in which another row can be in NEW's way: conditions on that row, and, where it
+    can be said, the condition under which an UPDATE can have put NEW there at all."""
+    table = captured.table
+    rowid = rowid_name(table)
+    keyed_by_rowid = ROWID in captured.key or [c.lower() for c in captured.key] == [
+        (table.rowid_alias or "").lower()
+    ]
+    if rowid is not None and not keyed_by_rowid:
+        # The rowid's own uniqueness has no index. (NEW's is -1 where SQLite is to choose it.)
+        yield [f"{quote(table.name)}.{rowid} = NEW.{rowid}"], f"NEW.{rowid} <> OLD.{rowid}"
+    for index in table.indexes:
+        if not index.unique or any(t.expression == "rowid" for t in index.columns):
+            continue
+        if _same_row_same_key(captured, index):
+            continue
+        conditions = [_equals_new(table, term) for term in index.columns]
+        changed = ""
+        if index.where is not None:
+            conditions.append(index.where)
+        elif all(term.column is not None for term in index.columns):
+            changed = " OR ".join(
+                f"NEW.{quote(term.column or '')} IS NOT OLD.{quote(term.column or '')} "
+                "COLLATE BINARY"
+                for term in index.columns
+            )
+        yield conditions, changed
+
+
+def _same_row_same_key(captured: CapturedTable, index: SourceIndex) -> bool:
+    """Whether a row that conflicts in this index has the very key of the new row, which is logged
+    anyway."""
+    named = {t.column.lower() for t in index.columns if t.column is not None}
+    return (
+        all(t.column is not None and t.collation.upper() == "BINARY" for t in index.columns)
+        and {c.lower() for c in captured.key} <= named
+        and all(_simple(captured.table, c) for c in captured.key)
+    )
+
+
+def _equals_new(table: SourceTable, term: SourceIndexColumn) -> str:
+    collation, expression = term.collation, term.expression
+    if term.column is not None:
+        name = quote(term.column)
+        return f"{quote(table.name)}.{name} = NEW.{name} COLLATE {quote(collation)}"
+    # The expression over the new row. The empty SELECT in front gives NEW's values the columns'
+    # own affinities and collations, which a bare NEW.x in a FROM clause does not have.
+    names = [quote(c.name) for c in table.columns]
+    row = (
+        f"SELECT {', '.join(names)} FROM {quote(table.name)} WHERE 0 "
+        f"UNION ALL SELECT {', '.join(f'NEW.{name}' for name in names)}"
+    )
+    return (
+        f"({expression}) = (SELECT {expression} FROM ({row}) AS {quote(table.name)}) "
+        f"COLLATE {quote(collation)}"
+    )
