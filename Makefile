@@ -1,0 +1,54 @@
+# `make` alone prints this list. Every target does its own set-up; nothing has to be prepared.
+SHELL := /bin/sh
+STAGE ?= dev
+PYTHON := .venv/bin/python
+
+.PHONY: help
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  with STAGE=dev|staging|production (default dev) for up, check, down, rollback and status"
+
+.PHONY: setup
+setup:
+	@tools/setup
+
+# ---------------------------------------------------------------------------- on this machine
+
+.PHONY: demo
+demo: setup ## migrate a made-up database (or SOURCE=my.db, a rehearsal) to an embedded PostgreSQL
+	@tools/pgbouncer
+	@$(PYTHON) -m migration_job demo $(if $(SOURCE),"$(SOURCE)") $(DEMO_OPTIONS)
+
+.PHONY: test
+test: setup ## run every test that this machine can run
+	@tools/pgbouncer
+	@$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadgroup $(TESTS)
+
+.PHONY: lint
+lint: setup ## check style, form and types
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@$(PYTHON) -m mypy
+
+.PHONY: docs
+docs: setup ## write docs/commands.md and docs/settings.md anew from the code
+	@$(PYTHON) tools/reference.py
+
+# -------------------------------------------------------------------------- on Docker, by Pulumi
+
+.PHONY: up
+up: setup ## provision STAGE, migrate, verify, switch (pulumi up)
+	@tools/stage up "$(STAGE)"
+
+.PHONY: check
+check: setup ## test what was provisioned for STAGE
+	@tools/stage check "$(STAGE)"
+
+.PHONY: down
+down: setup ## go back to SQLite, then remove STAGE (pulumi destroy)
+	@tools/stage down "$(STAGE)"
+
+.PHONY: images
+images: setup ## pull the container images, or build them, ahead of `make up`
+	@tools/docker-engine
+	@$(PYTHON) -m infra.images
