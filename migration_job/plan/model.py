@@ -120,7 +120,7 @@ class Catalogue(Data):
     others: tuple[SourceObject, ...]
 
     def table(self, name: str) -> SourceTable:
-        """The table of that name (SQLite's names ignore ASCII case); KeyError where there is none."""
+        """The table of that name (names ignore ASCII case); KeyError where there is none."""
         for table in self.tables:
             if table.name.lower() == name.lower():
                 return table

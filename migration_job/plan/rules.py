@@ -10,16 +10,28 @@ A rule meets every value of its column in one of three ways:
 Forward values are ``str`` in the type's PostgreSQL input syntax (``None`` for NULL), before any
 COPY escaping. ``inverse`` takes PostgreSQL's text output under the session settings
 ``DateStyle=ISO, TimeZone=UTC, bytea_output=hex, extra_float_digits=1, IntervalStyle=postgres``.
+``forward`` gives PostgreSQL's own output text, so that what was written can be compared with what
+is read; so does ``fast_sql`` where :attr:`RuleBase.canonical` says so.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from abc import abstractmethod
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from migration_job.values import SourceValue, same
+from migration_job.plan import jsontext, moments
+from migration_job.values import BrokenText, SourceValue, display, same, storage_class
+
+Affinity = Literal["integer", "text", "blob", "real", "numeric"]
+
+INT64_LOW, INT64_HIGH = -(2**63), 2**63 - 1
 
 
 class CannotCarry(Exception):
@@ -33,13 +45,21 @@ class RuleBase(BaseModel):
     bijective: bool = True
     """Whether distinct source values always get distinct target values."""
 
+    canonical: ClassVar[bool] = True
+    """Whether ``fast_sql`` gives PostgreSQL's own output text, not only the same value."""
+
+    plain: ClassVar[bool] = True
+    """Whether the forward text never holds a backslash, tab, line feed or carriage return, so that
+    COPY text needs no escaping."""
+
     @abstractmethod
     def forward(self, value: SourceValue) -> str | None:
         """The target value as PostgreSQL input text. Raises CannotCarry."""
 
     @abstractmethod
     def inverse(self, text: str | None) -> SourceValue:
-        """The source value for a target value's text output."""
+        """The source value for a target value's text output. A target value that no source value
+        can have led to (a NaN, a year 12000) comes back as its text: nothing is lost on the way."""
 
     def changes(self, value: SourceValue) -> bool:
         """Whether ``value`` needs a ledger row. Raises CannotCarry as ``forward`` does."""
@@ -48,26 +68,47 @@ class RuleBase(BaseModel):
     def fast_sql(self, column: str) -> str | None:
         """A SQLite expression (``column`` is a quoted column reference) that gives the forward
         text of every value that meets :meth:`fast_condition`; None where there is none."""
+        del column
         return None
 
     def fast_condition(self, column: str) -> str | None:
         """A SQLite predicate, true only for values that ``fast_sql`` converts and that need no
-        ledger row (NULL included); None where there is none."""
+        ledger row (NULL included); None where there is none. Never NULL itself. It cannot see NUL
+        or undecodable bytes inside text: preflight looks for those separately."""
+        del column
         return None
+
+
+def _expected(what: str, value: SourceValue) -> CannotCarry:
+    return CannotCarry(f"expected {what}, found {storage_class(value)} {display(value, 60)}")
+
+
+def _text_for(value: SourceValue, what: str) -> str:
+    """The value as storable text. Raises CannotCarry for another class, NUL, undecodable bytes."""
+    if isinstance(value, BrokenText):
+        raise CannotCarry(f"text with undecodable bytes: {display(value, 60)}")
+    if not isinstance(value, str):
+        raise _expected(what, value)
+    if "\x00" in value:
+        raise CannotCarry(f"text with a NUL character: {display(value, 60)}")
+    return value
+
+
+# ---------------------------------------------------------------------------------- numbers
 
 
 class IntegerRule(RuleBase):
     """INTEGER to smallint, integer, bigint or numeric."""
 
     kind: Literal["integer"] = "integer"
-    low: int = -(2**63)
-    high: int = 2**63 - 1
+    low: int = INT64_LOW
+    high: int = INT64_HIGH
 
     def forward(self, value: SourceValue) -> str | None:
         if value is None:
             return None
         if not isinstance(value, int):
-            raise CannotCarry(f"expected an integer, found {type(value).__name__}")
+            raise _expected("an integer", value)
         if not self.low <= value <= self.high:
             raise CannotCarry(f"{value} is outside {self.low}..{self.high}")
         return str(value)
@@ -79,10 +120,945 @@ class IntegerRule(RuleBase):
         return column
 
     def fast_condition(self, column: str) -> str | None:
+        if (self.low, self.high) == (INT64_LOW, INT64_HIGH):
+            return f"typeof({column}) IN ('integer', 'null')"
         return (
             f"({column} IS NULL OR typeof({column}) = 'integer' "
             f"AND {column} BETWEEN {self.low} AND {self.high})"
         )
 
 
-Rule = IntegerRule  # becomes the discriminated union of all rules
+def postgres_float(value: float) -> str:
+    """A real as PostgreSQL prints ``double precision``: the shortest digits that come back, and an
+    exponent below 1e-4 and from 1e15 on."""
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    if value == 0:
+        return "-0" if math.copysign(1, value) < 0 else "0"
+    sign, digits, power = Decimal(repr(value)).as_tuple()
+    text = "".join(map(str, digits)).rstrip("0")
+    exponent = len(digits) + int(power) - 1
+    if -4 <= exponent < 15:
+        if exponent >= len(text) - 1:
+            body = text.ljust(exponent + 1, "0")
+        elif exponent >= 0:
+            body = text[: exponent + 1] + "." + text[exponent + 1 :]
+        else:
+            body = "0." + "0" * (-exponent - 1) + text
+    else:
+        mark = "-" if exponent < 0 else "+"
+        body = text[0] + ("." + text[1:] if len(text) > 1 else "") + f"e{mark}{abs(exponent):02d}"
+    return ("-" if sign else "") + body
+
+
+def positional(value: float) -> str:
+    """A finite real's shortest digits without an exponent, always with a decimal point."""
+    text = format(Decimal(repr(value)), "f")
+    return text if "." in text else text + ".0"
+
+
+# SQLite's own conversions are exact in these bounds: checked against Python's over millions of
+# values. Beyond them the 15 or 17 digits may be off in the last place.
+# (Comparisons, not abs(): that fails on the lowest integer, wherever SQLite evaluates it.)
+_MODERATE = "({0} > -1e15 AND {0} < 1e15 AND {0} NOT BETWEEN -1e-4 AND 1e-4)"
+_FINITE = "({0} > -9e999 AND {0} < 9e999)"
+
+
+class RealRule(RuleBase):
+    """REAL to double precision."""
+
+    kind: Literal["real"] = "real"
+    affinity: Affinity = "real"
+    """The column's: only under REAL affinity can SQLite hold no negative zero."""
+
+    canonical: ClassVar[bool] = False
+    # Nor is forward always: PostgreSQL prints one digit more than the shortest for some reals.
+
+    def forward(self, value: SourceValue) -> str | None:
+        if value is None:
+            return None
+        if isinstance(value, int) and not isinstance(value, bool):
+            if int(float(value)) != value:
+                raise CannotCarry(f"{value} is not exact in double precision")
+            return postgres_float(float(value))
+        if not isinstance(value, float):
+            raise _expected("a real", value)
+        return postgres_float(value)
+
+    def inverse(self, text: str | None) -> SourceValue:
+        # SQLite stores a NaN as NULL, so it comes back as text.
+        return text if text is None or text == "NaN" else float(text)
+
+    def fast_sql(self, column: str) -> str | None:
+        return f"CASE WHEN {column} IS NOT NULL THEN printf('%!.17g', {column}) END"
+
+    def fast_condition(self, column: str) -> str | None:
+        zero = f"{column} = 0.0"
+        if self.affinity != "real":
+            # The one way in SQL to see the sign of zero.
+            zero = f"({zero} AND atan2({column}, -1.0) > 0)"
+        bounds = _MODERATE.format(column)
+        return (
+            f"({column} IS NULL OR typeof({column}) = 'real' AND "
+            f"({bounds} OR {zero} OR {_FINITE.format(column)} AND {column} <> 0.0 "
+            f"AND CAST(printf('%!.17g', {column}) AS REAL) = {column}))"
+        )
+
+
+class NumericRule(RuleBase):
+    """INTEGER and REAL to numeric. Without a precision, an integer has no decimal point there and
+    a real always has one, so both come back as they were."""
+
+    kind: Literal["numeric"] = "numeric"
+    precision: int | None = None
+    scale: int = 0
+    affinity: Affinity = "numeric"
+
+    def forward(self, value: SourceValue) -> str | None:
+        if value is None:
+            return None
+        if not isinstance(value, int | float):
+            raise _expected("a number", value)
+        if isinstance(value, float) and math.isinf(value):
+            if self.precision is not None:
+                raise CannotCarry(f"{value} does not fit {self._type()}")
+            return "Infinity" if value > 0 else "-Infinity"
+        if self.precision is None:
+            if isinstance(value, float):
+                text = positional(value)
+                return text[1:] if value == 0 and text.startswith("-") else text
+            return str(value)
+        number = Decimal(repr(value))
+        _, digits, power = number.as_tuple()
+        decimals = max(0, -int(power) - _trailing_zeros(digits)) if number else 0
+        if decimals > self.scale:
+            raise CannotCarry(f"{value!r} has {decimals} decimals, {self._type()} keeps fewer")
+        if number and number.adjusted() + 1 > self.precision - self.scale:
+            raise CannotCarry(f"{value!r} does not fit {self._type()}")
+        text = format(number, "f")
+        whole, _, fraction = text.partition(".")
+        if number == 0:
+            whole = "0"
+        fraction = fraction[: self.scale].ljust(self.scale, "0")
+        return f"{whole}.{fraction}" if self.scale > 0 else whole
+
+    def inverse(self, text: str | None) -> SourceValue:
+        if text is None or text == "NaN":
+            return text
+        if text in ("Infinity", "-Infinity"):
+            return float(text)
+        if self.precision is None:
+            if "." in text:
+                return float(text)
+            return int(text) if INT64_LOW <= int(text) <= INT64_HIGH else text
+        number = Decimal(text)
+        whole = number == number.to_integral_value()
+        if whole and self.affinity != "real" and INT64_LOW <= number <= INT64_HIGH:
+            return int(number)
+        return float(text)
+
+    def fast_sql(self, column: str) -> str | None:
+        if self.precision is None:
+            return (
+                f"CASE typeof({column}) WHEN 'real' THEN printf('%!.15g', {column}) "
+                f"ELSE {column} END"
+            )
+        if self.scale <= 0:
+            return f"CAST({column} AS INTEGER)"
+        return f"CASE WHEN {column} IS NOT NULL THEN printf('%.{self.scale}f', {column}) END"
+
+    def fast_condition(self, column: str) -> str | None:
+        # 15 digits that give the same real again are the shortest ones; others are left to Python.
+        fifteen = (
+            f"{_MODERATE.format(column)} AND CAST(printf('%!.15g', {column}) AS REAL) = {column}"
+        )
+        if self.precision is None:
+            return (
+                f"(typeof({column}) IN ('integer', 'null') "
+                f"OR typeof({column}) = 'real' AND {fifteen})"
+            )
+        whole = max(0, min(15, self.precision - self.scale))
+        if self.scale < 0:
+            return "0"
+        bound = 10**whole
+        integers = f"typeof({column}) = 'integer' AND {column} > -{bound} AND {column} < {bound}"
+        if self.affinity == "real":
+            integers = "0"
+        reals = "0"
+        if self.scale > 0 and whole + self.scale <= 15:
+            # A real that its own text with `scale` decimals gives back is spelled by that text.
+            reals = (
+                f"typeof({column}) = 'real' AND {column} > -{bound}.0 AND {column} < {bound}.0 "
+                f"AND CAST(printf('%.{self.scale}f', {column}) AS REAL) = {column}"
+            )
+            if self.affinity == "real":
+                reals += f" AND ({column} = 0.0 OR {_MODERATE.format(column)})"
+            else:
+                reals += f" AND {_MODERATE.format(column)}"
+                reals += f" AND {column} <> CAST({column} AS INTEGER)"
+        if whole + self.scale > 15:
+            integers = "0"
+        return f"({column} IS NULL OR {integers} OR {reals})"
+
+    def _type(self) -> str:
+        return "numeric" if self.precision is None else f"numeric({self.precision},{self.scale})"
+
+
+def _trailing_zeros(digits: tuple[int, ...]) -> int:
+    count = 0
+    for digit in reversed(digits):
+        if digit:
+            break
+        count += 1
+    return count
+
+
+class BooleanRule(RuleBase):
+    """The integers 0 and 1 to boolean."""
+
+    kind: Literal["boolean"] = "boolean"
+
+    def forward(self, value: SourceValue) -> str | None:
+        if value is None:
+            return None
+        if not isinstance(value, int) or value not in (0, 1):
+            raise _expected("0 or 1", value)
+        return "t" if value else "f"
+
+    def inverse(self, text: str | None) -> SourceValue:
+        return None if text is None else int(text == "t")
+
+    def fast_sql(self, column: str) -> str | None:
+        return f"CASE {column} WHEN 1 THEN 't' WHEN 0 THEN 'f' END"
+
+    def fast_condition(self, column: str) -> str | None:
+        return f"({column} IS NULL OR typeof({column}) = 'integer' AND {column} BETWEEN 0 AND 1)"
+
+
+# ------------------------------------------------------------------------------- text, bytes
+
+
+class TextRule(RuleBase):
+    """TEXT to text, or to varchar where ``max_length`` (in characters) is given."""
+
+    kind: Literal["text"] = "text"
+    max_length: int | None = None
+    plain: ClassVar[bool] = False
+
+    def forward(self, value: SourceValue) -> str | None:
+        if value is None:
+            return None
+        text = _text_for(value, "text")
+        if self.max_length is not None and len(text) > self.max_length:
+            raise CannotCarry(f"{len(text)} characters, {self.max_length} allowed")
+        return text
+
+    def inverse(self, text: str | None) -> SourceValue:
+        return text
+
+    def fast_sql(self, column: str) -> str | None:
+        return column
+
+    def fast_condition(self, column: str) -> str | None:
+        if self.max_length is None:
+            return f"typeof({column}) IN ('text', 'null')"
+        return (
+            f"({column} IS NULL OR typeof({column}) = 'text' "
+            f"AND length({column}) <= {self.max_length})"
+        )
+
+
+class WidenedTextRule(RuleBase):
+    """Anything but blobs to text: a number becomes its digits, and so another storage class."""
+
+    kind: Literal["widened-text"] = "widened-text"
+    bijective: bool = False
+    plain: ClassVar[bool] = False
+
+    def forward(self, value: SourceValue) -> str | None:
+        match value:
+            case None:
+                return None
+            case float():
+                return number_text(value)
+            case int():
+                return str(value)
+            case _:
+                return _text_for(value, "text or a number")
+
+    def inverse(self, text: str | None) -> SourceValue:
+        return text
+
+    def fast_sql(self, column: str) -> str | None:
+        return column
+
+    def fast_condition(self, column: str) -> str | None:
+        return f"typeof({column}) IN ('text', 'null')"
+
+
+def number_text(value: float) -> str:
+    """A real as text that SQLite reads back as the same real."""
+    if math.isinf(value):
+        return "Inf" if value > 0 else "-Inf"
+    return repr(value)
+
+
+class ByteaRule(RuleBase):
+    """BLOB to bytea."""
+
+    kind: Literal["bytea"] = "bytea"
+    plain: ClassVar[bool] = False
+
+    def forward(self, value: SourceValue) -> str | None:
+        if value is None:
+            return None
+        if not isinstance(value, bytes):
+            raise _expected("a blob", value)
+        return "\\x" + value.hex()
+
+    def inverse(self, text: str | None) -> SourceValue:
+        return None if text is None else bytes.fromhex(text[2:])
+
+    def fast_sql(self, column: str) -> str | None:
+        return f"CASE WHEN {column} IS NOT NULL THEN '\\x' || lower(hex({column})) END"
+
+    def fast_condition(self, column: str) -> str | None:
+        return f"typeof({column}) IN ('blob', 'null')"
+
+
+class WidenedByteaRule(RuleBase):
+    """Anything to bytea: text by its bytes (UTF-8; undecodable text by its bytes in the file),
+    numbers by their digits. All but blobs change their storage class."""
+
+    kind: Literal["widened-bytea"] = "widened-bytea"
+    bijective: bool = False
+    plain: ClassVar[bool] = False
+
+    def forward(self, value: SourceValue) -> str | None:
+        match value:
+            case None:
+                return None
+            case bytes():
+                raw = value
+            case BrokenText():
+                raw = value.raw
+            case str():
+                raw = value.encode()
+            case float():
+                raw = number_text(value).encode()
+            case int():
+                raw = str(value).encode()
+        return "\\x" + raw.hex()
+
+    def inverse(self, text: str | None) -> SourceValue:
+        return None if text is None else bytes.fromhex(text[2:])
+
+    def fast_sql(self, column: str) -> str | None:
+        return f"CASE WHEN {column} IS NOT NULL THEN '\\x' || lower(hex({column})) END"
+
+    def fast_condition(self, column: str) -> str | None:
+        return f"typeof({column}) IN ('blob', 'null')"
+
+
+class BytesTextRule(RuleBase):
+    """A column of TEXT alone to bytea, because some of it cannot be text in PostgreSQL; the bytes
+    are those of the text in UTF-8, and text that does not decode keeps those of the file."""
+
+    kind: Literal["text-bytea"] = "text-bytea"
+    bijective: bool = False
+    plain: ClassVar[bool] = False
+
+    def forward(self, value: SourceValue) -> str | None:
+        match value:
+            case None:
+                return None
+            case BrokenText():
+                return "\\x" + value.raw.hex()
+            case str():
+                return "\\x" + value.encode().hex()
+            case _:
+                raise _expected("text", value)
+
+    def inverse(self, text: str | None) -> SourceValue:
+        return None if text is None else bytes.fromhex(text[2:])
+
+
+class IntegerTextRule(RuleBase):
+    """TEXT that spells an integer, to an integer type: a reference to an integer key."""
+
+    kind: Literal["integer-text"] = "integer-text"
+    low: int = INT64_LOW
+    high: int = INT64_HIGH
+
+    def forward(self, value: SourceValue) -> str | None:
+        if value is None:
+            return None
+        text = _text_for(value, "text that spells an integer")
+        if re.fullmatch(r"0|-?[1-9][0-9]{0,18}", text, re.ASCII) is None:
+            raise _expected("text that spells an integer", value)
+        if not self.low <= int(text) <= self.high:
+            raise CannotCarry(f"{text} is outside {self.low}..{self.high}")
+        return text
+
+    def inverse(self, text: str | None) -> SourceValue:
+        return text
+
+    def fast_sql(self, column: str) -> str | None:
+        return column
+
+    def fast_condition(self, column: str) -> str | None:
+        low, high = max(self.low, -(10**17)), min(self.high, 10**17)
+        return (
+            f"({column} IS NULL OR typeof({column}) = 'text' "
+            f"AND CAST(CAST({column} AS INTEGER) AS TEXT) = {column} COLLATE BINARY "
+            f"AND CAST({column} AS INTEGER) BETWEEN {low} AND {high})"
+        )
+
+
+class TextIntegerRule(RuleBase):
+    """INTEGER to text: a reference to a text key, which SQLite compares as text."""
+
+    kind: Literal["text-integer"] = "text-integer"
+
+    def forward(self, value: SourceValue) -> str | None:
+        if value is None:
+            return None
+        if not isinstance(value, int):
+            raise _expected("an integer", value)
+        return str(value)
+
+    def inverse(self, text: str | None) -> SourceValue:
+        return None if text is None else int(text)
+
+    def fast_sql(self, column: str) -> str | None:
+        return f"CAST({column} AS TEXT)"
+
+    def fast_condition(self, column: str) -> str | None:
+        return f"typeof({column}) IN ('integer', 'null')"
+
+
+_HEX = "[0-9a-f]"
+_UUID_GLOB = "-".join(_HEX * n for n in (8, 4, 4, 4, 12))
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+
+
+class UuidRule(RuleBase):
+    """TEXT to uuid. Only the canonical lower-case spelling comes back; other spellings that
+    PostgreSQL reads are changed to it."""
+
+    kind: Literal["uuid"] = "uuid"
+    style: Literal["lower", "upper", "hex", "HEX"] = "lower"
+    """How the column spells its UUIDs; ``hex`` and ``HEX`` have no hyphens."""
+
+    def forward(self, value: SourceValue) -> str | None:
+        if value is None:
+            return None
+        text = _text_for(value, "a UUID")
+        bare = text.strip("{}") if text[:1] == "{" and text[-1:] == "}" else text
+        digits = bare.replace("-", "").lower()
+        hyphens = [i for i, c in enumerate(bare) if c == "-"]
+        canonical = f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+        if hyphens not in ([], [8, 13, 18, 23]) or _UUID.fullmatch(canonical) is None:
+            raise _expected("a UUID", value)
+        return canonical
+
+    def inverse(self, text: str | None) -> SourceValue:
+        if text is None:
+            return None
+        bare = text if self.style in ("lower", "upper") else text.replace("-", "")
+        return bare.upper() if self.style in ("upper", "HEX") else bare
+
+    def fast_sql(self, column: str) -> str | None:
+        return column if self.style == "lower" else None
+
+    def fast_condition(self, column: str) -> str | None:
+        if self.style != "lower":
+            return None
+        return f"({column} IS NULL OR typeof({column}) = 'text' AND {column} GLOB '{_UUID_GLOB}')"
+
+
+# ------------------------------------------------------------------------------------- JSON
+
+
+class JsonRule(RuleBase):
+    """JSON to ``json``, which keeps the text as it is. A number that SQLite's affinity made of a
+    document such as ``5`` comes back as that number."""
+
+    kind: Literal["json"] = "json"
+    plain: ClassVar[bool] = False
+
+    affinity: Affinity = "text"
+
+    def forward(self, value: SourceValue) -> str | None:
+        match value:
+            case None:
+                return None
+            case float():
+                if math.isinf(value):
+                    raise CannotCarry(f"{value} is not JSON")
+                return repr(value)
+            case int():
+                return str(value)
+            case _:
+                text = _text_for(value, "JSON")
+        try:
+            jsontext.parse(text)
+        except jsontext.BadJson as error:
+            raise CannotCarry(f"not JSON ({error}): {display(value, 60)}") from None
+        return text
+
+    def inverse(self, text: str | None) -> SourceValue:
+        if text is None:
+            return None
+        if self.affinity in ("integer", "numeric", "real"):
+            if re.fullmatch(r"-?[0-9]{1,18}", text, re.ASCII):
+                return float(text) if self.affinity == "real" else int(text)
+            if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?", text, re.ASCII):
+                return float(text)
+        return text
+
+    def fast_sql(self, column: str) -> str | None:
+        return column
+
+    def fast_condition(self, column: str) -> str | None:
+        return f"({column} IS NULL OR typeof({column}) = 'text' AND json_valid({column}, 1))"
+
+
+class JsonbRule(RuleBase):
+    """JSON to ``jsonb``, which keeps the value but not the text. What is exact is a document that
+    ``style`` spells the same from jsonb's order of keys."""
+
+    kind: Literal["jsonb"] = "jsonb"
+    bijective: bool = False
+    style: jsontext.Style = "compact"
+    plain: ClassVar[bool] = False
+
+    def forward(self, value: SourceValue) -> str | None:
+        match value:
+            case None:
+                return None
+            case float():
+                if math.isinf(value):
+                    raise CannotCarry(f"{value} is not JSON")
+                return jsontext.normalise(repr(value))
+            case int():
+                return str(value)
+            case _:
+                text = _text_for(value, "JSON")
+        try:
+            return jsontext.normalise(text)
+        except jsontext.BadJson as error:
+            raise CannotCarry(f"no jsonb ({error}): {display(value, 60)}") from None
+
+    def inverse(self, text: str | None) -> SourceValue:
+        return None if text is None else jsontext.restyle(text, self.style)
+
+    def fast_sql(self, column: str) -> str | None:
+        return column
+
+    def fast_condition(self, column: str) -> str | None:
+        # Whether a document's keys are in jsonb's order is nothing that SQLite can say.
+        return (
+            f"({column} IS NULL OR typeof({column}) = 'text' "
+            f"AND {column} COLLATE BINARY IN ('[]', '{{}}'))"
+        )
+
+
+# ---------------------------------------------------------------------------- dates and times
+
+
+_EPOCH_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_JULIAN_EPOCH_DAYS = 2440587.5
+
+EpochUnit = Literal["s", "ms", "us", "julian"]
+
+
+def _fraction_glob(digits: int) -> str:
+    return "." + "[0-9]" * digits if digits else ""
+
+
+class TimestampRule(RuleBase):
+    """Times to ``timestamp with time zone``. ``shape`` is how the column writes them (a template
+    of :mod:`migration_job.plan.moments`, or ``epoch`` with ``epoch`` the unit of its numbers).
+
+    Text of any known shape is carried to its instant; only text of ``shape`` comes back as it was.
+    Text that names no zone is in ``zone``; numbers need ``epoch``.
+    """
+
+    kind: Literal["timestamp"] = "timestamp"
+    bijective: bool = False
+    shape: str = "YYYY-MM-DD HH:MM:SS"
+    zone: str = "UTC"
+    epoch: EpochUnit | None = None
+
+    def forward(self, value: SourceValue) -> str | None:
+        if value is None:
+            return None
+        if isinstance(value, int | float):
+            return self._of_number(value)
+        text = _text_for(value, "a time")
+        moment = moments.read(text)
+        if moment is None or moment.day is None:
+            raise _expected("a time of a known shape", value)
+        naive = datetime.combine(moment.day, moment.clock or datetime.min.time())
+        try:
+            if moment.offset is None:
+                instant = naive.replace(tzinfo=moments.zone_of(self.zone))
+            else:
+                instant = naive.replace(tzinfo=UTC) - moment.offset
+            return moments.postgres_timestamp(instant)
+        except OverflowError:
+            raise CannotCarry(f"outside the years 1 to 9999: {display(value)}") from None
+
+    def _of_number(self, value: float) -> str:
+        if self.epoch is None:
+            raise _expected("a time in text (or a declared epoch unit)", value)
+        try:
+            if self.epoch == "julian":
+                micros = round((value - _JULIAN_EPOCH_DAYS) * 86_400_000_000)
+            elif isinstance(value, int):
+                micros = value * (1_000_000 // _EPOCH_UNITS[self.epoch])
+            else:
+                micros = round(Decimal(repr(value)) * (1_000_000 // _EPOCH_UNITS[self.epoch]))
+            return moments.postgres_timestamp(_EPOCH + timedelta(microseconds=micros))
+        except (OverflowError, ValueError, ArithmeticError):
+            raise CannotCarry(f"outside the years 1 to 9999: {value!r}") from None
+
+    def inverse(self, text: str | None) -> SourceValue:
+        if text is None:
+            return None
+        try:
+            instant = moments.read_postgres_timestamp(text)
+        except (ValueError, OverflowError):
+            return text
+        if self.shape == "epoch":
+            return self._number(instant)
+        offset = moments.parse_shape(self.shape).offset
+        try:
+            if offset is None:
+                local = instant.astimezone(moments.zone_of(self.zone)).replace(tzinfo=None)
+            else:
+                local = (instant + offset).replace(tzinfo=None)
+        except OverflowError:
+            return text
+        return moments.write(self.shape, local)
+
+    def _number(self, instant: datetime) -> SourceValue:
+        delta = instant - _EPOCH
+        micros = (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+        if self.epoch == "julian":
+            return micros / 86_400_000_000 + _JULIAN_EPOCH_DAYS
+        per_unit = 1_000_000 // _EPOCH_UNITS[self.epoch or "us"]
+        whole, rest = divmod(micros, per_unit)
+        return whole if not rest else micros / per_unit
+
+    def fast_sql(self, column: str) -> str | None:
+        if self.shape == "epoch":
+            return self._fast_epoch(column)
+        shape = moments.parse_shape(self.shape)
+        if not self._fast(shape):
+            return None
+        if not shape.has_clock:
+            return f"{column} || ' 00:00:00+00'"
+        minutes = int((shape.offset or timedelta()).total_seconds()) // 60
+        if minutes:
+            modifier = f"{-minutes:+d} minutes"
+            head = f"strftime('%Y-%m-%d %H:%M:%S', substr({column}, 1, 19), '{modifier}')"
+        elif shape.separator == " ":
+            head = f"substr({column}, 1, 19)" if self.shape != "YYYY-MM-DD HH:MM:SS" else column
+        else:
+            head = f"substr({column}, 1, 10) || ' ' || substr({column}, 12, 8)"
+        if shape.digits:
+            fraction = f"substr({column}, 20, {1 + min(shape.digits, 6)})"
+            head += f" || rtrim(rtrim({fraction}, '0'), '.')"
+        return f"{head} || '+00'"
+
+    def _fast_epoch(self, column: str) -> str | None:
+        match self.epoch:
+            case "s":
+                return f"strftime('%Y-%m-%d %H:%M:%S+00', {column}, 'unixepoch')"
+            case "ms" | "us":
+                size = _EPOCH_UNITS[self.epoch]
+                digits = len(str(size)) - 1
+                seconds = f"{column} / {size}"
+                fraction = f"printf('.%0{digits}d', {column} % {size})"
+                return (
+                    f"strftime('%Y-%m-%d %H:%M:%S', {seconds}, 'unixepoch') "
+                    f"|| rtrim(rtrim({fraction}, '0'), '.') || '+00'"
+                )
+            case _:
+                return None
+
+    def _fast(self, shape: moments.Shape) -> bool:
+        """Whether SQLite's own functions read the shape: a full clock, UTC or a fixed offset."""
+        if shape.separator == "t" or (shape.has_clock and not shape.has_seconds):
+            return False
+        if shape.zone == "" and self.zone.upper() not in ("UTC", "Z", "GMT"):
+            return False
+        return shape.digits <= moments.MICROSECOND_DIGITS
+
+    def fast_condition(self, column: str) -> str | None:
+        if self.shape == "epoch":
+            if self.epoch in (None, "julian"):
+                return None
+            # Non-negative, so that SQLite's / and % floor; up to the year 9999.
+            high = 253402300799 * _EPOCH_UNITS[str(self.epoch)]
+            return (
+                f"({column} IS NULL OR typeof({column}) = 'integer' "
+                f"AND {column} BETWEEN 0 AND {high})"
+            )
+        shape = moments.parse_shape(self.shape)
+        if not self._fast(shape):
+            return None
+        # Comparing with what SQLite's function prints tests the shape, the digits and the
+        # calendar at once: 2024-02-30 would come back as 2024-03-01. BINARY, because under RTRIM
+        # a trailing blank would pass; substr(), because a column of numeric affinity would make a
+        # number of '0000'.
+        text = f"typeof({column}) = 'text' AND "
+        if not shape.has_clock:
+            text += f"date({column}) IS {column} COLLATE BINARY"
+        elif self.shape == "YYYY-MM-DD HH:MM:SS":
+            text += f"datetime({column}) IS {column} COLLATE BINARY"
+        else:
+            head = f"substr({column}, 1, 19)"
+            suffix = _fraction_glob(shape.digits) + shape.zone
+            length = 19 + (shape.digits + 1 if shape.digits else 0) + len(shape.zone)
+            text += (
+                f"strftime('%Y-%m-%d{shape.separator}%H:%M:%S', {head}) IS {head} "
+                f"AND length({column}) = {length} "
+                f"AND substr({column}, 20) GLOB '{suffix}'"
+            )
+        # Year 0 is none of PostgreSQL's; at both ends an offset would lead out of the calendar.
+        text += f" AND substr({column}, 1, 4) <> '0000'"
+        if shape.offset:
+            text += f" AND substr({column}, 1, 4) NOT IN ('0001', '9999')"
+        return f"({column} IS NULL OR {text})"
+
+
+class DateRule(RuleBase):
+    """``YYYY-MM-DD`` to date."""
+
+    kind: Literal["date"] = "date"
+
+    def forward(self, value: SourceValue) -> str | None:
+        if value is None:
+            return None
+        text = _text_for(value, "a date")
+        moment = moments.read(text)
+        if moment is None or moment.shape != "YYYY-MM-DD":
+            raise _expected("a date such as 2026-01-31", value)
+        return text
+
+    def inverse(self, text: str | None) -> SourceValue:
+        return text
+
+    def fast_sql(self, column: str) -> str | None:
+        return column
+
+    def fast_condition(self, column: str) -> str | None:
+        return (
+            f"({column} IS NULL OR typeof({column}) = 'text' "
+            f"AND date({column}) IS {column} COLLATE BINARY "
+            f"AND substr({column}, 1, 4) <> '0000')"
+        )
+
+
+class TimeRule(RuleBase):
+    """``HH:MM``, ``HH:MM:SS`` or ``HH:MM:SS.ffffff`` to time; only ``shape`` comes back."""
+
+    kind: Literal["time"] = "time"
+    bijective: bool = False
+    shape: str = "HH:MM:SS"
+
+    def forward(self, value: SourceValue) -> str | None:
+        if value is None:
+            return None
+        text = _text_for(value, "a time of day")
+        moment = moments.read(text)
+        if moment is None or moment.day is not None or moment.clock is None:
+            raise _expected("a time of day such as 13:45:00", value)
+        clock = moment.clock
+        fraction = f".{clock.microsecond:06d}".rstrip("0") if clock.microsecond else ""
+        return f"{clock:%H:%M:%S}{fraction}"
+
+    def inverse(self, text: str | None) -> SourceValue:
+        if text is None:
+            return None
+        moment = moments.read(text)
+        if moment is None or moment.clock is None:
+            return text
+        return moments.write(self.shape, datetime.combine(datetime.min.date(), moment.clock))
+
+    def fast_sql(self, column: str) -> str | None:
+        return column if self.shape == "HH:MM:SS" else None
+
+    def fast_condition(self, column: str) -> str | None:
+        if self.shape != "HH:MM:SS":
+            return None
+        return (
+            f"({column} IS NULL OR typeof({column}) = 'text' "
+            f"AND time({column}) IS {column} COLLATE BINARY)"
+        )
+
+
+# ------------------------------------------------------------------------------------- maps
+
+Scalar = str | int | float | None
+
+
+class Entry(BaseModel):
+    """One entry of a map: this very source value becomes that one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    source: Scalar
+    target: Scalar
+
+
+class Pattern(BaseModel):
+    """Text that matches as a whole is rewritten; ``\\1`` and the like stand for its groups."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    match: str
+    replace: str
+
+
+class MapRule(RuleBase):
+    """Changes some values by intent and hands the result to ``inner``. Each value that an entry
+    or a pattern meets has a ledger row, whether or not it would come back."""
+
+    kind: Literal["map"] = "map"
+    bijective: bool = False
+    """Set by the plan where no two values of the column end as one."""
+    entries: tuple[Entry, ...] = ()
+    patterns: tuple[Pattern, ...] = ()
+    inner: Rule
+
+    def mapped(self, value: SourceValue) -> tuple[bool, SourceValue]:
+        """Whether an entry or a pattern meets the value, and what it becomes."""
+        for entry in self.entries:
+            if same(entry.source, value):
+                return True, entry.target
+        if isinstance(value, str):
+            for pattern in self.patterns:
+                found = re.fullmatch(pattern.match, value, re.DOTALL)
+                if found is not None:
+                    return True, found.expand(pattern.replace)
+        return False, value
+
+    def forward(self, value: SourceValue) -> str | None:
+        return self.inner.forward(self.mapped(value)[1])
+
+    def inverse(self, text: str | None) -> SourceValue:
+        value = self.inner.inverse(text)
+        if self.bijective:
+            for entry in self.entries:
+                if same(entry.target, value):
+                    return entry.source
+        return value
+
+    def changes(self, value: SourceValue) -> bool:
+        met, _ = self.mapped(value)
+        if met:
+            self.forward(value)
+            return True
+        return self.inner.changes(value)
+
+    def fast_sql(self, column: str) -> str | None:
+        return self.inner.fast_sql(column)
+
+    def fast_condition(self, column: str) -> str | None:
+        inner = self.inner.fast_condition(column)
+        if inner is None:
+            return None
+        if self.patterns:
+            # No SQLite expression tells what a pattern meets: text goes through Python.
+            inner = f"({inner} AND typeof({column}) <> 'text')"
+        values = [e.source for e in self.entries if e.source is not None]
+        if any(e.source is None for e in self.entries):
+            inner = f"({inner} AND {column} IS NOT NULL)"
+        if any(isinstance(v, str) and "\x00" in v for v in values):
+            return None
+        tests = [f"{column} IS NOT {_literal(v)}" for v in values]
+        return f"({' AND '.join([inner, *tests])})" if tests else inner
+
+
+def _literal(value: str | int | float) -> str:
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    if isinstance(value, float) and math.isinf(value):
+        return "9e999" if value > 0 else "-9e999"
+    return repr(value)
+
+
+class ConstantRule(RuleBase):
+    """No value comes from the source: the column exists on the target alone."""
+
+    kind: Literal["none"] = "none"
+
+    def forward(self, value: SourceValue) -> str | None:
+        raise _expected("no value", value)
+
+    def inverse(self, text: str | None) -> SourceValue:
+        return text
+
+
+Rule = Annotated[
+    IntegerRule
+    | RealRule
+    | NumericRule
+    | BooleanRule
+    | TextRule
+    | WidenedTextRule
+    | ByteaRule
+    | WidenedByteaRule
+    | BytesTextRule
+    | IntegerTextRule
+    | TextIntegerRule
+    | UuidRule
+    | JsonRule
+    | JsonbRule
+    | TimestampRule
+    | DateRule
+    | TimeRule
+    | MapRule
+    | ConstantRule,
+    Field(discriminator="kind"),
+]
+
+MapRule.model_rebuild()
+
+POSTGRES_TYPES: Mapping[str, str] = {
+    "boolean": "boolean",
+    "real": "double precision",
+    "bytea": "bytea",
+    "widened-text": "text",
+    "widened-bytea": "bytea",
+    "text-bytea": "bytea",
+    "text-integer": "text",
+    "uuid": "uuid",
+    "json": "json",
+    "jsonb": "jsonb",
+    "timestamp": "timestamp with time zone",
+    "date": "date",
+    "time": "time",
+}
+
+
+def type_of(rule: RuleBase) -> str:
+    """The PostgreSQL type that goes with a rule by itself (a plan may choose a wider one)."""
+    match rule:
+        case MapRule():
+            return type_of(rule.inner)
+        case IntegerRule() | IntegerTextRule():
+            if rule.low >= -(2**15) and rule.high < 2**15:
+                return "smallint"
+            return "integer" if rule.low >= -(2**31) and rule.high < 2**31 else "bigint"
+        case NumericRule(precision=precision, scale=scale):
+            return "numeric" if precision is None else f"numeric({precision},{scale})"
+        case TextRule(max_length=length):
+            return "text" if length is None else f"varchar({length})"
+        case _:
+            return POSTGRES_TYPES[rule.kind]
