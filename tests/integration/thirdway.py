@@ -8,20 +8,20 @@ quarantine, a schema object in a finding.
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 import struct
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import psycopg
-
-Report = Mapping[str, Any]
 
 PG_TEXT = {
     "TimeZone": "UTC",
@@ -244,9 +244,7 @@ def _read_target_table(
     ).fetchall()
     names = [a[0] for a in attributes]
     values = ", ".join(f"t.{q(n)}::text" for n in names) or "NULL"
-    rows = connection.execute(
-        f"SELECT {values} FROM {q(schema)}.{q(name)} t".encode()
-    ).fetchall()
+    rows = connection.execute(f"SELECT {values} FROM {q(schema)}.{q(name)} t".encode()).fetchall()
     keys = connection.execute(
         "SELECT i.indisprimary, array_agg(a.attname::text ORDER BY k.ord)"
         " FROM pg_index i"
@@ -280,10 +278,13 @@ def _read_target_table(
 # --------------------------------------------------------------------- when a value is the same
 
 STAMP = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d)(?::(\d\d)(\.\d+)?)?\s?(Z|[+-]\d\d(?::?\d\d)?)?"
+    r"(\d{4})-(\d\d)-(\d\d)(?:[ Tt](\d\d):(\d\d)(?::(\d\d)(\.\d+)?)?)?"
+    r"\s?(Z|z|UTC|GMT|[+-]\d\d(?::?\d\d)?)?",
+    re.ASCII,
 )
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-UNITS = {"s": 1, "ms": 1000, "us": 1_000_000}
+MICROSECOND = timedelta(microseconds=1)
+UNITS = {"seconds": 1, "milliseconds": 1000, "microseconds": 1_000_000}
 
 
 def instant(text: str) -> datetime | None:
@@ -291,15 +292,22 @@ def instant(text: str) -> datetime | None:
     match = STAMP.fullmatch(text)
     if match is None:
         return None
-    year, month, day, hour, minute = (int(match[i]) for i in range(1, 6))
     fraction = (match[7] or ".0")[1:]
-    if len(fraction.rstrip("0")) > 6:
+    if fraction[6:].strip("0"):
         return None
     try:
-        moment = datetime(year, month, day, hour, minute, int(match[6] or 0), tzinfo=UTC)
+        moment = datetime(
+            int(match[1]),
+            int(match[2]),
+            int(match[3]),
+            int(match[4] or 0),
+            int(match[5] or 0),
+            int(match[6] or 0),
+            tzinfo=UTC,
+        )
         moment += timedelta(microseconds=int(fraction.ljust(6, "0")[:6]))
         zone = match[8]
-        if zone and zone != "Z":
+        if zone and zone[0] in "+-":
             digits = zone[1:].replace(":", "").ljust(4, "0")
             offset = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
             moment -= offset if zone[0] == "+" else -offset
@@ -308,100 +316,330 @@ def instant(text: str) -> datetime | None:
     return moment
 
 
-def same(cell: Cell, pg_type: str, text: str | None) -> bool:
-    """Whether the target's text is exactly the source's value in that type."""
+def forms(cell: Cell, pg_type: str, text: str | None) -> set[str]:
+    """In which ways the target's text can stand for exactly this source value; empty where in
+    none. All values of a column have to agree on one way (or on ways that the text itself tells
+    apart), else nobody could say what the source held."""
     if cell.storage == "null" or text is None:
-        return cell.storage == "null" and text is None
+        return {"*"} if cell.storage == "null" and text is None else set()
     base = pg_type.split("(")[0]
-    content = cell.content
+    integer = cell.content if cell.storage == "integer" else None
     if base in ("smallint", "integer", "bigint"):
-        return cell.storage == "integer" and int(text) == content
+        if cell.text is not None:
+            return {"digits"} if cell.text == text else set()
+        return {"integer"} if integer is not None and int(text) == integer else set()
     if base == "boolean":
-        return cell.storage == "integer" and {"true": 1, "false": 0}[text] == content
-    if base == "double precision":
         return (
-            cell.storage == "real"
-            and isinstance(content, float)
-            and struct.pack("<d", float(text)) == struct.pack("<d", content)
+            {"flag"} if integer is not None and {"true": 1, "false": 0}[text] == integer else set()
         )
+    if base == "double precision":
+        return {"real"} if _same_real(cell, text) else set()
     if base == "numeric":
-        return _same_numeric(cell, text)
-    if base in ("text", "character varying", "uuid", "json", "citext"):
-        return cell.text == text
+        return _numeric_forms(cell, text)
+    if base in ("text", "character varying", "citext"):
+        if integer is not None:
+            return {"digits"} if text == str(integer) else set()
+        return {"text"} if cell.text == text else set()
+    if base == "json":
+        return _json_forms(cell, text)
+    if base == "uuid":
+        return _uuid_forms(cell, text)
     if base == "bytea":
-        return cell.storage == "blob" and text == "\\x" + content.hex()  # type: ignore[union-attr]
-    if pg_type.startswith("timestamp"):
-        return _same_instant(cell, text)
-    if base in ("date", "time") or pg_type.startswith("time"):
-        return cell.text is not None and _time(cell.text) == _time(text)
-    return False
+        return _bytea_forms(cell, text)
+    if pg_type == "timestamp with time zone":
+        return _instant_forms(cell, text)
+    if pg_type in ("date", "time without time zone"):
+        if cell.text is None or _time(cell.text) != _time(text):
+            return set()
+        return {_shape(cell.text)}
+    return set()
 
 
-def _same_numeric(cell: Cell, text: str) -> bool:
-    if cell.storage == "integer":
-        try:
-            return Decimal(text) == cell.content
-        except InvalidOperation:
-            return False
-    # A real that is a whole number within int64 would be read back as an integer, so the column
-    # as a whole must not mix both; `ambiguous` below looks at that.
+def _same_real(cell: Cell, text: str) -> bool:
     return cell.storage == "real" and struct.pack("<d", float(text)) == struct.pack(
-        "<d", cell.content
+        "<d",
+        cell.content,  # type: ignore[arg-type]
     )
 
 
-def _same_instant(cell: Cell, text: str) -> bool:
+def _numeric_forms(cell: Cell, text: str) -> set[str]:
+    if cell.storage == "integer":
+        # 5 and 5.0 in one column are told apart by the point, as long as the scale is free.
+        return {"*" if "." not in text else "whole"} if Decimal(text) == cell.content else set()
+    if _same_real(cell, text):
+        fixed = "." in text and text.rstrip("0").endswith(".") and not text.endswith(".0")
+        return {"whole real"} if fixed else {"*"}
+    return set()
+
+
+def _json_forms(cell: Cell, text: str) -> set[str]:
+    if cell.storage == "text":
+        numeric = re.fullmatch(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", text, re.ASCII)
+        return {"number text" if numeric else "*"} if cell.text == text else set()
+    if cell.storage == "integer":
+        return {"number"} if text == str(cell.content) else set()
+    return {"number"} if _same_real(cell, text) else set()
+
+
+def _uuid_forms(cell: Cell, text: str) -> set[str]:
+    spellings = {
+        "lower": text,
+        "upper": text.upper(),
+        "hex": text.replace("-", ""),
+        "HEX": text.replace("-", "").upper(),
+    }
+    return {name for name, spelling in spellings.items() if cell.text == spelling}
+
+
+def _bytea_forms(cell: Cell, text: str) -> set[str]:
+    if cell.storage not in ("blob", "text"):
+        return set()
+    assert isinstance(cell.content, bytes)
+    return {cell.storage} if text == "\\x" + cell.content.hex() else set()
+
+
+def _instant_forms(cell: Cell, text: str) -> set[str]:
     moment = instant(text)
     if moment is None:
-        return False
-    if cell.storage == "integer":
-        micros = (moment - EPOCH) // timedelta(microseconds=1)
-        assert isinstance(cell.content, int)
-        return any(cell.content * 1_000_000 == micros * per for per in UNITS.values())
-    if cell.storage == "real":
-        return False
-    return cell.text is not None and instant(cell.text) == moment
+        return set()
+    if cell.storage in ("integer", "real"):
+        micros = (moment - EPOCH) // MICROSECOND
+        return {
+            unit
+            for unit, per in UNITS.items()
+            if Fraction(cell.content) * (1_000_000 // per) == micros
+        } | ({"julian"} if _is_julian(cell, micros) else set())
+    if cell.text is None or instant(cell.text) != moment:
+        return set()
+    return {_shape(cell.text)}
+
+
+def _is_julian(cell: Cell, micros: int) -> bool:
+    return cell.storage == "real" and micros / 86_400_000_000 + 2440587.5 == cell.content
 
 
 def _time(text: str) -> str:
     """A time of day or date with a canonical fraction."""
-    match = re.fullmatch(r"(\d\d:\d\d)(?::(\d\d)(?:\.(\d+))?)?", text)
+    match = re.fullmatch(r"(\d\d:\d\d)(?::(\d\d)(?:\.(\d+))?)?", text, re.ASCII)
     if match is None:
         return text
     fraction = (match[3] or "").rstrip("0")
     return f"{match[1]}:{match[2] or '00'}" + (f".{fraction}" if fraction else "")
 
 
-def shape(text: str) -> str:
-    """A time's form: digits as 9, so that the form alone tells how to write the value back."""
-    return re.sub(r"\d", "9", text)
+def _shape(text: str) -> str:
+    """A time's form: its digits as 9, its offset as it is."""
+    zone = re.search(r"[+-]\d\d(:?\d\d)?$", text[10:])
+    cut = len(text) if zone is None else 10 + zone.start()
+    return re.sub(r"\d", "9", text[:cut]) + text[cut:]
+
+
+# ------------------------------------------------------------------------- the job's own records
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    before: object
+    after: str | None
+    rule: str
+
+
+@dataclass
+class Records:
+    """What the run says of itself, read from schema ``migration`` of the target."""
+
+    tables: dict[str, str]
+    """Source table -> target table."""
+    columns: dict[str, dict[str, str]]
+    """Source table -> source column -> target column."""
+    keys: dict[str, tuple[str, ...]]
+    """Source table -> the columns of the key that its rows are named by; () for the rowid."""
+    ledger: dict[str, dict[str, dict[str, LedgerRow]]]
+    """Source table -> key -> column -> row."""
+    quarantine: dict[str, dict[str, object]]
+    """Source table -> key -> the whole row."""
+
+
+def read_records(dsn: str) -> Records:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        row = connection.execute("SELECT plan FROM migration.run").fetchone()
+        assert row is not None, "the target holds no run"
+        plan = json.loads(row[0])
+        tables = [t for t in plan["tables"] if t["source"] is not None]
+        records = Records(
+            tables={t["source"]: t["target"] for t in tables},
+            columns={
+                t["source"]: {c["source"]: c["target"] for c in t["columns"] if c["source"]}
+                for t in tables
+            },
+            keys={t["source"]: tuple(t["key"]) for t in tables},
+            ledger=defaultdict(lambda: defaultdict(dict)),
+            quarantine=defaultdict(dict),
+        )
+        for table, key, column, before, after, rule in connection.execute(
+            "SELECT tab, key, col, before, after, rule FROM migration.ledger"
+        ):
+            place = records.ledger[table][_key(key)]
+            assert column not in place, f"two ledger rows for {table!r} {key} {column!r}"
+            place[column] = LedgerRow(json.loads(before), after, rule)
+        for table, key, whole in connection.execute(
+            "SELECT tab, key, source_row FROM migration.quarantine"
+        ):
+            assert _key(key) not in records.quarantine[table], f"twice in quarantine: {key}"
+            records.quarantine[table][_key(key)] = json.loads(whole)
+    return records
+
+
+def _key(text: str) -> str:
+    """A key in one spelling, whatever the writer's JSON style is."""
+    return json.dumps(json.loads(text))
 
 
 # --------------------------------------------------------------------------- the comparison
 
 
-def compare(source: Mapping[str, Table], target: Mapping[str, TargetTable], report: Report) -> list[str]:
-    """Every unexplained difference, in words; [] where every value arrived or is accounted for."""
+def compare(
+    source: Mapping[str, Table], target: Mapping[str, TargetTable], records: Records
+) -> list[str]:
+    """Every unexplained difference in words; [] where each value is the same or accounted for."""
     complaints: list[str] = []
-    names = target_names(source, report)
     claimed: set[str] = set()
     for table in source.values():
-        wanted = names[table.name]
-        if wanted not in target:
-            complaints.append(f"table {table.name!r}: not on the target as {wanted!r}")
+        wanted = records.tables.get(table.name)
+        if wanted is None or wanted not in target:
+            complaints.append(f"table {table.name!r} is not on the target")
             continue
         claimed.add(wanted)
-        complaints += _compare_table(table, target[wanted], report)
-    for extra in set(target) - claimed:
-        complaints.append(f"table {extra!r}: on the target, not on the source")
+        complaints += [f"table {table.name!r}: {c}" for c in _rows(table, target[wanted], records)]
+    complaints += [f"table {extra!r} came from nowhere" for extra in sorted(set(target) - claimed)]
+    if len(claimed) < len(source):
+        complaints.append("two source tables share a target table")
     return complaints
 
 
-def target_names(source: Iterable[str], report: Report) -> dict[str, str]:
-    """Source table -> target table: the same name, unless the report says that it was renamed."""
-    renamed = {
-        f["table"]: f["target"]
-        for f in report.get("renamed", ())
-        if f.get("column") is None
+def _rows(table: Table, target: TargetTable, records: Records) -> list[str]:
+    columns = records.columns[table.name]
+    missing = [c.name for c in table.columns if columns.get(c.name) not in target.types]
+    if missing:
+        return [f"columns {missing} are not on the target"]
+    ledger = {k: dict(v) for k, v in records.ledger.get(table.name, {}).items()}
+    quarantine = dict(records.quarantine.get(table.name, {}))
+    complaints: list[str] = []
+    left: list[tuple[str, dict[str, Cell]]] = []
+    for row, rowid in zip(table.rows, table.rowids, strict=True):
+        key = _key_of(table, row, rowid, records)
+        if key in quarantine:
+            kept = quarantine.pop(key)
+            whole = {c.name: row[c.name].as_json() for c in table.columns if not c.hidden}
+            if kept != whole:
+                complaints.append(f"row {key} is in the quarantine as {kept}, expected {whole}")
+        else:
+            left.append((key, row))
+    complaints += [f"quarantined row {key} is not in the source" for key in quarantine]
+    known = {key for key, _ in left}
+    complaints += [f"ledger rows for {key}, which was not copied" for key in set(ledger) - known]
+    fits = {
+        i: [
+            j
+            for j, candidate in enumerate(target.rows)
+            if all(
+                _explained(
+                    row[name], target.types[to], candidate[to], ledger.get(key, {}).get(name)
+                )
+                for name, to in columns.items()
+            )
+        ]
+        for i, (key, row) in enumerate(left)
     }
-    return {name: renamed.get(name, name) for name in source}
+    matched = _match(fits)
+    for i, (key, row) in enumerate(left):
+        if i not in matched:
+            shown = {n: c.as_json() for n, c in row.items()}
+            complaints.append(
+                f"row {key} {shown} is not on the target, which holds "
+                f"{[r for j, r in enumerate(target.rows) if j not in matched.values()][:3]} "
+                f"(ledger: {ledger.get(key, {})}, types: {target.types})"
+            )
+    for j, candidate in enumerate(target.rows):
+        if j not in matched.values():
+            complaints.append(f"target row {candidate} came from nowhere")
+    if not complaints:
+        complaints += _one_form(columns, left, target, ledger, matched)
+    return complaints
+
+
+def _key_of(table: Table, row: Mapping[str, Cell], rowid: int | None, records: Records) -> str:
+    key = records.keys[table.name]
+    values = [row[name].as_json() for name in key] if key else [rowid]
+    return json.dumps(values)
+
+
+def _explained(cell: Cell, pg_type: str, text: str | None, entry: LedgerRow | None) -> bool:
+    if entry is None:
+        return bool(forms(cell, pg_type, text))
+    return entry.before == cell.as_json() and _agrees(entry.after, pg_type, text)
+
+
+def _agrees(after: str | None, pg_type: str, text: str | None) -> bool:
+    """Whether what the ledger says was written is what the target holds."""
+    if after == text or after is None or text is None:
+        return after == text
+    if pg_type == "boolean":
+        return {"t": "true", "f": "false"}.get(after, after) == text
+    if pg_type == "double precision":
+        return float(after) == float(text)
+    if pg_type == "jsonb":
+        return bool(json.loads(after) == json.loads(text))
+    return False
+
+
+def _match(fits: Mapping[int, Sequence[int]]) -> dict[int, int]:
+    """The most rows that can be paired, each with a partner of its own (augmenting paths)."""
+    partner: dict[int, int] = {}
+
+    def place(i: int, tried: set[int]) -> bool:
+        for j in fits[i]:
+            if j not in tried:
+                tried.add(j)
+                if j not in partner or place(partner[j], tried):
+                    partner[j] = i
+                    return True
+        return False
+
+    for i in fits:
+        place(i, set())
+    return {i: j for j, i in partner.items()}
+
+
+def _one_form(
+    columns: Mapping[str, str],
+    left: Sequence[tuple[str, dict[str, Cell]]],
+    target: TargetTable,
+    ledger: Mapping[str, Mapping[str, LedgerRow]],
+    matched: Mapping[int, int],
+) -> list[str]:
+    """Columns whose values, though each is right by itself, cannot be read back by one rule."""
+    complaints = []
+    for name, to in columns.items():
+        possible: set[str] | None = None
+        seen: dict[str | None, tuple[str, object]] = {}
+        for i, (key, row) in enumerate(left):
+            if name in ledger.get(key, {}):
+                continue
+            text = target.rows[matched[i]][to]
+            cell = row[name]
+            value = (cell.storage, cell.content)
+            if seen.setdefault(text, value) != value:
+                complaints.append(
+                    f"column {name!r}: {seen[text]} and {value} are both {text!r}, unledgered"
+                )
+            found = forms(cell, target.types[to], text)
+            if "*" not in found:
+                possible = found if possible is None else possible & found
+                if not possible:
+                    complaints.append(
+                        f"column {name!r} ({target.types[to]}): no one way to read it back; "
+                        f"{cell} at {key} is unlike the others"
+                    )
+                    break
+    return complaints
