@@ -1,0 +1,125 @@
+"""The pack's rules as plain functions over a resource's properties, to be tested plainly.
+
+Property names are Pulumi's own (camelCase), as the engine hands them to a policy. Every function
+returns sentences: what was expected, what was found, what to do.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+CONTAINER = "docker:index/container:Container"
+VOLUME = "docker:index/volume:Volume"
+GUARDED_STAGES = ("staging", "production")
+"""The stages in which plain connections are refused."""
+
+Properties = Mapping[str, Any]
+
+
+def violations(kind: str, name: str, properties: Properties, *, stage: str) -> list[str]:
+    """Everything that the pack refuses about one resource; [] where it is in order."""
+    if kind != CONTAINER:
+        return []
+    return [
+        *_ports(name, properties),
+        *_limits(name, properties),
+        *_privileges(name, properties),
+        *_health(name, properties),
+        *_configuration(name, properties, guarded=stage in GUARDED_STAGES),
+    ]
+
+
+def unprotected(kind: str, name: str, *, protected: bool, stage: str) -> list[str]:
+    """Production's data volumes must be protected against ``pulumi destroy``."""
+    if kind == VOLUME and stage == "production" and "data" in name and not protected:
+        return [
+            f"expected the volume {name} of production to be protected, found it is not: set "
+            "`protectData: true` in the stage file"
+        ]
+    return []
+
+
+def _ports(name: str, properties: Properties) -> Iterator[str]:
+    for port in properties.get("ports") or ():
+        address = port.get("ip") or "0.0.0.0"  # noqa: S104 - what Docker makes of no address
+        if ipaddress.ip_address(address).is_unspecified:
+            yield (
+                f"expected {name} to publish port {port.get('external')} on one address, found "
+                f"all of them ({address}): set `bindAddress` in the stage file"
+            )
+
+
+def _limits(name: str, properties: Properties) -> Iterator[str]:
+    if not properties.get("memory"):
+        yield f"expected {name} to have a memory limit, found none"
+    if not properties.get("logOpts", {}).get("max-size"):
+        yield f"expected {name} to rotate its log (max-size), found no limit"
+
+
+def _privileges(name: str, properties: Properties) -> Iterator[str]:
+    if properties.get("privileged"):
+        yield f"expected {name} to run without privileges, found `privileged`"
+    if properties.get("networkMode") == "host":
+        yield f"expected {name} to be on the stage's own network, found the host's"
+    for volume in properties.get("volumes") or ():
+        if str(volume.get("hostPath", "")).endswith("docker.sock"):
+            yield f"expected {name} not to hold the engine's socket, found it mounted"
+
+
+def _health(name: str, properties: Properties) -> Iterator[str]:
+    runs_on = properties.get("restart") in ("always", "unless-stopped", "on-failure")
+    if runs_on and not (properties.get("healthcheck") or {}).get("tests"):
+        yield f"expected {name}, which runs on, to have a health check, found none"
+
+
+def _configuration(name: str, properties: Properties, *, guarded: bool) -> Iterator[str]:
+    for upload in properties.get("uploads") or ():
+        text = _text(upload)
+        path = str(upload.get("file", ""))
+        if path.endswith("pg_hba.conf"):
+            yield from _pg_hba(name, text, guarded=guarded)
+        elif path.endswith("pgbouncer.ini"):
+            yield from _pgbouncer(name, text, guarded=guarded)
+        elif path.endswith("postgresql.conf") and guarded and _setting(text, "ssl") != "on":
+            yield f"expected ssl = on in {name}'s postgresql.conf, found it off: `tls: true`"
+
+
+def _pg_hba(name: str, text: str, *, guarded: bool) -> Iterator[str]:
+    for words in _lines(text):
+        method = next((word for word in words if word in _METHODS), None)
+        if method in ("trust", "md5", "password") and words[0] != "local":
+            yield f"expected scram-sha-256 in {name}'s pg_hba.conf, found: {' '.join(words)}"
+        if guarded and words[0] in ("host", "hostnossl") and method != "reject":
+            yield f"expected hostssl in {name}'s pg_hba.conf, found: {' '.join(words)}"
+
+
+_METHODS = frozenset({"trust", "md5", "password", "scram-sha-256", "reject", "peer", "cert"})
+
+
+def _pgbouncer(name: str, text: str, *, guarded: bool) -> Iterator[str]:
+    if _setting(text, "auth_type") != "scram-sha-256":
+        yield f"expected auth_type = scram-sha-256 in {name}'s pgbouncer.ini, found another"
+    if guarded:
+        for side in ("client_tls_sslmode", "server_tls_sslmode"):
+            if _setting(text, side) not in ("require", "verify-ca", "verify-full"):
+                yield f"expected {side} to demand TLS in {name}'s pgbouncer.ini: `tls: true`"
+
+
+def _lines(text: str) -> Iterator[Sequence[str]]:
+    for line in text.splitlines():
+        words = line.partition("#")[0].split()
+        if words:
+            yield words
+
+
+def _setting(text: str, name: str) -> str:
+    found = re.search(rf"^\s*{name}\s*=\s*'?([^'#;\s]*)", text, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _text(upload: Properties) -> str:
+    content = upload.get("content")
+    return content if isinstance(content, str) else ""
