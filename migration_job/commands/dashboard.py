@@ -1,0 +1,30 @@
+"""``migration-job dashboard``: the panels as a light page, where Grafana cannot be had."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from migration_job.dashboard.panels import BACKUP, DATABASE, MIGRATION
+from migration_job.dashboard.server import Dashboard, Prometheus
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``dashboard`` to the program."""
+    app.command("dashboard")(dashboard)
+
+
+def dashboard(
+    prometheus: Annotated[
+        str, typer.Option(help="The address of the stage's Prometheus.")
+    ] = "http://127.0.0.1:9090",
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free port.")] = 8090,
+    backup: Annotated[bool, typer.Option(help="Show the backups' panels.")] = True,
+) -> None:
+    """Serve the stage's panels as one page, until interrupted."""
+    boards = (MIGRATION, DATABASE, *((BACKUP,) if backup else ()))
+    page = Dashboard(Prometheus(prometheus), boards, host=host, port=port)
+    typer.echo(f"the dashboard is at {page.url} (Ctrl-C ends it)")
+    page.serve_forever()

@@ -1,0 +1,1 @@
+"""The light page that shows a stage where Grafana cannot be had."""
