@@ -14,6 +14,7 @@ import pytest
 
 from migration_job.embedded import EmbeddedPgBouncer, EmbeddedPostgres
 from migration_job.errors import JobError
+from tests.browser import browser  # noqa: F401  # a fixture for every test
 
 ROOT = Path(__file__).resolve().parent.parent
 RADCASE = ROOT.parent / "shared" / "radcase" / "radcase.db"

@@ -1,0 +1,128 @@
+"""A real browser for tests of pages, driven over the WebDriver protocol, which is plain JSON."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
+"""The key of an element's reference (https://www.w3.org/TR/webdriver2/#elements)."""
+START_SECONDS = 60.0
+
+FLAGS = [
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
+    *("--disable-dev-shm-usage", "--disable-extensions", "--disable-sync", "--no-first-run"),
+    *("--disable-component-update", "--window-size=1200,1600", "--force-color-profile=srgb"),
+]
+
+
+class Browser:
+    """A session of a running chromedriver."""
+
+    def __init__(self, base: str) -> None:
+        self._base = base
+        found = self._call("POST", "/session", {"capabilities": {"alwaysMatch": _capabilities()}})
+        self._session = f"/session/{found['sessionId']}"
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self._base + path, data=data, method=method)  # noqa: S310
+        request.add_header("Content-Type", "application/json")
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+                return json.load(answer)["value"]
+        except urllib.error.HTTPError as error:
+            raise AssertionError(error.read().decode()) from None
+
+    def open(self, address: str) -> None:
+        self._call("POST", f"{self._session}/url", {"url": address})
+
+    def run(self, script: str, *arguments: object) -> Any:
+        body = {"script": script, "args": list(arguments)}
+        return self._call("POST", f"{self._session}/execute/sync", body)
+
+    def type_into(self, selector: str, text: str) -> None:
+        body = {"using": "css selector", "value": selector}
+        element = self._call("POST", f"{self._session}/element", body)[ELEMENT]
+        self._call("POST", f"{self._session}/element/{element}/clear", {})
+        self._call("POST", f"{self._session}/element/{element}/value", {"text": text})
+
+    def click(self, selector: str) -> None:
+        body = {"using": "css selector", "value": selector}
+        element = self._call("POST", f"{self._session}/element", body)[ELEMENT]
+        self._call("POST", f"{self._session}/element/{element}/click", {})
+
+    def log(self) -> list[dict[str, Any]]:
+        """What the page wrote to the console, refused loads and scripts included."""
+        found: list[dict[str, Any]] = self._call(
+            "POST", f"{self._session}/se/log", {"type": "browser"}
+        )
+        return found
+
+    def emulate(self, **features: str) -> None:
+        parameters = {"features": [{"name": k, "value": v} for k, v in features.items()]}
+        media = parameters["features"][0]["value"] if features == {"media": "print"} else ""
+        self._devtools("Emulation.setEmulatedMedia", {"media": media, **parameters})
+
+    def _devtools(self, command: str, parameters: dict[str, Any]) -> None:
+        body = {"cmd": command, "params": parameters}
+        self._call("POST", f"{self._session}/goog/cdp/execute", body)
+
+    def close(self) -> None:
+        self._call("DELETE", self._session)
+
+
+def _capabilities() -> dict[str, Any]:
+    return {
+        "browserName": "chrome",
+        "goog:loggingPrefs": {"browser": "ALL"},
+        "goog:chromeOptions": {"args": FLAGS, "binary": _browser()},
+    }
+
+
+def _browser() -> str | None:
+    return shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    driver = shutil.which("chromedriver")
+    if driver is None or _browser() is None:
+        pytest.skip("no browser: needs chromium and chromedriver (Debian: chromium-driver)")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [driver, f"--port={port}", "--log-level=SEVERE"], stdout=subprocess.DEVNULL
+    )
+    try:
+        _await(f"http://127.0.0.1:{port}/status")
+        session = Browser(f"http://127.0.0.1:{port}")
+        yield session
+        session.close()
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _await(address: str) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=5) as answer:  # noqa: S310
+                if json.load(answer)["value"]["ready"]:
+                    return
+        except OSError:
+            pass
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"chromedriver did not answer within {START_SECONDS} s")
+        time.sleep(0.05)
