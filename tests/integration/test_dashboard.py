@@ -27,7 +27,7 @@ from tests.browser import Browser
 BOARDS = (MIGRATION, DATABASE, BACKUP)
 LIMIT_SECONDS = 60
 
-PLAIN = [
+PLAIN = (
     "pg_up",
     "pgbouncer_up",
     "pg_stat_database_numbackends",
@@ -49,15 +49,15 @@ PLAIN = [
     "migration_heartbeat_timestamp_seconds",
     "backup_last_success_timestamp_seconds",
     "backup_count",
-]
-RATES = [
+)
+RATES = (
     "pg_stat_database_xact_commit",
     "pg_stat_database_xact_rollback",
     "pg_stat_database_deadlocks",
     "pg_stat_database_temp_files",
     "pg_stat_archiver_archived_count",
     "pg_stat_archiver_failed_count",
-]
+)
 LABELLED = {
     "pg_database_size_bytes": ("datname", "radcase<b>"),
     "migration_phase": ("phase", "switched"),
