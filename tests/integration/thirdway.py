@@ -358,7 +358,7 @@ def forms(cell: Cell, pg_type: str, text: str | None) -> set[str]:
 def _same_real(cell: Cell, text: str) -> bool:
     return cell.storage == "real" and struct.pack("<d", float(text)) == struct.pack(
         "<d",
-        cell.content,  # type: ignore[arg-type]
+        cell.content,
     )
 
 
@@ -402,7 +402,9 @@ def _instant_forms(cell: Cell, text: str) -> set[str]:
     moment = instant(text)
     if moment is None:
         return set()
-    if cell.storage in ("integer", "real"):
+    if isinstance(cell.content, int | float):
+        if cell.content in (float("inf"), float("-inf")):
+            return set()
         micros = (moment - EPOCH) // MICROSECOND
         return {
             unit
