@@ -132,7 +132,7 @@ def execute_step(connection: psycopg.Connection, table: TablePlan, step: Step) -
     reason where the data does not allow it."""
     try:
         with connection.transaction():
-            connection.execute(step.sql)
+            connection.execute(step.sql.encode())
             records.mark(connection, table.target, step.name)
     except psycopg.Error as error:
         if connection.closed:
@@ -149,6 +149,18 @@ def refused(table: TablePlan, what: str, error: psycopg.Error) -> OperationError
     )
 
 
+def add_foreign_keys(
+    connection: psycopg.Connection, plan: Plan, done: set[tuple[str, str]]
+) -> None:
+    """Declare every foreign key, unproven, one after another: each locks both of its tables for
+    an instant, and two at a time could wait for each other."""
+    for table in plan.tables:
+        for key in table.foreign_keys:
+            step = Step(f"declare foreign key {key.name}", foreign_key_sql(table, key))
+            if (table.target, step.name) not in done:
+                execute_step(connection, table, step)
+
+
 def create_views(connection: psycopg.Connection, plan: Plan) -> None:
     """Create the views in whatever order their references allow, in one transaction."""
     waiting = list(plan.views)
@@ -158,7 +170,7 @@ def create_views(connection: psycopg.Connection, plan: Plan) -> None:
             for view in waiting:
                 try:
                     with connection.transaction():
-                        connection.execute(view_sql(view))
+                        connection.execute(view_sql(view).encode())
                 except psycopg.Error as error:
                     refused_now.append((view, error))
             if len(refused_now) == len(waiting):

@@ -1,0 +1,599 @@
+"""The copy: every table by COPY, in blocks of bounded size, as fast as PostgreSQL takes it.
+
+A table is created, filled and recorded in one transaction: so it is there whole or not at all,
+its rows can be written frozen, and under ``wal_level = minimal`` they need no log. Its ledger and
+quarantine arrive in the same transaction.
+
+Rows that meet their rules' fast conditions become COPY text inside SQLite, block by block; the
+others, if any, go through the rules in Python.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import apsw
+import psycopg
+
+from migration_job.errors import OperationError
+from migration_job.plan.model import Catalogue, ColumnPlan, Plan, SourceTable, TablePlan
+from migration_job.plan.rules import CannotCarry
+from migration_job.source.catalogue import rowid_name
+from migration_job.source.database import quote as sqlite_quote
+from migration_job.source.reader import Row, column_sql, read_rows
+from migration_job.source.rowkey import key_columns
+from migration_job.target import records, schema
+from migration_job.target.copytext import BYTEA_KINDS, compose, copy_sql, escape
+from migration_job.target.database import lost, qualified
+from migration_job.values import SourceValue, key_text, to_json, to_text
+from migration_job.workers import Task
+
+BLOCK_BYTES = 1 << 20
+"""What one block aims at. Larger ones gain nothing measurable and cost memory in each thread."""
+
+FIRST_ROWS = 512
+MOST_ROWS = 20_000
+GROWTH = 4
+"""Rows in a table's first block, at most, and how fast the number may grow as sizes are learnt."""
+
+WIDE_BYTES = 32 << 10
+"""A table with a row larger than this has its blocks cut by the rows' real sizes, since the
+average tells nothing there."""
+
+HUGE_BYTES = 4 << 20
+"""A row larger than this is streamed value by value, in pieces."""
+
+PIECE_BYTES = 1 << 20
+
+PENDING_ENTRIES = 5_000
+"""Ledger entries held back before they are written: the table's COPY pauses for them."""
+
+SMALL_ROWS = 20_000
+"""Tables up to this many rows get their keys and indexes in the copy's own transaction: for
+thousands of small tables, commits would be most of the time."""
+
+STREAMED_TEXT = frozenset({"text", "widened-text", "json"})
+
+Advance = Callable[[int, int], None]
+"""Called with the rows and bytes of each block."""
+
+
+@dataclass(slots=True)
+class Session:
+    """One worker's connections: the snapshot and the target."""
+
+    source: apsw.Connection
+    target: psycopg.Connection
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def close(self) -> None:
+        self.source.close()
+        self.target.close()
+
+    def cancel(self) -> None:
+        self.stopped.set()
+        self.source.interrupt()
+        # A refused cancellation leaves a statement that ends by itself.
+        self.target.cancel_safe(timeout=5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a table's copy did."""
+
+    rows: int
+    quarantined: int
+    ledger: int
+
+
+def tune_session(target: psycopg.Connection) -> None:
+    """Settings for the load alone, in this session alone. A lazy commit is safe here: what a
+    crash could take back is copied again, and the certificate's commit waits for all of it."""
+    target.execute("SET synchronous_commit TO off")
+    target.execute("SET maintenance_work_mem TO '128MB'")
+    target.execute("SET work_mem TO '64MB'")
+
+
+class _Stream:
+    """A table's COPY, which can be paused for the ledger's."""
+
+    def __init__(self, session: Session, statement: str, advance: Advance) -> None:
+        self._session = session
+        self._statement = statement
+        self._advance = advance
+        self._copy: psycopg.Copy | None = None
+        self._cursor = session.target.cursor()
+        self._manager: AbstractContextManager[psycopg.Copy] | None = None
+        self._pending: list[records.LedgerEntry] = []
+        self.rows = 0
+        self.ledger = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end(kind, error, trace)
+        if kind is None:
+            self._flush()
+        self._cursor.close()
+
+    def write(self, data: bytes, rows: int) -> None:
+        """Send whole lines, or a piece of one with ``rows`` 0."""
+        if self._session.stopped.is_set():
+            raise OperationError("the copy was stopped because another part of it failed")
+        if self._copy is None:
+            self._manager = self._cursor.copy(self._statement)
+            self._copy = self._manager.__enter__()
+        self._copy.write(data)
+        self.rows += rows
+        self._advance(rows, len(data))
+
+    def note(self, entry: records.LedgerEntry) -> None:
+        """Keep a ledger entry for the table's transaction; call it between whole lines."""
+        self._pending.append(entry)
+        self.ledger += 1
+        if len(self._pending) >= PENDING_ENTRIES:
+            self._end(None, None, None)
+            self._flush()
+
+    def _end(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        manager, self._manager, self._copy = self._manager, None, None
+        if manager is not None:
+            manager.__exit__(kind, error, trace)
+
+    def _flush(self) -> None:
+        if self._pending:
+            records.add_ledger(self._session.target, iter(self._pending))
+            self._pending = []
+
+
+class TableCopy:
+    """The copy of one table into one that was created in the open transaction."""
+
+    def __init__(
+        self, session: Session, plan: TablePlan, table: SourceTable, encoding: str
+    ) -> None:
+        self._session = session
+        self._plan = plan
+        self._table = table
+        self._encoding = encoding
+        self._sql = compose(plan, table)
+        self._key = key_columns(plan, table)
+        self._from = f"main.{sqlite_quote(table.name)} AS t"
+        self._rowid = rowid_name(table)
+
+    def run(self, advance: Advance) -> Loaded:
+        """Copy every row; ledger and quarantine included. Runs in the caller's transaction."""
+        statement = copy_sql(qualified(self._plan.target), self._sql.columns, freeze=True)
+        with _Stream(self._session, statement, advance) as stream:
+            if self._sql.line is None:
+                self._by_row(stream, self._sql.keep, ())
+            elif self._rowid is None or self._awkward():
+                self._by_order(stream)
+            else:
+                self._by_block(stream)
+        return Loaded(stream.rows, self._quarantine(), stream.ledger)
+
+    def _awkward(self) -> bool:
+        """Text in UTF-16 with doubts about it: SQLite's conversion would hide what is broken."""
+        return self._encoding != "UTF-8" and self._sql.checked
+
+    # ------------------------------------------------------------------- rows in blocks
+
+    def _by_block(self, stream: _Stream) -> None:
+        widest = self._widest()
+        wanted = FIRST_ROWS
+        last: int | None = None
+        while (bounds := self._bounds(last, wanted, wide=widest > WIDE_BYTES)) is not None:
+            low, high, weight = bounds
+            if low == high and weight > HUGE_BYTES:
+                self._huge_row(stream, low)
+            else:
+                size, rows = self._block(stream, low, high)
+                if rows:
+                    ideal = rows * BLOCK_BYTES // max(size, 1)
+                    wanted = max(1, min(ideal, wanted * GROWTH, MOST_ROWS))
+            last = high
+
+    def _widest(self) -> int:
+        if self._sql.weight == "0":
+            return 0
+        value = self._one(f"SELECT max({self._sql.weight}) FROM {self._from}")[0]
+        return int(value or 0)
+
+    def _bounds(self, last: int | None, wanted: int, *, wide: bool) -> tuple[int, int, int] | None:
+        """The first and last rowid of the next block and, where rows are wide, its weight."""
+        after = "" if last is None else f"WHERE {self._rowid} > ?"
+        values = () if last is None else (last,)
+        head = f"SELECT {self._rowid} AS r" + (f", {self._sql.weight} AS w" if wide else "")
+        rows = f"{head} FROM {self._from} {after} ORDER BY {self._rowid} LIMIT {wanted}"
+        if not wide:
+            low, high = self._one(f"SELECT min(r), max(r) FROM ({rows})", values)
+            return None if low is None else (low, high, 0)
+        found = self._one(
+            "SELECT min(r), max(r) FILTER (WHERE s <= ?), min(w) FILTER (WHERE n = 1) "
+            "FROM (SELECT r, w, sum(w) OVER (ORDER BY r) AS s, row_number() OVER (ORDER BY r) AS n "
+            f"FROM ({rows}))",
+            (BLOCK_BYTES, *values),
+        )
+        low, high, weight = found
+        if low is None:
+            return None
+        return (low, low, weight) if high is None else (low, high, 0)
+
+    def _block(self, stream: _Stream, low: int, high: int) -> tuple[int, int]:
+        """Send the rows between two rowids; returns the bytes and rows sent as clean text."""
+        between = f"{self._rowid} BETWEEN ? AND ?"
+        where = between if self._sql.keep is None else f"{between} AND {self._sql.keep}"
+        line = self._sql.line
+        if self._sql.clean is not None:
+            line = f"CASE WHEN {self._sql.clean} THEN {line} END"
+        text, clean, every = self._one(
+            f"SELECT {self._as_bytes('group_concat(l, char(10))')}, count(l), count(*) "
+            f"FROM (SELECT {line} AS l FROM {self._from} WHERE {where})",
+            (low, high),
+        )
+        if clean and self._sql.checked and not _decodes(text):
+            self._by_row(stream, where, (low, high))
+            return 0, 0
+        data = b"" if text is None else _encoded(text) + b"\n"
+        if clean:
+            stream.write(data, clean)
+        if clean < every:
+            self._by_row(stream, f"{where} AND ({self._sql.clean}) IS NOT TRUE", (low, high))
+        return len(data), clean
+
+    def _as_bytes(self, expression: str) -> str:
+        """UTF-8 without a detour through ``str``; other encodings are converted by SQLite."""
+        return f"CAST({expression} AS BLOB)" if self._encoding == "UTF-8" else expression
+
+    def _one(self, sql: str, values: tuple[SourceValue, ...] = ()) -> tuple[Any, ...]:
+        row = self._session.source.execute(sql, values).fetchone()
+        if row is None:
+            raise AssertionError("an aggregate gives one row")
+        return tuple(row)
+
+    # ------------------------------------------------------- tables without a usable rowid
+
+    def _by_order(self, stream: _Stream) -> None:
+        if self._sql.clean is not None:
+            self._by_row(stream, self._sql.keep, ())
+            return
+        where = f"WHERE {self._sql.keep}" if self._sql.keep else ""
+        lines: list[bytes] = []
+        size = 0
+        line = self._as_bytes(str(self._sql.line))
+        for (text,) in self._session.source.execute(f"SELECT {line} FROM {self._from} {where}"):
+            data = _encoded(text)
+            lines.append(data)
+            size += len(data)
+            if size >= BLOCK_BYTES:
+                stream.write(b"\n".join(lines) + b"\n", len(lines))
+                lines, size = [], 0
+        if lines:
+            stream.write(b"\n".join(lines) + b"\n", len(lines))
+
+    # --------------------------------------------------------------------- rows in Python
+
+    def _by_row(self, stream: _Stream, where: str | None, values: tuple[SourceValue, ...]) -> None:
+        """Send rows through the rules, one by one, noting in the ledger what changes."""
+        columns = self._plan.copied
+        names = [str(c.source) for c in columns]
+        lines: list[str] = []
+        size = 0
+        for row in read_rows(
+            self._session.source,
+            self._table,
+            [*self._key, *names],
+            encoding=self._encoding,
+            where=where or "",
+            parameters=values,
+        ):
+            key, found = row[: len(self._key)], row[len(self._key) :]
+            fields, entries = self._carried(key, columns, found)
+            line = "\t".join(fields)
+            lines.append(line)
+            size += len(line)
+            if size >= BLOCK_BYTES or entries:
+                stream.write(("\n".join(lines) + "\n").encode(), len(lines))
+                lines, size = [], 0
+            for entry in entries:
+                stream.note(entry)
+        if lines:
+            stream.write(("\n".join(lines) + "\n").encode(), len(lines))
+
+    def _carried(
+        self, key: Row, columns: tuple[ColumnPlan, ...], row: Row
+    ) -> tuple[list[str], list[records.LedgerEntry]]:
+        fields: list[str] = []
+        entries: list[records.LedgerEntry] = []
+        for column, value in zip(columns, row, strict=True):
+            try:
+                after = column.rule.forward(value)
+                changed = column.rule.changes(value)
+            except CannotCarry as error:
+                raise OperationError(
+                    f"table {self._table.name}, key {key_text(key)}, column {column.source}: "
+                    f"the plan cannot carry this value: {error}",
+                    advice="preflight should have found this: please report it. "
+                    "The source is untouched",
+                ) from error
+            fields.append(escape(after))
+            if changed:
+                entries.append(self._entry(key, column, value, after))
+        return fields, entries
+
+    def _entry(
+        self, key: Row, column: ColumnPlan, value: SourceValue, after: str | None
+    ) -> records.LedgerEntry:
+        return records.LedgerEntry(
+            table=self._table.name,
+            key=key_text(key),
+            column=str(column.source),
+            before=to_text(value),
+            after=after,
+            rule=column.rule.kind,
+        )
+
+    # ------------------------------------------------------------------------- huge rows
+
+    def _huge_row(self, stream: _Stream, rowid: int) -> None:
+        """Stream a row whose values are too large to hold, piece by piece."""
+        here = f"{self._rowid} = ?"
+        where = here if self._sql.keep is None else f"{here} AND {self._sql.keep}"
+        tests = ", ".join(
+            f"typeof({r}), ifnull(octet_length({r}), 0)"
+            for r in (column_sql(self._table, str(c.source)) for c in self._plan.copied)
+        )
+        shape = self._session.source.execute(
+            f"SELECT {tests} FROM {self._from} WHERE {where}", (rowid,)
+        ).fetchone()
+        if shape is None:
+            return  # in quarantine
+        noted: list[records.LedgerEntry] = []
+        separator = b""
+        for column, kind, size in zip(self._plan.copied, shape[::2], shape[1::2], strict=True):
+            stream.write(separator, 0)
+            separator = b"\t"
+            if size > PIECE_BYTES and column.clean and self._streams(column, kind):
+                self._stream_value(stream, rowid, column)
+            else:
+                noted += self._whole_value(stream, rowid, column)
+        stream.write(b"\n", 1)
+        for entry in noted:
+            stream.note(entry)
+
+    def _streams(self, column: ColumnPlan, kind: str) -> bool:
+        if kind == "blob":
+            return column.rule.kind in BYTEA_KINDS
+        return kind == "text" and column.rule.kind in STREAMED_TEXT and self._encoding == "UTF-8"
+
+    def _stream_value(self, stream: _Stream, rowid: int, column: ColumnPlan) -> None:
+        hexed = column.rule.kind in BYTEA_KINDS
+        if hexed:
+            stream.write(b"\\\\x", 0)
+        with self._session.source.blob_open(
+            "main", self._table.name, str(column.source), rowid, False
+        ) as blob:
+            while piece := blob.read(PIECE_BYTES):
+                stream.write(piece.hex().encode() if hexed else _escaped_bytes(piece), 0)
+
+    def _whole_value(
+        self, stream: _Stream, rowid: int, column: ColumnPlan
+    ) -> list[records.LedgerEntry]:
+        row = next(
+            read_rows(
+                self._session.source,
+                self._table,
+                [*self._key, str(column.source)],
+                encoding=self._encoding,
+                where=f"{self._rowid} = ?",
+                parameters=(rowid,),
+            )
+        )
+        fields, entries = self._carried(row[:-1], (column,), row[-1:])
+        stream.write(fields[0].encode(), 0)
+        return entries
+
+    # ------------------------------------------------------------------------ quarantine
+
+    def _quarantine(self) -> int:
+        if not self._plan.quarantine:
+            return 0
+        return records.add_quarantine(self._session.target, self._set_aside())
+
+    def _set_aside(self) -> Iterator[records.QuarantineEntry]:
+        """Each row that a predicate names, once, under the first predicate that names it."""
+        names = [c.name for c in self._table.columns]
+        for position, predicate in enumerate(self._plan.quarantine):
+            earlier = "".join(f" AND ({p}) IS NOT TRUE" for p in self._plan.quarantine[:position])
+            for row in read_rows(
+                self._session.source,
+                self._table,
+                [*self._key, *names],
+                encoding=self._encoding,
+                where=f"({predicate}){earlier}",
+            ):
+                key, values = row[: len(self._key)], row[len(self._key) :]
+                whole = {n: to_json(v) for n, v in zip(names, values, strict=True)}
+                yield records.QuarantineEntry(
+                    table=self._table.name,
+                    key=key_text(key),
+                    reason=predicate,
+                    row=json.dumps(whole, ensure_ascii=False),
+                )
+
+
+def _decodes(text: object) -> bool:
+    if not isinstance(text, bytes):
+        return True
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _encoded(text: object) -> bytes:
+    return text if isinstance(text, bytes) else str(text).encode()
+
+
+def _escaped_bytes(piece: bytes) -> bytes:
+    return (
+        piece.replace(b"\\", b"\\\\")
+        .replace(b"\t", b"\\t")
+        .replace(b"\n", b"\\n")
+        .replace(b"\r", b"\\r")
+    )
+
+
+# --------------------------------------------------------------------------------- tasks
+
+
+def tasks(
+    plan: Plan,
+    catalogue: Catalogue,
+    done: set[tuple[str, str]],
+    advance: Callable[[str, int, int], None],
+) -> list[Task[Session]]:
+    """What loads the plan: for each table its copy, then its keys, its indexes and its
+    statistics, as tasks; what ``done`` names is left out. Foreign keys, views and sequences come
+    after all of them."""
+    made: list[Task[Session]] = []
+    for table in plan.tables:
+        made.extend(_table_tasks(plan, table, catalogue, done, advance))
+    return made
+
+
+def _table_tasks(
+    plan: Plan,
+    table: TablePlan,
+    catalogue: Catalogue,
+    done: set[tuple[str, str]],
+    advance: Callable[[str, int, int], None],
+) -> Iterator[Task[Session]]:
+    name = table.target
+    small = table.rows <= SMALL_ROWS
+    weight = float(table.rows * (1 + len(table.columns)))
+    keys = list(schema.key_steps(table))
+    indexes = list(schema.index_steps(table))
+    copied: tuple[str, ...] = ()
+    if (name, "rows") not in done:
+        copied = (f"rows {name}",)
+
+        def copy(session: Session) -> None:
+            _load_table(session, plan, table, catalogue, advance)
+
+        # Copies come first, the largest of them first of all; what builds on them follows.
+        yield Task(copied[0], copy, weight=1e12 + weight)
+        if small:
+            return
+    waits = copied
+    for step in keys:
+        if (name, step.name) not in done:
+            title = f"{step.name} of {name}"
+            yield Task(title, _step(table, step), weight=1e9 + weight, after=waits)
+            waits = (title,)
+    for step in indexes:
+        if (name, step.name) not in done:
+            yield Task(f"{step.name} of {name}", _step(table, step), weight=weight, after=waits)
+    if (name, "statistics") not in done:
+        yield Task(f"statistics of {name}", _analyze(table), weight=weight, after=waits)
+
+
+def foreign_key_tasks(plan: Plan, done: set[tuple[str, str]]) -> list[Task[Session]]:
+    """What proves the foreign keys that :func:`schema.add_foreign_keys` has declared."""
+    found: list[Task[Session]] = []
+    for table in plan.tables:
+        weight = float(table.rows)
+        for key in table.foreign_keys:
+            step = schema.Step(f"foreign key {key.name}", schema.validate_sql(table, key))
+            if key.validated and (table.target, step.name) not in done:
+                title = f"{step.name} of {table.target}"
+                found.append(Task(title, _step(table, step), weight=weight))
+    return found
+
+
+def _step(table: TablePlan, step: schema.Step) -> Callable[[Session], None]:
+    def run(session: Session) -> None:
+        schema.execute_step(session.target, table, step)
+
+    return run
+
+
+def _analyze(table: TablePlan) -> Callable[[Session], None]:
+    def run(session: Session) -> None:
+        with session.target.transaction():
+            session.target.execute(f"ANALYZE {qualified(table.target)}")
+            records.mark(session.target, table.target, "statistics")
+
+    return run
+
+
+def _load_table(
+    session: Session,
+    plan: Plan,
+    table: TablePlan,
+    catalogue: Catalogue,
+    advance: Callable[[str, int, int], None],
+) -> None:
+    target = session.target
+    try:
+        with target.transaction():
+            try:
+                target.execute(schema.table_sql(table).encode())
+            except psycopg.Error as error:
+                if target.closed:
+                    raise
+                raise schema.refused(table, "its columns", error) from error
+            loaded = Loaded(0, 0, 0)
+            if table.source is not None:
+                source = catalogue.table(table.source)
+                copy = TableCopy(session, table, source, plan.encoding)
+                loaded = copy.run(lambda rows, size: advance(table.target, rows, size))
+            records.mark(
+                target, table.target, "rows", rows=loaded.rows, quarantined=loaded.quarantined
+            )
+            if table.rows <= SMALL_ROWS:
+                _finish_small(session, table)
+    except psycopg.Error as error:
+        if session.stopped.is_set():
+            raise OperationError("the copy was stopped because another part failed") from error
+        if isinstance(error, psycopg.errors.DataError | psycopg.errors.IntegrityError):
+            raise schema.refused(table, "its rows", error) from error
+        raise lost(error, f"copying table {table.target}") from error
+    except apsw.CorruptError as error:
+        raise OperationError(
+            f"the snapshot of table {table.source} is damaged: {error}",
+            advice="run integrity_check on the source and restore it from a backup",
+        ) from error
+
+
+def _finish_small(session: Session, table: TablePlan) -> None:
+    """Keys, indexes and statistics in the copy's own transaction."""
+    for step in (*schema.key_steps(table), *schema.index_steps(table)):
+        try:
+            session.target.execute(step.sql.encode())
+        except psycopg.Error as error:
+            if session.target.closed:
+                raise
+            raise schema.refused(table, step.name, error) from error
+        records.mark(session.target, table.target, step.name)
+    session.target.execute(f"ANALYZE {qualified(table.target)}")
+    records.mark(session.target, table.target, "statistics")

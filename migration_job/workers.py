@@ -1,0 +1,126 @@
+"""Tasks that wait for one another, run by a few threads, each with a session of its own.
+
+SQLite and libpq release the interpreter's lock while they work, so threads use all cores here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+JOIN_INTERVAL = 0.2
+"""Seconds between looks at the threads, so that the main thread can still be interrupted."""
+
+
+class Session(Protocol):
+    """What a worker works with; each has its own."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+    def cancel(self) -> None:
+        """Make a statement that runs in another thread end soon."""
+
+
+S = TypeVar("S", bound=Session)
+
+
+@dataclass(frozen=True, slots=True)
+class Task(Generic[S]):
+    """One piece of work. ``weight`` decides what is begun first among the tasks that may begin;
+    ``after`` names the tasks that must have ended."""
+
+    name: str
+    run: Callable[[S], None]
+    weight: float = 0.0
+    after: tuple[str, ...] = ()
+
+
+class _Board(Generic[S]):
+    """The tasks' state, shared by the threads under one lock."""
+
+    def __init__(self, tasks: Sequence[Task[S]]) -> None:
+        self.changed = threading.Condition()
+        self.waiting = sorted(tasks, key=lambda t: -t.weight)
+        self.ended: set[str] = set()
+        self.left = len(tasks)
+        self.error: BaseException | None = None
+        self.sessions: list[S] = []
+
+    def take(self) -> Task[S] | None:
+        """The heaviest task that may begin; waits for one, None when there will be none."""
+        with self.changed:
+            while True:
+                if self.error is not None or not self.waiting:
+                    return None
+                for task in self.waiting:
+                    if self.ended.issuperset(task.after):
+                        self.waiting.remove(task)
+                        return task
+                self.changed.wait()
+
+    def finish(self, task: Task[S]) -> None:
+        with self.changed:
+            self.ended.add(task.name)
+            self.changed.notify_all()
+
+    def fail(self, error: BaseException) -> None:
+        """Remember the first error and make the other threads' statements end."""
+        with self.changed:
+            if self.error is None:
+                self.error = error
+            self.changed.notify_all()
+            sessions = list(self.sessions)
+        for session in sessions:
+            session.cancel()
+
+
+def run_all(tasks: Sequence[Task[S]], open_session: Callable[[], S], jobs: int) -> None:
+    """Run the tasks on up to ``jobs`` threads and return when all have ended.
+
+    The first error stops everything: what has not begun never does, what runs is cancelled, and
+    the error is raised here. Raises ValueError where ``after`` names an unknown task.
+    """
+    names = {task.name for task in tasks}
+    unknown = {name for task in tasks for name in task.after} - names
+    if unknown:
+        raise ValueError(f"tasks wait for what is not there: {sorted(unknown)}")
+    board = _Board(tasks)
+    threads = [
+        threading.Thread(target=_work, args=(board, open_session), name=f"worker-{n}", daemon=True)
+        for n in range(max(1, min(jobs, len(tasks))))
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(JOIN_INTERVAL)
+    except BaseException as error:  # an interrupt must not leave the threads at work
+        board.fail(error)
+        for thread in threads:
+            thread.join()
+        raise
+    if board.error is not None:
+        raise board.error
+
+
+def _work(board: _Board[S], open_session: Callable[[], S]) -> None:
+    session: S | None = None
+    try:
+        while (task := board.take()) is not None:
+            if session is None:
+                session = open_session()
+                with board.changed:
+                    board.sessions.append(session)
+            task.run(session)
+            board.finish(task)
+    except BaseException as error:
+        board.fail(error)
+    finally:
+        if session is not None:
+            with board.changed:
+                board.sessions.remove(session)
+            session.close()
