@@ -1,0 +1,95 @@
+"""What the operator sees while the job runs: a live line on a terminal, plain lines elsewhere.
+
+Plain lines are for logs: each phase once when it begins and once when it ends, and in between the
+rows so far at most every few seconds.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+PLAIN_INTERVAL = 5.0
+"""Seconds between plain lines within a phase."""
+
+
+class Reporter:
+    """Progress of one run; safe to call from several threads. ``seconds`` collects the phases'
+    times, in the order in which they began."""
+
+    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._quiet = quiet
+        self._live = not quiet and self._stream.isatty()
+        self._lock = threading.Lock()
+        self._bar: Progress | None = None
+        self._phase = ""
+        self._done = 0
+        self._total = 0
+        self._unit = "rows"
+        self._spoke = 0.0
+        self.seconds: dict[str, float] = {}
+
+    def say(self, text: str) -> None:
+        """One line for the operator."""
+        if self._quiet:
+            return
+        with self._lock:
+            if self._bar is not None:
+                self._bar.console.print(text, markup=False, highlight=False)
+            else:
+                self._stream.write(text + "\n")
+                self._stream.flush()
+
+    @contextmanager
+    def phase(self, name: str, *, total: int = 0, unit: str = "rows") -> Iterator[None]:
+        """Time a phase; ``total`` is what :meth:`advance` counts up to, 0 where nothing counts."""
+        with self._lock:
+            self._phase, self._done, self._total, self._unit = name, 0, total, unit
+            self._spoke = time.monotonic()
+        began = time.monotonic()
+        if self._live:
+            self._show(name, total)
+        try:
+            yield
+        finally:
+            spent = time.monotonic() - began
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + spent, 3)
+            self._hide()
+        counted = f", {self._done:,} {unit}" if self._done else ""
+        self.say(f"{name}: {spent:.1f} s{counted}")
+
+    def advance(self, count: int) -> None:
+        """Count ``count`` more of the phase's units."""
+        with self._lock:
+            self._done += count
+            done, total = self._done, self._total
+            now = time.monotonic()
+            due = not self._live and now - self._spoke >= PLAIN_INTERVAL
+            if due:
+                self._spoke = now
+            if self._bar is not None:
+                self._bar.update(self._bar.task_ids[0], completed=done)
+        if due:
+            of = f" of {total:,}" if total else ""
+            self.say(f"{self._phase}: {done:,}{of} {self._unit}")
+
+    def _show(self, name: str, total: int) -> None:
+        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+        self._bar = Progress(
+            *columns, TimeElapsedColumn(), console=Console(file=self._stream), transient=True
+        )
+        self._bar.add_task(name, total=total or None)
+        self._bar.start()
+
+    def _hide(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

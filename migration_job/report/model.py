@@ -1,0 +1,151 @@
+"""What a run did, as data: the content of ``report.json``, which ``report.html`` shows.
+
+The names are a contract with whoever reads the file; the command reference documents them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from migration_job.plan.model import Finding
+
+Outcome = Literal["verified", "blocked", "failed"]
+
+SHOWN_ENTRIES = 50_000
+"""Ledger, quarantine and differences are listed up to this many entries each; the counts are
+complete, and ``migration.ledger`` and ``migration.quarantine`` on the target hold everything."""
+
+
+class Part(BaseModel):
+    """A part of the report; unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class TableReport(Part):
+    """One table of the source, by its source name."""
+
+    target: str = ""
+    """The name of the table on the target."""
+    source_rows: int = 0
+    target_rows: int | None = None
+    """None where the run ended before the target's rows were counted."""
+    quarantined_rows: int = 0
+    ledger_entries: int = 0
+    differences: int = 0
+    compared: Literal["", "digest", "typed"] = ""
+    """How its content was proven: by digests of all rows, or value by value."""
+    digest: str = ""
+    """SHA-256 of its rows on the target, as the certificate has it."""
+
+
+class LedgerItem(Part):
+    """One value that was not carried over bit for bit."""
+
+    table: str
+    key: list[Any]
+    """The row's key, in the JSON form of :func:`migration_job.values.to_json`."""
+    column: str
+    rule: str
+    before: Any
+    after: str | None
+
+
+class QuarantineItem(Part):
+    """One row that was kept out of its table."""
+
+    table: str
+    key: list[Any]
+    column: str | None = None
+    reason: str
+    row: dict[str, Any]
+
+
+class Difference(Part):
+    """One thing on the target that is not as it must be."""
+
+    kind: str
+    """``value``, ``missing-row``, ``extra-row``, ``count``, ``constraint`` and the like."""
+    table: str
+    key: list[Any] | None = None
+    column: str | None = None
+    source: str | None = None
+    """What is expected, shown as an SQLite literal or a sentence."""
+    target: str | None = None
+    """What is there."""
+    message: str
+
+
+class TableCertificate(Part):
+    """What was proven of one table's content."""
+
+    rows: int
+    quarantined: int
+    compared: Literal["digest", "typed"]
+    digest: str
+    """SHA-256 over the digests of its blocks, in order."""
+
+
+class Certificate(Part):
+    """What verification proved. Its digest is the SHA-256 of its JSON without the digest."""
+
+    run_id: str
+    job_version: str
+    plan_digest: str
+    source: str
+    snapshot_sha256: str
+    position: int | None
+    """The position in the source's change log up to which this holds; None without capture."""
+    tables: dict[str, TableCertificate]
+    ledger_count: int
+    ledger_digest: str
+    quarantine_count: int
+    quarantine_digest: str
+    relations: dict[str, int]
+    """How many of each kind of relation were checked and found right."""
+    checks: dict[str, str] = Field(default_factory=dict)
+    """Application checks and performance: name to result."""
+    deep: bool
+    target_version: str
+    durable: bool
+    """Whether the server has ``fsync`` on, so that what is committed survives a power cut."""
+    began_at: str
+    issued_at: str
+    digest: str = ""
+
+
+class Report(Part):
+    """The content of ``report.json``."""
+
+    outcome: Outcome
+    phase: str
+    """The last phase that was reached (design.md names them)."""
+    message: str = ""
+    """The last words: what was done, or what went wrong and what to do next."""
+    exit_status: int = 0
+    run_id: str = ""
+    source: str = ""
+    target: str = ""
+    """Where the target is; never a password."""
+    profile: str = ""
+    job_version: str = ""
+    began_at: str = ""
+    ended_at: str = ""
+    tables: dict[str, TableReport] = Field(default_factory=dict)
+    ledger: list[LedgerItem] = Field(default_factory=list)
+    ledger_count: int = 0
+    quarantine: list[QuarantineItem] = Field(default_factory=list)
+    quarantine_count: int = 0
+    differences: list[Difference] = Field(default_factory=list)
+    difference_count: int = 0
+    findings: list[Finding] = Field(default_factory=list)
+    seconds: dict[str, float] = Field(default_factory=dict)
+    certificate: Certificate | None = None
+    backup: dict[str, Any] | None = None
+    """The backup's manifest."""
+    tuning: dict[str, str] = Field(default_factory=dict)
+    """The target's settings that matter for speed and durability."""
+    checks: list[dict[str, Any]] = Field(default_factory=list)
+    performance: dict[str, Any] | None = None
