@@ -1,0 +1,193 @@
+"""TLS for a stage: a private authority and a certificate for each server, or the operator's own.
+
+The authority's key never leaves Pulumi's state, where it is secret. Certificates are issued anew,
+by the same authority, when the names change or when less than a quarter of their life is left, so
+that an ordinary ``pulumi up`` renews them.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pulumi
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from pulumi.dynamic import CreateResult, DiffResult, Resource, UpdateResult
+
+from infra.dynamic import StageProvider
+
+AUTHORITY_DAYS = 3650
+SERVER_DAYS = 365
+RENEW_AT = 0.75
+"""The part of a certificate's life after which the next update issues another."""
+BACKDATE = datetime.timedelta(hours=1)
+"""A client whose clock is behind still accepts a certificate made just now."""
+
+
+def authority(stage: str) -> tuple[str, str]:
+    """A new authority: its certificate and its key, PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{stage} private authority")])
+    certificate = (
+        _builder(name, name, key.public_key(), AUTHORITY_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(authority=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return _pem(certificate), _key_pem(key)
+
+
+def issue(
+    authority_certificate: str, authority_key: str, names: Sequence[str]
+) -> tuple[str, str, float]:
+    """A server's certificate and key, PEM, and when to renew it (Unix seconds).
+
+    ``names`` are host names and IP addresses, the first being the subject's.
+    """
+    issuer = x509.load_pem_x509_certificate(authority_certificate.encode())
+    signer = serialization.load_pem_private_key(authority_key.encode(), None)
+    if not isinstance(signer, ec.EllipticCurvePrivateKey):
+        raise TypeError("expected the authority's key to be an elliptic curve's")
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+    certificate = (
+        _builder(subject, issuer.subject, key.public_key(), SERVER_DAYS)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(authority=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([_name(one) for one in names]), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
+        )
+        .sign(signer, hashes.SHA256())
+    )
+    return _pem(certificate), _key_pem(key), time.time() + SERVER_DAYS * 86400 * RENEW_AT
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
+) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - BACKDATE)
+        .not_valid_after(now + datetime.timedelta(days=days))
+    )
+
+
+def _usage(*, authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _name(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> str:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    ).decode()
+
+
+class CertificatesProvider(StageProvider):
+    """Makes the authority once, and the servers' certificates when they are due."""
+
+    outputs = ("authority", "authority_key", "servers", "renew")
+
+    def create(self, props: Any) -> CreateResult:
+        certificate, key = authority(props["stage"])
+        made = {**props, "authority": certificate, "authority_key": key}
+        return CreateResult(f"{props['stage']}/certificates", {**made, **_servers(made)})
+
+    def update(self, _id: str, olds: Any, news: Any) -> UpdateResult:
+        kept = {**news, **{name: olds[name] for name in ("authority", "authority_key")}}
+        return UpdateResult({**kept, **_servers(kept)})
+
+    def diff(self, _id: str, olds: Any, news: Any) -> DiffResult:
+        due = time.time() >= float(olds.get("renew") or 0)
+        return DiffResult(changes=due or bool(self.changed(olds, news)), replaces=[])
+
+
+def _servers(props: Mapping[str, Any]) -> dict[str, Any]:
+    issued = {
+        server: issue(props["authority"], props["authority_key"], names)
+        for server, names in props["names"].items()
+    }
+    return {
+        "servers": {name: {"certificate": c, "key": k} for name, (c, k, _) in issued.items()},
+        "renew": min(renew for _, _, renew in issued.values()),
+    }
+
+
+class Certificates(Resource):
+    """A stage's private authority and its servers' certificates.
+
+    ``names`` maps each server to the host names and addresses that clients reach it by. A change of
+    ``version`` issues all certificates anew.
+    """
+
+    authority: pulumi.Output[str]
+    servers: pulumi.Output[dict[str, dict[str, str]]]
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        stage: str,
+        names: Mapping[str, Sequence[str]],
+        version: int,
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        super().__init__(
+            CertificatesProvider(),
+            name,
+            {
+                "stage": stage,
+                "names": {server: list(all_names) for server, all_names in names.items()},
+                "version": str(version),
+                **dict.fromkeys(CertificatesProvider.outputs),
+            },
+            pulumi.ResourceOptions.merge(
+                opts, pulumi.ResourceOptions(additional_secret_outputs=["authority_key", "servers"])
+            ),
+        )
+
+    def files(self, server: str) -> dict[str, pulumi.Output[str]]:
+        """``tls.crt``, ``tls.key`` and ``ca.crt`` of one server."""
+        return {
+            "tls.crt": self.servers.apply(lambda all_servers: all_servers[server]["certificate"]),
+            "tls.key": pulumi.Output.secret(
+                self.servers.apply(lambda all_servers: all_servers[server]["key"])
+            ),
+            "ca.crt": self.authority,
+        }
