@@ -25,6 +25,8 @@ BATCH_BYTES = 8_000_000
 """A batch ends at the first of the two, so that memory stays flat however wide the rows are; a
 single value larger than this is a batch of its own."""
 
+TEXTS_PER_MASK = 50
+
 KEYS_PER_QUERY = 300
 """Well under SQLite's limit of 32,766 parameters for any key that people make."""
 
@@ -64,29 +66,42 @@ def read_rows(
     """Each row's values of ``columns``, exactly, one row in memory at a time.
 
     ``where`` is a SQLite predicate over the table aliased ``t``; ``ordered`` asks for the order of
-    the table's own b-tree. A :class:`BrokenText` parameter needs ``CAST(? AS TEXT)``. TEXT that does not decode arrives as :class:`BrokenText` with its bytes
+    the table's own b-tree. A :class:`BrokenText` parameter needs ``CAST(? AS TEXT)``.
+    TEXT that does not decode arrives as :class:`BrokenText` with its bytes
     in the database's encoding (``Catalogue.encoding``).
     """
     # CAST(text AS BLOB) gives the bytes as they lie in the file, in every encoding; SQLite's own
     # conversion from UTF-16 would mend or swallow what does not decode.
-    terms: list[str] = []
-    for column in columns:
-        reference = column_sql(table, column)
-        terms.append(f"typeof({reference}) = 'text'")
-        terms.append(
-            f"CASE WHEN typeof({reference}) = 'text' THEN CAST({reference} AS BLOB) "
-            f"ELSE {reference} END"
+    references = [column_sql(table, column) for column in columns]
+    values = [
+        f"CASE WHEN typeof({r}) = 'text' THEN CAST({r} AS BLOB) ELSE {r} END" for r in references
+    ]
+    # Which of them are text, 50 columns to an integer: SQLite allows 2,000 terms, not many more
+    # than PostgreSQL allows columns.
+    masks = [
+        " | ".join(
+            f"((typeof({r}) = 'text') << {bit})"
+            for bit, r in enumerate(references[start : start + TEXTS_PER_MASK])
         )
+        for start in range(0, len(references), TEXTS_PER_MASK)
+    ]
     order = row_order(table) if ordered else ""
     sql = (
-        f"SELECT {', '.join(terms)} FROM main.{quote(table.name)} AS t"
+        f"SELECT {', '.join(values + masks)} FROM main.{quote(table.name)} AS t"
         + (f" WHERE {where}" if where else "")
         + (f" ORDER BY {order}" if order else "")
     )
     codec = codec_of(encoding)
-    for row in connection.execute(sql, tuple(_bindable(p) for p in parameters)):
+    width = len(values)
+    for row in connection.execute(sql, tuple(bindable(p) for p in parameters)):
+        if not any(row[width:]):
+            yield row[:width]
+            continue
         yield tuple(
-            _decoded(row[i + 1], codec) if row[i] else row[i + 1] for i in range(0, len(row), 2)
+            _decoded(value, codec)
+            if row[width + i // TEXTS_PER_MASK] >> (i % TEXTS_PER_MASK) & 1
+            else value
+            for i, value in enumerate(row[:width])
         )
 
 
@@ -98,40 +113,61 @@ def read_by_keys(
     encoding: str,
     key: Sequence[str],
     keys: Iterable[Row],
+    condition: str = "",
 ) -> Iterator[Row]:
-    """The present rows of the given keys, in no particular order; keys that are gone give nothing.
+    """The present rows of the given keys, in no particular order; keys that are gone give nothing,
+    nor do rows that do not meet ``condition`` (over the table aliased ``t``).
 
     Keys are compared under BINARY, whatever the columns' collations; a column's affinity applies
     to the key's value as in any comparison of SQLite's.
     """
-    terms = [column_sql(table, name) for name in key]
     pending: list[Row] = []
 
     def fetch() -> Iterator[Row]:
-        conditions = [
-            " AND ".join(
-                f"{term} COLLATE BINARY IS {_placeholder(value)}"
-                for term, value in zip(terms, row, strict=True)
-            )
-            for row in pending
-        ]
+        where, values = keys_condition(table, key, pending)
         yield from read_rows(
             connection,
             table,
             columns,
             encoding=encoding,
-            where=" OR ".join(f"({condition})" for condition in conditions),
-            parameters=[value for row in pending for value in row],
+            where=f"({where}) AND ({condition})" if condition else where,
+            parameters=values,
             ordered=False,
         )
 
     for row in keys:
         pending.append(row)
-        if len(pending) * len(terms) >= KEYS_PER_QUERY:
+        if len(pending) * len(key) >= KEYS_PER_QUERY:
             yield from fetch()
             pending = []
     if pending:
         yield from fetch()
+
+
+def keys_condition(
+    table: SourceTable, key: Sequence[str], keys: Sequence[Row]
+) -> tuple[str, list[SourceValue]]:
+    """A predicate over the table aliased ``t``, true for the rows of the given keys and served by
+    the key's index, and its parameters (:func:`bindable` makes them SQLite's)."""
+    values = [value for row in keys for value in row]
+    where = _one_of(table, key, keys, "")
+    collations = {c.name.lower(): c.collation.upper() for c in table.columns}
+    if all(collations.get(name.lower(), "BINARY") == "BINARY" for name in key):
+        return where, values
+    # The columns' own collation finds the rows by their index (a COLLATE in each term would have
+    # SQLite scan the table); BINARY then leaves out those that only look alike.
+    exact = _one_of(table, key, keys, " COLLATE BINARY")
+    return f"({where}) AND ({exact})", values * 2
+
+
+def _one_of(table: SourceTable, key: Sequence[str], keys: Sequence[Row], collation: str) -> str:
+    terms = [("+" if collation else "") + column_sql(table, name) + collation for name in key]
+    return " OR ".join(
+        "("
+        + " AND ".join(f"{t} IS {_placeholder(v)}" for t, v in zip(terms, row, strict=True))
+        + ")"
+        for row in keys
+    )
 
 
 def batches(
@@ -172,7 +208,9 @@ def _placeholder(value: SourceValue) -> str:
     return "CAST(? AS TEXT)" if isinstance(value, BrokenText) else "?"
 
 
-def _bindable(value: SourceValue) -> int | float | str | bytes | None:
+def bindable(value: SourceValue) -> int | float | str | bytes | None:
+    """The value as a parameter; text that does not decode goes as its bytes, for a
+    ``CAST(? AS TEXT)``."""
     return value.raw if isinstance(value, BrokenText) else value
 
 

@@ -1,0 +1,309 @@
+"""Which rule a column should have: by its declared type, by a wished PostgreSQL type, or by what
+its values are. Only a proposal: preflight tries it on every value."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+from migration_job.errors import InputError
+from migration_job.plan import jsontext, moments
+from migration_job.plan.model import SourceColumn
+from migration_job.plan.observe import ColumnFacts
+from migration_job.plan.rules import (
+    BooleanRule,
+    ByteaRule,
+    BytesTextRule,
+    DateRule,
+    EpochUnit,
+    IntegerRule,
+    IntegerTextRule,
+    JsonbRule,
+    JsonRule,
+    NumericRule,
+    RealRule,
+    Rule,
+    TextIntegerRule,
+    TextRule,
+    TimeRule,
+    TimestampRule,
+    UuidRule,
+    WidenedByteaRule,
+    WidenedTextRule,
+)
+from migration_job.values import SourceValue
+
+Family = Literal[
+    "integer",
+    "boolean",
+    "real",
+    "decimal",
+    "numeric",
+    "text",
+    "varchar",
+    "timestamp",
+    "date",
+    "time",
+    "uuid",
+    "json",
+    "blob",
+    "any",
+]
+
+INT2 = (-(2**15), 2**15 - 1)
+INT4 = (-(2**31), 2**31 - 1)
+INT8 = (-(2**63), 2**63 - 1)
+
+PLAUSIBLE_EPOCH = (315_532_800, 4_102_444_800)
+"""1980 to 2100 in seconds: integers in a DATETIME column that all lie here are epoch seconds; the
+ranges of milliseconds and microseconds do not overlap with it."""
+
+MAX_VARCHAR = 10_485_760
+MAX_NUMERIC_PRECISION = 1000
+"""PostgreSQL's own limits of a declared varchar(n) and numeric(p,s)."""
+
+TYPES_ALLOWED = (
+    "smallint, integer, bigint, numeric, numeric(p,s), double precision, boolean, text, "
+    "varchar(n), bytea, uuid, json, jsonb, timestamp with time zone, date, time"
+)
+
+_DECLARED = re.compile(
+    r"\s*([A-Za-z_0-9 ]*?)\s*(?:\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\))?\s*([A-Za-z ]*)"
+)
+
+
+def family_of(column: SourceColumn) -> tuple[Family, tuple[int, ...]]:
+    """What a declared type means to people, and its numbers, e.g. ``("decimal", (10, 2))``."""
+    match = _DECLARED.fullmatch(column.declared)
+    name = match[1].upper() if match is not None else column.declared.upper()
+    numbers = tuple(int(n) for n in match.groups()[1:3] if n) if match is not None else ()
+    first = name.split(" ")[0] if name else ""
+    if first in ("BOOL", "BOOLEAN"):
+        return "boolean", ()
+    if first in ("DATETIME", "TIMESTAMP", "TIMESTAMPTZ", "DATETIME2", "SMALLDATETIME"):
+        return "timestamp", ()
+    if name == "DATE":
+        return "date", ()
+    if first == "TIME":
+        return "time", ()
+    if name in ("UUID", "GUID", "UNIQUEIDENTIFIER"):
+        return "uuid", ()
+    if name in ("JSON", "JSONB"):
+        return "json", ()
+    if first in ("DECIMAL", "NUMERIC", "NUMBER", "DEC"):
+        if numbers and 1 <= numbers[0] <= MAX_NUMERIC_PRECISION and numbers[-1] <= numbers[0]:
+            return "decimal", (numbers[0], numbers[1] if len(numbers) > 1 else 0)
+        return "numeric", ()
+    match column.affinity:
+        case "text":
+            if "CHAR" in name and numbers and 1 <= numbers[0] <= MAX_VARCHAR:
+                return "varchar", numbers[:1]
+            return "text", ()
+        case "integer":
+            return "integer", ()
+        case "real":
+            return "real", ()
+        case "blob":
+            return ("blob" if "BLOB" in name else "any"), ()
+        case _:
+            return "any", ()
+
+
+def wished(column: SourceColumn, facts: ColumnFacts, zone: str) -> Rule:
+    """The rule that the declared type asks for."""
+    family, numbers = family_of(column)
+    match family:
+        case "integer":
+            return sized_integer(facts)
+        case "boolean":
+            return BooleanRule()
+        case "real":
+            return RealRule(affinity=column.affinity)
+        case "decimal":
+            return NumericRule(precision=numbers[0], scale=numbers[1], affinity=column.affinity)
+        case "numeric":
+            return NumericRule(affinity=column.affinity)
+        case "text":
+            return TextRule()
+        case "varchar":
+            return TextRule(max_length=numbers[0])
+        case "timestamp":
+            return timestamp(facts, zone)
+        case "date":
+            return DateRule()
+        case "time":
+            return TimeRule(shape=_commonest_shape(facts, clock_only=True) or "HH:MM:SS")
+        case "uuid":
+            return UuidRule(style=_uuid_style(facts.sample))
+        case "json":
+            return json_rule(column)
+        case "blob":
+            return ByteaRule()
+        case "any":
+            return lossless(column, facts)
+
+
+def sized_integer(facts: ColumnFacts) -> IntegerRule:
+    """``integer``, or ``bigint`` where a value is beyond it."""
+    low, high = facts.low or 0, facts.high or 0
+    if INT4[0] <= low and high <= INT4[1]:
+        return IntegerRule(low=INT4[0], high=INT4[1])
+    return IntegerRule()
+
+
+def json_rule(column: SourceColumn) -> JsonRule:
+    return JsonRule(affinity=column.affinity)
+
+
+def lossless(column: SourceColumn, facts: ColumnFacts) -> Rule:
+    """The narrowest rule that carries every value of these classes."""
+    classes = facts.classes
+    if not classes:
+        return ByteaRule() if "BLOB" in column.declared.upper() else TextRule()
+    if classes == {"integer"}:
+        return sized_integer(facts)
+    if classes == {"real"}:
+        return RealRule(affinity=column.affinity)
+    if classes == {"integer", "real"}:
+        return NumericRule(affinity=column.affinity)
+    if classes == {"text"}:
+        return TextRule()
+    if classes == {"blob"}:
+        return ByteaRule()
+    return WidenedByteaRule() if "blob" in classes else WidenedTextRule()
+
+
+def as_bytes(facts: ColumnFacts) -> Rule:
+    """The rule that carries every value to bytea."""
+    if facts.classes <= {"blob"}:
+        return ByteaRule()
+    return BytesTextRule() if facts.classes == {"text"} else WidenedByteaRule()
+
+
+def timestamp(
+    facts: ColumnFacts, zone: str, epoch: EpochUnit | None = None, *, or_date: bool = True
+) -> TimestampRule:
+    """The rule for times: the commonest shape of the text, or the unit of the numbers."""
+    numbers = facts.integers + facts.reals
+    if epoch is None and numbers and not facts.texts and not facts.reals:
+        epoch = epoch_unit(facts)
+    if epoch is not None and numbers >= facts.texts:
+        return TimestampRule(shape="epoch", epoch=epoch, zone=zone)
+    shape = _commonest_shape(facts)
+    if shape is None or (not or_date and "H" not in shape):
+        shape = "YYYY-MM-DD HH:MM:SS"
+    return TimestampRule(shape=shape, epoch=epoch, zone=zone)
+
+
+def epoch_unit(facts: ColumnFacts) -> EpochUnit | None:
+    """The one unit in which all integers lie between 1980 and 2100."""
+    if facts.low is None or facts.high is None:
+        return None
+    units: tuple[tuple[EpochUnit, int], ...] = (("s", 1), ("ms", 1_000), ("us", 1_000_000))
+    for unit, size in units:
+        if PLAUSIBLE_EPOCH[0] * size <= facts.low and facts.high <= PLAUSIBLE_EPOCH[1] * size:
+            return unit
+    return None
+
+
+def _commonest_shape(facts: ColumnFacts, *, clock_only: bool = False) -> str | None:
+    counts: Counter[str] = Counter()
+    for value in facts.sample:
+        moment = moments.read(value) if isinstance(value, str) else None
+        if moment is not None and (moment.day is None) == clock_only:
+            counts[moment.shape] += 1
+    return counts.most_common(1)[0][0] if counts else None
+
+
+def _uuid_style(sample: Sequence[SourceValue]) -> Literal["lower", "upper", "hex", "HEX"]:
+    counts: Counter[Literal["lower", "upper", "hex", "HEX"]] = Counter()
+    for value in sample:
+        if not isinstance(value, str):
+            continue
+        if "-" in value:
+            counts["lower" if value == value.lower() else "upper"] += 1
+        elif re.fullmatch(r"[0-9a-fA-F]{32}", value):
+            counts["hex" if value == value.lower() else "HEX"] += 1
+    return counts.most_common(1)[0][0] if counts else "lower"
+
+
+def _json_style(sample: Sequence[SourceValue]) -> jsontext.Style:
+    """The style that gives most of the sampled documents back."""
+    styles: tuple[jsontext.Style, ...] = ("compact", "spaced", "compact-ascii", "spaced-ascii")
+    best: dict[jsontext.Style, int] = dict.fromkeys(styles, 0)
+    for value in sample:
+        if not isinstance(value, str):
+            continue
+        try:
+            text = jsontext.normalise(value)
+        except jsontext.BadJson:
+            continue
+        for style in styles:
+            best[style] += jsontext.restyle(text, style) == value
+    return max(styles, key=lambda s: best[s])
+
+
+_TYPE = re.compile(r"([a-z][a-z0-9 ]*?)\s*(?:\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\))?")
+
+
+def for_type(
+    wanted: str,
+    column: SourceColumn,
+    facts: ColumnFacts,
+    zone: str,
+    epoch: EpochUnit | None = None,
+) -> Rule:
+    """The rule to a named PostgreSQL type. Raises InputError for a type that is not offered."""
+    match = _TYPE.fullmatch(" ".join(wanted.lower().split()))
+    name = match[1] if match is not None else ""
+    numbers = [int(n) for n in match.groups()[1:3] if n] if match is not None else []
+    classes = facts.classes
+    match name:
+        case "smallint" | "int2":
+            return _integer(INT2, classes)
+        case "integer" | "int" | "int4" | "serial":
+            return _integer(INT4, classes)
+        case "bigint" | "int8" | "bigserial":
+            return _integer(INT8, classes)
+        case "numeric" | "decimal":
+            if not numbers:
+                return NumericRule(affinity=column.affinity)
+            scale = numbers[1] if len(numbers) > 1 else 0
+            return NumericRule(precision=numbers[0], scale=scale, affinity=column.affinity)
+        case "double precision" | "float8" | "double":
+            return RealRule(affinity=column.affinity)
+        case "boolean" | "bool":
+            return BooleanRule()
+        case "text" | "varchar" | "character varying":
+            if numbers:
+                return TextRule(max_length=numbers[0])
+            if classes == {"integer"}:
+                return TextIntegerRule()
+            return TextRule() if classes <= {"text"} else WidenedTextRule()
+        case "bytea":
+            return as_bytes(facts)
+        case "uuid":
+            return UuidRule(style=_uuid_style(facts.sample))
+        case "json":
+            return json_rule(column)
+        case "jsonb":
+            return JsonbRule(style=_json_style(facts.sample))
+        case "timestamptz" | "timestamp with time zone":
+            return timestamp(facts, zone, epoch)
+        case "date":
+            return DateRule()
+        case "time" | "time without time zone":
+            return TimeRule(shape=_commonest_shape(facts, clock_only=True) or "HH:MM:SS")
+    raise InputError(
+        f"expected one of the types {TYPES_ALLOWED}; found {wanted!r} for column {column.name}",
+        advice="real (float4) would round and timestamp (without time zone) would forget the "
+        "zone: take double precision, and timestamp with time zone.",
+    )
+
+
+def _integer(bounds: tuple[int, int], classes: set[str]) -> Rule:
+    if classes == {"text"}:
+        return IntegerTextRule(low=bounds[0], high=bounds[1])
+    return IntegerRule(low=bounds[0], high=bounds[1])

@@ -1,0 +1,40 @@
+"""Names on the target: the source's own, as far as PostgreSQL can have them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+MAX_BYTES = 63
+"""PostgreSQL cuts longer names at this length, in an application's queries as well: a name cut the
+same way is still found by its long form."""
+
+SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
+"""Every PostgreSQL table has them, so no column may be called so."""
+
+
+def cut(name: str) -> str:
+    """The name as PostgreSQL would cut it: at most 63 bytes, no character halved."""
+    return name.encode()[:MAX_BYTES].decode(errors="ignore")
+
+
+def column_name(name: str, taken: Iterable[str]) -> str:
+    """The target's name of a column."""
+    wanted = cut(name) or "_"
+    if wanted in SYSTEM_COLUMNS:
+        wanted += "_"
+    return distinct(wanted, name, taken)
+
+
+def distinct(wanted: str, whole: str, taken: Iterable[str]) -> str:
+    """``wanted`` where it is free; else its beginning and a short digest of ``whole``."""
+    names = set(taken)
+    if wanted not in names:
+        return wanted
+    salt = whole
+    while True:
+        mark = "_" + hashlib.sha256(salt.encode()).hexdigest()[:8]
+        candidate = wanted.encode()[: MAX_BYTES - len(mark)].decode(errors="ignore") + mark
+        if candidate not in names:
+            return candidate
+        salt += "'"

@@ -1,0 +1,503 @@
+"""What the values of a table are: counted inside SQLite, looked at singly only where need be.
+
+The usual table is met three times: one SELECT of aggregates, one of the chosen rules' conditions,
+and one that assembles its text in blocks to look for what SQLite's own functions cannot see (NUL
+and undecodable bytes). Memory stays constant: a block is bounded in bytes, a value too large for
+a block is read in pieces.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import apsw
+
+from migration_job.plan.model import Catalogue, SourceTable
+from migration_job.plan.rules import CannotCarry, RuleBase
+from migration_job.source.catalogue import rowid_name
+from migration_job.source.database import quote
+from migration_job.source.reader import (
+    ROWID,
+    Row,
+    codec_of,
+    column_sql,
+    read_by_keys,
+    read_rows,
+)
+from migration_job.values import BrokenText, SourceValue, display
+
+SAMPLE_ROWS = 200
+"""Rows looked at from either end of a table to guess the shapes of its columns; every guess is
+then tried on every row."""
+
+EXAMPLES = 5
+"""Keys and values shown with a finding."""
+
+MAX_SINGLED_OUT = 100_000
+"""Rows of one table that are kept by key (for quarantine); more are only counted."""
+
+COLUMNS_AT_ONCE = 300
+"""Well under SQLite's limit of 2,000 terms of a SELECT, at five terms a column."""
+
+BLOCK_ROWS = 2_000
+BLOCK_BYTES = 4_000_000
+LARGE_VALUE = 1_000_000
+PIECE = 1_000_000
+
+SEPARATOR = "char(31)"
+"""Between values in a block: one ASCII byte, so that no broken end of one value can be mended by
+the beginning of the next."""
+
+BYTEA_RULES = frozenset({"bytea", "widened-bytea", "text-bytea"})
+
+
+def identity_columns(table: SourceTable) -> tuple[str, ...]:
+    """What tells the rows of a table apart on the source: the rowid, else the primary key, else
+    (all three names of the rowid hidden) the whole row."""
+    if rowid_name(table) is not None:
+        return (ROWID,)
+    return table.primary_key or tuple(c.name for c in table.columns if not c.generated)
+
+
+def shown_columns(table: SourceTable) -> tuple[str, ...]:
+    """What names a row to people: the primary key, else the rowid, else the whole row."""
+    return table.primary_key or identity_columns(table)
+
+
+def show_key(columns: Sequence[str], values: Sequence[SourceValue]) -> str:
+    """A key for people, e.g. ``user_id='x', case_id=4``."""
+    return ", ".join(
+        f"{'rowid' if name == ROWID else name}={display(value, 40)}"
+        for name, value in zip(columns, values, strict=True)
+    )
+
+
+@dataclass(slots=True)
+class Rows:
+    """Rows singled out: all counted, the first few kept to show, many kept by identity."""
+
+    count: int = 0
+    keys: list[str] = field(default_factory=list)
+    why: list[str] = field(default_factory=list)
+    ids: set[Row] = field(default_factory=set)
+
+    def add(self, identity: Row, key: str, why: str = "") -> None:
+        if identity in self.ids:
+            return
+        self.count += 1
+        if len(self.keys) < EXAMPLES:
+            self.keys.append(key)
+            self.why.append(why)
+        if len(self.ids) < MAX_SINGLED_OUT:
+            self.ids.add(identity)
+
+
+@dataclass(slots=True)
+class ColumnFacts:
+    """The values of one column, counted."""
+
+    rows: int = 0
+    integers: int = 0
+    reals: int = 0
+    texts: int = 0
+    blobs: int = 0
+    low: int | None = None
+    high: int | None = None
+    """Of the integers."""
+    longest: int = 0
+    """Characters of the longest text."""
+    heaviest: int = 0
+    """Bytes of the largest text or blob."""
+    infinities: int = 0
+    sample: list[SourceValue] = field(default_factory=list)
+    nul: Rows = field(default_factory=Rows)
+    """Text with a NUL character."""
+    broken: Rows = field(default_factory=Rows)
+    """Text with undecodable bytes."""
+    unreadable: str = ""
+    """Why no value can be read (a generated column that needs a function SQLite does not have)."""
+
+    @property
+    def values(self) -> int:
+        return self.integers + self.reals + self.texts + self.blobs
+
+    @property
+    def nulls(self) -> int:
+        return self.rows - self.values
+
+    @property
+    def classes(self) -> set[str]:
+        """The storage classes met, without null."""
+        counts = {
+            "integer": self.integers,
+            "real": self.reals,
+            "text": self.texts,
+            "blob": self.blobs,
+        }
+        return {name for name, count in counts.items() if count}
+
+
+@dataclass(slots=True)
+class Examination:
+    """A rule tried on every value of a column."""
+
+    slow: int = 0
+    """Values that do not meet the fast condition."""
+    cannot: Rows = field(default_factory=Rows)
+    changed: Rows = field(default_factory=Rows)
+
+    @property
+    def clean(self) -> bool:
+        return not self.slow and not self.cannot.count
+
+
+class Observer:
+    """Reads one consistent state of a source through one connection."""
+
+    def __init__(self, connection: apsw.Connection, catalogue: Catalogue) -> None:
+        self._connection = connection
+        self._encoding = catalogue.encoding
+        self._tables = {t.name: t for t in catalogue.tables}
+
+    # ------------------------------------------------------------------------------- facts
+
+    def facts(self, table: SourceTable) -> dict[str, ColumnFacts]:
+        """Every column's facts, generated columns included, without the look at the text."""
+        found = self._sample(table)
+        readable = [n for n, f in found.items() if not f.unreadable]
+        for start in range(0, len(readable), COLUMNS_AT_ONCE):
+            self._count(table, readable[start : start + COLUMNS_AT_ONCE], found)
+        if not readable:
+            found[table.columns[0].name].rows = int(self._one(table, ["count(*)"])[0])
+        rows = max(f.rows for f in found.values())
+        for facts in found.values():
+            facts.rows = rows
+        return found
+
+    def _count(
+        self, table: SourceTable, readable: Sequence[str], found: Mapping[str, ColumnFacts]
+    ) -> None:
+        expected = {name: _likely_class(found[name].sample) for name in readable}
+        terms = ["count(*)"]
+        for name in readable:
+            c = column_sql(table, name)
+            terms += [f"count({c})", f"sum(typeof({c}) = '{expected[name]}')"]
+            terms += _extremes(expected[name], c)
+        row = self._one(table, terms)
+        rows = int(row[0])
+        position = 1
+        for name in readable:
+            facts = found[name]
+            facts.rows = rows
+            counted, matching = int(row[position]), int(row[position + 1] or 0)
+            width = len(_extremes(expected[name], ""))
+            extremes = row[position + 2 : position + 2 + width]
+            position += 2 + width
+            if counted == matching:
+                _note(facts, expected[name], matching, extremes)
+            else:
+                self._detailed(table, name, facts)
+
+    def _sample(self, table: SourceTable) -> dict[str, ColumnFacts]:
+        found = {c.name: ColumnFacts() for c in table.columns}
+        names = list(found)
+        for column in table.columns:
+            if column.generated:
+                try:
+                    self._one(table, [f"count({column_sql(table, column.name)})"])
+                except apsw.Error as error:
+                    found[column.name].unreadable = str(error)
+                    names.remove(column.name)
+        for start in range(0, len(names), COLUMNS_AT_ONCE):
+            self._sample_of(table, names[start : start + COLUMNS_AT_ONCE], found)
+        return found
+
+    def _sample_of(
+        self, table: SourceTable, names: Sequence[str], found: Mapping[str, ColumnFacts]
+    ) -> None:
+        order = rowid_name(table)
+        codec = codec_of(self._encoding)
+        for end in [""] if order is None else [f"t.{order}", f"t.{order} DESC"]:
+            kinds = [f"typeof({column_sql(table, n)})" for n in names]
+            # Large values are cut: the beginning tells the shape.
+            heads = [f"substr({column_sql(table, n)}, 1, 200)" for n in names]
+            values = [
+                f"CASE {k} WHEN 'text' THEN CAST({h} AS BLOB) WHEN 'blob' THEN {h} "
+                f"ELSE {column_sql(table, n)} END"
+                for n, h, k in zip(names, heads, kinds, strict=True)
+            ]
+            sql = (
+                f"SELECT {', '.join([*kinds, *values])} FROM main.{quote(table.name)} AS t"
+                + (f" ORDER BY {end}" if end else "")
+                + f" LIMIT {SAMPLE_ROWS}"
+            )
+            for row in self._connection.execute(sql):
+                for name, kind, value in zip(
+                    names, row[: len(names)], row[len(names) :], strict=True
+                ):
+                    if isinstance(value, bytes) and kind == "text":
+                        value = value.decode(codec, errors="replace")
+                    if kind != "null":
+                        found[name].sample.append(value)
+
+    def _detailed(self, table: SourceTable, name: str, facts: ColumnFacts) -> None:
+        c = column_sql(table, name)
+        kinds = ("integer", "real", "text", "blob")
+        row = self._one(
+            table,
+            [f"sum(typeof({c}) = '{kind}')" for kind in kinds]
+            + [
+                f"min(CASE typeof({c}) WHEN 'integer' THEN {c} END)",
+                f"max(CASE typeof({c}) WHEN 'integer' THEN {c} END)",
+                f"max(CASE typeof({c}) WHEN 'text' THEN length({c}) END)",
+                f"max(CASE WHEN typeof({c}) IN ('text', 'blob') THEN octet_length({c}) END)",
+                f"sum(typeof({c}) = 'real' AND {c} IN (9e999, -9e999))",
+            ],
+        )
+        counts = [int(v or 0) for v in row[:4]]
+        facts.integers, facts.reals, facts.texts, facts.blobs = counts
+        facts.low, facts.high = row[4], row[5]
+        facts.longest, facts.heaviest = int(row[6] or 0), int(row[7] or 0)
+        facts.infinities = int(row[8] or 0)
+
+    def _one(self, table: SourceTable, terms: Sequence[str]) -> tuple[Any, ...]:
+        sql = f"SELECT {', '.join(terms)} FROM main.{quote(table.name)} AS t NOT INDEXED"
+        return tuple(self._connection.execute(sql).fetchall()[0])
+
+    # -------------------------------------------------------------------------------- text
+
+    def look_at_text(self, table: SourceTable, facts: Mapping[str, ColumnFacts]) -> None:
+        """Find every text with a NUL character or undecodable bytes, and note it in ``facts``."""
+        columns = [n for n, f in facts.items() if f.texts and not f.unreadable]
+        if not columns:
+            return
+        if self._encoding != "UTF-8" or rowid_name(table) is None:
+            self._look_singly(table, facts, columns, "", ())
+            return
+        for start in range(0, len(columns), COLUMNS_AT_ONCE):
+            self._look_at(table, facts, columns[start : start + COLUMNS_AT_ONCE])
+
+    def _look_at(
+        self, table: SourceTable, facts: Mapping[str, ColumnFacts], columns: list[str]
+    ) -> None:
+        large = [n for n in columns if facts[n].heaviest > LARGE_VALUE]
+        references = []
+        for name in columns:
+            c = column_sql(table, name)
+            tests = [f"typeof({c}) = 'text'"] if facts[name].blobs else []
+            tests += [f"octet_length({c}) <= {LARGE_VALUE}"] if name in large else []
+            references.append(f"CASE WHEN {' AND '.join(tests)} THEN {c} END" if tests else c)
+        self._look_in_blocks(table, facts, columns, references)
+        for name in large:
+            self._look_in_pieces(table, facts[name], name)
+
+    def _look_in_blocks(
+        self,
+        table: SourceTable,
+        facts: Mapping[str, ColumnFacts],
+        columns: list[str],
+        references: list[str],
+    ) -> None:
+        rowid = column_sql(table, ROWID)
+        weight = sum(min(facts[n].heaviest, LARGE_VALUE) for n in columns)
+        limit = max(1, min(BLOCK_ROWS, BLOCK_BYTES // max(1, weight) + 1))
+        text = (
+            f"concat_ws({SEPARATOR}, {', '.join(references)})"
+            if len(references) > 1
+            else references[0]
+        )
+        sql = (
+            f"SELECT max(r), CAST(group_concat(s, {SEPARATOR}) AS BLOB) FROM "
+            f"(SELECT {rowid} AS r, {text} AS s FROM main.{quote(table.name)} AS t "
+            f"WHERE {rowid} > ? ORDER BY {rowid} LIMIT {limit})"
+        )
+        # The lowest rowid of all is met by no '>'.
+        after, first = -(2**63), True
+        while True:
+            query = sql.replace(f"{rowid} > ?", f"{rowid} >= ?") if first else sql
+            found: tuple[Any, ...] = self._connection.execute(query, (after,)).fetchall()[0]
+            last, block = found
+            if last is None:
+                return
+            if block is not None and _suspicious(block):
+                self._look_singly(table, facts, columns, f"{rowid} BETWEEN ? AND ?", (after, last))
+            after, first = last, False
+
+    def _look_singly(
+        self,
+        table: SourceTable,
+        facts: Mapping[str, ColumnFacts],
+        columns: list[str],
+        where: str,
+        parameters: tuple[int, ...],
+    ) -> None:
+        identity, shown = identity_columns(table), shown_columns(table)
+        rows = read_rows(
+            self._connection,
+            table,
+            [*identity, *shown, *columns],
+            encoding=self._encoding,
+            where=where,
+            parameters=parameters,
+        )
+        start = len(identity) + len(shown)
+        for row in rows:
+            for name, value in zip(columns, row[start:], strict=True):
+                if isinstance(value, BrokenText):
+                    found = facts[name].broken
+                elif isinstance(value, str) and "\x00" in value:
+                    found = facts[name].nul
+                else:
+                    continue
+                key = show_key(shown, row[len(identity) : start])
+                found.add(row[: len(identity)], key, display(value, 60))
+
+    def _look_in_pieces(self, table: SourceTable, facts: ColumnFacts, name: str) -> None:
+        """The large texts of a UTF-8 database, a piece at a time."""
+        c = column_sql(table, name)
+        where = f"typeof({c}) = 'text' AND octet_length({c}) > {LARGE_VALUE}"
+        shown = shown_columns(table)
+        large = list(
+            read_rows(
+                self._connection, table, [ROWID, *shown], encoding=self._encoding, where=where
+            )
+        )
+        for row in large:
+            decoder = codecs.getincrementaldecoder("utf-8")()
+            key = show_key(shown, row[1:])
+            with self._connection.blob_open("main", table.name, name, row[0], False) as blob:  # type: ignore[arg-type]
+                try:
+                    while piece := blob.read(PIECE):
+                        decoder.decode(piece)
+                        if b"\x00" in piece:
+                            facts.nul.add(row[:1], key, f"{blob.length()} bytes with a NUL")
+                    decoder.decode(b"", final=True)
+                except UnicodeDecodeError:
+                    facts.broken.add(row[:1], key, f"{blob.length()} undecodable bytes")
+
+    # ------------------------------------------------------------------------------- rules
+
+    def trial(self, table: SourceTable, rules: Mapping[str, RuleBase]) -> dict[str, int]:
+        """For each column the number of values that do not meet its rule's fast condition."""
+        counts: dict[str, int] = {}
+        names = list(rules)
+        for start in range(0, len(names), COLUMNS_AT_ONCE):
+            part = names[start : start + COLUMNS_AT_ONCE]
+            terms = [self._slow_count(column_sql(table, n), rules[n]) for n in part]
+            for name, count in zip(part, self._one(table, terms), strict=True):
+                counts[name] = int(count or 0)
+        return counts
+
+    @staticmethod
+    def _slow_count(column: str, rule: RuleBase) -> str:
+        condition = rule.fast_condition(column)
+        return f"count({column})" if condition is None else f"sum(NOT {condition})"
+
+    def examine(
+        self, table: SourceTable, name: str, rule: RuleBase, facts: ColumnFacts, slow: int
+    ) -> Examination:
+        """The rule tried on every value that its fast condition does not vouch for."""
+        result = Examination(slow=slow)
+        if not isinstance_bytea(rule):
+            for bad in (facts.nul, facts.broken):
+                self._try(table, rule, self._by_id(table, name, bad), result)
+        if slow:
+            c = column_sql(table, name)
+            condition = rule.fast_condition(c)
+            where = f"{c} IS NOT NULL" if condition is None else f"NOT {condition}"
+            self._try(table, rule, self._where(table, name, where), result)
+        return result
+
+    def _columns(self, table: SourceTable, name: str) -> list[str]:
+        return [*identity_columns(table), *shown_columns(table), name]
+
+    def _where(self, table: SourceTable, name: str, where: str) -> Iterator[Row]:
+        return read_rows(
+            self._connection,
+            table,
+            self._columns(table, name),
+            encoding=self._encoding,
+            where=where,
+        )
+
+    def _by_id(self, table: SourceTable, name: str, rows: Rows) -> Iterator[Row]:
+        return read_by_keys(
+            self._connection,
+            table,
+            self._columns(table, name),
+            encoding=self._encoding,
+            key=identity_columns(table),
+            keys=sorted(rows.ids, key=repr),
+        )
+
+    def _try(
+        self,
+        table: SourceTable,
+        rule: RuleBase,
+        rows: Iterator[Row],
+        result: Examination,
+    ) -> None:
+        width, shown = len(identity_columns(table)), shown_columns(table)
+        for row in rows:
+            value = row[-1]
+            try:
+                if rule.changes(value):
+                    result.changed.add(row[:width], show_key(shown, row[width:-1]), display(value))
+            except CannotCarry as reason:
+                result.cannot.add(row[:width], show_key(shown, row[width:-1]), str(reason))
+
+
+def isinstance_bytea(rule: RuleBase) -> bool:
+    """Whether the rule takes text as bytes, so that no text is too broken for it."""
+    inner = getattr(rule, "inner", rule)
+    return inner.kind in BYTEA_RULES
+
+
+def _suspicious(block: bytes) -> bool:
+    if b"\x00" in block:
+        return True
+    try:
+        block.decode()
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
+def _likely_class(sample: Sequence[SourceValue]) -> str:
+    kinds: dict[type, str] = {int: "integer", float: "real", str: "text", bytes: "blob"}
+    counts: dict[str, int] = {}
+    for value in sample:
+        kind = kinds[type(value)]
+        counts[kind] = counts.get(kind, 0) + 1
+    return max(counts, key=lambda k: counts[k]) if counts else "text"
+
+
+def _extremes(kind: str, c: str) -> list[str]:
+    """The further aggregates of a column whose values are all of one class."""
+    match kind:
+        case "integer":
+            return [f"min({c})", f"max({c})"]
+        case "real":
+            return [f"sum({c} IN (9e999, -9e999))"]
+        case "text":
+            return [f"max(octet_length({c}))", f"max(length({c}))"]
+        case _:
+            return [f"max(octet_length({c}))"]
+
+
+def _note(facts: ColumnFacts, kind: str, count: int, extremes: Sequence[object]) -> None:
+    numbers = [int(v) if isinstance(v, int) else 0 for v in extremes]
+    match kind:
+        case "integer":
+            facts.integers = count
+            if count:
+                facts.low, facts.high = numbers
+        case "real":
+            facts.reals, facts.infinities = count, numbers[0]
+        case "text":
+            facts.texts, facts.heaviest, facts.longest = count, numbers[0], numbers[1]
+        case _:
+            facts.blobs, facts.heaviest = count, numbers[0]

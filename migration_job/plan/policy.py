@@ -1,0 +1,265 @@
+"""The policy: what happens to a value that does not fit, by stage, table and column.
+
+A YAML file. Everything is optional::
+
+    default: block              # widen | quarantine | block; map is said per column
+    zone: Europe/Berlin         # of times that name no zone; UTC otherwise
+    orphans: keep               # keep | quarantine | block: rows whose parent is missing
+    acknowledge:                # findings accepted, as code or code:object
+      - trigger-not-carried:audit_insert
+    tables:
+      cases:
+        action: quarantine
+        columns:
+          difficulty:
+            action: map
+            map: {hard: 4, "": null}
+          seen_at: {epoch: ms}
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from migration_job.errors import InputError
+from migration_job.plan import moments
+from migration_job.plan.model import Action, Catalogue, SourceTable
+from migration_job.plan.rules import Entry, EpochUnit, Pattern, Scalar
+
+DefaultAction = Literal["widen", "quarantine", "block"]
+Orphans = Literal["keep", "quarantine", "block"]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+_Part = TypeVar("_Part", bound=Part)
+
+
+class ColumnPolicy(Part):
+    action: Action | None = None
+    type: str | None = None
+    """The PostgreSQL type to use, whatever the values suggest."""
+    map: dict[Scalar, Scalar] = Field(default_factory=dict)
+    """Source value to the value that takes its place, before the column's own rule."""
+    pattern: tuple[Pattern, ...] = ()
+    empty: Scalar = ""
+    """What takes the place of the empty string; ``null`` for NULL."""
+    epoch: EpochUnit | None = None
+    zone: str | None = None
+    booleans: dict[bool, list[Scalar]] = Field(default_factory=dict)
+    """The values that mean true and false."""
+    acknowledge: tuple[str, ...] = ()
+
+    @field_validator("zone")
+    @classmethod
+    def _known_zone(cls, zone: str | None) -> str | None:
+        if zone is not None:
+            moments.zone_of(zone)
+        return zone
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """Every value-for-value rule of the column."""
+        found = [Entry(source=k, target=v) for k, v in self.map.items()]
+        found += [
+            Entry(source=value, target=int(truth))
+            for truth, values in self.booleans.items()
+            for value in values
+        ]
+        if "empty" in self.model_fields_set:
+            found.append(Entry(source="", target=self.empty))
+        return tuple(found)
+
+    @property
+    def explicit(self) -> bool:
+        """Whether the operator spoke of this very column's values."""
+        return self.action is not None or self.type is not None
+
+
+class TablePolicy(Part):
+    action: DefaultAction | None = None
+    orphans: Orphans | None = None
+    columns: dict[str, ColumnPolicy] = Field(default_factory=dict)
+    acknowledge: tuple[str, ...] = ()
+
+
+class Policy(Part):
+    default: DefaultAction | None = None
+    zone: str | None = None
+    orphans: Orphans | None = None
+    tables: dict[str, TablePolicy] = Field(default_factory=dict)
+    acknowledge: tuple[str, ...] = ()
+
+    @field_validator("zone")
+    @classmethod
+    def _known_zone(cls, zone: str | None) -> str | None:
+        if zone is not None:
+            moments.zone_of(zone)
+        return zone
+
+    def table(self, name: str) -> TablePolicy:
+        """The table's own part; an empty one where there is none. Names ignore ASCII case."""
+        return _find(self.tables, name) or TablePolicy()
+
+    def column(self, table: str, column: str) -> ColumnPolicy:
+        return _find(self.table(table).columns, column) or ColumnPolicy()
+
+    def accepts(self, code: str, table: str | None, column: str | None, item: str | None) -> bool:
+        """Whether a finding is acknowledged: everywhere, for its table, column or object."""
+        lists = [self.acknowledge]
+        if table is not None:
+            lists.append(self.table(table).acknowledge)
+            if column is not None:
+                lists.append(self.column(table, column).acknowledge)
+        places = [p for p in (item, table, f"{table}.{column}" if column else None) if p]
+        wanted = {code.lower()} | {f"{code}:{place}".lower() for place in places}
+        return any(entry.lower() in wanted for part in lists for entry in part)
+
+    def check(self, catalogue: Catalogue) -> None:
+        """Raises InputError where the policy names a table or column that is not there."""
+        tables = {t.name.lower(): t for t in catalogue.tables}
+        for name, part in self.tables.items():
+            table = tables.get(name.lower())
+            if table is None:
+                raise _unknown(f"tables.{name}", "table", name, [t.name for t in catalogue.tables])
+            self._check_columns(name, part, table)
+
+    def _check_columns(self, name: str, part: TablePolicy, table: SourceTable) -> None:
+        columns = {c.name.lower() for c in table.columns}
+        for column in part.columns:
+            if column.lower() not in columns:
+                raise _unknown(
+                    f"tables.{name}.columns.{column}",
+                    f"column of {table.name}",
+                    column,
+                    [c.name for c in table.columns],
+                )
+
+
+def _find(parts: Mapping[str, _Part], name: str) -> _Part | None:
+    found = parts.get(name)
+    if found is not None:
+        return found
+    return next((part for key, part in parts.items() if key.lower() == name.lower()), None)
+
+
+def _unknown(place: str, what: str, name: str, known: list[str]) -> InputError:
+    close = difflib.get_close_matches(name, known, 3)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    return InputError(
+        f"the policy's {place}: expected a {what} of the source, found {name!r}{hint}",
+        advice="Correct the name, or take the entry out.",
+    )
+
+
+# ----------------------------------------------------------------------------- reading YAML
+
+
+def load_policy(path: str | Path) -> Policy:
+    """The policy of a YAML file. Raises InputError with the line, what is allowed and what was
+    found."""
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"the policy cannot be read: {file}: {error}",
+            advice="Give the path of a YAML file in UTF-8.",
+        ) from error
+    return parse_policy(text, name=str(file))
+
+
+def parse_policy(text: str, *, name: str = "policy") -> Policy:
+    """The policy of a YAML text. Raises InputError as :func:`load_policy` does."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark is not None else ""
+        raise InputError(
+            f"{name}{line}: no valid YAML: {getattr(error, 'problem', None) or error}",
+            advice="Check the indentation and the quotes there.",
+        ) from error
+    if data is None:
+        return Policy()
+    if not isinstance(data, dict):
+        raise InputError(
+            f"{name} line 1: expected a mapping, found {type(data).__name__}",
+            advice="A policy begins with lines such as `default: widen` and `tables:`.",
+        )
+    for doubled, at in _twice(node):
+        raise InputError(f"{name} line {at}: {doubled} is given twice", advice="Keep one of them.")
+    try:
+        return Policy.model_validate(data)
+    except ValidationError as error:
+        raise InputError(
+            "\n".join(dict.fromkeys(_sentence(name, node, e) for e in error.errors())),
+            advice="The reference of the policy lists every field.",
+        ) from None
+
+
+def _sentence(name: str, node: yaml.Node | None, error: Any) -> str:
+    place = [p for p in error["loc"] if p != "[key]" and not _is_branch(p)]
+    branched = len(place) < len(error["loc"])
+    found = error.get("input")
+    context = error.get("ctx") or {}
+    match error["type"]:
+        case "extra_forbidden":
+            return f"{name} line {_line(node, place)}: {_dotted(place)}: there is no such field"
+        case "literal_error":
+            expected = f"expected one of {context['expected']}"
+        case "value_error":
+            expected = str(context.get("error", error["msg"]))
+            return f"{name} line {_line(node, place)}: {_dotted(place)}: {expected}"
+        case _ if branched:
+            expected = "expected text, a number or null"
+        case _:
+            expected = error["msg"][:1].lower() + error["msg"][1:]
+    return f"{name} line {_line(node, place)}: {_dotted(place)}: {expected}, found {found!r}"
+
+
+def _is_branch(part: object) -> bool:
+    """Pydantic names the branches of a union in the place of an error."""
+    return isinstance(part, str) and part in ("str", "int", "float", "none")
+
+
+def _dotted(place: list[Any]) -> str:
+    return ".".join(str(p) for p in place)
+
+
+def _line(node: yaml.Node | None, place: list[Any]) -> int:
+    line = node.start_mark.line + 1 if node is not None else 1
+    for part in place:
+        if isinstance(node, yaml.MappingNode):
+            pair = next((p for p in node.value if str(p[0].value) == str(part)), None)
+            if pair is None:
+                break
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return line
+
+
+def _twice(node: yaml.Node | None, place: str = "") -> Iterator[tuple[str, int]]:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            dotted = f"{place}.{key.value}".lstrip(".")
+            mark = f"{key.tag} {key.value}"
+            if mark in seen:
+                yield dotted, key.start_mark.line + 1
+            seen.add(mark)
+            yield from _twice(value, dotted)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _twice(item, place)
