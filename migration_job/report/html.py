@@ -21,6 +21,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from migration_job import __version__
+from migration_job.report.model import Report
 
 ROWS_SHOWN = 2_000
 """Ledger and quarantine rows on the page; a browser searches that many without a pause, and
@@ -35,8 +36,8 @@ SEVERITIES = {"error": "bad", "warning": "warn", "note": "note"}
 Json = Mapping[str, Any]
 
 
-def write_html(report: Json, path: Path) -> None:
-    """Write the page of ``report`` (the content of ``report.json``) to ``path``, whole or not at
+def write_html(report: Report | Json, path: Path) -> None:
+    """Write the page of ``report`` (or of what ``report.json`` holds) to ``path``, whole or not at
     all."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -46,9 +47,9 @@ def write_html(report: Json, path: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-def render_html(report: Json) -> str:
-    """The page of ``report`` (the content of ``report.json``); what a report does not have is left
-    out of the page."""
+def render_html(report: Report | Json) -> str:
+    """The page of ``report``; what a report does not have is left out of the page."""
+    content = report.model_dump(mode="json") if isinstance(report, Report) else report
     environment = _environment()
     loader = environment.loader
     if loader is None:  # pragma: no cover - said for the type checker
@@ -56,7 +57,7 @@ def render_html(report: Json) -> str:
     css = loader.get_source(environment, "report.css")[0].strip()
     js = loader.get_source(environment, "report.js")[0].strip()
     # A newline after the tag would be part of what is hashed, so both are stripped.
-    context = _context(report)
+    context = _context(content)
     template = environment.get_template("report.html.j2")
     return template.render(
         **context,
@@ -109,8 +110,8 @@ def _context(report: Json) -> dict[str, Any]:
     tables = _tables(report, findings)
     ledger = _sequence(report, "ledger")
     quarantine = _sequence(report, "quarantine")
-    ledger_total = max(len(ledger), int(report.get("ledger_total") or 0))
-    quarantine_total = max(len(quarantine), int(report.get("quarantine_total") or 0))
+    ledger_total = max(len(ledger), int(report.get("ledger_count") or 0))
+    quarantine_total = max(len(quarantine), int(report.get("quarantine_count") or 0))
     differences = _differences(report)
     phases, total = _phases(report)
     content: dict[str, Any] = {
@@ -129,7 +130,9 @@ def _context(report: Json) -> dict[str, Any]:
         "quarantine_total": quarantine_total,
         "checks": _checks(report),
         "performance": _performance(report),
-        "certificate": _mapping(report, "certificate"),
+        "difference_total": max(len(differences), int(report.get("difference_count") or 0)),
+        "certificate": {k: v for k, v in _mapping(report, "certificate").items() if k != "tables"},
+        "certified": _certified(report),
         "tuning": _tuning(report),
     }
     content["figures"] = _figures(content, report)
@@ -154,7 +157,7 @@ def _verdict(
 ) -> dict[str, Any]:
     """The outcome in one word and a few sentences."""
     outcome = str(report.get("outcome") or "unfinished")
-    error = report.get("error")
+    message = str(report.get("message") or "")
     sentences: list[str] = []
     if outcome == "verified":
         rows = sum(t["target_rows"] or 0 for t in tables)
@@ -182,8 +185,8 @@ def _verdict(
             f"Preflight found {_number(errors)} thing{_s(errors)} that the policy does not allow. "
             "Nothing was written to the target; the application is still on SQLite."
         )
-    if error:
-        sentences.extend(_error_sentences(error))
+    if outcome != "verified" and message:
+        sentences.extend(line for line in message.splitlines() if line.strip())
     phase = str(report.get("phase") or "")
     if phase and outcome != "verified":
         sentences.append(f"The last phase that was reached: {_words(phase)}.")
@@ -192,12 +195,6 @@ def _verdict(
         "tone": {"verified": "good", "blocked": "warn"}.get(outcome, "bad"),
         "sentences": [visible(s) for s in sentences],
     }
-
-
-def _error_sentences(error: object) -> list[str]:
-    if isinstance(error, Mapping):
-        return [str(error[k]) for k in ("message", "advice") if error.get(k)]
-    return str(error).splitlines()
 
 
 def _figures(content: Json, report: Json) -> list[dict[str, Any]]:
@@ -236,8 +233,8 @@ def _figure(value: int, label: str, tone: str = "") -> dict[str, Any]:
 
 
 FACTS = (
-    *("run", "run_id", "source", "target", "profile", "policy", "encoding", "backup"),
-    *("started", "started_at", "ended", "ended_at", "finished_at", "version", "versions"),
+    *("run_id", "source", "target", "profile", "began_at", "ended_at", "job_version"),
+    *("exit_status", "backup"),
 )
 """What identifies a run, in the order shown, where the report has it."""
 
@@ -272,19 +269,14 @@ def _tables(report: Json, findings: Iterable[Json]) -> list[dict[str, Any]]:
     changed = Counter(str(row.get("table")) for row in _sequence(report, "ledger"))
     result = []
     for name, table in _mapping(report, "tables").items():
-        differences = table.get("differences")
         result.append(
             {
                 "name": name,
                 "source_rows": table.get("source_rows"),
                 "target_rows": table.get("target_rows"),
                 "quarantined_rows": table.get("quarantined_rows"),
-                "ledger_rows": table.get("ledger_rows", changed[name]),
-                "differences": (
-                    len(differences)
-                    if isinstance(differences, Sequence) and not isinstance(differences, str)
-                    else differences
-                ),
+                "ledger_rows": table.get("ledger_entries", changed[name]),
+                "differences": table.get("differences"),
                 "findings": per_table[name],
             }
         )
@@ -292,23 +284,18 @@ def _tables(report: Json, findings: Iterable[Json]) -> list[dict[str, Any]]:
 
 
 def _differences(report: Json) -> list[dict[str, Any]]:
-    """The verification's differences, whether the report lists them by table or in one list."""
-    found: list[tuple[object, Any]] = [
-        (row.get("table") if isinstance(row, Mapping) else "", row)
-        for row in report.get("differences") or ()
-    ]
-    for name, table in _mapping(report, "tables").items():
-        listed = table.get("differences")
-        if isinstance(listed, Sequence) and not isinstance(listed, str):
-            found.extend((name, row) for row in listed)
+    """The verification's differences: expected and found, as the verifier shows them."""
     return [
         {
-            "table": table or "",
-            "key": row.get("key") if isinstance(row, Mapping) else None,
-            "column": row.get("column") if isinstance(row, Mapping) else None,
-            "text": _without(row, "table", "key", "column") if isinstance(row, Mapping) else row,
+            "kind": row.get("kind") or "",
+            "table": row.get("table") or "",
+            "key": row.get("key"),
+            "column": row.get("column"),
+            "source": row.get("source"),
+            "target": row.get("target"),
+            "message": row.get("message") or "",
         }
-        for table, row in found[:ROWS_SHOWN]
+        for row in _sequence(report, "differences")[:ROWS_SHOWN]
     ]
 
 
@@ -324,18 +311,17 @@ def _ledger_row(row: Json) -> dict[str, Any]:
 
 
 def _quarantine_row(row: Json) -> dict[str, Any]:
-    contents = next((row[k] for k in ("values", "row", "value") if k in row), None)
     return {
         "table": row.get("table") or "",
         "key": row.get("key"),
         "column": row.get("column"),
         "reason": row.get("reason"),
-        "contents": contents,
+        "contents": row.get("row"),
     }
 
 
 def _phases(report: Json) -> tuple[list[dict[str, Any]], float]:
-    seconds = {k: float(v) for k, v in _mapping(report, "seconds").items() if v is not None}
+    seconds = {k: float(v) for k, v in _mapping(report, "seconds").items()}
     total = seconds.pop("total", None)
     if total is None:
         total = sum(seconds.values())
@@ -380,6 +366,21 @@ def _performance(report: Json) -> dict[str, Any]:
     }
 
 
+def _certified(report: Json) -> list[dict[str, Any]]:
+    """The certificate's tables."""
+    tables = _mapping(_mapping(report, "certificate"), "tables")
+    return [
+        {
+            "name": name,
+            "rows": table.get("rows"),
+            "quarantined": table.get("quarantined"),
+            "compared": table.get("compared") or "",
+            "digest": table.get("digest") or "",
+        }
+        for name, table in tables.items()
+    ]
+
+
 def _tuning(report: Json) -> list[dict[str, Any]]:
     given = report.get("tuning") or ()
     if isinstance(given, Mapping):
@@ -406,10 +407,6 @@ def _sequence(report: Json, name: str) -> list[Json]:
 def _mapping(report: Json, name: str) -> Json:
     found = report.get(name)
     return found if isinstance(found, Mapping) else {}
-
-
-def _without(row: Json, *names: str) -> dict[str, Any]:
-    return {k: v for k, v in row.items() if k not in names and v not in (None, "", [])}
 
 
 # ---------------------------------------------------------------------------------------- filters

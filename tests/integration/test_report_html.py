@@ -34,9 +34,7 @@ def report() -> dict[str, Any]:
             }
             for n in range(40)
         ],
-        "quarantine": [
-            {"table": NAME, "key": NAME, "reason": "NUL in text", "values": {NAME: NAME}}
-        ],
+        "quarantine": [{"table": NAME, "key": NAME, "reason": "NUL in text", "row": {NAME: NAME}}],
         "findings": [
             {
                 "code": "nul-in-text",

@@ -13,6 +13,15 @@ from typing import Any
 import pytest
 
 from migration_job.report.html import ROWS_SHOWN, literal, render_html, shown, visible, write_html
+from migration_job.report.model import (
+    Certificate,
+    Difference,
+    LedgerItem,
+    QuarantineItem,
+    Report,
+    TableCertificate,
+    TableReport,
+)
 
 HOSTILE = [
     "<script>document.title='taken'</script>",
@@ -29,7 +38,7 @@ def report(**changes: Any) -> dict[str, Any]:
     return {
         "outcome": "verified",
         "phase": "verified",
-        "run": "0192",
+        "run_id": "0192",
         "source": "/data/radcase.db",
         "profile": "none",
         "seconds": {"snapshot": 0.2, "copy": 3.25, "verify": 75.0},
@@ -61,7 +70,7 @@ def report(**changes: Any) -> dict[str, Any]:
             },
         ],
         "quarantine": [
-            {"table": "cases", "key": [9], "reason": "NUL in text", "values": {"title": "a\x00b"}}
+            {"table": "cases", "key": [9], "reason": "NUL in text", "row": {"title": "a\x00b"}}
         ],
         "findings": [
             {"code": "note-of-it", "severity": "note", "message": "decided"},
@@ -118,14 +127,14 @@ def test_a_text_that_says_null_is_not_null() -> None:
 @pytest.mark.parametrize("outcome", ["verified", "blocked", "failed", "never heard of"])
 @pytest.mark.parametrize("empty", [True, False])
 def test_any_end_has_a_page(outcome: str, empty: bool) -> None:
-    given = {"outcome": outcome} if empty else report(outcome=outcome, error="cut <off>")
+    given = {"outcome": outcome} if empty else report(outcome=outcome, message="cut <off>")
     said = text_of(render_html(given))
     assert outcome.capitalize() in said
     if outcome != "verified":
         assert "compared with the source" not in said
     if empty:
         assert "the connection must not be switched" in said
-    else:
+    elif outcome != "verified":
         assert "cut <off>" in said
 
 
@@ -150,17 +159,18 @@ def _with(text: str) -> dict[str, Any]:
     return report(
         source=text,
         profile=text,
-        error={"message": text, "advice": text},
+        outcome="failed",
+        message=text,
         seconds={text: 1.0},
         tables={text: {"source_rows": 1, "target_rows": 1, "differences": 0}},
         ledger=[
             {"table": text, "key": {text: text}, "column": text, "before": text, "after": text}
         ],
-        quarantine=[{"table": text, "key": text, "reason": text, "values": {text: text}}],
+        quarantine=[{"table": text, "key": text, "reason": text, "row": {text: text}}],
         findings=[{"code": text, "severity": text, "table": text, "message": text, "settle": text}],
         certificate={text: text, "nested": {text: [text]}},
         checks=[{"name": text, "differences": [text]}],
-        differences=[{"table": text, "key": text, "column": text, "expected": text}],
+        differences=[{"kind": text, "table": text, "key": [text], "column": text, "message": text}],
         performance={"failures": [text], "not_measured": [text], "queries": [], "loads": []},
         tuning={text: {"value": text, "reason": text}},
     )
@@ -223,6 +233,59 @@ def test_values_as_people_read_them(value: object, text: str) -> None:
 def test_text_is_quoted_where_it_could_be_taken_for_something_else() -> None:
     assert literal("12") == "'12'"
     assert literal(12) == "12"
+
+
+def test_a_report_as_the_job_makes_it_has_a_page() -> None:
+    """The model's own field names, so that a renamed field is noticed here."""
+    made = Report(
+        outcome="failed",
+        phase="copied",
+        message="verification found 1 difference",
+        run_id="run-1",
+        began_at="2026-01-01T00:00:00Z",
+        tables={"t": TableReport(target="t", source_rows=3, target_rows=2, ledger_entries=4)},
+        ledger=[
+            LedgerItem(table="t", key=[1], column="c", rule="map-rule", before="b4", after="af")
+        ],
+        ledger_count=9,
+        quarantine=[QuarantineItem(table="t", key=[2], reason="no date", row={"c": "kept"})],
+        quarantine_count=8,
+        differences=[
+            Difference(kind="value", table="t", key=[3], source="'x'", target="'y'", message="off")
+        ],
+        difference_count=7,
+        certificate=Certificate(
+            run_id="run-1",
+            job_version="1",
+            plan_digest="plan-digest",
+            source="s",
+            snapshot_sha256="snapshot-digest",
+            position=None,
+            tables={
+                "t": TableCertificate(rows=3, quarantined=1, compared="digest", digest="row-digest")
+            },
+            ledger_count=9,
+            ledger_digest="l",
+            quarantine_count=8,
+            quarantine_digest="q",
+            relations={"foreign-key": 2},
+            deep=False,
+            target_version="14.19",
+            durable=True,
+            began_at="",
+            issued_at="",
+            digest="certificate-digest",
+        ),
+        tuning={"shared_buffers": "256MB"},
+    )
+    said = text_of(render_html(made))
+    for words in (
+        *("Failed", "verification found 1 difference", "run-1", "2026-01-01T00:00:00Z"),
+        *("map-rule", "'b4'", "'af'", "9 values changed", "no date", "c: 'kept'", "8 rows set"),
+        *("'x'", "'y'", "off", "6 more are in report.json", "plan-digest", "snapshot-digest"),
+        *("row-digest", "foreign key 2", "certificate-digest", "shared_buffers 256MB"),
+    ):
+        assert words in said, words
 
 
 def test_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
