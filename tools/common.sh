@@ -1,3 +1,4 @@
+#!/bin/sh
 # Shared by the scripts in this directory. POSIX sh, sourced from the checkout's root.
 
 say() { printf '%s\n' "$*"; }
@@ -35,11 +36,9 @@ apt_quietly() {
 # find_python: prints a Python of at least 3.11, or fails.
 find_python() {
     for candidate in python3 python3.14 python3.13 python3.12 python3.11; do
-        if command -v "$candidate" >/dev/null 2>&1 &&
-            "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-            "$candidate" -c 'import sys; print(sys.executable)'
-            return
-        fi
+        "$candidate" -c 'import sys
+sys.version_info >= (3, 11) or sys.exit(1)
+print(sys.executable)' 2>/dev/null && return
     done
     fail "expected Python 3.11 or newer on PATH, found none" \
         "install it (Debian and Ubuntu: apt-get install python3 python3-venv) and run make again"

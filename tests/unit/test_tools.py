@@ -1,0 +1,212 @@
+"""The scripts behind the Makefile, tried against stand-ins for uv, Docker and Pulumi."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+FAKE_UV = """#!/bin/sh
+echo "$1 ${UV_PROJECT_ENVIRONMENT-}" >>calls
+case $1 in
+    venv)
+        for last; do :; done
+        mkdir -p "$last/bin"
+        ln -s "$(command -v python3)" "$last/bin/python"
+        ;;
+    sync) %s ;;
+esac
+"""
+
+FAKE_PULUMI = """#!/bin/sh
+echo "$* | $PULUMI_BACKEND_URL | ${PULUMI_CONFIG_PASSPHRASE_FILE-}" >>calls
+"""
+
+
+class Checkout:
+    """A directory with the project's tools in it, and stand-ins first on PATH."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.bin = path / "fakes"
+        self.bin.mkdir()
+        (path / "tools").mkdir()
+        for script in (ROOT / "tools").iterdir():
+            if script.is_file():
+                copy = path / "tools" / script.name
+                copy.write_bytes(script.read_bytes())
+                copy.chmod(0o755)
+        (path / "pyproject.toml").write_text("[project]\n")
+        (path / "uv.lock").write_text("version = 1\n")
+        (path / "Pulumi.dev.yaml").write_text("config: {}\n")
+
+    def fake(self, name: str, script: str) -> None:
+        (self.bin / name).write_text(script)
+        (self.bin / name).chmod(0o755)
+
+    def environment(self, **more: str) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("PULUMI_")}
+        return {**kept, "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}", **more}
+
+    def run(self, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            cwd=self.path,
+            env=self.environment(**more),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def calls(self) -> list[str]:
+        file = self.path / "calls"
+        return file.read_text().splitlines() if file.exists() else []
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    made = Checkout(tmp_path)
+    made.fake("uv", FAKE_UV % "true")
+    return made
+
+
+# -------------------------------------------------------------------------------- tools/setup
+
+
+def test_setup_builds_once(checkout: Checkout) -> None:
+    assert checkout.run("tools/setup").returncode == 0
+    assert checkout.calls() == ["venv ", "sync .venv.new"]
+    assert (checkout.path / ".venv" / "bin" / "python").exists()
+    assert not (checkout.path / ".venv.new").exists()
+
+    again = checkout.run("tools/setup")
+    assert (again.returncode, again.stdout) == (0, "")
+    assert len(checkout.calls()) == 2
+
+
+def test_setup_follows_the_lock_file(checkout: Checkout) -> None:
+    checkout.run("tools/setup")
+    (checkout.path / "uv.lock").write_text("version = 2\n")
+    assert checkout.run("tools/setup").returncode == 0
+    assert len(checkout.calls()) == 4
+
+
+def test_setup_that_fails_leaves_the_old_environment(checkout: Checkout) -> None:
+    checkout.run("tools/setup")
+    (checkout.path / ".venv" / "mark").touch()
+    (checkout.path / "uv.lock").write_text("version = 2\n")
+    checkout.fake("uv", FAKE_UV % "exit 1")
+    failed = checkout.run("tools/setup")
+    assert failed.returncode == 2
+    assert "error: the Python environment could not be made" in failed.stderr
+    assert (checkout.path / ".venv" / "mark").exists()
+    assert not (checkout.path / ".venv.new").exists()
+
+
+def test_setup_that_is_killed_leaves_no_half_environment(checkout: Checkout) -> None:
+    checkout.fake("uv", FAKE_UV % "touch waiting; while [ ! -e go ]; do sleep 0.05; done")
+    process = subprocess.Popen(
+        ["tools/setup"], cwd=checkout.path, env=checkout.environment(), start_new_session=True
+    )
+    deadline = time.monotonic() + 30
+    while not (checkout.path / "waiting").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (checkout.path / ".venv").exists()
+
+    (checkout.path / "go").touch()
+    assert checkout.run("tools/setup").returncode == 0
+    assert (checkout.path / ".venv" / "stamp").exists()
+
+
+def test_setups_at_the_same_time_build_once(checkout: Checkout) -> None:
+    processes = [
+        subprocess.Popen(["tools/setup"], cwd=checkout.path, env=checkout.environment())
+        for _ in range(4)
+    ]
+    assert [process.wait(60) for process in processes] == [0] * 4
+    assert len(checkout.calls()) == 2
+
+
+# -------------------------------------------------------------------------------- tools/stage
+
+
+@pytest.fixture
+def stage(checkout: Checkout) -> Checkout:
+    checkout.fake("docker", "#!/bin/sh\nexit 0\n")
+    checkout.fake("pulumi", FAKE_PULUMI)
+    assert checkout.run("tools/setup").returncode == 0
+    (checkout.path / "calls").unlink()
+    return checkout
+
+
+def test_up_keeps_state_here_under_a_passphrase_of_its_own(stage: Checkout) -> None:
+    done = stage.run("tools/stage", "up", "dev")
+    assert done.returncode == 0, done.stderr
+    passphrase = stage.path / ".passphrase"
+    assert stat.S_IMODE(passphrase.stat().st_mode) == 0o600
+    assert len(passphrase.read_text().strip()) >= 32
+    assert passphrase.read_text().strip() not in done.stdout + done.stderr
+    place = f"| file://{stage.path}/.state/pulumi | {passphrase}"
+    assert stage.calls() == [
+        f"stack select --create --stack dev {place}",
+        f"up --stack dev --yes --skip-preview {place}",
+    ]
+    before = passphrase.read_text()
+    stage.run("tools/stage", "down", "dev")
+    assert passphrase.read_text() == before
+    assert stage.calls()[-1] == f"destroy --stack dev --yes --skip-preview {place}"
+
+
+def test_up_respects_another_backend_and_passphrase(stage: Checkout) -> None:
+    stage.run(
+        *("tools/stage", "up", "dev"),
+        PULUMI_BACKEND_URL="s3://bucket",
+        PULUMI_CONFIG_PASSPHRASE_FILE="/elsewhere",
+    )
+    assert stage.calls()[-1].endswith("| s3://bucket | /elsewhere")
+    assert not (stage.path / ".passphrase").exists()
+
+
+@pytest.mark.parametrize("name", ["nosuch", "../dev", "", "dev;id"])
+def test_an_unknown_stage_is_refused_before_anything_happens(stage: Checkout, name: str) -> None:
+    refused = stage.run("tools/stage", "up", name)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: expected ")
+    assert stage.calls() == []
+
+
+def test_a_missing_engine_is_one_clear_error(stage: Checkout) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root installs and starts the engine instead")
+    stage.fake("docker", "#!/bin/sh\necho 'permission denied' >&2\nexit 1\n")
+    refused = stage.run("tools/stage", "up", "dev")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: the Docker engine does not answer")
+
+
+# ------------------------------------------------------------------------------- the Makefile
+
+
+def test_every_target_is_in_the_help() -> None:
+    text = (ROOT / "Makefile").read_text()
+    phony = set(re.findall(r"^\.PHONY: (\S+)$", text, re.MULTILINE)) - {"setup"}
+    shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert phony == set(re.findall(r"^  make (\S+)", shown, re.MULTILINE))
+
+
+@pytest.mark.parametrize("script", ["common.sh", "setup", "pgbouncer", "docker-engine", "stage"])
+def test_the_scripts_are_plain_sh(script: str) -> None:
+    subprocess.run(["sh", "-n", str(ROOT / "tools" / script)], check=True)
