@@ -1,0 +1,161 @@
+"""What PostgreSQL's and PgBouncer's containers have in common.
+
+Without root and capabilities, on read-only file systems, with limits on memory, cores and
+processes and with rotated logs. Configuration and secrets are files in a volume of the
+container's own, which works on a remote engine too and shows in no `docker inspect`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pulumi
+import pulumi_docker as docker
+
+from infra.files import Files
+from infra.health import Healthy
+from infra.settings import Settings
+
+MEBIBYTE = 1024 * 1024
+LABEL = "sqlite-to-postgresql.stage"
+DIGEST_LABEL = "sqlite-to-postgresql.files"
+
+
+@dataclass(frozen=True)
+class Health:
+    """A health check: the command, and how often and how long it may take."""
+
+    command: Sequence[str]
+    interval_seconds: int = 5
+    timeout_seconds: int = 5
+    retries: int = 5
+    start_seconds: int = 60
+
+
+@dataclass(frozen=True)
+class Service:
+    """A long-running container of the stage."""
+
+    name: str
+    host: str
+    image: pulumi.Input[str]
+    user: str
+    memory: int
+    health: Health
+    config_directory: str
+    files: Mapping[str, pulumi.Input[str]]
+    """Below ``config_directory``, the service's own to read: name to content."""
+    cpus: float = 0
+    pids: int = 512
+    command: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    ports: Mapping[int, int] = field(default_factory=dict)
+    """Container port to host port, on the stage's bind address."""
+    volumes: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
+    """Path to named volume."""
+    temporary: Mapping[str, str] = field(default_factory=dict)
+    """Path to tmpfs options."""
+    shared_memory: int = 64 * MEBIBYTE
+    stop_seconds: int = 30
+    open_files: int = 4096
+
+
+def _duration(seconds: int) -> str:
+    """As the engine writes it back (``1m0s``): another spelling would be a change each time."""
+    minutes, rest = divmod(seconds, 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+class ServiceContainer:
+    """The Docker resources of one service: its configuration volume, its container, its health."""
+
+    def __init__(
+        self,
+        service: Service,
+        settings: Settings,
+        stage: str,
+        network: docker.Network,
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        config = docker.Volume(
+            f"{service.host}-config",
+            name=f"{service.name}-config",
+            labels=[docker.VolumeLabelArgs(label=LABEL, value=stage)],
+            opts=opts,
+        )
+        files = Files(
+            f"{service.host}-files",
+            volume=config.name,
+            image=service.image,
+            user=service.user,
+            files=service.files,
+            docker_host=settings.docker_host,
+            opts=pulumi.ResourceOptions(parent=opts.parent),
+        )
+        # The digest makes another container of it when the files have changed.
+        labels = [
+            docker.ContainerLabelArgs(label=LABEL, value=stage),
+            docker.ContainerLabelArgs(label=DIGEST_LABEL, value=files.digest),
+        ]
+        volumes = {service.config_directory: config.name, **service.volumes}
+        self.container = docker.Container(
+            service.host,
+            name=service.name,
+            hostname=service.host,
+            image=service.image,
+            command=list(service.command) or None,
+            user=service.user,
+            envs=[f"{name}={value}" for name, value in sorted(service.environment.items())],
+            mounts=[
+                docker.ContainerMountArgs(type="volume", source=volume, target=path)
+                for path, volume in sorted(volumes.items())
+            ],
+            tmpfs=dict(service.temporary),
+            ports=[
+                docker.ContainerPortArgs(
+                    internal=inside, external=outside, ip=settings.bind_address
+                )
+                for inside, outside in sorted(service.ports.items())
+            ],
+            networks_advanced=[
+                docker.ContainerNetworksAdvancedArgs(name=network.name, aliases=[service.host])
+            ],
+            # Given, since the provider reads it back and would see a change where it is not.
+            network_mode=network.name,
+            healthcheck=docker.ContainerHealthcheckArgs(
+                tests=["CMD", *service.health.command],
+                interval=_duration(service.health.interval_seconds),
+                timeout=_duration(service.health.timeout_seconds),
+                retries=service.health.retries,
+                start_period=_duration(service.health.start_seconds),
+            ),
+            wait=False,  # `Healthy` waits, and shows the log where waiting is in vain
+            restart="unless-stopped",
+            memory=service.memory // MEBIBYTE,
+            memory_swap=service.memory // MEBIBYTE,
+            shm_size=service.shared_memory // MEBIBYTE,
+            cpus=f"{service.cpus:g}" if service.cpus else None,
+            ulimits=[
+                docker.ContainerUlimitArgs(
+                    name="nofile", soft=service.open_files, hard=service.open_files
+                )
+            ],
+            read_only=True,
+            capabilities=docker.ContainerCapabilitiesArgs(drops=["ALL"]),
+            security_opts=["no-new-privileges:true"],
+            log_driver="json-file",
+            log_opts={"max-size": str(settings.log_size), "max-file": str(settings.log_files)},
+            stop_timeout=service.stop_seconds,
+            destroy_grace_seconds=service.stop_seconds,
+            labels=labels,
+            opts=pulumi.ResourceOptions.merge(
+                opts, pulumi.ResourceOptions(delete_before_replace=True)
+            ),
+        )
+        self.healthy = Healthy(
+            f"{service.host}-healthy",
+            container=self.container.id,
+            docker_host=settings.docker_host,
+            opts=pulumi.ResourceOptions(parent=opts.parent),
+        )

@@ -1,0 +1,106 @@
+"""The resource ``Files``: files in a Docker volume, with their owner and mode.
+
+Docker's own uploads go to a container's file system, which is read-only here, and belong to root.
+A volume works on a remote engine too, and what is in it shows in no `docker inspect`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import io
+import tarfile
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi
+from docker.errors import DockerException
+from docker.types import Mount
+from pulumi.dynamic import CreateResult, Resource, UpdateResult
+
+from infra import engine
+from infra.dynamic import StageProvider
+from infra.errors import StageError
+
+TARGET = "/files"
+MODE = 0o400
+
+
+def archive(files: Mapping[str, str], user: str) -> bytes:
+    """A tar archive of small files that only ``user`` (``uid:gid``) may read."""
+    uid, _, gid = user.partition(":")
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in sorted(files.items()):
+            data = content.encode()
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            member.mode = MODE
+            member.uid, member.gid = int(uid), int(gid or 0)
+            tar.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+class FilesProvider(StageProvider):
+    """Writes the files whenever one of them, or where they go, has changed."""
+
+    outputs = ("digest",)
+
+    def create(self, props: Any) -> CreateResult:
+        return CreateResult(str(props["volume"]), {**props, "digest": _write(props)})
+
+    def update(self, _id: str, _olds: Any, news: Any) -> UpdateResult:
+        return UpdateResult({**news, "digest": _write(news)})
+
+
+def _write(props: Mapping[str, Any]) -> str:
+    content = archive(props["files"], props["user"])
+    client = engine.connect(props["docker_host"])
+    try:
+        container = client.containers.create(
+            props["image"], mounts=[Mount(TARGET, props["volume"], type="volume")]
+        )
+        try:
+            container.put_archive(TARGET, content)
+        finally:
+            container.remove(force=True)
+    except DockerException as error:
+        raise StageError(
+            f"the engine could not write into the volume {props['volume']}: {error}",
+            advice="check the engine's free disk space and run `pulumi up` again",
+        ) from error
+    # Keyed by the volume's own name: equal files of two stages do not look equal.
+    return hmac.digest(props["volume"].encode(), content, hashlib.sha256).hex()
+
+
+class Files(Resource):
+    """Files in a volume. ``digest`` changes with them and tells nothing of what they hold."""
+
+    digest: pulumi.Output[str]
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        volume: pulumi.Input[str],
+        image: pulumi.Input[str],
+        user: str,
+        files: Mapping[str, pulumi.Input[str]],
+        docker_host: str,
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        super().__init__(
+            FilesProvider(),
+            name,
+            {
+                "volume": volume,
+                "image": image,
+                "user": user,
+                "files": dict(files),
+                "docker_host": docker_host,
+                "digest": None,
+            },
+            pulumi.ResourceOptions.merge(
+                opts, pulumi.ResourceOptions(additional_secret_outputs=["files"])
+            ),
+        )

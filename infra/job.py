@@ -1,0 +1,167 @@
+"""Runs one command of the migration job in a container, to its end.
+
+The container is the source's owner's, without capabilities, on a read-only file system, with the
+directories that it needs mounted at the paths that they have on the host, so that a path in a
+report is the same to everybody. Secrets reach it as files in a volume of its own that goes with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import tarfile
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import docker
+from docker.errors import APIError, DockerException, NotFound
+from docker.types import LogConfig, Mount
+
+from infra.errors import StageError
+from infra.files import archive
+
+SECRETS = "/run/job"
+LAST_WORDS = 12
+"""Lines of a failed job that the error repeats."""
+PIDS = 256
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a stage's job runs: everything that its containers have in common. Plain data, since
+    it is kept in Pulumi's state."""
+
+    docker_host: str
+    image: str
+    network: str
+    user: str
+    """``uid:gid``."""
+    memory: int
+    log_size: int
+    log_files: int
+    binds: tuple[str, ...]
+    """Directories of the host, mounted under their own paths."""
+    volumes: Mapping[str, str] = field(default_factory=dict)
+    """Named volumes and where they are mounted."""
+    stage: str = ""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command of the job ended."""
+
+    status: int
+    lines: tuple[str, ...]
+    """Its last lines, oldest first."""
+
+    @property
+    def words(self) -> str:
+        return "\n".join(line for line in self.lines if line.strip())
+
+
+def run(
+    client: docker.DockerClient,
+    place: Place,
+    name: str,
+    arguments: Sequence[str],
+    secrets: Mapping[str, str],
+    say: Callable[[str], None],
+) -> Ended:
+    """Run ``migration-job ARGUMENTS`` in a container called ``name`` and pass on its lines.
+
+    A container of that name that an interrupted update left behind is ended first: every command
+    of the job may be cut off anywhere and run again. Raises StageError where the engine refuses.
+    """
+    _remove(client, name)
+    try:
+        container = client.containers.create(place.image, list(arguments), **_options(place, name))
+        try:
+            container.put_archive(SECRETS, archive(secrets, place.user))
+            container.start()
+            last: deque[str] = deque(maxlen=LAST_WORDS)
+            for line in _lines(container.logs(stream=True, follow=True)):
+                last.append(line)
+                say(line)
+            status = int(container.wait()["StatusCode"])
+        finally:
+            with contextlib.suppress(DockerException):
+                container.remove(force=True, v=True)
+    except APIError as error:
+        raise StageError(
+            f"the engine could not run the migration job: {error.explanation or error}",
+            advice="correct the cause and run the same command again, it goes on where it stopped",
+        ) from error
+    return Ended(status, tuple(last))
+
+
+def _options(place: Place, name: str) -> dict[str, Any]:
+    root = place.user.partition(":")[0] == "0"
+    return {
+        "name": name,
+        "detach": True,
+        "user": place.user,
+        "network": place.network,
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        # A source that belongs to root: its files are to be given to their readers.
+        "cap_add": ["CHOWN", "FOWNER", "DAC_OVERRIDE"] if root else [],
+        "security_opt": ["no-new-privileges"],
+        "pids_limit": PIDS,
+        "mem_limit": place.memory,
+        "memswap_limit": place.memory,
+        "tmpfs": {"/tmp": "mode=1777"},  # noqa: S108 - the container's own
+        "init": True,
+        "log_config": LogConfig(
+            type="json-file",
+            config={"max-size": str(place.log_size), "max-file": str(place.log_files)},
+        ),
+        "labels": {"sqlite-to-postgresql.stage": place.stage},
+        "mounts": [
+            *(Mount(path, path, type="bind") for path in place.binds),
+            *(Mount(path, volume, type="volume") for volume, path in place.volumes.items()),
+            Mount(SECRETS, None, type="volume"),
+        ],
+    }
+
+
+def _lines(chunks: Any) -> Any:
+    """The engine's log, which comes in pieces, as whole lines of plain text."""
+    pending = b""
+    for chunk in chunks:
+        pending += chunk
+        *whole, pending = pending.split(b"\n")
+        for line in whole:
+            yield _plain(line)
+    if pending:
+        yield _plain(pending)
+
+
+def _plain(line: bytes) -> str:
+    text = line.decode(errors="replace").rstrip("\r")
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _remove(client: docker.DockerClient, name: str) -> None:
+    try:
+        client.containers.get(name).remove(force=True, v=True)
+    except NotFound:
+        return
+
+
+def read_json(
+    client: docker.DockerClient, place: Place, name: str, path: PurePosixPath
+) -> dict[str, Any]:
+    """A JSON object from a mounted directory of the host, wherever the engine is."""
+    container = client.containers.create(place.image, **_options(place, name))
+    try:
+        stream, _ = container.get_archive(str(path))
+        with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as tar:
+            content = tar.extractfile(tar.getmembers()[0])
+            found: dict[str, Any] = json.loads(content.read()) if content else {}
+            return found
+    finally:
+        container.remove(force=True, v=True)

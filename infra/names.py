@@ -1,0 +1,91 @@
+"""What things are called: one prefix for each stage, so that stages share an engine in peace."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from infra.errors import StageError
+
+STACK = re.compile(r"[a-z][a-z0-9-]{0,38}[a-z0-9]|[a-z]")
+
+
+@dataclass(frozen=True)
+class Names:
+    """Every name that the stage's parts know one another by."""
+
+    application: str
+    stack: str
+
+    def __post_init__(self) -> None:
+        if STACK.fullmatch(self.stack) is None:
+            raise StageError(
+                "expected a stage's name of up to 40 lower-case letters, digits and dashes, found "
+                f"{ascii(self.stack)[:80]}",
+                advice="choose another name: pulumi stack init NAME",
+            )
+
+    # The engine's names: unique on the engine.
+
+    @property
+    def prefix(self) -> str:
+        return f"{self.application.replace('_', '-')}-{self.stack}"
+
+    @property
+    def network(self) -> str:
+        return self.prefix
+
+    @property
+    def postgres(self) -> str:
+        return f"{self.prefix}-postgres"
+
+    @property
+    def pooler(self) -> str:
+        return f"{self.prefix}-pgbouncer"
+
+    @property
+    def job(self) -> str:
+        return f"{self.prefix}-migration"
+
+    @property
+    def sync(self) -> str:
+        return f"{self.prefix}-sync"
+
+    @property
+    def example(self) -> str:
+        return f"{self.prefix}-example"
+
+    # Names on the stage's own network: the same in every stage.
+
+    postgres_host = "postgres"
+    pooler_host = "pgbouncer"
+
+    # PostgreSQL's names.
+
+    @property
+    def database(self) -> str:
+        return self.application
+
+    @property
+    def application_role(self) -> str:
+        return self.application
+
+    @property
+    def owner_role(self) -> str:
+        return f"{self.application}_owner"
+
+    @property
+    def migration_role(self) -> str:
+        return f"{self.application}_migration"
+
+    @property
+    def reader_role(self) -> str:
+        return f"{self.application}_read"
+
+    @property
+    def monitor_role(self) -> str:
+        return f"{self.application}_monitor"
+
+    pooler_role = "pooler"
+    pooler_database = "pooler"
+    pooler_admin = "pooler_admin"

@@ -1,0 +1,43 @@
+"""From Pulumi's configuration to the stage: everything is checked before anything is created."""
+
+from __future__ import annotations
+
+import pulumi
+from pulumi.runtime import config
+
+from infra import engine
+from infra.images import Builder
+from infra.names import Names
+from infra.settings import PROJECT, Settings, read
+from infra.stage import Stage, make_directories, owner, paths, require_source
+
+
+def settings() -> Settings:
+    """The stage's settings from Pulumi's configuration; StageError listing every fault."""
+    prefix = f"{PROJECT}:"
+    raw = {
+        key.removeprefix(prefix): value
+        for key, value in (config.get_config_env() | config.CONFIG.get()).items()
+        if key.startswith(prefix)
+    }
+    return read(raw, f"Pulumi.{pulumi.get_stack()}.yaml")
+
+
+def stage() -> Stage:
+    """Check the settings, the engine, the ports, the source and the images; then declare."""
+    wanted = settings()
+    names = Names(wanted.application, pulumi.get_stack())
+    where = paths(wanted, names.stack)
+    local = engine.is_local(wanted.docker_host)
+    if local:
+        require_source(where)
+    client = engine.connect(wanted.docker_host)
+    engine.require_port(client, wanted.bind_address, wanted.postgres_port, names.postgres)
+    engine.require_port(client, wanted.bind_address, wanted.pooler_port, names.pooler)
+    dry_run = pulumi.runtime.is_dry_run()
+    builder = Builder(client, wanted.image_source, pulumi.log.info, dry_run=dry_run)
+    images = builder.images(wanted.postgres_version)
+    user = owner(where, local)
+    if local and not dry_run:
+        make_directories(where, user)
+    return Stage(wanted, names, images, where, user)

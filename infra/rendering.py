@@ -1,0 +1,128 @@
+"""Configuration files from templates. Values are quoted by the file's own rules, or refused.
+
+A template never prints a value plainly unless the settings have already narrowed it to digits or
+an identifier: ``quoted`` writes a postgresql.conf string, ``pooler_quoted`` a userlist.txt one, and
+``comment`` keeps a value on its line.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
+
+from infra import tuning
+from infra.names import Names
+from infra.settings import Settings
+
+TEMPLATES = Path(__file__).resolve().parent.parent / "config_templates"
+
+POSTGRES_CONFIG = "/etc/postgresql"
+POOLER_CONFIG = "/etc/pgbouncer"
+ALIAS_DIRECTORY = "/var/lib/pgbouncer"
+"""Where PgBouncer and the job both see the volume with the application's alias."""
+
+
+def _quoted(value: str) -> str:
+    _single_line(value)
+    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def _pooler_quoted(value: str) -> str:
+    _single_line(value)
+    return '"' + value.replace('"', '""') + '"'
+
+
+def _comment(value: object) -> str:
+    return _single_line(str(value))
+
+
+def _single_line(value: str) -> str:
+    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+        raise ValueError(f"a configuration value must not hold control characters: {value!a}")
+    return value
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701 - no HTML; each file's own quoting is a filter
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "quoted": _quoted,
+        "pooler_quoted": _pooler_quoted,
+        "comment": _comment,
+        "size": tuning.size,
+    }
+    return environment
+
+
+def render(template: str, **values: object) -> str:
+    """One template of ``config_templates`` with its values; every name must be given."""
+    return _environment().get_template(template).render(**values)
+
+
+def host_of(settings: Settings) -> tuning.Host:
+    """What the settings give PostgreSQL to use."""
+    return tuning.Host(
+        memory=settings.postgres_memory,
+        cpus=settings.postgres_cpus,
+        storage=settings.storage,
+        disk=settings.disk,
+        pool_max=settings.pool_max,
+        max_connections=settings.max_connections,
+        version=settings.postgres_version,
+    )
+
+
+def postgresql_conf(settings: Settings, stage: str) -> str:
+    """postgresql.conf for the container, every value with its reason."""
+    host = host_of(settings)
+    values = tuning.compute(host, settings.postgresql_settings)
+    sections = [
+        (section, list(group))
+        for section, group in itertools.groupby(values, key=lambda value: value.section)
+    ]
+    return render(
+        "postgresql.conf.j2",
+        stage=stage,
+        host=host,
+        sections=sections,
+        hba_file=f"{POSTGRES_CONFIG}/pg_hba.conf",
+        tls=None,
+    )
+
+
+def pg_hba_conf(settings: Settings, stage: str) -> str:
+    """pg_hba.conf: SCRAM for the stage's network and the networks that the settings allow."""
+    addresses = ["samenet", *settings.allowed_networks]
+    return render("pg_hba.conf.j2", stage=stage, addresses=addresses, kind="host")
+
+
+def pgbouncer_ini(settings: Settings, names: Names, stage: str) -> str:
+    """pgbouncer.ini, without the application's alias: the job writes that at the switch."""
+    return render(
+        "pgbouncer.ini.j2",
+        stage=stage,
+        settings=settings,
+        server=names.postgres_host,
+        alias=names.database,
+        alias_file=f"{ALIAS_DIRECTORY}/alias.ini",
+        users_file=f"{POOLER_CONFIG}/userlist.txt",
+        auth_user=names.pooler_role,
+        auth_database=names.pooler_database,
+        admin_user=names.pooler_admin,
+        stats_user=names.monitor_role,
+        client_tls=None,
+    )
+
+
+def userlist(users: Sequence[tuple[str, str]]) -> str:
+    """userlist.txt: names with a password or a SCRAM verifier."""
+    return render("userlist.txt.j2", users=users)

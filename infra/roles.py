@@ -1,0 +1,224 @@
+"""PostgreSQL's roles and databases, made as the container's superuser through its own socket.
+
+| role | may |
+|---|---|
+| APP_owner | own the application's database and tables; cannot log in |
+| APP_migration | log in, and then be the owner; for the migration job alone |
+| APP | read and write rows; for the application |
+| APP_read | read rows |
+| APP_monitor | read statistics (pg_monitor) |
+| pooler | look up passwords for PgBouncer, in a database of its own |
+
+Passwords go in as SCRAM verifiers, so that neither a statement nor a log ever holds one.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, cast
+
+from docker.errors import DockerException, NotFound
+from docker.models.containers import Container
+from pulumi import Input, ResourceOptions
+from pulumi.dynamic import CreateResult, Resource, UpdateResult
+
+from infra import engine
+from infra.dynamic import StageProvider
+from infra.errors import StageError
+from infra.names import Names
+
+SUPERUSER_FILE = "/etc/postgresql/superuser-password"
+
+CLUSTER = """
+\\set ON_ERROR_STOP on
+SELECT format('CREATE ROLE %I', name) FROM (VALUES {names}) AS wanted(name)
+ WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) \\gexec
+ALTER ROLE {owner} NOLOGIN;
+ALTER ROLE {migration} LOGIN CONNECTION LIMIT 16 PASSWORD {migration_secret};
+ALTER ROLE {migration} SET role = {owner};
+ALTER ROLE {application} LOGIN PASSWORD {application_secret};
+ALTER ROLE {application} SET idle_in_transaction_session_timeout = '10min';
+ALTER ROLE {reader} LOGIN CONNECTION LIMIT 20 PASSWORD {reader_secret};
+ALTER ROLE {reader} SET default_transaction_read_only = on;
+ALTER ROLE {monitor} LOGIN CONNECTION LIMIT 5 PASSWORD {monitor_secret};
+ALTER ROLE {pooler} LOGIN CONNECTION LIMIT 5 PASSWORD {pooler_secret};
+GRANT {owner} TO {migration};
+GRANT pg_monitor TO {monitor};
+-- To end the application's sessions when a rollback closes the target.
+GRANT pg_signal_backend TO {owner};
+{replication}
+SELECT 'CREATE DATABASE {database} OWNER {owner} ENCODING ''UTF8'' TEMPLATE template0'
+ WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = {database_text}) \\gexec
+SELECT 'CREATE DATABASE {pooler}' WHERE NOT EXISTS
+    (SELECT FROM pg_database WHERE datname = {pooler_text}) \\gexec
+REVOKE ALL ON DATABASE {database}, {pooler}, postgres, template1 FROM PUBLIC;
+GRANT CONNECT ON DATABASE {database} TO {application}, {reader}, {monitor}, {migration};
+GRANT TEMPORARY ON DATABASE {database} TO {application}, {migration};
+GRANT CONNECT ON DATABASE {pooler} TO {pooler};
+GRANT CONNECT ON DATABASE postgres TO {monitor};
+"""
+
+# From 15 on, the right to suppress triggers and foreign-key actions while changes are applied can
+# be granted; before, only a superuser has it, so one lends it through a function.
+REPLICATION = "GRANT SET ON PARAMETER session_replication_role TO {owner};"
+LENT_REPLICATION = """
+\\connect {database}
+BEGIN;
+CREATE SCHEMA IF NOT EXISTS privileges;
+CREATE OR REPLACE FUNCTION privileges.act_as_replica() RETURNS void
+    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS $$ SELECT set_config('session_replication_role', 'replica', false) $$;
+REVOKE ALL ON FUNCTION privileges.act_as_replica() FROM PUBLIC;
+GRANT USAGE ON SCHEMA privileges TO {owner};
+GRANT EXECUTE ON FUNCTION privileges.act_as_replica() TO {owner};
+COMMIT;
+"""
+REPLICATION_SINCE = 15
+
+APPLICATION = """
+\\connect {database}
+ALTER SCHEMA public OWNER TO {owner};
+REVOKE ALL ON SCHEMA public FROM PUBLIC;
+GRANT USAGE ON SCHEMA public TO {application}, {reader};
+ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {application};
+ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public
+    GRANT USAGE, SELECT ON SEQUENCES TO {application};
+ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public
+    GRANT SELECT ON TABLES TO {reader};
+"""
+
+# https://www.pgbouncer.org/config.html#auth_query: a function, since only a superuser may read
+# pg_shadow. Its search_path is pinned, so that no object of a caller's is ever run in its name.
+POOLER = """
+\\connect {pooler}
+BEGIN;
+CREATE SCHEMA IF NOT EXISTS pooler;
+CREATE OR REPLACE FUNCTION pooler.lookup(wanted text, OUT name text, OUT password text)
+    RETURNS record LANGUAGE sql SECURITY DEFINER STABLE
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+        SELECT rolname::text, rolpassword FROM pg_catalog.pg_authid
+         WHERE rolname = wanted AND rolcanlogin AND NOT rolsuper AND NOT rolreplication
+           AND (rolvaliduntil IS NULL OR rolvaliduntil > now())
+    $$;
+REVOKE ALL ON FUNCTION pooler.lookup(text) FROM PUBLIC;
+REVOKE ALL ON SCHEMA public FROM PUBLIC;
+GRANT USAGE ON SCHEMA pooler TO {pooler};
+GRANT EXECUTE ON FUNCTION pooler.lookup(text) TO {pooler};
+COMMIT;
+"""
+
+
+def statements(names: Names, verifiers: dict[str, str], version: int) -> str:
+    """The psql script that makes roles and databases what they are to be, however often it runs."""
+    roles = {
+        "owner": names.owner_role,
+        "migration": names.migration_role,
+        "application": names.application_role,
+        "reader": names.reader_role,
+        "monitor": names.monitor_role,
+        "pooler": names.pooler_role,
+    }
+    values = {key: identifier(name) for key, name in roles.items()}
+    values |= {f"{key}_secret": literal(verifiers[key]) for key in roles if key in verifiers}
+    values["names"] = ", ".join(f"({literal(name)})" for name in roles.values())
+    values["database"] = identifier(names.database)
+    values["database_text"] = literal(names.database)
+    values["pooler_text"] = literal(names.pooler_database)
+    values["replication"] = REPLICATION.format(**values) if version >= REPLICATION_SINCE else ""
+    lent = () if version >= REPLICATION_SINCE else (LENT_REPLICATION,)
+    return "".join(part.format(**values) for part in (CLUSTER, APPLICATION, *lent, POOLER))
+
+
+def identifier(name: str) -> str:
+    """An identifier as the settings admit it: lower case, digits and _; it needs no quoting."""
+    if re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name) is None:
+        raise ValueError(f"not a plain identifier: {name!a}")
+    return f'"{name}"'
+
+
+def literal(text: str) -> str:
+    """A string literal of printable ASCII."""
+    if not text.isascii() or not text.isprintable():
+        raise ValueError("expected printable ASCII")
+    return "'" + text.replace("'", "''") + "'"
+
+
+class RolesProvider(StageProvider):
+    """Runs the script in PostgreSQL's container whenever something that it says has changed."""
+
+    def create(self, props: Any) -> CreateResult:
+        _apply(props)
+        return CreateResult(f"{props['container']}/roles", props)
+
+    def update(self, _id: str, _olds: Any, news: Any) -> UpdateResult:
+        _apply(news)
+        return UpdateResult(news)
+
+
+def _apply(props: Any) -> None:
+    names = Names(props["application"], props["stack"])
+    script = statements(names, props["verifiers"], int(props["version"]))
+    client = engine.connect(props["docker_host"])
+    try:
+        container = client.containers.get(props["container"])
+        status, output = psql(container, script)
+    except NotFound as error:
+        raise StageError(
+            f"expected PostgreSQL's container {props['container']}, found none",
+            advice="run `pulumi up --refresh`, which makes it again on its data volume",
+        ) from error
+    except DockerException as error:
+        raise StageError(f"the engine could not reach PostgreSQL: {error}") from error
+    if status:
+        raise StageError(
+            "PostgreSQL refused a role or a database: " + " / ".join(output.splitlines()[-3:]),
+            advice="correct the cause and run `pulumi up` again; every step may be repeated",
+        )
+
+
+def psql(container: Container, script: str) -> tuple[int, str]:
+    """Run a psql script as the superuser; its exit status and what it said on standard error."""
+    ended = container.exec_run(
+        [
+            "bash",
+            "-c",
+            f'export PGPASSWORD="$(<{SUPERUSER_FILE})"; printf %s "$SCRIPT" | '
+            "psql --no-psqlrc --quiet --tuples-only --no-align --output=/dev/null "
+            "-h /var/run/postgresql -U postgres -d postgres -f -",
+        ],
+        environment={"SCRIPT": script},
+        demux=True,
+    )
+    _, said = cast("tuple[bytes | None, bytes | None]", ended.output)
+    return int(ended.exit_code or 0), (said or b"").decode(errors="replace").strip()
+
+
+class Roles(Resource):
+    """The stage's roles and databases, made what they are to be."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        container: Input[str],
+        docker_host: str,
+        names: Names,
+        verifiers: Input[dict[str, str]],
+        version: int,
+        opts: ResourceOptions,
+    ) -> None:
+        super().__init__(
+            RolesProvider(),
+            name,
+            {
+                "container": container,
+                "docker_host": docker_host,
+                "application": names.application,
+                "stack": names.stack,
+                "verifiers": verifiers,
+                "version": str(version),
+            },
+            ResourceOptions.merge(opts, ResourceOptions(additional_secret_outputs=["verifiers"])),
+        )

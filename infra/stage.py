@@ -1,0 +1,375 @@
+"""One stage, composed: from settings to outputs.
+
+The order in which things are made is the order of what needs what, and so the order in which they
+are taken down is the reverse: the cutover goes first, and with it the application goes back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pulumi_docker as docker
+import yaml
+
+from infra import engine, rendering, tuning
+from infra.containers import LABEL, Health, Service, ServiceContainer
+from infra.credentials import Credentials
+from infra.cutover import Cutover
+from infra.errors import StageError
+from infra.images import ROOT, Images
+from infra.job import Place
+from infra.migration import Migration
+from infra.names import Names
+from infra.roles import Roles
+from infra.settings import Settings
+
+POSTGRES_USER = "999:999"
+POOLER_USER = "998:998"
+POSTGRES_PORT = 5432
+POOLER_PORT = 6432
+
+SYSTEM_DIRECTORIES = ("/", "/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/run", "/sbin")
+SYSTEM_TREES = ("/usr", "/sys", "/proc", "/dev", "/opt/migration", "/run/job")
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where a stage's files are: the same for the host, its containers and the application."""
+
+    source: Path
+    state: Path
+
+    @property
+    def connection(self) -> Path:
+        return self.state / "connection"
+
+    @property
+    def report(self) -> Path:
+        return self.state / "report"
+
+    @property
+    def job(self) -> Path:
+        return self.state / "job"
+
+
+def paths(settings: Settings, stack: str) -> Paths:
+    """The stage's paths, absolute. StageError for a source that containers cannot be given."""
+    state = (ROOT / (settings.state_directory or f".state/{stack}")).resolve()
+    example = settings.source == "example"
+    source = state / "example" / "radcase.db" if example else ROOT / settings.source
+    source = Path(os.path.normpath(source))
+    for directory in (source.parent, state):
+        text = str(directory)
+        if text in SYSTEM_DIRECTORIES or any(
+            text == tree or text.startswith(f"{tree}/") for tree in SYSTEM_TREES
+        ):
+            raise StageError(
+                f"expected the source and the state in directories of their own, found {text}",
+                advice="the directory is mounted in containers under the same path; move the file "
+                "to one such as /srv/radcase",
+            )
+    return Paths(source, state)
+
+
+def require_source(paths: Paths) -> None:
+    """StageError where the source is not a readable SQLite file on this machine."""
+    try:
+        with paths.source.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise StageError(
+            f"expected the SQLite file {paths.source}, found none to read: {error.strerror}",
+            advice="set `source` in the stage file to the application's database",
+        ) from error
+    if head != b"SQLite format 3\0":
+        raise StageError(
+            f"expected a SQLite database in {paths.source}, found something else",
+            advice="set `source` in the stage file to the application's database",
+        )
+
+
+def owner(paths: Paths, local: bool) -> str:
+    """``uid:gid`` of the source's owner, whom the job's containers run as."""
+    if not local:
+        return "0:0"
+    status = paths.source.stat()
+    return f"{status.st_uid}:{status.st_gid}"
+
+
+def make_directories(paths: Paths, user: str) -> None:
+    """The stage's directories, the job's own. Repeatable."""
+    uid, gid = (int(part) for part in user.split(":"))
+    for directory in (paths.state, paths.connection, paths.report, paths.job):
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if os.geteuid() == 0:
+            os.chown(directory, uid, gid)
+    paths.job.chmod(0o700)
+
+
+class Stage(pulumi.ComponentResource):
+    """PostgreSQL, PgBouncer, the migration and the cutover of one stage."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        names: Names,
+        images: Images,
+        where: Paths,
+        user: str,
+    ) -> None:
+        super().__init__("sqlite-to-postgresql:stage:Stage", names.stack)
+        self._settings = settings
+        self._names = names
+        self._images = images
+        self._paths = where
+        self._user = user
+        self._stage = names.stack
+        self._provider = docker.Provider(
+            "engine",
+            host=engine.address(settings.docker_host),
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        self.credentials = Credentials("credentials", 1, self._own())
+        self.network = docker.Network(
+            "network",
+            name=names.network,
+            labels=[docker.NetworkLabelArgs(label=LABEL, value=self._stage)],
+            opts=self._docker(),
+        )
+        self.postgres = self._postgres()
+        self.roles = self._roles()
+        self.alias = self._volume("alias", f"{names.pooler}-alias")
+        self.pooler = self._pooler()
+        self.migration = self._migration()
+        self.cutover = self._cutover() if settings.cutover == "switch" else None
+        self.register_outputs({})
+
+    # ------------------------------------------------------------------------- options
+
+    def _own(self, *needs: pulumi.Resource) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(parent=self, depends_on=list(needs))
+
+    def _docker(self, *needs: pulumi.Resource) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(parent=self, provider=self._provider, depends_on=list(needs))
+
+    def _volume(self, resource: str, name: str, *, protect: bool = False) -> docker.Volume:
+        opts = pulumi.ResourceOptions(parent=self, provider=self._provider, protect=protect)
+        labels = [docker.VolumeLabelArgs(label=LABEL, value=self._stage)]
+        return docker.Volume(resource, name=name, labels=labels, opts=opts)
+
+    # ------------------------------------------------------------------------ services
+
+    def _postgres(self) -> ServiceContainer:
+        settings, names = self._settings, self._names
+        mount, data = _data_directory(settings.postgres_version)
+        volume = self._volume("data", f"{names.postgres}-data", protect=settings.protect_data)
+        service = Service(
+            name=names.postgres,
+            host=names.postgres_host,
+            image=self._images.postgres,
+            user=POSTGRES_USER,
+            memory=settings.postgres_memory,
+            cpus=settings.postgres_cpus,
+            shared_memory=tuning.shared_memory(rendering.host_of(settings)),
+            health=Health(
+                ["pg_isready", "-q", "-h", "127.0.0.1", "-U", "postgres", "-d", "postgres"]
+            ),
+            config_directory=rendering.POSTGRES_CONFIG,
+            files={
+                "postgresql.conf": rendering.postgresql_conf(settings, self._stage),
+                "pg_hba.conf": rendering.pg_hba_conf(settings, self._stage),
+                "superuser-password": self.credentials.password("superuser"),
+            },
+            command=[
+                "postgres",
+                "-c",
+                f"config_file={rendering.POSTGRES_CONFIG}/postgresql.conf",
+            ],
+            environment={
+                "PGDATA": data,
+                "POSTGRES_USER": "postgres",
+                "POSTGRES_PASSWORD_FILE": f"{rendering.POSTGRES_CONFIG}/superuser-password",
+                "POSTGRES_INITDB_ARGS": "--encoding=UTF8 --locale=C.UTF-8 --data-checksums "
+                "--auth-local=scram-sha-256 --auth-host=scram-sha-256",
+            },
+            ports={POSTGRES_PORT: settings.postgres_port},
+            volumes={mount: volume.name},
+            temporary={
+                "/tmp": "mode=1777",  # noqa: S108 - the container's own
+                "/var/run/postgresql": "uid=999,gid=999,mode=2775",
+            },
+            stop_seconds=60,
+            open_files=8192,
+        )
+        return ServiceContainer(service, settings, self._stage, self.network, self._docker())
+
+    def _roles(self) -> Roles:
+        return Roles(
+            "roles",
+            container=self._names.postgres,
+            docker_host=self._settings.docker_host,
+            names=self._names,
+            verifiers=self.credentials.verifiers,
+            version=self._settings.postgres_version,
+            opts=self._own(self.postgres.healthy),
+        )
+
+    def _pooler(self) -> ServiceContainer:
+        settings, names = self._settings, self._names
+        users = pulumi.Output.all(self.credentials.passwords, self.credentials.verifiers).apply(
+            lambda found: rendering.userlist(
+                [
+                    # PgBouncer logs in as this role to look the others up, so it needs a password.
+                    (names.pooler_role, found[0]["pooler"]),
+                    (names.pooler_admin, found[1]["pooler_admin"]),
+                ]
+            )
+        )
+        service = Service(
+            name=names.pooler,
+            host=names.pooler_host,
+            image=self._images.pooler,
+            user=POOLER_USER,
+            memory=settings.pooler_memory,
+            health=Health(
+                ["pg_isready", "-q", "-h", "127.0.0.1", "-p", str(POOLER_PORT), "-d", "pgbouncer"],
+                start_seconds=20,
+            ),
+            config_directory=rendering.POOLER_CONFIG,
+            files={
+                "pgbouncer.ini": rendering.pgbouncer_ini(settings, names, self._stage),
+                "userlist.txt": users,
+            },
+            ports={POOLER_PORT: settings.pooler_port},
+            volumes={rendering.ALIAS_DIRECTORY: self.alias.name},
+            temporary={"/tmp": "mode=1777"},  # noqa: S108 - the container's own
+            pids=64,
+            open_files=settings.pool_clients + settings.pool_max * 10 + 256,
+        )
+        opts = self._docker(self.roles)
+        return ServiceContainer(service, settings, self._stage, self.network, opts)
+
+    # ------------------------------------------------------------------------- the job
+
+    def _place(self) -> Place:
+        settings = self._settings
+        return Place(
+            docker_host=settings.docker_host,
+            image=self._images.job,
+            network=self._names.network,
+            user=self._user,
+            memory=settings.job_memory,
+            log_size=settings.log_size,
+            log_files=settings.log_files,
+            binds=tuple(sorted({str(self._paths.source.parent), str(self._paths.state)})),
+            volumes={f"{self._names.pooler}-alias": rendering.ALIAS_DIRECTORY},
+            stage=self._stage,
+        )
+
+    def _job_inputs(self) -> dict[str, Any]:
+        names = self._names
+        return {
+            "container": names.job,
+            "source": str(self._paths.source),
+            "report_directory": str(self._paths.report),
+            "state_directory": str(self._paths.job),
+            "target": {
+                "host": names.postgres_host,
+                "port": POSTGRES_PORT,
+                "database": names.database,
+                "user": names.migration_role,
+            },
+        }
+
+    def _migration(self) -> Migration:
+        settings = self._settings
+        return Migration(
+            "migration",
+            place=self._place(),
+            inputs={
+                **self._job_inputs(),
+                "job_digest": self._images.job_digest,
+                "profile": _profile_digest(settings.profile),
+                "profile_path": settings.profile,
+                "policy": yaml.safe_dump(settings.policy) if settings.policy else "",
+                "time_zone": settings.time_zone,
+                "strategy": settings.strategy,
+                "target_version": str(settings.postgres_version),
+            },
+            password=self.credentials.password("migration"),
+            opts=self._own(self.roles, self.pooler.healthy, self.postgres.healthy),
+        )
+
+    def _cutover(self) -> Cutover:
+        settings, names = self._settings, self._names
+        return Cutover(
+            "cutover",
+            place=self._place(),
+            inputs={
+                **self._job_inputs(),
+                "connection_directory": str(self._paths.connection),
+                "connection": {
+                    "host": settings.bind_address,
+                    "port": settings.pooler_port,
+                    "database": names.database,
+                    "user": names.application_role,
+                },
+                "console": {
+                    "host": names.pooler_host,
+                    "port": POOLER_PORT,
+                    "user": names.pooler_admin,
+                },
+            },
+            certificate=self.migration.certificate,
+            passwords={
+                "password": self.credentials.password("migration"),
+                "application_password": self.credentials.password("application"),
+                "console_password": self.credentials.password("pooler_admin"),
+            },
+            opts=self._own(self.roles, self.pooler.healthy, self.postgres.healthy, self.migration),
+        )
+
+    # ------------------------------------------------------------------------- outputs
+
+    def outputs(self) -> dict[str, pulumi.Input[Any]]:
+        """What the operator reads after ``pulumi up``."""
+        settings, names = self._settings, self._names
+        return {
+            "host": settings.bind_address,
+            "port": settings.pooler_port,
+            "database": names.database,
+            "user": names.application_role,
+            "password": self.credentials.password("application"),
+            "postgresPort": settings.postgres_port,
+            "phase": self.cutover.phase if self.cutover else self.migration.phase,
+            "rows": self.migration.rows,
+            "certificate": self.migration.certificate,
+            "report": self.migration.report,
+            "connection": str(self._paths.connection),
+        }
+
+
+def _data_directory(version: int) -> tuple[str, str]:
+    """Where the data volume is mounted and PGDATA, as the official image of that version wants it:
+    from 18 on it keeps all of /var/lib/postgresql in one volume."""
+    if version >= 18:
+        return "/var/lib/postgresql", f"/var/lib/postgresql/{version}/docker"
+    return "/var/lib/postgresql/data", "/var/lib/postgresql/data/pgdata"
+
+
+def _profile_digest(profile: str) -> str:
+    """What makes a profile another profile: its name, or a file's content."""
+    if profile in {"none", "radcase"}:
+        return profile
+    try:
+        return hashlib.sha256((ROOT / profile).read_bytes()).hexdigest()
+    except OSError as error:
+        raise StageError(
+            f"expected the profile {profile}, found none to read: {error.strerror}",
+            advice="set `profile` to radcase, none, or the path of a profile's file",
+        ) from error
