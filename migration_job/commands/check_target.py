@@ -1,0 +1,62 @@
+"""``migration-job check-target``: whether a database of one's own can be the target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from migration_job.errors import InputError
+from migration_job.target.database import connect, describe, read_dsn
+from migration_job.target.suitability import Check, examine
+
+COLOURS = {"ok": "green", "warning": "yellow", "refused": "red"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``check-target`` to the program."""
+    app.command("check-target")(check_target)
+
+
+def check_target(
+    target: Annotated[str | None, typer.Option(help="PostgreSQL's connection string.")] = None,
+    target_file: Annotated[Path | None, typer.Option(help="A file that holds it.")] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="The SQLite file, to reckon the space needed.")
+    ] = None,
+    connections: Annotated[
+        int, typer.Option(min=1, help="Connections that the pool and the job will open.")
+    ] = 28,
+    live: Annotated[bool, typer.Option(help="Changes are to be captured and followed.")] = False,
+) -> None:
+    """Look at a PostgreSQL that somebody else runs, change nothing, and say what is missing."""
+    dsn = read_dsn(target, target_file)
+    try:
+        size = source.stat().st_size if source is not None else 0
+    except OSError as error:
+        raise InputError(
+            f"expected the SQLite file {source}, found none to read: {error.strerror}",
+            advice="give --source PATH",
+        ) from error
+    with connect(dsn) as connection:
+        checks = examine(connection, source_bytes=size, connections=connections, live=live)
+    _show(checks)
+    refused = [check for check in checks if check.verdict == "refused"]
+    if refused:
+        names = ", ".join(check.name for check in refused)
+        raise InputError(
+            f"{describe(dsn)} cannot be the target yet: {names}",
+            advice="mend what the list says and run the command again; nothing was changed",
+        )
+
+
+def _show(checks: list[Check]) -> None:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for check in checks:
+        colour = COLOURS[check.verdict]
+        words = check.found + (f" - {check.advice}" if check.advice else "")
+        table.add_row(f"[{colour}]{check.verdict}[/]", check.name, words)
+    Console(soft_wrap=True).print(table)

@@ -1,0 +1,92 @@
+"""What ``check-target`` says of databases that somebody else runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from migration_job.target.database import connect
+from migration_job.target.suitability import Check, examine
+
+PASSWORD = "for-this-test-alone"
+
+
+@pytest.fixture
+def role(postgres: str) -> Iterator[str]:
+    """The connection string of a plain role that may connect, and no more."""
+    name = f"plain_{psycopg.conninfo.conninfo_to_dict(postgres)['dbname']}"
+    with psycopg.connect(postgres, autocommit=True) as server:
+        server.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
+        server.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+        yield make_conninfo(postgres, user=name, password=PASSWORD)
+        server.execute(f"DROP OWNED BY {name} CASCADE")
+        server.execute(f"DROP ROLE {name}")
+
+
+def grant(postgres: str, role: str) -> None:
+    name = psycopg.conninfo.conninfo_to_dict(role)["user"]
+    database = psycopg.conninfo.conninfo_to_dict(role)["dbname"]
+    with psycopg.connect(postgres, autocommit=True) as server:
+        server.execute(f"GRANT CREATE ON SCHEMA public TO {name}")
+        server.execute(f"GRANT CREATE ON DATABASE {database} TO {name}")
+
+
+def look(dsn: str, *, live: bool = False, connections: int = 10) -> dict[str, Check]:
+    with connect(dsn) as connection:
+        checks = examine(connection, source_bytes=10_000, connections=connections, live=live)
+    return {check.name: check for check in checks}
+
+
+def test_a_plain_role_with_rights_is_enough(postgres: str, role: str) -> None:
+    grant(postgres, role)
+    refused = {name for name, check in look(role).items() if check.verdict == "refused"}
+    # The tests' server is not durable, and it says so.
+    assert refused <= {"durability"}
+
+
+def test_missing_rights_are_each_named_with_what_to_grant(role: str) -> None:
+    found = look(role)
+    for name in ("make schemas", "make tables"):
+        assert found[name].verdict == "refused"
+        assert "GRANT CREATE" in found[name].advice
+
+
+def test_following_changes_needs_more_than_copying(postgres: str, role: str) -> None:
+    grant(postgres, role)
+    assert "follow changes" not in look(role)
+    assert look(role, live=True)["follow changes"].verdict == "refused"
+    assert look(postgres, live=True)["follow changes"].verdict == "ok"
+
+
+def test_a_lent_function_is_as_good_as_the_right(postgres: str, role: str) -> None:
+    with psycopg.connect(postgres, autocommit=True) as server:
+        name = psycopg.conninfo.conninfo_to_dict(role)["user"]
+        server.execute("CREATE SCHEMA privileges")
+        server.execute(
+            "CREATE FUNCTION privileges.act_as_replica() RETURNS void LANGUAGE sql "
+            "SECURITY DEFINER AS "
+            "$$ SELECT set_config('session_replication_role', 'replica', false) $$"
+        )
+        server.execute(f"GRANT USAGE ON SCHEMA privileges TO {name}")
+    assert look(role, live=True)["follow changes"].verdict == "ok"
+
+
+def test_a_database_in_use_is_refused_and_named(postgres: str) -> None:
+    with psycopg.connect(postgres, autocommit=True) as server:
+        server.execute("CREATE TABLE somebody_elses (i int)")
+    emptiness = look(postgres)["emptiness"]
+    assert emptiness.verdict == "refused"
+    assert "somebody_elses" in emptiness.found
+
+
+def test_too_few_connections_are_counted(postgres: str) -> None:
+    found = look(postgres, connections=10_000)["connections"]
+    assert found.verdict == "refused"
+    assert "10000 are needed" in found.advice
+
+
+def test_what_a_power_cut_could_lose_is_refused(postgres: str) -> None:
+    assert look(postgres)["durability"].verdict == "refused"
