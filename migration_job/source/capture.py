@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -70,11 +69,9 @@ def captured_tables(catalogue: Catalogue, plan: Plan) -> list[CapturedTable]:
     found = []
     for number, table in enumerate(catalogue.tables, start=1):
         try:
-            planned = plan.table(table.name)
+            key = _logged_key(table, plan.table(table.name).key)
         except KeyError:
-            key: tuple[str, ...] = ()
-        else:
-            key = planned.key or (ROWID,)
+            key = ()
         if ROWID in key and rowid_name(table) is None:
             raise InputError(
                 f"table {table.name!r} has no key that identifies its rows, and its columns hide "
@@ -85,17 +82,26 @@ def captured_tables(catalogue: Catalogue, plan: Plan) -> list[CapturedTable]:
     return found
 
 
+def _logged_key(table: SourceTable, key: tuple[str, ...]) -> tuple[str, ...]:
+    """The plan's key; the rowid where the plan has none, or names it (``rowid`` is a column of no
+    table unless it is declared)."""
+    names = {column.name.lower() for column in table.columns}
+    return tuple(c if c.lower() in names else ROWID for c in key) or (ROWID,)
+
+
 def install(
     connection: apsw.Connection,
     tables: Sequence[CapturedTable],
     *,
     run: str,
+    capture: str,
     closed: bool = False,
 ) -> None:
     """Create the log, the state and the triggers, inside the caller's transaction.
 
-    ``run`` is the run that they belong to. With ``closed`` the source refuses writes from the
-    transaction's commit on. Raises InputError where the application has something of the same name.
+    ``run`` is the run that they belong to, ``capture`` names this installation. With ``closed`` the
+    source refuses writes from the transaction's commit on. Raises InputError where the application
+    has something of the same name.
     """
     _refuse_clash(connection)
     width = max((len(t.key) for t in tables), default=1)
@@ -110,7 +116,7 @@ def install(
         f"CREATE TABLE {quote(STATE)} {MARK} (one INTEGER PRIMARY KEY CHECK (one = 1), "
         "run TEXT, capture TEXT, closed INTEGER NOT NULL, reads_moved INTEGER NOT NULL, "
         "settled INTEGER NOT NULL, schema_version INTEGER, schema_digest TEXT, "
-        "certificate TEXT, switched_at TEXT, back_at TEXT, back_position TEXT)"
+        "certificate TEXT, one_way TEXT, switched_at TEXT, back_at TEXT, back_position TEXT)"
     )
     for table in tables:
         connection.execute(
@@ -125,7 +131,7 @@ def install(
         "schema_version, schema_digest) VALUES (1, ?, ?, ?, 0, 0, ?, ?)",
         (
             run,
-            secrets.token_hex(8),
+            capture,
             int(closed),
             connection.pragma("schema_version"),
             schema_digest(connection),

@@ -359,6 +359,46 @@ def forget_rows(connection: psycopg.Connection, table: str, keys: list[str]) -> 
         )
 
 
+_NAMED = (
+    "FROM unnest(%s::text[], %s::text[]) AS n(tab, key) WHERE r.tab = n.tab "
+    "AND hashtextextended(r.key, 0) = hashtextextended(n.key, 0) AND r.key = n.key"
+)
+"""Rows of the ledger or the quarantine (``r``) by table and key, through their index."""
+
+
+def forget_all(connection: psycopg.Connection, rows: list[tuple[str, str]]) -> None:
+    """:func:`forget_rows` for rows of several tables at once: ``(table, key)``."""
+    names = [[row[0] for row in rows], [row[1] for row in rows]]
+    for name in ("ledger", "quarantine"):
+        using = _NAMED.replace("FROM", "USING", 1)
+        connection.execute(f"DELETE FROM migration.{name} AS r {using}".encode(), names)
+
+
+def ledger_of(
+    connection: psycopg.Connection, rows: list[tuple[str, str]]
+) -> set[tuple[str, str, str, str, str | None]]:
+    """The ledger of the given rows, ``(table, key)`` each, as ``(table, key, column, before,
+    after)``."""
+    names = [[row[0] for row in rows], [row[1] for row in rows]]
+    query = f"SELECT r.tab, r.key, r.col, r.before, r.after {_NAMED}"
+    found = connection.execute(
+        query.replace(" WHERE", ", migration.ledger AS r WHERE", 1).encode(), names
+    )
+    return {(r[0], r[1], r[2], r[3], r[4]) for r in found}
+
+
+def quarantined_of(
+    connection: psycopg.Connection, rows: list[tuple[str, str]]
+) -> set[tuple[str, str]]:
+    """Which of the given rows, ``(table, key)`` each, are in quarantine."""
+    names = [[row[0] for row in rows], [row[1] for row in rows]]
+    query = f"SELECT r.tab, r.key {_NAMED}"
+    found = connection.execute(
+        query.replace(" WHERE", ", migration.quarantine AS r WHERE", 1).encode(), names
+    )
+    return {(r[0], r[1]) for r in found}
+
+
 def ledger(connection: psycopg.Connection, limit: int) -> list[LedgerEntry]:
     """The first ``limit`` entries, in a stable order."""
     rows = connection.execute(

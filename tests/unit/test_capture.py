@@ -63,7 +63,7 @@ def install(path: Path, keys: dict[str, tuple[str, ...]] = KEYS, **options: Any)
     connection = apsw.Connection(str(path))
     with connection:
         tables = capture.captured_tables(read_catalogue(connection), plan_for(keys))
-        capture.install(connection, tables, run="test", **options)
+        capture.install(connection, tables, run="test", capture="c1", **options)
     connection.close()
 
 

@@ -1,0 +1,241 @@
+"""Catch-up: the source's log to the target, as states, in batches that end at a consistent state.
+
+One round reads, in one read transaction of the source, the keys that the log has beyond the
+target's position and the rows as they are now; applies them in one transaction of the target; and
+compares the touched keys on both sides. A round covers everything up to the snapshot's last
+position where that is not too much, so that readers of the target see states that the source has
+had.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import apsw
+import psycopg
+
+from migration_job.errors import OperationError
+from migration_job.live.pair import Pair
+from migration_job.live.proof import prove_keys
+from migration_job.live.steps import step
+from migration_job.source.capture import LOG, schema_digest
+from migration_job.source.database import quote
+from migration_job.source.fence import SourceState, last_position, make_durable, trim, writing
+from migration_job.source.reader import codec_of, decode, read_by_keys
+from migration_job.target import records
+from migration_job.target.apply import (
+    Key,
+    TableChange,
+    apply_states,
+    explain_conflict,
+    key_places,
+)
+from migration_job.target.capture import read_verified, set_verified
+from migration_job.target.database import lost
+from migration_job.values import key_text
+
+ROUND_ENTRIES = 20_000
+"""Log entries in one round: some 10 MB of rows of an ordinary table, and about a second."""
+
+TRIM_ROWS = 5_000
+"""Log rows deleted in one transaction of the source: writers wait for less than 10 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round has done."""
+
+    position: int
+    """The target holds everything up to here."""
+    last: int
+    """The log's last position in the snapshot that the round read."""
+    keys: int
+    """How many rows were looked at."""
+
+    @property
+    def behind(self) -> int:
+        """Log entries that are still to come."""
+        return self.last - self.position
+
+
+def catch_up(pair: Pair, *, entries: int = ROUND_ENTRIES) -> Round:
+    """One round, in a read transaction of its own, or in the caller's where there is one.
+
+    Raises OperationError where the two sides cannot go on together, BlockedError where the plan
+    cannot carry a new value.
+    """
+    own = not pair.source.in_transaction
+    if own:
+        pair.source.execute("BEGIN")
+    try:
+        with step("sync.forward"):
+            return _round(pair, entries)
+    finally:
+        if own:
+            pair.source.execute("COMMIT")
+
+
+def catch_up_fully(pair: Pair, *, enough: int, limit: float) -> Round:
+    """Rounds until no more than ``enough`` entries are left. Raises OperationError where the
+    writers have not been overtaken within ``limit`` seconds."""
+    deadline = time.monotonic() + limit
+    while True:
+        done = catch_up(pair)
+        if done.behind <= enough and last_position(pair.source) - done.position <= enough:
+            return done
+        if time.monotonic() > deadline:
+            raise OperationError(
+                f"expected to catch up with the source within {limit:g} s, found "
+                f"{last_position(pair.source) - done.position} changes still to come",
+                advice="SQLite serves as before; run the command again at a quieter hour",
+            )
+
+
+def trim_log(pair: Pair, position: int) -> int:
+    """Delete what the target has applied durably from the log; returns how many rows went."""
+    with step("sync.trim"), writing(pair.source, limit=1.0):
+        return trim(pair.source, position, rows=TRIM_ROWS)
+
+
+def _round(pair: Pair, entries: int) -> Round:
+    state = pair.state()
+    last = last_position(pair.source)
+    position, verified = _positions(pair)
+    _require_same_schema(pair, state)
+    _require_whole_log(pair.source, verified, position, last)
+    if verified == last:
+        return Round(last, last, 0)
+    # From here on the target will hold what the source has committed: it must not lose it.
+    make_durable(pair.path)
+    while True:
+        upto = max(min(verified + entries, last), position)
+        # Also what was applied, and not compared, when a process before this one died.
+        touched = touched_keys(pair, verified, upto)
+        changes = _changes(pair, touched)
+        try:
+            apply_states(pair.target, changes, upto)
+        except psycopg.IntegrityError as error:
+            # The rows are of the snapshot, the keys only of the batch: a unique value may still be
+            # with a row whose change comes later in the log. The whole log has no such row.
+            if upto == last:
+                raise explain_conflict(error) from error
+            entries *= 4
+            continue
+        # Both sides now have these rows as the snapshot has them, also where the log goes on.
+        prove_keys(pair, touched)
+        set_verified(pair.target, upto)
+        return Round(upto, last, sum(len(keys) for keys in touched.values()))
+
+
+def _positions(pair: Pair) -> tuple[int, int]:
+    """What the target has applied, and up to where that has been compared."""
+    try:
+        applied, verified = records.applied(pair.target), read_verified(pair.target)
+    except psycopg.Error as error:
+        raise lost(error, "asking how far it has followed the source") from error
+    if applied is None or verified is None:
+        raise OperationError(
+            "expected a target that holds the whole snapshot, found the copy unfinished",
+            advice="run `migration-job migrate --live` again; it goes on where it stopped",
+        )
+    return applied, verified
+
+
+def _require_same_schema(pair: Pair, state: SourceState) -> None:
+    version = int(pair.source.pragma("schema_version"))
+    if version == state.schema_version:
+        return
+    if schema_digest(pair.source) != state.schema_digest:
+        raise OperationError(
+            "the source's schema has changed since the migration began",
+            advice="SQLite serves as before, and nothing more is copied; run `migration-job "
+            "release` and `migration-job migrate --live` to start over with the new schema",
+        )
+    keyless = [t.name for t, plan in pair.captured.values() if _by_rowid(t.rowid_alias, plan.key)]
+    if keyless:
+        raise OperationError(
+            f"the source was rebuilt (VACUUM), which may renumber the rows of {keyless[0]!r}, a "
+            "table that has no key but those numbers",
+            advice="SQLite serves as before; run `migration-job release` and `migration-job "
+            "migrate --live` to start over, and leave VACUUM until after the switch",
+        )
+
+
+def _by_rowid(alias: str | None, key: tuple[str, ...]) -> bool:
+    return alias is None and tuple(k.lower() for k in key) in {("rowid",), ("_rowid_",), ("oid",)}
+
+
+def _require_whole_log(source: apsw.Connection, verified: int, position: int, last: int) -> None:
+    if position > last:
+        raise OperationError(
+            f"the target has followed the source's log to {position}, and the log ends at {last}: "
+            "the source was put back to an older state",
+            advice="SQLite serves as before; run `migration-job release` and `migration-job "
+            "migrate --live` to start over from the file as it is",
+        )
+    first = source.execute(f"SELECT min(seq) FROM {quote(LOG)}").fetchone()
+    if first is not None and first[0] is not None and int(first[0]) > verified + 1:
+        raise OperationError(
+            f"the target has followed the source's log to {verified}, and the log begins at "
+            f"{first[0]}: the target was put back to an older state",
+            advice="SQLite serves as before; run `migration-job migrate --live` again into an "
+            "empty target",
+        )
+
+
+def _changes(pair: Pair, touched: dict[int, list[Key]]) -> list[TableChange]:
+    changes = []
+    for number, keys in touched.items():
+        table, plan = pair.captured[number]
+        read = functools.partial(
+            read_by_keys,
+            pair.source,
+            table,
+            encoding=pair.catalogue.encoding,
+            key=plan.key,
+            keys=keys,
+        )
+        change = TableChange(plan, keys)
+        # SQLite finds the row of key 1 for 1.0 too; it is one row all the same.
+        place = key_places(plan)
+        rows = read([c.source or "" for c in plan.copied])
+        change.rows = list({key_text([row[i] for i in place]): row for row in rows}.values())
+        for condition in plan.quarantine:
+            for key in read(plan.key, condition=condition):
+                change.quarantined.setdefault(key_text(key), condition)
+        changes.append(change)
+    return changes
+
+
+def touched_keys(pair: Pair, position: int, upto: int) -> dict[int, list[Key]]:
+    """The distinct keys in the log after ``position`` up to ``upto``, by table number. They are
+    told apart by class as well as by value: 1, 1.0 and '1' may be three rows."""
+    seen: dict[int, dict[str, Key]] = {}
+    for number, key in _logged(pair, position, upto):
+        if number in pair.captured:
+            seen.setdefault(number, {})[key_text(key)] = key
+    return {number: list(keys.values()) for number, keys in seen.items()}
+
+
+def _logged(pair: Pair, position: int, upto: int) -> Iterator[tuple[int, Key]]:
+    width = max((len(plan.key) for _, plan in pair.captured.values()), default=1)
+    codec = codec_of(pair.catalogue.encoding)
+    terms = ", ".join(
+        f"typeof(k{i}) = 'text', CASE WHEN typeof(k{i}) = 'text' THEN CAST(k{i} AS BLOB) "
+        f"ELSE k{i} END"
+        for i in range(width)
+    )
+    for row in pair.source.execute(
+        f"SELECT tab, {terms} FROM {quote(LOG)} WHERE seq > ? AND seq <= ?", (position, upto)
+    ):
+        number = int(row[0])
+        if number not in pair.captured:
+            continue
+        values = (
+            decode(row[2 * i + 2], codec) if row[2 * i + 1] else row[2 * i + 2]
+            for i in range(len(pair.captured[number][1].key))
+        )
+        yield number, tuple(values)

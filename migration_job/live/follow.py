@@ -1,0 +1,104 @@
+"""All that follows from the decision: fence, alias and connection are made to agree with the
+source's ``closed``.
+
+Whoever gets the lock does this first, so that a death after a decision is completed and one before
+it undone: there is one way to recover, and it is the way that the switch and the rollback
+themselves take.
+
+``closed`` = 1 (PostgreSQL serves)     fence opens -> alias opens -> connection names PostgreSQL
+``closed`` = 0 (SQLite serves)         connection names SQLite -> alias goes (and a PAUSE with it)
+
+Going forward, the application learns the new address last, when everything behind it is open. Going
+back it learns it first, so that the clients that PgBouncer drops find their way. In neither
+direction are both open to writes: the target's fence opens only here, with the source closed, and
+is closed before the source opens (:mod:`migration_job.live.rollback`).
+"""
+
+from __future__ import annotations
+
+from migration_job.connection import read_connection, write_connection
+from migration_job.errors import OperationError
+from migration_job.live.pair import Pair
+from migration_job.live.settings import Endpoints
+from migration_job.live.steps import step
+from migration_job.target import capture as target_capture
+
+
+def follow_decision(pair: Pair, ends: Endpoints) -> bool:
+    """Make everything agree with the decision; returns whether anything had to be changed.
+
+    Only for the holder of the lock. Raises OperationError where a part cannot be brought round: the
+    others before it are done, and the next call goes on.
+    """
+    state = pair.state()
+    if state.settled:
+        return False
+    if state.closed:
+        return _forward(pair, ends)
+    return _back(pair, ends, reads_moved=state.reads_moved)
+
+
+def agrees(pair: Pair, ends: Endpoints) -> bool:
+    """Whether everything agrees with the decision already."""
+    state = pair.state()
+    if state.settled:
+        return True
+    connection = read_connection(ends.connection)
+    if connection is None:
+        return False
+    if state.closed:
+        named = connection.write == connection.read == ends.postgres
+        return (
+            named
+            and not target_capture.is_closed(pair.target)
+            and (ends.pooler is None or ends.pooler.is_open())
+        )
+    if not _target_closed(pair):
+        # Not to be mended here: writes may have been accepted that the source does not have.
+        raise OperationError(
+            "both sides are open to writes: the source's state and the target's fence were changed "
+            "by something other than this job",
+            advice="stop the application, and find out which side has the newest writes before "
+            "anything else",
+        )
+    if state.reads_moved:
+        named = connection.write == ends.sqlite and connection.read == ends.postgres
+        return named and (ends.pooler is None or ends.pooler.is_open())
+    named = connection.write == connection.read == ends.sqlite
+    return named and (ends.pooler is None or ends.pooler.is_closed())
+
+
+def _forward(pair: Pair, ends: Endpoints) -> bool:
+    if agrees(pair, ends):
+        return False
+    with step("follow.open"):
+        target_capture.open_fence(pair.target)
+    with step("follow.alias"):
+        if ends.pooler is not None:
+            ends.pooler.open_alias()
+    with step("follow.connect"):
+        write_connection(ends.connection, ends.postgres, ends.postgres, owner=ends.owner)
+    return True
+
+
+def _back(pair: Pair, ends: Endpoints, *, reads_moved: bool) -> bool:
+    if agrees(pair, ends):
+        return False
+    if reads_moved:
+        # Writes stay with SQLite; the target answers reads and refuses writes by its fence.
+        with step("return.alias"):
+            if ends.pooler is not None:
+                ends.pooler.open_alias()
+        with step("return.connect"):
+            write_connection(ends.connection, ends.sqlite, ends.postgres, owner=ends.owner)
+        return True
+    with step("return.connect"):
+        write_connection(ends.connection, ends.sqlite, ends.sqlite, owner=ends.owner)
+    with step("return.alias"):
+        if ends.pooler is not None:
+            ends.pooler.close_alias()
+    return True
+
+
+def _target_closed(pair: Pair) -> bool:
+    return not target_capture.installed(pair.target) or target_capture.is_closed(pair.target)

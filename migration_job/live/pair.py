@@ -1,0 +1,139 @@
+"""The two databases of one run, opened together and checked to belong together."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import apsw
+import psycopg
+
+from migration_job.errors import OperationError
+from migration_job.plan.model import Catalogue, Plan, SourceTable, TablePlan
+from migration_job.source import capture as source_capture
+from migration_job.source.catalogue import read_catalogue
+from migration_job.source.fence import SourceState, open_source, read_state
+from migration_job.target import capture as target_capture
+from migration_job.target import database, records
+
+
+@dataclass(slots=True)
+class Pair:
+    """Source and target of one run. ``state`` is the source's own when the pair was opened."""
+
+    path: Path
+    source: apsw.Connection
+    target: psycopg.Connection
+    plan: Plan
+    catalogue: Catalogue
+    run_id: str
+    captured: dict[int, tuple[SourceTable, TablePlan]]
+    """By the number in the source's log; empty where no capture is installed."""
+
+    def state(self) -> SourceState:
+        """The source's state as it is now. Raises OperationError where there is no capture."""
+        state = read_state(self.source)
+        if state is None:
+            raise OperationError(
+                f"expected change capture on {self.path}, found none",
+                advice="run `migration-job migrate --live` first",
+            )
+        return state
+
+    def reload(self) -> None:
+        """Read the source's schema anew, after capture was installed or removed."""
+        self.catalogue = read_catalogue(self.source)
+        self.captured = _captured(self.source, self.catalogue, self.plan)
+
+    def close(self) -> None:
+        """Close both."""
+        self.source.close()
+        self.target.close()
+
+
+@contextlib.contextmanager
+def opened(path: Path, dsn: str) -> Iterator[Pair]:
+    """The pair, closed at the end. Raises InputError or OperationError where one of the two is not
+    to be had or they do not belong together."""
+    pair = open_pair(path, dsn)
+    try:
+        yield pair
+    finally:
+        pair.close()
+
+
+def open_pair(path: Path, dsn: str) -> Pair:
+    """Open both databases. Raises InputError or OperationError as :func:`opened` does."""
+    target = open_target(dsn)
+    try:
+        run = records.read_run(target)
+        if run is None:
+            raise OperationError(
+                f"expected a target that a run of this job has filled, found none at "
+                f"{database.describe(dsn)}",
+                advice="run `migration-job migrate` first",
+            )
+        source = open_source(path)
+        try:
+            catalogue = read_catalogue(source)
+            pair = Pair(
+                path=path,
+                source=source,
+                target=target,
+                plan=run.plan,
+                catalogue=catalogue,
+                run_id=run.run_id,
+                captured=_captured(source, catalogue, run.plan),
+            )
+            require_pair(pair)
+        except BaseException:
+            source.close()
+            raise
+    except BaseException:
+        target.close()
+        raise
+    return pair
+
+
+def open_target(dsn: str) -> psycopg.Connection:
+    """A session that acts in the protocol: as a replica, its commits durable, and known by its name
+    so that whoever takes over can end it. Raises InputError."""
+    target = database.connect(dsn, purpose=target_capture.SESSION)
+    try:
+        target_capture.act_as_replica(target)
+        target.execute("SET synchronous_commit TO on")
+    except BaseException:
+        target.close()
+        raise
+    return target
+
+
+def require_pair(pair: Pair) -> None:
+    """Raises OperationError where the source's capture and the target are of different runs."""
+    state = read_state(pair.source)
+    follows = target_capture.pair(pair.target)
+    if state is None or follows is None:
+        return
+    if state.run != pair.run_id or state.capture != follows:
+        raise OperationError(
+            f"expected the target to follow this source's capture, found run {pair.run_id} "
+            f"following another than that of run {state.run}",
+            advice="give the target of the same run, or start over: `migration-job release` and "
+            "`migration-job migrate --live`",
+        )
+
+
+def _captured(
+    source: apsw.Connection, catalogue: Catalogue, plan: Plan
+) -> dict[int, tuple[SourceTable, TablePlan]]:
+    if not source_capture.installed(source):
+        return {}
+    found: dict[int, tuple[SourceTable, TablePlan]] = {}
+    for number, name in source.execute(f"SELECT number, name FROM {source_capture.TABLES}"):
+        try:
+            found[int(number)] = (catalogue.table(str(name)), plan.table(str(name)))
+        except KeyError:
+            continue
+    return found

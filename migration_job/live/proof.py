@@ -1,0 +1,187 @@
+"""What is proved of changed rows before they count: typed equality, and references that hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import psycopg
+
+from migration_job.errors import VerificationError
+from migration_job.live.pair import Pair
+from migration_job.plan.model import ForeignKeyPlan, TablePlan
+from migration_job.source.reader import read_by_keys
+from migration_job.target import records
+from migration_job.target.apply import Key, forward_key, key_places, keys_join
+from migration_job.target.database import qualified, quote
+from migration_job.target.states import rows_by_keys
+from migration_job.values import display, key_text, same, to_text
+
+SHOWN = 5
+
+
+def prove_keys(pair: Pair, touched: dict[int, list[Key]]) -> None:
+    """Compare the rows of these keys on both sides, in the source's present transaction. Raises
+    VerificationError with the first differences."""
+    names = [
+        (pair.captured[number][0].name, key_text(key))
+        for number, keys in touched.items()
+        for key in keys
+    ]
+    noted = records.ledger_of(pair.target, names)
+    aside = records.quarantined_of(pair.target, names)
+    for number, keys in touched.items():
+        differences = _differences(pair, number, keys, noted, aside)
+        if differences:
+            raise VerificationError(
+                f"{len(differences)} changed values of {pair.captured[number][0].name} differ "
+                f"between source and target: {'; '.join(differences[:SHOWN])}",
+                advice="SQLite serves as before; run `migration-job verify` for the whole picture",
+            )
+
+
+def _differences(
+    pair: Pair,
+    number: int,
+    keys: Sequence[Key],
+    noted: set[tuple[str, str, str, str, str | None]],
+    aside: set[tuple[str, str]],
+) -> list[str]:
+    table, plan = pair.captured[number]
+    columns = [c.source or "" for c in plan.copied]
+    place = key_places(plan)
+    there = {
+        key_text([row[i] for i in place]): row
+        for row in read_by_keys(
+            pair.source,
+            table,
+            columns,
+            encoding=pair.catalogue.encoding,
+            key=plan.key,
+            keys=keys,
+        )
+    }
+    texts = [k for k in (forward_key(plan, key) for key in keys) if k is not None]
+    arrived = {
+        key_text([plan.copied[i].rule.inverse(row[i]) for i in place]): row
+        for row in rows_by_keys(pair.target, plan, [c.target for c in plan.copied], texts)
+    }
+    missing = [k for k in there.keys() - arrived.keys() if (table.name, k) not in aside]
+    found = [f"row {display(k)} has no counterpart" for k in arrived.keys() - there.keys()]
+    found += [f"row {display(k)} is missing" for k in missing]
+    for key in there.keys() & arrived.keys():
+        for column, value, text in zip(plan.copied, there[key], arrived[key], strict=True):
+            if same(column.rule.inverse(text), value):
+                continue
+            if (table.name, key, column.source, to_text(value), text) not in noted:
+                found.append(f"{column.source} of row {display(key)}")
+    return found
+
+
+def prove_all_references(pair: Pair) -> None:
+    """Look for rows of the target that refer to nothing, where the plan says that they may not:
+    catch-up suppresses the foreign keys. Takes time with the database's size; nobody waits for it.
+    Raises VerificationError."""
+    for table in pair.plan.tables:
+        for key in table.foreign_keys:
+            if key.validated:
+                _refuse_orphans(
+                    table, key, pair.target.execute(_orphans(table, key, "")).fetchall()
+                )
+
+
+def prove_references(pair: Pair, touched: dict[int, list[Key]]) -> None:
+    """The same for the rows of these keys: those that refer, and those that are referred to and are
+    gone or have changed. Raises VerificationError."""
+    changed = {
+        plan.target: (plan, keys)
+        for number, keys in touched.items()
+        for plan in [pair.captured[number][1]]
+    }
+    for table in pair.plan.tables:
+        for key in table.foreign_keys:
+            if not key.validated:
+                continue
+            if table.target in changed:
+                found = _orphans_among(pair.target, table, key, *changed[table.target])
+                _refuse_orphans(table, key, found)
+            if key.parent in changed and _refers_to_key(key, changed[key.parent][0]):
+                found = _orphans_of(pair.target, table, key, *changed[key.parent])
+                _refuse_orphans(table, key, found)
+            elif key.parent in changed:
+                # The reference is to other columns than the row's key, whose old values are gone.
+                _refuse_orphans(
+                    table, key, pair.target.execute(_orphans(table, key, "")).fetchall()
+                )
+
+
+def _orphans(table: TablePlan, key: ForeignKeyPlan, more: str, source: str = "") -> bytes:
+    """A query for the first few values of ``key`` in ``table`` (aliased ``c``) without a parent."""
+    columns = [f"c.{quote(c)}" for c in key.columns]
+    pairs = zip(key.columns, key.parent_columns, strict=True)
+    same = " AND ".join(f"p.{quote(b)} = c.{quote(a)}" for a, b in pairs)
+    there = " AND ".join(f"{c} IS NOT NULL" for c in columns)
+    return (
+        f"SELECT {', '.join(f'{c}::text' for c in columns)} FROM {qualified(table.target)} AS c"
+        f"{source} WHERE {there} AND NOT EXISTS (SELECT 1 FROM {qualified(key.parent)} AS p "
+        f"WHERE {same}){more} LIMIT {SHOWN}"
+    ).encode()
+
+
+def _orphans_among(
+    target: psycopg.Connection,
+    table: TablePlan,
+    key: ForeignKeyPlan,
+    plan: TablePlan,
+    keys: Sequence[Key],
+) -> list[tuple[object, ...]]:
+    arrays = _arrays(plan, keys)
+    if arrays is None:
+        return []
+    item, condition = keys_join(plan, "c")
+    query = _orphans(table, key, f" AND {condition}", f", {item}")
+    return target.execute(query, arrays).fetchall()
+
+
+def _orphans_of(
+    target: psycopg.Connection,
+    table: TablePlan,
+    key: ForeignKeyPlan,
+    parent: TablePlan,
+    keys: Sequence[Key],
+) -> list[tuple[object, ...]]:
+    arrays = _arrays(parent, keys)
+    if arrays is None:
+        return []
+    item, _ = keys_join(parent)
+    names = {column: f"k.k{i}" for i, column in enumerate(_key_targets(parent))}
+    pairs = zip(key.columns, key.parent_columns, strict=True)
+    condition = " AND ".join(f"c.{quote(a)} = {names[b]}" for a, b in pairs)
+    query = _orphans(table, key, f" AND {condition}", f", {item}")
+    return target.execute(query, arrays).fetchall()
+
+
+def _arrays(plan: TablePlan, keys: Iterable[Key]) -> list[list[str]] | None:
+    texts = [k for k in (forward_key(plan, key) for key in keys) if k is not None]
+    return [list(column) for column in zip(*texts, strict=True)] if texts else None
+
+
+def _key_targets(plan: TablePlan) -> list[str]:
+    targets = {(c.source or "").lower(): c.target for c in plan.copied}
+    return [targets[name.lower()] for name in plan.key]
+
+
+def _refers_to_key(key: ForeignKeyPlan, parent: TablePlan) -> bool:
+    return set(key.parent_columns) == set(_key_targets(parent))
+
+
+def _refuse_orphans(
+    table: TablePlan, key: ForeignKeyPlan, orphans: Sequence[tuple[object, ...]]
+) -> None:
+    if orphans:
+        shown = ", ".join("/".join(str(v) for v in row) for row in orphans)
+        raise VerificationError(
+            f"rows of {table.target} refer to rows of {key.parent} that do not exist "
+            f"({', '.join(key.columns)} = {shown}), and the target's {key.name} forbids it",
+            advice="SQLite serves as before; correct the rows there (PRAGMA foreign_key_check), "
+            "then run the command again",
+        )

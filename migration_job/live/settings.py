@@ -1,0 +1,165 @@
+"""What the live commands are given: where the two databases, the pooler and the connection are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from migration_job.connection import Pool, PostgresSide, SqliteSide
+from migration_job.errors import InputError
+from migration_job.pooler import Alias, Pooler
+
+
+class Server(BaseModel):
+    """Where PgBouncer finds PostgreSQL; it may see it under another name than this job does."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str
+    port: int = 5432
+    database: str | None = None
+
+
+class ConnectTo(BaseModel):
+    """What the application is to connect to after the switch: PgBouncer, or PostgreSQL itself.
+
+    ``database`` is the alias where there is a pooler. The password stands in a file of its own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str
+    port: int = 5432
+    database: str
+    user: str
+    password_file: Path
+    pool: Pool = Pool()
+    server: Server | None = None
+    """For PgBouncer; where it is absent, host, port and database of ``--target``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Everything that a live command acts on beside the two databases."""
+
+    source: Path
+    dsn: str
+    state: Path
+    connection: Path
+    sqlite: SqliteSide
+    postgres: PostgresSide
+    pooler: Pooler | None
+    owner: tuple[int, int] | None = None
+
+
+def read_connect_to(file: Path) -> ConnectTo:
+    """The JSON file of ``--connect-to``. Raises InputError, naming the field at fault."""
+    try:
+        return ConnectTo.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise InputError(
+            f"cannot read {file}: {error.strerror}", advice="give the JSON file of --connect-to"
+        ) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise InputError(
+            f"{file} does not say what the application is to connect to: {where}: {first['msg']}",
+            advice='expected {"host", "port", "database", "user", "password_file", and as you like '
+            '"pool": {"max", "min", "idle_timeout", "connection_timeout"}, '
+            '"server": {"host", "port", "database"}}',
+        ) from None
+
+
+def read_secret(file: Path, what: str) -> str:
+    """The one line of a secret's file. Raises InputError."""
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"cannot read {what} from {file}: {type(error).__name__}",
+            advice="the file must hold the secret and nothing else, readable by this user",
+        ) from error
+
+
+def endpoints(
+    source: Path,
+    dsn: str,
+    *,
+    connection: Path,
+    connect_to: Path,
+    console: str | None,
+    alias_file: Path | None,
+    state: Path | None = None,
+    application_source: str | None = None,
+    owner: tuple[int, int] | None = None,
+) -> Endpoints:
+    """Everything checked and put together. Raises InputError for what does not fit."""
+    told = read_connect_to(connect_to)
+    if (console is None) != (alias_file is None):
+        raise InputError(
+            "expected --pooler and --alias-file together, found one of them",
+            advice="give both, or neither where the application connects to PostgreSQL directly",
+        )
+    pooler = None
+    if console is not None and alias_file is not None:
+        _require_dsn(console)
+        server = _server(told, dsn)
+        pooler = Pooler(
+            console,
+            alias_file,
+            Alias(
+                told.database,
+                server.host,
+                server.port,
+                server.database or told.database,
+                pool_size=told.pool.max,
+                min_pool_size=told.pool.min,
+            ),
+        )
+    password_file = connect_to.parent / told.password_file
+    return Endpoints(
+        source=source,
+        dsn=dsn,
+        state=state or connection / ".state",
+        connection=connection,
+        sqlite=SqliteSide(path=application_source or str(source.absolute())),
+        postgres=PostgresSide(
+            host=told.host,
+            port=told.port,
+            database=told.database,
+            user=told.user,
+            password=read_secret(password_file, "the application's password"),
+            pool=told.pool,
+        ),
+        pooler=pooler,
+        owner=owner,
+    )
+
+
+def _server(told: ConnectTo, dsn: str) -> Server:
+    parts = conninfo_to_dict(dsn)
+    target = Server(
+        host=str(parts.get("host") or parts.get("hostaddr") or "127.0.0.1"),
+        port=int(parts.get("port") or 5432),
+        database=str(parts.get("dbname") or ""),
+    )
+    if told.server is None:
+        return target
+    return told.server.model_copy(update={"database": told.server.database or target.database})
+
+
+def _require_dsn(console: str) -> None:
+    try:
+        conninfo_to_dict(console)
+    except psycopg.ProgrammingError:
+        # libpq's message quotes the string, which may hold the password.
+        raise InputError(
+            "expected the connection string of PgBouncer's admin console in --pooler, found "
+            "something libpq cannot parse",
+            advice="e.g. 'host=... port=6432 dbname=pgbouncer user=... password=...'",
+        ) from None

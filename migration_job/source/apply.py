@@ -1,0 +1,123 @@
+"""States onto the source: the way back's other end.
+
+The connection fires no triggers and no foreign keys
+(:func:`migration_job.source.fence.open_source`), so the fence does not stop it, cascades do not
+run, and nothing it writes is logged as a change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import apsw
+
+from migration_job.plan.model import SourceTable
+from migration_job.source.catalogue import rowid_name
+from migration_job.source.database import quote
+from migration_job.source.reader import (
+    KEYS_PER_QUERY,
+    bindable,
+    column_sql,
+    keys_condition,
+)
+from migration_job.values import BrokenText, SourceValue, key_text
+
+Row = tuple[SourceValue, ...]
+
+
+@dataclass(slots=True)
+class RowsBack:
+    """What a batch holds for one table of the source."""
+
+    table: SourceTable
+    key: tuple[str, ...]
+    columns: tuple[str, ...]
+    """The columns that the target has; the key is among them."""
+    keys: list[Row]
+    rows: list[Row]
+    """The rows that are there now, in the order of ``columns``."""
+
+
+def apply_back(connection: apsw.Connection, batch: Iterable[RowsBack]) -> None:
+    """Apply a batch inside the caller's transaction.
+
+    A row that was there keeps its rowid and its columns that the target does not have, so that only
+    what was changed is changed. Raises apsw.ConstraintError where rows stand in each other's or in
+    others' way.
+    """
+    kept = [(rows, _take_out(connection, rows)) for rows in batch]
+    for rows, old in kept:
+        _put_in(connection, rows, old)
+
+
+def set_sequence(connection: apsw.Connection, table: str, value: int) -> None:
+    """Raise an AUTOINCREMENT table's high-water mark to ``value``, never lower it."""
+    connection.execute(
+        "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (value, table)
+    )
+    if connection.changes() == 0 and value > 0:
+        connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, value))
+
+
+def _hidden(rows: RowsBack) -> list[str]:
+    """SQL of what a row has that the target does not: its rowid where that is no column, and
+    columns that were not carried."""
+    names = {name.lower() for name in rows.columns}
+    hidden = []
+    rowid = rowid_name(rows.table)
+    if rowid is not None and rows.table.rowid_alias is None and rowid.lower() not in names:
+        hidden.append(rowid)
+    hidden += [
+        quote(c.name) for c in rows.table.columns if not c.generated and c.name.lower() not in names
+    ]
+    return hidden
+
+
+def _take_out(connection: apsw.Connection, rows: RowsBack) -> dict[str, tuple[object, ...]]:
+    """Delete the touched rows; what they had beside the target's columns, by ``key_text``."""
+    table = f"main.{quote(rows.table.name)}"
+    hidden = _hidden(rows)
+    old: dict[str, tuple[object, ...]] = {}
+    for keys in _pieces(rows.keys, max(KEYS_PER_QUERY // max(len(rows.key), 1), 1)):
+        where, parameters = keys_condition(rows.table, rows.key, keys)
+        values = tuple(bindable(value) for value in parameters)
+        if hidden:
+            key_terms = [column_sql(rows.table, c) for c in rows.key]
+            query = f"SELECT {', '.join([*key_terms, *hidden])} FROM {table} AS t WHERE {where}"
+            for row in connection.execute(query, values):
+                old[key_text(row[: len(key_terms)])] = row[len(key_terms) :]
+        connection.execute(f"DELETE FROM {table} AS t WHERE {where}", values)
+    return old
+
+
+def _put_in(
+    connection: apsw.Connection, rows: RowsBack, old: dict[str, tuple[object, ...]]
+) -> None:
+    columns = [quote(c) for c in rows.columns]
+    hidden = _hidden(rows)
+    place = [rows.columns.index(c) for c in rows.key]
+    bare, full = _insert(rows, columns), _insert(rows, [*columns, *hidden])
+    for row in rows.rows:
+        before = old.get(key_text([row[i] for i in place]))
+        statement = bare if before is None else full
+        broken = [i for i, value in enumerate(row) if isinstance(value, BrokenText)]
+        if broken:
+            statement = _insert(
+                rows, columns if before is None else [*columns, *hidden], frozenset(broken)
+            )
+        connection.execute(statement, (*(bindable(v) for v in row), *(before or ())))
+
+
+def _insert(rows: RowsBack, columns: Sequence[str], broken: frozenset[int] = frozenset()) -> str:
+    places = ", ".join("CAST(? AS TEXT)" if i in broken else "?" for i in range(len(columns)))
+    # OR ABORT: a table's own ON CONFLICT REPLACE would remove rows that the target still has.
+    return (
+        f"INSERT OR ABORT INTO main.{quote(rows.table.name)} ({', '.join(columns)}) "
+        f"VALUES ({places})"
+    )
+
+
+def _pieces(keys: Sequence[Row], size: int) -> Iterable[Sequence[Row]]:
+    for start in range(0, len(keys), size):
+        yield keys[start : start + size]

@@ -1,0 +1,187 @@
+"""The source's own state: who serves, and the lock under which that is decided.
+
+``closed`` in ``_migration_state`` is the decision in both directions: 0, SQLite serves; 1,
+PostgreSQL does. It changes only in a transaction of this job's, and that commit is the moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote as url_quote
+
+import apsw
+
+from migration_job.errors import InputError, OperationError
+from migration_job.source.capture import LOG, STATE, installed
+from migration_job.source.database import open_readonly, quote
+
+RETRY_SECONDS = 0.002
+"""Between attempts for the write lock: SQLite's own back-off grows to 100 ms, in which a busy
+application takes it again and again."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """The row of ``_migration_state``."""
+
+    run: str
+    capture: str
+    """One installation of capture; positions in the log count within it."""
+    closed: bool
+    reads_moved: bool
+    settled: bool
+    schema_version: int
+    schema_digest: str
+    certificate: str | None
+    one_way: tuple[str, ...]
+    """Tables whose changes on the target do not come back."""
+    switched_at: str | None
+    back_at: str | None
+    """The target's clock at the snapshot up to which the source holds its changes."""
+    back_position: str | None
+    """The target's WAL position at that snapshot."""
+
+
+def open_source(path: Path, *, busy_timeout_ms: int = 50) -> apsw.Connection:
+    """The job's own writing connection: no triggers and no foreign-key actions fire for what it
+    writes, and its commits survive a power cut. Raises InputError where the file is no database."""
+    open_readonly(path).close()
+    uri = f"file:{url_quote(os.fspath(path.absolute()))}?mode=rw"
+    try:
+        connection = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI)
+        connection.set_busy_timeout(busy_timeout_ms)
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 0)
+        connection.pragma("synchronous", "EXTRA")
+        connection.pragma("temp_store", "MEMORY")
+    except apsw.Error as error:
+        raise InputError(
+            f"the source cannot be opened for writing: {path}: {error}",
+            advice="the job needs the right to write the file and its directory, as the "
+            "application does",
+        ) from error
+    return connection
+
+
+def read_state(connection: apsw.Connection) -> SourceState | None:
+    """The state, or None where no capture is installed."""
+    if not installed(connection):
+        return None
+    row = connection.execute(
+        "SELECT run, capture, closed, reads_moved, settled, schema_version, schema_digest, "
+        f"certificate, one_way, switched_at, back_at, back_position FROM {quote(STATE)}"
+    ).fetchone()
+    if row is None:
+        raise OperationError(
+            f"expected one row in {STATE} on the source, found none",
+            advice="something else has written there; restore the file from its backup",
+        )
+    return SourceState(
+        run=str(row[0]),
+        capture=str(row[1]),
+        closed=bool(row[2]),
+        reads_moved=bool(row[3]),
+        settled=bool(row[4]),
+        schema_version=int(row[5]),
+        schema_digest=str(row[6]),
+        certificate=row[7],
+        one_way=tuple(json.loads(row[8] or "[]")),
+        switched_at=row[9],
+        back_at=row[10],
+        back_position=row[11],
+    )
+
+
+def change_state(connection: apsw.Connection, **values: str | int | None) -> None:
+    """Change columns of the state, inside the caller's transaction."""
+    terms = ", ".join(f"{quote(name)} = ?" for name in values)
+    connection.execute(f"UPDATE {quote(STATE)} SET {terms}", tuple(values.values()))
+
+
+@contextlib.contextmanager
+def writing(connection: apsw.Connection, *, limit: float) -> Iterator[None]:
+    """One write transaction; other writers wait in their busy timeout meanwhile.
+
+    The lock is asked for until ``limit`` seconds are over, and so is the commit, which readers may
+    hold up where the file is not in WAL mode. Everything is rolled back where the block raises.
+    Raises OperationError where the lock is not to be had.
+    """
+    hold_writers(connection, limit=limit)
+    try:
+        yield
+        commit(connection, limit=limit)
+    except BaseException:
+        give_up(connection)
+        raise
+
+
+def hold_writers(connection: apsw.Connection, *, limit: float) -> None:
+    """``BEGIN IMMEDIATE``, asked for until ``limit`` seconds are over. Raises OperationError."""
+    _until(limit, lambda: connection.execute("BEGIN IMMEDIATE"), "the source's write lock")
+
+
+def commit(connection: apsw.Connection, *, limit: float) -> None:
+    """Commit, durably; where readers hold it up, asked for until ``limit`` seconds are over. Raises
+    OperationError with the transaction still open."""
+    _until(limit, lambda: connection.execute("COMMIT"), "the end of reading on the source")
+
+
+def give_up(connection: apsw.Connection) -> None:
+    """Roll back where a transaction is open."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+
+
+def _until(limit: float, attempt: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + limit
+    while True:
+        try:
+            attempt()
+            return
+        except apsw.BusyError as error:
+            if time.monotonic() > deadline:
+                raise OperationError(
+                    f"expected {what} within its time limit, found the source locked by another "
+                    "program all the while",
+                    advice="the application is served as before; end its long transaction and "
+                    "run the command again",
+                ) from error
+        time.sleep(RETRY_SECONDS)
+
+
+def last_position(connection: apsw.Connection) -> int:
+    """The last position in the log: everything committed up to now is at or before it."""
+    row = connection.execute(f"SELECT max(seq) FROM {quote(LOG)}").fetchone()
+    return 0 if row is None or row[0] is None else int(row[0])
+
+
+def trim(connection: apsw.Connection, position: int, *, rows: int) -> int:
+    """Delete up to ``rows`` of the log that the target has applied durably (``position``), never
+    its last row, in the caller's transaction; returns how many."""
+    connection.execute(
+        f"DELETE FROM {quote(LOG)} WHERE seq IN (SELECT seq FROM {quote(LOG)} WHERE seq < ? "
+        f"AND seq < (SELECT max(seq) FROM {quote(LOG)}) ORDER BY seq LIMIT ?)",
+        (position, rows),
+    )
+    return connection.changes()
+
+
+def make_durable(path: Path) -> None:
+    """Bring what is committed to the disk, so that the target never holds what the source could
+    still lose in a power cut (the application may run with ``synchronous = NORMAL``)."""
+    # Only the log: a descriptor of ours on the database file itself would, when it is closed, drop
+    # the locks that SQLite holds on it in this process.
+    try:
+        descriptor = os.open(path.with_name(path.name + "-wal"), os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)

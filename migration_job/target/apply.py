@@ -1,0 +1,197 @@
+"""States onto the target: the touched keys are deleted and the rows that are there now inserted.
+
+Which statements led to a state does not matter, so a batch that is applied twice, or in other
+pieces, ends the same. Everything of a batch, with its ledger, its quarantine and its position, is
+one transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import psycopg
+
+from migration_job.errors import BlockedError, OperationError
+from migration_job.plan.model import ColumnPlan, TablePlan
+from migration_job.plan.rules import CannotCarry
+from migration_job.target import records
+from migration_job.target.database import lost, qualified, quote
+from migration_job.values import SourceValue, display, key_text, to_json, to_text
+
+Key = tuple[SourceValue, ...]
+
+_MODIFIER = re.compile(r"\([^)]*\)")
+
+
+@dataclass(slots=True)
+class TableChange:
+    """What a batch holds for one table."""
+
+    table: TablePlan
+    keys: list[Key]
+    """Every touched key; a row that is gone is only here."""
+    rows: list[Key] = field(default_factory=list)
+    """The rows that are there now: the values of ``table.copied``, in that order."""
+    quarantined: dict[str, str] = field(default_factory=dict)
+    """``key_text`` of the rows that the plan keeps out, and the reason."""
+
+
+def apply_states(
+    connection: psycopg.Connection, changes: Iterable[TableChange], position: int
+) -> None:
+    """Apply a batch and record ``position``, in one transaction.
+
+    The session must act as a replica (:func:`migration_job.target.capture.act_as_replica`). Raises
+    BlockedError where a value cannot be carried and the plan does not quarantine it,
+    psycopg.IntegrityError where rows of the batch stand in each other's or in others' way.
+    """
+    changes = list(changes)
+    try:
+        with connection.transaction():
+            # All deletions first: a row of one table never stands in the way of another's, but
+            # within a table a unique value may have moved from one key to another.
+            records.forget_all(
+                connection,
+                [(c.table.source or "", key_text(key)) for c in changes for key in c.keys],
+            )
+            for change in changes:
+                _delete(connection, change)
+            for change in changes:
+                _insert(connection, change)
+            records.set_applied(connection, position)
+    except psycopg.errors.IntegrityError:
+        raise
+    except psycopg.Error as error:
+        raise lost(error, "applying changes") from error
+
+
+def base_type(column: ColumnPlan) -> str:
+    """The column's type without length or precision: a cast to ``varchar(3)`` would cut the text,
+    and one to ``numeric(4,1)`` round the number, where a comparison must do neither."""
+    return _MODIFIER.sub("", column.type).strip()
+
+
+def key_plans(table: TablePlan) -> list[ColumnPlan]:
+    """The plans of the key's columns, in the key's order."""
+    by_source = {c.source.lower(): c for c in table.copied if c.source is not None}
+    return [by_source[name.lower()] for name in table.key]
+
+
+def forward_key(table: TablePlan, key: Key) -> tuple[str, ...] | None:
+    """The key's values on the target; None where no row of the target can have it."""
+    texts = []
+    for column, value in zip(key_plans(table), key, strict=True):
+        try:
+            text = column.rule.forward(value)
+        except CannotCarry:
+            return None
+        if text is None:
+            return None
+        texts.append(text)
+    return tuple(texts)
+
+
+def keys_join(table: TablePlan, alias: str = "t") -> tuple[str, str]:
+    """``FROM`` item and condition that join ``alias`` to keys given as one ``text[]`` parameter for
+    each key column."""
+    plans = key_plans(table)
+    arrays = ", ".join(f"%s::text[]::{base_type(c)}[]" for c in plans)
+    names = ", ".join(f"k{i}" for i in range(len(plans)))
+    condition = " AND ".join(f"{alias}.{quote(c.target)} = k.k{i}" for i, c in enumerate(plans))
+    return f"unnest({arrays}) AS k({names})", condition
+
+
+def _delete(connection: psycopg.Connection, change: TableChange) -> None:
+    table = change.table
+    keys = [k for k in (forward_key(table, key) for key in change.keys) if k is not None]
+    if not keys:
+        return
+    item, condition = keys_join(table)
+    connection.execute(
+        f"DELETE FROM {qualified(table.target)} AS t USING {item} WHERE {condition}".encode(),
+        [list(column) for column in zip(*keys, strict=True)],
+    )
+
+
+def _insert(connection: psycopg.Connection, change: TableChange) -> None:
+    table = change.table
+    ledger: list[records.LedgerEntry] = []
+    quarantine: list[records.QuarantineEntry] = []
+    positions = key_places(table)
+    lines: list[list[str | None]] = []
+    for row in change.rows:
+        key = key_text([row[i] for i in positions])
+        reason = change.quarantined.get(key)
+        if reason is not None:
+            quarantine.append(_quarantined(table, key, row, reason))
+            continue
+        lines.append(_forward(table, key, row, ledger))
+    if lines:
+        columns = ", ".join(quote(c.target) for c in table.copied)
+        with (
+            connection.cursor() as cursor,
+            cursor.copy(f"COPY {qualified(table.target)} ({columns}) FROM STDIN".encode()) as copy,
+        ):
+            for line in lines:
+                copy.write_row(line)
+    if ledger:
+        records.add_ledger(connection, iter(ledger))
+    if quarantine:
+        records.add_quarantine(connection, iter(quarantine))
+
+
+def key_places(table: TablePlan) -> list[int]:
+    """Where the key's values stand in a row of ``table.copied``."""
+    names = [(c.source or "").lower() for c in table.copied]
+    return [names.index(name.lower()) for name in table.key]
+
+
+def _forward(
+    table: TablePlan, key: str, row: Sequence[SourceValue], ledger: list[records.LedgerEntry]
+) -> list[str | None]:
+    line: list[str | None] = []
+    for column, value in zip(table.copied, row, strict=True):
+        try:
+            text = column.rule.forward(value)
+            changed = column.rule.changes(value)
+        except CannotCarry as reason:
+            raise BlockedError(
+                f"the source has a new value that the plan cannot carry: {table.source}."
+                f"{column.source} of row {display(key)}: {reason}",
+                advice="the application is served by SQLite as before; correct the value there, or "
+                "run `migration-job migrate --live` again, which plans from the values of now",
+            ) from None
+        if changed:
+            source = column.source or ""
+            ledger.append(
+                records.LedgerEntry(
+                    table.source or "", key, source, to_text(value), text, column.rule.kind
+                )
+            )
+        line.append(text)
+    return line
+
+
+def _quarantined(
+    table: TablePlan, key: str, row: Sequence[SourceValue], reason: str
+) -> records.QuarantineEntry:
+    values = {c.source or "": to_json(v) for c, v in zip(table.copied, row, strict=True)}
+    return records.QuarantineEntry(
+        table.source or "", key, reason, json.dumps(values, ensure_ascii=False)
+    )
+
+
+def explain_conflict(error: psycopg.Error) -> OperationError:
+    """What to raise for rows that the target's constraints refuse although nothing of the batch is
+    missing."""
+    constraint = error.diag.constraint_name or "a constraint"
+    table = error.diag.table_name or "a table"
+    return OperationError(
+        f"the target's {constraint} on table {table} refuses what the source now holds: "
+        f"{error.diag.message_primary}",
+        advice="the application is served by SQLite as before; correct the rows there, or run "
+        "`migration-job migrate --live` again, which plans from the values of now",
+    )

@@ -1,0 +1,356 @@
+"""The way back on the target: triggers that log changed keys, and the fence that refuses writes.
+
+What is promised
+    While the fence is closed no transaction of the application's can commit a write to the tables
+    of the plan. While it is open, every committed write has its rows' keys in
+    ``migration.reverse_log``.
+
+How
+    A statement trigger takes a shared advisory lock, held to the end of the transaction, and only
+    then looks at ``migration.fence``. Closing takes that lock exclusively, so it waits for every
+    transaction that has written; a transaction that writes later sees the fence closed. A
+    REPEATABLE READ transaction that began before might see it open still, in its old snapshot: so
+    the sessions that are in a transaction when the fence closes are ended (:func:`end_sessions`).
+
+    The functions run with their owner's rights: the application's role needs none on this schema.
+    Sessions of this job write with ``session_replication_role = replica``, under which the
+    triggers, the application's own triggers and the foreign keys' actions do not fire.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import psycopg
+
+from migration_job.errors import InputError, OperationError
+from migration_job.plan.model import Plan, TablePlan
+from migration_job.target.database import literal, lost, qualified, quote
+
+LOCK = 0x6D69_6772_6665_6E63
+"""The advisory lock between writers (shared) and the fence (exclusive): "migrfenc" in ASCII."""
+
+MOVED = "moved to SQLite"
+"""How the error of a refused write begins."""
+
+SQLSTATE = "MIG01"
+"""The SQLSTATE of a refused write."""
+
+SESSION = "migration-job live"
+"""``application_name`` of the sessions that act in the protocol; whoever takes over ends them."""
+
+PREFIX = "migration_job_"
+POLL_SECONDS = 0.01
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS migration.fence (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    closed boolean NOT NULL,
+    changed_at timestamp with time zone NOT NULL DEFAULT clock_timestamp(),
+    opened_at timestamp with time zone
+);
+INSERT INTO migration.fence (closed) VALUES (true) ON CONFLICT DO NOTHING;
+CREATE TABLE IF NOT EXISTS migration.pair (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    capture text NOT NULL,
+    verified bigint NOT NULL
+);
+CREATE TABLE IF NOT EXISTS migration.reverse_log (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tab integer NOT NULL,
+    key text[]
+);
+COMMENT ON TABLE migration.pair IS 'which capture of the source migration.applied counts in';
+COMMENT ON COLUMN migration.pair.verified IS 'what was applied up to here was compared';
+COMMENT ON COLUMN migration.reverse_log.key IS 'null for TRUNCATE: every row';
+"""
+
+_FLOATING = ("double", "real", "float")
+_SENSITIVE = ("time", "date", "interval", "bytea", *_FLOATING)
+"""Types whose text depends on a session's settings, which are the application's."""
+
+_SETTINGS = (
+    "SET DateStyle = 'ISO, YMD' SET TimeZone = 'UTC' SET bytea_output = 'hex' "
+    "SET extra_float_digits = 1 SET IntervalStyle = 'postgres'"
+)
+
+
+# ------------------------------------------------------------------------------ installing
+
+
+def install(connection: psycopg.Connection, plan: Plan) -> None:
+    """Create the fence (closed) and the way-back triggers, in one transaction; the fence stays as
+    it is where it is there already. Raises OperationError."""
+    try:
+        with connection.transaction():
+            for statement in install_sql(plan):
+                connection.execute(statement.encode())
+    except psycopg.Error as error:
+        raise lost(error, "installing the way back") from error
+
+
+def installed(connection: psycopg.Connection) -> bool:
+    """Whether the fence is there."""
+    row = connection.execute("SELECT to_regclass('migration.fence') IS NOT NULL").fetchone()
+    return row is not None and bool(row[0])
+
+
+def remove(connection: psycopg.Connection, plan: Plan) -> None:
+    """Drop the triggers, their functions, the fence and the log, in one transaction."""
+    with connection.transaction():
+        for number, table in numbered(plan):
+            for name in ("guard", "insert", "update", "delete", "truncate"):
+                connection.execute(
+                    f"DROP TRIGGER IF EXISTS {quote(PREFIX + name)} ON {qualified(table.target)}"
+                )
+            connection.execute(f"DROP FUNCTION IF EXISTS migration.log_{number}()")
+        connection.execute("DROP FUNCTION IF EXISTS migration.guard()")
+        connection.execute("DROP TABLE IF EXISTS migration.reverse_log, migration.fence")
+
+
+def numbered(plan: Plan) -> list[tuple[int, TablePlan]]:
+    """The plan's tables and the numbers that stand for them in the log."""
+    return list(enumerate(plan.tables, start=1))
+
+
+def key_columns(table: TablePlan) -> tuple[str, ...]:
+    """The target columns of the table's key, in the key's order."""
+    targets = {c.source.lower(): c.target for c in table.copied if c.source is not None}
+    return tuple(targets[name.lower()] for name in table.key)
+
+
+def install_sql(plan: Plan) -> Iterator[str]:
+    """The statements of :func:`install`."""
+    yield TABLES
+    yield (
+        "CREATE OR REPLACE FUNCTION migration.guard() RETURNS trigger LANGUAGE plpgsql "
+        "SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $guard$ BEGIN "
+        f"PERFORM pg_advisory_xact_lock_shared({LOCK}); "
+        "IF (SELECT closed FROM migration.fence) THEN "
+        f"RAISE EXCEPTION {literal(MOVED + ': this database takes no writes')} "
+        f"USING ERRCODE = '{SQLSTATE}'; END IF; RETURN NULL; END $guard$"
+    )
+    for number, table in numbered(plan):
+        yield from _triggers(
+            table,
+            {"guard": "BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE"},
+            "migration.guard()",
+        )
+        if table.source is None:
+            continue
+        yield _log_function(number, table)
+        yield from _triggers(
+            table,
+            {
+                "insert": "AFTER INSERT",
+                "update": "AFTER UPDATE",
+                "delete": "AFTER DELETE",
+                "truncate": "AFTER TRUNCATE",
+            },
+            f"migration.log_{number}()",
+        )
+
+
+_TRANSITIONS = {
+    "insert": " REFERENCING NEW TABLE AS fresh",
+    "update": " REFERENCING OLD TABLE AS gone NEW TABLE AS fresh",
+    "delete": " REFERENCING OLD TABLE AS gone",
+}
+
+
+def _triggers(table: TablePlan, events: dict[str, str], function: str) -> Iterator[str]:
+    for name, event in events.items():
+        trigger, target = quote(PREFIX + name), qualified(table.target)
+        yield f"DROP TRIGGER IF EXISTS {trigger} ON {target}"
+        yield (
+            f"CREATE TRIGGER {trigger} {event} ON {target}{_TRANSITIONS.get(name, '')} "
+            f"FOR EACH STATEMENT EXECUTE FUNCTION {function}"
+        )
+
+
+def _log_function(number: int, table: TablePlan) -> str:
+    columns = key_columns(table)
+    types = {c.target: c.type.lower() for c in table.columns}
+    key = f"ARRAY[{', '.join(_as_text(c, types[c]) for c in columns)}]"
+    settings = _SETTINGS if any(types[c].startswith(_SENSITIVE) for c in columns) else ""
+    insert = "INSERT INTO migration.reverse_log (tab, key)"
+    return (
+        f"CREATE OR REPLACE FUNCTION migration.log_{number}() RETURNS trigger LANGUAGE plpgsql "
+        f"SECURITY DEFINER SET search_path = pg_catalog, pg_temp {settings} AS $log$ BEGIN "
+        f"IF TG_OP = 'INSERT' THEN {insert} SELECT {number}, {key} FROM fresh; "
+        f"ELSIF TG_OP = 'UPDATE' THEN {insert} SELECT {number}, {key} FROM gone "
+        f"UNION SELECT {number}, {key} FROM fresh; "
+        f"ELSIF TG_OP = 'DELETE' THEN {insert} SELECT {number}, {key} FROM gone; "
+        f"ELSE {insert} VALUES ({number}, NULL); END IF; RETURN NULL; END $log$"
+    )
+
+
+def _as_text(column: str, kind: str) -> str:
+    # boolean::text is 'true', while its output, which the rules read, is 't'.
+    if kind.startswith("bool"):
+        return f"CASE {quote(column)} WHEN true THEN 't' WHEN false THEN 'f' END"
+    return f"{quote(column)}::text"
+
+
+# ------------------------------------------------------------------------------- the fence
+
+
+def is_closed(connection: psycopg.Connection) -> bool:
+    """Whether the target refuses writes. Raises OperationError where there is no fence."""
+    row = connection.execute("SELECT closed FROM migration.fence").fetchone()
+    if row is None:
+        raise OperationError(
+            "expected the fence's row in migration.fence on the target, found none",
+            advice="run the command again; it puts the fence back, closed",
+        )
+    return bool(row[0])
+
+
+def open_fence(connection: psycopg.Connection) -> None:
+    """Let the application write, durably from the return on."""
+    with connection.transaction():
+        connection.execute("SET LOCAL synchronous_commit TO on")
+        connection.execute(
+            "UPDATE migration.fence SET closed = false, changed_at = clock_timestamp(), "
+            "opened_at = coalesce(opened_at, clock_timestamp()) WHERE closed"
+        )
+
+
+def close_fence(connection: psycopg.Connection, *, limit: float) -> None:
+    """Refuse writes: waits for transactions that have written, ``limit`` seconds at most, while new
+    writers wait. Raises OperationError, with the fence as it was."""
+    try:
+        with connection.transaction():
+            connection.execute(f"SET LOCAL lock_timeout TO {max(int(limit * 1000), 1)}")
+            connection.execute("SET LOCAL synchronous_commit TO on")
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
+            connection.execute(
+                "UPDATE migration.fence SET closed = true, changed_at = clock_timestamp()"
+            )
+    except psycopg.errors.LockNotAvailable:
+        raise OperationError(
+            f"expected open transactions on the target to end within {limit:g} s, found "
+            f"{_writers(connection)} that have written and go on",
+            advice="the application is served as before; end the long transactions (see "
+            "pg_stat_activity) and run the command again",
+        ) from None
+
+
+def _writers(connection: psycopg.Connection) -> int:
+    row = connection.execute(
+        "SELECT count(DISTINCT virtualtransaction) FROM pg_locks WHERE locktype = 'advisory' "
+        "AND mode = 'ShareLock' AND granted AND classid = %s AND objid = %s",
+        (LOCK >> 32, LOCK & 0xFFFF_FFFF),
+    ).fetchone()
+    return int(row[0]) if row is not None else 0
+
+
+def end_sessions(connection: psycopg.Connection, *, limit: float) -> int:
+    """End the sessions that are in a transaction, since their snapshots may be older than the
+    closed fence; returns how many. Raises OperationError where one cannot be ended within
+    ``limit``."""
+    return _end(connection, "xact_start IS NOT NULL", limit)
+
+
+def take_over(connection: psycopg.Connection, *, limit: float = 10.0) -> int:
+    """End this job's other sessions and wait until they are gone: what a dead process has sent may
+    still be running. Only for the holder of the lock."""
+    return _end(connection, f"application_name = {literal(SESSION)}", limit)
+
+
+def _end(connection: psycopg.Connection, condition: str, limit: float) -> int:
+    deadline = time.monotonic() + limit
+    ended: set[int] = set()
+    while True:
+        try:
+            rows = connection.execute(
+                "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid() "
+                f"AND backend_type = 'client backend' AND {condition}"
+            ).fetchall()
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise OperationError(
+                f"expected the right to end sessions on the target, found: "
+                f"{error.diag.message_primary}",
+                advice="end them by hand (pg_stat_activity shows them), or GRANT "
+                "pg_signal_backend to the job's role, and run the command again",
+            ) from None
+        if not rows:
+            return len(ended)
+        ended |= {int(row[0]) for row in rows}
+        if time.monotonic() > deadline:
+            raise OperationError(
+                f"expected {len(rows)} sessions on the target to end within {limit:g} s, found "
+                "them still there",
+                advice="end them by hand (pg_stat_activity shows them) and run the command again",
+            )
+        time.sleep(POLL_SECONDS)
+
+
+# ------------------------------------------------------------------------------- the pair
+
+
+def set_pair(connection: psycopg.Connection, capture: str, position: int) -> None:
+    """Bind the target to one capture of the source, and to a position in its log."""
+    with connection.transaction():
+        connection.execute("SET LOCAL synchronous_commit TO on")
+        connection.execute(TABLES)
+        connection.execute(
+            "INSERT INTO migration.pair (capture, verified) VALUES (%s, %s) ON CONFLICT (one) "
+            "DO UPDATE SET capture = excluded.capture, verified = excluded.verified",
+            (capture, position),
+        )
+        connection.execute(
+            "INSERT INTO migration.applied (position) VALUES (%s) ON CONFLICT (one) "
+            "DO UPDATE SET position = excluded.position, updated_at = clock_timestamp()",
+            (position,),
+        )
+
+
+def pair(connection: psycopg.Connection) -> str | None:
+    """The capture of the source that the target follows; None where it follows none."""
+    row = connection.execute("SELECT to_regclass('migration.pair') IS NOT NULL").fetchone()
+    if row is None or not row[0]:
+        return None
+    row = connection.execute("SELECT capture FROM migration.pair").fetchone()
+    return None if row is None else str(row[0])
+
+
+REPLICA_FUNCTION = "privileges.act_as_replica"
+"""What an administrator of PostgreSQL 14, where the right cannot be granted, may offer instead: a
+SECURITY DEFINER function of a superuser that sets it for the session."""
+
+
+def read_verified(connection: psycopg.Connection) -> int | None:
+    """The position up to which what was applied has been compared; None where nothing was."""
+    row = connection.execute("SELECT verified FROM migration.pair").fetchone()
+    return None if row is None else int(row[0])
+
+
+def set_verified(connection: psycopg.Connection, position: int) -> None:
+    """Record that everything up to ``position`` was compared and is the same."""
+    connection.execute("UPDATE migration.pair SET verified = %s", (position,))
+
+
+def act_as_replica(connection: psycopg.Connection) -> None:
+    """Have this session's writes fire no triggers and no foreign keys. Raises InputError where the
+    role may not: without it a cascade could remove rows that the source still has."""
+    try:
+        connection.execute("SET session_replication_role = replica")
+        return
+    except psycopg.errors.InsufficientPrivilege:
+        offered = connection.execute(
+            "SELECT has_function_privilege(to_regprocedure(%s), 'EXECUTE')",
+            (f"{REPLICA_FUNCTION}()",),
+        ).fetchone()
+    if offered is not None and offered[0]:
+        connection.execute(f"SELECT {REPLICA_FUNCTION}()".encode())
+        return
+    raise InputError(
+        "expected a role that may set session_replication_role, found "
+        f"{connection.info.user!r}, which may not",
+        advice="let the job connect as a superuser, or on PostgreSQL 15 and later: "
+        f"GRANT SET ON PARAMETER session_replication_role TO {connection.info.user}; on 14 the "
+        f"how-to page on external databases shows the function {REPLICA_FUNCTION}() to make",
+    )

@@ -1,0 +1,50 @@
+"""Rows of the target as PostgreSQL prints them, by key: what the way back and the proof read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import psycopg
+
+from migration_job.plan.model import TablePlan
+from migration_job.target.apply import keys_join
+from migration_job.target.database import qualified, quote
+
+TextRow = tuple[str | None, ...]
+
+KEYS_PER_QUERY = 5_000
+
+
+def raw_rows(
+    connection: psycopg.Connection, query: str, parameters: Sequence[object] = ()
+) -> list[TextRow]:
+    """The query's rows as the types' output functions print them; None for NULL. (A cast to text is
+    not the same: boolean prints ``t`` and casts to ``true``.)"""
+    cursor = connection.execute(query.encode(), parameters or None)
+    result = cursor.pgresult
+    if result is None:
+        return []
+    columns = range(result.nfields)
+    return [
+        tuple(_text(result.get_value(row, column)) for column in columns)
+        for row in range(result.ntuples)
+    ]
+
+
+def rows_by_keys(
+    connection: psycopg.Connection,
+    table: TablePlan,
+    columns: Sequence[str],
+    keys: Sequence[tuple[str, ...]],
+) -> Iterable[TextRow]:
+    """The present rows of the given keys (the key columns' texts), their ``columns`` in order."""
+    item, condition = keys_join(table)
+    terms = ", ".join(f"t.{quote(c)}" for c in columns)
+    query = f"SELECT {terms} FROM {qualified(table.target)} AS t, {item} WHERE {condition}"
+    for start in range(0, len(keys), KEYS_PER_QUERY):
+        piece = keys[start : start + KEYS_PER_QUERY]
+        yield from raw_rows(connection, query, [list(c) for c in zip(*piece, strict=True)])
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode()
