@@ -83,7 +83,8 @@ PARENT_AND_CHILD = """
         Case(
             "a parent column that is not unique",
             "CREATE TABLE p(id INTEGER PRIMARY KEY, n INTEGER);"
-            "INSERT INTO p VALUES (1, 5), (2, 5); CREATE TABLE c(n INTEGER REFERENCES p(n)); INSERT INTO c VALUES (5);",
+            "INSERT INTO p VALUES (1, 5), (2, 5);"
+            "CREATE TABLE c(n INTEGER REFERENCES p(n)); INSERT INTO c VALUES (5);",
             says=("foreign",),
             holds={"SELECT * FROM c": [(5,)], FOREIGN_KEYS: []},
         ),
