@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "images"
 PREFIX = "sqlite-to-postgresql"
 DEBIAN = "debian:trixie-slim"
+GRAFANA = "grafana/grafana:11.6.0"
 PYTHON = "3.13"
 """Debian trixie's Python, which runs the job in its image."""
 REGISTRY_SECONDS = 8
@@ -51,6 +52,9 @@ class Images:
     job: str
     job_digest: str
     """The digest of the job's code and packages: what makes a migration run again."""
+    monitoring: str = ""
+    grafana: str = ""
+    """'' where monitoring is off or no registry answers: the light page serves the panels."""
 
 
 class Builder:
@@ -75,14 +79,19 @@ class Builder:
         self._architecture = str(client.version()["Arch"])
         self._reachable: bool | None = None
 
-    def images(self, postgres_major: int) -> Images:
+    def images(
+        self, postgres_major: int, *, monitoring: bool = False, backup: bool = False
+    ) -> Images:
         """All images that a stage needs, made where they are not there yet."""
         migration = self._migration()
+        postgres = self._postgres(postgres_major)
         return Images(
-            postgres=self._postgres(postgres_major),
+            postgres=self._ready(self._archiving(postgres)) if backup else postgres,
             pooler=self._ready(self._pooler()),
             job=self._ready(migration),
             job_digest=migration.digest,
+            monitoring=self._ready(self._monitoring()) if monitoring else "",
+            grafana=self._grafana() if monitoring else "",
         )
 
     # ------------------------------------------------------------------------ which way
@@ -161,6 +170,17 @@ class Builder:
 
     def _pooler(self) -> Recipe:
         return Recipe(name="pooler", directory=ROOT / "images" / "pooler", base=self._base())
+
+    def _monitoring(self) -> Recipe:
+        directory = ROOT / "images" / "monitoring"
+        return Recipe(name="monitoring", directory=directory, base=self._base())
+
+    def _archiving(self, postgres: str) -> Recipe:
+        """PostgreSQL's image with pgBackRest, which archives its log and takes the backups."""
+        return Recipe(name="backup", directory=ROOT / "images" / "backup", base=postgres)
+
+    def _grafana(self) -> str:
+        return self._pulled(GRAFANA) if self._pulls(GRAFANA) else ""
 
     def _migration(self) -> Recipe:
         code = ROOT / "migration_job"

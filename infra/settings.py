@@ -236,6 +236,34 @@ class Settings(BaseModel):
         "step, `pulumi state unprotect`.",
     )
 
+    # -------------------------------------------------------------------- watched, and backed up
+    monitoring: bool = Field(
+        False,
+        description="Prometheus with exporters for PostgreSQL and PgBouncer, alert rules and "
+        "Alertmanager, and the panels: Grafana where its image can be pulled, else a light page.",
+    )
+    prometheus_port: Port = Field(19090, description="Prometheus' port on the host.")
+    alertmanager_port: Port = Field(19093, description="Alertmanager's port on the host.")
+    dashboard_port: Port = Field(18090, description="The panels' port on the host.")
+    alert_webhook: str = Field(
+        "",
+        pattern=r"^(https?://[^\s]+)?$",
+        description="Where Alertmanager sends alerts; set it with `pulumi config set --secret`.",
+    )
+    backup: bool = Field(
+        False,
+        description="Base backups and archived WAL by pgBackRest, for recovery to any moment.",
+    )
+    backup_full_hours: int = Field(
+        168, ge=1, le=8760, description="Hours from one full backup to the next."
+    )
+    backup_differential_hours: int = Field(
+        24, ge=1, le=8760, description="Hours from any backup to the next differential one."
+    )
+    backup_retention: int = Field(
+        2, ge=1, le=1000, description="How many full backups are kept, with all that needs them."
+    )
+
     @field_validator("postgresql_settings", mode="before")
     @classmethod
     def _texts(cls, value: object) -> object:
@@ -250,6 +278,12 @@ class Settings(BaseModel):
         ports = {"postgresPort": self.postgres_port, "poolerPort": self.pooler_port}
         if self.example_application:
             ports["examplePort"] = self.example_port
+        if self.monitoring:
+            ports |= {
+                "prometheusPort": self.prometheus_port,
+                "alertmanagerPort": self.alertmanager_port,
+                "dashboardPort": self.dashboard_port,
+            }
         if len(set(ports.values())) < len(ports):
             raise ValueError(f"ports must differ from one another, found {ports}")
         if self.postgres_memory < UNITS["MB"] * 256:
