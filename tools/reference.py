@@ -15,7 +15,7 @@ from typing import Any
 
 import typer.main
 from pydantic.fields import FieldInfo
-from typer.core import TyperGroup, TyperOption
+from typer.core import TyperGroup
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -99,9 +99,8 @@ def _parameter(parameter: Any, context: typer.Context) -> str:
     record = parameter.get_help_record(context)
     if record is None or "--help" in parameter.opts:
         return ""
-    names = record[0] if isinstance(parameter, TyperOption) else parameter.make_metavar(context)
     default = "required" if parameter.required else _default(parameter.default)
-    return f"| `{_cell(names)}` | {default} | {_cell(parameter.help or '')} |"
+    return f"| `{_cell(record[0])}` | {default} | {_cell(parameter.help or '')} |"
 
 
 def _default(value: Any) -> str:

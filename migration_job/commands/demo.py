@@ -1,0 +1,80 @@
+"""``migration-job demo``: the whole way on this machine, without Docker, Pulumi or an account."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from migration_job.binaries import DEFAULT_MAJOR
+from migration_job.demo.radcase import DEFAULT_ROWS, DEFAULT_SEED, make_radcase
+from migration_job.demo.rehearsal import rehearse, say
+from migration_job.demo.stage import DemoStage, fresh_directory
+from migration_job.errors import ExitStatus, InputError
+from migration_job.source.database import open_readonly
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``demo`` to the program."""
+    app.command("demo")(demo)
+
+
+def demo(
+    source: Annotated[
+        Path | None,
+        typer.Argument(help="Your own SQLite file, which is only read; a made-up one without it."),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(help="radcase, none or a file; radcase for the made-up database."),
+    ] = None,
+    rows: Annotated[int, typer.Option(help="Rows of the made-up database.")] = DEFAULT_ROWS,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same rows.")] = DEFAULT_SEED,
+    hostile: Annotated[
+        bool, typer.Option("--hostile", help="Also make the rows that the profile refuses.")
+    ] = False,
+    directory: Annotated[
+        Path, typer.Option(help="Where the report and the rest go; an earlier demo's is emptied.")
+    ] = Path(".state/demo"),
+    postgres: Annotated[int, typer.Option(help="PostgreSQL's major version.")] = DEFAULT_MAJOR,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the servers running until Enter is pressed.")
+    ] = False,
+) -> None:
+    """Migrate a database to an embedded PostgreSQL, verify, and switch a connection to it."""
+    if source is not None:
+        open_readonly(source).close()
+        if directory.resolve() in source.resolve().parents:
+            raise InputError(
+                f"the source {source} lies in {directory}, which this empties",
+                advice="give another with --directory",
+            )
+    home = fresh_directory(directory)
+    if source is None:
+        source = home / "radcase.db"
+        made = make_radcase(source, rows=rows, seed=seed, hostile=hostile)
+        say(f"made {source}: {made.rows:,} rows in {made.tables} tables, {made.seconds:.1f} s")
+        profile = profile or "radcase"
+    with DemoStage(home, major=postgres) as stage:
+        say(f"started PostgreSQL {stage.server_version} on port {stage.server.port}, for this only")
+        if stage.bouncer is not None:
+            version = ".".join(str(part) for part in stage.bouncer.version)
+            say(f"started PgBouncer {version} on port {stage.bouncer.port}")
+        else:
+            say(f"going on without a pooler: {stage.without_pooler}")
+        status = rehearse(source, stage, profile=profile or "none")
+        say(f"  report         {home / 'report'}")
+        _say_next(source, status)
+        if keep:
+            say(f'\nto look at it: {stage.server.program("psql")} "$(cat {stage.target_file})"')
+            input("press Enter to end the servers and remove the target ")
+    raise typer.Exit(int(status))
+
+
+def _say_next(source: Path, status: ExitStatus) -> None:
+    say("\nnext")
+    if status is ExitStatus.BLOCKED:
+        say(f"  migration-job inspect {source} --suggest    a policy that settles the findings")
+    say("  make demo SOURCE=my.db     the same on a file of your own, which is only read")
+    say("  make up STAGE=dev          the same on Docker, by Pulumi, with the way back")

@@ -1,0 +1,168 @@
+"""A rehearsal on somebody's own file: the whole way, with the file only read.
+
+The steps are the operator's own commands, run as they would run them; what is this module's own is
+the servers around them, and the summary at the end, which is read from ``report.json``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import psycopg
+
+from migration_job.connection import SqliteSide, read_connection, write_connection
+from migration_job.demo.stage import DATABASE, DemoStage
+from migration_job.errors import ExitStatus, OperationError
+from migration_job.report import writer
+from migration_job.report.model import Report
+from migration_job.source.database import quote
+
+HASH_BLOCK = 1 << 20
+SIDECARS = ("", "-wal", "-journal")
+"""The files that hold a SQLite database; ``-shm`` is an index that every reader may write."""
+
+
+def rehearse(source: Path, stage: DemoStage, *, profile: str) -> ExitStatus:
+    """Migrate ``source`` to the stage's PostgreSQL, verify, switch the demo's connection to it, ask
+    it a question as the application would, and say what was done.
+
+    Returns the migration's exit status; nothing is switched unless it is ``DONE``.
+    """
+    began = time.monotonic()
+    before = fingerprint(source)
+    write_connection(stage.connection, *_both(SqliteSide(path=str(source))))
+    status = migrate(source, stage, profile=profile)
+    report = _report(stage)
+    if status is ExitStatus.DONE and report is not None:
+        _switch(stage)
+        _ask(stage, report)
+    _summarise(source, report, status, time.monotonic() - began)
+    _say_untouched(before, fingerprint(source))
+    return status
+
+
+def migrate(source: Path, stage: DemoStage, *, profile: str, live: bool = False) -> ExitStatus:
+    """Run ``migration-job migrate`` with its own output; its exit status.
+
+    Raises OperationError where it ended by a signal.
+    """
+    arguments = ["migrate", str(source), "--target-file", str(stage.target_file)]
+    arguments += ["--report", str(stage.report), "--profile", profile]
+    if live:
+        arguments.append("--live")
+    return run_job(arguments)
+
+
+def run_job(arguments: list[str]) -> ExitStatus:
+    """One command of the job's, shown and run. Raises OperationError where a signal ended it."""
+    say(f"\n$ migration-job {' '.join(arguments)}")
+    done = subprocess.run(  # noqa: S603  # this program itself, with arguments of its own
+        [sys.executable, "-m", "migration_job", *arguments], check=False
+    )
+    if done.returncode not in set(ExitStatus):
+        raise OperationError(f"migration-job {arguments[0]} ended with {done.returncode}")
+    return ExitStatus(done.returncode)
+
+
+def fingerprint(source: Path) -> str:
+    """SHA-256 over the files that hold the database; '' where the file cannot be read."""
+    digest = hashlib.sha256()
+    for suffix in SIDECARS:
+        part = source.with_name(source.name + suffix)
+        digest.update(f"{suffix}:{part.exists()}\n".encode())
+        try:
+            with part.open("rb") as stream:
+                while block := stream.read(HASH_BLOCK):
+                    digest.update(block)
+        except OSError:
+            continue
+    return digest.hexdigest()
+
+
+def say(text: str) -> None:
+    """A line for the operator, at once, in order with what the commands print."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _both(side: SqliteSide) -> tuple[SqliteSide, SqliteSide]:
+    return side, side
+
+
+def _report(stage: DemoStage) -> Report | None:
+    try:
+        return writer.read(stage.report)
+    except FileNotFoundError:
+        return None
+
+
+def _switch(stage: DemoStage) -> None:
+    """Open the alias, then have the connection name the new side.
+
+    This is a rehearsal's switch: the source is not fenced, since it must stay as it is.
+    """
+    pooler = stage.pooler
+    if pooler is not None:
+        pooler.open_alias()
+    side = stage.application_side
+    write_connection(stage.connection, side, side)
+    say(f"\nswitched: {stage.connection / 'database.env'} now names {DATABASE} on port {side.port}")
+
+
+def _ask(stage: DemoStage, report: Report) -> None:
+    """Through the connection, as the application: the rows of the largest table."""
+    connection = read_connection(stage.connection)
+    if connection is None or connection.read.engine != "postgresql" or not report.tables:
+        return
+    side = connection.read
+    largest = max(report.tables.values(), key=lambda table: table.target_rows or 0)
+    with psycopg.connect(
+        host=side.host,
+        port=side.port,
+        dbname=side.database,
+        user=side.user,
+        password=side.password,
+        prepare_threshold=None,
+    ) as session:
+        row = session.execute(f"SELECT count(*) FROM {quote(largest.target)}".encode()).fetchone()
+    through = "PostgreSQL" if stage.bouncer is None else "PgBouncer"
+    say(f"as the application, through {through}: {largest.target} has {row and row[0]:,} rows")
+
+
+def _summarise(source: Path, report: Report | None, status: ExitStatus, seconds: float) -> None:
+    if report is None:
+        say(f"\n{source} was not migrated; the reason is above")
+        return
+    rows = sum(table.target_rows or 0 for table in report.tables.values())
+    say("")
+    if status is ExitStatus.DONE:
+        say(f"{rows:,} rows in {len(report.tables)} tables moved and proven equal")
+    else:
+        say(f"not migrated: {report.outcome}")
+    if report.certificate is not None:
+        say(f"  certificate    {report.certificate.digest}")
+    spent = ", ".join(f"{name} {value:.1f}" for name, value in report.seconds.items())
+    say(f"  seconds        {seconds:.1f} in all ({spent})")
+    say(f"  findings       {_findings(report)}")
+    say(f"  changed values {report.ledger_count:,} (each in the ledger)")
+    say(f"  quarantined    {report.quarantine_count:,} rows")
+
+
+def _findings(report: Report) -> str:
+    counts = Counter(str(finding.severity) for finding in report.findings)
+    names = {"error": "errors", "warning": "warnings", "note": "notes"}
+    return (
+        ", ".join(f"{counts[key]} {name}" for key, name in names.items() if counts[key]) or "none"
+    )
+
+
+def _say_untouched(before: str, after: str) -> None:
+    if before == after:
+        say("  the source     is byte for byte as it was")
+    else:
+        say("  the source     was changed meanwhile by whoever uses it; this only read it")
