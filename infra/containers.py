@@ -49,6 +49,8 @@ class Service:
     cpus: float = 0
     pids: int = 512
     command: Sequence[str] = ()
+    entrypoint: Sequence[str] = ()
+    """Instead of the image's own."""
     environment: Mapping[str, str] = field(default_factory=dict)
     ports: Mapping[int, int] = field(default_factory=dict)
     """Container port to host port, on the stage's bind address."""
@@ -104,6 +106,7 @@ class ServiceContainer:
             name=service.name,
             hostname=service.host,
             image=service.image,
+            entrypoints=list(service.entrypoint) or None,
             command=list(service.command) or None,
             user=service.user,
             envs=[f"{name}={value}" for name, value in sorted(service.environment.items())],

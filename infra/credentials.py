@@ -17,10 +17,11 @@ LENGTH = 40
 """About 238 bits; letters and digits need no quoting in any file or URL."""
 SALT_BYTES = 16
 
-ROTATED = ("application", "migration", "reader", "monitor", "pooler", "pooler_admin")
+ROTATED = ("application", "migration", "reader", "monitor", "pooler", "pooler_admin", "backup")
 """Passwords that cross the network; all are replaced when ``version`` changes."""
-KEPT = ("superuser",)
-"""Of use inside PostgreSQL's own container alone, and set when the data directory is made."""
+KEPT = ("superuser", "backup_cipher")
+"""The superuser's is of use inside PostgreSQL's own container alone, and set when the data
+directory is made; the other one encrypts the backups that are there already."""
 
 
 def generate() -> str:

@@ -55,6 +55,10 @@ class Names:
     def example(self) -> str:
         return f"{self.prefix}-example"
 
+    @property
+    def backup(self) -> str:
+        return f"{self.prefix}-backup"
+
     # Names on the stage's own network: the same in every stage.
 
     postgres_host = "postgres"
@@ -85,6 +89,10 @@ class Names:
     @property
     def monitor_role(self) -> str:
         return f"{self.application}_monitor"
+
+    @property
+    def backup_role(self) -> str:
+        return f"{self.application}_backup"
 
     pooler_role = "pooler"
     pooler_database = "pooler"

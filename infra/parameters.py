@@ -93,14 +93,14 @@ _REFUSED_PREFIXES = {"ssl": _OURS, "krb_": _OURS, "recovery_target": _OURS, "deb
 
 @functools.cache
 def table() -> dict[str, list[dict[str, Any]]]:
-    """Setting to its entries; each holds for the versions ``since`` to ``until``."""
+    """Setting, in lower case, to its entries; each holds for versions ``since`` to ``until``."""
     loaded: dict[str, list[dict[str, Any]]] = json.loads(TABLE.read_text())
-    return loaded
+    return {name.lower(): spans for name, spans in loaded.items()}
 
 
 def entry(version: int, name: str) -> dict[str, Any] | None:
-    """The setting as that major version knows it, or None."""
-    spans = table().get(name, ())
+    """The setting as that major version knows it, in any case as PostgreSQL has it, or None."""
+    spans = table().get(name.lower(), ())
     return next((span for span in spans if span["since"] <= version <= span["until"]), None)
 
 
@@ -113,8 +113,9 @@ def check(version: int, settings: Mapping[str, str]) -> None:
 
 def _fault(version: int, name: str, value: str) -> str:
     shown = ascii(name)[:80]
-    reason = REFUSED.get(name) or next(
-        (why for prefix, why in _REFUSED_PREFIXES.items() if name.startswith(prefix)), ""
+    lower = name.lower()
+    reason = REFUSED.get(lower) or next(
+        (why for prefix, why in _REFUSED_PREFIXES.items() if lower.startswith(prefix)), ""
     )
     if reason:
         return f"{shown} cannot be set here: {reason}"
@@ -125,13 +126,18 @@ def _fault(version: int, name: str, value: str) -> str:
 
 
 def _unknown(version: int, name: str, shown: str) -> str:
-    if spans := table().get(name):
+    if spans := table().get(name.lower()):
         held = ", ".join(f"{span['since']} to {span['until']}" for span in spans)
         return f"{shown} is a setting of PostgreSQL {held}, not of {version}"
-    names = [other for other in table() if entry(version, other)]
+    names = _names(version)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     return f"{shown} is not a setting of PostgreSQL {version}{hint}"
+
+
+@functools.cache
+def _names(version: int) -> tuple[str, ...]:
+    return tuple(name for name in table() if entry(version, name))
 
 
 def _value_fault(known: Mapping[str, Any], value: str, shown: str) -> str:

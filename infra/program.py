@@ -9,7 +9,7 @@ from infra import engine
 from infra.images import Builder
 from infra.names import Names
 from infra.settings import PROJECT, Settings, read
-from infra.stage import Stage, make_directories, owner, paths, require_source
+from infra.stage import Stage, make_directories, make_example, owner, paths, require_source
 
 
 def settings() -> Settings:
@@ -29,14 +29,26 @@ def stage() -> Stage:
     names = Names(wanted.application, pulumi.get_stack())
     where = paths(wanted, names.stack)
     local = engine.is_local(wanted.docker_host)
-    if local:
+    dry_run = pulumi.runtime.is_dry_run()
+    example = wanted.source == "example"
+    if local and not example:
         require_source(where)
     client = engine.connect(wanted.docker_host)
     engine.require_port(client, wanted.bind_address, wanted.postgres_port, names.postgres)
     engine.require_port(client, wanted.bind_address, wanted.pooler_port, names.pooler)
-    dry_run = pulumi.runtime.is_dry_run()
+    if wanted.monitoring:
+        for port, service in (
+            (wanted.prometheus_port, "prometheus"),
+            (wanted.alertmanager_port, "alertmanager"),
+            (wanted.dashboard_port, "dashboard"),
+        ):
+            engine.require_port(client, wanted.bind_address, port, f"{names.prefix}-{service}")
     builder = Builder(client, wanted.image_source, pulumi.log.info, dry_run=dry_run)
-    images = builder.images(wanted.postgres_version)
+    images = builder.images(
+        wanted.postgres_version, monitoring=wanted.monitoring, backup=wanted.backup
+    )
+    if local and example and not dry_run:
+        make_example(where)
     user = owner(where, local)
     if local and not dry_run:
         make_directories(where, user)

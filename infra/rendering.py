@@ -81,10 +81,10 @@ def host_of(settings: Settings) -> tuning.Host:
     )
 
 
-def postgresql_conf(settings: Settings, stage: str) -> str:
-    """postgresql.conf for the container, every value with its reason."""
+def postgresql_conf(settings: Settings, stage: str, more: Sequence[tuning.Value] = ()) -> str:
+    """postgresql.conf for the container, every value with its reason; ``more`` is appended."""
     host = host_of(settings)
-    values = tuning.compute(host, settings.postgresql_settings)
+    values = [*tuning.compute(host, settings.postgresql_settings), *more]
     sections = [
         (section, list(group))
         for section, group in itertools.groupby(values, key=lambda value: value.section)

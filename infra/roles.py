@@ -7,6 +7,7 @@
 | APP | read and write rows; for the application |
 | APP_read | read rows |
 | APP_monitor | read statistics (pg_monitor) |
+| APP_backup | take base backups |
 | pooler | look up passwords for PgBouncer, in a database of its own |
 
 Passwords go in as SCRAM verifiers, so that neither a statement nor a log ever holds one.
@@ -42,8 +43,11 @@ ALTER ROLE {reader} LOGIN CONNECTION LIMIT 20 PASSWORD {reader_secret};
 ALTER ROLE {reader} SET default_transaction_read_only = on;
 ALTER ROLE {monitor} LOGIN CONNECTION LIMIT 5 PASSWORD {monitor_secret};
 ALTER ROLE {pooler} LOGIN CONNECTION LIMIT 5 PASSWORD {pooler_secret};
+ALTER ROLE {backup} LOGIN CONNECTION LIMIT 5 PASSWORD {backup_secret};
 GRANT {owner} TO {migration};
 GRANT pg_monitor TO {monitor};
+GRANT pg_read_all_settings TO {backup};
+GRANT EXECUTE ON FUNCTION {backup_functions} TO {backup};
 -- To end the application's sessions when a rollback closes the target.
 GRANT pg_signal_backend TO {owner};
 {replication}
@@ -55,7 +59,7 @@ REVOKE ALL ON DATABASE {database}, {pooler}, postgres, template1 FROM PUBLIC;
 GRANT CONNECT ON DATABASE {database} TO {application}, {reader}, {monitor}, {migration};
 GRANT TEMPORARY ON DATABASE {database} TO {application}, {migration};
 GRANT CONNECT ON DATABASE {pooler} TO {pooler};
-GRANT CONNECT ON DATABASE postgres TO {monitor};
+GRANT CONNECT ON DATABASE postgres TO {monitor}, {backup};
 """
 
 # From 15 on, the right to suppress triggers and foreign-key actions while changes are applied can
@@ -74,6 +78,12 @@ GRANT EXECUTE ON FUNCTION privileges.act_as_replica() TO {owner};
 COMMIT;
 """
 REPLICATION_SINCE = 15
+
+# What pgBackRest calls (https://pgbackrest.org/user-guide.html); 15 renamed two of them.
+BACKUP_FUNCTIONS = "pg_create_restore_point(text), pg_switch_wal(), "
+EXCLUSIVE_BACKUP = "pg_start_backup(text, boolean, boolean), pg_stop_backup(boolean, boolean)"
+RENAMED_BACKUP = "pg_backup_start(text, boolean), pg_backup_stop(boolean)"
+RENAMED_BACKUP_SINCE = 15
 
 APPLICATION = """
 \\connect {database}
@@ -119,6 +129,7 @@ def statements(names: Names, verifiers: dict[str, str], version: int) -> str:
         "reader": names.reader_role,
         "monitor": names.monitor_role,
         "pooler": names.pooler_role,
+        "backup": names.backup_role,
     }
     values = {key: identifier(name) for key, name in roles.items()}
     values |= {f"{key}_secret": literal(verifiers[key]) for key in roles if key in verifiers}
@@ -126,6 +137,9 @@ def statements(names: Names, verifiers: dict[str, str], version: int) -> str:
     values["database"] = identifier(names.database)
     values["database_text"] = literal(names.database)
     values["pooler_text"] = literal(names.pooler_database)
+    values["backup_functions"] = BACKUP_FUNCTIONS + (
+        EXCLUSIVE_BACKUP if version < RENAMED_BACKUP_SINCE else RENAMED_BACKUP
+    )
     values["replication"] = REPLICATION.format(**values) if version >= REPLICATION_SINCE else ""
     lent = () if version >= REPLICATION_SINCE else (LENT_REPLICATION,)
     return "".join(part.format(**values) for part in (CLUSTER, APPLICATION, *lent, POOLER))

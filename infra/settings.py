@@ -82,6 +82,24 @@ def _docker_host(text: str) -> str:
 PathText = Annotated[str, AfterValidator(_plain_path)]
 
 
+S3Text = Annotated[str, Field(min_length=1, pattern=r"^[!-~]+$")]
+"""Printable ASCII without spaces: what a line of pgbackrest.conf holds as it stands."""
+
+
+class S3(BaseModel):
+    """An S3-compatible store, such as MinIO or a cloud's own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel)
+
+    bucket: S3Text
+    endpoint: S3Text
+    region: S3Text = "us-east-1"
+    path: S3Text = "/backup"
+    key: S3Text
+    key_secret: S3Text = Field(repr=False)
+    uri_style: Literal["host", "path"] = "host"
+
+
 class Settings(BaseModel):
     """Everything that a stage file may say, with what holds where it says nothing."""
 
@@ -264,11 +282,18 @@ class Settings(BaseModel):
         2, ge=1, le=1000, description="How many full backups are kept, with all that needs them."
     )
 
+    backup_s3: S3 | None = Field(
+        None,
+        description="An S3-compatible store for the backups, instead of a volume: `bucket`, "
+        "`endpoint`, `region`, `path`, `key`, `keySecret`, `uriStyle` (host or path).",
+    )
+    restore_port: Port = Field(25432, description="The port of a database restored beside this.")
+
     @field_validator("postgresql_settings", mode="before")
     @classmethod
     def _texts(cls, value: object) -> object:
         if isinstance(value, Mapping):
-            return {str(key): _setting_text(item) for key, item in value.items()}
+            return {str(key).lower(): _setting_text(item) for key, item in value.items()}
         return value
 
     @model_validator(mode="after")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import pulumi
 import pulumi_docker as docker
 import yaml
 
-from infra import engine, rendering, tuning
+from infra import backup, engine, monitoring, rendering, tuning
 from infra.containers import LABEL, Health, Service, ServiceContainer
 from infra.credentials import Credentials
 from infra.cutover import Cutover
@@ -76,6 +78,30 @@ def paths(settings: Settings, stack: str) -> Paths:
     return Paths(source, state)
 
 
+def make_example(paths: Paths) -> None:
+    """A database like RadCase's own in the place of the source, unless one is there."""
+    if paths.source.exists():
+        return
+    paths.source.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    aside = paths.source.with_name(f".{paths.source.name}.new")
+    aside.unlink(missing_ok=True)
+    # S603: this project's own program, and a path of its own.
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "migration_job.demo.radcase", str(aside)],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise StageError(
+            f"the example database could not be made: {done.stderr.strip()[-500:]}",
+            advice="set `source` in the stage file to a database of your own",
+        )
+    aside.replace(paths.source)
+
+
 def require_source(paths: Paths) -> None:
     """StageError where the source is not a readable SQLite file on this machine."""
     try:
@@ -97,6 +123,8 @@ def owner(paths: Paths, local: bool) -> str:
     """``uid:gid`` of the source's owner, whom the job's containers run as."""
     if not local:
         return "0:0"
+    if not paths.source.exists():  # a preview, before the example is made
+        return f"{os.geteuid()}:{os.getegid()}"
     status = paths.source.stat()
     return f"{status.st_uid}:{status.st_gid}"
 
@@ -147,6 +175,10 @@ class Stage(pulumi.ComponentResource):
         self.pooler = self._pooler()
         self.migration = self._migration()
         self.cutover = self._cutover() if settings.cutover == "switch" else None
+        if settings.backup:
+            self._backup()
+        if settings.monitoring:
+            self._monitoring()
         self.register_outputs({})
 
     # ------------------------------------------------------------------------- options
@@ -168,6 +200,7 @@ class Stage(pulumi.ComponentResource):
         settings, names = self._settings, self._names
         mount, data = _data_directory(settings.postgres_version)
         volume = self._volume("data", f"{names.postgres}-data", protect=settings.protect_data)
+        shared = self._backup_volumes()
         service = Service(
             name=names.postgres,
             host=names.postgres_host,
@@ -181,9 +214,12 @@ class Stage(pulumi.ComponentResource):
             ),
             config_directory=rendering.POSTGRES_CONFIG,
             files={
-                "postgresql.conf": rendering.postgresql_conf(settings, self._stage),
+                "postgresql.conf": rendering.postgresql_conf(
+                    settings, self._stage, backup.archiving() if settings.backup else ()
+                ),
                 "pg_hba.conf": rendering.pg_hba_conf(settings, self._stage),
                 "superuser-password": self.credentials.password("superuser"),
+                **self._backup_files(data),
             },
             command=[
                 "postgres",
@@ -198,15 +234,46 @@ class Stage(pulumi.ComponentResource):
                 "--auth-local=scram-sha-256 --auth-host=scram-sha-256",
             },
             ports={POSTGRES_PORT: settings.postgres_port},
-            volumes={mount: volume.name},
+            volumes={mount: volume.name, **shared},
             temporary={
                 "/tmp": "mode=1777",  # noqa: S108 - the container's own
-                "/var/run/postgresql": "uid=999,gid=999,mode=2775",
+                **({} if shared else {backup.SOCKETS: "uid=999,gid=999,mode=2775"}),
             },
             stop_seconds=60,
             open_files=8192,
         )
-        return ServiceContainer(service, settings, self._stage, self.network, self._docker())
+        postgres = ServiceContainer(service, settings, self._stage, self.network, self._docker())
+        self._data = {mount: volume.name, **shared}
+        return postgres
+
+    def _backup_volumes(self) -> dict[str, pulumi.Output[str]]:
+        """What PostgreSQL and the backups' container share beside the data, by path."""
+        if not self._settings.backup:
+            return {}
+        protect = self._settings.protect_data
+        repository = self._volume("backups", f"{self._names.backup}s", protect=protect)
+        sockets = self._volume("sockets", f"{self._names.postgres}-sockets")
+        return {backup.REPOSITORY: repository.name, backup.SOCKETS: sockets.name}
+
+    def _backup_files(self, data: str) -> dict[str, pulumi.Output[str]]:
+        if not self._settings.backup:
+            return {}
+        cipher = self.credentials.password("backup_cipher")
+        return {
+            "pgbackrest.conf": backup.configuration(
+                self._settings, self._names, self._stage, data, cipher
+            )
+        }
+
+    def _backup(self) -> None:
+        _, data = _data_directory(self._settings.postgres_version)
+        password = self.credentials.password("backup")
+        files = self._backup_files(data) | {"pgpass": password.apply(lambda p: f"*:*:*:*:{p}\n")}
+        service = backup.service(
+            self._settings, self._names, self._images, files=files, volumes=self._data
+        )
+        opts = self._docker(self.roles)
+        ServiceContainer(service, self._settings, self._stage, self.network, opts)
 
     def _roles(self) -> Roles:
         return Roles(
@@ -253,6 +320,16 @@ class Stage(pulumi.ComponentResource):
         )
         opts = self._docker(self.roles)
         return ServiceContainer(service, settings, self._stage, self.network, opts)
+
+    def _monitoring(self) -> None:
+        watch = monitoring.Watch(
+            settings=self._settings,
+            names=self._names,
+            images=self._images,
+            stage=self._stage,
+            monitor_password=self.credentials.password("monitor"),
+        )
+        monitoring.create(watch, self.network, self._docker(self.roles, self.pooler.healthy))
 
     # ------------------------------------------------------------------------- the job
 

@@ -1,0 +1,146 @@
+"""A stage file is refused as a whole, in words that name what is allowed and what was found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.errors import StageError
+from infra.settings import Settings, parse_size, read, read_file
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ("dev", "staging", "production")
+
+
+def refused(**raw: object) -> str:
+    with pytest.raises(StageError) as caught:
+        read({"source": "a.db", **raw}, "Pulumi.test.yaml")
+    return str(caught.value)
+
+
+def test_the_defaults_are_the_strategys() -> None:
+    settings = read({"source": "a.db"}, "Pulumi.test.yaml")
+    assert settings.postgres_version == 14
+    assert (settings.pool_max, settings.pool_min) == (20, 5)
+    assert (settings.pool_idle_seconds, settings.pool_connect_seconds) == (30, 2)
+    assert settings.postgres_memory == 1024**3
+    assert settings.bind_address == "127.0.0.1"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_stage_files_are_valid(stage: str) -> None:
+    assert read_file(ROOT / f"Pulumi.{stage}.yaml").application == "radcase"
+
+
+def test_the_stages_differ_where_stages_differ() -> None:
+    dev, staging, production = (read_file(ROOT / f"Pulumi.{stage}.yaml") for stage in STAGES)
+    assert (dev.cutover, staging.cutover, production.cutover) == ("switch", "switch", "hold")
+    assert dev.postgres_memory < staging.postgres_memory < production.postgres_memory
+    assert production.protect_data
+    assert not dev.protect_data
+    assert len({s.pooler_port for s in (dev, staging, production)}) == 3
+
+
+def test_an_unknown_setting_is_refused_with_the_nearest() -> None:
+    said = refused(postgresMemry="1GB")
+    assert "postgresMemry" in said
+    assert "did you mean postgresMemory?" in said
+    assert "nothing was created" in said
+
+
+def test_every_fault_is_listed_at_once() -> None:
+    said = refused(poolMax="0", cutover="later", poolerPort="99999")
+    for name in ("poolMax", "cutover", "poolerPort"):
+        assert name in said
+    assert "'switch' or 'hold'" in said
+    assert "'later'" in said
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ({"postgresVersion": "13"}, "greater than or equal to 14"),
+        ({"postgresVersion": "19"}, "less than or equal to 18"),
+        ({"postgresMemory": "1 gig"}, "expected a size such as 512MB"),
+        ({"postgresMemory": "64MB"}, "at least 256MB"),
+        ({"poolMin": "30"}, "poolMin (30) must not exceed poolMax (20)"),
+        ({"postgresPort": "16432"}, "ports must differ"),
+        ({"application": "Rad-Case"}, "lower-case letter"),
+        ({"application": "postgres"}, "is taken by"),
+        ({"bindAddress": "localhost"}, "does not appear to be an IPv4 or IPv6 address"),
+        ({"allowedNetworks": '["10.0.0.1/8"]'}, "has host bits set"),
+        ({"dockerHost": "ssh://a b"}, "expected an address"),
+        ({"source": "a\nb.db"}, "control characters"),
+        ({"timeZone": "UTC'; DROP"}, "match pattern"),
+        ({"postgresqlSettings": '{"work_mem": ["1"]}'}, "one value for each setting"),
+    ],
+)
+def test_a_wrong_value_is_refused_in_words(raw: dict[str, str], words: str) -> None:
+    assert words in refused(**raw)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"wrok_mem": "4MB"}, "did you mean work_mem?"),
+        ({"work_mem": "1kB"}, "expected 64 to"),
+        ({"io_method": "sync"}, "a setting of PostgreSQL 18"),
+        ({"checkpoint_completion_target": "1.5"}, "expected 0 to 1"),
+        ({"wal_level": "full"}, "minimal, replica, logical"),
+        ({"jit": "maybe"}, "expected on or off"),
+        ({"work_mem": "4 parsecs"}, "expected a unit of"),
+        ({"log_line_prefix": "a\nlisten_addresses = '*'"}, "control characters"),
+        ({"fsync": "off"}, "gives up durability"),
+        ({"archive_command": "rm -rf /"}, "names a program"),
+        ({"listen_addresses": "*"}, "the program decides it"),
+        ({"ssl_key_file": "x"}, "the program decides it"),
+    ],
+)
+def test_a_setting_of_postgresql_is_checked_against_its_version(
+    settings: dict[str, str], words: str
+) -> None:
+    assert words in refused(postgresqlSettings=settings)
+
+
+def test_a_setting_of_a_later_version_is_known_there() -> None:
+    settings = read(
+        {"source": "a", "postgresVersion": 18, "postgresqlSettings": {"io_method": "sync"}}, "x"
+    )
+    assert settings.postgresql_settings == {"io_method": "sync"}
+
+
+def test_no_message_moves_a_terminal() -> None:
+    said = refused(**{"\x1b[2Jkey": "x", "cutover": "\x1b[31mred"})
+    assert "\x1b" not in said
+
+
+def test_a_missing_stage_file_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="expected the stage file"):
+        read_file(tmp_path / "Pulumi.none.yaml")
+
+
+@given(st.integers(1, 10**9), st.sampled_from(["kB", "MB", "GB", "TB"]))
+def test_sizes_are_binary(count: int, unit: str) -> None:
+    power = {"kB": 1, "MB": 2, "GB": 3, "TB": 4}[unit]
+    assert parse_size(f"{count}{unit}") == count * 1024**power
+
+
+@given(
+    st.dictionaries(
+        st.one_of(
+            st.sampled_from([str(f.alias) for f in Settings.model_fields.values()]), st.text()
+        ),
+        st.one_of(st.text(), st.integers(), st.booleans(), st.floats(), st.none()),
+        max_size=6,
+    )
+)
+def test_whatever_a_stage_file_says_it_is_taken_or_refused_in_words(raw: dict[str, object]) -> None:
+    try:
+        read(raw, "Pulumi.fuzz.yaml")
+        said = ""
+    except StageError as error:
+        said = str(error)
+    assert all(character.isprintable() or character == "\n" for character in said)
