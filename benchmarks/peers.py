@@ -1,0 +1,114 @@
+"""What others do: pgloader, sqlite3 piped to psql, the strategy's script, PostgreSQL alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import apsw
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
+from benchmarks.lab import CommandFailed, Timing, run_timed
+
+DEBIAN_PACKAGES = {"pgloader": "pgloader", "sqlite3": "sqlite3"}
+
+
+def available(program: str) -> bool:
+    """Whether a peer's program is here; on Debian, where we may, it is installed first."""
+    if shutil.which(program) is None and shutil.which("apt-get") and os.geteuid() == 0:
+        command = ["apt-get", "install", "-y", "--no-install-recommends", DEBIAN_PACKAGES[program]]
+        subprocess.run(
+            command,
+            check=False,
+            capture_output=True,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        )
+    return shutil.which(program) is not None
+
+
+def url(dsn: str) -> str:
+    """The DSN as the URL that pgloader wants. The password is a random token, safe in a URL."""
+    parts = conninfo_to_dict(dsn)
+    return "postgresql://{user}:{password}@{host}:{port}/{dbname}".format(**parts)
+
+
+def pgloader(source: Path, dsn: str) -> Timing:
+    """pgloader's whole run: schema, rows, indexes, sequences, foreign keys. It verifies nothing.
+
+    It ends with 0 or 1 when rows or constraints were refused; that is its way, not a failure of
+    the measurement.
+    """
+    return run_timed(["pgloader", f"sqlite://{source}", url(dsn)], accept=(0, 1))
+
+
+def sqlite_to_psql(psql: Path, source: Path, dsn: str, tables: Sequence[tuple[str, str]]) -> Timing:
+    """``sqlite3 -csv`` piped to ``COPY``, one table after another, by one psql.
+
+    ``tables`` holds each source table and the target's, with its columns, both as SQL.
+    """
+    lines = [
+        f"\\copy {target} from program 'sqlite3 -csv {source} \"{query}\"' with (format csv)"
+        for query, target in tables
+    ]
+    script = source.with_suffix(".copy.sql")
+    script.write_text("\n".join(lines) + "\n")
+    try:
+        return run_timed([str(psql), "-qX", "-v", "ON_ERROR_STOP=1", "-f", str(script), dsn])
+    finally:
+        script.unlink()
+
+
+def write_text_files(dsn: str, folder: Path, tables: Sequence[str]) -> dict[str, Path]:
+    """The loaded tables as COPY text files that the server can read; the folder is the server's."""
+    files = {}
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for number, table in enumerate(tables):
+            files[table] = folder / f"bench-{number}.copy"
+            connection.execute(
+                sql.SQL("COPY {} TO {}").format(
+                    sql.Identifier(table), sql.Literal(str(files[table]))
+                )
+            )
+    return files
+
+
+def server_side_copy(dsn: str, files: dict[str, Path]) -> float:
+    """Seconds for COPY of ready files by the server itself, one table after another: what
+    PostgreSQL needs when nobody has to assemble or send anything."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        start = time.perf_counter()
+        for table, file in files.items():
+            connection.execute(
+                sql.SQL("COPY {} FROM {}").format(sql.Identifier(table), sql.Literal(str(file)))
+            )
+        return time.perf_counter() - start
+
+
+def row_by_row(source: Path, dsn: str, table: str, columns: Sequence[str], rows: int) -> float:
+    """Rows per second of the strategy's script: each row awaited as one INSERT with parameters, in
+    a transaction of its own. The script is JavaScript; this is the same sequence of statements."""
+    reader = apsw.Connection(os.fspath(source), flags=apsw.SQLITE_OPEN_READONLY)
+    names = ", ".join(f'"{c}"' for c in columns)
+    found = reader.execute(f'SELECT {names} FROM "{table}" LIMIT {rows}').fetchall()
+    reader.close()
+    if len(found) < rows:
+        raise CommandFailed(f"expected {rows} rows in {table} for the sample, found {len(found)}")
+    statement = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
+        sql.Identifier(table),
+        sql.SQL(", ").join(map(sql.Identifier, columns)),
+        sql.SQL(", ").join([sql.Placeholder()] * len(columns)),
+    )
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        text = statement.as_string(connection)
+        start = time.perf_counter()
+        for row in found:
+            # Values go as text, as node-postgres sends them, and the server finds their types.
+            values = [None if v is None else v if isinstance(v, bytes) else str(v) for v in row]
+            connection.execute(text.encode(), values)
+        return rows / (time.perf_counter() - start)
