@@ -1,0 +1,467 @@
+"""What a value means, read from each side by itself: the typed comparison's own parsing.
+
+``of_source`` reads a raw SQLite value, ``of_target`` PostgreSQL's text output; both give canonical
+text that PostgreSQL takes as the type's input, and equal texts mean equal values. Nothing here
+knows how the copier writes a value: only what the plan says a column's values mean, which is data
+(the rule's kind and its settings).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from decimal import Decimal
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from migration_job.plan.model import ColumnPlan
+from migration_job.values import BrokenText, SourceValue, display
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}
+
+JULIAN_EPOCH = Fraction(4881175, 2)
+"""The Julian day of 1970-01-01T00:00Z, 2440587.5."""
+
+MICROS_PER_DAY = 86_400_000_000
+
+
+class Inexact(Exception):
+    """The column cannot hold this source value as what it is, so a ledger entry must exist for
+    it; the message says why."""
+
+
+def of_source(column: ColumnPlan, value: SourceValue) -> str | None:
+    """The meaning of a source value in this column. Raises Inexact."""
+    if value is None:
+        return None
+    rule: Any = column.rule
+    while rule.kind == "map":
+        rule = rule.inner
+    return _SOURCE[rule.kind](rule, value)
+
+
+def of_target(column: ColumnPlan, text: str | None) -> str | None:
+    """The meaning of a target value's text output (or of input text, as the ledger has it).
+    Raises ValueError for text that is none of the type."""
+    if text is None:
+        return None
+    rule: Any = column.rule
+    while rule.kind == "map":
+        rule = rule.inner
+    return _TARGET[rule.kind](rule, text)
+
+
+def _wrong(value: SourceValue, expected: str) -> Inexact:
+    return Inexact(f"{display(value)} is not {expected}")
+
+
+# ---------------------------------------------------------------------------------- numbers
+
+
+def _integer_source(_rule: Any, value: SourceValue) -> str:
+    if not isinstance(value, int):
+        raise _wrong(value, "an integer")
+    return str(value)
+
+
+def _integer_target(_rule: Any, text: str) -> str:
+    return str(int(text))
+
+
+def _bits(value: float) -> str:
+    """A real with nothing lost: the shortest digits, and the sign of zero."""
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return repr(struct.unpack("<d", struct.pack("<d", value))[0])
+
+
+def _real_source(_rule: Any, value: SourceValue) -> str:
+    if not isinstance(value, float):
+        raise _wrong(value, "a real")
+    return _bits(value)
+
+
+def _real_target(_rule: Any, text: str) -> str:
+    return _bits(float(text))
+
+
+def _plain_decimal(text: str) -> str:
+    """A decimal number without exponent, needless zeros or a negative zero."""
+    number = Decimal(text)
+    if not number.is_finite():
+        raise ValueError(f"not a number: {text!r}")
+    sign, digits, power = number.as_tuple()
+    exponent = int(power)
+    body = "".join(map(str, digits))
+    if exponent >= 0:
+        whole, fraction = body + "0" * exponent, ""
+    else:
+        body = body.rjust(1 - exponent, "0")
+        whole, fraction = body[:exponent], body[exponent:]
+    whole, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")
+    plain = f"{whole}.{fraction}" if fraction else whole
+    return f"-{plain}" if sign and plain != "0" else plain
+
+
+def _numeric_source(rule: Any, value: SourceValue) -> str:
+    if isinstance(value, int):
+        return _plain_decimal(str(value)) if rule.precision is not None else f"{value}"
+    if not isinstance(value, float):
+        raise _wrong(value, "a number")
+    if math.isinf(value):
+        return _bits(value)
+    if value == 0 and math.copysign(1, value) < 0:
+        raise Inexact("numeric has no negative zero")
+    plain = _plain_decimal(repr(value))
+    if rule.precision is None:
+        # A numeric without precision tells reals from integers by the decimal point.
+        return plain if "." in plain else plain + ".0"
+    return plain
+
+
+def _numeric_target(rule: Any, text: str) -> str:
+    if text in ("Infinity", "-Infinity", "NaN"):
+        return text
+    plain = _plain_decimal(text)
+    if rule.precision is None and "." in text and "." not in plain:
+        return plain + ".0"
+    return plain
+
+
+def _boolean_source(_rule: Any, value: SourceValue) -> str:
+    if not isinstance(value, int) or value not in (0, 1):
+        raise _wrong(value, "0 or 1")
+    return "tf"[1 - value]
+
+
+def _boolean_target(_rule: Any, text: str) -> str:
+    if text not in ("t", "f", "true", "false"):
+        raise ValueError(f"not a boolean: {text!r}")
+    return text[0]
+
+
+# ------------------------------------------------------------------------------- text, bytes
+
+
+def _text_source(_rule: Any, value: SourceValue) -> str:
+    if isinstance(value, BrokenText) or not isinstance(value, str):
+        raise _wrong(value, "text")
+    return value
+
+
+def _same_text(_rule: Any, text: str) -> str:
+    return text
+
+
+def _blob_source(_rule: Any, value: SourceValue) -> str:
+    if not isinstance(value, bytes):
+        raise _wrong(value, "a blob")
+    return "\\x" + value.hex()
+
+
+def _blob_target(_rule: Any, text: str) -> str:
+    if not text.startswith("\\x"):
+        raise ValueError("not bytes in hex")
+    return "\\x" + bytes.fromhex(text[2:]).hex()
+
+
+def _never_exact(_rule: Any, value: SourceValue) -> str:
+    raise _wrong(value, "a blob, and the column keeps bytes")
+
+
+def _integer_text_source(_rule: Any, value: SourceValue) -> str:
+    if not isinstance(value, str) or not value.isascii() or str(_int_or_none(value)) != value:
+        raise _wrong(value, "text that spells an integer")
+    return value
+
+
+def _int_or_none(text: str) -> int | None:
+    try:
+        return int(text)
+    except ValueError:
+        return None
+
+
+_UUID_LENGTHS = {"lower": 36, "upper": 36, "hex": 32, "HEX": 32}
+
+
+def _uuid_source(rule: Any, value: SourceValue) -> str:
+    if not isinstance(value, str) or len(value) != _UUID_LENGTHS[rule.style]:
+        raise _wrong(value, "a UUID as this column spells them")
+    wanted = value.upper() if rule.style in ("upper", "HEX") else value.lower()
+    bare = value.replace("-", "")
+    if value != wanted or len(bare) != 32 or not all(c in "0123456789abcdefABCDEF" for c in bare):
+        raise _wrong(value, "a UUID as this column spells them")
+    canonical = _hyphened(bare.lower())
+    if _UUID_LENGTHS[rule.style] == 36 and canonical != value.lower():
+        raise _wrong(value, "a UUID as this column spells them")
+    return canonical
+
+
+def _hyphened(bare: str) -> str:
+    return "-".join((bare[:8], bare[8:12], bare[12:16], bare[16:20], bare[20:]))
+
+
+def _uuid_target(_rule: Any, text: str) -> str:
+    return _hyphened(text.lower().replace("-", "").strip("{}"))
+
+
+# ------------------------------------------------------------------------------------- JSON
+
+
+def _json_source(rule: Any, value: SourceValue) -> str:
+    if isinstance(value, str):
+        if rule.affinity != "text" and _json_number(value) is not None:
+            raise _wrong(value, "what this column's affinity keeps as text")
+        return value
+    if isinstance(value, BrokenText | bytes) or rule.affinity in ("text", "blob"):
+        raise _wrong(value, "JSON text")
+    return str(value) if isinstance(value, int) else "real " + _bits(float(value or 0))
+
+
+def _json_number(text: str) -> float | None:
+    if re.fullmatch(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", text, re.ASCII) is None:
+        return None
+    return float(text)
+
+
+def _json_target(rule: Any, text: str) -> str:
+    if rule.affinity in ("text", "blob"):
+        return text
+    number = _json_number(text)
+    if number is None or (rule.affinity != "real" and re.fullmatch(r"-?\d{1,18}", text)):
+        return text
+    return "real " + _bits(number)
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise Inexact("a JSON object has a key twice")
+    return members
+
+
+def _canonical_json(text: str, pairs: Callable[[list[tuple[str, Any]]], Any]) -> str:
+    def number(digits: str) -> Any:
+        return {"\x00number": _plain_decimal(digits)}
+
+    document = json.loads(text, object_pairs_hook=pairs, parse_float=number, parse_int=number)
+    return json.dumps(document, sort_keys=True)
+
+
+def _jsonb_source(_rule: Any, value: SourceValue) -> str:
+    if not isinstance(value, str):
+        raise _wrong(value, "JSON text")
+    try:
+        return _canonical_json(value, _no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise Inexact(f"not JSON: {error}") from None
+
+
+def _jsonb_target(_rule: Any, text: str) -> str:
+    return _canonical_json(text, dict)
+
+
+# ---------------------------------------------------------------------------- dates and times
+
+
+@lru_cache(maxsize=256)
+def _shape_pattern(shape: str) -> re.Pattern[str]:
+    """A regular expression with named parts for a template such as ``YYYY-MM-DDTHH:MM:SS.fffZ``:
+    digits stand where the template has its letters, all else stands for itself."""
+    match = re.fullmatch(r"(YYYY-MM-DD)?([ Tt])?(HH:MM)?(:SS)?(\.f+)?(.*)", shape, re.DOTALL)
+    if match is None:
+        raise ValueError(f"not a shape of time: {shape!r}")
+    day, separator, clock, seconds, fraction, zone = match.groups()
+    pattern = r"(?P<Y>\d{4})-(?P<m>\d\d)-(?P<d>\d\d)" if day else ""
+    pattern += re.escape(separator or "")
+    pattern += r"(?P<H>\d\d):(?P<M>\d\d)" if clock else ""
+    pattern += r":(?P<S>\d\d)" if seconds else ""
+    pattern += rf"\.(?P<f>\d{{{len(fraction) - 1}}})" if fraction else ""
+    return re.compile(pattern + f"(?P<zone>{re.escape(zone)})", re.ASCII)
+
+
+@lru_cache(maxsize=64)
+def _zone(name: str) -> tzinfo:
+    bare = name.strip()
+    if bare.upper() in ("UTC", "Z", "GMT"):
+        return UTC
+    match = re.fullmatch(r"([+-])(\d\d):?(\d\d)?", bare, re.ASCII)
+    if match is None:
+        return ZoneInfo(bare)
+    size = timedelta(hours=int(match[2]), minutes=int(match[3] or 0))
+    return timezone(size if match[1] == "+" else -size)
+
+
+def _parts(shape: str, value: SourceValue) -> dict[str, str]:
+    if not isinstance(value, str):
+        raise _wrong(value, f"text of the shape {shape}")
+    match = _shape_pattern(shape).fullmatch(value)
+    if match is None:
+        raise _wrong(value, f"of the shape {shape}")
+    found = {name: text for name, text in match.groupdict().items() if text is not None}
+    if found.get("f", "")[6:].strip("0"):
+        raise Inexact(f"{display(value)} says more than a microsecond")
+    return found
+
+
+def _clock(found: dict[str, str]) -> tuple[int, int, int, int]:
+    micro = int(found.get("f", "")[:6].ljust(6, "0"))
+    return int(found.get("H", 0)), int(found.get("M", 0)), int(found.get("S", 0)), micro
+
+
+def _timestamp_source(rule: Any, value: SourceValue) -> str:
+    if rule.shape == "epoch":
+        return str(_epoch_micros(rule.epoch, value))
+    found = _parts(rule.shape, value)
+    zone = _zone(found["zone"] or rule.zone)
+    try:
+        day = int(found["Y"]), int(found["m"]), int(found["d"])
+        local = datetime(*day, *_clock(found), tzinfo=zone)
+        instant = local - (local.utcoffset() or timedelta())
+    except (ValueError, OverflowError) as error:
+        raise Inexact(f"{display(value)}: {error}") from None
+    if local.fold == 0 and local.replace(fold=1).utcoffset() != local.utcoffset():
+        # In the hour that clocks repeat or skip, a local time does not say which instant it is.
+        back = instant.replace(tzinfo=UTC).astimezone(zone)
+        if back.replace(tzinfo=None) != local.replace(tzinfo=None):
+            raise Inexact(f"{display(value)} does not exist in {rule.zone}")
+    return str(_micros(instant.replace(tzinfo=UTC)))
+
+
+def _epoch_micros(unit: str, value: SourceValue) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _wrong(value, "a number")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _wrong(value, "a time")
+    if unit == "julian":
+        micros = round((Fraction(value) - JULIAN_EPOCH) * MICROS_PER_DAY)
+        # A float's Julian day is no finer than some tens of microseconds: any microsecond that
+        # gives the same float again means the same day and time.
+        spread = range(micros - 64, micros + 65)
+        same = [m for m in spread if m / MICROS_PER_DAY + float(JULIAN_EPOCH) == value]
+        if not same:
+            raise _wrong(value, "a Julian day that comes back from microseconds")
+        return same[0]
+    exact = Fraction(Decimal(repr(value))) * (1_000_000 // UNITS[unit])
+    if exact.denominator != 1:
+        raise Inexact(f"{display(value)} says more than a microsecond")
+    return int(exact)
+
+
+def _micros(instant: datetime) -> int:
+    delta = instant - EPOCH
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+_TARGET_TIMESTAMP = re.compile(
+    r"(\d{4,6})-(\d\d)-(\d\d) (\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?([+-]\d\d(?::?\d\d)?)", re.ASCII
+)
+
+
+def _timestamp_target(rule: Any, text: str) -> str:
+    match = _TARGET_TIMESTAMP.fullmatch(text)
+    if match is None:
+        raise ValueError(f"not a timestamp with time zone: {text!r}")
+    year, month, day, hour, minute, second = (int(match[i]) for i in range(1, 7))
+    micro = int((match[7] or "").ljust(6, "0"))
+    local = datetime(year, month, day, hour, minute, second, micro, tzinfo=_zone(match[8]))
+    micros = _micros(local.astimezone(UTC))
+    if rule.shape == "epoch" and rule.epoch == "julian":
+        value = micros / MICROS_PER_DAY + float(JULIAN_EPOCH)
+        return str(_epoch_micros("julian", value))
+    return str(micros)
+
+
+def _date_source(_rule: Any, value: SourceValue) -> str:
+    found = _parts("YYYY-MM-DD", value)
+    try:
+        day = datetime(int(found["Y"]), int(found["m"]), int(found["d"]), tzinfo=UTC)
+    except ValueError as error:
+        raise Inexact(f"{display(value)}: {error}") from None
+    return f"{day.year:04d}-{day.month:02d}-{day.day:02d}"
+
+
+def _time_source(rule: Any, value: SourceValue) -> str:
+    hour, minute, second, micro = _clock(_parts(rule.shape, value))
+    if hour > 23 or minute > 59 or second > 59:
+        raise _wrong(value, "a time of day")
+    return f"{hour:02d}:{minute:02d}:{second:02d}.{micro:06d}"
+
+
+def _time_target(_rule: Any, text: str) -> str:
+    match = re.fullmatch(r"(\d\d:\d\d:\d\d)(?:\.(\d{1,6}))?", text, re.ASCII)
+    if match is None:
+        raise ValueError(f"not a time of day: {text!r}")
+    return f"{match[1]}.{(match[2] or '').ljust(6, '0')}"
+
+
+# ---------------------------------------------------------------------------------- the kinds
+
+_SOURCE: dict[str, Callable[[Any, SourceValue], str]] = {
+    "integer": _integer_source,
+    "real": _real_source,
+    "numeric": _numeric_source,
+    "boolean": _boolean_source,
+    "text": _text_source,
+    "widened-text": _text_source,
+    "bytea": _blob_source,
+    "widened-bytea": _blob_source,
+    "text-bytea": _never_exact,
+    "integer-text": _integer_text_source,
+    "text-integer": _integer_source,
+    "uuid": _uuid_source,
+    "json": _json_source,
+    "jsonb": _jsonb_source,
+    "timestamp": _timestamp_source,
+    "date": _date_source,
+    "time": _time_source,
+    "none": _never_exact,
+}
+
+_TARGET: dict[str, Callable[[Any, str], str]] = {
+    "integer": _integer_target,
+    "real": _real_target,
+    "numeric": _numeric_target,
+    "boolean": _boolean_target,
+    "text": _same_text,
+    "widened-text": _same_text,
+    "bytea": _blob_target,
+    "widened-bytea": _blob_target,
+    "text-bytea": _blob_target,
+    "integer-text": _integer_target,
+    "text-integer": _same_text,
+    "uuid": _uuid_target,
+    "json": _json_target,
+    "jsonb": _jsonb_target,
+    "timestamp": _timestamp_target,
+    "date": _same_text,
+    "time": _time_target,
+    "none": _same_text,
+}
+"""Complete for every kind of rule; a test compares it with the rules that there are."""
+
+
+def as_parameter(column: ColumnPlan, meaning: str | None) -> str | None:
+    """A meaning as input text for a query by key."""
+    if meaning is None:
+        return None
+    rule: Any = column.rule
+    while rule.kind == "map":
+        rule = rule.inner
+    if rule.kind == "timestamp":
+        instant = EPOCH + timedelta(microseconds=int(meaning))
+        return f"{instant.year:04d}-{instant:%m-%d %H:%M:%S.%f}+00"
+    if rule.kind == "json" and meaning.startswith("real "):
+        return meaning[5:]
+    return meaning
