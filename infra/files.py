@@ -58,7 +58,10 @@ def _write(props: Mapping[str, Any]) -> str:
     client = engine.connect(props["docker_host"])
     try:
         container = client.containers.create(
-            props["image"], mounts=[Mount(TARGET, props["volume"], type="volume")]
+            # Never started; an image without a command of its own is refused otherwise.
+            props["image"],
+            ["true"],
+            mounts=[Mount(TARGET, props["volume"], type="volume")],
         )
         try:
             container.put_archive(TARGET, content)
