@@ -17,7 +17,7 @@ setup:
 .PHONY: demo
 demo: setup ## migrate a made-up database (or SOURCE=my.db, a rehearsal) to an embedded PostgreSQL
 	@tools/pgbouncer
-	@$(PYTHON) -m migration_job demo $(if $(SOURCE),"$(SOURCE)") $(DEMO_OPTIONS)
+	@$(PYTHON) -m migration_job demo $(if $(SOURCE),"$(SOURCE)") $(OPTIONS)
 
 .PHONY: test
 test: setup ## run every test that this machine can run

@@ -1,6 +1,6 @@
-"""Write the reference pages from the code: ``docs/commands.md`` and ``docs/settings.md``.
+"""Write from the code what can be: the reference pages and the README's table of guarantees.
 
-``python tools/reference.py`` writes them; ``--check`` ends with 1 where a page is not what the code
+``python tools/reference.py`` writes them; ``--check`` ends with 1 where one is not what the code
 says (a test runs it).
 """
 
@@ -19,6 +19,8 @@ from typer.core import TyperGroup
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+import guarantees  # noqa: E402
 
 from infra.settings import UNITS, Settings  # noqa: E402
 from migration_job.cli import app  # noqa: E402
@@ -42,7 +44,7 @@ def main() -> int:
     check = parser.parse_args().check
     stale = []
     for name, text in pages().items():
-        path = ROOT / "docs" / name
+        path = ROOT / name
         if check:
             if not path.exists() or path.read_text(encoding="utf-8") != text:
                 stale.append(name)
@@ -54,11 +56,22 @@ def main() -> int:
 
 
 def pages() -> dict[str, str]:
-    """Each generated page's name in ``docs/`` and its text."""
+    """Each page that is written, whole or in part, and its text."""
     return {
-        "commands.md": "\n".join(_commands()) + "\n",
-        "settings.md": "\n".join(_settings()) + "\n",
+        "docs/commands.md": "\n".join(_commands()) + "\n",
+        "docs/settings.md": "\n".join(_settings()) + "\n",
+        "README.md": _readme(),
     }
+
+
+def _readme() -> str:
+    """The README as it is, with the table between the two marks anew."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    before, begin, rest = text.partition("<!-- guarantees -->\n")
+    _, end, after = rest.partition("<!-- end of guarantees -->")
+    if not (begin and end):
+        raise SystemExit("expected the marks of the table of guarantees in README.md, found none")
+    return before + begin + "\n".join(guarantees.table(ROOT)) + "\n" + end + after
 
 
 # --------------------------------------------------------------------------------- commands

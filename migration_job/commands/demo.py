@@ -29,6 +29,9 @@ def demo(
         str | None,
         typer.Option(help="radcase, none or a file; radcase for the made-up database."),
     ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="What to do with values that do not fit (YAML).")
+    ] = None,
     rows: Annotated[int, typer.Option(help="Rows of the made-up database.")] = DEFAULT_ROWS,
     seed: Annotated[int, typer.Option(help="The same seed makes the same rows.")] = DEFAULT_SEED,
     hostile: Annotated[
@@ -63,7 +66,7 @@ def demo(
             say(f"started PgBouncer {version} on port {stage.bouncer.port}")
         else:
             say(f"going on without a pooler: {stage.without_pooler}")
-        status = rehearse(source, stage, profile=profile or "none")
+        status = rehearse(source, stage, profile=profile or "none", policy=policy)
         say(f"  report         {home / 'report'}")
         _say_next(source, status)
         if keep:

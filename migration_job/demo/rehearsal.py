@@ -27,7 +27,9 @@ SIDECARS = ("", "-wal", "-journal")
 """The files that hold a SQLite database; ``-shm`` is an index that every reader may write."""
 
 
-def rehearse(source: Path, stage: DemoStage, *, profile: str) -> ExitStatus:
+def rehearse(
+    source: Path, stage: DemoStage, *, profile: str, policy: Path | None = None
+) -> ExitStatus:
     """Migrate ``source`` to the stage's PostgreSQL, verify, switch the demo's connection to it, ask
     it a question as the application would, and say what was done.
 
@@ -36,7 +38,7 @@ def rehearse(source: Path, stage: DemoStage, *, profile: str) -> ExitStatus:
     began = time.monotonic()
     before = fingerprint(source)
     write_connection(stage.connection, *_both(SqliteSide(path=str(source))))
-    status = migrate(source, stage, profile=profile)
+    status = migrate(source, stage, profile=profile, policy=policy)
     report = _report(stage)
     if status is ExitStatus.DONE and report is not None:
         _switch(stage)
@@ -46,13 +48,22 @@ def rehearse(source: Path, stage: DemoStage, *, profile: str) -> ExitStatus:
     return status
 
 
-def migrate(source: Path, stage: DemoStage, *, profile: str, live: bool = False) -> ExitStatus:
+def migrate(
+    source: Path,
+    stage: DemoStage,
+    *,
+    profile: str,
+    policy: Path | None = None,
+    live: bool = False,
+) -> ExitStatus:
     """Run ``migration-job migrate`` with its own output; its exit status.
 
     Raises OperationError where it ended by a signal.
     """
     arguments = ["migrate", str(source), "--target-file", str(stage.target_file)]
     arguments += ["--report", str(stage.report), "--profile", profile]
+    if policy is not None:
+        arguments += ["--policy", str(policy)]
     if live:
         arguments.append("--live")
     return run_job(arguments)
