@@ -315,14 +315,10 @@ def _fetch(
 def _with_index(sides: Sides, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
     """Run a query by key. The planner does not know how few keys there are, and a sequential scan
     for each batch would cost the square of the table."""
-    sides.rows("SET enable_seqscan TO off; SET enable_hashjoin TO off; SET enable_mergejoin TO off")
-    try:
+    with sides.target.transaction():
+        for way in ("seqscan", "hashjoin", "mergejoin"):
+            sides.target.execute(f"SET LOCAL enable_{way} TO off")
         return sides.rows(sql, values)
-    finally:
-        if not sides.target.closed:
-            sides.rows(
-                "SET enable_seqscan TO on; SET enable_hashjoin TO on; SET enable_mergejoin TO on"
-            )
 
 
 def _compare_row(
