@@ -31,7 +31,7 @@ class BrokenText:
     raw: bytes
 
 
-SourceValue: TypeAlias = None | int | float | str | bytes | BrokenText
+SourceValue: TypeAlias = int | float | str | bytes | BrokenText | None
 
 
 def storage_class(value: SourceValue) -> str:
