@@ -246,7 +246,11 @@ def _page(watch: Watch) -> Service:
         image=watch.images.job,
         memory=128 * MEBIBYTE,
         health=Health(
-            ["python3", "-c", f"import socket; socket.create_connection(('', {PAGE_PORT}), 3)"],
+            [
+                "python3",
+                "-c",
+                f"import socket; socket.create_connection(('127.0.0.1', {PAGE_PORT}), 3)",
+            ],
             start_seconds=30,
         ),
         command=[
