@@ -17,7 +17,7 @@ from psycopg.rows import tuple_row
 from migration_job.plan.model import Catalogue, ColumnPlan, Plan, SourceTable, TablePlan
 from migration_job.report.model import Difference
 from migration_job.source.database import quote
-from migration_job.values import key_values
+from migration_job.values import key_values, to_json
 
 SETTINGS = (
     "SET DateStyle TO 'ISO, YMD'",
@@ -125,8 +125,6 @@ class Differences:
 
 def key_json(text: str) -> list[Any]:
     """A key for the report: its values in their JSON form."""
-    from migration_job.values import to_json
-
     return [to_json(value) for value in key_values(text)]
 
 

@@ -1,0 +1,230 @@
+"""The whole verification: content of every table, then relations, by a few workers."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import psycopg
+
+from migration_job.errors import OperationError
+from migration_job.plan.model import Plan, SequencePlan, TablePlan
+from migration_job.report.model import Difference
+from migration_job.source.database import quote
+from migration_job.verify import digest, relations, typed
+from migration_job.verify.sides import (
+    Differences,
+    Sides,
+    Stopped,
+    ledger_keys,
+    not_quarantined,
+    target_name,
+)
+from migration_job.workers import Task, run_all
+
+LEDGER_BATCH = 1_000
+
+DIGEST_PIECE = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class TableResult:
+    """What was proven of one table's rows."""
+
+    source_rows: int
+    target_rows: int
+    compared: Literal["digest", "typed"]
+    digest: str
+
+
+@dataclass(slots=True)
+class Verified:
+    """What a verification found; the content is proven equal where ``differences`` is empty."""
+
+    tables: dict[str, TableResult] = field(default_factory=dict)
+    """By source name."""
+    checked: Counter[str] = field(default_factory=Counter)
+    differences: list[Difference] = field(default_factory=list)
+    difference_count: int = 0
+    by_table: Counter[str] = field(default_factory=Counter)
+    ledger: tuple[int, str] = (0, "")
+    """How many entries, and their digest."""
+    quarantine: tuple[int, str] = (0, "")
+
+
+class Verification:
+    """Compares a target with the snapshot it was made from. ``open_sides`` gives each worker its
+    connections; nobody may write to the target meanwhile."""
+
+    def __init__(self, plan: Plan, open_sides: Callable[[], Sides], *, deep: bool, jobs: int):
+        self._plan = plan
+        self._open_sides = open_sides
+        self._deep = deep
+        self._jobs = jobs
+        self._lock = threading.Lock()
+        self._result = Verified()
+
+    def run(self, advance: Callable[[int], None]) -> Verified:
+        """Verify everything. Differences are the result, not an error; OperationError where a side
+        cannot be read."""
+        tasks: list[Task[Sides]] = []
+        for table in self._plan.tables:
+            weight = float(table.rows * (1 + len(table.columns)))
+            if table.source is not None:
+                tasks.append(
+                    Task(f"rows {table.target}", self._content(table, advance), weight=1e9 + weight)
+                )
+            tasks.append(Task(f"relations {table.target}", self._relations(table), weight=weight))
+        sources = {t.target: t.source or t.target for t in self._plan.tables}
+        for sequence in self._plan.sequences:
+            name = f"sequence {sequence.table}.{sequence.column}"
+            tasks.append(Task(name, self._sequence(sequence, sources[sequence.table])))
+        tasks.append(Task("views", self._views))
+        tasks.append(Task("records", self._records))
+        try:
+            run_all(tasks, self._open_sides, self._jobs)
+        except psycopg.Error as error:
+            raise OperationError(
+                "the target failed while it was verified: "
+                f"{error.diag.message_primary or type(error).__name__}",
+                advice="nothing was switched; correct the cause and run the same command again",
+            ) from error
+        return self._result
+
+    # ------------------------------------------------------------------------------ content
+
+    def _content(self, table: TablePlan, advance: Callable[[int], None]) -> Callable[[Sides], None]:
+        def run(sides: Sides) -> None:
+            if not _exists(sides, table):
+                return  # the relations say so
+            self._compare(sides, table)
+            advance(table.rows)
+
+        return run
+
+    def _compare(self, sides: Sides, table: TablePlan) -> None:
+        source = sides.table(table)
+
+        def places(keys: list[str]) -> list[str]:
+            return typed.places_of_keys(sides, table, keys)
+
+        verdict = digest.compare(sides, table, places)
+        if isinstance(verdict, digest.Agreed):
+            self._record(
+                source.name,
+                TableResult(verdict.rows, verdict.rows, "digest", verdict.digest),
+            )
+            if not self._deep:
+                if table.key:
+                    for keys in ledger_keys(sides, source.name, LEDGER_BATCH):
+                        self._add(typed.compare_ledger_rows(sides, table, keys))
+                return
+        compared = typed.compare_table(sides, table)
+        found = compared.differences
+        expected = _rows_expected(sides, table)
+        if compared.source_rows != expected:
+            found.add(
+                "count", f"expected {expected} rows in the source, read {compared.source_rows}"
+            )
+        if compared.target_rows != expected:
+            found.add("count", f"expected {expected} rows, found {compared.target_rows}")
+        self._add(found)
+        if not isinstance(verdict, digest.Agreed):
+            self._record(
+                source.name,
+                TableResult(compared.source_rows, compared.target_rows, "typed", compared.digest),
+            )
+
+    # ---------------------------------------------------------------------------- relations
+
+    def _relations(self, table: TablePlan) -> Callable[[Sides], None]:
+        def run(sides: Sides) -> None:
+            self._note(relations.check_table(sides, table))
+
+        return run
+
+    def _sequence(self, sequence: SequencePlan, source: str) -> Callable[[Sides], None]:
+        def run(sides: Sides) -> None:
+            self._note(relations.check_sequence(sides, sequence, source))
+
+        return run
+
+    def _views(self, sides: Sides) -> None:
+        if not self._plan.views:
+            return
+        mapped = relations.mapped_texts(sides)
+        whole = not any(table.quarantine for table in self._plan.tables)
+        for view in self._plan.views:
+            self._note(relations.check_view(sides, view, mapped, whole=whole))
+
+    def _records(self, sides: Sides) -> None:
+        ledger = _digest_of(sides, "ledger", "tab, key, col, before, after, rule")
+        quarantine = _digest_of(sides, "quarantine", "tab, key, reason, source_row")
+        names = {t.source for t in self._plan.tables if t.source is not None}
+        foreign = Differences("")
+        for record in ("ledger", "quarantine"):
+            for (name,) in sides.rows(f"SELECT DISTINCT tab FROM migration.{record}"):
+                if name not in {sides.catalogue.table(n).name for n in names}:
+                    foreign.add("ledger", f"migration.{record} names a table {name} of no plan")
+        self._add(foreign)
+        with self._lock:
+            self._result.ledger, self._result.quarantine = ledger, quarantine
+
+    # ------------------------------------------------------------------------------- result
+
+    def _note(self, found: relations.Relations) -> None:
+        with self._lock:
+            self._result.checked.update(found.checked)
+        for differences in found.differences:
+            self._add(differences)
+
+    def _add(self, found: Differences) -> None:
+        if not found.count:
+            return
+        with self._lock:
+            self._result.differences.extend(found.shown)
+            self._result.difference_count += found.count
+            self._result.by_table[found.table] += found.count
+
+    def _record(self, name: str, result: TableResult) -> None:
+        with self._lock:
+            self._result.tables[name] = result
+
+
+def _exists(sides: Sides, table: TablePlan) -> bool:
+    """Whether the table and its columns are there to be compared."""
+    rows = sides.rows(
+        "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 "
+        "AND NOT attisdropped",
+        (target_name(table),),
+    )
+    return {c.target for c in table.columns if c.source is not None} <= {r[0] for r in rows}
+
+
+def _rows_expected(sides: Sides, table: TablePlan) -> int:
+    keep = not_quarantined(table)
+    where = f" WHERE {keep}" if keep else ""
+    name = quote(sides.table(table).name)
+    row = sides.source.execute(f"SELECT count(*) FROM main.{name} AS t{where}").fetchone()
+    return int(row[0]) if row is not None else 0
+
+
+def _digest_of(sides: Sides, table: str, columns: str) -> tuple[int, str]:
+    """How many rows one of the run's records has, and a digest that their order does not change."""
+    total = count = 0
+    with sides.target.transaction(), sides.target.cursor(name=f"digest_{table}") as cursor:
+        cursor.itersize = DIGEST_PIECE
+        cursor.execute(f"SELECT {columns} FROM migration.{quote(table)}".encode())
+        for row in cursor:
+            sides.go_on()
+            piece = hashlib.sha256(repr(tuple(row)).encode()).digest()
+            total += int.from_bytes(piece, "big")
+            count += 1
+    return count, f"{total % (1 << 256):064x}"
+
+
+__all__ = ["Stopped", "TableResult", "Verification", "Verified"]
