@@ -18,6 +18,8 @@ from infra.health import Healthy
 from infra.settings import Settings
 
 MEBIBYTE = 1024 * 1024
+CPU_PERIOD = 100_000
+"""Microseconds; a container may use ``cpus`` times as much processor time in each."""
 LABEL = "sqlite-to-postgresql.stage"
 DIGEST_LABEL = "sqlite-to-postgresql.files"
 
@@ -138,7 +140,9 @@ class ServiceContainer:
             memory=service.memory // MEBIBYTE,
             memory_swap=service.memory // MEBIBYTE,
             shm_size=service.shared_memory // MEBIBYTE,
-            cpus=f"{service.cpus:g}" if service.cpus else None,
+            # Not `cpus`: the provider reads that back as 1.0 at times, and as 1 at others.
+            cpu_period=CPU_PERIOD if service.cpus else None,
+            cpu_quota=int(service.cpus * CPU_PERIOD) if service.cpus else None,
             ulimits=[
                 docker.ContainerUlimitArgs(
                     name="nofile", soft=service.open_files, hard=service.open_files

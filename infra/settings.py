@@ -170,7 +170,7 @@ class Settings(BaseModel):
         parse_size("1GB"), description="The container's memory limit; memory settings follow it."
     )
     postgres_cpus: float = Field(
-        1, gt=0, le=256, description="How many cores PostgreSQL may use, such as 0.5 or 4."
+        1, ge=0.01, le=256, description="How many cores PostgreSQL may use, such as 0.5 or 4."
     )
     storage: Literal["ssd", "hdd", "network"] = Field(
         "ssd", description="What the data volume lies on; the planner's costs follow it."
@@ -238,8 +238,8 @@ class Settings(BaseModel):
     )
     allowed_networks: tuple[Annotated[str, AfterValidator(_network)], ...] = Field(
         (),
-        description="Networks whose clients PostgreSQL and PgBouncer admit besides the stage's "
-        "own, such as `10.1.0.0/16`; needed where `bindAddress` is not loopback.",
+        description="Networks whose clients PostgreSQL admits besides the stage's own, such as "
+        "`10.1.0.0/16`; needed where `bindAddress` is not loopback and clients pass by PgBouncer.",
     )
     job_memory: Size = Field(
         parse_size("512MB"), description="The memory limit of the job's containers."

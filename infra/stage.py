@@ -198,7 +198,7 @@ class Stage(pulumi.ComponentResource):
 
     def _postgres(self) -> ServiceContainer:
         settings, names = self._settings, self._names
-        mount, data = _data_directory(settings.postgres_version)
+        mount, data = data_directory(settings.postgres_version)
         volume = self._volume("data", f"{names.postgres}-data", protect=settings.protect_data)
         shared = self._backup_volumes()
         service = Service(
@@ -266,7 +266,7 @@ class Stage(pulumi.ComponentResource):
         }
 
     def _backup(self) -> None:
-        _, data = _data_directory(self._settings.postgres_version)
+        _, data = data_directory(self._settings.postgres_version)
         password = self.credentials.password("backup")
         files = self._backup_files(data) | {"pgpass": password.apply(lambda p: f"*:*:*:*:{p}\n")}
         service = backup.service(
@@ -304,7 +304,11 @@ class Stage(pulumi.ComponentResource):
             user=POOLER_USER,
             memory=settings.pooler_memory,
             health=Health(
-                ["pg_isready", "-q", "-h", "127.0.0.1", "-p", str(POOLER_PORT), "-d", "pgbouncer"],
+                [
+                    *("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(POOLER_PORT)),
+                    # A role of userlist.txt: another would be looked up in PostgreSQL.
+                    *("-d", "pgbouncer", "-U", names.pooler_admin),
+                ],
                 start_seconds=20,
             ),
             config_directory=rendering.POOLER_CONFIG,
@@ -431,7 +435,7 @@ class Stage(pulumi.ComponentResource):
         }
 
 
-def _data_directory(version: int) -> tuple[str, str]:
+def data_directory(version: int) -> tuple[str, str]:
     """Where the data volume is mounted and PGDATA, as the official image of that version wants it:
     from 18 on it keeps all of /var/lib/postgresql in one volume."""
     if version >= 18:

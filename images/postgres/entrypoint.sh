@@ -44,10 +44,13 @@ if [ "${1:-}" = postgres ]; then
         exec gosu postgres "$BASH_SOURCE" "$@"
     fi
     mkdir -p "$PGDATA"
-    if [ ! -s "$PGDATA/PG_VERSION" ]; then
-        # An initialisation that was cut off leaves files without PG_VERSION's companions; initdb
-        # refuses a directory that is not empty, and says so.
+    # An initialisation that was cut off left its mark, and nothing of anybody's: it starts over.
+    marker="$(dirname "$PGDATA")/.$(basename "$PGDATA").initialising"
+    if [ -e "$marker" ] || [ ! -s "$PGDATA/PG_VERSION" ]; then
+        if [ -e "$marker" ]; then find "${PGDATA:?}" -mindepth 1 -delete; fi
+        touch "$marker" 2>/dev/null || echo "note: a cut-off start cannot be told here" >&2
         initialise "$@"
+        rm -f "$marker"
     fi
 fi
 exec "$@"
