@@ -112,5 +112,5 @@ def _port_taken(port: int, holder: str) -> StageError:
     return StageError(
         f"expected port {port} to be free, found it held by {holder}",
         advice="stop what holds it, or choose another port in the stage file "
-        "(`postgresPort`, `poolerPort`)",
+        "(`postgresPort`, `poolerPort`, `restorePort`, ...)",
     )

@@ -77,6 +77,10 @@ def restore(client: docker.DockerClient, settings: Settings, names: Names, at: s
     """
     source = _backup_container(client, names)
     remove(client, names)
+    engine.require_port(client, settings.bind_address, settings.restore_port, "")
+    # The last moments are in a segment that is not archived yet; `check` has it archived. Where
+    # the running database is down, what is archived already has to do.
+    source.exec_run(["pgbackrest", f"--stanza={backup.STANZA}", "check"])
     restored = names_of(names)
     client.volumes.create(restored.volume, labels={"sqlite-to-postgresql.stage": names.stack})
     mount, _ = data_directory(settings.postgres_version)
@@ -113,7 +117,7 @@ def _unpack(
         client.containers.run(image, own, entrypoint=[], user="0:0", mounts=[data], remove=True)
         client.containers.run(
             image,
-            [f"--stanza={backup.STANZA}", *moment, "restore"],
+            [f"--stanza={backup.STANZA}", "--log-level-stderr=error", *moment, "restore"],
             entrypoint=["pgbackrest"],
             user=backup.USER,
             mounts=[data, *_volumes(source, backup.REPOSITORY, backup.CONFIG)],
