@@ -645,3 +645,148 @@ def _one_form(
                     )
                     break
     return complaints
+
+
+# ------------------------------------------------------------------------------- the schema
+
+
+def compare_schema(
+    source: Mapping[str, Table],
+    target: Mapping[str, TargetTable],
+    records: Records,
+    findings: Sequence[Mapping[str, Any]],
+    dsn: str,
+) -> list[str]:
+    """What the target's schema lacks without a finding that says so."""
+    complaints: list[str] = []
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for table in source.values():
+            made = target[records.tables[table.name]]
+            said = [
+                f["code"] + " " + f["message"] for f in findings if f.get("table") == table.name
+            ]
+            complaints += [
+                f"table {table.name!r}: {c} (findings: {said})"
+                for c in _lacks(table, made, records, connection, bool(said))
+            ]
+            complaints += [
+                f"table {table.name!r}: {c}" for c in _wrong(table, made, records, connection)
+            ]
+    return complaints
+
+
+def _lacks(
+    table: Table,
+    made: TargetTable,
+    records: Records,
+    connection: psycopg.Connection[Any],
+    said: bool,
+) -> list[str]:
+    """What is not there. Any finding of the table excuses it: that the finding speaks of this very
+    thing is what the pitfalls' tests look at."""
+    if said:
+        return []
+    names = records.columns[table.name]
+    found: list[str] = []
+    if table.key and made.primary_key != tuple(names[k] for k in table.key):
+        found.append(f"primary key {table.key} became {made.primary_key}")
+    for column in table.columns:
+        to = names[column.name]
+        if column.not_null and not made.not_null[to]:
+            found.append(f"column {column.name!r} lost NOT NULL")
+        if column.hidden in (2, 3) and to not in made.generated:
+            found.append(f"column {column.name!r} is no longer generated")
+        if _has_default(column) and to not in made.defaults:
+            found.append(f"column {column.name!r} lost DEFAULT {column.default}")
+    for unique in table.uniques:
+        if frozenset(names[c] for c in unique) not in made.uniques:
+            found.append(f"UNIQUE {unique} is not there")
+    for children, parent in table.foreign_keys:
+        wanted = (tuple(sorted(names[c] for c in children)), _target_of(parent, records))
+        if wanted not in made.foreign_keys:
+            found.append(f"foreign key {wanted} is not among {made.foreign_keys}")
+    if _rowid_alias(table) and not _generates(made, names[table.key[0]], connection):
+        found.append("the rowid has no generator")
+    return found
+
+
+def _has_default(column: Column) -> bool:
+    return column.default is not None and column.default.upper() not in ("NULL", "(NULL)")
+
+
+def _target_of(name: str, records: Records) -> str | None:
+    folded = {_fold(k): v for k, v in records.tables.items()}
+    return folded.get(_fold(name))
+
+
+def _fold(name: str) -> str:
+    return "".join(c.lower() if c.isascii() else c for c in name)
+
+
+def _rowid_alias(table: Table) -> bool:
+    only = [c for c in table.columns if c.key]
+    has_rowid = any(r is not None for r in table.rowids)
+    return len(only) == 1 and only[0].declared.upper() == "INTEGER" and has_rowid
+
+
+def _generates(made: TargetTable, column: str, connection: psycopg.Connection[Any]) -> bool:
+    row = connection.execute(
+        "SELECT attidentity FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s",
+        (f"public.{q(made.name)}", column),
+    ).fetchone()
+    return row is not None and row[0] == "d"
+
+
+MOVING = re.compile(r"current_|now|random", re.I)
+
+
+def _wrong(
+    table: Table, made: TargetTable, records: Records, connection: psycopg.Connection[Any]
+) -> list[str]:
+    """What is there and does something else than on the source: no finding excuses that."""
+    found: list[str] = []
+    names = records.columns[table.name]
+    if table.rows and _rowid_alias(table):
+        column = names[table.key[0]]
+        if _generates(made, column, connection):
+            sequence = connection.execute(
+                "SELECT pg_get_serial_sequence(%s, %s)", (f"public.{q(made.name)}", column)
+            ).fetchone()
+            assert sequence is not None
+            highest = max(int(r[column] or 0) for r in made.rows) if made.rows else 0
+            state = connection.execute(
+                f"SELECT last_value + (CASE WHEN is_called THEN 1 ELSE 0 END) FROM {sequence[0]}"
+            ).fetchone()
+            assert state is not None
+            if state[0] <= highest and highest < 2**63 - 1:
+                found.append(f"the next key is {state[0]}, the highest is {highest}")
+    for source_column in table.columns:
+        to = names[source_column.name]
+        default = source_column.default
+        if default is None or to not in made.defaults or MOVING.search(default):
+            continue
+        cell = _default_cell(source_column)
+        row = connection.execute(
+            f"SELECT (({made.defaults[to]})::{made.types[to]})::text".encode()
+        ).fetchone()
+        assert row is not None
+        if not forms(cell, made.types[to], row[0]):
+            found.append(
+                f"DEFAULT {default} of {source_column.name!r} gives {cell} there, "
+                f"{row[0]!r} ({made.types[to]}) here"
+            )
+    return found
+
+
+def _default_cell(column: Column) -> Cell:
+    """What SQLite stores where the default takes effect."""
+    connection = sqlite3.connect(":memory:")
+    connection.text_factory = bytes
+    try:
+        declared = column.declared if re.fullmatch(r"[\w (),]*", column.declared) else ""
+        connection.execute(f"CREATE TABLE t(i INT, v {declared} DEFAULT {column.default})")
+        connection.execute("INSERT INTO t(i) VALUES (1)")
+        storage, content = connection.execute("SELECT typeof(v), v FROM t").fetchone()
+        return Cell(storage.decode(), content)
+    finally:
+        connection.close()
