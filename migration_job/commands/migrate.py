@@ -1,0 +1,64 @@
+"""``migration-job migrate``: the whole way to ``verified``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from migration_job.progress import Reporter
+from migration_job.report.model import Report
+from migration_job.run import Migration, Options
+from migration_job.target.database import read_dsn
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``migrate`` to the program."""
+    app.command("migrate")(migrate)
+
+
+def migrate(
+    source: Annotated[Path, typer.Argument(help="The SQLite file; it is only read.")],
+    report: Annotated[Path, typer.Option(help="Directory for report.json and the backup.")],
+    target: Annotated[str | None, typer.Option(help="PostgreSQL's connection string.")] = None,
+    target_file: Annotated[
+        Path | None, typer.Option(help="A file that holds it, so that no command line shows it.")
+    ] = None,
+    profile: Annotated[str, typer.Option(help="'none', 'radcase', or a profile's file.")] = "none",
+    policy: Annotated[Path | None, typer.Option(help="A policy file (YAML).")] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Compare every value one by one, besides the digests.")
+    ] = False,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Connections that work side by side.")
+    ] = None,
+) -> None:
+    """Plan, copy and verify a SQLite database into an empty PostgreSQL."""
+    options = Options(
+        source=source,
+        dsn=read_dsn(target, target_file),
+        report=report,
+        profile=profile,
+        policy=policy,
+        deep=deep,
+        jobs=jobs or max(2, os.cpu_count() or 2),
+    )
+    reporter = Reporter()
+    told = Migration(options, reporter).run()
+    tell(reporter, told, report)
+
+
+def tell(reporter: Reporter, told: Report, folder: Path) -> None:
+    """The last words of a run that went well."""
+    reporter.say(told.message)
+    changed = (
+        f"{told.ledger_count:,} values changed by rules and {told.quarantine_count:,} rows in "
+        "quarantine: the report lists them"
+    )
+    if told.ledger_count or told.quarantine_count:
+        reporter.say(changed)
+    if told.certificate is not None:
+        reporter.say(f"certificate {told.certificate.digest}")
+    reporter.say(f"report: {folder / 'report.json'}")

@@ -1,0 +1,148 @@
+"""One ``verify``: the source as it is now against a target that a run has filled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from migration_job import __version__
+from migration_job.errors import ExitStatus, InputError, JobError
+from migration_job.phases import Phase
+from migration_job.plan.model import Catalogue, Plan
+from migration_job.progress import Reporter
+from migration_job.report import writer
+from migration_job.report.model import Report, TableReport
+from migration_job.run import (
+    certify,
+    connected,
+    make_folder,
+    now,
+    refuse_differences,
+    tell_verified,
+    verified,
+)
+from migration_job.source import snapshot
+from migration_job.source.catalogue import read_catalogue
+from migration_job.target import database, records
+
+FOLDER = "verify"
+"""Where the snapshot to compare with lies meanwhile, inside the report's directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recheck:
+    """What is to be compared."""
+
+    source: Path
+    dsn: str
+    report_folder: Path
+    reporter: Reporter
+    deep: bool
+    jobs: int
+
+    def run(self) -> Report:
+        """Compare, and write the report whatever the end. A target without differences gets a
+        certificate of this state; the phase changes only from ``copied`` to ``verified``.
+
+        Raises InputError where the target is of no run, VerificationError where it differs.
+        """
+        report = Report(
+            outcome="failed",
+            phase="",
+            source=str(self.source.absolute()),
+            target=database.describe(self.dsn),
+            job_version=__version__,
+            began_at=now(),
+        )
+        make_folder(self.report_folder)
+        try:
+            with connected(self.dsn) as target:
+                self._run(target, report)
+        except JobError as error:
+            report.message, report.exit_status = str(error), int(error.status)
+            raise
+        except BaseException as error:
+            report.message = f"unexpected: {type(error).__name__}"
+            report.exit_status = int(ExitStatus.UNEXPECTED)
+            raise
+        finally:
+            report.ended_at = now()
+            report.seconds = dict(self.reporter.seconds)
+            writer.write(report, self.report_folder)
+        return report
+
+    def _run(self, target: psycopg.Connection, report: Report) -> None:
+        run = records.read_run(target)
+        if run is None:
+            raise InputError(
+                f"expected a target that `migrate` has filled at {report.target}, found none",
+                advice="run `migration-job migrate` first",
+            )
+        report.run_id, report.phase, report.profile = run.run_id, run.phase, run.plan.profile
+        began = now()
+        with self.reporter.phase("snapshot"):
+            taken = snapshot.take(self.source, self.report_folder / FOLDER)
+        try:
+            connection = taken.connect()
+            try:
+                catalogue = read_catalogue(connection)
+            finally:
+                connection.close()
+            _require_same_schema(run.plan, catalogue)
+            for table in run.plan.tables:
+                if table.source is not None:
+                    report.tables[table.source] = TableReport(
+                        target=table.target, source_rows=table.rows
+                    )
+            found = verified(
+                run.plan,
+                catalogue,
+                taken,
+                self.dsn,
+                self.reporter,
+                deep=self.deep,
+                jobs=self.jobs,
+            )
+            for name, result in found.tables.items():
+                report.tables[name].source_rows = result.source_rows
+            tell_verified(report, target, run.plan, found)
+            refuse_differences(found)
+            certificate = certify(
+                found,
+                target,
+                run_id=run.run_id,
+                plan=run.plan,
+                source=report.source,
+                sha256=taken.sha256(),
+                position=None,
+                deep=self.deep,
+                began=began,
+            )
+        finally:
+            taken.path.unlink(missing_ok=True)
+        phase = Phase.VERIFIED if run.phase == Phase.COPIED else Phase(run.phase)
+        records.store_certificate(target, certificate.digest, certificate.model_dump_json(), phase)
+        report.certificate, report.phase, report.outcome = certificate, phase, "verified"
+        rows = sum(t.target_rows or 0 for t in report.tables.values())
+        report.message = f"{rows:,} rows in {len(report.tables)} tables are equal on both sides"
+
+
+def _require_same_schema(plan: Plan, catalogue: Catalogue) -> None:
+    """Raises InputError where a planned table or column is gone from the source."""
+    for table in plan.tables:
+        if table.source is None:
+            continue
+        try:
+            there = {c.name.lower() for c in catalogue.table(table.source).columns}
+        except KeyError:
+            there = set()
+        planned = {c.source.lower() for c in table.columns if c.source is not None}
+        gone = planned - there - {"rowid", "_rowid_", "oid"}
+        if gone:
+            raise InputError(
+                f"expected the schema that was migrated, found {table.source} without "
+                f"{', '.join(sorted(gone))}",
+                advice="the source's schema has changed since: run `migration-job migrate` again",
+            )
