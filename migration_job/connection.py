@@ -4,6 +4,7 @@
 
     DIRECTORY/database.env   -> current/database.env    the strategy's names: DB_HOST, ...
     DIRECTORY/database.json  -> current/database.json   the same, for programs
+    DIRECTORY/ca.crt         -> current/ca.crt          where the database speaks TLS: its authority
     DIRECTORY/current        -> versions/00000007       replaced by one atomic rename
     DIRECTORY/versions/00000007/database.env, database.json    mode 0600
 
@@ -31,6 +32,8 @@ KEPT_VERSIONS = 2
 """The present version and the one before it: a reader that resolved ``current`` a moment ago may
 still open its second file there."""
 
+AUTHORITY_FILE = "ca.crt"
+
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=~-]*")
 """What every reader of ``.env`` files (Docker, dotenv, sh) takes as it stands."""
 
@@ -54,6 +57,14 @@ class SqliteSide(_Data):
     """The file as the application sees it."""
 
 
+class Tls(_Data):
+    """How the application checks whom it speaks to; libpq's words for the mode."""
+
+    mode: Literal["require", "verify-ca", "verify-full"] = "verify-full"
+    authority: str = ""
+    """The certificate authority, PEM; '' for those that the application's system trusts."""
+
+
 class PostgresSide(_Data):
     engine: Literal["postgresql"] = "postgresql"
     host: str
@@ -62,6 +73,7 @@ class PostgresSide(_Data):
     user: str
     password: str = Field(repr=False)
     pool: Pool = Pool()
+    tls: Tls | None = None
 
 
 Side = Annotated[SqliteSide | PostgresSide, Field(discriminator="engine")]
@@ -121,7 +133,7 @@ def write_connection(
     directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     _refuse_foreign(directory)
     version = _write_version(directory, wanted, owner)
-    for name in ("database.env", "database.json"):
+    for name in sorted(path.name for path in version.iterdir()):
         _point(directory / name, f"current/{name}")
     _point(directory / "current", f"versions/{version.name}")
     _forget_old(directory, version)
@@ -160,6 +172,11 @@ def _side_lines(prefix: str, side: SqliteSide | PostgresSide) -> list[str]:
             "POOL_IDLE_TIMEOUT": str(side.pool.idle_timeout),
             "CONNECTION_TIMEOUT": str(side.pool.connection_timeout),
         }
+        if side.tls is not None:
+            values["SSLMODE"] = side.tls.mode
+            if side.tls.authority:
+                # Beside this file: the directory may have another path for the application.
+                values["SSL_CA"] = AUTHORITY_FILE
     return [f"{prefix}{name}={_env_value(prefix + name, value)}" for name, value in values.items()]
 
 
@@ -197,6 +214,9 @@ def _write_version(directory: Path, connection: Connection, owner: tuple[int, in
         "database.env": render_env(connection),
         "database.json": render_json(connection),
     }
+    for side in (connection.read, connection.write):
+        if isinstance(side, PostgresSide) and side.tls is not None and side.tls.authority:
+            contents[AUTHORITY_FILE] = side.tls.authority
     for name, content in contents.items():
         write_durably(version / name, content.encode(), mode=0o600, owner=owner)
     sync_directory(versions)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from migration_job.connection import Pool, PostgresSide, SqliteSide
+from migration_job.connection import Pool, PostgresSide, SqliteSide, Tls
 from migration_job.errors import InputError
 from migration_job.pooler import Alias, Pooler
 
@@ -22,6 +23,16 @@ class Server(BaseModel):
     host: str
     port: int = 5432
     database: str | None = None
+
+
+class TlsTo(BaseModel):
+    """That the application is to speak TLS, and which authority it is to trust."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Literal["require", "verify-ca", "verify-full"] = "verify-full"
+    authority_file: Path | None = None
+    """PEM; without it the application's system decides whom to trust."""
 
 
 class ConnectTo(BaseModel):
@@ -38,6 +49,7 @@ class ConnectTo(BaseModel):
     user: str
     password_file: Path
     pool: Pool = Pool()
+    tls: TlsTo | None = None
     server: Server | None = None
     """For PgBouncer; where it is absent, host, port and database of ``--target``."""
 
@@ -135,10 +147,20 @@ def endpoints(
             user=told.user,
             password=read_secret(password_file, "the application's password"),
             pool=told.pool,
+            tls=_tls(told.tls, connect_to.parent),
         ),
         pooler=pooler,
         owner=owner,
     )
+
+
+def _tls(told: TlsTo | None, beside: Path) -> Tls | None:
+    if told is None:
+        return None
+    if told.authority_file is None:
+        return Tls(mode=told.mode)
+    authority = read_secret(beside / told.authority_file, "the certificate authority")
+    return Tls(mode=told.mode, authority=authority + "\n")
 
 
 def _server(told: ConnectTo, dsn: str) -> Server:
