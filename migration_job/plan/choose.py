@@ -70,14 +70,14 @@ TYPES_ALLOWED = (
 )
 
 _DECLARED = re.compile(
-    r"\s*([A-Za-z_0-9 ]*?)\s*(?:\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\))?\s*([A-Za-z ]*)"
+    r"\s*([A-Za-z_][A-Za-z_0-9 ]*?)?\s*(?:\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\)[A-Za-z ]*)?"
 )
 
 
 def family_of(column: SourceColumn) -> tuple[Family, tuple[int, ...]]:
     """What a declared type means to people, and its numbers, e.g. ``("decimal", (10, 2))``."""
     match = _DECLARED.fullmatch(column.declared)
-    name = match[1].upper() if match is not None else column.declared.upper()
+    name = (match[1] or "").upper() if match is not None else column.declared.upper()
     numbers = tuple(int(n) for n in match.groups()[1:3] if n) if match is not None else ()
     first = name.split(" ")[0] if name else ""
     if first in ("BOOL", "BOOLEAN"):

@@ -1,0 +1,448 @@
+"""The rule of each column, tried on every value: kept, widened, or the rows at fault set aside,
+as the policy says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from migration_job.plan import choose
+from migration_job.plan.findings import Findings, settle_column
+from migration_job.plan.model import SourceColumn, SourceTable
+from migration_job.plan.observe import (
+    MAX_SINGLED_OUT,
+    ColumnFacts,
+    Examination,
+    Observer,
+    isinstance_bytea,
+)
+from migration_job.plan.policy import ColumnPolicy, Policy
+from migration_job.plan.rules import (
+    Entry,
+    JsonbRule,
+    MapRule,
+    NumericRule,
+    Pattern,
+    Rule,
+    TextRule,
+    TimeRule,
+    TimestampRule,
+    WidenedByteaRule,
+    WidenedTextRule,
+    type_of,
+)
+from migration_job.source.reader import Row
+
+NUMBER_CLASSES = {"integer", "real"}
+
+
+@dataclass(slots=True)
+class Decision:
+    """What became of one column."""
+
+    rule: Rule
+    examination: Examination
+    reason: str
+    quarantined: set[Row] = field(default_factory=set)
+
+    @property
+    def exact(self) -> bool:
+        """Whether every value that is carried comes back as it was."""
+        return not self.examination.changed.count
+
+    @property
+    def clean(self) -> bool:
+        return self.examination.clean
+
+    @property
+    def type(self) -> str:
+        return type_of(self.rule)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a profile wishes of a column."""
+
+    type: str
+    entries: tuple[Entry, ...] = ()
+    patterns: tuple[Pattern, ...] = ()
+    optional: bool = False
+    """Where the values do not allow it, the column's own type is as good: no finding."""
+
+
+class Decider:
+    """Decides the columns of one source."""
+
+    def __init__(self, observer: Observer, policy: Policy, findings: Findings, zone: str) -> None:
+        self._observer = observer
+        self._policy = policy
+        self._findings = findings
+        self._zone = policy.zone or zone
+
+    # ----------------------------------------------------------------------------- proposals
+
+    def propose(
+        self, table: SourceTable, column: SourceColumn, facts: ColumnFacts, wish: Wish | None
+    ) -> Rule:
+        """The rule to try first: the policy's, the profile's, the declared type's."""
+        own = self._policy.column(table.name, column.name)
+        zone = own.zone or self._zone
+        if own.type is not None:
+            rule = choose.for_type(own.type, column, facts, zone, own.epoch)
+        elif own.epoch is not None:
+            rule = choose.timestamp(facts, zone, own.epoch)
+        elif own.booleans and not own.map:
+            rule = choose.for_type("boolean", column, facts, zone)
+        elif wish is not None:
+            rule = choose.for_type(wish.type, column, facts, zone)
+        else:
+            rule = choose.wished(column, facts, zone)
+        return self.wrap(rule, own, wish)
+
+    @staticmethod
+    def wrap(rule: Rule, own: ColumnPolicy, wish: Wish | None) -> Rule:
+        """The rule behind the maps of policy and profile."""
+        entries = own.entries + (wish.entries if wish is not None else ())
+        patterns = own.pattern + (wish.patterns if wish is not None else ())
+        if not entries and not patterns:
+            return rule
+        return MapRule(entries=entries, patterns=patterns, inner=rule)
+
+    # ------------------------------------------------------------------------------ decision
+
+    def decide(
+        self,
+        table: SourceTable,
+        column: SourceColumn,
+        facts: ColumnFacts,
+        rule: Rule,
+        *,
+        slow: int | None = None,
+        wish: Wish | None = None,
+    ) -> Decision:
+        """The rule tried; where it cannot carry every value, what the policy makes of that."""
+        examination = self._examine(table, column.name, facts, rule, slow)
+        if not examination.cannot.count and not self._lost_identity(column, facts):
+            return Decision(rule, examination, self._reason(table, column, facts, wish))
+        own = self._policy.column(table.name, column.name)
+        action = self._findings.action_for(table.name, column.name)
+        if wish is not None and wish.optional and not own.explicit:
+            action = "widen"
+        bad = facts.nul.ids | facts.broken.ids
+        if bad and not isinstance_bytea(rule):
+            if own.action == "widen":
+                return self._to_bytes(table, column, facts)
+            if action != "quarantine" and any(i in bad for i in examination.cannot.ids):
+                self._report_bad_text(table, column, facts)
+        if self._lost_identity(column, facts) and not own.explicit and action != "quarantine":
+            return self._report_lost_identity(table, column, facts, rule, examination)
+        others = examination.cannot.count - len(examination.cannot.ids & bad)
+        if action == "quarantine":
+            return self._quarantine(table, column, rule, examination, facts)
+        if not others:
+            return Decision(rule, examination, "text", set())
+        if action == "widen":
+            return self._widen(table, column, facts, rule, examination, wish)
+        self._report_misfit(table, column, facts, rule, examination, action)
+        return Decision(rule, examination, "does not fit")
+
+    def _examine(
+        self,
+        table: SourceTable,
+        name: str,
+        facts: ColumnFacts,
+        rule: Rule,
+        slow: int | None = None,
+    ) -> Examination:
+        if slow is None:
+            slow = self._observer.trial(table, {name: rule})[name]
+        return self._observer.examine(table, name, rule, facts, slow)
+
+    def forced(
+        self, table: SourceTable, column: SourceColumn, facts: ColumnFacts, rule: Rule
+    ) -> Decision:
+        """The rule as it is, examined, no policy asked: for a type that a relation dictates."""
+        return Decision(rule, self._examine(table, column.name, facts, rule), "as its relation")
+
+    def _widen(
+        self,
+        table: SourceTable,
+        column: SourceColumn,
+        facts: ColumnFacts,
+        rule: Rule,
+        misfit: Examination,
+        wish: Wish | None,
+    ) -> Decision:
+        own = self._policy.column(table.name, column.name)
+        for candidate in self._wider(column, facts, rule):
+            wrapped = self.wrap(candidate, own, wish)
+            examination = self._examine(table, column.name, facts, wrapped)
+            bad = facts.nul.ids | facts.broken.ids
+            if examination.cannot.count - len(examination.cannot.ids & bad) == 0:
+                break
+        else:
+            raise AssertionError(f"no rule carries {table.name}.{column.name}")
+        if wish is None or not wish.optional:
+            self._findings.add(
+                "widened" if facts.classes <= {"text"} else self._misfit_code(facts, rule),
+                "warning",
+                f"{self._misfit_text(facts, rule, misfit)}; widened to {type_of(wrapped)}"
+                + self._ledger_words(examination),
+                table=table.name,
+                column=column.name,
+                rows=misfit.cannot,
+            )
+        return Decision(wrapped, examination, f"widened from {type_of(rule)}")
+
+    def _wider(self, column: SourceColumn, facts: ColumnFacts, rule: Rule) -> list[Rule]:
+        inner = rule.inner if isinstance(rule, MapRule) else rule
+        found: list[Rule] = []
+        family, _ = choose.family_of(column)
+        if facts.classes == {"text"} and family in ("date", "time"):
+            found.append(choose.timestamp(facts, self._zone))
+        if isinstance(inner, JsonbRule):
+            found.append(choose.json_rule(column))
+        if isinstance(inner, NumericRule) and facts.classes <= NUMBER_CLASSES:
+            found.append(NumericRule(affinity=column.affinity))
+        found.append(choose.lossless(column, facts))
+        if isinstance(rule, MapRule):
+            found.append(WidenedTextRule())
+            found.append(WidenedByteaRule())
+        return found
+
+    def _to_bytes(self, table: SourceTable, column: SourceColumn, facts: ColumnFacts) -> Decision:
+        rule = choose.as_bytes(facts)
+        examination = self._examine(table, column.name, facts, rule)
+        self._findings.add(
+            "text-as-bytes",
+            "warning",
+            f"kept as bytes by the policy{self._ledger_words(examination)}",
+            table=table.name,
+            column=column.name,
+            rows=facts.nul if facts.nul.count else facts.broken,
+        )
+        return Decision(rule, examination, "bytes, by the policy")
+
+    def _quarantine(
+        self,
+        table: SourceTable,
+        column: SourceColumn,
+        rule: Rule,
+        examination: Examination,
+        facts: ColumnFacts,
+    ) -> Decision:
+        rows = examination.cannot
+        if self._lost_identity(column, facts):
+            code = "identifier-became-number"
+        elif facts.nul.count or facts.broken.count:
+            code = "nul-in-text" if facts.nul.count else "undecodable-text"
+        else:
+            code = self._misfit_code(facts, rule)
+        if rows.count > MAX_SINGLED_OUT:
+            self._findings.add(
+                code,
+                "error",
+                f"{rows.count:,} rows would go to quarantine, more than {MAX_SINGLED_OUT:,}: "
+                "that is no longer a few rows at fault",
+                table=table.name,
+                column=column.name,
+                rows=rows,
+                settle=settle_column(table.name, column.name, action="widen"),
+            )
+            return Decision(rule, examination, "does not fit")
+        self._findings.add(
+            code,
+            "warning",
+            f"{self._misfit_text(facts, rule, examination)}; "
+            f"{_rows(rows.count)} to quarantine by the policy",
+            table=table.name,
+            column=column.name,
+            rows=rows,
+        )
+        return Decision(rule, examination, self._reason(table, column, facts, None), set(rows.ids))
+
+    # ------------------------------------------------------------------------------- reports
+
+    def _report_bad_text(
+        self, table: SourceTable, column: SourceColumn, facts: ColumnFacts
+    ) -> None:
+        for code, rows, what in (
+            ("nul-in-text", facts.nul, "text with a NUL character, which PostgreSQL cannot hold"),
+            ("undecodable-text", facts.broken, "text whose bytes are not valid in its encoding"),
+        ):
+            if rows.count:
+                self._findings.add(
+                    code,
+                    "error",
+                    what,
+                    table=table.name,
+                    column=column.name,
+                    rows=rows,
+                    settle=settle_column(table.name, column.name, action="quarantine"),
+                )
+
+    def _lost_identity(self, column: SourceColumn, facts: ColumnFacts) -> bool:
+        """Whether identifiers have become numbers under the column's affinity."""
+        family, _ = choose.family_of(column)
+        if column.affinity != "numeric" or not facts.integers + facts.reals:
+            return False
+        return family == "uuid" or (family == "any" and facts.infinities > 0)
+
+    def _report_lost_identity(
+        self,
+        table: SourceTable,
+        column: SourceColumn,
+        facts: ColumnFacts,
+        rule: Rule,
+        examination: Examination,
+    ) -> Decision:
+        self._findings.add(
+            "identifier-became-number",
+            "error",
+            f"declared {column.declared}, which SQLite gives numeric affinity: "
+            f"{facts.integers + facts.reals:,} values have become numbers"
+            + (f", {facts.infinities:,} of them Infinity" if facts.infinities else "")
+            + "; what they were cannot be told any more",
+            table=table.name,
+            column=column.name,
+            rows=examination.cannot,
+            count=facts.integers + facts.reals,
+            settle=settle_column(table.name, column.name, action="widen"),
+        )
+        return Decision(rule, examination, "does not fit")
+
+    def _report_misfit(
+        self,
+        table: SourceTable,
+        column: SourceColumn,
+        facts: ColumnFacts,
+        rule: Rule,
+        examination: Examination,
+        action: str,
+    ) -> None:
+        text = self._misfit_text(facts, rule, examination)
+        if action == "map":
+            text += "; the column's map does not meet these values"
+        self._findings.add(
+            self._misfit_code(facts, rule),
+            "error",
+            text,
+            table=table.name,
+            column=column.name,
+            rows=examination.cannot,
+            settle=settle_column(table.name, column.name, action="widen"),
+        )
+
+    def report_changes(
+        self, table: SourceTable, column: SourceColumn, facts: ColumnFacts, decision: Decision
+    ) -> None:
+        """Say which values a rule changes on their way, each of which the ledger will hold."""
+        changed = decision.examination.changed
+        rule = decision.rule
+        inner = rule.inner if isinstance(rule, MapRule) else rule
+        place = {"table": table.name, "column": column.name, "rows": changed}
+        if isinstance(inner, TimestampRule) and inner.shape == "epoch":
+            unit = {"s": "seconds", "ms": "milliseconds", "us": "microseconds"}.get(
+                str(inner.epoch), "Julian days"
+            )
+            self._findings.add(
+                "epoch",
+                "note",
+                f"numbers are read as {unit}"
+                + (f" between {facts.low} and {facts.high}" if facts.low is not None else ""),
+                table=table.name,
+                column=column.name,
+                count=facts.integers + facts.reals,
+            )
+        if not changed.count:
+            return
+        if isinstance(rule, MapRule):
+            self._findings.add("mapped", "note", f"{_values(changed.count)} mapped", **place)  # type: ignore[arg-type]
+        elif isinstance(inner, TimestampRule | TimeRule):
+            shape = inner.shape
+            self._findings.add(
+                "several-shapes",
+                "warning",
+                f"{_values(changed.count)} not in the column's shape {shape}: "
+                "the same moment on the target, the spelling in the ledger",
+                **place,  # type: ignore[arg-type]
+            )
+        elif isinstance(inner, JsonbRule):
+            self._findings.add(
+                "json-normalised",
+                "note",
+                f"{_values(changed.count)} spelled anew by jsonb, the original in the ledger",
+                **place,  # type: ignore[arg-type]
+            )
+        elif not inner.kind.startswith(("widened", "text-bytea")):
+            self._findings.add(
+                "changed",
+                "warning",
+                f"{_values(changed.count)} changed on the way, the original in the ledger",
+                **place,  # type: ignore[arg-type]
+            )
+
+    # --------------------------------------------------------------------------------- words
+
+    @staticmethod
+    def _ledger_words(examination: Examination) -> str:
+        count = examination.changed.count
+        return f", {_values(count)} in the ledger" if count else ""
+
+    @staticmethod
+    def _misfit_code(facts: ColumnFacts, rule: Rule) -> str:
+        inner = rule.inner if isinstance(rule, MapRule) else rule
+        if isinstance(inner, TextRule) and facts.longest > (inner.max_length or facts.longest):
+            return "too-long"
+        own = {
+            "integer": {"integer"},
+            "real": {"real"},
+            "numeric": {"integer", "real"},
+            "boolean": {"integer"},
+            "bytea": {"blob"},
+        }.get(inner.kind, {"text"})
+        for kind in ("text", "blob", "real", "integer"):
+            if kind in facts.classes - own:
+                return f"{kind}-in-{_family_word(inner.kind)}"
+        return {
+            "integer": "out-of-range",
+            "numeric": "does-not-fit",
+            "boolean": "not-a-boolean",
+            "uuid": "not-a-uuid",
+            "json": "not-json",
+            "jsonb": "not-json",
+            "timestamp": "not-a-time",
+            "date": "not-a-date",
+            "time": "not-a-time",
+        }.get(inner.kind, "does-not-fit")
+
+    @staticmethod
+    def _misfit_text(facts: ColumnFacts, rule: Rule, examination: Examination) -> str:
+        count = examination.cannot.count
+        inner = rule.inner if isinstance(rule, MapRule) else rule
+        text = f"{_values(count)} not {type_of(inner)}"
+        if isinstance(inner, TextRule) and inner.max_length is not None:
+            text += f" (the longest has {facts.longest:,} characters)"
+        return text
+
+    def _reason(
+        self, table: SourceTable, column: SourceColumn, facts: ColumnFacts, wish: Wish | None
+    ) -> str:
+        if self._policy.column(table.name, column.name).type is not None:
+            return "the policy's type"
+        if wish is not None:
+            return "the profile's type"
+        declared = column.declared or "no declared type"
+        classes = sorted(facts.classes)
+        return f"{declared}, {' and '.join(classes) if classes else 'no values'}"
+
+
+def _family_word(kind: str) -> str:
+    return {"text": "text", "numeric": "numeric", "bytea": "blob"}.get(kind, kind)
+
+
+def _values(count: int) -> str:
+    return f"{count:,} value" + ("" if count == 1 else "s")
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row" + ("" if count == 1 else "s")

@@ -1,0 +1,215 @@
+"""Defaults: constants by what SQLite stores for them, the current time and random identifiers by
+their PostgreSQL counterparts; nothing else is carried."""
+
+from __future__ import annotations
+
+import re
+
+import apsw
+
+from migration_job.plan import moments
+from migration_job.plan.expressions import Untranslatable
+from migration_job.plan.model import SourceColumn
+from migration_job.plan.rules import (
+    CannotCarry,
+    DateRule,
+    MapRule,
+    Rule,
+    TextRule,
+    TimeRule,
+    TimestampRule,
+    UuidRule,
+    WidenedTextRule,
+    type_of,
+)
+from migration_job.source.database import quote
+from migration_job.source.sqltext import tokenize
+
+_CONSTANT_WORDS = ("NULL", "TRUE", "FALSE")
+
+_NOW = {
+    "current_timestamp": "%Y-%m-%d %H:%M:%S",
+    "datetime('now')": "%Y-%m-%d %H:%M:%S",
+    "datetime()": "%Y-%m-%d %H:%M:%S",
+    "current_date": "%Y-%m-%d",
+    "date('now')": "%Y-%m-%d",
+    "date()": "%Y-%m-%d",
+    "current_time": "%H:%M:%S",
+    "time('now')": "%H:%M:%S",
+    "time()": "%H:%M:%S",
+    "unixepoch()": "%s",
+    "unixepoch('now')": "%s",
+}
+
+_TO_CHAR = {
+    "%Y": "YYYY",
+    "%m": "MM",
+    "%d": "DD",
+    "%H": "HH24",
+    "%M": "MI",
+    "%S": "SS",
+    "%f": "SS.MS",
+    "%F": "YYYY-MM-DD",
+    "%T": "HH24:MI:SS",
+}
+
+_SHAPES = {"%Y-%m-%d": "YYYY-MM-DD", "%H:%M:%S": "HH:MM:SS", "%H:%M": "HH:MM"}
+
+UTC_NOW = "(CURRENT_TIMESTAMP AT TIME ZONE 'UTC')"
+
+
+def translate_default(column: SourceColumn, rule: Rule) -> str | None:
+    """PostgreSQL's default expression for a column that has become what ``rule`` says; None where
+    there is none to have (no default, or NULL). Raises Untranslatable."""
+    if column.default is None:
+        return None
+    if _is_constant(column.default):
+        return _constant(column, rule)
+    compact = _compact(column.default)
+    random = re.fullmatch(r"(lower|upper)?\(?hex\(randomblob\((\d+)\)\)\)?", compact)
+    if random is not None:
+        return _random_hex(random[1] or "upper", int(random[2]), rule)
+    pattern = _NOW.get(compact)
+    match = re.fullmatch(r"strftime\('([^']*)',?(?:'now')?\)", compact_keeping(column.default))
+    if pattern is None and match is not None:
+        pattern = match[1]
+    if pattern is None:
+        integer = re.fullmatch(r"cast\(strftime\('%s','now'\)asinteger\)", compact)
+        pattern = "%s" if integer is not None else None
+    if pattern is None:
+        raise Untranslatable(f"the default {column.default} has no translation")
+    return _now(pattern, rule)
+
+
+def _is_constant(sql: str) -> bool:
+    return all(t.kind != "word" or t.is_word(*_CONSTANT_WORDS) for t in tokenize(sql))
+
+
+def _compact(sql: str) -> str:
+    text = "".join(t.text.lower() if t.kind == "word" else t.text for t in tokenize(sql))
+    while text.startswith("(") and text.endswith(")") and _balanced(text[1:-1]):
+        text = text[1:-1]
+    return text
+
+
+def compact_keeping(sql: str) -> str:
+    """The SQL without blanks between its tokens and without outer parentheses, strings kept."""
+    return _compact(sql)
+
+
+def _balanced(text: str) -> bool:
+    depth = 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if depth < 0:
+            return False
+    return depth == 0
+
+
+def _constant(column: SourceColumn, rule: Rule) -> str | None:
+    # SQLite itself says what it would store: '0' in an INTEGER column is the integer 0.
+    memory = apsw.Connection(":memory:")
+    try:
+        memory.execute(f"CREATE TABLE d(c {_declared(column)} DEFAULT ({column.default}), other)")
+        memory.execute("INSERT INTO d(other) VALUES (1)")
+        stored = memory.execute("SELECT c FROM d").fetchall()[0][0]
+    except (apsw.Error, UnicodeDecodeError) as error:
+        raise Untranslatable(f"SQLite refuses the default {column.default}: {error}") from None
+    finally:
+        memory.close()
+    try:
+        text = rule.forward(stored)
+    except CannotCarry as reason:
+        raise Untranslatable(
+            f"the default {column.default} is not {type_of(rule)}: {reason}"
+        ) from None
+    if text is None:
+        return None
+    if type_of(rule) == "boolean":
+        return "TRUE" if text == "t" else "FALSE"
+    if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", text) and type_of(rule) in (
+        "smallint",
+        "integer",
+        "bigint",
+        "double precision",
+    ):
+        return text
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _declared(column: SourceColumn) -> str:
+    return " ".join(t.text for t in tokenize(column.declared) if t.kind in ("word", "name"))
+
+
+def _random_hex(case: str, size: int, rule: Rule) -> str:
+    inner = rule.inner if isinstance(rule, MapRule) else rule
+    if isinstance(inner, UuidRule) and size == 16:
+        return "gen_random_uuid()"
+    if not isinstance(inner, TextRule | WidenedTextRule) or not 1 <= size <= 16:
+        raise Untranslatable("random bytes of that length have no translation")
+    text = f"left(md5(gen_random_uuid()::text), {2 * size})"
+    return text if case == "lower" else f"upper({text})"
+
+
+def _now(pattern: str, rule: Rule) -> str:
+    inner = rule.inner if isinstance(rule, MapRule) else rule
+    if pattern == "%s":
+        if inner.kind in ("integer", "numeric"):
+            return "floor(extract(epoch FROM CURRENT_TIMESTAMP))::bigint"
+        if isinstance(inner, TimestampRule) and inner.epoch == "s":
+            return "date_trunc('second', CURRENT_TIMESTAMP)"
+        raise Untranslatable("seconds since 1970 in a column of another type")
+    shape = _shape(pattern)
+    if isinstance(inner, TimestampRule) and shape is not None:
+        # As fine as the source's clock: what is written there comes back the same.
+        if "YYYY" not in shape:
+            raise Untranslatable("a time of day in a column of times")
+        if "HH" not in shape:
+            return f"({UTC_NOW}::date AT TIME ZONE 'UTC')"
+        unit = "milliseconds" if "f" in shape else "second" if "SS" in shape else "minute"
+        return f"date_trunc('{unit}', CURRENT_TIMESTAMP)"
+    if isinstance(inner, DateRule) and pattern == "%Y-%m-%d":
+        return f"{UTC_NOW}::date"
+    if isinstance(inner, TimeRule) and pattern == "%H:%M:%S":
+        return f"date_trunc('second', {UTC_NOW})::time"
+    if isinstance(inner, TextRule | WidenedTextRule):
+        return f"to_char({UTC_NOW}, '{_format(pattern)}')"
+    raise Untranslatable(f"the current time in a column of type {type_of(rule)}")
+
+
+def _shape(pattern: str) -> str | None:
+    template = pattern
+    for code, letters in (
+        ("%F", "YYYY-MM-DD"),
+        ("%T", "HH:MM:SS"),
+        ("%Y-%m-%d", "YYYY-MM-DD"),
+        ("%H:%M:%f", "HH:MM:SS.fff"),
+        ("%H:%M:%S", "HH:MM:SS"),
+        ("%H:%M", "HH:MM"),
+    ):
+        template = template.replace(code, letters)
+    if "%" in template:
+        return None
+    try:
+        shape = moments.parse_shape(template)
+        return template if not shape.zone or shape.offset is not None else None
+    except (ValueError, TypeError):
+        return None
+
+
+def _format(pattern: str) -> str:
+    parts: list[str] = []
+    for piece in re.findall(r"%.|[^%]+", pattern):
+        if piece[0] == "%":
+            if piece not in _TO_CHAR:
+                raise Untranslatable(f"strftime's {piece} has no translation")
+            parts.append(_TO_CHAR[piece])
+        else:
+            # Letters outside double quotes would be patterns of to_char's own.
+            parts.append(
+                '"' + piece.replace('"', '\\"') + '"' if re.search("[A-Za-z]", piece) else piece
+            )
+    return "".join(parts).replace("'", "''")
+
+
+__all__ = ["quote", "translate_default"]

@@ -1,0 +1,116 @@
+"""The findings of a plan: what the operator should know, how bad it is, what settles it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import yaml
+
+from migration_job.plan.model import Finding, Severity
+from migration_job.plan.observe import Rows
+from migration_job.plan.policy import DefaultAction, Policy
+
+Judgement = Literal["error", "by-action", "warning", "note"]
+"""``by-action``: an error under ``block`` until it is settled, else a warning."""
+
+
+def settle_column(table: str, column: str, **fields: Any) -> str:
+    """The YAML that sets a column's fields."""
+    return to_yaml({"tables": {table: {"columns": {column: fields}}}})
+
+
+def settle_table(table: str, **fields: Any) -> str:
+    return to_yaml({"tables": {table: fields}})
+
+
+def settle_acknowledge(code: str, place: str) -> str:
+    return to_yaml({"acknowledge": [f"{code}:{place}"]})
+
+
+def to_yaml(data: Mapping[str, Any]) -> str:
+    """Block YAML in the given order, without a line's end at its end."""
+    text: str = yaml.safe_dump(
+        dict(data), sort_keys=False, allow_unicode=True, default_flow_style=False, width=10_000
+    )
+    return text.rstrip("\n")
+
+
+class Findings:
+    """Collects findings and judges each by the policy."""
+
+    def __init__(self, policy: Policy, default: DefaultAction) -> None:
+        self._policy = policy
+        self._default = default
+        self._found: list[Finding] = []
+
+    def action_for(self, table: str | None = None, column: str | None = None) -> str:
+        """The action that the policy names for a place."""
+        if table is not None:
+            if column is not None:
+                own = self._policy.column(table, column).action
+                if own is not None:
+                    return own
+            whole = self._policy.table(table).action
+            if whole is not None:
+                return whole
+        return self._default
+
+    def add(
+        self,
+        code: str,
+        judgement: Judgement,
+        message: str,
+        *,
+        table: str | None = None,
+        column: str | None = None,
+        item: str | None = None,
+        rows: Rows | None = None,
+        count: int | None = None,
+        settle: str | None = None,
+    ) -> None:
+        """Note a finding. Where ``settle`` is None, acknowledging settles it."""
+        place = item or (f"{table}.{column}" if column else table) or ""
+        severity: Severity
+        accepted = settle is None and self._policy.accepts(code, table, column, item)
+        if judgement == "by-action":
+            blocked = self.action_for(table, column) == "block" and not accepted
+            severity = "error" if blocked else "warning"
+        elif judgement == "error":
+            severity = "warning" if accepted else "error"
+        else:
+            severity = judgement
+        if settle is None:
+            settle = settle_acknowledge(code, place) if severity == "error" else ""
+        self._found.append(
+            Finding(
+                code=code,
+                severity=severity,
+                table=table,
+                column=column,
+                message=message,
+                count=count if count is not None else (rows.count if rows is not None else 0),
+                keys=_shown(rows),
+                settle=settle,
+            )
+        )
+
+    @property
+    def all(self) -> tuple[Finding, ...]:
+        """Errors first, then in the order of the source."""
+        order = {"error": 0, "warning": 1, "note": 2}
+        return tuple(sorted(self._found, key=lambda f: order[f.severity]))
+
+
+def _shown(rows: Rows | None) -> tuple[str, ...]:
+    if rows is None:
+        return ()
+    return tuple(
+        f"{key}: {why}" if why else key for key, why in zip(rows.keys, rows.why, strict=True)
+    )
+
+
+def some(names: Sequence[str], limit: int = 5) -> str:
+    """A few names for a sentence."""
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

@@ -1,0 +1,436 @@
+"""What hangs on a table beyond its values: defaults, generated columns, CHECKs, unique constraints,
+indexes; and views, triggers and virtual tables. Carried over where it means the same on the target,
+reported where not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import apsw
+
+from migration_job.plan import expressions, naming
+from migration_job.plan.defaults import translate_default
+from migration_job.plan.expressions import Known, Untranslatable
+from migration_job.plan.findings import Findings
+from migration_job.plan.model import (
+    Catalogue,
+    CheckPlan,
+    IndexPlan,
+    SourceColumn,
+    SourceIndex,
+    SourceIndexColumn,
+    SourceTable,
+    UniquePlan,
+    ViewPlan,
+)
+from migration_job.plan.observe import ColumnFacts
+from migration_job.plan.rules import Rule
+from migration_job.plan.views import ViewTable, translate_view
+from migration_job.source.database import quote
+from migration_job.source.sqltext import tokenize
+
+MAX_INDEX_BYTES = 2_600
+"""A B-tree's entry is refused beyond 2,704 bytes, header included; compression may save it, but
+not surely."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnView:
+    """A column as decided."""
+
+    source: SourceColumn
+    target: str
+    type: str
+    rule: Rule
+    facts: ColumnFacts
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TableView:
+    source: SourceTable
+    target: str
+    columns: dict[str, ColumnView]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a table's plan gets besides its columns and keys."""
+
+    defaults: dict[str, str]
+    generated: dict[str, str]
+    checks: tuple[CheckPlan, ...]
+    uniques: tuple[UniquePlan, ...]
+    indexes: tuple[IndexPlan, ...]
+
+
+class Objects:
+    """Plans the objects of one catalogue."""
+
+    def __init__(self, tables: list[TableView], findings: Findings, catalogue: Catalogue) -> None:
+        self._tables = {t.source.name: t for t in tables}
+        self._findings = findings
+        self._catalogue = catalogue
+        # Tables, indexes and constraints' indexes share one name space.
+        self._relations = {t.target for t in tables}
+
+    def of_table(self, table: SourceTable) -> Parts:
+        """The parts of a table; what cannot be had is noted."""
+        view = self._tables[table.name]
+        scope = scope_of(view)
+        uniques: list[UniquePlan] = []
+        indexes: list[IndexPlan] = []
+        for index in table.indexes:
+            if index.origin == "pk":
+                indexes.extend(self._folded_key(view, index, scope))
+                continue
+            plain = self._plain_unique(view, index)
+            if plain is not None:
+                uniques.append(plain)
+            else:
+                indexes.extend(self._index(view, index, scope))
+        return Parts(
+            defaults=dict(self._defaults(view)),
+            generated=dict(self._generated(view, scope)),
+            checks=tuple(self._checks(view, scope)),
+            uniques=tuple(uniques),
+            indexes=tuple(indexes),
+        )
+
+    # ------------------------------------------------------------------------------ columns
+
+    def _defaults(self, view: TableView) -> Iterator[tuple[str, str]]:
+        for name, column in view.columns.items():
+            if column.source.generated:
+                continue
+            try:
+                default = translate_default(column.source, column.rule)
+            except Untranslatable as reason:
+                self._not_carried("default-not-carried", view, str(reason), column=name)
+                continue
+            if default is not None:
+                yield name, default
+
+    def _generated(self, view: TableView, scope: expressions.Scope) -> Iterator[tuple[str, str]]:
+        for name, column in view.columns.items():
+            expression = column.source.expression
+            if not column.source.generated or expression is None:
+                continue
+            try:
+                if column.rule.kind.startswith("widened"):
+                    raise Untranslatable("its values are of several storage classes")
+                own = {k: v for k, v in scope.items() if not self._is_generated(view, k)}
+                part = expressions.value(expression, own)
+                yield name, f"({_stored(part, column)})::{column.type}"
+            except Untranslatable as reason:
+                self._findings.add(
+                    "generated-as-plain",
+                    "by-action",
+                    f"the generated column's values are carried, its expression is not "
+                    f"({expression}): {reason}",
+                    table=view.source.name,
+                    column=name,
+                )
+
+    @staticmethod
+    def _is_generated(view: TableView, name: str) -> bool:
+        # PostgreSQL's generated columns may not refer to one another.
+        bare = name.rpartition(".")[2]
+        return any(c.source.generated and n.lower() == bare for n, c in view.columns.items())
+
+    def _checks(self, view: TableView, scope: expressions.Scope) -> Iterator[CheckPlan]:
+        for number, check in enumerate(view.source.checks, 1):
+            try:
+                expression = expressions.condition(check, scope)
+            except Untranslatable as reason:
+                self._not_carried(
+                    "check-not-carried", view, f"CHECK ({_short(check)}): {reason}", number=number
+                )
+                continue
+            name = naming.cut(f"{view.target}_check_{number}")
+            yield CheckPlan(name=name, expression=expression)
+
+    # ------------------------------------------------------------------------------ indexes
+
+    def _plain_unique(self, view: TableView, index: SourceIndex) -> UniquePlan | None:
+        """A UNIQUE constraint where the target can have the same one."""
+        if index.origin != "u" or index.where is not None:
+            return None
+        columns: list[str] = []
+        for term in index.columns:
+            column = view.columns.get(term.column or "")
+            if column is None or _collation(term) != "BINARY":
+                return None
+            columns.append(column.target)
+        if self._too_wide(view, index):
+            return None
+        name = naming.distinct(
+            naming.cut(f"{view.target}_{'_'.join(columns)}_key"),
+            f"{view.target} {index.name}",
+            self._relations,
+        )
+        self._relations.add(name)
+        return UniquePlan(name=name, columns=tuple(columns))
+
+    def _folded_key(
+        self, view: TableView, index: SourceIndex, scope: expressions.Scope
+    ) -> Iterator[IndexPlan]:
+        """A primary key under another collation allows fewer keys than PostgreSQL's does."""
+        if any(_collation(t) != "BINARY" for t in index.columns):
+            yield from self._index(view, index, scope)
+
+    def _index(
+        self, view: TableView, index: SourceIndex, scope: expressions.Scope
+    ) -> Iterator[IndexPlan]:
+        try:
+            terms = [self._term(view, term, scope) for term in index.columns]
+            where = expressions.condition(index.where, scope) if index.where is not None else None
+        except Untranslatable as reason:
+            what = "unique index" if index.unique else "index"
+            self._not_carried(
+                "index-not-carried",
+                view,
+                f"{what} {index.name}: {reason}",
+                item=index.name,
+            )
+            return
+        method = "btree"
+        if self._too_wide(view, index):
+            changed = self._narrowed(view, index, terms)
+            if changed is None:
+                return
+            terms, method = changed
+        name = index.name
+        if name.startswith("sqlite_autoindex"):
+            name = f"{view.target}_{'_'.join(t.column or 'expr' for t in index.columns)}_key"
+        target = naming.distinct(naming.cut(name), f"{view.target} {name}", self._relations)
+        self._relations.add(target)
+        yield IndexPlan(
+            name=target, unique=index.unique, terms=tuple(terms), where=where, method=method
+        )
+
+    def _term(self, view: TableView, term: SourceIndexColumn, scope: expressions.Scope) -> str:
+        if term.column is None:
+            if term.expression is None or term.expression == "rowid":
+                raise Untranslatable("it is over the rowid")
+            part = expressions.value(term.expression, scope)
+            text, kind = f"({part.sql})", part.kind
+        else:
+            column = view.columns.get(term.column)
+            if column is None:
+                raise Untranslatable(f"the column {term.column} is not carried")
+            text, kind = quote(column.target), expressions.kind_of(column.type)
+        if kind == "json" and view.columns.get(term.column or "") is not None:
+            raise Untranslatable("json has no order")
+        collation = _collation(term)
+        if kind == "text" and collation == "NOCASE":
+            # NOCASE folds ASCII letters alone, as lower() does under "C".
+            text = f'lower({text} COLLATE "C")'
+        elif kind == "text" and collation == "RTRIM":
+            text = f"rtrim({text}, ' ')"
+        elif kind == "text" and collation != "BINARY":
+            raise Untranslatable(f"the collation {term.collation} is the application's own")
+        return text + (" DESC" if term.descending else "")
+
+    @staticmethod
+    def _too_wide(view: TableView, index: SourceIndex) -> bool:
+        size = 0
+        for term in index.columns:
+            column = view.columns.get(term.column or "")
+            size += column.facts.heaviest if column is not None else 0
+        return size > MAX_INDEX_BYTES
+
+    def _narrowed(
+        self, view: TableView, index: SourceIndex, terms: list[str]
+    ) -> tuple[list[str], str] | None:
+        """An index over values that are too long for a B-tree's page."""
+        wide = [
+            column.facts.heaviest > MAX_INDEX_BYTES // max(1, len(index.columns))
+            if (column := view.columns.get(term.column or "")) is not None
+            else False
+            for term in index.columns
+        ]
+        if index.unique:
+            digests = [
+                f"md5(({t.removesuffix(' DESC')})::text)" if w else t
+                for t, w in zip(terms, wide, strict=True)
+            ]
+            self._findings.add(
+                "index-over-digest",
+                "by-action",
+                f"unique index {index.name}: values too long for an index; "
+                "it is over their MD5 digests",
+                table=view.source.name,
+                item=index.name,
+            )
+            return digests, "btree"
+        if len(terms) == 1:
+            self._findings.add(
+                "index-by-hash",
+                "by-action",
+                f"index {index.name}: values too long for a B-tree; "
+                "it is a hash index, which serves equality alone",
+                table=view.source.name,
+                item=index.name,
+            )
+            return [terms[0].removesuffix(" DESC")], "hash"
+        self._not_carried(
+            "index-not-carried",
+            view,
+            f"index {index.name}: values too long for an index",
+            item=index.name,
+        )
+        return None
+
+    # -------------------------------------------------------------------------- other things
+
+    def views(self) -> tuple[ViewPlan, ...]:
+        """The views that have a translation; those that depend on a view that has none do not."""
+        known: dict[str, ViewTable] = {
+            name.lower(): ViewTable(quote(t.target), scope_of(t), tuple(t.columns))
+            for name, t in self._tables.items()
+        }
+        planned: list[ViewPlan] = []
+        waiting = [o for o in self._catalogue.others if o.kind == "view"]
+        reasons: dict[str, str] = {}
+        progress = True
+        while waiting and progress:
+            progress = False
+            for view in list(waiting):
+                try:
+                    translated = translate_view(view.sql, known)
+                except Untranslatable as reason:
+                    reasons[view.name] = str(reason)
+                    continue
+                target = naming.distinct(naming.cut(view.name), view.name, self._relations)
+                self._relations.add(target)
+                planned.append(ViewPlan(source=view.name, target=target, query=translated.query))
+                known[view.name.lower()] = ViewTable(
+                    quote(target), translated.scope, translated.columns
+                )
+                waiting.remove(view)
+                progress = True
+        for view in waiting:
+            self._findings.add(
+                "view-not-carried",
+                "by-action",
+                f"view {view.name}: {reasons[view.name]}",
+                table=view.name,
+                item=view.name,
+            )
+        return tuple(planned)
+
+    def report_others(self, connection: apsw.Connection) -> None:
+        """Say what has no counterpart: triggers, virtual tables."""
+        for other in self._catalogue.others:
+            if other.kind == "trigger":
+                self._findings.add(
+                    "trigger-not-carried",
+                    "by-action",
+                    f"trigger {other.name}: what it does must be done by the application or by "
+                    "a trigger written for PostgreSQL",
+                    table=other.table,
+                    item=other.name,
+                )
+            elif other.kind == "virtual":
+                self._report_virtual(connection, other.name, other.sql)
+
+    def _report_virtual(self, connection: apsw.Connection, name: str, sql: str) -> None:
+        module = next(
+            (
+                tokens[i + 1].name
+                for tokens in [tokenize(sql)]
+                for i, t in enumerate(tokens[:-1])
+                if t.is_word("USING")
+            ),
+            "?",
+        )
+        count: int | None
+        try:
+            count = int(
+                connection.execute(f"SELECT count(*) FROM main.{quote(name)}").fetchall()[0][0]  # type: ignore[arg-type]
+            )
+        except apsw.Error:
+            count = None
+        shadows = [o.name for o in self._catalogue.others if o.kind == "shadow" and o.table == name]
+        rows = f"{count:,} rows" if count is not None else "rows that this SQLite cannot read"
+        kept = (
+            "an index over another table's rows"
+            if _external(sql)
+            else f"{rows} that stand nowhere else"
+        )
+        self._findings.add(
+            "virtual-table-not-carried",
+            "by-action",
+            f"virtual table {name} ({module}), {kept}, and its {len(shadows)} shadow tables are "
+            "not carried over",
+            table=name,
+            item=name,
+            count=count or 0,
+        )
+
+    def _not_carried(
+        self,
+        code: str,
+        view: TableView,
+        message: str,
+        *,
+        column: str | None = None,
+        number: int | None = None,
+        item: str | None = None,
+    ) -> None:
+        if number is not None:
+            item = f"{view.source.name}.{number}"
+        self._findings.add(
+            code, "by-action", message, table=view.source.name, column=column, item=item
+        )
+
+
+def scope_of(view: TableView) -> dict[str, Known]:
+    """The columns of a table as an expression may name them."""
+    found: dict[str, Known] = {}
+    for name, column in view.columns.items():
+        known = Known(
+            sql=quote(column.target),
+            kind=expressions.kind_of(column.type),
+            rule=column.rule,
+            exact=column.exact,
+            collation=column.source.collation.upper(),
+        )
+        for spelled in (name, f"{view.source.name}.{name}"):
+            found[spelled.lower()] = known
+    alias = view.source.rowid_alias
+    if alias is not None and alias in view.columns:
+        for name in ("rowid", "_rowid_", "oid"):
+            found.setdefault(name, found[alias.lower()])
+    return found
+
+
+def _stored(part: expressions.Typed, column: ColumnView) -> str:
+    """The part as the generated column's type: truth values are numbers unless it is boolean."""
+    if part.kind == "boolean" and column.type != "boolean":
+        return expressions.number(part).sql
+    kinds: Mapping[str, set[str]] = {"text": {"text"}, "bytea": {"bytea"}}
+    wanted = expressions.kind_of(column.type)
+    allowed = kinds.get(wanted, set(expressions.NUMBERS) | {"boolean"})
+    if part.kind not in allowed | {"null", wanted}:
+        raise Untranslatable(f"it gives a {part.kind} for a column of {column.type}")
+    return part.sql
+
+
+def _collation(term: SourceIndexColumn) -> str:
+    return term.collation.upper()
+
+
+def _external(sql: str) -> bool:
+    """Whether a full-text table says that its content stands elsewhere, or nowhere."""
+    tokens = tokenize(sql)
+    return any(
+        t.is_word("CONTENT") and tokens[i + 1].is_symbol("=") for i, t in enumerate(tokens[:-1])
+    )
+
+
+def _short(sql: str) -> str:
+    text = " ".join(sql.split())
+    return text if len(text) <= 60 else text[:59] + "…"

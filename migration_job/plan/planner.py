@@ -1,0 +1,604 @@
+"""From a catalogue and its values to a plan.
+
+The order: what the values are; a rule for each column; one type for both ends of every foreign
+key; which rows go to quarantine, with all that depend on them; then the constraints, indexes,
+views and sequences that the target can have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import apsw
+
+from migration_job.plan import naming
+from migration_job.plan.decide import Decider, Decision, Wish
+from migration_job.plan.findings import Findings, settle_column, settle_table, some
+from migration_job.plan.model import (
+    Catalogue,
+    ColumnPlan,
+    ForeignKeyPlan,
+    Plan,
+    SequencePlan,
+    SourceColumn,
+    SourceTable,
+    TablePlan,
+    UniquePlan,
+)
+from migration_job.plan.objects import ColumnView, Objects, TableView
+from migration_job.plan.observe import ColumnFacts, Observer, Rows
+from migration_job.plan.policy import DefaultAction, Policy
+from migration_job.plan.profile import Profile, check_columns, in_sqlite, unique_name
+from migration_job.plan.quarantine import Quarantine
+from migration_job.plan.relations import Relation, Relations
+from migration_job.plan.rules import (
+    IntegerRule,
+    MapRule,
+    Rule,
+    TextRule,
+    WidenedTextRule,
+    type_of,
+)
+from migration_job.source.database import quote
+
+MAX_COLUMNS = 1600
+"""PostgreSQL's limit of a table."""
+
+
+def make_plan(
+    connection: apsw.Connection,
+    catalogue: Catalogue,
+    *,
+    profile: Profile | None = None,
+    policy: Policy | None = None,
+    zone: str = "UTC",
+) -> Plan:
+    """The plan for the connection's present state, every value tried.
+
+    ``Plan.blocked`` is empty where the run may go on. Raises InputError where policy or profile
+    name what is not there.
+    """
+    chosen = policy or Policy()
+    chosen.check(catalogue)
+    return _Planner(connection, catalogue, profile, chosen, zone).plan()
+
+
+class _Planner:
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        catalogue: Catalogue,
+        profile: Profile | None,
+        policy: Policy,
+        zone: str,
+    ) -> None:
+        self._connection = connection
+        self._catalogue = catalogue
+        self._profile = profile or Profile(name="none")
+        self._policy = policy
+        default: DefaultAction = policy.default or self._profile.default
+        self._findings = Findings(policy, default)
+        self._observer = Observer(connection, catalogue)
+        self._decider = Decider(self._observer, policy, self._findings, zone)
+        self._facts: dict[str, dict[str, ColumnFacts]] = {}
+        self._decisions: dict[tuple[str, str], Decision] = {}
+        self._targets: dict[str, str] = {}
+        self._columns: dict[tuple[str, str], str] = {}
+        self._relations = Relations(catalogue, self._profile.foreign_keys())
+        self._broken: dict[str, set[str]] = {}
+        self._quarantine = Quarantine(connection, catalogue)
+
+    def plan(self) -> Plan:
+        self._name_everything()
+        for table in self._catalogue.tables:
+            self._observe(table)
+        wishes = self._relations.spread_wishes(self._wishes())
+        for table in self._catalogue.tables:
+            self._decide(table, wishes)
+        dropped = self._agree_on_types()
+        for table in self._catalogue.tables:
+            self._report(table)
+        self._set_aside()
+        self._try_wished_constraints()
+        orphaned = self._orphans(dropped)
+        self._quarantine.close_over(self._relations)
+        self._report_quarantine()
+        objects = Objects(self._views(), self._findings, self._catalogue)
+        tables = [
+            self._table(table, objects, dropped, orphaned) for table in self._catalogue.tables
+        ]
+        tables += self._profile.tables_alone(self._catalogue)
+        views = objects.views()
+        objects.report_others(self._connection)
+        return Plan(
+            profile=self._profile.name,
+            encoding=self._catalogue.encoding,
+            tables=tuple(tables),
+            sequences=tuple(self._sequences(tables)),
+            views=views,
+            extensions=self._profile.extensions,
+            after_load=self._profile.after_load,
+            findings=self._findings.all,
+        )
+
+    # --------------------------------------------------------------------------------- names
+
+    def _name_everything(self) -> None:
+        taken: set[str] = set()
+        for table in self._catalogue.tables:
+            target = naming.distinct(naming.cut(table.name) or "_", table.name, taken)
+            self._note_name(table.name, target, "table", table.name, None)
+            taken.add(target)
+            self._targets[table.name] = target
+            columns: set[str] = set()
+            for column in table.columns:
+                own = naming.column_name(column.name, columns)
+                self._note_name(column.name, own, "column", table.name, column.name)
+                columns.add(own)
+                self._columns[table.name, column.name] = own
+            if len(table.columns) > MAX_COLUMNS:
+                self._findings.add(
+                    "too-many-columns",
+                    "error",
+                    f"{len(table.columns):,} columns; a PostgreSQL table has {MAX_COLUMNS:,} at "
+                    "most. Split the table on the source first: no policy settles this",
+                    table=table.name,
+                    settle="",
+                )
+
+    def _note_name(self, name: str, target: str, what: str, table: str, column: str | None) -> None:
+        if target == name:
+            return
+        if target == naming.cut(name):
+            self._findings.add(
+                "name-cut",
+                "warning",
+                f"the {what}'s name has {len(name.encode())} bytes; PostgreSQL keeps the first "
+                f"{naming.MAX_BYTES}, in queries as well, so that the long name still finds it",
+                table=table,
+                column=column,
+            )
+        else:
+            self._findings.add(
+                "renamed",
+                "by-action",
+                f"PostgreSQL cannot have a {what} called {name!r} here: called {target!r}",
+                table=table,
+                column=column,
+            )
+
+    # -------------------------------------------------------------------------------- values
+
+    def _observe(self, table: SourceTable) -> None:
+        facts = self._observer.facts(table)
+        self._observer.look_at_text(table, facts)
+        self._facts[table.name] = facts
+
+    def _wishes(self) -> dict[tuple[str, str], Wish]:
+        found: dict[tuple[str, str], Wish] = {}
+        for table in self._catalogue.tables:
+            for column in table.columns:
+                wish = self._profile.wish(table.name, column.name)
+                if wish is not None:
+                    found[table.name, column.name] = wish
+        return found
+
+    def _decide(self, table: SourceTable, wishes: dict[tuple[str, str], Wish]) -> None:
+        facts = self._facts[table.name]
+        rules: dict[str, Rule] = {}
+        for column in table.columns:
+            own = facts[column.name]
+            if own.unreadable:
+                continue
+            rule = self._decider.propose(table, column, own, wishes.get((table.name, column.name)))
+            if type_of(rule) == "json" and self._relations.needs_equality(table, column.name):
+                # json has no equality: no key, no index, no comparison.
+                rule = self._decider.wrap(
+                    _text_for(own),
+                    self._policy.column(table.name, column.name),
+                    wishes.get((table.name, column.name)),
+                )
+            rules[column.name] = rule
+        slow = self._observer.trial(table, rules)
+        for column in table.columns:
+            if column.name in rules:
+                self._decisions[table.name, column.name] = self._decider.decide(
+                    table,
+                    column,
+                    facts[column.name],
+                    rules[column.name],
+                    slow=slow[column.name],
+                    wish=wishes.get((table.name, column.name)),
+                )
+
+    def _agree_on_types(self) -> set[Relation]:
+        """Give both ends of every foreign key one type; what cannot agree is not carried."""
+        dropped: set[Relation] = set()
+        for table, key, why in self._relations.broken:
+            self._findings.add(
+                "foreign-key-not-carried",
+                "by-action",
+                f"foreign key ({', '.join(key.columns)}) to {key.parent}: {why}",
+                table=table,
+                item=f"{table}.{key.columns[0]}",
+            )
+        for relation in self._relations.all:
+            ends = {place for pair in relation.pairs for place in pair}
+            if any(place not in self._decisions for place in ends):
+                dropped.add(relation)
+        for _ in range(len(self._relations.all) + 1):
+            changed = False
+            for relation in self._relations.all:
+                if relation in dropped:
+                    continue
+                for child, parent in relation.pairs:
+                    verdict = self._relate(child, parent)
+                    if verdict is None:
+                        dropped.add(relation)
+                        self._findings.add(
+                            "foreign-key-not-carried",
+                            "by-action",
+                            f"{relation.text}: the two sides hold different types "
+                            f"({self._decisions[child].type} and "
+                            f"{self._decisions[parent].type})",
+                            table=relation.child,
+                            item=f"{relation.child}.{child[1]}",
+                        )
+                        break
+                    changed = changed or verdict
+            if not changed:
+                return dropped
+        return dropped
+
+    def _relate(self, child: tuple[str, str], parent: tuple[str, str]) -> bool | None:
+        """Whether a side had to change for the two to have one type; None where none is found."""
+        left, right = self._decisions[child], self._decisions[parent]
+        if left.type == right.type:
+            return False
+        for target, rule in self._relations.common(
+            left.rule, right.rule, self._facts[child[0]][child[1]].classes
+        ):
+            place = child if target == "child" else parent
+            table = self._catalogue.table(place[0])
+            column = _column(table, place[1])
+            decision = self._decider.forced(table, column, self._facts[place[0]][column.name], rule)
+            bad = self._decisions[place].quarantined
+            if decision.examination.cannot.ids - bad:
+                return None
+            decision.quarantined = bad
+            self._decisions[place] = decision
+        if self._decisions[child].type != self._decisions[parent].type:
+            return None
+        return True
+
+    def _report(self, table: SourceTable) -> None:
+        for column in table.columns:
+            decision = self._decisions.get((table.name, column.name))
+            facts = self._facts[table.name][column.name]
+            if decision is None:
+                self._findings.add(
+                    "generated-unreadable",
+                    "error",
+                    f"the generated column cannot be read: {facts.unreadable}; "
+                    "it would be left out",
+                    table=table.name,
+                    column=column.name,
+                )
+            elif not column.generated:
+                self._decider.report_changes(table, column, facts, decision)
+
+    # ---------------------------------------------------------------------------- quarantine
+
+    def _set_aside(self) -> None:
+        for (table, column), decision in self._decisions.items():
+            if decision.quarantined:
+                self._quarantine.add(table, decision.quarantined, f"{column}: {decision.type}")
+        for table_ in self._catalogue.tables:
+            for column_ in table_.columns:
+                facts = self._facts[table_.name][column_.name]
+                if self._required(table_, column_) and facts.nulls:
+                    self._null_in_required(table_, column_, facts)
+
+    def _required(self, table: SourceTable, column: SourceColumn) -> bool:
+        if column.generated:
+            return False
+        return column.not_null or self._profile.not_null(table.name, column.name)
+
+    def _null_in_required(
+        self, table: SourceTable, column: SourceColumn, facts: ColumnFacts
+    ) -> None:
+        rows = self._quarantine.rows_where(table, f"t.{quote(column.name)} IS NULL")
+        action = self._findings.action_for(table.name, column.name)
+        text = f"NULL in a NOT NULL column ({facts.nulls:,} rows)"
+        if action == "quarantine":
+            self._quarantine.add(table.name, rows.ids, f"{column.name}: NULL")
+            text += "; to quarantine by the policy"
+        elif action != "block":
+            text += "; the target's column allows NULL"
+        self._findings.add(
+            "null-in-not-null",
+            "error" if action == "block" else "warning",
+            text,
+            table=table.name,
+            column=column.name,
+            rows=rows,
+            settle=settle_column(table.name, column.name, action="widen"),
+        )
+
+    def _try_wished_constraints(self) -> None:
+        for table in self._catalogue.tables:
+            wished = self._profile.tables.get(table.name.lower())
+            if wished is None:
+                continue
+            present = {c.name.lower() for c in table.columns}
+            for name, check in wished.checks:
+                named = {c.name.lower() for c in check_columns(check)}
+                if named <= present:
+                    rows = self._quarantine.rows_where(table, f"NOT ({in_sqlite(check)})")
+                    self._judge_constraint(table, name, "check-violated", f"CHECK ({check})", rows)
+            for columns in wished.uniques:
+                if {c.lower() for c in columns} <= present:
+                    rows = self._quarantine.duplicates(table, columns)
+                    self._judge_constraint(
+                        table,
+                        unique_name(wished.name, columns),
+                        "unique-violated",
+                        f"UNIQUE ({', '.join(columns)})",
+                        rows,
+                    )
+
+    def _judge_constraint(
+        self, table: SourceTable, name: str, code: str, what: str, rows: Rows
+    ) -> None:
+        if not rows.count:
+            return
+        text = f"{rows.count:,} rows break the profile's {what}"
+        if self._findings.action_for(table.name) == "quarantine":
+            self._quarantine.add(table.name, rows.ids, what)
+            text += "; to quarantine by the policy"
+        else:
+            self._broken.setdefault(table.name, set()).add(name)
+            text += "; without it the rows can be carried"
+        self._findings.add(code, "by-action", text, table=table.name, item=name, rows=rows)
+
+    def _orphans(self, dropped: set[Relation]) -> set[Relation]:
+        """Look for rows without their parent; the foreign keys that cannot be validated."""
+        unvalidated: set[Relation] = set()
+        for relation in self._relations.all:
+            if relation in dropped or relation.parent not in self._targets:
+                continue
+            rows = self._quarantine.orphans(relation)
+            if not rows.count:
+                continue
+            orphans = (
+                self._policy.table(relation.child).orphans
+                or self._policy.orphans
+                or {"widen": "keep"}.get(
+                    self._findings.action_for(relation.child),
+                    self._findings.action_for(relation.child),
+                )
+            )
+            text = f"{relation.text}: {rows.count:,} rows without their parent"
+            if orphans == "quarantine":
+                self._quarantine.add(relation.child, rows.ids, f"orphan: {relation.text}")
+                text += "; to quarantine by the policy"
+            else:
+                unvalidated.add(relation)
+                text += (
+                    "; kept, and the foreign key guards new rows only (NOT VALID)"
+                    if orphans == "keep"
+                    else ""
+                )
+            self._findings.add(
+                "orphans",
+                "error" if orphans == "block" else "warning",
+                text,
+                table=relation.child,
+                column=relation.columns[0] if len(relation.columns) == 1 else None,
+                rows=rows,
+                settle=settle_table(relation.child, orphans="keep") if orphans == "block" else "",
+            )
+        return unvalidated
+
+    def _report_quarantine(self) -> None:
+        for table, reasons in self._quarantine.summary():
+            dependent = reasons.get("dependent", 0)
+            if dependent:
+                self._findings.add(
+                    "quarantined-with-parent",
+                    "warning",
+                    f"{dependent:,} rows go to quarantine with the rows they refer to",
+                    table=table,
+                    count=dependent,
+                )
+
+    # ---------------------------------------------------------------------------- the tables
+
+    def _views(self) -> list[TableView]:
+        found: list[TableView] = []
+        for table in self._catalogue.tables:
+            columns: dict[str, ColumnView] = {}
+            for column in table.columns:
+                decision = self._decisions.get((table.name, column.name))
+                if decision is not None:
+                    columns[column.name] = ColumnView(
+                        source=column,
+                        target=self._columns[table.name, column.name],
+                        type=decision.type,
+                        rule=decision.rule,
+                        facts=self._facts[table.name][column.name],
+                        exact=decision.exact,
+                    )
+            found.append(TableView(table, self._targets[table.name], columns))
+        return found
+
+    def _table(
+        self,
+        table: SourceTable,
+        objects: Objects,
+        dropped: set[Relation],
+        orphaned: set[Relation],
+    ) -> TablePlan:
+        parts = objects.of_table(table)
+        columns = tuple(self._column_plans(table, parts.defaults, parts.generated))
+        by_source = {c.source: c.target for c in columns if c.source is not None}
+        primary, uniques = self._keys(table, by_source)
+        return self._profile.merge(
+            TablePlan(
+                source=table.name,
+                target=self._targets[table.name],
+                columns=columns,
+                primary_key=primary,
+                uniques=(*uniques, *parts.uniques),
+                checks=parts.checks,
+                foreign_keys=tuple(self._foreign_keys(table, dropped, orphaned)),
+                indexes=parts.indexes,
+                key=self._row_key(table),
+                rows=max((f.rows for f in self._facts[table.name].values()), default=0),
+                quarantine=self._quarantine.predicates(table),
+                without_rowid=table.without_rowid,
+            ),
+            table,
+            self._broken.get(table.name, set()),
+            self._findings,
+        )
+
+    def _column_plans(
+        self, table: SourceTable, defaults: dict[str, str], generated: dict[str, str]
+    ) -> Iterator[ColumnPlan]:
+        for column in table.columns:
+            decision = self._decisions.get((table.name, column.name))
+            if decision is None:
+                continue
+            nulls = self._facts[table.name][column.name].nulls
+            rule = decision.rule
+            identity = column.name == table.rowid_alias and _is_integer(rule)
+            yield ColumnPlan(
+                source=column.name,
+                target=self._columns[table.name, column.name],
+                type=decision.type,
+                rule=rule,
+                not_null=self._required(table, column)
+                and (not nulls or self._nulls_set_aside(table, column))
+                and not _maps_to_null(rule),
+                default=None if identity else defaults.get(column.name),
+                generated=generated.get(column.name),
+                identity=identity,
+                clean=decision.clean,
+                reason=decision.reason,
+            )
+
+    def _nulls_set_aside(self, table: SourceTable, column: SourceColumn) -> bool:
+        return self._findings.action_for(table.name, column.name) == "quarantine"
+
+    def _keys(
+        self, table: SourceTable, targets: dict[str, str]
+    ) -> tuple[tuple[str, ...], tuple[UniquePlan, ...]]:
+        if not table.primary_key or any(c not in targets for c in table.primary_key):
+            return (), ()
+        columns = tuple(targets[c] for c in table.primary_key)
+        facts = self._facts[table.name]
+        nulls = [c for c in table.primary_key if facts[c].nulls]
+        aside = all(
+            self._required(table, _column(table, c))
+            and self._nulls_set_aside(table, _column(table, c))
+            for c in nulls
+        )
+        if not nulls or aside:
+            return columns, ()
+        self._findings.add(
+            "null-in-primary-key",
+            "by-action",
+            f"NULL in the primary key ({some(nulls)}): the target gets a UNIQUE constraint "
+            "instead of a PRIMARY KEY",
+            table=table.name,
+            count=sum(facts[c].nulls for c in nulls),
+            rows=self._quarantine.rows_where(
+                table, " OR ".join(f"t.{quote(c)} IS NULL" for c in nulls)
+            ),
+        )
+        name = naming.cut(f"{self._targets[table.name]}_key")
+        return (), (UniquePlan(name=name, columns=columns),)
+
+    def _row_key(self, table: SourceTable) -> tuple[str, ...]:
+        candidates: list[tuple[str, ...]] = []
+        if table.primary_key:
+            candidates.append(table.primary_key)
+        for index in table.indexes:
+            names = tuple(c.column for c in index.columns if c.column is not None)
+            whole = index.unique and index.where is None and len(names) == len(index.columns)
+            if whole and all(_column(table, n).not_null for n in names):
+                candidates.append(names)
+        for names in candidates:
+            if all(self._identifies(table, n) for n in names):
+                return names
+        return ()
+
+    def _identifies(self, table: SourceTable, name: str) -> bool:
+        decision = self._decisions.get((table.name, name))
+        column = _column(table, name)
+        if decision is None or column.generated or self._facts[table.name][name].nulls:
+            return False
+        if decision.quarantined and decision.examination.cannot.ids - decision.quarantined:
+            return False
+        if isinstance(decision.rule, MapRule):
+            return decision.rule.bijective
+        return decision.exact and type_of(decision.rule) not in ("json", "jsonb")
+
+    def _foreign_keys(
+        self, table: SourceTable, dropped: set[Relation], orphaned: set[Relation]
+    ) -> Iterator[ForeignKeyPlan]:
+        taken: set[str] = set()
+        for relation in self._relations.of(table.name):
+            if relation in dropped:
+                continue
+            key = relation.key
+            columns = tuple(self._columns[table.name, c] for c in relation.columns)
+            name = naming.distinct(
+                naming.cut(f"{self._targets[table.name]}_{'_'.join(columns)}_fkey"),
+                f"{table.name} {relation.text}",
+                taken,
+            )
+            taken.add(name)
+            yield ForeignKeyPlan(
+                name=name,
+                columns=columns,
+                parent=self._targets[relation.parent],
+                parent_columns=tuple(
+                    self._columns[relation.parent, c] for c in relation.parent_columns
+                ),
+                on_update=key.on_update,
+                on_delete=key.on_delete,
+                initially_deferred=key.deferred,
+                validated=relation not in orphaned,
+            )
+
+    def _sequences(self, tables: Sequence[TablePlan]) -> Iterator[SequencePlan]:
+        for plan in tables:
+            if plan.source is None:
+                continue
+            table = self._catalogue.table(plan.source)
+            for column in plan.columns:
+                if column.identity and column.source is not None:
+                    high = self._facts[table.name][column.source].high or 0
+                    yield SequencePlan(
+                        table=plan.target,
+                        column=column.target,
+                        last_value=max(0, high, table.sequence or 0),
+                    )
+
+
+def _column(table: SourceTable, name: str) -> SourceColumn:
+    return next(c for c in table.columns if c.name.lower() == name.lower())
+
+
+def _text_for(facts: ColumnFacts) -> Rule:
+    return TextRule() if facts.classes <= {"text"} else WidenedTextRule()
+
+
+def _is_integer(rule: Rule) -> bool:
+    return isinstance(rule, IntegerRule)
+
+
+def _maps_to_null(rule: Rule) -> bool:
+    return isinstance(rule, MapRule) and any(e.target is None for e in rule.entries)

@@ -1,0 +1,472 @@
+"""Profiles: what is wished of the target beyond what the source declares.
+
+A profile is a directory with ``profile.yaml`` and numbered SQL files in PostgreSQL's dialect. The
+SQL says the wished tables, columns, constraints and indexes; the plan grants what the values allow
+and says what they do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import sqlglot
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from migration_job.errors import InputError
+from migration_job.plan.decide import Wish
+from migration_job.plan.findings import Findings
+from migration_job.plan.model import (
+    Catalogue,
+    CheckPlan,
+    ColumnPlan,
+    IndexPlan,
+    SourceForeignKey,
+    SourceTable,
+    TablePlan,
+    UniquePlan,
+)
+from migration_job.plan.policy import DefaultAction
+from migration_job.plan.rules import ConstantRule, Entry, Scalar
+
+PROFILES = Path(__file__).resolve().parent.parent / "profiles"
+"""The profiles that ship with the job."""
+
+TYPES = {
+    "timestamptz": "timestamp with time zone",
+    "timestamp": "timestamp without time zone",
+    "double": "double precision",
+    "float8": "double precision",
+    "int": "integer",
+    "int4": "integer",
+    "int8": "bigint",
+    "bool": "boolean",
+    "decimal": "numeric",
+}
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ColumnWish(_Part):
+    """A wish for a column that the SQL does not name."""
+
+    type: str
+    optional: bool = False
+    """Take the column's own type where the values do not allow it."""
+
+
+class ValueMap(_Part):
+    """Values that become others in several columns at once, so that references follow."""
+
+    values: dict[str, Scalar]
+    columns: tuple[str, ...]
+
+
+class Settings(_Part):
+    """``profile.yaml``."""
+
+    name: str
+    sql: tuple[str, ...] = ()
+    default: DefaultAction = "block"
+    columns: dict[str, ColumnWish] = Field(default_factory=dict)
+    maps: tuple[ValueMap, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WishedColumn:
+    name: str
+    type: str
+    not_null: bool
+    default: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WishedTable:
+    name: str
+    columns: tuple[WishedColumn, ...]
+    primary_key: tuple[str, ...]
+    uniques: tuple[tuple[str, ...], ...]
+    checks: tuple[tuple[str, str], ...]
+    """Name and PostgreSQL's expression."""
+    foreign_keys: tuple[SourceForeignKey, ...]
+    indexes: tuple[IndexPlan, ...]
+
+
+@dataclass(slots=True)
+class Profile:
+    """What is wished; ``Profile("none")`` wishes nothing."""
+
+    name: str
+    default: DefaultAction = "widen"
+    tables: dict[str, WishedTable] = field(default_factory=dict)
+    """By lower-cased name."""
+    wishes: dict[tuple[str, str], Wish] = field(default_factory=dict)
+    """By lower-cased table and column."""
+    extensions: tuple[str, ...] = ()
+    after_load: tuple[str, ...] = ()
+
+    def wish(self, table: str, column: str) -> Wish | None:
+        return self.wishes.get((table.lower(), column.lower()))
+
+    def column(self, table: str, column: str) -> WishedColumn | None:
+        wished = self.tables.get(table.lower())
+        if wished is None:
+            return None
+        return next((c for c in wished.columns if c.name.lower() == column.lower()), None)
+
+    def foreign_keys(self) -> dict[str, tuple[SourceForeignKey, ...]]:
+        """The wished foreign keys by lower-cased table."""
+        return {name: t.foreign_keys for name, t in self.tables.items() if t.foreign_keys}
+
+    def not_null(self, table: str, column: str) -> bool:
+        """Whether the profile wishes the column NOT NULL."""
+        found = self.column(table, column)
+        return found is not None and found.not_null
+
+    def merge(
+        self, plan: TablePlan, source: SourceTable, broken: set[str], findings: Findings
+    ) -> TablePlan:
+        """The table's plan with what the profile adds to it, without the constraints (by name)
+        that the values break."""
+        wished = self.tables.get(source.name.lower())
+        if wished is None:
+            return plan
+        columns = [self._merged(c, wished, findings, source) for c in plan.columns]
+        present = {c.target.lower() for c in columns}
+        columns += [
+            ColumnPlan(
+                source=None,
+                target=c.name,
+                type=c.type,
+                rule=ConstantRule(),
+                not_null=c.not_null and c.default is not None,
+                default=c.default,
+                reason="the profile's, on the target alone",
+            )
+            for c in wished.columns
+            if c.name.lower() not in present
+        ]
+        spelled = {c.target.lower(): c.target for c in columns}
+        return plan.model_copy(
+            update={
+                "columns": tuple(columns),
+                "uniques": (*plan.uniques, *_uniques(plan, wished, spelled, broken)),
+                "checks": (
+                    *plan.checks,
+                    *(
+                        CheckPlan(name=name, expression=sql)
+                        for name, sql in wished.checks
+                        if name not in broken
+                    ),
+                ),
+                "indexes": _indexes(plan, wished),
+            }
+        )
+
+    @staticmethod
+    def _merged(
+        column: ColumnPlan, wished: WishedTable, findings: Findings, source: SourceTable
+    ) -> ColumnPlan:
+        own = next((c for c in wished.columns if c.name.lower() == column.target.lower()), None)
+        if own is None or own.default is None or column.identity or column.generated:
+            return column
+        if column.type != own.type:
+            findings.add(
+                "default-not-carried",
+                "warning",
+                f"the profile's default {own.default} is for {own.type}; "
+                f"the column became {column.type}",
+                table=source.name,
+                column=column.source,
+            )
+            return column
+        return column.model_copy(update={"default": own.default})
+
+    def tables_alone(self, catalogue: Catalogue) -> list[TablePlan]:
+        """Plans of the wished tables that the source does not have; they stay empty."""
+        present = {t.name.lower() for t in catalogue.tables}
+        return [
+            TablePlan(
+                source=None,
+                target=wished.name,
+                columns=tuple(
+                    ColumnPlan(
+                        source=None,
+                        target=c.name,
+                        type=c.type,
+                        rule=ConstantRule(),
+                        not_null=c.not_null,
+                        default=c.default,
+                        reason="the profile's, on the target alone",
+                    )
+                    for c in wished.columns
+                ),
+                primary_key=wished.primary_key,
+                uniques=tuple(
+                    UniquePlan(name=f"{wished.name}_{'_'.join(u)}_key", columns=u)
+                    for u in wished.uniques
+                ),
+                checks=tuple(CheckPlan(name=n, expression=s) for n, s in wished.checks),
+                indexes=wished.indexes,
+            )
+            for name, wished in self.tables.items()
+            if name not in present
+        ]
+
+
+def _uniques(
+    plan: TablePlan, wished: WishedTable, spelled: dict[str, str], missing: set[str]
+) -> list[UniquePlan]:
+    there = {frozenset(u.columns) for u in plan.uniques} | {frozenset(plan.primary_key)}
+    found: list[UniquePlan] = []
+    for columns in wished.uniques:
+        named = tuple(spelled[c.lower()] for c in columns)
+        name = unique_name(wished.name, columns)
+        if frozenset(named) not in there and name not in missing:
+            found.append(UniquePlan(name=name, columns=named))
+    return found
+
+
+def unique_name(table: str, columns: Iterable[str]) -> str:
+    """The name that PostgreSQL itself would give."""
+    return f"{table}_{'_'.join(columns)}_key"
+
+
+def _indexes(plan: TablePlan, wished: WishedTable) -> tuple[IndexPlan, ...]:
+    """The wished indexes take the place of the source's of the same name, or of the same terms."""
+    names = {i.name for i in wished.indexes}
+    terms = {(i.terms, i.where, i.method, i.unique) for i in wished.indexes}
+    kept = [
+        i
+        for i in plan.indexes
+        if i.name not in names and (i.terms, i.where, i.method, i.unique) not in terms
+    ]
+    return (*kept, *wished.indexes)
+
+
+# ------------------------------------------------------------------------------- reading it
+
+
+def load_profile(name: str | Path | None) -> Profile:
+    """The profile of that name, or of a ``profile.yaml``; ``none`` wishes nothing. Raises
+    InputError."""
+    if name is None or str(name) == "none":
+        return Profile("none")
+    own = PROFILES / str(name) / "profile.yaml"
+    file = own if own.is_file() else Path(name)
+    if not file.is_file():
+        known = sorted(p.parent.name for p in PROFILES.glob("*/profile.yaml"))
+        raise InputError(
+            f"expected a profile ({', '.join(['none', *known])}) or the path of a profile.yaml; "
+            f"found {str(name)!r}",
+            advice="Without a profile the plan comes from the declared types and the values.",
+        )
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+        settings = Settings.model_validate(data)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"the profile cannot be read: {file}: {error}") from error
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(str(p) for p in e['loc'])}: {e['msg'][:1].lower()}{e['msg'][1:]}"
+            for e in error.errors()
+        ]
+        raise InputError(f"the profile {file}: " + "; ".join(lines)) from None
+    profile = Profile(settings.name, settings.default)
+    for script in settings.sql:
+        path = file.parent / script
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"the profile's SQL cannot be read: {path}: {error}") from error
+        _read_sql(profile, text, path)
+    _add_wishes(profile, settings)
+    return profile
+
+
+def _add_wishes(profile: Profile, settings: Settings) -> None:
+    for table in profile.tables.values():
+        for column in table.columns:
+            profile.wishes[table.name.lower(), column.name.lower()] = Wish(type=column.type)
+    for place, wish in settings.columns.items():
+        profile.wishes[_place(place)] = Wish(type=wish.type, optional=wish.optional)
+    for value_map in settings.maps:
+        entries = tuple(Entry(source=k, target=v) for k, v in value_map.values.items())
+        for place in value_map.columns:
+            own = profile.wishes.get(_place(place), Wish(type="text"))
+            profile.wishes[_place(place)] = Wish(
+                type=own.type, entries=(*own.entries, *entries), optional=own.optional
+            )
+
+
+def _place(dotted: str) -> tuple[str, str]:
+    table, dot, column = dotted.lower().rpartition(".")
+    if not dot:
+        raise InputError(f"expected table.column in the profile, found {dotted!r}")
+    return table, column
+
+
+def _read_sql(profile: Profile, text: str, path: Path) -> None:
+    try:
+        statements = sqlglot.parse(text, read="postgres")
+    except SqlglotError as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"the profile's SQL cannot be parsed: {path}: {first}") from error
+    tables: dict[str, WishedTable] = dict(profile.tables)
+    indexes: dict[str, list[IndexPlan]] = {}
+    for statement in statements:
+        if statement is None:
+            continue
+        if isinstance(statement, exp.Create) and statement.kind == "TABLE":
+            table = _table(statement)
+            tables[table.name.lower()] = table
+        elif isinstance(statement, exp.Create) and statement.kind == "INDEX":
+            owner, index = _index(statement)
+            indexes.setdefault(owner.lower(), []).append(index)
+        elif extension := _extension(statement):
+            profile.extensions = (*profile.extensions, extension)
+        else:
+            profile.after_load = (*profile.after_load, _pg(statement))
+    for name, found in indexes.items():
+        if name not in tables:
+            tables[name] = WishedTable(name, (), (), (), (), (), ())
+        table = tables[name]
+        tables[name] = WishedTable(
+            table.name,
+            table.columns,
+            table.primary_key,
+            table.uniques,
+            table.checks,
+            table.foreign_keys,
+            (*table.indexes, *found),
+        )
+    profile.tables = tables
+
+
+def check_columns(check: str) -> list[exp.Column]:
+    """The columns that a CHECK names."""
+    return list(sqlglot.parse_one(check, read="postgres").find_all(exp.Column))
+
+
+def in_sqlite(check: str) -> str:
+    """A profile's CHECK as SQLite reads it, to try it on the source."""
+    return sqlglot.parse_one(check, read="postgres").sql(dialect="sqlite")
+
+
+def _extension(statement: exp.Expr) -> str | None:
+    words = _pg(statement).replace('"', "").split()
+    upper = [w.upper() for w in words]
+    if upper[:2] != ["CREATE", "EXTENSION"]:
+        return None
+    rest = words[2:]
+    if [w.upper() for w in rest[:3]] == ["IF", "NOT", "EXISTS"]:
+        rest = rest[3:]
+    return rest[0].rstrip(";")
+
+
+def _pg(node: exp.Expr) -> str:
+    return node.sql(dialect="postgres", normalize_functions=False, comments=False)
+
+
+def _type(node: exp.Expr) -> str:
+    text = _pg(node).lower()
+    name, bracket, rest = text.partition("(")
+    name = TYPES.get(name.strip(), name.strip())
+    return name + (bracket + rest.replace(" ", "") if bracket else "")
+
+
+def _table(statement: exp.Create) -> WishedTable:
+    schema = statement.this
+    name = schema.this.name
+    columns: list[WishedColumn] = []
+    primary: tuple[str, ...] = ()
+    uniques: list[tuple[str, ...]] = []
+    checks: list[tuple[str, str]] = []
+    keys: list[SourceForeignKey] = []
+    for item in schema.expressions:
+        if not isinstance(item, exp.ColumnDef):
+            raise InputError(
+                f"the profile's table {name}: constraints stand with their columns; "
+                f"found {_pg(item)[:60]}"
+            )
+        not_null, default = False, None
+        for constraint in item.args.get("constraints") or []:
+            kind = constraint.kind
+            match kind:
+                case exp.NotNullColumnConstraint():
+                    not_null = not kind.args.get("allow_null")
+                case exp.PrimaryKeyColumnConstraint():
+                    primary, not_null = (item.name,), True
+                case exp.UniqueColumnConstraint():
+                    uniques.append((item.name,))
+                case exp.DefaultColumnConstraint():
+                    default = _pg(kind.this)
+                case exp.CheckColumnConstraint():
+                    checks.append((f"{name}_{item.name}_check", _pg(kind.this)))
+                case exp.Reference():
+                    keys.append(_reference(item.name, kind))
+                case _:
+                    raise InputError(
+                        f"the profile's column {name}.{item.name}: {_pg(constraint)} is not known"
+                    )
+        kind_sql = item.args.get("kind")
+        if kind_sql is None:
+            raise InputError(f"the profile's column {name}.{item.name} has no type")
+        columns.append(WishedColumn(item.name, _type(kind_sql), not_null, default))
+    return WishedTable(
+        name, tuple(columns), primary, tuple(uniques), tuple(checks), tuple(keys), ()
+    )
+
+
+def _reference(column: str, node: exp.Reference) -> SourceForeignKey:
+    target = node.this
+    parent = target.this.name if isinstance(target, exp.Schema) else target.name
+    named = [c.name for c in target.expressions] if isinstance(target, exp.Schema) else []
+    actions = {"ON UPDATE": "NO ACTION", "ON DELETE": "NO ACTION"}
+    for option in node.args.get("options") or []:
+        text = str(option).upper()
+        for event in actions:
+            if text.startswith(event):
+                actions[event] = text[len(event) :].strip()
+    return SourceForeignKey(
+        columns=(column,),
+        parent=parent,
+        parent_columns=tuple(named),
+        on_update=actions["ON UPDATE"],
+        on_delete=actions["ON DELETE"],
+        deferred=False,
+    )
+
+
+def _index(statement: exp.Create) -> tuple[str, IndexPlan]:
+    index = statement.this
+    table = index.args["table"].name
+    parameters = index.args.get("params")
+    columns = list(parameters.args.get("columns") or []) if parameters is not None else []
+    using = parameters.args.get("using") if parameters is not None else None
+    where = parameters.args.get("where") if parameters is not None else None
+    return table, IndexPlan(
+        name=index.name,
+        unique=bool(statement.args.get("unique")),
+        terms=tuple(_index_term(c) for c in columns),
+        where=_pg(where.this) if where is not None else None,
+        method=using.name.lower() if using is not None else "btree",
+    )
+
+
+def _index_term(node: exp.Expr) -> str:
+    inner = node.this if isinstance(node, exp.Ordered) else node
+    descending = isinstance(node, exp.Ordered) and node.args.get("desc")
+    if isinstance(inner, exp.Column | exp.Identifier):
+        text = '"' + inner.name.replace('"', '""') + '"'
+    else:
+        text = _pg(inner)
+        if not text.startswith("("):
+            text = f"({text})"
+    return text + (" DESC" if descending else "")

@@ -1,0 +1,199 @@
+"""Which rows go to quarantine: those at fault, and all that depend on them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import apsw
+
+from migration_job.plan.model import Catalogue, SourceTable
+from migration_job.plan.observe import Rows, identity_columns, show_key, shown_columns
+from migration_job.plan.relations import Relation, Relations
+from migration_job.source.database import quote
+from migration_job.source.reader import (
+    Row,
+    codec_of,
+    column_sql,
+    read_by_keys,
+    read_rows,
+)
+from migration_job.values import BrokenText, SourceValue
+
+_Item = TypeVar("_Item")
+
+DEPENDENT = "depends on a row in quarantine"
+
+KEYS_AT_ONCE = 200
+
+
+class Quarantine:
+    """The rows set aside, by the identity that tells them apart on the source."""
+
+    def __init__(self, connection: apsw.Connection, catalogue: Catalogue) -> None:
+        self._connection = connection
+        self._catalogue = catalogue
+        self._rows: dict[str, dict[Row, str]] = {}
+
+    def add(self, table: str, rows: set[Row], reason: str) -> set[Row]:
+        """Set rows aside; those that were not yet are returned."""
+        own = self._rows.setdefault(table, {})
+        new = {row for row in rows if row not in own}
+        for row in new:
+            own[row] = reason
+        return new
+
+    def rows_where(self, table: SourceTable, where: str) -> Rows:
+        """The rows that meet a SQLite predicate over the table aliased ``t``."""
+        identity, shown = identity_columns(table), shown_columns(table)
+        found = Rows()
+        for row in read_rows(
+            self._connection,
+            table,
+            [*identity, *shown],
+            encoding=self._catalogue.encoding,
+            where=where,
+            ordered=False,
+        ):
+            found.add(row[: len(identity)], show_key(shown, row[len(identity) :]))
+        return found
+
+    def duplicates(self, table: SourceTable, columns: Sequence[str]) -> Rows:
+        """All but the first of the rows that agree in the columns, none of which is NULL."""
+        names = [f"t.{quote(c)} COLLATE BINARY" for c in columns]
+        present = " AND ".join(f"t.{quote(c)} IS NOT NULL" for c in columns)
+        identity = [column_sql(table, c) for c in identity_columns(table)]
+        ranked = (
+            f"SELECT {', '.join(identity)}, row_number() OVER "
+            f"(PARTITION BY {', '.join(names)} ORDER BY {', '.join(identity)}) AS place_ "
+            f"FROM main.{quote(table.name)} AS t WHERE {present}"
+        )
+        listed = ", ".join(f"c{i}" for i in range(len(identity)))
+        return self.rows_where(
+            table,
+            f"({', '.join(identity)}) IN "
+            f"(WITH ranked({listed}, place_) AS ({ranked}) "
+            f"SELECT {listed} FROM ranked WHERE place_ > 1)",
+        )
+
+    def orphans(self, relation: Relation) -> Rows:
+        """The child's rows whose reference meets no parent. Compared by bytes, as the target
+        will, whatever the parent's collation; rows with a NULL in the reference refer to none."""
+        table = self._catalogue.table(relation.child)
+        present = " AND ".join(f"t.{quote(c)} IS NOT NULL" for c in relation.columns)
+        same = " AND ".join(
+            f"p.{quote(p)} = t.{quote(c)} COLLATE BINARY"
+            for c, p in zip(relation.columns, relation.parent_columns, strict=True)
+        )
+        where = (
+            f"{present} AND NOT EXISTS "
+            f"(SELECT 1 FROM main.{quote(relation.parent)} AS p WHERE {same})"
+        )
+        return self.rows_where(table, where)
+
+    def close_over(self, relations: Relations) -> None:
+        """Add every row that refers, directly or not, to a row that was set aside."""
+        waiting = {table: set(rows) for table, rows in self._rows.items() if rows}
+        while waiting:
+            table, rows = waiting.popitem()
+            for relation in relations.all:
+                if relation.parent != table:
+                    continue
+                new = self.add(relation.child, self._dependents(relation, rows), DEPENDENT)
+                if new:
+                    waiting.setdefault(relation.child, set()).update(new)
+
+    def _dependents(self, relation: Relation, parents: set[Row]) -> set[Row]:
+        parent = self._catalogue.table(relation.parent)
+        child = self._catalogue.table(relation.child)
+        encoding = self._catalogue.encoding
+        keys = read_by_keys(
+            self._connection,
+            parent,
+            relation.parent_columns,
+            encoding=encoding,
+            key=identity_columns(parent),
+            keys=parents,
+        )
+        identity = identity_columns(child)
+        found: set[Row] = set()
+        for part in _chunks([k for k in keys if None not in k], KEYS_AT_ONCE):
+            conditions = [
+                " AND ".join(
+                    f"t.{quote(c)} = {sql_literal(v, encoding)} COLLATE BINARY"
+                    for c, v in zip(relation.columns, key, strict=True)
+                )
+                for key in part
+            ]
+            found.update(
+                read_rows(
+                    self._connection,
+                    child,
+                    identity,
+                    encoding=encoding,
+                    where=" OR ".join(f"({c})" for c in conditions),
+                    ordered=False,
+                )
+            )
+        return found
+
+    def count(self, table: str) -> int:
+        return len(self._rows.get(table, {}))
+
+    def summary(self) -> Iterator[tuple[str, Counter[str]]]:
+        """Per table, how many rows were set aside for themselves and as dependents."""
+        for table, rows in self._rows.items():
+            yield (
+                table,
+                Counter("dependent" if why == DEPENDENT else "own" for why in rows.values()),
+            )
+
+    def predicates(self, table: SourceTable) -> tuple[str, ...]:
+        """SQLite predicates over ``t`` that meet exactly the rows set aside."""
+        rows = self._rows.get(table.name)
+        if not rows:
+            return ()
+        encoding = self._catalogue.encoding
+        references = [column_sql(table, c) for c in identity_columns(table)]
+        ordered = sorted(rows, key=repr)
+        if len(references) == 1 and all(isinstance(row[0], int) for row in ordered):
+            numbers = ", ".join(str(n) for n in sorted(int(str(row[0])) for row in ordered))
+            return (f"{references[0]} IN ({numbers})",)
+        one = [
+            " AND ".join(
+                f"{r} COLLATE BINARY IS {sql_literal(v, encoding)}"
+                for r, v in zip(references, row, strict=True)
+            )
+            for row in ordered
+        ]
+        # SQLite's expressions may be 1,000 deep: a long chain of OR is cut into several.
+        return tuple(" OR ".join(f"({c})" for c in part) for part in _chunks(one, 500))
+
+
+def sql_literal(value: SourceValue, encoding: str) -> str:
+    """Any value as a SQLite literal of the same storage class and bytes."""
+    match value:
+        case None:
+            return "NULL"
+        case bytes():
+            return f"x'{value.hex()}'"
+        case BrokenText():
+            return f"CAST(x'{value.raw.hex()}' AS TEXT)"
+        case str():
+            if "\x00" in value:
+                return f"CAST(x'{value.encode(codec_of(encoding)).hex()}' AS TEXT)"
+            return "'" + value.replace("'", "''") + "'"
+        case float():
+            if math.isinf(value):
+                return "9e999" if value > 0 else "-9e999"
+            return repr(value)
+        case int():
+            # The lowest integer has no literal of its own: its digits without the sign overflow.
+            return str(value) if value != -(2**63) else "(-9223372036854775807 - 1)"
+
+
+def _chunks(items: list[_Item], size: int) -> Iterator[list[_Item]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,228 @@
+"""Foreign keys between tables: which can be carried over, and the type both of their ends get."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from migration_job.plan.decide import Wish
+from migration_job.plan.model import Affinity, Catalogue, SourceForeignKey, SourceTable
+from migration_job.plan.observe import ColumnFacts
+from migration_job.plan.rules import (
+    DateRule,
+    IntegerRule,
+    IntegerTextRule,
+    JsonbRule,
+    JsonRule,
+    MapRule,
+    NumericRule,
+    RealRule,
+    Rule,
+    TextIntegerRule,
+    TextRule,
+    TimeRule,
+    TimestampRule,
+    UuidRule,
+)
+
+Place = tuple[str, str]
+"""A table and a column, spelled as in the catalogue."""
+
+SPELLED = UuidRule | DateRule | TimeRule | TimestampRule | JsonRule | JsonbRule
+"""Rules whose source values are text that another rule can carry as text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A declared foreign key, its names spelled as in the catalogue."""
+
+    child: str
+    columns: tuple[str, ...]
+    parent: str
+    parent_columns: tuple[str, ...]
+    key: SourceForeignKey
+
+    @property
+    def pairs(self) -> tuple[tuple[Place, Place], ...]:
+        return tuple(
+            ((self.child, c), (self.parent, p))
+            for c, p in zip(self.columns, self.parent_columns, strict=True)
+        )
+
+    @property
+    def text(self) -> str:
+        return (
+            f"foreign key ({', '.join(self.columns)}) to "
+            f"{self.parent} ({', '.join(self.parent_columns)})"
+        )
+
+
+class Relations:
+    """The foreign keys of a catalogue that have both their ends, and those that do not."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        wished: Mapping[str, Sequence[SourceForeignKey]] | None = None,
+    ) -> None:
+        """``wished`` are further keys by lower-cased table, left out where declared already."""
+        self._tables = {t.name.lower(): t for t in catalogue.tables}
+        self.all: list[Relation] = []
+        self.broken: list[tuple[str, SourceForeignKey, str]] = []
+        """Table, key and why there is nothing it could refer to."""
+        for table in catalogue.tables:
+            declared = {tuple(c.lower() for c in k.columns) for k in table.foreign_keys}
+            further = [
+                key
+                for key in (wished or {}).get(table.name.lower(), ())
+                if tuple(c.lower() for c in key.columns) not in declared
+            ]
+            for key in (*table.foreign_keys, *further):
+                self._take(table, key)
+
+    def _take(self, table: SourceTable, key: SourceForeignKey) -> None:
+        parent = self._tables.get(key.parent.lower())
+        if parent is None:
+            self.broken.append((table.name, key, f"there is no table {key.parent}"))
+            return
+        parent_columns = [_spelled(parent, c) for c in key.parent_columns]
+        columns = [_spelled(table, c) for c in key.columns]
+        if None in parent_columns or len(parent_columns) != len(columns) or None in columns:
+            self.broken.append(
+                (table.name, key, f"{parent.name} has no such columns or no primary key")
+            )
+            return
+        named = tuple(str(c) for c in parent_columns)
+        if not _is_key(parent, named):
+            self.broken.append(
+                (
+                    table.name,
+                    key,
+                    f"{parent.name} ({', '.join(named)}) is no primary key and not unique",
+                )
+            )
+            return
+        self.all.append(
+            Relation(table.name, tuple(str(c) for c in columns), parent.name, named, key)
+        )
+
+    def of(self, table: str) -> list[Relation]:
+        """The foreign keys of a table, in their order."""
+        return [r for r in self.all if r.child == table]
+
+    def needs_equality(self, table: SourceTable, column: str) -> bool:
+        """Whether a key, an index or a foreign key compares the column's values."""
+        name = column.lower()
+        if any(name == c.lower() for c in table.primary_key):
+            return True
+        for index in table.indexes:
+            if any(
+                term.column is not None and term.column.lower() == name for term in index.columns
+            ):
+                return True
+        return any((table.name, column) in pair for r in self.all for pair in r.pairs)
+
+    def spread_wishes(self, wishes: Mapping[Place, Wish]) -> dict[Place, Wish]:
+        """What is wished of a parent's key is wished of every column that refers to it."""
+        found = dict(wishes)
+        changed = True
+        while changed:
+            changed = False
+            for relation in self.all:
+                for child, parent in relation.pairs:
+                    wish = found.get(parent)
+                    own = found.get(child)
+                    if wish is None or (own is not None and own.type != wish.type):
+                        continue
+                    # A generator of the parent's is not wished of its children.
+                    merged = Wish(
+                        type=wish.type,
+                        entries=tuple(
+                            dict.fromkeys((*wish.entries, *(own.entries if own else ())))
+                        ),
+                        patterns=wish.patterns,
+                    )
+                    if merged != own:
+                        found[child] = merged
+                        changed = True
+        return found
+
+    @staticmethod
+    def common(left: Rule, right: Rule, child_classes: set[str]) -> list[tuple[str, Rule]]:
+        """The changes (``child`` or ``parent``, its new rule) that give a child's and its parent's
+        column one type; none where nothing is known to."""
+        a = left.inner if isinstance(left, MapRule) else left
+        b = right.inner if isinstance(right, MapRule) else right
+        match a, b:
+            case IntegerRule(), IntegerRule():
+                wide = IntegerRule(low=min(a.low, b.low), high=max(a.high, b.high))
+                return [("child", _again(left, wide)), ("parent", _again(right, wide))]
+            case TextRule(), TextRule():
+                lengths = [r.max_length for r in (a, b)]
+                known = [n for n in lengths if n is not None]
+                longest = None if None in lengths else max(known)
+                text = TextRule(max_length=longest)
+                return [("child", _again(left, text)), ("parent", _again(right, text))]
+            case TextRule(), IntegerRule():
+                return [("child", _again(left, IntegerTextRule(low=b.low, high=b.high)))]
+            case IntegerTextRule(), IntegerRule():
+                return [("child", _again(left, IntegerTextRule(low=b.low, high=b.high)))]
+            case IntegerRule(), _ if _is_text(b):
+                return [("child", _again(left, TextIntegerRule()))]
+            case (
+                (IntegerRule() | NumericRule() | RealRule()),
+                (IntegerRule() | NumericRule() | RealRule()),
+            ):
+                return [
+                    ("child", _again(left, NumericRule(affinity=_affinity(a)))),
+                    ("parent", _again(right, NumericRule(affinity=_affinity(b)))),
+                ]
+            case _:
+                pass
+        changes: list[tuple[str, Rule]] = []
+        for place, whole, inner in (("child", left, a), ("parent", right, b)):
+            if isinstance(inner, SPELLED):
+                changes.append((place, _again(whole, TextRule())))
+            elif not _is_text(inner):
+                return []
+            elif isinstance(inner, TextRule) and inner.max_length is not None:
+                changes.append((place, _again(whole, TextRule())))
+        return changes if child_classes <= {"text"} else []
+
+    def problem(self, relation: Relation, facts: Mapping[str, Mapping[str, ColumnFacts]]) -> str:
+        """Why a foreign key cannot be had although both ends are there; '' where it can."""
+        unreadable = [
+            c for (t, c) in (p for pair in relation.pairs for p in pair) if facts[t][c].unreadable
+        ]
+        return f"{', '.join(unreadable)} cannot be read" if unreadable else ""
+
+
+def _again(whole: Rule, inner: Rule) -> Rule:
+    if isinstance(whole, MapRule) and not isinstance(inner, MapRule):
+        return whole.model_copy(update={"inner": inner})
+    return inner
+
+
+def _affinity(rule: IntegerRule | NumericRule | RealRule) -> Affinity:
+    return "numeric" if isinstance(rule, IntegerRule) else rule.affinity
+
+
+def _is_text(rule: Rule) -> bool:
+    return rule.kind in ("text", "widened-text", "text-integer")
+
+
+def _spelled(table: SourceTable, name: str) -> str | None:
+    return next((c.name for c in table.columns if c.name.lower() == name.lower()), None)
+
+
+def _is_key(table: SourceTable, columns: Sequence[str]) -> bool:
+    wanted = {c.lower() for c in columns}
+    if {c.lower() for c in table.primary_key} == wanted:
+        return True
+    for index in table.indexes:
+        terms = [t.column.lower() for t in index.columns if t.column is not None]
+        binary = all(t.collation.upper() == "BINARY" for t in index.columns)
+        whole = index.where is None and len(terms) == len(index.columns)
+        if index.unique and whole and binary and set(terms) == wanted:
+            return True
+    return False

@@ -1,0 +1,342 @@
+"""Views: a SELECT of SQLite's as PostgreSQL's, where every part of it means the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from migration_job.plan.expressions import (
+    NUMBERS,
+    Known,
+    Scope,
+    Translator,
+    Typed,
+    Untranslatable,
+    number,
+    truth,
+)
+from migration_job.plan.rules import ConstantRule
+from migration_job.source.database import quote
+
+
+@dataclass(frozen=True, slots=True)
+class ViewTable:
+    """A table or view that a query may read."""
+
+    sql: str
+    """Its name on the target, quoted."""
+    scope: Scope
+    columns: tuple[str, ...]
+    """Its columns in order, as the source spells them."""
+
+
+@dataclass(frozen=True, slots=True)
+class TranslatedView:
+    query: str
+    scope: dict[str, Known]
+    columns: tuple[str, ...]
+
+
+def translate_view(sql: str, known: Mapping[str, ViewTable]) -> TranslatedView:
+    """The query of a CREATE VIEW. Raises Untranslatable."""
+    try:
+        tree = sqlglot.parse_one(sql, read="sqlite")
+    except (SqlglotError, RecursionError, ValueError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Untranslatable(f"sqlglot cannot parse it ({first})") from None
+    if not isinstance(tree, exp.Create) or tree.expression is None:
+        raise Untranslatable("it is no CREATE VIEW with a query")
+    names: list[str] = []
+    if isinstance(tree.this, exp.Schema):
+        names = [c.name for c in tree.this.expressions]
+    query, outputs = _query(tree.expression, known)
+    if names:
+        if len(names) != len(outputs):
+            raise Untranslatable("it names another number of columns than it selects")
+        inner = ", ".join(quote(n) for n in names)
+        query = f"SELECT * FROM ({query}) AS q({inner})"
+        outputs = [(n, part) for n, (_, part) in zip(names, outputs, strict=True)]
+    if len({n.lower() for n, _ in outputs}) != len(outputs):
+        raise Untranslatable("two of its columns have one name")
+    scope = {
+        name.lower(): Known(
+            sql=quote(name),
+            kind=part.kind,
+            rule=part.known.rule if part.known is not None else ConstantRule(),
+            exact=part.known.exact if part.known is not None else False,
+            collation=part.collation,
+        )
+        for name, part in outputs
+    }
+    return TranslatedView(query, scope, tuple(name for name, _ in outputs))
+
+
+Outputs = list[tuple[str, Typed]]
+
+
+def _query(node: exp.Expr, known: Mapping[str, ViewTable]) -> tuple[str, Outputs]:
+    if isinstance(node, exp.Subquery):
+        return _query(node.this, known)
+    if not isinstance(node, exp.Select):
+        raise Untranslatable(f"{type(node).__name__} queries have no translation")
+    return _Select(node, known).translate()
+
+
+class _Aggregates(Translator):
+    """Expressions of a SELECT, in which aggregates may stand."""
+
+    def _count(self, node: exp.Count) -> Typed:
+        if node.this is None or isinstance(node.this, exp.Star):
+            return Typed("count(*)", "integer")
+        if isinstance(node.this, exp.Distinct):
+            parts = [self.translate(n) for n in node.this.expressions]
+            if len(parts) != 1 or parts[0].collation != "BINARY":
+                raise Untranslatable("count(DISTINCT) under a collation or of several values")
+            return Typed(f"count(DISTINCT {parts[0].sql})", "integer")
+        return Typed(f"count({self.translate(node.this).sql})", "integer")
+
+    def _sum(self, node: exp.Sum) -> Typed:
+        part = number(self.translate(_plain(node.this)))
+        if part.kind == "integer":
+            return Typed(f"sum({part.sql})::bigint", "integer")
+        raise Untranslatable("a sum of reals depends on the order of its rows")
+
+    def _max(self, node: exp.Max) -> Typed:
+        return self._extreme(node, "GREATEST") if node.expressions else self._best(node, "max")
+
+    def _min(self, node: exp.Min) -> Typed:
+        return self._extreme(node, "LEAST") if node.expressions else self._best(node, "min")
+
+    def _best(self, node: exp.Func, word: str) -> Typed:
+        part = self.translate(_plain(node.this))
+        if part.kind == "boolean":
+            part = number(part)
+        if part.kind == "text" and part.collation == "BINARY":
+            return Typed(f'{word}({part.sql} COLLATE "C")', "text")
+        if part.kind in NUMBERS or (part.known is not None and part.kind in ("date", "time")):
+            if part.kind == "time" and not (part.known is not None and part.known.exact):
+                raise Untranslatable("the latest of times of several shapes")
+            return Typed(f"{word}({part.sql})", part.kind, known=part.known)
+        raise Untranslatable(f"{word}() of a {part.kind}")
+
+    def _avg(self, node: exp.Avg) -> Typed:
+        part = number(self.translate(_plain(node.this)))
+        if part.kind != "integer":
+            raise Untranslatable("an average of reals depends on the order of its rows")
+        return Typed(f"avg({part.sql})::double precision", "real")
+
+
+def _plain(node: exp.Expr) -> exp.Expr:
+    if isinstance(node, exp.Distinct):
+        raise Untranslatable("an aggregate of DISTINCT values")
+    return node
+
+
+class _Select:
+    def __init__(self, node: exp.Select, known: Mapping[str, ViewTable]) -> None:
+        self._node = node
+        self._known = known
+        self._scope: dict[str, Known] = {}
+        self._ambiguous: set[str] = set()
+        self._stars: list[tuple[str, list[tuple[str, Known]]]] = []
+
+    def translate(self) -> tuple[str, Outputs]:
+        node = self._node
+        for part in ("with_", "with", "windows", "qualify", "laterals", "distinct_on"):
+            if node.args.get(part):
+                raise Untranslatable(f"its {part.strip('_').upper()} part has no translation")
+        source = self._sources()
+        translator = _Aggregates({k: v for k, v in self._scope.items() if k not in self._ambiguous})
+        outputs = self._outputs(translator)
+        group = self._group(translator, outputs)
+        listed = ", ".join(f"{part.sql} AS {quote(name)}" for name, part in outputs)
+        distinct = "DISTINCT " if node.args.get("distinct") else ""
+        if distinct and any(p.collation != "BINARY" for _, p in outputs):
+            raise Untranslatable("DISTINCT under a collation")
+        query = f"SELECT {distinct}{listed}{source}"
+        where = node.args.get("where")
+        if where is not None:
+            query += f" WHERE {truth(translator.translate(where.this))}"
+        query += group
+        having = node.args.get("having")
+        if having is not None:
+            query += f" HAVING {truth(translator.translate(having.this))}"
+        query += self._order(translator, outputs)
+        for word in ("limit", "offset"):
+            clause = node.args.get(word)
+            if clause is not None:
+                if not node.args.get("order"):
+                    raise Untranslatable("LIMIT without ORDER BY picks rows by chance")
+                query += f" {word.upper()} {self._count_of(clause)}"
+        return query, outputs
+
+    @staticmethod
+    def _count_of(clause: exp.Expr) -> int:
+        expression = clause.args.get("expression")
+        if not isinstance(expression, exp.Literal) or not str(expression.this).isdigit():
+            raise Untranslatable("LIMIT or OFFSET that is no positive number")
+        return int(str(expression.this))
+
+    # ------------------------------------------------------------------------------ sources
+
+    def _sources(self) -> str:
+        start = self._node.args.get("from_") or self._node.args.get("from")
+        if start is None:
+            return ""
+        text = f" FROM {self._source(start.this)}"
+        for join in self._node.args.get("joins") or []:
+            text += self._join(join)
+        return text
+
+    def _join(self, join: exp.Join) -> str:
+        if join.args.get("using") or join.method:
+            raise Untranslatable("NATURAL JOIN or USING")
+        side = (join.side or "").upper()
+        kind = (join.kind or "").upper()
+        if side not in ("", "LEFT") or kind not in ("", "INNER", "CROSS", "OUTER"):
+            raise Untranslatable(f"{side} {kind} JOIN")
+        source = self._source(join.this)
+        on = join.args.get("on")
+        if on is None:
+            if side:
+                raise Untranslatable("LEFT JOIN without ON")
+            return f" CROSS JOIN {source}"
+        scope = {k: v for k, v in self._scope.items() if k not in self._ambiguous}
+        test = truth(Translator(scope).translate(on))
+        return f" {'LEFT ' if side else ''}JOIN {source} ON {test}"
+
+    def _source(self, node: exp.Expr) -> str:
+        if isinstance(node, exp.Subquery):
+            query, outputs = _query(node.this, self._known)
+            alias = node.alias or "q"
+            columns = [
+                (
+                    name,
+                    Known(
+                        sql=quote(name),
+                        kind=part.kind,
+                        rule=part.known.rule if part.known else ConstantRule(),
+                        exact=part.known.exact if part.known else False,
+                        collation=part.collation,
+                    ),
+                )
+                for name, part in outputs
+            ]
+            self._offer(alias, columns)
+            return f"({query}) AS {quote(alias)}"
+        if not isinstance(node, exp.Table) or node.args.get("joins"):
+            raise Untranslatable(f"{type(node).__name__} in FROM")
+        table = self._known.get(node.name.lower())
+        if table is None:
+            raise Untranslatable(f"it reads {node.name}, which is not carried over")
+        alias = node.alias or node.name
+        columns = [(n, table.scope[n.lower()]) for n in table.columns if n.lower() in table.scope]
+        self._offer(alias, columns)
+        return f"{table.sql} AS {quote(alias)}"
+
+    def _offer(self, alias: str, columns: Sequence[tuple[str, Known]]) -> None:
+        listed: list[tuple[str, Known]] = []
+        for name, known in columns:
+            own = Known(
+                sql=f"{quote(alias)}.{known.sql}",
+                kind=known.kind,
+                rule=known.rule,
+                exact=known.exact,
+                collation=known.collation,
+            )
+            listed.append((name, own))
+            self._scope[f"{alias}.{name}".lower()] = own
+            if name.lower() in self._scope:
+                self._ambiguous.add(name.lower())
+            self._scope[name.lower()] = own
+        self._stars.append((alias.lower(), listed))
+
+    # ------------------------------------------------------------------------------ outputs
+
+    def _outputs(self, translator: Translator) -> Outputs:
+        outputs: Outputs = []
+        for item in self._node.expressions:
+            if isinstance(item, exp.Star):
+                outputs += self._expand(None)
+            elif isinstance(item, exp.Column) and isinstance(item.this, exp.Star):
+                outputs += self._expand(item.table)
+            elif isinstance(item, exp.Alias):
+                outputs.append((item.alias, translator.translate(item.this)))
+            elif isinstance(item, exp.Column):
+                outputs.append((item.name, translator.translate(item)))
+            else:
+                # SQLite names such a column after its text, which it does not promise to keep.
+                outputs.append((item.sql(dialect="sqlite"), translator.translate(item)))
+        return outputs
+
+    def _expand(self, alias: str | None) -> Outputs:
+        return [
+            (name, Typed(known.sql, known.kind, known=known, collation=known.collation))
+            for source, columns in self._stars
+            if alias is None or source == alias.lower()
+            for name, known in columns
+        ]
+
+    def _group(self, translator: Translator, outputs: Outputs) -> str:
+        group = self._node.args.get("group")
+        aggregated = any(item.find(exp.AggFunc) is not None for item in self._node.expressions)
+        if group is None:
+            if aggregated and any(
+                item.find(exp.AggFunc) is None and item.find(exp.Column) is not None
+                for item in self._node.expressions
+            ):
+                raise Untranslatable("a column beside an aggregate without GROUP BY")
+            return ""
+        keys: list[str] = []
+        for item in group.expressions:
+            if isinstance(item, exp.Literal) and not item.is_string:
+                keys.append(outputs[int(str(item.this)) - 1][1].sql)
+                continue
+            aliases = {n.lower(): p for n, p in outputs}
+            if isinstance(item, exp.Column) and not item.table:
+                own = aliases.get(item.name.lower())
+                if own is not None and item.name.lower() not in self._scope:
+                    keys.append(own.sql)
+                    continue
+            part = translator.translate(item)
+            if part.collation != "BINARY":
+                raise Untranslatable("GROUP BY under a collation")
+            keys.append(part.sql)
+        for item, (name, part) in zip(self._node.expressions, outputs, strict=False):
+            bare = item.find(exp.AggFunc) is None and part.sql not in keys
+            if bare and (item.find(exp.Column) is not None or isinstance(item, exp.Star)):
+                raise Untranslatable(f"{name} is neither grouped nor aggregated")
+        return f" GROUP BY {', '.join(keys)}"
+
+    def _order(self, translator: Translator, outputs: Outputs) -> str:
+        order = self._node.args.get("order")
+        if order is None:
+            return ""
+        aliases = {name.lower(): part for name, part in outputs}
+        terms: list[str] = []
+        for item in order.expressions:
+            inner = item.this
+            if isinstance(inner, exp.Literal) and not inner.is_string:
+                part = outputs[int(str(inner.this)) - 1][1]
+            elif (
+                isinstance(inner, exp.Column) and not inner.table and inner.name.lower() in aliases
+            ):
+                part = aliases[inner.name.lower()]
+            else:
+                part = translator.translate(inner)
+            if part.collation not in ("BINARY", "NOCASE"):
+                raise Untranslatable("ORDER BY under a collation")
+            text = part.sql
+            if part.kind == "text":
+                text = (
+                    f'lower({text} COLLATE "C")'
+                    if part.collation == "NOCASE"
+                    else f'{text} COLLATE "C"'
+                )
+            # NULLs come first in SQLite.
+            terms.append(text + (" DESC NULLS LAST" if item.args.get("desc") else " NULLS FIRST"))
+        return f" ORDER BY {', '.join(terms)}"
