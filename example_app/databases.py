@@ -1,0 +1,169 @@
+"""The application's two backends, and what their errors mean to it.
+
+Values are bound as text throughout, and PostgreSQL reads each as its column's type: the application
+need not know whether a flag has become a boolean or an id a uuid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import psycopg
+
+from example_app.following import Side
+
+BUSY_SECONDS = 5.0
+"""How long a write waits for another on SQLite: the application's own choice, as in RadCase."""
+
+CONNECT_SECONDS = 2
+"""The strategy's ``connectionTimeoutMillis``."""
+
+MOVED = "moved to "
+"""How the message of a write begins that was refused because its data now lives elsewhere."""
+
+SCHEMA = Path(__file__).with_name("schema.sql")
+
+Row = tuple[Any, ...]
+Statement = Mapping[str, str]
+"""SQL by engine; parameters are ``?``."""
+
+
+class TryAgain(Exception):
+    """The request was not done, or nobody knows: ask again, at the side that is named by then."""
+
+
+class Session(Protocol):
+    """One connection to one side."""
+
+    def write(self, request: str, kind: str, statement: Statement, values: Sequence[str]) -> bool:
+        """Run ``statement`` and remember ``request``, in one transaction. False where the request
+        has been done before. Raises TryAgain."""
+
+    def read(self, statement: Statement, values: Sequence[str]) -> list[Row]:
+        """The rows, in one transaction of their own. Raises TryAgain."""
+
+    def close(self) -> None: ...
+
+
+def connect(side: Side) -> Session:
+    """A new connection. Raises TryAgain where the database does not answer."""
+    if side.engine == "sqlite":
+        return SqliteSession(Path(side.get("path")))
+    return PostgresSession(side)
+
+
+class SqliteSession:
+    def __init__(self, path: Path) -> None:
+        try:
+            self._connection = sqlite3.connect(
+                path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            self._connection.execute("PRAGMA foreign_keys = ON")
+        except sqlite3.OperationalError as error:
+            raise TryAgain(str(error)) from error
+
+    def write(self, request: str, kind: str, statement: Statement, values: Sequence[str]) -> bool:
+        with self._transaction("BEGIN IMMEDIATE") as execute:
+            new = execute(
+                "INSERT INTO app_requests (id, kind) VALUES (?, ?) ON CONFLICT DO NOTHING",
+                (request, kind),
+            ).rowcount
+            if new:
+                execute(statement["sqlite"], values)
+        return bool(new)
+
+    def read(self, statement: Statement, values: Sequence[str]) -> list[Row]:
+        with self._transaction("BEGIN") as execute:
+            rows: list[Row] = execute(statement["sqlite"], values).fetchall()
+        return rows
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @contextlib.contextmanager
+    def _transaction(self, begin: str) -> Iterator[Any]:
+        try:
+            self._connection.execute(begin)
+            try:
+                yield self._connection.execute
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+        except sqlite3.OperationalError as error:  # busy, locked, an input or output error
+            raise TryAgain(str(error)) from error
+        except sqlite3.IntegrityError as error:  # what a trigger raises is one of these
+            if str(error).startswith(MOVED):
+                raise TryAgain(str(error)) from error
+            raise
+
+
+class PostgresSession:
+    def __init__(self, side: Side) -> None:
+        try:
+            self._connection = psycopg.connect(
+                host=side.get("host"),
+                port=side.get("port"),
+                dbname=side.get("database"),
+                user=side.get("user"),
+                password=side.get("password"),
+                connect_timeout=CONNECT_SECONDS,
+                # Under transaction pooling the next transaction may run in another session, which
+                # would not know a statement that was prepared in this one.
+                prepare_threshold=None,
+            )
+        except psycopg.OperationalError as error:
+            raise TryAgain(str(error)) from error
+
+    def write(self, request: str, kind: str, statement: Statement, values: Sequence[str]) -> bool:
+        with self._transaction() as cursor:
+            new = cursor.execute(
+                "INSERT INTO app_requests (id, kind) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+                (request, kind),
+            ).rowcount
+            if new:
+                cursor.execute(_percent(statement["postgresql"]), values)
+        return bool(new)
+
+    def read(self, statement: Statement, values: Sequence[str]) -> list[Row]:
+        with self._transaction() as cursor:
+            return cursor.execute(_percent(statement["postgresql"]), values).fetchall()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[psycopg.Cursor[Row]]:
+        try:
+            with self._connection.transaction(), self._connection.cursor() as cursor:
+                yield cursor
+        except psycopg.OperationalError as error:
+            # The connection is lost, the server shuts down or refuses: also when the fate of a
+            # COMMIT is not known.
+            raise TryAgain(str(error)) from error
+        except psycopg.Error as error:
+            if (error.diag.message_primary or "").startswith(MOVED):
+                raise TryAgain(str(error)) from error
+            raise
+
+
+def _percent(sql: str) -> str:
+    return sql.replace("%", "%%").replace("?", "%s")
+
+
+def prepare_sqlite(path: Path) -> None:
+    """Make the application's tables where they are missing, in WAL mode, as RadCase does."""
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        wanted = SCHEMA.read_text(encoding="utf-8")
+        names = {r[0] for r in connection.execute("SELECT name FROM sqlite_master")}
+        if not {"users", "cases", "app_requests"} <= names:
+            connection.executescript(f"BEGIN IMMEDIATE; {wanted} COMMIT;")
+    finally:
+        connection.close()

@@ -1,0 +1,641 @@
+/* The switch and the way back, as docs/design.md states them, for Debian's spin.
+ *
+ * What is modelled
+ *   SQLite      rows and one register row, the change log, `closed`, the write lock of BEGIN IMMEDIATE
+ *   PostgreSQL  rows and the register, `applied`, the certificate, the fence, the way-back queue, sessions
+ *   PgBouncer   the alias file and what is loaded of it, PAUSE
+ *   connection  what the application reads to find its database
+ *   writers     read the connection, write there, ask again with the same request id when told that
+ *               the data has moved, when turned away, when their session ends, or when the answer is lost
+ *   job, sync   one code, under one lock; each may die between any two steps and be started again
+ *   ghosts      a statement that a process sent before it died, and that the server runs later
+ *
+ * A request r inserts row r once and sets the register to r: the rows show what is lost, the
+ * register shows what is stale. `truth` is what the last commit on a serving side left.
+ *
+ * The rules are asserted as `0 == n` by the process `rules`, in every reachable state:
+ *   1  both sides can be written to
+ *   2  a side is open that lacks an acknowledged write, or holds a stale value
+ *   3  the decision was taken without a certificate for everything up to the fence
+ *   4  everything has come to rest, and the application is not served
+ *   5  a side is open that holds a value which was changed silently
+ *   6  a request was turned away where it could have been held (the issue's "no failed request")
+ *
+ * Each OMIT switch leaves one step out, each EARLY one takes it too soon; model/check.py asserts that
+ * every one of them breaks a rule. START_SWITCHED, ROUNDS, CRASHES and the like choose the scenario.
+ */
+
+#ifndef WRITERS
+#define WRITERS 2
+#endif
+#ifndef PER
+#define PER 1           /* requests of each writer */
+#endif
+#ifndef CRASHES
+#define CRASHES 2       /* deaths of job and sync together */
+#endif
+#ifndef OPERATIONS
+#define OPERATIONS 2    /* how often the operator starts the job: migrate, switch or rollback */
+#endif
+#ifndef RESTARTS
+#define RESTARTS 1      /* of PgBouncer and PostgreSQL together */
+#endif
+#ifndef FAULTS
+#define FAULTS 1        /* values that an application of changes gets wrong */
+#endif
+#ifdef START_SWITCHED
+#define SWITCHED true
+#else
+#define SWITCHED false
+#endif
+#define REQUESTS (WRITERS * PER)
+#define BIT(r) (1 << (r))
+#define NOBODY 0
+#define JOB 1
+#define SYNC 2
+#define NONE 0          /* the register before any request; request r writes r + 1 */
+
+mtype = { SQLITE, POSTGRES, QUIET, APPLY, OPEN, SHUT, DELETE, HOLD };
+
+/* ------------------------------------------------------------------ the SQLite file */
+bool capture = SWITCHED;        /* triggers installed */
+byte generation = SWITCHED;     /* which installation of them; 0 before the first */
+bool closed = SWITCHED;         /* THE decision: false, SQLite serves; true, PostgreSQL does */
+byte sq_rows, sq_reg;
+byte log_n;                     /* positions in the change log */
+byte log_row[REQUESTS];
+byte sq_lock = NOBODY;          /* the write lock, where job or sync hold it across steps */
+bool sq_wrong;                  /* a value that came back changed, and no ledger row for it */
+
+/* ---------------------------------------------------------------------- PostgreSQL */
+byte pg_rows, pg_reg;
+byte applied;
+byte pg_generation = SWITCHED;  /* position in the log, of which installation */
+bool fenced = !SWITCHED;             /* migration.fence.closed */
+byte queue;                     /* migration.reverse_log */
+bool certified = SWITCHED; byte certified_n; /* the certificate, and the position that it covers */
+bool pg_wrong;
+byte tx[WRITERS];               /* each application session's transaction: */
+#define IDLE 0                  /* none */
+#define BEGUN 1                 /* begun, nothing written */
+#define BEGUN_OLD 2             /* the same, REPEATABLE READ: goes on seeing the fence open */
+#define WRITTEN 3               /* has written, and holds the shared lock */
+#define WRITTEN_LATE 4          /* the same, past a closed fence that it could not see */
+#define NO_SHARED_LOCK (tx[0] < WRITTEN && tx[1] < WRITTEN && orphan == 0)
+byte orphan;                    /* request + 1 whose COMMIT outlived its client */
+
+/* -------------------------------------------------------- PgBouncer and the connection */
+bool alias_file = SWITCHED, alias = SWITCHED, paused, pooler_restarted;
+mtype conn = (SWITCHED -> POSTGRES : SQLITE);
+
+/* --------------------------------------------------------------------- the processes */
+byte lock = NOBODY;             /* the file lock; the kernel releases it when its holder dies */
+bool kill_job, kill_sync;
+byte crashes, operations, restarts, faults;
+bool job_over;
+byte finished;                  /* writers done */
+bool late_hold;                 /* a PAUSE of the dead has come since */
+mtype ghost = QUIET; byte ghost_n, ghost_rows, ghost_reg;
+#define FORGET_GHOST ghost = QUIET; ghost_n = 0; ghost_rows = 0; ghost_reg = 0
+
+byte truth_rows, truth_reg;
+
+#ifdef OMIT_FLUSH               /* what a crash of PostgreSQL would leave */
+byte kept_rows, kept_reg, kept_applied;
+#endif
+#ifdef POWER                    /* the application runs with synchronous = NORMAL: commits reach the disk later */
+byte disk_n, disk_rows, disk_reg;
+bool disk_closed = SWITCHED;
+#define FLUSH_SQLITE disk_n = log_n; disk_rows = sq_rows; disk_reg = sq_reg; disk_closed = closed
+#else
+#define FLUSH_SQLITE skip
+#endif
+
+/* --------------------------------------------------------------------- applications */
+
+inline commit_sqlite(r) {
+	if
+	:: sq_rows & BIT(r) -> skip     /* the request id is there: nothing to do, but to answer */
+	:: else ->
+		sq_rows = sq_rows | BIT(r); sq_reg = r + 1;
+		if
+		:: capture -> log_row[log_n] = r; log_n++
+		:: else
+		fi;
+		truth_rows = truth_rows | BIT(r); truth_reg = r + 1
+	fi
+}
+
+inline commit_postgres(r) {
+	if
+	:: pg_rows & BIT(r) -> skip
+	:: else ->
+		pg_rows = pg_rows | BIT(r); pg_reg = r + 1;
+		queue = queue | BIT(r);
+		truth_rows = truth_rows | BIT(r); truth_reg = r + 1;
+#ifdef OMIT_FLUSH
+		/* the application's own commits are synchronous, and flush all that was before them */
+		kept_rows = pg_rows; kept_reg = pg_reg; kept_applied = applied
+#endif
+	fi
+}
+
+#define ALIVE provided (!kill_job && !kill_sync)      /* a death is one step */
+
+/* The answer to a request, or its loss: then the client asks again with the same id. */
+#ifdef LOSSES
+#define ANSWER if :: goto answered :: goto again fi
+#else
+#define ANSWER goto answered
+#endif
+
+active [WRITERS] proctype writer() ALIVE {
+	byte r = _pid * PER;
+
+again:	if
+	:: conn == SQLITE -> goto on_sqlite
+	:: conn == POSTGRES -> goto on_postgres
+	fi;
+
+on_sqlite:      /* the connection was read; from here on it may be an old one */
+	if
+	:: atomic { sq_lock == NOBODY && !closed -> commit_sqlite(r); ANSWER }
+	:: atomic { sq_lock == NOBODY && closed ->      /* "moved to PostgreSQL" */
+		(conn != SQLITE || !closed); goto again }
+	fi;                                             /* else: waits in its busy timeout */
+
+on_postgres:
+	if
+	:: atomic { alias && !paused ->
+		if                                      /* the isolation level is its own choice */
+		:: tx[_pid] = BEGUN
+		:: !fenced -> tx[_pid] = BEGUN_OLD
+		fi }
+	:: atomic { !alias ->                           /* no such database */
+		(conn != POSTGRES || alias); goto again }
+	fi;                                             /* else: held by PAUSE */
+	if
+	:: d_step { tx[_pid] == BEGUN_OLD || (tx[_pid] == BEGUN && !fenced) ->
+		tx[_pid] = (fenced -> WRITTEN_LATE : WRITTEN) }
+	:: atomic { tx[_pid] == BEGUN && fenced ->
+		assert(pooler_restarted || 0 == 6);
+		tx[_pid] = IDLE;
+		(conn != POSTGRES || !fenced); goto again }
+	:: atomic { tx[_pid] == IDLE -> goto again }    /* the session was ended */
+	fi;
+	if
+	:: atomic { tx[_pid] >= WRITTEN && orphan != r + 1 ->
+		commit_postgres(r); tx[_pid] = IDLE; ANSWER }
+#ifdef LOSSES
+	:: atomic { tx[_pid] >= WRITTEN && orphan == 0 -> tx[_pid] = IDLE; orphan = r + 1; goto again }
+#endif
+	:: atomic { tx[_pid] == IDLE -> goto again }
+	fi;
+
+answered:	skip;
+	d_step {
+#ifndef POWER
+		assert(truth_rows & BIT(r));
+#endif
+		r++
+	};
+	if
+	:: r < (_pid + 1) * PER -> goto again
+	:: else -> finished++
+	fi
+}
+
+/* PostgreSQL finishing what the dead have sent: at any time, or never. */
+active proctype server() ALIVE {
+end:	do
+	:: d_step { orphan != 0 -> commit_postgres(orphan - 1); orphan = 0 }
+	:: orphan != 0 -> orphan = 0
+	:: d_step { ghost == APPLY ->
+		pg_rows = pg_rows | ghost_rows; pg_reg = ghost_reg; applied = ghost_n;
+		FORGET_GHOST }
+	:: d_step { ghost == OPEN -> fenced = false; FORGET_GHOST }
+	:: d_step { ghost == SHUT && NO_SHARED_LOCK -> fenced = true; FORGET_GHOST }
+	:: d_step { ghost == HOLD -> paused = true; late_hold = true; FORGET_GHOST }
+	:: d_step { ghost == DELETE -> queue = queue & ~ghost_rows; FORGET_GHOST }
+	:: d_step { ghost != QUIET -> FORGET_GHOST }
+	od
+}
+
+/* ---------------------------------------------------------- what job and sync are made of */
+
+/* Announces the statement that goes out next: if its sender dies now, it may be run later. */
+#define SENDING(what) intent = what
+
+/* The lock, then the sessions of whoever held it before: ended, and waited for. */
+inline take_over(me) {
+	atomic { lock == NOBODY -> lock = me };
+#ifndef OMIT_TAKEOVER
+	d_step {                                /* PgBouncer's console has no sessions to end */
+		if
+		:: ghost != HOLD -> FORGET_GHOST
+		:: else
+		fi
+	};
+#endif
+	skip
+}
+
+#define FORWARD (!fenced && alias_file && alias && conn == POSTGRES)
+#define BACK (conn == SQLITE && !alias_file && !alias)
+#define RIGHT_FORWARD (FORWARD && !paused)
+#define RIGHT_BACK (BACK && !paused)
+
+/* All that follows from `closed`. Whoever gets the lock does this first: it completes what the dead
+ * left after a decision, and undoes what they left before one. */
+inline follow_decision() {
+	late_hold = false;
+	if
+	:: closed && !RIGHT_FORWARD ->
+#ifdef EARLY_ALIAS
+		alias_file = true; alias = alias_file; paused = false;
+#endif
+#ifdef EARLY_CONNECTION
+		conn = POSTGRES;
+#endif
+		SENDING(OPEN);
+#ifndef OMIT_OPEN_FENCE
+		d_step { fenced = false; intent = QUIET };
+#else
+		intent = QUIET;
+#endif
+#ifndef OMIT_ALIAS
+		alias_file = true;
+#endif
+#ifndef OMIT_RELOAD
+		alias = alias_file;
+#endif
+#ifndef OMIT_RESUME
+		paused = false;
+#endif
+#ifndef OMIT_CONNECTION
+		conn = POSTGRES
+#endif
+	:: !closed && !RIGHT_BACK ->
+#ifdef EARLY_ALIAS_REMOVAL
+		alias_file = false; alias = alias_file;
+#endif
+#ifndef OMIT_CONNECTION_BACK
+		conn = SQLITE;
+#endif
+#ifndef OMIT_ALIAS_REMOVAL
+		alias_file = false;
+#endif
+#ifndef OMIT_RELOAD_BACK
+		alias = alias_file;
+#endif
+#ifndef OMIT_RESUME_BACK
+		paused = false
+#endif
+	:: else
+	fi;
+	/* It has done what it is for; or else it would be tried again for ever. */
+	assert(((closed -> FORWARD : BACK) && (!paused || late_hold)) || 0 == 4)
+}
+
+/* Log to PostgreSQL: position and states read in one transaction, written in one transaction. */
+inline read_log() {
+#ifdef EARLY_STATES
+	reg = sq_reg;                           /* states first, the log after them */
+#endif
+#ifdef EARLY_SYNC_WAL
+	d_step { FLUSH_SQLITE };
+#endif
+	d_step {
+		n = applied;
+		rows = 0;
+		do
+		:: n < log_n -> rows = rows | BIT(log_row[n]); n++
+		:: else -> break
+		od;
+		n = log_n;
+#ifndef EARLY_STATES
+		reg = sq_reg
+#endif
+	}
+}
+
+inline apply_log() {
+	if
+	:: rows != 0 ->
+		d_step {
+#if !defined(OMIT_SYNC_WAL) && !defined(EARLY_SYNC_WAL)
+			/* what was read is on SQLite's disk before it is on PostgreSQL's */
+			FLUSH_SQLITE;
+#endif
+			SENDING(APPLY)
+		};
+#ifdef OMIT_ONE_TRANSACTION
+		applied = n;                    /* the position, and only then the states */
+#endif
+		atomic {
+			pg_rows = pg_rows | rows; pg_reg = reg; applied = n;
+			intent = QUIET; n = 0; rows = 0; reg = 0;
+			if
+			:: faults < FAULTS -> faults++; pg_wrong = true
+			:: true
+			fi
+		}
+	:: else -> d_step { intent = QUIET; n = 0; rows = 0; reg = 0 }
+	fi
+}
+
+/* Queue to SQLite: queue and states read in one snapshot; the queue's rows deleted after the commit. */
+inline read_queue() {
+#ifdef EARLY_QUEUE_STATES
+	reg = pg_reg; rows = pg_rows;
+#endif
+	d_step {
+		n = queue;
+#ifndef EARLY_QUEUE_STATES
+		reg = pg_reg; rows = pg_rows;
+#endif
+		rows = rows & n
+	}
+}
+
+inline apply_queue() {
+	if
+	:: n != 0 ->
+#ifdef EARLY_DELETE
+		queue = queue & ~n;
+#endif
+		atomic {
+			sq_rows = sq_rows | rows; sq_reg = reg; FLUSH_SQLITE;
+			rows = 0; reg = 0; SENDING(DELETE);
+			if
+			:: faults < FAULTS -> faults++; sq_wrong = true
+			:: true
+			fi
+		};
+#ifdef OMIT_SEEN_ONLY
+		queue = 0;                      /* all rows, not those that were read */
+#endif
+		d_step { queue = queue & ~n; intent = QUIET; n = 0 }
+	:: else -> d_step { rows = 0; reg = 0 }
+	fi
+}
+
+/* The target holds a copy that this capture continues. */
+#ifdef OMIT_GENERATION
+#define COPIED (pg_generation != 0)
+#else
+#define COPIED (pg_generation != 0 && pg_generation == generation)
+#endif
+
+inline prepare() {
+#ifdef EARLY_SNAPSHOT
+	if
+	:: COPIED
+	:: else -> d_step { rows = sq_rows; reg = sq_reg }
+	fi;
+#endif
+	if
+	:: capture
+	:: else ->
+		d_step { sq_lock == NOBODY -> capture = true; generation++; log_n = 0; FLUSH_SQLITE }
+	fi;
+	if
+	:: COPIED
+	:: else ->
+#ifdef EARLY_SNAPSHOT
+		n = log_n;
+#else
+		d_step { rows = sq_rows; reg = sq_reg; n = log_n; FLUSH_SQLITE };
+#endif
+		d_step {
+			pg_rows = rows; pg_reg = reg; applied = n; pg_generation = generation;
+			pg_wrong = false; n = 0; rows = 0; reg = 0;
+#ifdef OMIT_FLUSH
+			kept_rows = pg_rows; kept_reg = pg_reg; kept_applied = applied
+#endif
+		}
+	fi
+}
+
+inline switch(me) {
+#ifndef OMIT_HOLD_WRITERS
+	atomic { sq_lock == NOBODY -> sq_lock = me };           /* 1: BEGIN IMMEDIATE */
+#endif
+#ifndef OMIT_DRAIN
+	read_log(); apply_log();                                /* 2: drain, verify, certify */
+#endif
+#ifdef STALE_CERTIFICATE
+	if
+	:: certified -> goto certified_already
+	:: else
+	fi;
+#endif
+	if
+#ifndef OMIT_VERIFY
+	:: pg_wrong ->         /* only what changed is looked at: it finds no row that was never logged */
+		sq_lock = NOBODY;                               /* ROLLBACK: SQLite goes on serving */
+		goto refused
+#endif
+	:: else
+	fi;
+	d_step {
+		certified = true; certified_n = log_n;
+#ifdef OMIT_CERTIFICATE
+		certified = false;
+#endif
+	};
+#ifdef STALE_CERTIFICATE
+certified_already: skip;
+#endif
+#ifdef OMIT_FLUSH
+	skip;
+#endif
+	d_step {                                                /* 3: the decision */
+#ifndef OMIT_DECISION
+		closed = true;
+#endif
+#ifndef OMIT_DURABLE_DECISION
+		FLUSH_SQLITE;
+#endif
+		sq_lock = NOBODY;
+		assert((certified && certified_n == log_n) || 0 == 3)
+	};
+	follow_decision();                                      /* 4 */
+	assert(closed || 0 == 4)
+}
+
+inline rollback(me) {
+	SENDING(HOLD);
+#ifndef OMIT_PAUSE
+	d_step { paused = true; intent = QUIET };
+	(!paused || (tx[0] == IDLE && tx[1] == IDLE));
+#endif
+	SENDING(SHUT);
+#ifndef OMIT_SHUT_FENCE
+#ifdef OMIT_EXCLUSIVE
+	d_step { fenced = true; intent = QUIET };
+#else
+	d_step { NO_SHARED_LOCK -> fenced = true; intent = QUIET };
+#endif
+#endif
+	intent = QUIET;
+#ifndef OMIT_END_SESSIONS
+	atomic {
+		/* none that has written is cut off */
+		assert((tx[0] != WRITTEN && tx[1] != WRITTEN) || 0 == 6);
+		tx[0] = IDLE; tx[1] = IDLE; orphan = 0
+	};
+#endif
+#ifndef OMIT_DRAIN_BACK
+	read_queue(); apply_queue();
+#endif
+	if
+#ifndef OMIT_VERIFY_BACK
+	:: sq_wrong ->
+		follow_decision();                              /* PostgreSQL goes on serving */
+		goto refused
+#endif
+	:: else
+	fi;
+	d_step {                                                /* the decision */
+#ifndef OMIT_DECISION_BACK
+		closed = false;
+#endif
+		certified = false;
+		FLUSH_SQLITE
+	};
+	follow_decision();
+	assert(!closed || 0 == 4)
+}
+
+/* Death: the kernel drops the lock, SQLite rolls back, and what was sent may be run later. */
+inline die(me) {
+	d_step {
+		if
+		:: lock == me -> lock = NOBODY
+		:: else
+		fi;
+		if
+		:: sq_lock == me -> sq_lock = NOBODY
+		:: else
+		fi;
+		if
+		:: intent != QUIET && ghost == QUIET ->
+			ghost = intent;
+			if
+			:: intent == APPLY -> ghost_n = n; ghost_rows = rows; ghost_reg = reg
+			:: intent == DELETE -> ghost_rows = n
+			:: else
+			fi
+		:: else
+		fi;
+		intent = QUIET; n = 0; rows = 0; reg = 0
+	}
+}
+
+#ifdef REMOVAL
+#define REMOVE_CAPTURE :: atomic { !closed && capture && sq_lock == NOBODY -> \
+	capture = false; certified = false; log_n = 0; FLUSH_SQLITE }
+#else
+#define REMOVE_CAPTURE
+#endif
+
+active proctype job() provided (!kill_sync) {
+	byte n, rows, reg;
+	mtype intent = QUIET;
+
+start:	do
+	:: operations < OPERATIONS ->
+		operations++;
+		{
+			take_over(JOB);
+			follow_decision();
+			if
+			:: !closed -> prepare()
+			:: !closed && capture && COPIED -> switch(JOB)
+			:: closed -> rollback(JOB)
+			REMOVE_CAPTURE
+			fi;
+refused:		skip;
+			d_step { lock = NOBODY; n = 0; rows = 0; reg = 0; intent = QUIET }
+		} unless {
+			kill_job -> die(JOB); kill_job = false; goto start
+		}
+	:: break                                /* the operator may also leave it at that */
+	od;
+	job_over = true
+}
+
+#define BEHIND (capture && COPIED && applied < log_n)
+#define SYNC_HAS_WORK ((closed && (!RIGHT_FORWARD || queue != 0)) || \
+	(!closed && (!RIGHT_BACK || BEHIND)))
+
+active proctype sync() provided (!kill_job) {
+	byte n, rows, reg;
+	mtype intent = QUIET;
+
+end:	do
+#ifndef OMIT_SYNC
+	:: SYNC_HAS_WORK && lock == NOBODY ->
+		{
+			take_over(SYNC);
+			follow_decision();
+			if
+			:: closed -> read_queue(); apply_queue()
+			:: !closed && BEHIND -> read_log(); apply_log()
+			:: else
+			fi;
+			d_step { lock = NOBODY; n = 0; rows = 0; reg = 0; intent = QUIET }
+		} unless {
+			kill_sync -> die(SYNC); kill_sync = false; goto end
+		}
+#endif
+	:: false
+	od
+}
+
+/* ------------------------------------------------------------------ crashes and rules */
+
+active proctype misfortune() ALIVE {
+end:	do
+	:: atomic { crashes < CRASHES && lock == JOB -> crashes++; kill_job = true }
+	:: atomic { crashes < CRASHES && lock == SYNC -> crashes++; kill_sync = true }
+	:: atomic { restarts < RESTARTS ->              /* PgBouncer: reads its file, forgets PAUSE */
+		restarts++; pooler_restarted = true; paused = false; alias = alias_file;
+		tx[0] = IDLE; tx[1] = IDLE }
+	:: atomic { restarts < RESTARTS ->              /* PostgreSQL: what was committed stays */
+		restarts++; tx[0] = IDLE; tx[1] = IDLE; orphan = 0;
+		if
+		:: ghost != HOLD -> FORGET_GHOST
+		:: else
+		fi
+#ifdef OMIT_FLUSH
+		; pg_rows = kept_rows; pg_reg = kept_reg; applied = kept_applied
+#endif
+		}
+#ifdef POWER
+	:: atomic { restarts < RESTARTS && lock == NOBODY && ghost == QUIET -> /* the whole machine */
+		restarts++; tx[0] = IDLE; tx[1] = IDLE; orphan = 0;
+		paused = false; alias = alias_file; pooler_restarted = true;
+		closed = disk_closed; log_n = disk_n; sq_rows = disk_rows; sq_reg = disk_reg;
+		if      /* what SQLite itself lost, by the application's own setting, is not ours to keep */
+		:: !closed -> truth_rows = sq_rows; truth_reg = sq_reg
+		:: else
+		fi }
+#endif
+	od
+}
+
+active proctype rules() ALIVE {
+end:	do
+	:: !closed && !fenced -> assert(0 == 1)
+	:: !closed && (sq_rows != truth_rows || sq_reg != truth_reg) -> assert(0 == 2)
+	:: !fenced && (pg_rows != truth_rows || pg_reg != truth_reg) -> assert(0 == 2)
+	:: !closed && sq_wrong -> assert(0 == 5)
+	:: !fenced && pg_wrong -> assert(0 == 5)
+	:: conn == POSTGRES && !alias -> assert(0 == 6)
+	:: timeout -> goto rest
+	od;
+rest:	assert((job_over && finished == WRITERS && lock == NOBODY && sq_lock == NOBODY
+		&& (closed -> RIGHT_FORWARD : RIGHT_BACK)) || 0 == 4)
+}
