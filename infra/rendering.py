@@ -95,14 +95,15 @@ def postgresql_conf(settings: Settings, stage: str, more: Sequence[tuning.Value]
         host=host,
         sections=sections,
         hba_file=f"{POSTGRES_CONFIG}/pg_hba.conf",
-        tls=None,
+        tls=_tls(settings, POSTGRES_CONFIG),
     )
 
 
 def pg_hba_conf(settings: Settings, stage: str) -> str:
     """pg_hba.conf: SCRAM for the stage's network and the networks that the settings allow."""
     addresses = ["samenet", *settings.allowed_networks]
-    return render("pg_hba.conf.j2", stage=stage, addresses=addresses, kind="host")
+    kind = "host" if settings.tls == "off" else "hostssl"
+    return render("pg_hba.conf.j2", stage=stage, addresses=addresses, kind=kind)
 
 
 def pgbouncer_ini(settings: Settings, names: Names, stage: str) -> str:
@@ -119,8 +120,20 @@ def pgbouncer_ini(settings: Settings, names: Names, stage: str) -> str:
         auth_database=names.pooler_database,
         admin_user=names.pooler_admin,
         stats_user=names.monitor_role,
-        client_tls=None,
+        client_tls=_tls(settings, POOLER_CONFIG),
     )
+
+
+def _tls(settings: Settings, directory: str) -> dict[str, str] | None:
+    """Where a server finds its certificate, its key and the stage's authority; None without TLS."""
+    if settings.tls == "off":
+        return None
+    return {
+        "mode": "require",
+        "certificate": f"{directory}/tls.crt",
+        "key": f"{directory}/tls.key",
+        "authority": f"{directory}/ca.crt",
+    }
 
 
 def userlist(users: Sequence[tuple[str, str]]) -> str:

@@ -254,6 +254,21 @@ class Settings(BaseModel):
         "step, `pulumi state unprotect`.",
     )
 
+    # ------------------------------------------------------------------------------------- TLS
+    tls: Literal["off", "private", "given"] = Field(
+        "off",
+        description="`private`: TLS from the application to PgBouncer and on to PostgreSQL, with "
+        "an authority made for the stage; plain connections are refused. `given`: the same, with "
+        "the application's side of PgBouncer under a certificate of your own.",
+    )
+    tls_certificate: PathText = Field(
+        "", description="With `tls: given`, the certificate's file (PEM, with its chain)."
+    )
+    tls_key: PathText = Field("", description="With `tls: given`, the key's file (PEM).")
+    tls_authority: PathText = Field(
+        "", description="With `tls: given`, the file of the authority that clients trust (PEM)."
+    )
+
     # -------------------------------------------------------------------- watched, and backed up
     monitoring: bool = Field(
         False,
@@ -311,6 +326,11 @@ class Settings(BaseModel):
             }
         if len(set(ports.values())) < len(ports):
             raise ValueError(f"ports must differ from one another, found {ports}")
+        given = (self.tls_certificate, self.tls_key, self.tls_authority)
+        if (self.tls == "given") != all(given) or (self.tls != "given" and any(given)):
+            raise ValueError(
+                "tlsCertificate, tlsKey and tlsAuthority go together, and with `tls: given` alone"
+            )
         if self.postgres_memory < UNITS["MB"] * 256:
             raise ValueError("postgresMemory must be at least 256MB")
         if self.pooler_memory < UNITS["MB"] * 32 or self.job_memory < UNITS["MB"] * 128:
