@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,10 +30,11 @@ from migration_job.errors import (
     ExitStatus,
     InputError,
     JobError,
+    OperationError,
     VerificationError,
 )
 from migration_job.phases import Phase, require
-from migration_job.plan.model import Catalogue, Plan
+from migration_job.plan.model import Catalogue, Finding, Plan
 from migration_job.plan.planner import make_plan
 from migration_job.plan.policy import Policy, load_policy
 from migration_job.plan.profile import load_profile
@@ -316,8 +317,10 @@ class Migration:
         plan: Plan,
         done: set[tuple[str, str]],
     ) -> None:
-        options, reporter = self.options, self.reporter
-        schema.create_extensions(target, plan)
+        options = self.options
+        refused = schema.create_extensions(target, plan)
+        for name, reason in refused.items():
+            self.report.findings.append(_without_extension(name, reason))
 
         def session() -> load.Session:
             connection = database.connect(options.dsn, purpose="migration-job copy")
@@ -325,6 +328,24 @@ class Migration:
             return load.Session(taken.connect(), connection)
 
         rows = sum(t.rows for t in plan.tables if (t.target, "rows") not in done)
+        try:
+            self._build(target, catalogue, plan, done, session, rows)
+        except OperationError as error:
+            if refused:
+                names = " and ".join(f"{name} ({reason})" for name, reason in refused.items())
+                error.advice = f"the server lacks the extension {names}. {error.advice}"
+            raise
+
+    def _build(
+        self,
+        target: psycopg.Connection,
+        catalogue: Catalogue,
+        plan: Plan,
+        done: set[tuple[str, str]],
+        session: Callable[[], load.Session],
+        rows: int,
+    ) -> None:
+        options, reporter = self.options, self.reporter
         with reporter.phase("copy", total=rows):
             tasks = load.tasks(
                 plan, catalogue, done, lambda _table, count, _bytes: reporter.advance(count)
@@ -551,6 +572,15 @@ def _check_integrity(taken: Snapshot) -> None:
         check_integrity(connection)
     finally:
         connection.close()
+
+
+def _without_extension(name: str, reason: str) -> Finding:
+    return Finding(
+        code="extension-not-there",
+        severity="warning",
+        message=f"the target cannot create the extension {name} ({reason}); nothing in the plan "
+        "has needed it",
+    )
 
 
 def _place(table: str | None, column: str | None) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from migration_job.errors import InputError, OperationError
+from migration_job.errors import OperationError
 from migration_job.plan.model import (
     ColumnPlan,
     ForeignKeyPlan,
@@ -113,18 +113,18 @@ def view_sql(view: ViewPlan) -> str:
 # ---------------------------------------------------------------------------- what runs it
 
 
-def create_extensions(connection: psycopg.Connection, plan: Plan) -> None:
-    """Install what the plan needs. Raises InputError where the server or the role cannot."""
+def create_extensions(connection: psycopg.Connection, plan: Plan) -> dict[str, str]:
+    """Install what the plan names; returns those that the server or the role cannot, with the
+    reason. Whether anything needs them shows when the rest of the plan is built."""
+    refusals: dict[str, str] = {}
     for name in plan.extensions:
         try:
             connection.execute(f"CREATE EXTENSION IF NOT EXISTS {quote(name)} SCHEMA public")
         except psycopg.Error as error:
-            raise InputError(
-                f"the plan needs the extension {name}, and the target cannot create it: "
-                f"{error.diag.message_primary}",
-                advice=f"install it on the server, or as a superuser run CREATE EXTENSION "
-                f'"{name}" in the target database, and run again',
-            ) from error
+            if connection.closed:
+                raise lost(error, f"creating the extension {name}") from error
+            refusals[name] = error.diag.message_primary or type(error).__name__
+    return refusals
 
 
 def execute_step(connection: psycopg.Connection, table: TablePlan, step: Step) -> None:
