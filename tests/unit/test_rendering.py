@@ -103,7 +103,7 @@ def test_a_verifier_is_postgresqls() -> None:
 def test_the_roles_script_holds_no_password_and_quotes_everything() -> None:
     verifiers = {
         role: verifier("secret" + role, b"0123456789abcdef")
-        for role in ("application", "migration", "reader", "monitor", "pooler")
+        for role in ("application", "migration", "reader", "monitor", "pooler", "backup")
     }
     script = roles.statements(NAMES, verifiers, 14)
     assert "secret" not in script.replace("secrets", "")
