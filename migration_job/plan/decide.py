@@ -43,6 +43,8 @@ class Decision:
     examination: Examination
     reason: str
     quarantined: set[Row] = field(default_factory=set)
+    told_apart: bool = False
+    """A map's: every value, mapped or not, comes back as it was."""
 
     @property
     def exact(self) -> bool:

@@ -22,6 +22,7 @@ from migration_job.source.database import quote
 from migration_job.source.reader import (
     ROWID,
     Row,
+    bindable,
     codec_of,
     column_sql,
     read_by_keys,
@@ -395,6 +396,17 @@ class Observer:
     def _slow_count(column: str, rule: RuleBase) -> str:
         condition = rule.fast_condition(column)
         return f"count({column})" if condition is None else f"sum(NOT {condition})"
+
+    def count_of(self, table: SourceTable, name: str, values: Sequence[SourceValue]) -> int:
+        """How many of the column's values are one of these."""
+        c = column_sql(table, name)
+        listed = [v for v in values if v is not None]
+        sql = (
+            f"SELECT count(*) FROM main.{quote(table.name)} AS t "
+            f"WHERE {c} COLLATE BINARY IN ({', '.join('?' * len(listed))})"
+        )
+        bound = tuple(bindable(v) for v in listed)
+        return int(self._connection.execute(sql, bound).fetchall()[0][0])  # type: ignore[arg-type]
 
     def examine(
         self, table: SourceTable, name: str, rule: RuleBase, facts: ColumnFacts, slow: int

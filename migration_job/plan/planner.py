@@ -96,6 +96,7 @@ class _Planner:
         for table in self._catalogue.tables:
             self._decide(table, wishes)
         dropped = self._agree_on_types()
+        self._settle_maps()
         for table in self._catalogue.tables:
             self._report(table)
         self._set_aside()
@@ -210,6 +211,20 @@ class _Planner:
                     slow=slow[column.name],
                     wish=wishes.get((table.name, column.name)),
                 )
+
+    def _settle_maps(self) -> None:
+        """Mark the maps that keep every two values of their column apart."""
+        for (name, column), decision in self._decisions.items():
+            rule = decision.rule
+            if not isinstance(rule, MapRule) or rule.patterns or not rule.entries:
+                continue
+            targets = [e.target for e in rule.entries]
+            apart = None not in targets and len(set(targets)) == len(targets)
+            table = self._catalogue.table(name)
+            if apart and not self._observer.count_of(table, column, targets):
+                decision.rule = rule.model_copy(update={"bijective": True})
+                met = self._observer.count_of(table, column, [e.source for e in rule.entries])
+                decision.told_apart = met == decision.examination.changed.count
 
     def _agree_on_types(self) -> set[Relation]:
         """Give both ends of every foreign key one type; what cannot agree is not carried."""
@@ -542,7 +557,7 @@ class _Planner:
         if decision.quarantined and decision.examination.cannot.ids - decision.quarantined:
             return False
         if isinstance(decision.rule, MapRule):
-            return decision.rule.bijective
+            return decision.told_apart
         return decision.exact and type_of(decision.rule) not in ("json", "jsonb")
 
     def _foreign_keys(
