@@ -8,8 +8,6 @@ naive times or the target's version. Anything else (a password, a port, a limit)
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import PurePosixPath
@@ -23,7 +21,7 @@ from infra.dynamic import StageProvider, say
 from infra.errors import StageError
 from infra.job import Place
 
-DECISIVE = ("job_digest", "source", "profile", "policy", "time_zone", "strategy", "target_version")
+DECISIVE = ("job_digest", "source", "profile", "policy", "strategy", "target_version")
 """Inputs that make the migration run again."""
 
 OUTPUTS = ("phase", "rows", "tables", "certificate", "report")
@@ -100,12 +98,11 @@ def _found(report: Mapping[str, Any], path: PurePosixPath) -> dict[str, Any]:
             advice="the application is served by SQLite as before; run `pulumi up` again",
         )
     tables = report.get("tables") or {}
-    certificate = json.dumps(report.get("certificate"), sort_keys=True)
     return {
         "phase": str(report.get("phase")),
         "rows": sum(int(table["target_rows"]) for table in tables.values()),
         "tables": len(tables),
-        "certificate": hashlib.sha256(certificate.encode()).hexdigest(),
+        "certificate": str((report.get("certificate") or {})["digest"]),
         "report": str(path.with_name("report.html")),
     }
 

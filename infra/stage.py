@@ -29,6 +29,7 @@ from infra.migration import Migration
 from infra.names import Names
 from infra.roles import Roles
 from infra.settings import Settings
+from migration_job.connection import SqliteSide, read_connection, write_connection
 
 POSTGRES_USER = "999:999"
 POOLER_USER = "998:998"
@@ -130,13 +131,19 @@ def owner(paths: Paths, local: bool) -> str:
 
 
 def make_directories(paths: Paths, user: str) -> None:
-    """The stage's directories, the job's own. Repeatable."""
+    """The stage's directories, the job's own, and in them a connection that names SQLite until
+    something else is written there. Repeatable."""
     uid, gid = (int(part) for part in user.split(":"))
     for directory in (paths.state, paths.connection, paths.report, paths.job):
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-        if os.geteuid() == 0:
-            os.chown(directory, uid, gid)
     paths.job.chmod(0o700)
+    if read_connection(paths.connection) is None:
+        here = SqliteSide(path=str(paths.source))
+        write_connection(paths.connection, here, here, owner=(uid, gid))
+    if os.geteuid() == 0:
+        for path in (paths.state, paths.report, paths.job, *paths.connection.rglob("*")):
+            os.chown(path, uid, gid, follow_symlinks=False)
+        os.chown(paths.connection, uid, gid)
 
 
 class Stage(pulumi.ComponentResource):
@@ -377,8 +384,7 @@ class Stage(pulumi.ComponentResource):
                 "job_digest": self._images.job_digest,
                 "profile": _profile_digest(settings.profile),
                 "profile_path": settings.profile,
-                "policy": yaml.safe_dump(settings.policy) if settings.policy else "",
-                "time_zone": settings.time_zone,
+                "policy": _policy(settings),
                 "strategy": settings.strategy,
                 "target_version": str(settings.postgres_version),
             },
@@ -428,6 +434,7 @@ class Stage(pulumi.ComponentResource):
             "password": self.credentials.password("application"),
             "postgresPort": settings.postgres_port,
             "phase": self.cutover.phase if self.cutover else self.migration.phase,
+            "tables": self.migration.tables,
             "rows": self.migration.rows,
             "certificate": self.migration.certificate,
             "report": self.migration.report,
@@ -441,6 +448,14 @@ def data_directory(version: int) -> tuple[str, str]:
     if version >= 18:
         return "/var/lib/postgresql", f"/var/lib/postgresql/{version}/docker"
     return "/var/lib/postgresql/data", "/var/lib/postgresql/data/pgdata"
+
+
+def _policy(settings: Settings) -> str:
+    """The job's policy file, '' where the settings add nothing to the profile's own."""
+    policy = dict(settings.policy)
+    if settings.time_zone != "UTC":
+        policy.setdefault("zone", settings.time_zone)
+    return yaml.safe_dump(policy) if policy else ""
 
 
 def _profile_digest(profile: str) -> str:

@@ -1,0 +1,164 @@
+"""A copy of the project to provision from, so that tests leave the checkout's own stages alone."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+import yaml
+from pulumi import automation
+
+from infra.names import Names
+from infra.settings import PROJECT
+from migration_job.embedded import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOMS = (
+    "Pulumi.yaml",
+    "__main__.py",
+    "infra",
+    "config_templates",
+    "images",
+    "migration_job",
+    "example_app",
+)
+PASSPHRASE = "for tests alone"
+
+
+def require_pulumi() -> None:
+    """Skip, with the reason, where there is no Pulumi CLI."""
+    if shutil.which("pulumi") is None:
+        pytest.skip("no Pulumi CLI on PATH")
+
+
+@dataclass
+class Result:
+    """How one Pulumi command ended: what it printed, and its seconds."""
+
+    failed: bool
+    output: str
+    seconds: float
+    changes: dict[str, int] = field(default_factory=dict)
+    outputs: dict[str, Any] = field(default_factory=dict)
+
+
+class Workshop:
+    """One stage in a copy of the project, driven by Pulumi's Automation API."""
+
+    def __init__(self, directory: Path, client: docker.DockerClient, **settings: object) -> None:
+        self.client = client
+        self.directory = directory / "project"
+        self.stage = f"test-{secrets.token_hex(3)}"
+        self.settings = {
+            "stateDirectory": str(directory / "state"),
+            "postgresPort": free_port(),
+            "poolerPort": free_port(),
+            **settings,
+        }
+        self.names = Names(str(self.settings.get("application", "radcase")), self.stage)
+        self.environment = {
+            "PULUMI_BACKEND_URL": f"file://{directory / 'backend'}",
+            "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
+            "PULUMI_SKIP_UPDATE_CHECK": "true",
+        }
+        (directory / "backend").mkdir()
+        _copy(self.directory)
+        self._stack: automation.Stack | None = None
+
+    @property
+    def connection(self) -> Path:
+        return Path(str(self.settings["stateDirectory"])) / "connection"
+
+    @property
+    def stack(self) -> automation.Stack:
+        if self._stack is None:
+            self._write()
+            self._stack = automation.create_stack(
+                stack_name=self.stage,
+                work_dir=str(self.directory),
+                opts=automation.LocalWorkspaceOptions(env_vars=self.environment),
+            )
+        return self._stack
+
+    def set(self, **settings: object) -> None:
+        """Change the stage file."""
+        self.settings |= settings
+        self._write()
+
+    def _write(self) -> None:
+        path = self.directory / f"Pulumi.{self.stage}.yaml"
+        content = yaml.safe_load(path.read_text()) if path.exists() else {}
+        content["config"] = {f"{PROJECT}:{key}": value for key, value in self.settings.items()}
+        path.write_text(yaml.safe_dump(content))
+
+    def up(self) -> Result:
+        return self._run("up")
+
+    def destroy(self) -> Result:
+        return self._run("destroy")
+
+    def _run(self, what: str) -> Result:
+        stack, said, began = self.stack, [], time.monotonic()
+        try:
+            done = getattr(stack, what)(on_output=said.append, color="never")
+        except automation.errors.CommandError as error:
+            return Result(True, f"{''.join(said)}\n{error}", time.monotonic() - began)
+        summary = done.summary
+        outputs = {name: out.value for name, out in getattr(done, "outputs", {}).items()}
+        return Result(
+            summary.result != "succeeded",
+            "\n".join(said),
+            time.monotonic() - began,
+            dict(summary.resource_changes or {}),
+            outputs,
+        )
+
+    def export(self) -> str:
+        """The state as `pulumi stack export` prints it."""
+        return str(self.stack.export_stack().deployment)
+
+    def left(self) -> list[str]:
+        """What of the stage is still on the engine."""
+        prefix = self.names.prefix
+        found = [c.name for c in self.client.containers.list(all=True)]
+        found += [v.name for v in self.client.volumes.list()]
+        found += [n.name for n in self.client.networks.list()]
+        return sorted(name for name in found if name == prefix or name.startswith(f"{prefix}-"))
+
+    def clear(self) -> None:
+        """Remove whatever a failed test left."""
+        for container in self.client.containers.list(all=True):
+            if container.name.startswith(f"{self.names.prefix}-"):
+                container.remove(force=True, v=True)
+        for volume in self.client.volumes.list():
+            if volume.name.startswith(f"{self.names.prefix}-"):
+                volume.remove(force=True)
+        for network in self.client.networks.list(names=[self.names.network]):
+            network.remove()
+
+
+def _copy(target: Path) -> None:
+    target.mkdir()
+    for room in ROOMS:
+        source = ROOT / room
+        if source.is_dir():
+            skipped = shutil.ignore_patterns("__pycache__", "*.pyc")
+            shutil.copytree(source, target / room, ignore=skipped)
+        elif source.exists():
+            shutil.copy(source, target / room)
+    (target / ".venv").symlink_to(ROOT / ".venv")
+    # What was fetched for images is fetched once.
+    (ROOT / ".cache").mkdir(exist_ok=True)
+    (target / ".cache").symlink_to(ROOT / ".cache")
+
+
+def environment(workshop: Workshop) -> dict[str, str]:
+    """For a program that is to see the workshop's stage."""
+    return {**os.environ, **workshop.environment, "STAGE_PROJECT": str(workshop.directory)}
