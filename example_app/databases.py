@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -57,16 +58,30 @@ def connect(side: Side) -> Session:
 
 
 class SqliteSession:
+    """Like better-sqlite3 in RadCase: one write at a time in this process, and commits that reach
+    the disk at the next checkpoint (its build's default in WAL mode)."""
+
+    _one_writer = threading.Lock()
+
     def __init__(self, path: Path) -> None:
         try:
             self._connection = sqlite3.connect(
                 path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
             self._connection.execute("PRAGMA foreign_keys = ON")
+            self._connection.execute("PRAGMA synchronous = NORMAL")
         except sqlite3.OperationalError as error:
             raise TryAgain(str(error)) from error
 
     def write(self, request: str, kind: str, statement: Statement, values: Sequence[str]) -> bool:
+        if not self._one_writer.acquire(timeout=BUSY_SECONDS):
+            raise TryAgain("another write takes long")
+        try:
+            return self._write(request, kind, statement, values)
+        finally:
+            self._one_writer.release()
+
+    def _write(self, request: str, kind: str, statement: Statement, values: Sequence[str]) -> bool:
         with self._transaction("BEGIN IMMEDIATE") as execute:
             new = execute(
                 "INSERT INTO app_requests (id, kind) VALUES (?, ?) ON CONFLICT DO NOTHING",
