@@ -19,13 +19,22 @@ from infra import engine, job
 from infra.dynamic import StageProvider, say
 from infra.errors import StageError
 from infra.job import Place
-from infra.migration import TARGET_FILE, dsn, place_of
+from infra.migration import TARGET_FILE, place_of, target_secrets
 from infra.rendering import ALIAS_DIRECTORY
 
 CONSOLE_FILE = f"{job.SECRETS}/console"
 APPLICATION_FILE = f"{job.SECRETS}/application.json"
+POOLER_AUTHORITY_FILE = f"{job.SECRETS}/pooler-ca.crt"
 
-DECISIVE = ("certificate", "source", "connection", "password", "console_password")
+DECISIVE = (
+    "certificate",
+    "source",
+    "connection",
+    "password",
+    "application_password",
+    "console_password",
+    "pooler_authority",
+)
 """Inputs that make the switch run again: it is idempotent, and rewrites the connection."""
 
 
@@ -48,10 +57,18 @@ def secrets(props: Mapping[str, Any]) -> dict[str, str]:
     """The files that those commands read: name to content."""
     console = props["console"]
     application = {**props["connection"], "password": props["application_password"]}
+    tls, files = "", {}
+    if authority := props.get("pooler_authority"):
+        # A certificate of the operator's own does not bear the pooler's name inside the stage.
+        mode = "verify-full" if authority == props["authority"] else "verify-ca"
+        tls = f"?sslmode={mode}&sslrootcert={POOLER_AUTHORITY_FILE}"
+        application["tls"] = {"mode": "verify-full", "authority_file": POOLER_AUTHORITY_FILE}
+        files = {"pooler-ca.crt": authority}
     return {
-        "target": dsn(props),
+        **target_secrets(props),
+        **files,
         "console": f"postgresql://{console['user']}:{props['console_password']}@"
-        f"{console['host']}:{int(console['port'])}/pgbouncer",
+        f"{console['host']}:{int(console['port'])}/pgbouncer{tls}",
         "application.json": json.dumps(application),
     }
 

@@ -27,6 +27,7 @@ DECISIVE = ("job_digest", "source", "profile", "policy", "strategy", "target_ver
 OUTPUTS = ("phase", "rows", "tables", "certificate", "report")
 
 TARGET_FILE = f"{job.SECRETS}/target"
+AUTHORITY_FILE = f"{job.SECRETS}/ca.crt"
 POLICY_FILE = f"{job.SECRETS}/policy.yaml"
 
 
@@ -42,10 +43,17 @@ def place_of(props: Mapping[str, Any]) -> Place:
 def dsn(props: Mapping[str, Any]) -> str:
     """The job's connection string; its parts are plain identifiers and generated passwords."""
     target = props["target"]
+    tls = f"?sslmode=verify-full&sslrootcert={AUTHORITY_FILE}" if props.get("authority") else ""
     return (
         f"postgresql://{target['user']}:{props['password']}@{target['host']}:"
-        f"{int(target['port'])}/{target['database']}"
+        f"{int(target['port'])}/{target['database']}{tls}"
     )
+
+
+def target_secrets(props: Mapping[str, Any]) -> dict[str, str]:
+    """The files by which the job reaches the target: name to content."""
+    authority = {"ca.crt": props["authority"]} if props.get("authority") else {}
+    return {"target": dsn(props), **authority}
 
 
 def arguments(props: Mapping[str, Any]) -> list[str]:
@@ -76,7 +84,7 @@ class MigrationProvider(StageProvider):
 def _migrate(props: Mapping[str, Any]) -> dict[str, Any]:
     place = place_of(props)
     client = engine.connect(place.docker_host)
-    secrets = {"target": dsn(props)}
+    secrets = target_secrets(props)
     if props["policy"]:
         secrets["policy.yaml"] = props["policy"]
     ended = job.run(client, place, props["container"], arguments(props), secrets, say)

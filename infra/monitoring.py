@@ -44,7 +44,9 @@ class Watch:
     stage: str
     monitor_password: pulumi.Input[str]
     authority: pulumi.Input[str] | None = None
-    """The certificate authority of the stage's servers, PEM, where they speak TLS."""
+    """The certificate authority of PostgreSQL, PEM, where it speaks TLS."""
+    pooler_authority: pulumi.Input[str] | None = None
+    """That of PgBouncer: the same, or the operator's own."""
 
 
 def services(watch: Watch, data: Mapping[str, pulumi.Input[str]]) -> list[Service]:
@@ -81,29 +83,37 @@ def _service(watch: Watch, host: str, **more: Any) -> Service:
     )
 
 
-def _exporter(watch: Watch, host: str, port: int, more: Mapping[str, Any]) -> Service:
+def _exporter(
+    watch: Watch,
+    host: str,
+    port: int,
+    authority: pulumi.Input[str] | None,
+    more: Mapping[str, Any],
+) -> Service:
     files = dict(more.get("files", {}))
-    if watch.authority is not None:
-        files["ca.crt"] = watch.authority
+    if authority is not None:
+        files["ca.crt"] = authority
     return _service(watch, host, health=_answers(port), **{**more, "files": files})
 
 
-def _tls(watch: Watch) -> str:
-    if watch.authority is None:
+def _tls(mode: str, authority: pulumi.Input[str] | None) -> str:
+    if authority is None:
         return "sslmode=disable"
-    return "sslmode=verify-full&sslrootcert=/etc/watch/ca.crt"
+    return f"sslmode={mode}&sslrootcert=/etc/watch/ca.crt"
 
 
 def _postgres_exporter(watch: Watch) -> Service:
+    tls = _tls("verify-full", watch.authority)
     return _exporter(
         watch,
         "postgres-exporter",
         9187,
+        watch.authority,
         {
             "command": ["prometheus-postgres-exporter", "--no-collector.wal"],
             "files": {"password": watch.monitor_password},
             "environment": {
-                "DATA_SOURCE_URI": f"{watch.names.postgres_host}:5432/postgres?{_tls(watch)}",
+                "DATA_SOURCE_URI": f"{watch.names.postgres_host}:5432/postgres?{tls}",
                 "DATA_SOURCE_USER": watch.names.monitor_role,
                 "DATA_SOURCE_PASS_FILE": "/etc/watch/password",
             },
@@ -113,16 +123,19 @@ def _postgres_exporter(watch: Watch) -> Service:
 
 def _pooler_exporter(watch: Watch) -> Service:
     user, host = watch.names.monitor_role, watch.names.pooler_host
+    # A certificate of the operator's own does not bear the pooler's name inside the stage.
+    mode = "verify-ca" if watch.settings.tls == "given" else "verify-full"
     line = pulumi.Output.from_input(watch.monitor_password).apply(lambda p: f"*:*:*:{user}:{p}\n")
     return _exporter(
         watch,
         "pgbouncer-exporter",
         9127,
+        watch.pooler_authority,
         {
             "command": [
                 "prometheus-pgbouncer-exporter",
                 f"--pgBouncer.connectionString=postgres://{user}@{host}:6432/pgbouncer?"
-                + _tls(watch),
+                + _tls(mode, watch.pooler_authority),
                 "--pgBouncer.pid-file=",
             ],
             "files": {"pgpass": line},

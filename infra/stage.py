@@ -19,6 +19,7 @@ import pulumi_docker as docker
 import yaml
 
 from infra import backup, engine, monitoring, rendering, tuning
+from infra.certificates import Certificates
 from infra.containers import LABEL, Health, Service, ServiceContainer
 from infra.credentials import Credentials
 from infra.cutover import Cutover
@@ -170,6 +171,7 @@ class Stage(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self),
         )
         self.credentials = Credentials("credentials", 1, self._own())
+        self.certificates = self._certificates() if settings.tls != "off" else None
         self.network = docker.Network(
             "network",
             name=names.network,
@@ -226,6 +228,7 @@ class Stage(pulumi.ComponentResource):
                 ),
                 "pg_hba.conf": rendering.pg_hba_conf(settings, self._stage),
                 "superuser-password": self.credentials.password("superuser"),
+                **self._tls_files("postgres"),
                 **self._backup_files(data),
             },
             command=[
@@ -282,6 +285,38 @@ class Stage(pulumi.ComponentResource):
         opts = self._docker(self.roles)
         ServiceContainer(service, self._settings, self._stage, self.network, opts)
 
+    def _certificates(self) -> Certificates:
+        settings, names = self._settings, self._names
+        local = ("localhost", "127.0.0.1")
+        return Certificates(
+            "certificates",
+            stage=self._stage,
+            names={
+                "postgres": [names.postgres_host, settings.bind_address, *local],
+                "pgbouncer": [names.pooler_host, settings.bind_address, *local],
+            },
+            version=1,
+            opts=self._own(),
+        )
+
+    def _tls_files(self, server: str) -> dict[str, pulumi.Input[str]]:
+        """``tls.crt``, ``tls.key`` and ``ca.crt``, the authority that the server trusts in turn."""
+        if self.certificates is None:
+            return {}
+        files: dict[str, pulumi.Input[str]] = {**self.certificates.files(server)}
+        if server == "pgbouncer" and self._settings.tls == "given":
+            files["tls.crt"] = _given(self._settings.tls_certificate)
+            files["tls.key"] = pulumi.Output.secret(_given(self._settings.tls_key))
+        return files
+
+    def _pooler_authority(self) -> pulumi.Input[str] | None:
+        """Whom the pooler's clients are to trust; None without TLS."""
+        if self.certificates is None:
+            return None
+        if self._settings.tls == "given":
+            return _given(self._settings.tls_authority)
+        return self.certificates.authority
+
     def _roles(self) -> Roles:
         return Roles(
             "roles",
@@ -322,6 +357,7 @@ class Stage(pulumi.ComponentResource):
             files={
                 "pgbouncer.ini": rendering.pgbouncer_ini(settings, names, self._stage),
                 "userlist.txt": users,
+                **self._tls_files("pgbouncer"),
             },
             ports={POOLER_PORT: settings.pooler_port},
             volumes={rendering.ALIAS_DIRECTORY: self.alias.name},
@@ -339,6 +375,8 @@ class Stage(pulumi.ComponentResource):
             images=self._images,
             stage=self._stage,
             monitor_password=self.credentials.password("monitor"),
+            authority=self.certificates.authority if self.certificates else None,
+            pooler_authority=self._pooler_authority(),
         )
         monitoring.create(watch, self.network, self._docker(self.roles, self.pooler.healthy))
 
@@ -366,6 +404,7 @@ class Stage(pulumi.ComponentResource):
             "source": str(self._paths.source),
             "report_directory": str(self._paths.report),
             "state_directory": str(self._paths.job),
+            "authority": self.certificates.authority if self.certificates else "",
             "target": {
                 "host": names.postgres_host,
                 "port": POSTGRES_PORT,
@@ -382,7 +421,7 @@ class Stage(pulumi.ComponentResource):
             inputs={
                 **self._job_inputs(),
                 "job_digest": self._images.job_digest,
-                "profile": _profile_digest(settings.profile),
+                "profile": profile_digest(settings.profile),
                 "profile_path": settings.profile,
                 "policy": _policy(settings),
                 "strategy": settings.strategy,
@@ -399,6 +438,7 @@ class Stage(pulumi.ComponentResource):
             place=self._place(),
             inputs={
                 **self._job_inputs(),
+                "pooler_authority": self._pooler_authority() or "",
                 "connection_directory": str(self._paths.connection),
                 "connection": {
                     "host": settings.bind_address,
@@ -442,6 +482,17 @@ class Stage(pulumi.ComponentResource):
         }
 
 
+def _given(path: str) -> str:
+    """A file of the operator's. StageError where it cannot be read."""
+    try:
+        return (ROOT / path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StageError(
+            f"expected the PEM file {path}, found none to read: {type(error).__name__}",
+            advice="set tlsCertificate, tlsKey and tlsAuthority to files that you may read",
+        ) from error
+
+
 def data_directory(version: int) -> tuple[str, str]:
     """Where the data volume is mounted and PGDATA, as the official image of that version wants it:
     from 18 on it keeps all of /var/lib/postgresql in one volume."""
@@ -458,7 +509,7 @@ def _policy(settings: Settings) -> str:
     return yaml.safe_dump(policy) if policy else ""
 
 
-def _profile_digest(profile: str) -> str:
+def profile_digest(profile: str) -> str:
     """What makes a profile another profile: its name, or a file's content."""
     if profile in {"none", "radcase"}:
         return profile
