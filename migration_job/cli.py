@@ -11,7 +11,17 @@ from typing import NoReturn
 import typer
 
 from migration_job import __version__
-from migration_job.commands import backup, check_target, dashboard, demo, migrate, verify
+from migration_job.commands import (
+    backup,
+    check_target,
+    dashboard,
+    demo,
+    migrate,
+    rollback,
+    switch,
+    sync,
+    verify,
+)
 from migration_job.errors import ExitStatus, JobError
 
 app = typer.Typer(
@@ -22,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-COMMANDS = (migrate, verify, backup, check_target, dashboard, demo)
+COMMANDS = (migrate, verify, backup, check_target, dashboard, demo, switch, rollback, sync)
 for _module in COMMANDS:
     _module.register(app)
 

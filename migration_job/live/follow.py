@@ -16,12 +16,25 @@ is closed before the source opens (:mod:`migration_job.live.rollback`).
 
 from __future__ import annotations
 
+import time
+
+import psycopg
+
 from migration_job.connection import read_connection, write_connection
-from migration_job.errors import OperationError
-from migration_job.live.pair import Pair
+from migration_job.errors import JobError, OperationError
+from migration_job.live.pair import Pair, opened
 from migration_job.live.settings import Endpoints
 from migration_job.live.steps import step
 from migration_job.target import capture as target_capture
+
+FOLLOW_SECONDS = 30.0
+"""How long a command goes on trying once the decision is taken; then `sync` does."""
+
+RETRY_SECONDS = 0.3
+
+
+class BothOpen(OperationError):
+    """Both sides take writes, which none of this job's doing leads to; nothing may go on."""
 
 
 def follow_decision(pair: Pair, ends: Endpoints) -> bool:
@@ -36,6 +49,26 @@ def follow_decision(pair: Pair, ends: Endpoints) -> bool:
     if state.closed:
         return _forward(pair, ends)
     return _back(pair, ends, reads_moved=state.reads_moved)
+
+
+def follow_until(pair: Pair, ends: Endpoints, *, limit: float) -> None:
+    """:func:`follow_decision`, again and again where a part is down for a moment (PostgreSQL or
+    PgBouncer restarting), with new sessions, for ``limit`` seconds. Raises as it does."""
+    deadline = time.monotonic() + limit
+    try:
+        follow_decision(pair, ends)
+        return
+    except (JobError, psycopg.Error) as error:
+        last: Exception = error
+    while time.monotonic() < deadline:
+        time.sleep(RETRY_SECONDS)
+        try:
+            with opened(ends.source, ends.dsn) as fresh:
+                follow_decision(fresh, ends)
+            return
+        except (JobError, psycopg.Error) as error:
+            last = error
+    raise last
 
 
 def agrees(pair: Pair, ends: Endpoints) -> bool:
@@ -55,7 +88,7 @@ def agrees(pair: Pair, ends: Endpoints) -> bool:
         )
     if not _target_closed(pair):
         # Not to be mended here: writes may have been accepted that the source does not have.
-        raise OperationError(
+        raise BothOpen(
             "both sides are open to writes: the source's state and the target's fence were changed "
             "by something other than this job",
             advice="stop the application, and find out which side has the newest writes before "

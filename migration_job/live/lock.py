@@ -29,6 +29,7 @@ class Lock:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._turn = state / "turn.lock"
         self._work = state / "work.lock"
+        self._mine = ""
 
     @contextlib.contextmanager
     def command(self, name: str, *, limit: float = 60.0) -> Iterator[None]:
@@ -38,14 +39,15 @@ class Lock:
             yield
 
     @contextlib.contextmanager
-    def round(self) -> Iterator[None]:
-        """The work lock for one round of ``sync``; waits for as long as a command has the turn."""
-        with (
-            self._locked(self._turn, "sync", None) as turn,
-            self._locked(self._work, "sync", None),
-        ):
-            fcntl.flock(turn, fcntl.LOCK_UN)
-            yield
+    def round(self) -> Iterator[bool]:
+        """The work lock for one round of ``sync``; waits for as long as a command has the turn.
+        Gives whether another process had it since this one's last round."""
+        with self._locked(self._turn, None, None) as turn:
+            before = _told(self._work)
+            with self._locked(self._work, "sync", None):
+                fcntl.flock(turn, fcntl.LOCK_UN)
+                yield before != self._mine
+                self._mine = _told(self._work)
 
     def holder(self) -> str | None:
         """Which command works at this moment, for people; None where none does or only ``sync``."""
@@ -57,13 +59,14 @@ class Lock:
         return None
 
     @contextlib.contextmanager
-    def _locked(self, path: Path, name: str, limit: float | None) -> Iterator[int]:
+    def _locked(self, path: Path, name: str | None, limit: float | None) -> Iterator[int]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._acquire(descriptor, path, limit)
-            note = {"name": name, "pid": os.getpid(), "since": datetime.now(UTC).isoformat()}
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(note).encode(), 0)
+            if name is not None:
+                note = {"name": name, "pid": os.getpid(), "since": datetime.now(UTC).isoformat()}
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, json.dumps(note).encode(), 0)
             yield descriptor
         finally:
             os.close(descriptor)

@@ -17,6 +17,7 @@ from migration_job.source.catalogue import read_catalogue
 from migration_job.source.fence import SourceState, open_source, read_state
 from migration_job.target import capture as target_capture
 from migration_job.target import database, records
+from migration_job.verify.sides import Sides
 
 
 @dataclass(slots=True)
@@ -31,6 +32,10 @@ class Pair:
     run_id: str
     captured: dict[int, tuple[SourceTable, TablePlan]]
     """By the number in the source's log; empty where no capture is installed."""
+    sides: Sides
+    """What the verifier reads through: this source connection, a session of its own."""
+    third: psycopg.Connection
+    """For a commit while ``target`` is in a transaction that only reads."""
 
     def state(self) -> SourceState:
         """The source's state as it is now. Raises OperationError where there is no capture."""
@@ -45,10 +50,13 @@ class Pair:
     def reload(self) -> None:
         """Read the source's schema anew, after capture was installed or removed."""
         self.catalogue = read_catalogue(self.source)
+        self.sides.catalogue = self.catalogue
         self.captured = _captured(self.source, self.catalogue, self.plan)
 
     def close(self) -> None:
         """Close both."""
+        self.sides.target.close()
+        self.third.close()
         self.source.close()
         self.target.close()
 
@@ -65,9 +73,11 @@ def opened(path: Path, dsn: str) -> Iterator[Pair]:
 
 
 def open_pair(path: Path, dsn: str) -> Pair:
-    """Open both databases. Raises InputError or OperationError as :func:`opened` does."""
+    """Open both databases, ending the sessions of whoever acted on them before: only for the
+    holder of the lock. Raises InputError or OperationError as :func:`opened` does."""
     target = open_target(dsn)
     try:
+        target_capture.take_over(target)
         run = records.read_run(target)
         if run is None:
             raise OperationError(
@@ -86,6 +96,8 @@ def open_pair(path: Path, dsn: str) -> Pair:
                 catalogue=catalogue,
                 run_id=run.run_id,
                 captured=_captured(source, catalogue, run.plan),
+                sides=Sides(source, open_target(dsn), run.plan, catalogue),
+                third=open_target(dsn),
             )
             require_pair(pair)
         except BaseException:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from migration_job.connection import Pool, PostgresSide, SqliteSide, Tls
 from migration_job.errors import InputError
@@ -38,7 +38,7 @@ class TlsTo(BaseModel):
 class ConnectTo(BaseModel):
     """What the application is to connect to after the switch: PgBouncer, or PostgreSQL itself.
 
-    ``database`` is the alias where there is a pooler. The password stands in a file of its own.
+    ``database`` is the alias where there is a pooler.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,7 +47,9 @@ class ConnectTo(BaseModel):
     port: int = 5432
     database: str
     user: str
-    password_file: Path
+    password: str | None = Field(None, repr=False)
+    password_file: Path | None = None
+    """Relative to the JSON file's directory; for those that keep secrets in files of their own."""
     pool: Pool = Pool()
     tls: TlsTo | None = None
     server: Server | None = None
@@ -133,7 +135,6 @@ def endpoints(
                 min_pool_size=told.pool.min,
             ),
         )
-    password_file = connect_to.parent / told.password_file
     return Endpoints(
         source=source,
         dsn=dsn,
@@ -145,7 +146,7 @@ def endpoints(
             port=told.port,
             database=told.database,
             user=told.user,
-            password=read_secret(password_file, "the application's password"),
+            password=_password(told, connect_to),
             pool=told.pool,
             tls=_tls(told.tls, connect_to.parent),
         ),
@@ -161,6 +162,17 @@ def _tls(told: TlsTo | None, beside: Path) -> Tls | None:
         return Tls(mode=told.mode)
     authority = read_secret(beside / told.authority_file, "the certificate authority")
     return Tls(mode=told.mode, authority=authority + "\n")
+
+
+def _password(told: ConnectTo, file: Path) -> str:
+    if (told.password is None) == (told.password_file is None):
+        raise InputError(
+            f"expected either password or password_file in {file}, found "
+            + ("neither" if told.password is None else "both")
+        )
+    if told.password is not None:
+        return told.password
+    return read_secret(file.parent / str(told.password_file), "the application's password")
 
 
 def _server(told: ConnectTo, dsn: str) -> Server:

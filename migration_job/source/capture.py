@@ -96,11 +96,13 @@ def install(
     run: str,
     capture: str,
     closed: bool = False,
+    plain: bool = False,
 ) -> None:
     """Create the log, the state and the triggers, inside the caller's transaction.
 
     ``run`` is the run that they belong to, ``capture`` names this installation. With ``closed`` the
-    source refuses writes from the transaction's commit on. Raises InputError where the application
+    source refuses writes from the transaction's commit on; with ``plain`` it is taken out again by
+    a rollback. Raises InputError where the application
     has something of the same name.
     """
     _refuse_clash(connection)
@@ -114,8 +116,8 @@ def install(
     )
     connection.execute(
         f"CREATE TABLE {quote(STATE)} {MARK} (one INTEGER PRIMARY KEY CHECK (one = 1), "
-        "run TEXT, capture TEXT, closed INTEGER NOT NULL, reads_moved INTEGER NOT NULL, "
-        "settled INTEGER NOT NULL, schema_version INTEGER, schema_digest TEXT, "
+        "run TEXT, capture TEXT, plain INTEGER NOT NULL, closed INTEGER NOT NULL, "
+        "reads_moved INTEGER NOT NULL, settled INTEGER NOT NULL, schema_version INTEGER, schema_digest TEXT, "
         "certificate TEXT, one_way TEXT, switched_at TEXT, back_at TEXT, back_position TEXT)"
     )
     for table in tables:
@@ -127,11 +129,12 @@ def install(
     # A first row, so that there is a last one that trimming leaves alone.
     connection.execute(f"INSERT INTO {quote(LOG)} (seq, tab) VALUES (1, 0)")
     connection.execute(
-        f"INSERT INTO {quote(STATE)} (one, run, capture, closed, reads_moved, settled, "
-        "schema_version, schema_digest) VALUES (1, ?, ?, ?, 0, 0, ?, ?)",
+        f"INSERT INTO {quote(STATE)} (one, run, capture, plain, closed, reads_moved, "
+        "settled, schema_version, schema_digest) VALUES (1, ?, ?, ?, ?, 0, 0, ?, ?)",
         (
             run,
             capture,
+            int(plain),
             int(closed),
             connection.pragma("schema_version"),
             schema_digest(connection),

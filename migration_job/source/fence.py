@@ -33,6 +33,8 @@ class SourceState:
     run: str
     capture: str
     """One installation of capture; positions in the log count within it."""
+    plain: bool
+    """Installed by the switch after a plain ``migrate``, and gone again after a rollback."""
     closed: bool
     reads_moved: bool
     settled: bool
@@ -74,7 +76,7 @@ def read_state(connection: apsw.Connection) -> SourceState | None:
     if not installed(connection):
         return None
     row = connection.execute(
-        "SELECT run, capture, closed, reads_moved, settled, schema_version, schema_digest, "
+        "SELECT run, capture, plain, closed, reads_moved, settled, schema_version, schema_digest, "
         f"certificate, one_way, switched_at, back_at, back_position FROM {quote(STATE)}"
     ).fetchone()
     if row is None:
@@ -85,16 +87,17 @@ def read_state(connection: apsw.Connection) -> SourceState | None:
     return SourceState(
         run=str(row[0]),
         capture=str(row[1]),
-        closed=bool(row[2]),
-        reads_moved=bool(row[3]),
-        settled=bool(row[4]),
-        schema_version=int(row[5]),
-        schema_digest=str(row[6]),
-        certificate=row[7],
-        one_way=tuple(json.loads(row[8] or "[]")),
-        switched_at=row[9],
-        back_at=row[10],
-        back_position=row[11],
+        plain=bool(row[2]),
+        closed=bool(row[3]),
+        reads_moved=bool(row[4]),
+        settled=bool(row[5]),
+        schema_version=int(row[6]),
+        schema_digest=str(row[7]),
+        certificate=row[8],
+        one_way=tuple(json.loads(row[9] or "[]")),
+        switched_at=row[10],
+        back_at=row[11],
+        back_position=row[12],
     )
 
 

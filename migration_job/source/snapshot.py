@@ -96,6 +96,18 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def state_sha256(reader: apsw.Connection, folder: Path) -> str:
+    """SHA-256 of what :func:`take` would copy of the state that ``reader`` sees now; needs room for
+    one more copy in ``folder`` while it runs. Raises as :func:`take` does."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    copy = folder / "recheck.db"
+    try:
+        _copy(reader, copy)
+        return sha256_of(copy)
+    finally:
+        copy.unlink(missing_ok=True)
+
+
 def take(source: Path, folder: Path) -> Snapshot:
     """Copy the present state of ``source`` to ``folder``; an older snapshot there is replaced.
 

@@ -19,6 +19,7 @@ How
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 
@@ -63,6 +64,12 @@ CREATE TABLE IF NOT EXISTS migration.reverse_log (
 );
 COMMENT ON TABLE migration.pair IS 'which capture of the source migration.applied counts in';
 COMMENT ON COLUMN migration.pair.verified IS 'what was applied up to here was compared';
+CREATE TABLE IF NOT EXISTS migration.back_difference (
+    tab text NOT NULL,
+    key text NOT NULL,
+    message text NOT NULL
+);
+COMMENT ON TABLE migration.back_difference IS 'rows that did not come back as they are here';
 COMMENT ON COLUMN migration.reverse_log.key IS 'null for TRUNCATE: every row';
 """
 
@@ -106,7 +113,9 @@ def remove(connection: psycopg.Connection, plan: Plan) -> None:
                 )
             connection.execute(f"DROP FUNCTION IF EXISTS migration.log_{number}()")
         connection.execute("DROP FUNCTION IF EXISTS migration.guard()")
-        connection.execute("DROP TABLE IF EXISTS migration.reverse_log, migration.fence")
+        connection.execute(
+            "DROP TABLE IF EXISTS migration.reverse_log, migration.fence, migration.back_difference"
+        )
 
 
 def numbered(plan: Plan) -> list[tuple[int, TablePlan]]:
@@ -263,27 +272,24 @@ def _end(connection: psycopg.Connection, condition: str, limit: float) -> int:
     deadline = time.monotonic() + limit
     ended: set[int] = set()
     while True:
-        try:
-            rows = connection.execute(
-                "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND pid <> pg_backend_pid() "
-                f"AND backend_type = 'client backend' AND {condition}"
-            ).fetchall()
-        except psycopg.errors.InsufficientPrivilege as error:
-            raise OperationError(
-                f"expected the right to end sessions on the target, found: "
-                f"{error.diag.message_primary}",
-                advice="end them by hand (pg_stat_activity shows them), or GRANT "
-                "pg_signal_backend to the job's role, and run the command again",
-            ) from None
+        rows = connection.execute(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
+            "AND pid <> pg_backend_pid() AND backend_type = 'client backend' "
+            f"AND {condition}".encode()
+        ).fetchall()
         if not rows:
             return len(ended)
-        ended |= {int(row[0]) for row in rows}
+        for (pid,) in rows:
+            # A superuser's session cannot be ended by another role, but it ends by itself.
+            with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
+                connection.execute("SELECT pg_terminate_backend(%s)", (pid,))
+            ended.add(int(pid))
         if time.monotonic() > deadline:
             raise OperationError(
                 f"expected {len(rows)} sessions on the target to end within {limit:g} s, found "
                 "them still there",
-                advice="end them by hand (pg_stat_activity shows them) and run the command again",
+                advice="end them by hand (pg_stat_activity shows them), or GRANT pg_signal_backend "
+                "to the job's role, and run the command again",
             )
         time.sleep(POLL_SECONDS)
 

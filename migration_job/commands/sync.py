@@ -1,0 +1,59 @@
+"""``migration-job sync``: keeps the other side current, and finishes what died half-way."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import Annotated
+
+import typer
+
+from migration_job.commands import live_options as options
+from migration_job.live.sync import Sync
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``sync`` to the program."""
+    app.command("sync")(sync)
+
+
+def sync(
+    source: options.Source,
+    report: options.ReportDir,
+    connection: options.ConnectionDir,
+    connect_to: options.ConnectTo,
+    target: options.Target = None,
+    target_file: options.TargetFile = None,
+    pooler: options.Console = None,
+    console_file: options.ConsoleFile = None,
+    alias_file: options.AliasFile = None,
+    state: options.State = None,
+    application_source: options.ApplicationSource = None,
+    owner: options.Owner = None,
+    max_lag: Annotated[
+        float,
+        typer.Option(min=0.1, help="Reads that have moved go back when the lag exceeds this (s)."),
+    ] = 5.0,
+    once: Annotated[
+        bool, typer.Option("--once", help="End when there is nothing left to do.")
+    ] = False,
+) -> None:
+    """Follow SQLite until the switch and PostgreSQL after it; runs until it is told to stop."""
+    del report
+    ends = options.collect(
+        source,
+        target=target,
+        target_file=target_file,
+        connection=connection,
+        connect_to=connect_to,
+        pooler=pooler,
+        console_file=console_file,
+        alias_file=alias_file,
+        state=state,
+        application_source=application_source,
+        owner=owner,
+    )
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    Sync(ends, max_lag=max_lag, say=options.say).run(stop.is_set, once=once)

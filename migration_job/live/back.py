@@ -1,0 +1,287 @@
+"""The way back: the target's queue to the source, as states.
+
+One round reads the queue and the rows in one snapshot of the target, writes them to the source in
+one transaction (triggers and foreign keys off), compares them in that same snapshot, and only then
+deletes the queue's rows that it has read. A round that is cut off is done again and ends the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import apsw
+import psycopg
+
+from migration_job.errors import OperationError
+from migration_job.live.pair import Pair
+from migration_job.live.proof import differing_keys
+from migration_job.live.steps import step
+from migration_job.plan.model import SourceTable, TablePlan
+from migration_job.source import fence
+from migration_job.source.apply import RowsBack, apply_back
+from migration_job.source.reader import read_rows
+from migration_job.target import records
+from migration_job.target.apply import Key, key_places, key_plans
+from migration_job.target.capture import numbered
+from migration_job.target.database import lost, qualified, quote
+from migration_job.target.states import raw_rows, rows_by_keys
+from migration_job.values import SourceValue, from_json, key_text
+
+ROUND_ROWS = 20_000
+"""Rows of the queue in one round."""
+
+TextKey = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BackRound:
+    """What one round has done."""
+
+    taken: int
+    """Rows of the queue that it has worked off."""
+    left: bool
+    """Whether its snapshot had more."""
+
+
+@dataclass(slots=True)
+class _Table:
+    source: SourceTable
+    plan: TablePlan
+    keys: dict[TextKey, None]
+    everything: bool = False
+
+
+def bring_back(pair: Pair, *, rows: int = ROUND_ROWS) -> BackRound:
+    """One round. Raises OperationError where a row cannot be put into the source."""
+    with step("sync.reverse"):
+        while True:
+            try:
+                return _round(pair, rows)
+            except apsw.ConstraintError as error:
+                # As in catch-up: a unique value may still be with a row that comes later.
+                if rows >= _queued(pair):
+                    raise OperationError(
+                        f"the source refuses what the target now holds: {error}",
+                        advice="PostgreSQL serves as before, and the source stays at its last "
+                        "state; correct the rows on PostgreSQL",
+                    ) from error
+                rows *= 4
+            except psycopg.Error as error:
+                raise lost(error, "reading the way back") from error
+            except apsw.FullError as error:
+                raise OperationError(
+                    "the source's disk is full, so the target's changes cannot come back",
+                    advice="PostgreSQL serves as before; free some space",
+                ) from error
+
+
+def differences(pair: Pair) -> list[str]:
+    """Rows that did not come back as they are on the target, for people."""
+    return [
+        str(row[0])
+        for row in pair.target.execute(
+            "SELECT message FROM migration.back_difference ORDER BY tab, key LIMIT 1000"
+        )
+    ]
+
+
+def one_way_changes(pair: Pair) -> list[str]:
+    """Tables of ``--one-way`` that have changed on the target."""
+    numbers = _one_way_numbers(pair)
+    rows = pair.target.execute(
+        "SELECT DISTINCT tab FROM migration.reverse_log WHERE tab = ANY(%s)", (list(numbers),)
+    )
+    return sorted(numbers[int(row[0])] for row in rows)
+
+
+def _queued(pair: Pair) -> int:
+    row = pair.target.execute("SELECT count(*) FROM migration.reverse_log").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _one_way_numbers(pair: Pair) -> dict[int, str]:
+    names = {name.lower() for name in pair.state().one_way}
+    return {
+        number: plan.source
+        for number, plan in numbered(pair.plan)
+        if plan.source is not None and plan.source.lower() in names
+    }
+
+
+def _round(pair: Pair, limit: int) -> BackRound:
+    with _snapshot(pair) as (moment, position):
+        ids, tables, left = _queue(pair, limit)
+        if not ids:
+            return BackRound(0, left)
+        ledger_gone: list[tuple[str, str, str]] = []
+        batch = [_rows_back(pair, table, ledger_gone) for table in tables]
+        _flush(pair)
+        with fence.writing(pair.source, limit=5.0):
+            if not pair.state().closed:
+                raise OperationError(
+                    "expected the source closed while changes come back, found it open",
+                    advice="run `migration-job status`",
+                )
+            apply_back(pair.source, batch)
+            fence.change_state(pair.source, back_at=moment, back_position=position)
+        found = differing_keys(
+            pair, [(t.plan, rows.keys) for t, rows in zip(tables, batch, strict=True)]
+        )
+    with pair.target.transaction():
+        _note(pair, batch, found, ledger_gone)
+        pair.target.execute("DELETE FROM migration.reverse_log WHERE id = ANY(%s)", (ids,))
+    return BackRound(len(ids), left)
+
+
+@contextlib.contextmanager
+def _snapshot(pair: Pair) -> Iterator[tuple[str, str]]:
+    """One snapshot of the target for this session and the verifier's; gives its time and the WAL's
+    position."""
+    verifier = pair.sides.target
+    with pair.target.transaction():
+        pair.target.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        row = pair.target.execute(
+            "SELECT to_char(now(), 'YYYY-MM-DD\"T\"HH24:MI:SS.MSOF'), "
+            "pg_current_wal_lsn()::text, pg_export_snapshot()"
+        ).fetchone()
+        if row is None:
+            raise OperationError("the target gave no snapshot")
+        with verifier.transaction():
+            verifier.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            verifier.execute(f"SET TRANSACTION SNAPSHOT '{row[2]}'".encode())
+            yield str(row[0]), str(row[1])
+
+
+def _flush(pair: Pair) -> None:
+    """Have all that the snapshot shows on the target's disk before the source takes it over: a
+    commit of the application's may have been asynchronous. Any commit that waits does it."""
+    pair.third.execute("UPDATE migration.pair SET verified = verified")
+
+
+def _queue(pair: Pair, limit: int) -> tuple[list[int], list[_Table], bool]:
+    one_way = list(_one_way_numbers(pair))
+    rows = pair.target.execute(
+        "SELECT id, tab, key FROM migration.reverse_log WHERE tab <> ALL(%s) ORDER BY id LIMIT %s",
+        (one_way, limit + 1),
+    ).fetchall()
+    plans = dict(numbered(pair.plan))
+    tables: dict[int, _Table] = {}
+    for _, number, key in rows[:limit]:
+        plan = plans[int(number)]
+        if number not in tables:
+            tables[number] = _Table(pair.catalogue.table(plan.source or ""), plan, {})
+        if key is None:
+            tables[number].everything = True
+        else:
+            tables[number].keys[tuple(key)] = None
+    return [int(row[0]) for row in rows[:limit]], list(tables.values()), len(rows) > limit
+
+
+def _rows_back(pair: Pair, table: _Table, ledger_gone: list[tuple[str, str, str]]) -> RowsBack:
+    plan, source = table.plan, table.source
+    columns = [c.target for c in plan.copied]
+    places = key_places(plan)
+    rules = [c.rule for c in plan.copied]
+    if table.everything:
+        names = ", ".join(f"t.{quote(c)}" for c in columns)
+        present = raw_rows(pair.target, f"SELECT {names} FROM {qualified(plan.target)} AS t")
+        source_keys = _all_source_keys(pair, table)
+    else:
+        present = list(rows_by_keys(pair.target, plan, columns, list(table.keys)))
+        source_keys = []
+    touched = {key_text(k): k for k in source_keys}
+    for texts in table.keys:
+        key = tuple(c.rule.inverse(t) for c, t in zip(key_plans(plan), texts, strict=True))
+        touched[key_text(key)] = key
+    for row in present:
+        key = tuple(rules[i].inverse(row[i]) for i in places)
+        touched.setdefault(key_text(key), key)
+    noted = _ledger(pair, source.name, list(touched))
+    rows: list[Key] = []
+    for outputs in present:
+        name = key_text([rules[i].inverse(outputs[i]) for i in places])
+        rows.append(_back_row(plan, name, outputs, noted))
+    ledger_gone += [(source.name, key, column) for key, column in noted]
+    return RowsBack(
+        table=source,
+        key=plan.key,
+        columns=tuple(c.source or "" for c in plan.copied),
+        keys=list(touched.values()),
+        rows=rows,
+    )
+
+
+def _back_row(
+    plan: TablePlan,
+    key: str,
+    texts: Sequence[str | None],
+    noted: dict[tuple[str, str], tuple[str, str | None]],
+) -> Key:
+    """The source's values. A value that the ledger accounts for, and that is on the target as it
+    was written there, is what it was before; its entry stays. All others go by the rule."""
+    values: list[SourceValue] = []
+    for column, text in zip(plan.copied, texts, strict=True):
+        entry = noted.get((key, column.source or ""))
+        if entry is not None and entry[1] == text:
+            values.append(from_json(json.loads(entry[0])))
+            del noted[(key, column.source or "")]
+        else:
+            values.append(column.rule.inverse(text))
+    return tuple(values)
+
+
+def _ledger(
+    pair: Pair, table: str, keys: Sequence[str]
+) -> dict[tuple[str, str], tuple[str, str | None]]:
+    """The ledger of these rows: ``(key, column)`` to before and after."""
+    found = records.ledger_of(pair.target, [(table, key) for key in keys])
+    return {(key, column): (before, after) for _, key, column, before, after in found}
+
+
+def _all_source_keys(pair: Pair, table: _Table) -> list[Key]:
+    """Every key that the source has, but those in quarantine, which the target never had."""
+    keys = list(
+        read_rows(
+            pair.source,
+            table.source,
+            table.plan.key,
+            encoding=pair.catalogue.encoding,
+            ordered=False,
+        )
+    )
+    name = table.source.name
+    aside = records.quarantined_of(pair.target, [(name, key_text(key)) for key in keys])
+    return [key for key in keys if (name, key_text(key)) not in aside]
+
+
+def _note(
+    pair: Pair,
+    batch: Sequence[RowsBack],
+    found: list[tuple[str, str, str]],
+    ledger_gone: list[tuple[str, str, str]],
+) -> None:
+    """Record which rows do not agree (``found``: table, key, message), forget it for those that do
+    now, and forget ledger entries of values that the target has changed."""
+    names = [(rows.table.name, key_text(key)) for rows in batch for key in rows.keys]
+    pair.target.execute(
+        "DELETE FROM migration.back_difference AS d USING unnest(%s::text[], %s::text[]) "
+        "AS n(tab, key) WHERE d.tab = n.tab AND d.key = n.key",
+        ([n[0] for n in names], [n[1] for n in names]),
+    )
+    if found:
+        with pair.target.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO migration.back_difference (tab, key, message) VALUES (%s, %s, %s)",
+                found,
+            )
+    if ledger_gone:
+        columns = [list(part) for part in zip(*ledger_gone, strict=True)]
+        pair.target.execute(
+            "DELETE FROM migration.ledger AS l USING unnest(%s::text[], %s::text[], %s::text[]) "
+            "AS n(tab, key, col) WHERE l.tab = n.tab AND l.key = n.key AND l.col = n.col "
+            "AND hashtextextended(l.key, 0) = hashtextextended(n.key, 0)",
+            columns,
+        )

@@ -1,0 +1,84 @@
+"""The switch after a plain ``migrate``, which has left no capture on the source.
+
+It is allowed only where the source is what the snapshot was, and that is proved with the writers
+held: the whole content is hashed again. So it takes time with the database's size; the application
+is meant to stand still.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from pathlib import Path
+from urllib.parse import quote as url_quote
+
+import apsw
+
+from migration_job.errors import OperationError, VerificationError
+from migration_job.live.certificate import certify
+from migration_job.live.decision import Switched, take_decision
+from migration_job.live.pair import Pair
+from migration_job.live.sequences import raise_target_sequences
+from migration_job.live.steps import step
+from migration_job.source import capture, fence
+from migration_job.source.snapshot import state_sha256
+from migration_job.target import capture as target_capture
+from migration_job.target import records
+
+VERIFIED = ("verified", "rolled back")
+"""Phases of the target in which it holds all of the snapshot, proved equal."""
+
+
+def decide(
+    pair: Pair, folder: Path, base: str, *, one_way: tuple[str, ...], lock_limit: float = 5.0
+) -> Switched:
+    """Prove that nothing was written since the snapshot, and decide, in one transaction of the
+    source that also installs the capture, closed.
+
+    ``folder`` takes a copy of the source for as long as it is hashed. Raises OperationError where
+    the source has changed, with SQLite serving as before.
+    """
+    run = records.read_run(pair.target)
+    if run is None or run.phase not in VERIFIED:
+        raise VerificationError(
+            f"expected a verified target, found phase {run.phase if run else 'none'!r}",
+            advice="SQLite serves as before; run `migration-job migrate` to its end",
+        )
+    token = secrets.token_hex(8)
+    start = time.monotonic()
+    try:
+        with step("switch.fence"):
+            fence.hold_writers(pair.source, limit=lock_limit)
+        start = time.monotonic()
+        with step("switch.drain"):
+            _require_unchanged(pair, folder, run.snapshot_sha256)
+            raise_target_sequences(pair)
+            target_capture.set_pair(pair.target, token, 1)
+            digest = certify(pair, 1, base=base)
+        with step("switch.decide"):
+            tables = capture.captured_tables(pair.catalogue, pair.plan)
+            capture.install(pair.source, tables, run=pair.run_id, capture=token, plain=True)
+            take_decision(pair.source, digest, one_way)
+            fence.commit(pair.source, limit=lock_limit)
+    except BaseException:
+        fence.give_up(pair.source)
+        raise
+    pair.reload()
+    return Switched((time.monotonic() - start) * 1000, 1, digest)
+
+
+def _require_unchanged(pair: Pair, folder: Path, expected: str) -> None:
+    """Look at the committed state by a connection of its own: SQLite copies none that writes."""
+    uri = f"file:{url_quote(os.fspath(pair.path.absolute()))}?mode=ro"
+    reader = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+    try:
+        found = state_sha256(reader, folder)
+    finally:
+        reader.close()
+    if found != expected:
+        raise OperationError(
+            "the source has changed since the snapshot that was copied and verified",
+            advice="SQLite serves as before; stop the application and run `migration-job migrate` "
+            "and `switch` again, or use `migrate --live`, which lets it go on writing",
+        )

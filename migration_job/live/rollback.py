@@ -1,0 +1,268 @@
+"""The way back to SQLite, with the application's queries held by PgBouncer.
+
+1. ``rollback.prepare``  nothing is held: the queue is worked off
+2. ``rollback.pause``    PgBouncer holds new queries and waits for open transactions
+3. ``rollback.fence``    the target's fence closes; sessions that are in a transaction are ended
+4. ``rollback.drain``    the queue's rest to the source, compared; sequences
+5. ``rollback.decide``   ``closed = 0`` and COMMIT: this commit is the decision
+6. ``return.*``          the connection, then the alias, and the PAUSE with it
+
+Until 5 whatever fails opens the target's fence again and has PgBouncer go on: PostgreSQL serves as
+before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg
+
+from migration_job.connection import write_connection
+from migration_job.errors import InputError, JobError, OperationError, VerificationError
+from migration_job.live.back import bring_back, differences, one_way_changes
+from migration_job.live.decision import take_back
+from migration_job.live.follow import FOLLOW_SECONDS, follow_decision, follow_until
+from migration_job.live.lock import Lock
+from migration_job.live.pair import Pair, opened
+from migration_job.live.sequences import raise_source_sequences
+from migration_job.live.settings import Endpoints
+from migration_job.live.steps import step
+from migration_job.source import capture, fence
+from migration_job.target import capture as target_capture
+from migration_job.target import records
+
+Say = Callable[[str], None]
+
+SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class RolledBack:
+    """How a rollback went."""
+
+    held_ms: float
+    """How long queries were held at most; 0 where SQLite served already."""
+    lost: tuple[str, ...] = ()
+    """What was given up by ``--accept-loss``, in words."""
+
+
+def rollback(
+    ends: Endpoints,
+    *,
+    pause_limit: float = 10.0,
+    drain_limit: float = 600.0,
+    accept_loss: bool = False,
+    keep_reads: bool = False,
+    release: bool = False,
+    say: Say = lambda _: None,
+) -> RolledBack:
+    """Have SQLite serve, with all that was written on either side.
+
+    ``keep_reads`` leaves reads with PostgreSQL (``strategy: dual-write``); ``release`` also takes
+    the capture out of the source; ``accept_loss`` goes back even where the target is gone or rows
+    cannot come back, and says what that costs. Raises OperationError or VerificationError with
+    PostgreSQL serving as before.
+    """
+    with Lock(ends.state).command("rollback"):
+        try:
+            opening = opened(ends.source, ends.dsn)
+            pair = opening.__enter__()
+        except (InputError, psycopg.OperationalError) as error:
+            return _without_target(ends, error, accept_loss=accept_loss, release=release, say=say)
+        try:
+            done = _with_target(pair, ends, pause_limit, drain_limit, accept_loss, keep_reads, say)
+            if release or _is_plain(pair):
+                _release(pair)
+                say("the capture is taken out of the source")
+            return done
+        finally:
+            opening.__exit__(None, None, None)
+
+
+def _with_target(
+    pair: Pair,
+    ends: Endpoints,
+    pause_limit: float,
+    drain_limit: float,
+    accept_loss: bool,
+    keep_reads: bool,
+    say: Say,
+) -> RolledBack:
+    state = fence.read_state(pair.source)
+    if state is None:
+        # Nothing was ever switched; the connection may not have been written yet.
+        write_connection(ends.connection, ends.sqlite, ends.sqlite, owner=ends.owner)
+        return RolledBack(0.0)
+    if state.settled:
+        raise OperationError(
+            "the way back was given up by `migration-job settle`",
+            advice="the archived SQLite file can be restored, as it was then, with "
+            "`migration-job restore`",
+        )
+    if not state.closed:
+        if state.reads_moved and not keep_reads:
+            with fence.writing(pair.source, limit=5.0):
+                fence.change_state(pair.source, reads_moved=0)
+        _follow(pair, ends, say)
+        say("SQLite serves already")
+        return RolledBack(0.0)
+    follow_decision(pair, ends)
+    with step("rollback.prepare"):
+        _drain(pair, drain_limit)
+        lost = _losses(pair, accept_loss)
+        say("the way back is worked off; holding the application's queries")
+    start = time.monotonic()
+    try:
+        with step("rollback.pause"):
+            if ends.pooler is not None:
+                ends.pooler.pause(limit=pause_limit)
+        with step("rollback.fence"):
+            target_capture.close_fence(pair.target, limit=pause_limit)
+            target_capture.end_sessions(pair.third, limit=pause_limit)
+        with step("rollback.drain"):
+            _drain(pair, drain_limit)
+            lost = _losses(pair, accept_loss) or lost
+        with step("rollback.decide"):
+            fence.hold_writers(pair.source, limit=5.0)
+            raise_source_sequences(pair)
+            take_back(pair.source, reads_moved=keep_reads)
+            fence.commit(pair.source, limit=5.0)
+    except BaseException as error:
+        fence.give_up(pair.source)
+        if isinstance(error, Exception):
+            _go_on_with_target(pair, ends, error)
+        raise
+    _follow(pair, ends, say)
+    held = (time.monotonic() - start) * 1000
+    records.set_phase(pair.target, "rolled back")
+    say(f"decided: SQLite serves; queries were held for {held:.0f} ms")
+    return RolledBack(held, lost)
+
+
+def _drain(pair: Pair, limit: float) -> None:
+    deadline = time.monotonic() + limit
+    while True:
+        done = bring_back(pair)
+        if not done.left and done.taken <= 200:
+            if done.taken == 0 or not target_capture.is_closed(pair.target):
+                return
+            continue
+        if time.monotonic() > deadline:
+            raise OperationError(
+                f"expected the target's changes on the source within {limit:g} s, found more "
+                "coming than go",
+                advice="PostgreSQL serves as before; run the command again at a quieter hour",
+            )
+
+
+def _losses(pair: Pair, accept_loss: bool) -> tuple[str, ...]:
+    """What would not come back. Raises VerificationError unless that is accepted."""
+    lost = [*differences(pair)]
+    lost += [f"changes to table {name} (--one-way)" for name in one_way_changes(pair)]
+    if lost and not accept_loss:
+        raise VerificationError(
+            f"{len(lost)} things on the target do not come back as they are: "
+            f"{'; '.join(lost[:SHOWN])}",
+            advice="PostgreSQL serves as before; correct the rows there, or give them up with "
+            "--accept-loss",
+        )
+    return tuple(lost)
+
+
+def _follow(pair: Pair, ends: Endpoints, say: Say) -> None:
+    try:
+        follow_decision(pair, ends)
+    except OperationError as error:
+        if ends.pooler is None or fence.read_state(pair.source) is None or pair.state().closed:
+            raise
+        # The target's fence is closed and the connection names SQLite: what is left is PgBouncer,
+        # which is down. It finds its alias file without the alias when it starts.
+        say(f"warning: {error.message}")
+
+
+def _go_on_with_target(pair: Pair, ends: Endpoints, error: Exception) -> None:
+    try:
+        follow_until(pair, ends, limit=FOLLOW_SECONDS)
+    except (JobError, psycopg.Error) as second:
+        raise OperationError(
+            f"the rollback stopped before the decision ({_told(error)}), and PostgreSQL cannot be "
+            f"put back to serving yet: {_told(second)}",
+            advice="`sync` goes on with it as soon as it can; so does this command when it is run "
+            "again",
+        ) from error
+
+
+def _told(error: Exception) -> str:
+    return error.message if isinstance(error, JobError) else type(error).__name__
+
+
+def _is_plain(pair: Pair) -> bool:
+    state = fence.read_state(pair.source)
+    return state is not None and state.plain and not state.closed
+
+
+def _release(pair: Pair) -> None:
+    state = fence.read_state(pair.source)
+    if state is not None and not state.closed:
+        with fence.writing(pair.source, limit=10.0):
+            capture.remove(pair.source)
+
+
+# -------------------------------------------------------------------- where the target is gone
+
+
+def _without_target(
+    ends: Endpoints, error: Exception, *, accept_loss: bool, release: bool, say: Say
+) -> RolledBack:
+    """SQLite as far as it is current, without asking the target."""
+    source = fence.open_source(ends.source)
+    try:
+        state = fence.read_state(source)
+        if state is None or not state.closed:
+            # SQLite serves, and did all along: nothing is lost.
+            _open_without_target(ends, say)
+            if release and state is not None:
+                with fence.writing(source, limit=10.0):
+                    capture.remove(source)
+            return RolledBack(0.0)
+        current = (
+            f"the file holds PostgreSQL's changes up to {state.back_at} (WAL {state.back_position})"
+            if state.back_at
+            else f"the file is as it was at the switch, {state.switched_at}"
+        )
+        if not accept_loss:
+            raise OperationError(
+                f"the target cannot be reached ({_told(error)}); {current}",
+                advice="bring PostgreSQL back and run the command again. Where it is gone for "
+                "good, and only then, --accept-loss goes back without it: whatever was written "
+                "later is lost",
+            )
+        if ends.pooler is not None:
+            # Nobody must reach a target that comes back while SQLite serves.
+            try:
+                ends.pooler.close_alias(limit=5.0)
+            except OperationError as down:
+                say(f"warning: {down.message}")
+        with fence.writing(source, limit=10.0):
+            take_back(source)
+            # A target that comes back after all follows nothing any more.
+            fence.change_state(source, capture=f"given up {state.capture}")
+        _open_without_target(ends, say)
+        if release or state.plain:
+            with fence.writing(source, limit=10.0):
+                capture.remove(source)
+        say(f"SQLite serves; {current}; whatever was written later is lost")
+        return RolledBack(0.0, (f"what was written on PostgreSQL later: {current}",))
+    finally:
+        source.close()
+
+
+def _open_without_target(ends: Endpoints, say: Say) -> None:
+    write_connection(ends.connection, ends.sqlite, ends.sqlite, owner=ends.owner)
+    if ends.pooler is not None:
+        try:
+            ends.pooler.close_alias(limit=5.0)
+        except OperationError as down:
+            say(f"warning: {down.message}")

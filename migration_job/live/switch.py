@@ -1,0 +1,213 @@
+"""The switch: from SQLite to PostgreSQL, with the writers held for a moment.
+
+1. ``switch.prepare``  nothing is held: the target catches up, the way back is installed, references
+                       are proved, PgBouncer is asked whether it answers
+2. ``switch.fence``    ``BEGIN IMMEDIATE`` on the source: writers wait in their busy timeout
+3. ``switch.drain``    the log's rest to the target, compared; sequences; certificate
+4. ``switch.decide``   ``closed = 1`` and COMMIT: this commit is the decision
+5. ``follow.*``        the target's fence, the alias, the connection
+
+Until 4 whatever fails rolls the source's transaction back, and SQLite goes on serving. The fence
+has a time budget: where the target is slow, it is lifted and tried again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+import psycopg
+
+from migration_job.deadline import time_limit
+from migration_job.errors import InputError, JobError, OperationError, VerificationError
+from migration_job.live import plain
+from migration_job.live.catchup import catch_up, catch_up_fully, touched_keys
+from migration_job.live.certificate import base_certificate, certify
+from migration_job.live.decision import Switched, take_decision
+from migration_job.live.follow import FOLLOW_SECONDS, follow_decision, follow_until
+from migration_job.live.lock import Lock
+from migration_job.live.pair import Pair, opened
+from migration_job.live.proof import prove_all_references, prove_references
+from migration_job.live.sequences import raise_target_sequences
+from migration_job.live.settings import Endpoints
+from migration_job.live.steps import step
+from migration_job.source import fence
+from migration_job.target import capture as target_capture
+from migration_job.target import records
+
+FEW_ENTRIES = 200
+"""A fence is asked for when no more than this many log entries are left: some 50 ms of work."""
+
+ATTEMPTS = 5
+
+Say = Callable[[str], None]
+
+
+class _TooMuch(OperationError):
+    """The fence cannot be held long enough at this moment; it was lifted."""
+
+
+def switch(
+    ends: Endpoints,
+    *,
+    budget: float = 1.0,
+    catch_up_limit: float = 600.0,
+    one_way: tuple[str, ...] = (),
+    say: Say = lambda _: None,
+) -> Switched:
+    """Have PostgreSQL serve. ``budget`` is how long (seconds) the source's writers may be held.
+
+    Raises OperationError, VerificationError or BlockedError with SQLite serving as before; or, once
+    the decision has been taken, OperationError that says so. Running it again goes on.
+    """
+    with Lock(ends.state).command("switch"):
+        for attempt in range(1, ATTEMPTS + 1):
+            with opened(ends.source, ends.dsn) as pair:
+                try:
+                    return _attempt(pair, ends, budget, catch_up_limit, one_way, say)
+                except _TooMuch as error:
+                    say(f"attempt {attempt}: {error.message}; SQLite serves, trying again")
+                    last = error
+        raise OperationError(last.message, advice=last.advice)
+
+
+def move_reads(ends: Endpoints, *, catch_up_limit: float = 600.0) -> None:
+    """Have PostgreSQL answer reads while writes stay with SQLite (``strategy: dual-write``): they
+    arrive within the lag that ``sync`` shows. Raises as :func:`switch` does."""
+    with Lock(ends.state).command("switch --reads-only"), opened(ends.source, ends.dsn) as pair:
+        if pair.state().closed:
+            raise OperationError(
+                "expected SQLite to take the writes, found PostgreSQL doing so already",
+                advice="`migration-job rollback --keep-reads` gives the writes back",
+            )
+        target_capture.install(pair.target, pair.plan)
+        base_certificate(pair)
+        catch_up_fully(pair, enough=FEW_ENTRIES, limit=catch_up_limit)
+        with fence.writing(pair.source, limit=5.0):
+            fence.change_state(pair.source, reads_moved=1)
+        follow_decision(pair, ends)
+
+
+def _attempt(
+    pair: Pair,
+    ends: Endpoints,
+    budget: float,
+    catch_up_limit: float,
+    one_way: tuple[str, ...],
+    say: Say,
+) -> Switched:
+    state = fence.read_state(pair.source)
+    if state is not None:
+        _follow(pair, ends)
+        if state.settled or state.closed:
+            say("PostgreSQL serves already")
+            return Switched(0.0, fence.last_position(pair.source), state.certificate or "")
+    with step("switch.prepare"):
+        base = base_certificate(pair)
+        _require_way_back(pair, one_way)
+        if ends.pooler is not None:
+            ends.pooler.version()
+        target_capture.install(pair.target, pair.plan)
+        if not target_capture.is_closed(pair.target):
+            raise OperationError(
+                "expected the target's fence closed while SQLite serves, found it open",
+                advice="stop the application: both sides may have taken writes; compare them with "
+                "`migration-job verify` before anything else",
+            )
+        proved = 0 if state is None else _prepare(pair, catch_up_limit, say)
+    if state is None:
+        switched = plain.decide(pair, ends.state, base, one_way=one_way)
+    else:
+        switched = _decide(pair, base, proved, budget, one_way)
+    say(f"decided: PostgreSQL serves; writers were held for {switched.held_ms:.0f} ms")
+    _follow(pair, ends)
+    records.set_phase(pair.target, "switched")
+    return switched
+
+
+def _prepare(pair: Pair, limit: float, say: Say) -> int:
+    """Catch up and prove the references of all rows; returns the position that this covers."""
+    catch_up_fully(pair, enough=FEW_ENTRIES, limit=limit)
+    say("caught up; proving references")
+    position = catch_up(pair).position
+    prove_all_references(pair)
+    catch_up_fully(pair, enough=FEW_ENTRIES, limit=limit)
+    return position
+
+
+def _decide(
+    pair: Pair, base: str, proved: int, budget: float, one_way: tuple[str, ...]
+) -> Switched:
+    try:
+        with step("switch.fence"):
+            fence.hold_writers(pair.source, limit=5.0)
+        start = time.monotonic()
+        with step("switch.drain"), _within(pair, start + budget):
+            done = catch_up(pair)
+            if done.behind:
+                raise _TooMuch(f"{done.behind} changes more than a fence can wait for")
+            prove_references(pair, touched_keys(pair, proved, done.position))
+            raise_target_sequences(pair)
+            digest = certify(pair, done.position, base=base)
+        with step("switch.decide"):
+            take_decision(pair.source, digest, one_way)
+            fence.commit(pair.source, limit=max(start + budget - time.monotonic(), 0.05))
+    except BaseException:
+        # Whatever it is, the writers must not wait for it.
+        fence.give_up(pair.source)
+        raise
+    return Switched((time.monotonic() - start) * 1000, done.position, digest)
+
+
+@contextlib.contextmanager
+def _within(pair: Pair, deadline: float) -> Iterator[None]:
+    """What PostgreSQL has not done by the deadline is cut off."""
+    try:
+        left = deadline - time.monotonic()
+        with time_limit(pair.target, left), time_limit(pair.sides.target, left):
+            yield
+    except JobError as error:
+        if time.monotonic() < deadline or isinstance(error, VerificationError):
+            raise
+        raise _TooMuch("the target did not answer within the time that writers may wait") from error
+    except psycopg.Error as error:
+        raise _TooMuch(
+            f"the target failed while writers waited: {type(error).__name__}",
+            advice="SQLite serves as before; look at the target's log, then run it again",
+        ) from error
+    if time.monotonic() > deadline:
+        raise _TooMuch("the target took longer than writers may wait")
+
+
+def _follow(pair: Pair, ends: Endpoints) -> None:
+    try:
+        follow_until(pair, ends, limit=FOLLOW_SECONDS)
+    except (JobError, psycopg.Error) as error:
+        if not pair.state().closed:
+            raise
+        message = error.message if isinstance(error, JobError) else type(error).__name__
+        raise OperationError(
+            f"the decision is taken, PostgreSQL is to serve, but the rest is not done: {message}",
+            advice="`sync` goes on with it as soon as it can; so does this command when it is run "
+            "again. SQLite answers reads meanwhile and refuses writes",
+        ) from error
+
+
+def _require_way_back(pair: Pair, one_way: tuple[str, ...]) -> None:
+    known = {t.source.lower() for t in pair.plan.tables if t.source is not None}
+    unknown = [name for name in one_way if name.lower() not in known]
+    if unknown:
+        raise InputError(f"expected tables of the source after --one-way, found {unknown[0]!r}")
+    without = [
+        t.source
+        for t in pair.plan.tables
+        if t.source is not None and not t.key and t.source not in one_way
+    ]
+    if without:
+        raise InputError(
+            f"changes to {', '.join(without)} could not come back: the rows have no key that both "
+            "sides know",
+            advice="use `migrate --live`, which gives them one; or accept it with "
+            + " ".join(f"--one-way {name}" for name in without),
+        )

@@ -1,0 +1,241 @@
+"""``sync``: keeps the side that does not serve current, and finishes what others have begun.
+
+It holds the lock round by round. Before each, it makes everything agree with the decision, so a
+switch or a rollback whose process has died is completed or undone as soon as the kernel has
+released the lock. It outlives restarts of both databases and of PgBouncer, and of itself: all it
+knows stands in the two databases.
+
+``STATE/sync.json`` says, once a second, what it does: see :class:`Report`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import apsw
+import psycopg
+
+from migration_job.durable import write_durably
+from migration_job.errors import JobError, OperationError
+from migration_job.live.back import bring_back
+from migration_job.live.catchup import catch_up, trim_log
+from migration_job.live.follow import BothOpen, follow_decision
+from migration_job.live.lock import Lock
+from migration_job.live.pair import Pair, open_pair
+from migration_job.live.settings import Endpoints
+from migration_job.source import fence
+
+IDLE_SECONDS = 0.1
+"""Between rounds that found nothing to do: a change waits so long at most to be looked at."""
+
+LOOK_SECONDS = 1.0
+"""Between looks at whether fence, alias and connection agree with the decision."""
+
+RETRY_SECONDS = 0.5
+"""After a failure, before the next attempt: well within the 5 s of a takeover."""
+
+TRIM_AT = 2_000
+"""Applied rows of the log that are worth a transaction of the source to delete."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Report:
+    """What ``STATE/sync.json`` holds."""
+
+    pid: int
+    at: str
+    """UTC; a heartbeat."""
+    direction: str
+    """``forward`` (SQLite serves), ``back`` (PostgreSQL serves), or ``waiting`` (for a cause that
+    ``problem`` names)."""
+    behind: int
+    """Changes that the other side does not have yet, as far as known."""
+    lag_seconds: float
+    """How long the oldest of them has been waiting."""
+    position: int
+    """Where the target is in the source's log."""
+    rounds: int = 0
+    problem: str = ""
+
+
+@dataclass(slots=True)
+class _Lag:
+    """How old the oldest unapplied change is: positions, and when each was first seen."""
+
+    seen: list[tuple[int, float]] = field(default_factory=list)
+
+    def note(self, last: int, now: float) -> None:
+        if not self.seen or last > self.seen[-1][0]:
+            self.seen.append((last, now))
+
+    def of(self, position: int, now: float) -> float:
+        self.seen = [pair for pair in self.seen if pair[0] > position]
+        return now - self.seen[0][1] if self.seen else 0.0
+
+
+class Sync:
+    """One process's sync. :meth:`run` returns when ``stop`` says so or the run is settled."""
+
+    def __init__(self, ends: Endpoints, *, max_lag: float = 5.0, say: Say = lambda _: None) -> None:
+        self._ends = ends
+        self._max_lag = max_lag
+        self._say = say
+        self._lock = Lock(ends.state)
+        self._pair: Pair | None = None
+        self._lag = _Lag()
+        self._looked = 0.0
+        self._reported = 0.0
+        self._report = Report(os.getpid(), "", "waiting", 0, 0.0, 0)
+
+    def run(self, stop: Callable[[], bool] = lambda: False, *, once: bool = False) -> None:
+        """Go on until ``stop()``; with ``once`` until there is nothing left to do."""
+        while not stop():
+            try:
+                busy = self._turn()
+            except (JobError, psycopg.Error, apsw.Error, OSError) as error:
+                self._fail(error)
+                if once:
+                    raise
+                _wait(RETRY_SECONDS, stop)
+                continue
+            if busy is None:
+                self._say("the run is settled; there is nothing left to keep current")
+                return
+            if not busy:
+                if once:
+                    return
+                _wait(IDLE_SECONDS, stop)
+
+    def _turn(self) -> bool | None:
+        """One round under the lock: whether there was anything to do; None once it is settled."""
+        with self._lock.round() as before:
+            pair = self._open(before)
+            state = pair.state()
+            if state.settled:
+                return None
+            self._look(pair, force=before)
+            busy = self._back(pair) if state.closed else self._forward(pair)
+        self._report.rounds += 1
+        self._publish()
+        return busy
+
+    def _open(self, others_before: bool) -> Pair:
+        """The pair; opened anew after another process had the lock, or the target went away."""
+        if self._pair is not None and (others_before or self._pair.target.closed):
+            self._close()
+        if self._pair is None:
+            self._pair = open_pair(self._ends.source, self._ends.dsn)
+        return self._pair
+
+    def _close(self) -> None:
+        if self._pair is not None:
+            self._pair.close()
+            self._pair = None
+
+    def _look(self, pair: Pair, *, force: bool) -> None:
+        now = time.monotonic()
+        if not force and now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        self._report.problem = ""
+        try:
+            changed = follow_decision(pair, self._ends)
+        except BothOpen:
+            raise
+        except OperationError as error:
+            # PgBouncer is down: what it has to be told waits, what the databases need does not.
+            self._note(error.message)
+            return
+        if changed:
+            side = "PostgreSQL" if pair.state().closed else "SQLite"
+            self._say(f"fence, alias and connection now agree with the decision: {side} serves")
+
+    def _forward(self, pair: Pair) -> bool:
+        now = time.monotonic()
+        self._lag.note(fence.last_position(pair.source), now)
+        done = catch_up(pair)
+        self._report.direction = "forward"
+        self._report.position = done.position
+        self._report.behind = fence.last_position(pair.source) - done.position
+        self._report.lag_seconds = round(self._lag.of(done.position, time.monotonic()), 3)
+        self._bound_reads(pair)
+        self._trim(pair, done.position)
+        return done.keys > 0
+
+    def _trim(self, pair: Pair, position: int) -> None:
+        row = pair.source.execute("SELECT min(seq) FROM _migration_log").fetchone()
+        if row is not None and row[0] is not None and position - int(row[0]) >= TRIM_AT:
+            trim_log(pair, position)
+
+    def _bound_reads(self, pair: Pair) -> None:
+        """Reads that have moved go back while the target is further behind than promised."""
+        state = pair.state()
+        if state.reads_moved and self._report.lag_seconds > self._max_lag:
+            with fence.writing(pair.source, limit=5.0):
+                fence.change_state(pair.source, reads_moved=0)
+            follow_decision(pair, self._ends)
+            self._say(
+                f"the target is {self._report.lag_seconds:.1f} s behind, more than the "
+                f"{self._max_lag:g} s promised: reads are back on SQLite"
+            )
+
+    def _back(self, pair: Pair) -> bool:
+        done = bring_back(pair)
+        self._report.direction = "back"
+        row = pair.target.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM migration.reverse_log LIMIT 100000) AS queue"
+        ).fetchone()
+        self._report.behind = 0 if row is None else int(row[0])
+        self._report.lag_seconds = 0.0
+        return done.taken > 0
+
+    def _fail(self, error: Exception) -> None:
+        told = error.message if isinstance(error, JobError) else _first_line(error)
+        self._note(told)
+        self._report.direction = "waiting"
+        self._close()
+        self._publish()
+
+    def _note(self, problem: str) -> None:
+        if self._report.problem != problem:
+            self._say(f"waiting: {problem}")
+        self._report.problem = problem
+
+    def _publish(self) -> None:
+        now = time.monotonic()
+        if now - self._reported < 1.0 and not self._report.problem:
+            return
+        self._reported = now
+        self._report.at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        content = json.dumps(asdict(self._report)).encode()
+        write_durably(self._ends.state / "sync.json", content, mode=0o644)
+
+
+def read_report(state: Path) -> Report | None:
+    """What ``sync`` last said; None where it never ran here."""
+    try:
+        return Report(**json.loads((state / "sync.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _wait(seconds: float, stop: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + seconds
+    while not stop() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+__all__ = ["OperationError", "Report", "Sync", "read_report"]
