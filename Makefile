@@ -16,12 +16,12 @@ setup:
 
 .PHONY: demo
 demo: setup ## migrate a made-up database (or SOURCE=my.db, a rehearsal) to an embedded PostgreSQL
-	@tools/pgbouncer
+	@tools/system-packages
 	@$(PYTHON) -m migration_job demo $(if $(SOURCE),"$(SOURCE)") $(OPTIONS)
 
 .PHONY: test
 test: setup ## run every test that this machine can run
-	@tools/pgbouncer
+	@tools/system-packages
 	@$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadgroup $(TESTS)
 
 .PHONY: lint

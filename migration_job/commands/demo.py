@@ -54,6 +54,7 @@ def demo(
                 advice="give another with --directory",
             )
     home = fresh_directory(directory)
+    made_up = source is None
     if source is None:
         source = home / "radcase.db"
         made = make_radcase(source, rows=rows, seed=seed, hostile=hostile)
@@ -67,17 +68,19 @@ def demo(
         else:
             say(f"going on without a pooler: {stage.without_pooler}")
         status = rehearse(source, stage, profile=profile or "none", policy=policy)
-        say(f"  report         {home / 'report'}")
-        _say_next(source, status)
+        _say_next(source, status, made_up=made_up)
         if keep:
             say(f'\nto look at it: {stage.server.program("psql")} "$(cat {stage.target_file})"')
             input("press Enter to end the servers and remove the target ")
     raise typer.Exit(int(status))
 
 
-def _say_next(source: Path, status: ExitStatus) -> None:
+def _say_next(source: Path, status: ExitStatus, *, made_up: bool) -> None:
     say("\nnext")
     if status is ExitStatus.BLOCKED:
         say(f"  migration-job inspect {source} --suggest    a policy that settles the findings")
-    say("  make demo SOURCE=my.db     the same on a file of your own, which is only read")
-    say("  make up STAGE=dev          the same on Docker, by Pulumi, with the way back")
+    if made_up:
+        say("  make demo SOURCE=my.db     the same on a file of your own, which is only read")
+        say("  make up STAGE=dev          the same on Docker, by Pulumi, with the way back")
+    else:
+        say("  docs/tutorial.md           a stage of your own: its file, its settings, make up")

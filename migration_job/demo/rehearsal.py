@@ -23,6 +23,9 @@ from migration_job.report.model import Report
 from migration_job.source.database import quote
 
 HASH_BLOCK = 1 << 20
+SHOWN_FINDINGS = 10
+"""Warnings and errors that the summary repeats; the report has all."""
+
 SIDECARS = ("", "-wal", "-journal")
 """The files that hold a SQLite database; ``-shm`` is an index that every reader may write."""
 
@@ -45,6 +48,7 @@ def rehearse(
         _ask(stage, report)
     _summarise(source, report, status, time.monotonic() - began)
     _say_untouched(before, fingerprint(source))
+    _say_report(stage)
     return status
 
 
@@ -149,19 +153,23 @@ def _summarise(source: Path, report: Report | None, status: ExitStatus, seconds:
     if report is None:
         say(f"\n{source} was not migrated; the reason is above")
         return
-    rows = sum(table.target_rows or 0 for table in report.tables.values())
     say("")
+    for finding in [f for f in report.findings if f.severity != "note"][:SHOWN_FINDINGS]:
+        place = ".".join(part for part in (finding.table, finding.column) if part)
+        say(f"{finding.severity}: {place and place + ': '}{finding.message}")
+    rows = sum(table.target_rows or 0 for table in report.tables.values())
+    changed = f", but for {report.ledger_count:,} in the ledger" if report.ledger_count else ""
     if status is ExitStatus.DONE:
-        say(f"{rows:,} rows in {len(report.tables)} tables moved and proven equal")
+        say(f"\n{rows:,} rows in {len(report.tables)} tables moved and verified")
+        say(f"  values         all equal{changed}")
+        say(f"  quarantined    {report.quarantine_count:,} rows")
     else:
-        say(f"not migrated: {report.outcome}")
+        say(f"\nnot migrated: {report.outcome}")
     if report.certificate is not None:
         say(f"  certificate    {report.certificate.digest}")
     spent = ", ".join(f"{name} {value:.1f}" for name, value in report.seconds.items())
     say(f"  seconds        {seconds:.1f} in all ({spent})")
     say(f"  findings       {_findings(report)}")
-    say(f"  changed values {report.ledger_count:,} (each in the ledger)")
-    say(f"  quarantined    {report.quarantine_count:,} rows")
 
 
 def _findings(report: Report) -> str:
@@ -170,6 +178,13 @@ def _findings(report: Report) -> str:
     return (
         ", ".join(f"{counts[key]} {name}" for key, name in names.items() if counts[key]) or "none"
     )
+
+
+def _say_report(stage: DemoStage) -> None:
+    pages = [stage.report / name for name in ("report.html", writer.NAME)]
+    for page in (page for page in pages if page.exists()):
+        say(f"  report         {page}")
+        return
 
 
 def _say_untouched(before: str, after: str) -> None:

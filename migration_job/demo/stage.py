@@ -161,4 +161,4 @@ def fresh_directory(directory: Path) -> Path:
                 entry.unlink()
     directory.mkdir(parents=True, exist_ok=True)
     (directory / MARK).touch()
-    return directory.resolve()
+    return directory
