@@ -105,6 +105,11 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def counted(number: int, thing: str) -> str:
+    """``1 row``, ``2,000 rows``."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
 def _both(side: SqliteSide) -> tuple[SqliteSide, SqliteSide]:
     return side, side
 
@@ -160,9 +165,11 @@ def _summarise(source: Path, report: Report | None, status: ExitStatus, seconds:
     rows = sum(table.target_rows or 0 for table in report.tables.values())
     changed = f", but for {report.ledger_count:,} in the ledger" if report.ledger_count else ""
     if status is ExitStatus.DONE:
-        say(f"\n{rows:,} rows in {len(report.tables)} tables moved and verified")
+        say(
+            f"\n{counted(rows, 'row')} in {counted(len(report.tables), 'table')} moved and verified"
+        )
         say(f"  values         all equal{changed}")
-        say(f"  quarantined    {report.quarantine_count:,} rows")
+        say(f"  quarantined    {counted(report.quarantine_count, 'row')}")
     else:
         say(f"\nnot migrated: {report.outcome}")
     if report.certificate is not None:

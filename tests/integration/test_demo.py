@@ -1,0 +1,117 @@
+"""The demo, as a newcomer runs it."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from migration_job.demo.radcase import make_radcase
+from tests.conftest import MakeSqlite
+
+pytestmark = pytest.mark.postgres
+
+
+def demo(directory: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "migration_job", "demo", *map(str, arguments)]
+    return subprocess.run(
+        [*command, "--directory", str(directory)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def contents(*files: Path) -> list[bytes]:
+    return [file.read_bytes() for file in files]
+
+
+def test_moves_a_file_of_ones_own_and_leaves_it_as_it_was(tmp_path: Path) -> None:
+    source = tmp_path / "mine" / "app.db"
+    source.parent.mkdir()
+    make_radcase(source, rows=1_000)
+    # An application has it open, with a write that is only in the write-ahead log.
+    application = sqlite3.connect(source)
+    application.execute("INSERT INTO tags (id, name) VALUES (9999, 'only in the log')")
+    application.commit()
+    files = sorted(f for f in source.parent.iterdir() if not f.name.endswith("-shm"))
+    before = contents(*files)
+
+    ended = demo(tmp_path / "out", source, "--profile", "radcase")
+    assert ended.returncode == 0, ended.stderr
+    assert contents(*files) == before
+    application.close()
+    assert "1,001 rows in 51 tables moved and verified" in ended.stdout
+    assert "the source     is byte for byte as it was" in ended.stdout
+    assert re.search(
+        r"as the application, through (PgBouncer|PostgreSQL): \w+ has \d+ rows", ended.stdout
+    )
+
+    report = json.loads((tmp_path / "out" / "report" / "report.json").read_text())
+    assert report["outcome"] == "verified"
+    assert report["tables"]["tags"]["target_rows"] == 61
+    named = json.loads((tmp_path / "out" / "connection" / "database.json").read_text())
+    assert named["write"]["engine"] == named["read"]["engine"] == "postgresql"
+    assert named["write"]["password"] not in ended.stdout + ended.stderr
+
+
+def test_what_the_profile_refuses_blocks_and_nothing_is_switched(tmp_path: Path) -> None:
+    source = tmp_path / "hostile.db"
+    make_radcase(source, rows=1_000, hostile=True)
+    ended = demo(tmp_path / "out", source, "--profile", "radcase")
+    assert ended.returncode == 3, ended.stderr
+    assert "not migrated: blocked" in ended.stdout
+    assert "error: cases.title: " in ended.stdout
+    assert "inspect" in ended.stdout
+    named = json.loads((tmp_path / "out" / "connection" / "database.json").read_text())
+    assert named["write"]["engine"] == "sqlite"
+
+
+def test_any_sqlite_file_will_do(tmp_path: Path, make_sqlite: MakeSqlite) -> None:
+    source = make_sqlite("CREATE TABLE t (a, b); INSERT INTO t VALUES (1, 'x'), (NULL, x'00')")
+    ended = demo(tmp_path / "out", source)
+    assert ended.returncode == 0, ended.stderr
+    assert "2 rows in 1 table moved and verified" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nosuch.db", "no such file"),
+        (".", "found a directory"),
+        ("notes.txt", "not a SQLite database"),
+    ],
+)
+def test_bad_input_is_one_clear_error(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / "notes.txt").write_text("dear diary\n" * 100)
+    ended = demo(tmp_path / "out", tmp_path / name)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: ")
+    assert words in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_with_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    ended = demo(tmp_path, "--rows", "1000")
+    assert ended.returncode == 2
+    assert "found other files" in ended.stderr
+    assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+
+def test_a_source_in_the_demos_own_directory_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    make_radcase(out / "mine.db", rows=1_000)
+    ended = demo(out, out / "mine.db")
+    assert ended.returncode == 2
+    assert "which this empties" in ended.stderr
+    assert (out / "mine.db").exists()
