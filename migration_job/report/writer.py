@@ -1,17 +1,21 @@
-"""``report.json``: written whole or not at all."""
+"""``report.json`` and ``report.html``: each written whole or not at all, the JSON first."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from migration_job.report.html import write_html
 from migration_job.report.model import Report
 
 NAME = "report.json"
 
+PAGE = "report.html"
+
 
 def write(report: Report, folder: Path) -> Path:
-    """Replace ``folder/report.json`` atomically and durably; returns its path."""
+    """Replace ``folder/report.json`` atomically and durably, and the page that shows it; returns
+    the JSON's path."""
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / NAME
     partial = folder / (NAME + ".partial")
@@ -21,6 +25,7 @@ def write(report: Report, folder: Path) -> Path:
         stream.flush()
         os.fsync(stream.fileno())
     partial.replace(final)
+    write_html(report, folder / PAGE)
     return final
 
 
