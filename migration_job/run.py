@@ -295,7 +295,10 @@ class Migration:
                 self.reporter.say(f"going on with run {self.run_id}: {len(done)} steps are done")
                 records.set_phase(target, Phase.PREPARED)
                 return done
-            self.reporter.say("the source or the plan has changed: starting clean")
+            changed = "the source or the plan has changed"
+            self.reporter.say(
+                f"{changed if before.plan_digest else 'it did not verify'}: starting clean"
+            )
             records.drop_everything(target, before)
         records.refuse_foreign(target, database.describe(self.options.dsn))
         records.begin(
@@ -388,6 +391,8 @@ class Migration:
             plan, catalogue, taken, options.dsn, self.reporter, deep=options.deep, jobs=options.jobs
         )
         tell_verified(self.report, target, plan, found)
+        if found.difference_count:
+            records.distrust(target)
         refuse_differences(found)
         return certify(
             found,
@@ -503,7 +508,7 @@ def refuse_differences(found: Verified) -> None:
     raise VerificationError(
         f"{found.difference_count} differences between source and target: {first}",
         advice="nothing was switched and the source is untouched; report.json lists them. "
-        "Drop the target or run `migrate` again into an empty one",
+        "Correct the cause on the target and run `migrate` again, which then starts clean",
     )
 
 

@@ -260,6 +260,12 @@ def set_phase(connection: psycopg.Connection, phase: str) -> None:
         )
 
 
+def distrust(connection: psycopg.Connection) -> None:
+    """Record that what was copied did not verify, so that the next attempt starts clean."""
+    with connection.transaction():
+        connection.execute("UPDATE migration.run SET plan_digest = ''")
+
+
 def mark(
     connection: psycopg.Connection, table: str, step: str, *, rows: int = 0, quarantined: int = 0
 ) -> None:
