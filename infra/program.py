@@ -9,7 +9,15 @@ from infra import engine
 from infra.images import Builder
 from infra.names import Names
 from infra.settings import PROJECT, Settings, read
-from infra.stage import Stage, make_directories, make_example, owner, paths, require_source
+from infra.stage import (
+    Stage,
+    make_directories,
+    make_example,
+    owner,
+    paths,
+    profile_digest,
+    require_source,
+)
 
 
 def settings() -> Settings:
@@ -33,6 +41,7 @@ def stage() -> Stage:
     example = wanted.source == "example"
     if local and not example:
         require_source(where)
+    profile_digest(wanted.profile)
     client = engine.connect(wanted.docker_host)
     engine.require_port(client, wanted.bind_address, wanted.postgres_port, names.postgres)
     engine.require_port(client, wanted.bind_address, wanted.pooler_port, names.pooler)
