@@ -20,9 +20,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
 from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,8 @@ RELATIVE_TOLERANCE = Decimal("1e-12")
 """How far two computed numbers may be apart, relative to the larger."""
 SHOWN_DIFFERENCES = 20
 """Differences named per query; the rest is counted."""
+PAIRS_TRIED = 1_000_000
+"""Pairs of rows of an unordered answer that are tried against each other."""
 STATEMENT_TIMEOUT_S = 300
 """A query that takes longer than this on the target fails its check."""
 
@@ -265,22 +268,21 @@ def _compare(
     found: list[str] = []
     if len(left.rows) != len(right.rows):
         found.append(f"expected {len(left.rows)} rows, found {len(right.rows)}")
-    pairs = [
-        (tuple(_of_source(v, t) for v, t in zip(row, right.types, strict=True)), row)
-        for row in left.rows
+    theirs = [[_of_target(row[i], oid) for row in right.rows] for i, oid in enumerate(right.types)]
+    mine = [
+        _column_of_source([row[i] for row in left.rows], oid, theirs[i])
+        for i, oid in enumerate(right.types)
     ]
-    others = [
-        (tuple(_of_target(v, t) for v, t in zip(row, right.types, strict=True)), row)
-        for row in right.rows
-    ]
+    pairs = list(zip(zip(*mine, strict=True), left.rows, strict=True))
+    others = list(zip(zip(*theirs, strict=True), right.rows, strict=True))
     if not check.ordered:
-        pairs, others = _without_common(pairs, others)
-    for number, (mine, theirs) in enumerate(zip(pairs, others, strict=False), start=1):
-        for index, (a, b) in enumerate(zip(mine[0], theirs[0], strict=True)):
-            if not _alike(a, b, (mine[1][index], theirs[1][index]), mapped):
+        pairs, others = _without_alike(*_without_common(pairs, others), mapped)
+    for number, (ours, its) in enumerate(zip(pairs, others, strict=False), start=1):
+        for index, (a, b) in enumerate(zip(ours[0], its[0], strict=True)):
+            if not _alike(a, b, (ours[1][index], its[1][index]), mapped):
                 found.append(
                     f"row {number}, column {right.columns[index]}: expected "
-                    f"{_show(mine[1][index])}, found {_show(theirs[1][index])}"
+                    f"{_show(ours[1][index])}, found {_show(its[1][index])}"
                 )
     for extra, side in (
         (pairs[len(others) :], "only on the source"),
@@ -311,6 +313,34 @@ def _without_common(left: list[_Row], right: list[_Row]) -> tuple[list[_Row], li
     return rest(left), rest(right)
 
 
+def _without_alike(
+    left: list[_Row], right: list[_Row], mapped: frozenset[tuple[str, str]]
+) -> tuple[list[_Row], list[_Row]]:
+    """Both rests without the rows that are alike, if not the same: computed numbers, mapped values.
+    Rests that are too long to try each against each are left as they are, in order."""
+    if len(left) * len(right) > PAIRS_TRIED:
+        return left, right
+    open_ = list(right)
+    kept = []
+    for row in left:
+        partner = next(
+            (
+                i
+                for i, other in enumerate(open_)
+                if all(
+                    _alike(a, b, (x, y), mapped)
+                    for a, b, x, y in zip(row[0], other[0], row[1], other[1], strict=True)
+                )
+            ),
+            None,
+        )
+        if partner is None:
+            kept.append(row)
+        else:
+            del open_[partner]
+    return kept, open_
+
+
 def _alike(
     a: Hashable, b: Hashable, raw: tuple[object, object], mapped: frozenset[tuple[str, str]]
 ) -> bool:
@@ -334,6 +364,9 @@ def _show(value: object) -> str:
 _BOOL, _BYTEA, _UUID, _DATE, _TIME = 16, 17, 2950, 1082, 1083
 _INSTANTS = frozenset({1114, 1184})
 _JSONS = frozenset({114, 3802})
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_JULIAN_EPOCH = 2440587.5
+_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "julian": 0}
 _NUMBERS = frozenset({20, 21, 23, 26, 700, 701, 1700})
 
 
@@ -348,6 +381,45 @@ def _of_target(value: object, oid: int) -> Hashable:
     if oid == _BYTEA:
         return bytes.fromhex(text.removeprefix("\\x"))
     return _meaning(text, oid)
+
+
+def _column_of_source(
+    values: Sequence[object], oid: int, found: Sequence[Hashable]
+) -> list[Hashable]:
+    """A column of the source's answer as the target's type has it. Numbers that stand for instants
+    are read in the unit that agrees with most of what the target has; an instant is wrong by years
+    in any other."""
+    plain = [_of_source(value, oid) for value in values]
+    if oid not in _INSTANTS or not any(isinstance(value, int | float) for value in values):
+        return plain
+    readings = [plain] + [
+        [
+            _instant_of(value, unit) if isinstance(value, int | float) else read
+            for value, read in zip(values, plain, strict=True)
+        ]
+        for unit in _UNITS
+    ]
+    there: Counter[Hashable] = Counter(found)
+
+    def agreeing(reading: list[Hashable]) -> int:
+        given: Counter[Hashable] = Counter(reading)
+        return (given & there).total()
+
+    return max(readings, key=agreeing)
+
+
+def _instant_of(number: float, unit: str) -> Hashable:
+    """The instant that a number stands for; the number where it stands for none."""
+    if not math.isfinite(number):
+        return number
+    if unit == "julian":
+        micros = round((number - _JULIAN_EPOCH) * 86_400_000_000)
+    else:
+        micros = round(Fraction(number) * (1_000_000 // _UNITS[unit]))
+    try:
+        return _EPOCH + timedelta(microseconds=micros)
+    except OverflowError:
+        return number
 
 
 def _of_source(value: object, oid: int) -> Hashable:
@@ -382,7 +454,7 @@ def _meaning(text: str, oid: int) -> Hashable:
             parsed = json.loads(text, parse_float=Decimal, parse_int=Decimal)
             return json.dumps(parsed, sort_keys=True, default=str)
         if oid == _UUID:
-            return text.lower()
+            return text.replace("-", "").strip("{}").lower()
     except (ValueError, InvalidOperation):
         return text
     return text

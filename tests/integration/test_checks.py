@@ -58,6 +58,22 @@ def replay(
             "uuid:'0d5a7b64-1111-4222-8333-000000000000'",
         ),
         ("CREATE TABLE t(v); INSERT INTO t VALUES ('not a date')", "text:'not a date'"),
+        *(
+            (
+                "CREATE TABLE t(v); INSERT INTO t VALUES "
+                f"(NULL), ({1700000000 * per}), ({5 * per})",
+                "timestamptz:NULL,'1970-01-01 00:00:05Z','2023-11-14 22:13:20Z'",
+            )
+            for per in (1, 1000, 1_000_000)
+        ),
+        (
+            "CREATE TABLE t(v); INSERT INTO t VALUES (2460263.75)",
+            "timestamptz:'2023-11-15 06:00:00Z'",
+        ),
+        (
+            "CREATE TABLE t(v); INSERT INTO t VALUES ('0D5A7B64111142228333000000000000')",
+            "uuid:'0d5a7b64-1111-4222-8333-000000000000'",
+        ),
     ],
 )
 def test_the_same_value_in_another_type_passes(
@@ -84,6 +100,7 @@ def test_the_same_value_in_another_type_passes(
         ("'x' || char(0)", "'x'", "expected 'x\\x00', found 'x'"),
         ("5", "'5'", "expected 5, found '5'"),
         ("x'61'", "'a'", "expected x'61', found 'a'"),
+        ("1700000000", "timestamptz '2023-11-14 22:13:21Z'", "expected 1700000000, found"),
     ],
 )
 def test_a_difference_names_row_column_and_values(

@@ -770,12 +770,20 @@ def _wrong(
             f"SELECT (({made.defaults[to]})::{made.types[to]})::text".encode()
         ).fetchone()
         assert row is not None
-        if not forms(cell, made.types[to], row[0]):
+        if not forms(cell, made.types[to], row[0]) and not _same_number(cell, row[0]):
             found.append(
                 f"DEFAULT {default} of {source_column.name!r} gives {cell} there, "
                 f"{row[0]!r} ({made.types[to]}) here"
             )
     return found
+
+
+def _same_number(cell: Cell, text: str | None) -> bool:
+    """A default of 0 in a column of reals is 0.0 there: a number, if of another class."""
+    try:
+        return isinstance(cell.content, int | float) and float(str(text)) == cell.content
+    except ValueError:
+        return False
 
 
 def _default_cell(column: Column) -> Cell:
@@ -784,7 +792,11 @@ def _default_cell(column: Column) -> Cell:
     connection.text_factory = bytes
     try:
         declared = column.declared if re.fullmatch(r"[\w (),]*", column.declared) else ""
-        connection.execute(f"CREATE TABLE t(i INT, v {declared} DEFAULT {column.default})")
+        try:
+            connection.execute(f"CREATE TABLE t(i INT, v {declared} DEFAULT {column.default})")
+        except sqlite3.OperationalError:
+            # The PRAGMA leaves out the parentheses that an expression needs.
+            connection.execute(f"CREATE TABLE t(i INT, v {declared} DEFAULT ({column.default}))")
         connection.execute("INSERT INTO t(i) VALUES (1)")
         storage, content = connection.execute("SELECT typeof(v), v FROM t").fetchone()
         return Cell(storage.decode(), content)
