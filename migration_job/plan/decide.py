@@ -156,7 +156,7 @@ class Decider:
         slow: int | None = None,
     ) -> Examination:
         if slow is None:
-            slow = self._observer.trial(table, {name: rule})[name]
+            slow = self._observer.trial(table, {name: rule}, {name: facts})[name]
         return self._observer.examine(table, name, rule, facts, slow)
 
     def forced(
@@ -187,7 +187,7 @@ class Decider:
             self._findings.add(
                 "widened" if facts.classes <= {"text"} else self._misfit_code(facts, rule),
                 "warning",
-                f"{self._misfit_text(facts, rule, misfit)}; widened to {type_of(wrapped)}"
+                f"{self._misfit_text(table, column, rule, misfit)}; widened to {type_of(wrapped)}"
                 + self._ledger_words(examination),
                 table=table.name,
                 column=column.name,
@@ -254,7 +254,7 @@ class Decider:
         self._findings.add(
             code,
             "warning",
-            f"{self._misfit_text(facts, rule, examination)}; "
+            f"{self._misfit_text(table, column, rule, examination)}; "
             f"{_rows(rows.count)} to quarantine by the policy",
             table=table.name,
             column=column.name,
@@ -321,7 +321,7 @@ class Decider:
         examination: Examination,
         action: str,
     ) -> None:
-        text = self._misfit_text(facts, rule, examination)
+        text = self._misfit_text(table, column, rule, examination)
         if action == "map":
             text += "; the column's map does not meet these values"
         self._findings.add(
@@ -355,6 +355,20 @@ class Decider:
                 column=column.name,
                 count=facts.integers + facts.reals,
             )
+        if (
+            column.affinity == "numeric"
+            and choose.family_of(column)[0] == "any"
+            and facts.integers + facts.reals
+        ):
+            self._findings.add(
+                "numeric-affinity",
+                "warning",
+                f"declared {column.declared}, which SQLite gives numeric affinity: text that "
+                "looks like a number was stored as that number (007 as 7)",
+                table=table.name,
+                column=column.name,
+                count=facts.integers + facts.reals,
+            )
         if not changed.count:
             return
         if isinstance(rule, MapRule):
@@ -375,7 +389,17 @@ class Decider:
                 f"{_values(changed.count)} spelled anew by jsonb, the original in the ledger",
                 **place,  # type: ignore[arg-type]
             )
-        elif not inner.kind.startswith(("widened", "text-bytea")):
+        elif inner.kind.startswith("widened"):
+            # Declared types that a value breaks have been reported; here none says what is right.
+            if not decision.reason.startswith("widened"):
+                self._findings.add(
+                    "mixed-classes",
+                    "warning",
+                    f"{' and '.join(sorted(facts.classes))} in one column: carried as "
+                    f"{decision.type}, {_values(changed.count)} in the ledger",
+                    **place,  # type: ignore[arg-type]
+                )
+        elif inner.kind != "text-bytea":
             self._findings.add(
                 "changed",
                 "warning",
@@ -393,7 +417,7 @@ class Decider:
     @staticmethod
     def _misfit_code(facts: ColumnFacts, rule: Rule) -> str:
         inner = rule.inner if isinstance(rule, MapRule) else rule
-        if isinstance(inner, TextRule) and facts.longest > (inner.max_length or facts.longest):
+        if isinstance(inner, TextRule) and facts.heaviest > (inner.max_length or facts.heaviest):
             return "too-long"
         own = {
             "integer": {"integer"},
@@ -417,13 +441,15 @@ class Decider:
             "time": "not-a-time",
         }.get(inner.kind, "does-not-fit")
 
-    @staticmethod
-    def _misfit_text(facts: ColumnFacts, rule: Rule, examination: Examination) -> str:
+    def _misfit_text(
+        self, table: SourceTable, column: SourceColumn, rule: Rule, examination: Examination
+    ) -> str:
         count = examination.cannot.count
         inner = rule.inner if isinstance(rule, MapRule) else rule
         text = f"{_values(count)} not {type_of(inner)}"
         if isinstance(inner, TextRule) and inner.max_length is not None:
-            text += f" (the longest has {facts.longest:,} characters)"
+            longest = self._observer.longest(table, column.name)
+            text += f" (the longest has {longest:,} characters)"
         return text
 
     def _reason(

@@ -22,7 +22,6 @@ from migration_job.plan.rules import (
     WidenedTextRule,
     type_of,
 )
-from migration_job.source.database import quote
 from migration_job.source.sqltext import tokenize
 
 _CONSTANT_WORDS = ("NULL", "TRUE", "FALSE")
@@ -108,9 +107,12 @@ def _balanced(text: str) -> bool:
 
 def _constant(column: SourceColumn, rule: Rule) -> str | None:
     # SQLite itself says what it would store: '0' in an INTEGER column is the integer 0.
+    # A double-quoted string is a default without parentheses alone, an expression within.
+    bare = any(t.kind == "name" for t in tokenize(column.default))
+    default = column.default if bare else f"({column.default})"
     memory = apsw.Connection(":memory:")
     try:
-        memory.execute(f"CREATE TABLE d(c {_declared(column)} DEFAULT ({column.default}), other)")
+        memory.execute(f"CREATE TABLE d(c {_declared(column)} DEFAULT {default}, other)")
         memory.execute("INSERT INTO d(other) VALUES (1)")
         stored = memory.execute("SELECT c FROM d").fetchall()[0][0]
     except (apsw.Error, UnicodeDecodeError) as error:
@@ -210,6 +212,3 @@ def _format(pattern: str) -> str:
                 '"' + piece.replace('"', '\\"') + '"' if re.search("[A-Za-z]", piece) else piece
             )
     return "".join(parts).replace("'", "''")
-
-
-__all__ = ["quote", "translate_default"]

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any, Literal
 
 Style = Literal["compact", "spaced", "compact-ascii", "spaced-ascii"]
@@ -24,6 +25,8 @@ MAX_DEPTH = 1000
 
 SHALLOW = 100
 """Depths below this need no care."""
+
+QUICK_LENGTH = 1_000_000
 
 MAX_JSONB_BYTES = 250_000_000
 """PostgreSQL allows 268,435,455 bytes for all elements of one array or object."""
@@ -114,6 +117,40 @@ def normalise(text: str) -> str:
     if len(text) > MAX_JSONB_BYTES // 4 and len(text.encode()) > MAX_JSONB_BYTES:
         raise BadJson(f"longer than {MAX_JSONB_BYTES} bytes")
     return _write(parse(text), _depth(text), "spaced", as_jsonb=True)
+
+
+class _OutOfOrder(ValueError):
+    """An object's keys are not in jsonb's order."""
+
+
+def _ordered(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > 1:
+        keys = [(len(key.encode()), key.encode()) for key, _ in pairs]
+        if any(a >= b for a, b in pairwise(keys)):
+            raise _OutOfOrder
+    return dict(pairs)
+
+
+_QUICK = json.JSONDecoder(object_pairs_hook=_ordered, parse_constant=_reject)
+_EXPONENT = re.compile(r"[0-9][eE]")
+
+
+def surely_returns(text: str, style: Style) -> bool:
+    """Whether the document certainly comes back from jsonb as it is; False where that takes a
+    closer look. Most documents of most applications are told apart by this, at a fraction of the
+    cost."""
+    if "\\" in text or "\x00" in text or _EXPONENT.search(text) or len(text) > QUICK_LENGTH:
+        return False
+    spaced = style.startswith("spaced")
+    try:
+        value = _QUICK.decode(text)
+        return text == json.dumps(
+            value,
+            ensure_ascii=style.endswith("ascii"),
+            separators=(", ", ": ") if spaced else (",", ":"),
+        )
+    except (ValueError, RecursionError):
+        return False
 
 
 def restyle(text: str, style: Style) -> str:

@@ -5,7 +5,7 @@ reported where not."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import apsw
 
@@ -24,7 +24,7 @@ from migration_job.plan.model import (
     UniquePlan,
     ViewPlan,
 )
-from migration_job.plan.observe import ColumnFacts
+from migration_job.plan.observe import ColumnFacts, Observer
 from migration_job.plan.rules import Rule
 from migration_job.plan.views import ViewTable, translate_view
 from migration_job.source.database import quote
@@ -68,20 +68,30 @@ class Parts:
 class Objects:
     """Plans the objects of one catalogue."""
 
-    def __init__(self, tables: list[TableView], findings: Findings, catalogue: Catalogue) -> None:
+    def __init__(
+        self,
+        tables: list[TableView],
+        findings: Findings,
+        catalogue: Catalogue,
+        observer: Observer,
+    ) -> None:
+        self._observer = observer
         self._tables = {t.source.name: t for t in tables}
         self._findings = findings
         self._catalogue = catalogue
         # Tables, indexes and constraints' indexes share one name space.
         self._relations = {t.target for t in tables}
 
-    def of_table(self, table: SourceTable) -> Parts:
-        """The parts of a table; what cannot be had is noted."""
+    def of_table(self, table: SourceTable, collided: set[tuple[str, ...]]) -> Parts:
+        """The parts of a table, without the unique keys over the ``collided`` columns; what cannot
+        be had is noted."""
         view = self._tables[table.name]
         scope = scope_of(view)
         uniques: list[UniquePlan] = []
         indexes: list[IndexPlan] = []
         for index in table.indexes:
+            if index.unique and tuple(t.column for t in index.columns) in collided:
+                continue
             if index.origin == "pk":
                 indexes.extend(self._folded_key(view, index, scope))
                 continue
@@ -113,6 +123,7 @@ class Objects:
                 yield name, default
 
     def _generated(self, view: TableView, scope: expressions.Scope) -> Iterator[tuple[str, str]]:
+        within = {k: v for k, v in scope.items() if not self._is_generated(view, k)}
         for name, column in view.columns.items():
             expression = column.source.expression
             if not column.source.generated or expression is None:
@@ -120,9 +131,13 @@ class Objects:
             try:
                 if column.rule.kind.startswith("widened"):
                     raise Untranslatable("its values are of several storage classes")
-                own = {k: v for k, v in scope.items() if not self._is_generated(view, k)}
-                part = expressions.value(expression, own)
-                yield name, f"({_stored(part, column)})::{column.type}"
+                part = expressions.value(expression, within)
+                sql = f"({_stored(part, column)})::{column.type}"
+                yield name, sql
+                # PostgreSQL's generated columns may not refer to one another: the expression
+                # stands in for the column.
+                for spelled in (name, f"{view.source.name}.{name}"):
+                    within[spelled.lower()] = replace(scope[spelled.lower()], sql=f"({sql})")
             except Untranslatable as reason:
                 self._findings.add(
                     "generated-as-plain",
@@ -135,7 +150,6 @@ class Objects:
 
     @staticmethod
     def _is_generated(view: TableView, name: str) -> bool:
-        # PostgreSQL's generated columns may not refer to one another.
         bare = name.rpartition(".")[2]
         return any(c.source.generated and n.lower() == bare for n, c in view.columns.items())
 
@@ -233,22 +247,25 @@ class Objects:
             raise Untranslatable(f"the collation {term.collation} is the application's own")
         return text + (" DESC" if term.descending else "")
 
-    @staticmethod
-    def _too_wide(view: TableView, index: SourceIndex) -> bool:
-        size = 0
-        for term in index.columns:
-            column = view.columns.get(term.column or "")
-            size += column.facts.heaviest if column is not None else 0
-        return size > MAX_INDEX_BYTES
+    def _too_wide(self, view: TableView, index: SourceIndex) -> bool:
+        return sum(self._width(view, term) for term in index.columns) > MAX_INDEX_BYTES
+
+    def _width(self, view: TableView, term: SourceIndexColumn) -> int:
+        """Bytes of the largest value that the index would hold."""
+        if term.column is None and term.expression is not None:
+            try:
+                return self._observer.heaviest(view.source, term.expression)
+            except apsw.Error:
+                return 0
+        column = view.columns.get(term.column or "")
+        return column.facts.heaviest if column is not None else 0
 
     def _narrowed(
         self, view: TableView, index: SourceIndex, terms: list[str]
     ) -> tuple[list[str], str] | None:
         """An index over values that are too long for a B-tree's page."""
         wide = [
-            column.facts.heaviest > MAX_INDEX_BYTES // max(1, len(index.columns))
-            if (column := view.columns.get(term.column or "")) is not None
-            else False
+            self._width(view, term) > MAX_INDEX_BYTES // len(index.columns)
             for term in index.columns
         ]
         if index.unique:

@@ -16,7 +16,17 @@ from typing import Any
 import apsw
 
 from migration_job.plan.model import Catalogue, SourceTable
-from migration_job.plan.rules import CannotCarry, RuleBase
+from migration_job.plan.rules import (
+    BooleanRule,
+    ByteaRule,
+    CannotCarry,
+    IntegerRule,
+    RuleBase,
+    TextIntegerRule,
+    TextRule,
+    WidenedByteaRule,
+    WidenedTextRule,
+)
 from migration_job.source.catalogue import rowid_name
 from migration_job.source.database import quote
 from migration_job.source.reader import (
@@ -42,6 +52,8 @@ MAX_SINGLED_OUT = 100_000
 
 COLUMNS_AT_ONCE = 300
 """Well under SQLite's limit of 2,000 terms of a SELECT, at five terms a column."""
+
+SHAPE_BYTES = 100_000
 
 BLOCK_ROWS = 2_000
 BLOCK_BYTES = 4_000_000
@@ -108,8 +120,6 @@ class ColumnFacts:
     low: int | None = None
     high: int | None = None
     """Of the integers."""
-    longest: int = 0
-    """Characters of the longest text."""
     heaviest: int = 0
     """Bytes of the largest text or blob."""
     infinities: int = 0
@@ -223,8 +233,7 @@ class Observer:
         codec = codec_of(self._encoding)
         for end in [""] if order is None else [f"t.{order}", f"t.{order} DESC"]:
             kinds = [f"typeof({column_sql(table, n)})" for n in names]
-            # Large values are cut: the beginning tells the shape.
-            heads = [f"substr({column_sql(table, n)}, 1, 200)" for n in names]
+            heads = [_head(column_sql(table, n)) for n in names]
             values = [
                 f"CASE {k} WHEN 'text' THEN CAST({h} AS BLOB) WHEN 'blob' THEN {h} "
                 f"ELSE {column_sql(table, n)} END"
@@ -253,7 +262,6 @@ class Observer:
             + [
                 f"min(CASE typeof({c}) WHEN 'integer' THEN {c} END)",
                 f"max(CASE typeof({c}) WHEN 'integer' THEN {c} END)",
-                f"max(CASE typeof({c}) WHEN 'text' THEN length({c}) END)",
                 f"max(CASE WHEN typeof({c}) IN ('text', 'blob') THEN octet_length({c}) END)",
                 f"sum(typeof({c}) = 'real' AND {c} IN (9e999, -9e999))",
             ],
@@ -261,8 +269,7 @@ class Observer:
         counts = [int(v or 0) for v in row[:4]]
         facts.integers, facts.reals, facts.texts, facts.blobs = counts
         facts.low, facts.high = row[4], row[5]
-        facts.longest, facts.heaviest = int(row[6] or 0), int(row[7] or 0)
-        facts.infinities = int(row[8] or 0)
+        facts.heaviest, facts.infinities = int(row[6] or 0), int(row[7] or 0)
 
     def _one(self, table: SourceTable, terms: Sequence[str]) -> tuple[Any, ...]:
         sql = f"SELECT {', '.join(terms)} FROM main.{quote(table.name)} AS t NOT INDEXED"
@@ -381,10 +388,15 @@ class Observer:
 
     # ------------------------------------------------------------------------------- rules
 
-    def trial(self, table: SourceTable, rules: Mapping[str, RuleBase]) -> dict[str, int]:
+    def trial(
+        self,
+        table: SourceTable,
+        rules: Mapping[str, RuleBase],
+        facts: Mapping[str, ColumnFacts],
+    ) -> dict[str, int]:
         """For each column the number of values that do not meet its rule's fast condition."""
-        counts: dict[str, int] = {}
-        names = list(rules)
+        counts = dict.fromkeys(rules, 0)
+        names = [n for n, rule in rules.items() if not _implied(rule, facts[n])]
         for start in range(0, len(names), COLUMNS_AT_ONCE):
             part = names[start : start + COLUMNS_AT_ONCE]
             terms = [self._slow_count(column_sql(table, n), rules[n]) for n in part]
@@ -396,6 +408,16 @@ class Observer:
     def _slow_count(column: str, rule: RuleBase) -> str:
         condition = rule.fast_condition(column)
         return f"count({column})" if condition is None else f"sum(NOT {condition})"
+
+    def longest(self, table: SourceTable, name: str) -> int:
+        """Characters of the column's longest text."""
+        c = column_sql(table, name)
+        row = self._one(table, [f"max(CASE typeof({c}) WHEN 'text' THEN length({c}) END)"])
+        return int(row[0] or 0)
+
+    def heaviest(self, table: SourceTable, expression: str) -> int:
+        """Bytes of the largest value of a SQLite expression over the table. Raises apsw.Error."""
+        return int(self._one(table, [f"max(octet_length({expression}))"])[0] or 0)
 
     def count_of(self, table: SourceTable, name: str, values: Sequence[SourceValue]) -> int:
         """How many of the column's values are one of these."""
@@ -478,6 +500,34 @@ def _suspicious(block: bytes) -> bool:
     return False
 
 
+def _head(c: str) -> str:
+    """The beginning of a value, which tells its shape. octet_length() reads a value's size without
+    its content; whatever is larger than any shape is not read at all."""
+    return f"CASE WHEN octet_length({c}) <= {SHAPE_BYTES} THEN {c} ELSE substr('', 1) END"
+
+
+def _implied(rule: RuleBase, facts: ColumnFacts) -> bool:
+    """Whether the facts alone say that every value meets the rule's fast condition."""
+    classes = facts.classes
+    match rule:
+        case IntegerRule():
+            low, high = facts.low or 0, facts.high or 0
+            return classes <= {"integer"} and rule.low <= low and high <= rule.high
+        case BooleanRule():
+            return classes <= {"integer"} and {facts.low or 0, facts.high or 0} <= {0, 1}
+        case TextRule():
+            short = rule.max_length is None or facts.heaviest <= rule.max_length
+            return classes <= {"text"} and short
+        case WidenedTextRule():
+            return classes <= {"text"}
+        case ByteaRule() | WidenedByteaRule():
+            return classes <= {"blob"}
+        case TextIntegerRule():
+            return classes <= {"integer"}
+        case _:
+            return not classes
+
+
 def _likely_class(sample: Sequence[SourceValue]) -> str:
     kinds: dict[type, str] = {int: "integer", float: "real", str: "text", bytes: "blob"}
     counts: dict[str, int] = {}
@@ -495,7 +545,7 @@ def _extremes(kind: str, c: str) -> list[str]:
         case "real":
             return [f"sum({c} IN (9e999, -9e999))"]
         case "text":
-            return [f"max(octet_length({c}))", f"max(length({c}))"]
+            return [f"max(octet_length({c}))"]
         case _:
             return [f"max(octet_length({c}))"]
 
@@ -510,6 +560,6 @@ def _note(facts: ColumnFacts, kind: str, count: int, extremes: Sequence[object])
         case "real":
             facts.reals, facts.infinities = count, numbers[0]
         case "text":
-            facts.texts, facts.heaviest, facts.longest = count, numbers[0], numbers[1]
+            facts.texts, facts.heaviest = count, numbers[0]
         case _:
             facts.blobs, facts.heaviest = count, numbers[0]

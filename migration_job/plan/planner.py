@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import apsw
 
 from migration_job.plan import naming
+from migration_job.plan.collisions import find_collisions
 from migration_job.plan.decide import Decider, Decision, Wish
 from migration_job.plan.findings import Findings, settle_column, settle_table, some
 from migration_job.plan.model import (
@@ -86,6 +87,8 @@ class _Planner:
         self._columns: dict[tuple[str, str], str] = {}
         self._relations = Relations(catalogue, self._profile.foreign_keys())
         self._broken: dict[str, set[str]] = {}
+        self._collided: set[tuple[str, tuple[str, ...]]] = set()
+        """Tables and columns whose key the target cannot have."""
         self._quarantine = Quarantine(connection, catalogue)
 
     def plan(self) -> Plan:
@@ -100,11 +103,12 @@ class _Planner:
         for table in self._catalogue.tables:
             self._report(table)
         self._set_aside()
+        self._find_collisions()
         self._try_wished_constraints()
         orphaned = self._orphans(dropped)
         self._quarantine.close_over(self._relations)
         self._report_quarantine()
-        objects = Objects(self._views(), self._findings, self._catalogue)
+        objects = Objects(self._views(), self._findings, self._catalogue, self._observer)
         tables = [
             self._table(table, objects, dropped, orphaned) for table in self._catalogue.tables
         ]
@@ -200,7 +204,7 @@ class _Planner:
                     wishes.get((table.name, column.name)),
                 )
             rules[column.name] = rule
-        slow = self._observer.trial(table, rules)
+        slow = self._observer.trial(table, rules, facts)
         for column in table.columns:
             if column.name in rules:
                 self._decisions[table.name, column.name] = self._decider.decide(
@@ -340,6 +344,42 @@ class _Planner:
             settle=settle_column(table.name, column.name, action="widen"),
         )
 
+    def _find_collisions(self) -> None:
+        for table in self._catalogue.tables:
+            for columns in _unique_keys(table):
+                decisions = [self._decisions.get((table.name, c)) for c in columns]
+                known = [d for d in decisions if d is not None]
+                doubtful = any(not d.exact and not d.told_apart for d in known)
+                if len(known) < len(decisions) or not doubtful:
+                    continue
+                rows = find_collisions(
+                    self._connection,
+                    table,
+                    columns,
+                    [d.rule for d in known],
+                    encoding=self._catalogue.encoding,
+                )
+                if not rows.count:
+                    continue
+                text = (
+                    f"{rows.count:,} rows have a key ({', '.join(columns)}) that another row has "
+                    "on the target, though not on the source"
+                )
+                if self._findings.action_for(table.name) == "quarantine":
+                    self._quarantine.add(table.name, rows.ids, "key collides")
+                    text += "; to quarantine by the policy"
+                else:
+                    self._collided.add((table.name, columns))
+                    text += "; the target has no such key"
+                self._findings.add(
+                    "key-collides",
+                    "by-action",
+                    text,
+                    table=table.name,
+                    item=f"{table.name}.{columns[0]}",
+                    rows=rows,
+                )
+
     def _try_wished_constraints(self) -> None:
         for table in self._catalogue.tables:
             wished = self._profile.tables.get(table.name.lower())
@@ -454,7 +494,7 @@ class _Planner:
         dropped: set[Relation],
         orphaned: set[Relation],
     ) -> TablePlan:
-        parts = objects.of_table(table)
+        parts = objects.of_table(table, {c for t, c in self._collided if t == table.name})
         columns = tuple(self._column_plans(table, parts.defaults, parts.generated))
         by_source = {c.source: c.target for c in columns if c.source is not None}
         primary, uniques = self._keys(table, by_source)
@@ -510,6 +550,8 @@ class _Planner:
         self, table: SourceTable, targets: dict[str, str]
     ) -> tuple[tuple[str, ...], tuple[UniquePlan, ...]]:
         if not table.primary_key or any(c not in targets for c in table.primary_key):
+            return (), ()
+        if (table.name, table.primary_key) in self._collided:
             return (), ()
         columns = tuple(targets[c] for c in table.primary_key)
         facts = self._facts[table.name]
@@ -601,6 +643,16 @@ class _Planner:
                         column=column.target,
                         last_value=max(0, high, table.sequence or 0),
                     )
+
+
+def _unique_keys(table: SourceTable) -> list[tuple[str, ...]]:
+    """The column lists of the primary key and of every unique index over plain columns."""
+    found = [table.primary_key] if table.primary_key else []
+    for index in table.indexes:
+        columns = tuple(t.column for t in index.columns if t.column is not None)
+        if index.unique and len(columns) == len(index.columns) and columns not in found:
+            found.append(columns)
+    return found
 
 
 def _column(table: SourceTable, name: str) -> SourceColumn:

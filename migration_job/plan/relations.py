@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from migration_job.plan.decide import Wish
 from migration_job.plan.model import Affinity, Catalogue, SourceForeignKey, SourceTable
-from migration_job.plan.observe import ColumnFacts
 from migration_job.plan.rules import (
     DateRule,
     IntegerRule,
@@ -188,13 +187,6 @@ class Relations:
             elif isinstance(inner, TextRule) and inner.max_length is not None:
                 changes.append((place, _again(whole, TextRule())))
         return changes if child_classes <= {"text"} else []
-
-    def problem(self, relation: Relation, facts: Mapping[str, Mapping[str, ColumnFacts]]) -> str:
-        """Why a foreign key cannot be had although both ends are there; '' where it can."""
-        unreadable = [
-            c for (t, c) in (p for pair in relation.pairs for p in pair) if facts[t][c].unreadable
-        ]
-        return f"{', '.join(unreadable)} cannot be read" if unreadable else ""
 
 
 def _again(whole: Rule, inner: Rule) -> Rule:

@@ -364,7 +364,9 @@ class TextRule(RuleBase):
             return f"typeof({column}) IN ('text', 'null')"
         return (
             f"({column} IS NULL OR typeof({column}) = 'text' "
-            f"AND length({column}) <= {self.max_length})"
+            f"AND (octet_length({column}) <= {self.max_length} "
+            f"OR octet_length({column}) <= {4 * self.max_length} "
+            f"AND length({column}) <= {self.max_length}))"
         )
 
 
@@ -652,6 +654,11 @@ class JsonbRule(RuleBase):
 
     def inverse(self, text: str | None) -> SourceValue:
         return None if text is None else jsontext.restyle(text, self.style)
+
+    def changes(self, value: SourceValue) -> bool:
+        if isinstance(value, str) and jsontext.surely_returns(value, self.style):
+            return False
+        return super().changes(value)
 
     def fast_sql(self, column: str) -> str | None:
         return column
