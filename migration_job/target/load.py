@@ -241,12 +241,13 @@ class TableCopy:
         """Send the rows between two rowids; returns the bytes and rows sent as clean text."""
         between = f"{self._rowid} BETWEEN ? AND ?"
         where = between if self._sql.keep is None else f"{between} AND {self._sql.keep}"
-        line = self._sql.line
-        if self._sql.clean is not None:
-            line = f"CASE WHEN {self._sql.clean} THEN {line} END"
+        # No subquery around the line: SQLite would flatten it, and assemble the line once more for
+        # each use of it.
+        only = "" if self._sql.clean is None else f" FILTER (WHERE {self._sql.clean})"
+        lines = f"group_concat({self._sql.line}, char(10)){only}"
         text, clean, every = self._one(
-            f"SELECT {self._as_bytes('group_concat(l, char(10))')}, count(l), count(*) "
-            f"FROM (SELECT {line} AS l FROM {self._from} WHERE {where})",
+            f"SELECT {self._as_bytes(lines)}, count(*){only}, count(*) "
+            f"FROM {self._from} WHERE {where}",
             (low, high),
         )
         if clean and self._sql.checked and not _decodes(text):
