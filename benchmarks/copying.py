@@ -1,0 +1,180 @@
+"""The copy alone, without keys and indexes, against what others do with the same tables."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from pathlib import Path
+
+import psycopg
+
+from benchmarks import peers
+from benchmarks.lab import MIB, Lab, tables_of
+from benchmarks.results import Goal, Row, Sample, Section, ratio
+from migration_job.plan.model import Catalogue, Plan
+from migration_job.plan.planner import make_plan
+from migration_job.source.catalogue import read_catalogue
+from migration_job.source.database import quote as sqlite_quote
+from migration_job.source.snapshot import open_immutable
+from migration_job.target import load, records, schema
+from migration_job.target.database import connect
+from migration_job.target.database import quote as target_quote
+from migration_job.workers import run_all
+
+SAMPLE_TABLE = "quiz_attempts"
+SAMPLE_ROWS = 3_000
+
+
+def plan_of(source: Path) -> tuple[Plan, Catalogue]:
+    """The plan without a profile, and the catalogue it was made from."""
+    connection = open_immutable(source)
+    try:
+        catalogue = read_catalogue(connection)
+        return make_plan(connection, catalogue), catalogue
+    finally:
+        connection.close()
+
+
+def bare(plan: Plan) -> Plan:
+    """The plan's tables and columns, with no key, constraint, index or default on them."""
+    tables = tuple(
+        table.model_copy(
+            update={
+                "primary_key": (),
+                "uniques": (),
+                "checks": (),
+                "foreign_keys": (),
+                "indexes": (),
+                "columns": tuple(
+                    c.model_copy(update={"identity": False, "default": None}) for c in table.columns
+                ),
+            }
+        )
+        for table in plan.tables
+    )
+    return plan.model_copy(update={"tables": tables, "views": (), "sequences": ()})
+
+
+def copy_alone(source: Path, plan: Plan, catalogue: Catalogue, dsn: str, jobs: int) -> float:
+    """Seconds for the job's own copy of every table of a bare plan, ledger included."""
+    with connect(dsn) as target:
+        records.begin(
+            target,
+            run_id=str(uuid.uuid4()),
+            source_path=str(source),
+            snapshot_sha256="",
+            plan=plan,
+            job_version="benchmark",
+        )
+
+    def session() -> load.Session:
+        target = connect(dsn)
+        load.tune_session(target)
+        return load.Session(open_immutable(source), target)
+
+    tasks = load.tasks(plan, catalogue, set(), lambda _table, _rows, _bytes: None)
+    copies = [task for task in tasks if task.name.startswith("rows ")]
+    start = time.perf_counter()
+    run_all(copies, session, jobs)
+    return time.perf_counter() - start
+
+
+def measure(lab: Lab) -> Section:
+    """Each way in turn, ``lab.runs`` times, into a new database each."""
+    source = lab.radcase()
+    plan, catalogue = plan_of(source)
+    heaps = bare(plan)
+    rows = sum(tables_of(source).values())
+    jobs = os.cpu_count() or 1
+    can_pipe = peers.available("sqlite3")
+    ours, floor, piped, single = [], [], [], []
+    folder = lab.server.directory / "files"
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o777)
+    files: dict[str, Path] = {}
+    for _ in range(lab.runs):
+        dsn = lab.database()
+        ours.append(copy_alone(source, heaps, catalogue, dsn, jobs))
+        if not files:
+            files = peers.write_text_files(dsn, folder, [t.target for t in heaps.tables])
+        _emptied(lab, dsn, heaps)
+        floor.append(peers.server_side_copy(dsn, files))
+        if can_pipe:
+            _emptied(lab, dsn, heaps)
+            psql = lab.server.program("psql")
+            piped.append(peers.sqlite_to_psql(psql, source, dsn, _pairs(heaps)).seconds)
+        _emptied(lab, dsn, heaps)
+        names = [str(c.source) for c in heaps.table(SAMPLE_TABLE).copied]
+        single.append(peers.row_by_row(source, dsn, SAMPLE_TABLE, names, SAMPLE_ROWS))
+    copied = Sample(label="this project's copy", values=tuple(ours))
+    found = [
+        ratio(
+            "copy alone",
+            "server-side COPY of ready text files, one table after another",
+            copied,
+            Sample(label="server-side COPY", values=tuple(floor)),
+            Goal(sense="at most", bound=1.0),
+        )
+    ]
+    if piped:
+        found.append(
+            ratio(
+                "copy alone",
+                "sqlite3 -csv piped to psql, one table after another",
+                copied,
+                Sample(label="sqlite3 -csv to psql", values=tuple(piped)),
+                Goal(sense="at most", bound=0.8),
+            )
+        )
+    found.append(
+        ratio(
+            "copy alone",
+            "the strategy's row-by-row script, on a sample",
+            Sample(label="copy", values=tuple(rows / s for s in ours), unit="rows/s"),
+            Sample(label="row by row", values=tuple(single), unit="rows/s"),
+            Goal(sense="at least", bound=150),
+        )
+    )
+    return Section(
+        key="copy",
+        title="The copy alone",
+        rows=tuple(found),
+        text=f"{rows:,} rows, {source.stat().st_size // MIB} MiB, into tables without keys and "
+        f"indexes, {jobs} threads. The text files lie on the server, so that nothing but "
+        "PostgreSQL works in that row. The row-by-row script's statements are sent from Python, "
+        f"{SAMPLE_ROWS:,} rows of {SAMPLE_TABLE}; through `sqlite3 -csv`, NULL and the empty "
+        "string become one.",
+    )
+
+
+def _emptied(lab: Lab, dsn: str, plan: Plan) -> None:
+    """The tables made anew, empty, and nothing left to write."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for table in plan.tables:
+            connection.execute(f"DROP TABLE IF EXISTS {target_quote(table.target)}".encode())
+            connection.execute(schema.table_sql(table).encode())
+    lab.settle()
+
+
+def _pairs(plan: Plan) -> list[tuple[str, str]]:
+    """For each table SQLite's query, and the target with its columns. No name here has a quote or
+    a space, so that both fit psql's one line."""
+    pairs = []
+    for table in plan.tables:
+        names = ", ".join(str(c.source).join(("[", "]")) for c in table.copied)
+        columns = ", ".join(target_quote(c.target) for c in table.copied)
+        query = f"select {names} from {sqlite_quote(str(table.source)).strip(chr(34))}"
+        pairs.append((query, f"{target_quote(table.target)} ({columns})"))
+    return pairs
+
+
+def row_for_verification(copy: Row, seconds: Sample) -> Row:
+    """Verification over the copy."""
+    return ratio(
+        "verification of everything",
+        "the copy alone",
+        seconds,
+        copy.samples[0],
+        Goal(sense="at most", bound=1.0),
+    )

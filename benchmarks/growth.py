@@ -1,0 +1,91 @@
+"""Ten times the rows, and other shapes than the default's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.lab import MIB, Lab
+from benchmarks.project import migrate
+from benchmarks.results import Goal, Row, Sample, Section, ratio
+from benchmarks.shapes import shapes
+
+FACTOR = 10
+
+
+def measure(lab: Lab) -> Section:
+    """``migrate`` at one and at ten times the rows, in turns."""
+    small, large = lab.radcase(), lab.radcase(lab.rows * FACTOR)
+    seconds: dict[str, list[float]] = {"1x": [], "10x": []}
+    peaks: dict[str, list[float]] = {"1x": [], "10x": []}
+    for _ in range(lab.runs):
+        for label, source in (("1x", small), ("10x", large)):
+            done = migrate(source, lab.database())
+            seconds[label].append(done.timing.seconds)
+            peaks[label].append(done.timing.peak)
+    largest = Sample(label=f"{FACTOR}x", values=tuple(peaks["10x"]), unit="MiB")
+    rows = (
+        ratio(
+            f"whole migrate at {FACTOR}x the rows",
+            "at 1x",
+            Sample(label=f"{FACTOR}x", values=tuple(seconds["10x"])),
+            Sample(label="1x", values=tuple(seconds["1x"])),
+            Goal(sense="at most", bound=11),
+        ),
+        ratio(
+            f"peak memory of the job at {FACTOR}x the rows",
+            "at 1x",
+            largest,
+            Sample(label="1x", values=tuple(peaks["1x"]), unit="MiB"),
+            Goal(sense="at most", bound=1.2),
+        ),
+        Row(
+            what=f"peak memory of the job at {FACTOR}x the rows",
+            against="",
+            value=largest.median,
+            goal=Goal(sense="under", bound=300, unit="MiB"),
+            samples=(largest,),
+        ),
+    )
+    return Section(
+        key="growth",
+        title="Ten times the rows",
+        rows=rows,
+        text=f"{small.stat().st_size // MIB} MiB and {large.stat().st_size // MIB} MiB of SQLite. "
+        "Memory is the job's largest resident set, as the kernel reports it at its end.",
+    )
+
+
+def measure_shapes(lab: Lab) -> Section:
+    """``migrate`` of each shape, in bytes per second of the default's."""
+    default = lab.radcase()
+    files: dict[str, Path] = {title: make() for title, make in shapes(lab).items()}
+    base: list[float] = []
+    speeds: dict[str, list[float]] = {title: [] for title in files}
+    for _ in range(lab.runs):
+        base.append(_speed(lab, default))
+        for title, path in files.items():
+            speeds[title].append(_speed(lab, path))
+    reference = Sample(label="the default", values=tuple(base), unit="MiB/s")
+    rows = tuple(
+        ratio(
+            title,
+            "the default's bytes per second",
+            Sample(
+                label=f"{files[title].stat().st_size // MIB} MiB at", values=tuple(v), unit="MiB/s"
+            ),
+            reference,
+            Goal(sense="at least", bound=0.5),
+        )
+        for title, v in speeds.items()
+    )
+    return Section(
+        key="shapes",
+        title="Other shapes",
+        rows=rows,
+        text="The whole of `migrate`, verified, in bytes of the SQLite file per second.",
+    )
+
+
+def _speed(lab: Lab, source: Path) -> float:
+    done = migrate(source, lab.database())
+    return source.stat().st_size / MIB / done.timing.seconds

@@ -1,0 +1,71 @@
+"""What an operator waits for: ``make demo`` when all is set up, ``pulumi up`` when nothing changed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+
+from benchmarks.lab import CommandFailed, Lab, Timing, run_timed
+from benchmarks.project import ROOT
+from benchmarks.results import Goal, Row, Sample, Section
+
+STAGE = "dev"
+CHANGES = re.compile(r"^\s+[+~-]\S* \d+ ", re.MULTILINE)
+"""Pulumi's summary of what it created, updated, deleted or replaced."""
+
+
+def measure(lab: Lab) -> Section:
+    """Each once to warm up, then ``lab.runs`` times."""
+    rows = [_demo(lab)]
+    missing = _missing()
+    if missing is None:
+        rows.append(_up(lab))
+    return Section(
+        key="operations",
+        title="What an operator waits for",
+        rows=tuple(rows),
+        text="Each after one run that sets everything up."
+        + ("" if missing is None else f" `pulumi up` was not measured: {missing}."),
+    )
+
+
+def _row(what: str, bound: float, seconds: list[float]) -> Row:
+    sample = Sample(label="seconds", values=tuple(seconds))
+    goal = Goal(sense="under", bound=bound, unit="s")
+    return Row(what=what, against="", value=sample.median, goal=goal, samples=(sample,))
+
+
+def _make(*arguments: str) -> Timing:
+    return run_timed(["make", "-C", os.fspath(ROOT), *arguments])
+
+
+def _demo(lab: Lab) -> Row:
+    _make("demo")
+    return _row("`make demo`, warm", 40, [_make("demo").seconds for _ in range(lab.runs)])
+
+
+def _missing() -> str | None:
+    for program in ("pulumi", "docker"):
+        if shutil.which(program) is None:
+            return f"{program} is not installed here"
+    engine = subprocess.run(["docker", "info"], capture_output=True, check=False)
+    return None if engine.returncode == 0 else "no Docker engine runs here"
+
+
+def _up(lab: Lab) -> Row:
+    """``make up`` of the dev stage. A stage that was up before stays up."""
+    stage = f"STAGE={STAGE}"
+    fresh = CHANGES.search(_make("up", stage).output) is not None
+    try:
+        seconds = []
+        for _ in range(lab.runs):
+            timing = _make("up", stage)
+            if CHANGES.search(timing.output):
+                raise CommandFailed(f"expected no change, found:\n{timing.output[-2000:]}")
+            seconds.append(timing.seconds)
+    finally:
+        if fresh:
+            _make("down", stage)
+    return _row("`pulumi up` without a change (`make up`)", 10, seconds)

@@ -1,0 +1,46 @@
+"""This project's own job, run as its operator runs it: as a command, its report read afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.lab import Timing, run_timed
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """One whole run: its timing, and the seconds of its phases by the report."""
+
+    timing: Timing
+    phases: dict[str, float]
+    rows: int
+
+
+def migrate(source: Path, dsn: str, *, profile: str = "none") -> Migrated:
+    """``migration-job migrate``, start of the interpreter and report included.
+
+    Raises CommandFailed where it does not end with 0, so with a certificate.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="bench-report-"))
+    try:
+        timing = run_timed(
+            [
+                *(sys.executable, "-m", "migration_job", "migrate", os.fspath(source)),
+                *("--report", os.fspath(folder), "--profile", profile),
+                *("--target", dsn),
+            ],
+            env={"PYTHONPATH": os.fspath(ROOT)},
+        )
+        report = json.loads((folder / "report.json").read_bytes())
+    finally:
+        shutil.rmtree(folder)
+    rows = sum(table["target_rows"] for table in report["tables"].values())
+    return Migrated(timing, {k: float(v) for k, v in report["seconds"].items()}, rows)

@@ -1,0 +1,140 @@
+"""The rendered configuration against PostgreSQL's own, with 1 GB and 4 GB of memory to use."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+import psycopg
+
+from benchmarks.lab import Lab, run_timed
+from benchmarks.pooler import transactions_per_second
+from benchmarks.project import ROOT, migrate
+from benchmarks.results import Row, Sample, Section, ratio
+from infra import tuning
+from migration_job.embedded import EmbeddedPostgres
+from migration_job.verify.checks import load_checks
+
+SCALE_PER_GB = 80
+"""pgbench's: about 1.2 GB of data for each GB of memory, so that not all of it fits."""
+
+CLIENTS = 20
+"""The pool's size in the stage files."""
+
+SECONDS = 15
+DISK = 50 * tuning.GB
+REPEATS = 5
+CHECKS = ROOT / "migration_job" / "profiles" / "radcase" / "checks"
+
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+
+
+def measure(lab: Lab) -> Section:
+    """Stock and tuned in turn, each in a server of its own, at both sizes."""
+    rows: list[Row] = []
+    limited = True
+    for gigabytes in (1, 4):
+        memory = gigabytes * tuning.GB
+        host = tuning.Host(
+            memory=memory, cpus=os.cpu_count() or 1, storage="ssd", disk=DISK, pool_max=CLIENTS
+        )
+        settings = {value.name: value.value for value in tuning.compute(host)}
+        found: dict[str, dict[str, list[float]]] = {}
+        for label, own in (("stock", {}), ("tuned", settings)):
+            with _server(own, memory) as (server, is_limited):
+                limited = limited and is_limited
+                found[label] = _figures(lab, server, gigabytes)
+        for title, values in found["tuned"].items():
+            unit = "s" if title == QUERIES else "tx/s"
+            rows.append(
+                ratio(
+                    f"{title}, {gigabytes} GB",
+                    "the stock configuration",
+                    Sample(label="tuned", values=tuple(values), unit=unit),
+                    Sample(label="stock", values=tuple(found["stock"][title]), unit=unit),
+                    None,
+                )
+            )
+    held = (
+        "A control group holds PostgreSQL and its page cache to the size"
+        if limited
+        else "The memory could not be limited here: both had all of the machine's page cache"
+    )
+    return Section(
+        key="tuning",
+        title="The tuned configuration",
+        rows=tuple(rows),
+        text=f"{held}. pgbench with {CLIENTS} clients, scale {SCALE_PER_GB} for each GB, "
+        f"{SECONDS} s a run, median of {lab.runs}; RadCase's queries, all of the profile's "
+        f"checks one after another over {lab.rows:,} rows. For transactions more is better, for "
+        "queries less.",
+    )
+
+
+QUERIES = "RadCase's queries"
+
+
+def _figures(lab: Lab, server: EmbeddedPostgres, gigabytes: int) -> dict[str, list[float]]:
+    dsn = server.create_database("bench")
+    pgbench = str(server.program("pgbench"))
+    run_timed([pgbench, "-i", "-q", "-s", str(SCALE_PER_GB * gigabytes), dsn])
+    radcase = server.create_database("radcase")
+    migrate(lab.radcase(), radcase, profile="radcase")
+    figures: dict[str, list[float]] = {"pgbench, reads": [], "pgbench, TPC-B-like": [], QUERIES: []}
+    for _ in range(lab.runs):
+        for title, options in (("pgbench, reads", ["-S"]), ("pgbench, TPC-B-like", [])):
+            figures[title].append(
+                transactions_per_second(pgbench, dsn, options, clients=CLIENTS, seconds=SECONDS)
+            )
+        figures[QUERIES].append(_queries(radcase))
+    return figures
+
+
+def _queries(dsn: str) -> float:
+    """Seconds for all of the application's queries, each the median of a few."""
+    total = 0.0
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for check in load_checks(CHECKS):
+            times = []
+            for _ in range(REPEATS):
+                start = time.perf_counter()
+                connection.execute(check.postgresql.encode()).fetchall()
+                times.append(time.perf_counter() - start)
+            total += median(times)
+    return total
+
+
+@contextmanager
+def _server(settings: Mapping[str, str], memory: int) -> Iterator[tuple[EmbeddedPostgres, bool]]:
+    with EmbeddedPostgres(settings=settings) as server:
+        group = _limit(server.pid, memory)
+        try:
+            yield server, group is not None
+        finally:
+            server.stop()
+            if group is not None:
+                group.rmdir()
+
+
+def _limit(pid: int, memory: int) -> Path | None:
+    """A control group that holds the process and its children to ``memory`` bytes, page cache
+    included; None where this machine or user cannot have one."""
+    unified = (CONTROL_GROUPS / "cgroup.controllers").exists()
+    parent = CONTROL_GROUPS if unified else CONTROL_GROUPS / "memory"
+    group = parent / f"benchmark-{pid}"
+    try:
+        group.mkdir()
+        limit = "memory.max" if unified else "memory.limit_in_bytes"
+        (group / limit).write_text(str(memory))
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for process in (str(pid), *children):
+            (group / "cgroup.procs").write_text(process)
+    except OSError:
+        if group.exists():
+            group.rmdir()
+        return None
+    return group
