@@ -7,6 +7,7 @@ that an ordinary ``pulumi up`` renews them.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import time
@@ -62,7 +63,7 @@ def issue(
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(authority=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName([_name(one) for one in names]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(_names(names)), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
         )
@@ -100,11 +101,15 @@ def _usage(*, authority: bool) -> x509.KeyUsage:
     )
 
 
-def _name(text: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(text))
-    except ValueError:
-        return x509.DNSName(text)
+def _names(texts: Sequence[str]) -> list[x509.GeneralName]:
+    """All as host names, and addresses as addresses too: libpq before 15 compares an address with
+    host names alone (https://www.postgresql.org/docs/15/release-15.html)."""
+    unique = dict.fromkeys(texts)
+    found: list[x509.GeneralName] = [x509.DNSName(text) for text in unique]
+    for text in unique:
+        with contextlib.suppress(ValueError):
+            found.append(x509.IPAddress(ipaddress.ip_address(text)))
+    return found
 
 
 def _pem(certificate: x509.Certificate) -> str:
