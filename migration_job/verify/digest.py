@@ -172,15 +172,18 @@ def _timestamp(rule: Any, here: str) -> str | None:
     elif rule.zone != "UTC":
         return None
     tail = f"substr({here}, {len(shape) + 1})"
-    checked = f"CASE WHEN {tail} = '{zone}' THEN {{}} ELSE 'doubt' END"
+
+    def checked(text: str) -> str:
+        return f"CASE WHEN {tail} = '{zone}' THEN {text} ELSE 'doubt' END"
+
     match shape.replace("T", " "):
         case "YYYY-MM-DD" if not zone:
-            return checked.format(f"{here} || ' 00:00:00+00'")
+            return checked(f"{here} || ' 00:00:00+00'")
         case "YYYY-MM-DD HH:MM:SS":
-            return checked.format(f"{_moment(here)} || '+00'")
+            return checked(f"{_moment(here)} || '+00'")
         case "YYYY-MM-DD HH:MM:SS.fff" | "YYYY-MM-DD HH:MM:SS.ffffff":
             fraction = f"rtrim(rtrim(substr({here}, 20, {len(shape) - 19}), '0'), '.')"
-            return checked.format(f"{_moment(here)} || {fraction} || '+00'")
+            return checked(f"{_moment(here)} || {fraction} || '+00'")
         case _:
             return None
 
@@ -368,14 +371,16 @@ class _Target:
         query = (
             f"SELECT string_agg({self._line.target}, {_postgres(LINE)}), "
             f"count(*), sum({self._line.target_nulls}) FROM ONLY {self._name} "
-            "WHERE ctid >= '({},0)' AND ctid < '({},0)'"
+            "WHERE ctid >= '"
         )
         with self._sides.target.cursor(binary=True, row_factory=tuple_row) as cursor:
             # The text as its bytes: decoding it would be for nothing.
             cursor.adapters.register_loader("text", _BytesLoader)
             for first in range(0, pages, step):
                 self._sides.go_on()
-                found = cursor.execute(query.format(first, first + step).encode()).fetchone()
+                found = cursor.execute(
+                    f"{query}({first},0)' AND ctid < '({first + step},0)'".encode()
+                ).fetchone()
                 if found is not None and found[1]:
                     block = _Block(found[0], int(found[1]), int(found[2]))
                     yield _checked(block, self._line.fields)
@@ -384,8 +389,8 @@ class _Target:
         """The lines of the rows at these places."""
         if not places:
             return []
-        rows = self._sides.rows(
-            f"SELECT {self._line.target} FROM ONLY {self._name} WHERE ctid = ANY(%s::tid[])",
+        rows = self._sides.rows_of(
+            f"SELECT {self._line.target} FROM ONLY {self._name} WHERE ctid = ANY($1::tid[])",
             (places,),
         )
         return [str(row[0]).encode() for row in rows]

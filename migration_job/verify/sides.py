@@ -83,6 +83,12 @@ class Sides:
         with self.target.cursor(row_factory=tuple_row) as cursor:
             return cursor.execute(sql.encode(), list(values) or None).fetchall()
 
+    def rows_of(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """The same with parameters as ``$1``, for statements with names in them: a name may hold
+        a per cent sign."""
+        with psycopg.RawCursor(self.target, row_factory=tuple_row) as cursor:
+            return cursor.execute(sql.encode(), list(values)).fetchall()
+
     def one(self, sql: str, values: Sequence[Any] = ()) -> tuple[Any, ...]:
         """The only row of a query on the target."""
         return self.rows(sql, values)[0]

@@ -289,7 +289,7 @@ def _join_on_key(plan: TablePlan) -> tuple[str, str]:
     given as parameters, and the query's setting for it."""
     keys = _key_plans(plan)
     names = ", ".join(f"k{i}" for i in range(len(keys)))
-    arrays = ", ".join("%s::text[]" for _ in keys)
+    arrays = ", ".join(f"${i + 1}::text[]" for i in range(len(keys)))
     equal = " AND ".join(f"t.{quote(c.target)} = k.k{i}::{c.type}" for i, c in enumerate(keys))
     return f"unnest({arrays}) WITH ORDINALITY AS k({names}, n)", equal
 
@@ -318,7 +318,7 @@ def _with_index(sides: Sides, sql: str, values: Sequence[Any]) -> list[tuple[Any
     with sides.target.transaction():
         for way in ("seqscan", "hashjoin", "mergejoin"):
             sides.target.execute(f"SET LOCAL enable_{way} TO off")
-        return sides.rows(sql, values)
+        return sides.rows_of(sql, values)
 
 
 def _compare_row(
@@ -491,9 +491,9 @@ def _compare_large_value(
             size += len(piece)
     name = quote(column.target)
     content = name if column.rule.kind in BLOBS else f"convert_to({name}::text, 'UTF8')"
-    there = sides.one(
+    (there,) = sides.rows_of(
         f"SELECT encode(sha256({content}), 'hex'), octet_length({content}) "
-        f"FROM ONLY {target_name(plan)} WHERE ctid = %s::tid",
+        f"FROM ONLY {target_name(plan)} WHERE ctid = $1::tid",
         (ctid,),
     )
     if (digest.hexdigest(), size) != tuple(there):
