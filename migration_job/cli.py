@@ -16,6 +16,7 @@ from migration_job.commands import (
     check_target,
     dashboard,
     demo,
+    inspect,
     migrate,
     rollback,
     switch,
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-COMMANDS = (migrate, verify, backup, check_target, dashboard, demo, switch, rollback, sync)
+COMMANDS = (inspect, migrate, verify, backup, check_target, dashboard, demo, switch, rollback, sync)
 for _module in COMMANDS:
     _module.register(app)
 

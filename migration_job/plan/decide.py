@@ -185,7 +185,7 @@ class Decider:
             raise AssertionError(f"no rule carries {table.name}.{column.name}")
         if wish is None or not wish.optional:
             self._findings.add(
-                "widened" if facts.classes <= {"text"} else self._misfit_code(facts, rule),
+                self._misfit_code(facts, rule),
                 "warning",
                 f"{self._misfit_text(table, column, rule, misfit)}; widened to {type_of(wrapped)}"
                 + self._ledger_words(examination),
@@ -446,7 +446,7 @@ class Decider:
     ) -> str:
         count = examination.cannot.count
         inner = rule.inner if isinstance(rule, MapRule) else rule
-        text = f"{_values(count)} not {type_of(inner)}"
+        text = f"{_values(count)} {'is' if count == 1 else 'are'} not {type_of(inner)}"
         if isinstance(inner, TextRule) and inner.max_length is not None:
             longest = self._observer.longest(table, column.name)
             text += f" (the longest has {longest:,} characters)"

@@ -108,7 +108,7 @@ def _balanced(text: str) -> bool:
 def _constant(column: SourceColumn, rule: Rule) -> str | None:
     # SQLite itself says what it would store: '0' in an INTEGER column is the integer 0.
     # A double-quoted string is a default without parentheses alone, an expression within.
-    bare = any(t.kind == "name" for t in tokenize(column.default))
+    bare = any(t.kind == "name" for t in tokenize(str(column.default)))
     default = column.default if bare else f"({column.default})"
     memory = apsw.Connection(":memory:")
     try:

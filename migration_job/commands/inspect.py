@@ -1,0 +1,172 @@
+"""``migration-job inspect``: plan and preflight, nothing written."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+from rich.text import Text
+
+from migration_job.errors import ExitStatus, InputError
+from migration_job.plan.model import Finding, Plan, TablePlan
+from migration_job.plan.planner import make_plan
+from migration_job.plan.policy import load_policy
+from migration_job.plan.profile import load_profile
+from migration_job.plan.suggest import suggest
+from migration_job.source.catalogue import read_catalogue
+from migration_job.source.database import check_integrity, reading
+
+TABLES_SHOWN = 60
+"""Lines of the overview without ``--plan``."""
+
+STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``inspect`` to the program."""
+    app.command("inspect")(inspect)
+
+
+def inspect(
+    source: Annotated[Path, typer.Argument(help="The SQLite file; it is only read.")],
+    file: Annotated[
+        Path | None, typer.Argument(help="With --suggest: where to write the policy.")
+    ] = None,
+    profile: Annotated[str, typer.Option(help="'none', 'radcase', or a profile's file.")] = "none",
+    policy: Annotated[Path | None, typer.Option(help="A policy file (YAML).")] = None,
+    suggested: Annotated[
+        bool,
+        typer.Option(
+            "--suggest",
+            help="Write the policy that settles every error: to FILE, else to standard output.",
+        ),
+    ] = False,
+    whole: Annotated[
+        bool, typer.Option("--plan", help="Show every column of the plan, and why.")
+    ] = False,
+) -> None:
+    """Plan a migration and try it on every value, without writing anything.
+
+    Ends with 0 where the migration would go through, with 3 where something stops it.
+    """
+    if file is not None and not suggested:
+        raise InputError(
+            f"expected --suggest before a second file, found {file} alone",
+            advice="`inspect SOURCE --suggest policy.yaml` writes the policy that is needed.",
+        )
+    if file is not None and file.exists():
+        raise InputError(
+            f"the file is there already: {file}",
+            advice="Name a new file, or remove this one; it is not overwritten.",
+        )
+    chosen = load_policy(policy) if policy is not None else None
+    wished = load_profile(profile)
+    with reading(source) as connection:
+        check_integrity(connection)
+        plan = make_plan(connection, read_catalogue(connection), profile=wished, policy=chosen)
+    to_stderr = suggested and file is None
+    console = Console(stderr=to_stderr, highlight=False, emoji=False)
+    show(console, plan, source, whole=whole)
+    if suggested:
+        base = yaml.safe_load(policy.read_text(encoding="utf-8")) if policy is not None else None
+        text = suggest(plan.findings, base)
+        if file is None:
+            sys.stdout.write(text)
+        else:
+            file.write_text(text, encoding="utf-8")
+            console.print(f"The policy is in {file}.", soft_wrap=True)
+    if plan.blocked:
+        raise typer.Exit(int(ExitStatus.BLOCKED))
+
+
+def show(console: Console, plan: Plan, source: Path, *, whole: bool = False) -> None:
+    """The plan and its findings, for people."""
+    tables = [t for t in plan.tables if t.source is not None]
+    rows = sum(t.rows for t in tables)
+    _line(console, Text(f"{source}: {_count(len(tables), 'table')}, {_count(rows, 'row')}"))
+    _line(console, Text(""))
+    for table in tables if whole else tables[:TABLES_SHOWN]:
+        _show_table(console, table, whole=whole)
+    if not whole and len(tables) > TABLES_SHOWN:
+        _line(console, Text(f"  and {_count(len(tables) - TABLES_SHOWN, 'more table')} (--plan)"))
+    _line(console, Text(""))
+    for finding in plan.findings:
+        show_finding(console, finding)
+    _verdict(console, plan)
+
+
+def _show_table(console: Console, table: TablePlan, *, whole: bool) -> None:
+    line = Text("  ").append(_clean(table.target), style="bold")
+    line.append(f"  {_count(table.rows, 'row')}", style="dim")
+    if not whole:
+        line.append(f", {_count(len(table.columns), 'column')}", style="dim")
+        key = ", ".join(table.primary_key) or "no primary key"
+        line.append(f", {_clean(key)}", style="dim")
+    _line(console, line)
+    if not whole:
+        return
+    width = max((len(_clean(c.target)) for c in table.columns), default=0)
+    types = max((len(c.type) for c in table.columns), default=0)
+    for column in table.columns:
+        text = Text("    ").append(_clean(column.target).ljust(width)).append("  ")
+        text.append(column.type.ljust(types), style="green")
+        text.append(f"  {column.reason}", style="dim")
+        _line(console, text)
+
+
+def show_finding(console: Console, finding: Finding) -> None:
+    """One finding: what and where, how many, the first keys, what settles it."""
+    style = STYLES[finding.severity]
+    place = ".".join(_clean(p) for p in (finding.table, finding.column) if p is not None)
+    head = Text(f"{finding.severity}[{finding.code}]", style=style)
+    _line(console, head.append(f" {_clean(finding.message)}", style="bold"))
+    if place:
+        where = Text("  --> ", style="blue").append(place, style="not blue")
+        if finding.count:
+            where.append(f"  ({finding.count:,})", style="dim")
+        _line(console, where)
+    if finding.severity != "note":
+        for key in finding.keys:
+            _line(console, Text("   | ", style="blue").append(_clean(key), style="not blue"))
+        if finding.count > len(finding.keys) > 0:
+            rest = f"and {finding.count - len(finding.keys):,} more"
+            _line(console, Text("   | ", style="blue").append(rest, style="not blue dim"))
+    if finding.settle:
+        _line(console, Text("   = ", style="blue").append("settled by", style="not blue"))
+        for line in finding.settle.splitlines():
+            _line(console, Text(f"       {_clean(line)}", style="green"))
+    _line(console, Text(""))
+
+
+def _verdict(console: Console, plan: Plan) -> None:
+    counts = {s: sum(f.severity == s for f in plan.findings) for s in STYLES}
+    summary = ", ".join(_count(n, severity) for severity, n in counts.items() if n)
+    if plan.blocked:
+        text = Text("stopped", style="bold red").append(f": {summary}. ", style="not bold not red")
+        text.append(
+            "Put the lines that settle each error into a policy file (--suggest writes one) and "
+            "give it with --policy.",
+            style="not bold not red",
+        )
+    else:
+        text = Text("goes through", style="bold green")
+        text.append(f": {summary or 'nothing to report'}.", style="not bold not green")
+    _line(console, text)
+
+
+def _line(console: Console, text: Text) -> None:
+    # Lines are left whole: a terminal wraps them itself, and a log stays searchable.
+    console.print(text, soft_wrap=True)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _clean(text: str) -> str:
+    """The text without what could forge a line or steer a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
