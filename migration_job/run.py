@@ -98,6 +98,9 @@ class Live(Protocol):
     def after_copy(self, target: psycopg.Connection, plan: Plan) -> None:
         """Make the target ready to follow; runs before verification."""
 
+    def verified(self, target: psycopg.Connection, position: int) -> None:
+        """Have the target follow the source's log from ``position`` on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -195,8 +198,8 @@ class Migration:
         records.store_certificate(
             target, certificate.digest, certificate.model_dump_json(), Phase.VERIFIED
         )
-        if position is not None:
-            records.set_applied(target, position)
+        if self.live is not None and position is not None:
+            self.live.verified(target, position)
         self.report.certificate = certificate
         self.report.phase = Phase.VERIFIED
         self.report.outcome = "verified"

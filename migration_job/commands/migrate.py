@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from migration_job.errors import InputError
+from migration_job.live.begin import LiveStart
 from migration_job.progress import Reporter
 from migration_job.report.model import Report
 from migration_job.run import Migration, Options
@@ -34,6 +36,18 @@ def migrate(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Connections that work side by side.")
     ] = None,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            help="The application goes on writing: its changes are captured (by triggers in the "
+            "SQLite file) and `sync` brings them over.",
+        ),
+    ] = False,
+    state: Annotated[
+        Path | None,
+        typer.Option(help="With --live: the directory for the lock, the same as `sync`'s."),
+    ] = None,
 ) -> None:
     """Plan, copy and verify a SQLite database into an empty PostgreSQL."""
     options = Options(
@@ -46,7 +60,15 @@ def migrate(
         jobs=jobs or max(2, os.cpu_count() or 2),
     )
     reporter = Reporter()
-    told = Migration(options, reporter).run()
+    if live and state is None:
+        raise InputError(
+            "expected --state with --live, found none",
+            advice="name the directory that `sync` and `switch` are given, or CONNECTION/.state",
+        )
+    start = (
+        LiveStart(source, options.dsn, state, report, profile, policy) if live and state else None
+    )
+    told = Migration(options, reporter, start).run()
     tell(reporter, told, report)
 
 

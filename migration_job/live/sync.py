@@ -29,6 +29,7 @@ from migration_job.live.follow import BothOpen, follow_decision
 from migration_job.live.lock import Lock
 from migration_job.live.pair import Pair, open_pair
 from migration_job.live.settings import Endpoints
+from migration_job.phases import Phase
 from migration_job.source import fence
 
 IDLE_SECONDS = 0.1
@@ -64,6 +65,10 @@ class Report:
     """Where the target is in the source's log."""
     rounds: int = 0
     problem: str = ""
+    phase: str = ""
+    """``caught up``, ``switched``, ...: see :class:`migration_job.phases.Phase`."""
+    switched_at: str = ""
+    """UTC; '' while SQLite serves."""
 
 
 @dataclass(slots=True)
@@ -121,6 +126,8 @@ class Sync:
             state = pair.state()
             if state.settled:
                 return None
+            self._report.phase = Phase.SWITCHED if state.closed else Phase.CAUGHT_UP
+            self._report.switched_at = state.switched_at or ""
             self._look(pair, force=before)
             busy = self._back(pair) if state.closed else self._forward(pair)
         self._report.rounds += 1

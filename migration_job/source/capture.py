@@ -24,6 +24,7 @@ Cost
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -112,17 +113,19 @@ def install(
         f"CREATE TABLE {quote(LOG)} {MARK} (seq INTEGER PRIMARY KEY, tab INTEGER{columns})"
     )
     connection.execute(
-        f"CREATE TABLE {quote(TABLES)} {MARK} (number INTEGER PRIMARY KEY, name TEXT)"
+        f"CREATE TABLE {quote(TABLES)} {MARK} (number INTEGER PRIMARY KEY, name TEXT, key TEXT)"
     )
     connection.execute(
         f"CREATE TABLE {quote(STATE)} {MARK} (one INTEGER PRIMARY KEY CHECK (one = 1), "
         "run TEXT, capture TEXT, plain INTEGER NOT NULL, closed INTEGER NOT NULL, "
-        "reads_moved INTEGER NOT NULL, settled INTEGER NOT NULL, schema_version INTEGER, schema_digest TEXT, "
-        "certificate TEXT, one_way TEXT, switched_at TEXT, back_at TEXT, back_position TEXT)"
+        "reads_moved INTEGER NOT NULL, settled INTEGER NOT NULL, schema_version INTEGER, "
+        "schema_digest TEXT, certificate TEXT, one_way TEXT, switched_at TEXT, "
+        "back_at TEXT, back_position TEXT)"
     )
     for table in tables:
         connection.execute(
-            f"INSERT INTO {quote(TABLES)} VALUES (?, ?)", (table.number, table.table.name)
+            f"INSERT INTO {quote(TABLES)} VALUES (?, ?, ?)",
+            (table.number, table.table.name, json.dumps([key_name(table, c) for c in table.key])),
         )
         for statement in triggers(table):
             connection.execute(statement)
@@ -164,6 +167,19 @@ def installed(connection: apsw.Connection) -> bool:
             "SELECT 1 FROM main.sqlite_schema WHERE name = ? AND instr(sql, ?)", (STATE, MARK)
         ).fetchall()
     )
+
+
+def keys(connection: apsw.Connection) -> dict[str, list[str]]:
+    """The key that is logged for each table; empty for a table that is only fenced."""
+    return {
+        str(name): json.loads(str(key))
+        for name, key in connection.execute(f"SELECT name, key FROM {quote(TABLES)}")
+    }
+
+
+def key_name(captured: CapturedTable, column: str) -> str:
+    """The column's name; the rowid's for ``ROWID``."""
+    return (rowid_name(captured.table) or column) if column == ROWID else column
 
 
 def schema_digest(connection: apsw.Connection) -> str:
