@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
 
 from migration_job.commands import live_options as options
+from migration_job.live.metrics import MigrationCollector, serving
 from migration_job.live.sync import Sync
 
 
@@ -34,12 +36,14 @@ def sync(
         float,
         typer.Option(min=0.1, help="Reads that have moved go back when the lag exceeds this (s)."),
     ] = 5.0,
+    metrics_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Serve metrics for Prometheus; 0 does not.")
+    ] = 0,
     once: Annotated[
         bool, typer.Option("--once", help="End when there is nothing left to do.")
     ] = False,
 ) -> None:
     """Follow SQLite until the switch and PostgreSQL after it; runs until it is told to stop."""
-    del report
     ends = options.collect(
         source,
         target=target,
@@ -56,4 +60,9 @@ def sync(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    Sync(ends, max_lag=max_lag, say=options.say).run(stop.is_set, once=once)
+    with (
+        serving(MigrationCollector(report, ends.state), metrics_port)
+        if metrics_port
+        else nullcontext()
+    ):
+        Sync(ends, max_lag=max_lag, say=options.say).run(stop.is_set, once=once)

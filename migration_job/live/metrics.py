@@ -1,0 +1,150 @@
+"""What Prometheus is told of a migration: read from the files that the job and the sync write.
+
+``report.json`` (the copy), ``switch.json`` (the last switch) and ``sync.json`` (once a second) say
+all of it, so a scrape touches neither database and costs a few file reads.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from migration_job.errors import InputError
+from migration_job.phases import Phase
+
+WINDOW_SECONDS = 48 * 3600
+"""How long the way back is kept, as the strategy has it."""
+
+
+class MigrationCollector(Collector):
+    """Gauges of one migration. ``report`` and ``state`` are the directories of its commands."""
+
+    def __init__(self, report: Path, state: Path, *, window: float = WINDOW_SECONDS) -> None:
+        self._report = report
+        self._state = state
+        self._window = window
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Everything known now; what is not known yet is left out."""
+        report = _read(self._report / "report.json")
+        switch = _read(self._report / "switch.json")
+        sync = _read(self._state / "sync.json")
+        now = time.time()
+        phase = str(sync.get("phase") or report.get("phase") or "")
+        yield _phases(phase)
+        yield from _copy(report, now)
+        yield from _following(sync)
+        yield _gauge(
+            "migration_fence_seconds",
+            "how long writers were held at the last switch; 0 before it",
+            float(switch.get("held_ms") or 0) / 1000,
+        )
+        switched_at = _seconds(sync.get("switched_at")) if phase == Phase.SWITCHED else None
+        left = 0.0 if switched_at is None else switched_at + self._window - now
+        yield _gauge(
+            "migration_window_left_seconds",
+            "until the window for a rollback ends; 0 before the switch",
+            left,
+        )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value)
+
+
+def _seconds(text: object) -> float | None:
+    try:
+        return datetime.fromisoformat(str(text)).timestamp() if text else None
+    except ValueError:
+        return None
+
+
+def _phases(phase: str) -> GaugeMetricFamily:
+    family = GaugeMetricFamily("migration_phase", "1 for the present phase", labels=["phase"])
+    for one in Phase:
+        family.add_metric([one.value], float(one.value == phase))
+    return family
+
+
+def _copy(report: dict[str, Any], now: float) -> Iterator[GaugeMetricFamily]:
+    tables = (report.get("tables") or {}).values()
+    copied = sum(int(table.get("target_rows") or 0) for table in tables)
+    total = sum(int(table.get("source_rows") or 0) for table in tables)
+    yield _gauge("migration_rows_copied", "rows that the copy carried across", copied)
+    yield _gauge("migration_rows_total", "rows that the copy found in the source", total)
+    yield _gauge(
+        "migration_differences",
+        "differences that the last verification could not explain",
+        int(report.get("difference_count") or 0),
+    )
+    issued = _seconds((report.get("certificate") or {}).get("issued_at"))
+    if issued is not None:
+        yield _gauge(
+            "migration_certificate_age_seconds",
+            "since the last verification of everything that passed",
+            now - issued,
+        )
+
+
+def _following(sync: dict[str, Any]) -> Iterator[GaugeMetricFamily]:
+    heartbeat = _seconds(sync.get("at"))
+    if heartbeat is None:
+        return
+    yield _gauge(
+        "migration_heartbeat_timestamp_seconds", "when the sync last gave a sign of life", heartbeat
+    )
+    direction = {"forward": "forward", "back": "reverse"}.get(str(sync.get("direction")))
+    seconds = GaugeMetricFamily(
+        "migration_lag_seconds", "age of the oldest change not carried yet", labels=["direction"]
+    )
+    changes = GaugeMetricFamily(
+        "migration_lag_changes", "logged changes not carried yet", labels=["direction"]
+    )
+    for one in ("forward", "reverse"):
+        seconds.add_metric([one], float(sync.get("lag_seconds") or 0) if one == direction else 0.0)
+        changes.add_metric([one], float(sync.get("behind") or 0) if one == direction else 0.0)
+    yield seconds
+    yield changes
+    running = sync.get("direction") == "back" and not sync.get("problem")
+    yield _gauge(
+        "migration_way_back_running",
+        "1 while PostgreSQL's changes reach the SQLite file",
+        float(running),
+    )
+
+
+@contextmanager
+def serving(collector: MigrationCollector, port: int) -> Iterator[None]:
+    """Serve ``/metrics`` on ``port`` of all addresses. Raises InputError where it is taken."""
+    registry = CollectorRegistry()
+    registry.register(collector)
+    try:
+        server, thread = start_http_server(port, registry=registry)
+    except OSError as error:
+        raise InputError(
+            f"expected port {port} to be free for the metrics, found: {error.strerror}",
+            advice="choose another with --metrics-port",
+        ) from error
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
