@@ -163,6 +163,7 @@ class ServiceContainer:
         self.healthy = Healthy(
             f"{service.host}-healthy",
             container=self.container.id,
+            pids=service.pids,
             docker_host=settings.docker_host,
             opts=pulumi.ResourceOptions(parent=opts.parent),
         )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import docker
 import pulumi
 from docker.errors import DockerException
 from docker.models.containers import Container
@@ -57,9 +58,20 @@ class HealthyProvider(StageProvider):
 def _wait(props: Any) -> None:
     client = engine.connect(props["docker_host"])
     try:
+        limit_processes(client, props["container"], int(props["pids"]))
         wait(client.containers.get(props["container"]))
     except DockerException as error:
         raise StageError(f"the engine could not tell the container's health: {error}") from error
+
+
+def limit_processes(client: docker.DockerClient, container: str, pids: int) -> None:
+    """Bound the container's processes. Neither Pulumi's provider nor the SDK has a word for it:
+    https://docs.docker.com/reference/api/engine/version/v1.41/ (ContainerUpdate).
+    """
+    address = f"{client.api.base_url}/v{client.api.api_version}/containers/{container}/update"
+    answer = client.api.post(address, json={"PidsLimit": pids}, timeout=client.api.timeout)
+    if not answer.ok:
+        raise DockerException(answer.text.strip())
 
 
 class Healthy(Resource):
@@ -70,8 +82,9 @@ class Healthy(Resource):
         name: str,
         *,
         container: pulumi.Input[str],
+        pids: int,
         docker_host: str,
         opts: pulumi.ResourceOptions,
     ) -> None:
-        props = {"container": container, "docker_host": docker_host}
+        props = {"container": container, "pids": pids, "docker_host": docker_host}
         super().__init__(HealthyProvider(), name, props, opts)
