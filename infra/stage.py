@@ -18,7 +18,7 @@ import pulumi
 import pulumi_docker as docker
 import yaml
 
-from infra import backup, engine, monitoring, rendering, tuning
+from infra import backup, engine, job, live, monitoring, rendering, tuning
 from infra.certificates import Certificates
 from infra.containers import LABEL, Health, Service, ServiceContainer
 from infra.credentials import Credentials
@@ -36,6 +36,8 @@ POSTGRES_USER = "999:999"
 POOLER_USER = "998:998"
 POSTGRES_PORT = 5432
 POOLER_PORT = 6432
+
+BUILT_IN_PROFILES = ("none", "radcase")
 
 SYSTEM_DIRECTORIES = ("/", "/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/run", "/sbin")
 SYSTEM_TREES = ("/usr", "/sys", "/proc", "/dev", "/opt/migration", "/run/job")
@@ -183,7 +185,11 @@ class Stage(pulumi.ComponentResource):
         self.alias = self._volume("alias", f"{names.pooler}-alias")
         self.pooler = self._pooler()
         self.migration = self._migration()
-        self.cutover = self._cutover() if settings.cutover == "switch" else None
+        if settings.strategy == "dual-write":
+            self._sync(self.migration)
+        self.cutover = self._cutover() if settings.cutover != "hold" else None
+        if settings.strategy == "blue-green" and self.cutover:
+            self._sync(self.cutover)
         if settings.backup:
             self._backup()
         if settings.monitoring:
@@ -240,8 +246,9 @@ class Stage(pulumi.ComponentResource):
                 "PGDATA": data,
                 "POSTGRES_USER": "postgres",
                 "POSTGRES_PASSWORD_FILE": f"{rendering.POSTGRES_CONFIG}/superuser-password",
-                "POSTGRES_INITDB_ARGS": "--encoding=UTF8 --locale=C.UTF-8 --data-checksums "
-                "--auth-local=scram-sha-256 --auth-host=scram-sha-256",
+                # Order is bytes': SQLite's BINARY order, and text is indexed in half the time.
+                "POSTGRES_INITDB_ARGS": "--encoding=UTF8 --locale=C.UTF-8 --lc-collate=C "
+                "--data-checksums --auth-local=scram-sha-256 --auth-host=scram-sha-256",
             },
             ports={POSTGRES_PORT: settings.postgres_port},
             volumes={mount: volume.name, **shared},
@@ -384,6 +391,7 @@ class Stage(pulumi.ComponentResource):
 
     def _place(self) -> Place:
         settings = self._settings
+        own = settings.profile not in BUILT_IN_PROFILES
         return Place(
             docker_host=settings.docker_host,
             image=self._images.job,
@@ -392,29 +400,59 @@ class Stage(pulumi.ComponentResource):
             memory=settings.job_memory,
             log_size=settings.log_size,
             log_files=settings.log_files,
-            binds=tuple(sorted({str(self._paths.source.parent), str(self._paths.state)})),
+            binds=self._binds(),
+            read_only=(str(profile_file(settings.profile).parent),) if own else (),
             volumes={f"{self._names.pooler}-alias": rendering.ALIAS_DIRECTORY},
             stage=self._stage,
         )
 
+    def _binds(self) -> tuple[str, ...]:
+        return tuple(sorted({str(self._paths.source.parent), str(self._paths.state)}))
+
     def _job_inputs(self) -> dict[str, Any]:
-        names = self._names
+        """What every command of the job is given."""
+        settings, names = self._settings, self._names
         return {
             "container": names.job,
             "source": str(self._paths.source),
+            "strategy": settings.strategy,
             "report_directory": str(self._paths.report),
             "state_directory": str(self._paths.job),
+            "connection_directory": str(self._paths.connection),
             "authority": self.certificates.authority if self.certificates else "",
+            "pooler_authority": self._pooler_authority() or "",
             "target": {
                 "host": names.postgres_host,
                 "port": POSTGRES_PORT,
                 "database": names.database,
                 "user": names.migration_role,
             },
+            "connection": {
+                "host": settings.connection_host or settings.bind_address,
+                "port": settings.pooler_port,
+                "database": names.database,
+                "user": names.application_role,
+                "pool": {
+                    "max": settings.pool_max,
+                    "min": settings.pool_min,
+                    "idle_timeout": settings.pool_idle_seconds * 1000,
+                    "connection_timeout": settings.pool_connect_seconds * 1000,
+                },
+                "server": {"host": names.postgres_host, "port": POSTGRES_PORT},
+            },
+            "console": {
+                "host": names.pooler_host,
+                "port": POOLER_PORT,
+                "user": names.pooler_admin,
+            },
+            "password": self.credentials.password("migration"),
+            "application_password": self.credentials.password("application"),
+            "console_password": self.credentials.password("pooler_admin"),
         }
 
     def _migration(self) -> Migration:
         settings = self._settings
+        own = settings.profile not in BUILT_IN_PROFILES
         return Migration(
             "migration",
             place=self._place(),
@@ -422,44 +460,60 @@ class Stage(pulumi.ComponentResource):
                 **self._job_inputs(),
                 "job_digest": self._images.job_digest,
                 "profile": profile_digest(settings.profile),
-                "profile_path": settings.profile,
+                "profile_path": str(profile_file(settings.profile)) if own else settings.profile,
                 "policy": _policy(settings),
-                "strategy": settings.strategy,
                 "target_version": str(settings.postgres_version),
             },
-            password=self.credentials.password("migration"),
             opts=self._own(self.roles, self.pooler.healthy, self.postgres.healthy),
         )
 
     def _cutover(self) -> Cutover:
-        settings, names = self._settings, self._names
+        settings = self._settings
         return Cutover(
             "cutover",
             place=self._place(),
             inputs={
                 **self._job_inputs(),
-                "pooler_authority": self._pooler_authority() or "",
-                "connection_directory": str(self._paths.connection),
-                "connection": {
-                    "host": settings.bind_address,
-                    "port": settings.pooler_port,
-                    "database": names.database,
-                    "user": names.application_role,
-                },
-                "console": {
-                    "host": names.pooler_host,
-                    "port": POOLER_PORT,
-                    "user": names.pooler_admin,
-                },
+                "mode": settings.cutover,
+                "fence_seconds": settings.fence_seconds,
+                "one_way": list(settings.one_way_tables),
             },
             certificate=self.migration.certificate,
-            passwords={
-                "password": self.credentials.password("migration"),
-                "application_password": self.credentials.password("application"),
-                "console_password": self.credentials.password("pooler_admin"),
-            },
             opts=self._own(self.roles, self.pooler.healthy, self.postgres.healthy, self.migration),
         )
+
+    def _sync(self, after: pulumi.Resource) -> ServiceContainer:
+        """The container that keeps the side current that does not serve."""
+        settings, inputs = self._settings, self._job_inputs()
+        kept: pulumi.Output[dict[str, str]] = pulumi.Output.all(**inputs).apply(live.secrets)
+        names = ["target", "console", "application.json"]
+        names += ["ca.crt", "pooler-ca.crt"] if self.certificates else []
+        root = self._user.partition(":")[0] == "0"
+        service = Service(
+            name=self._names.sync,
+            host="sync",
+            image=self._images.job,
+            user=self._user,
+            memory=settings.job_memory,
+            health=Health(
+                ["python3", "-m", "migration_job.live.heartbeat", str(self._paths.job)],
+                interval_seconds=10,
+                start_seconds=60,
+            ),
+            config_directory=job.SECRETS,
+            files={
+                name: pulumi.Output.secret(kept.apply(lambda found, name=name: found[name]))
+                for name in names
+            },
+            command=live.arguments("sync", inputs),
+            binds=self._binds(),
+            capabilities=job.ROOT_CAPABILITIES if root else (),
+            volumes={rendering.ALIAS_DIRECTORY: self.alias.name},
+            temporary={"/tmp": "mode=1777"},  # noqa: S108 - the container's own
+            pids=job.PIDS,
+        )
+        opts = self._docker(after)
+        return ServiceContainer(service, settings, self._stage, self.network, opts)
 
     # ------------------------------------------------------------------------- outputs
 
@@ -467,7 +521,7 @@ class Stage(pulumi.ComponentResource):
         """What the operator reads after ``pulumi up``."""
         settings, names = self._settings, self._names
         return {
-            "host": settings.bind_address,
+            "host": settings.connection_host or settings.bind_address,
             "port": settings.pooler_port,
             "database": names.database,
             "user": names.application_role,
@@ -509,14 +563,22 @@ def _policy(settings: Settings) -> str:
     return yaml.safe_dump(policy) if policy else ""
 
 
+def profile_file(profile: str) -> Path:
+    """The ``profile.yaml`` of a profile of the operator's own."""
+    return (ROOT / profile).resolve()
+
+
 def profile_digest(profile: str) -> str:
-    """What makes a profile another profile: its name, or a file's content."""
-    if profile in {"none", "radcase"}:
+    """What makes a profile another profile: its name, or the content of its YAML and SQL files."""
+    if profile in BUILT_IN_PROFILES:
         return profile
+    file = profile_file(profile)
     try:
-        return hashlib.sha256((ROOT / profile).read_bytes()).hexdigest()
+        contents = [path.read_bytes() for path in (file, *sorted(file.parent.glob("*.sql")))]
     except OSError as error:
         raise StageError(
             f"expected the profile {profile}, found none to read: {error.strerror}",
-            advice="set `profile` to radcase, none, or the path of a profile's file",
+            advice="set `profile` to radcase, none, or the path of a profile.yaml",
         ) from error
+    digests = (hashlib.sha256(content).digest() for content in contents)
+    return hashlib.sha256(b"".join(digests)).hexdigest()

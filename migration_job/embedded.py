@@ -37,7 +37,8 @@ FAST_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes"
 """For tests and benchmarks only: a power cut may cost the whole database."""
 
 LOCALE = "C.UTF-8" if os.uname().sysname == "Linux" else "C"
-"""Byte order, as SQLite's BINARY collation has it."""
+"""What letters are. Order is bytes' (``lc_collate`` C): it is SQLite's BINARY order, and indexes
+on text are built in half the time."""
 
 PGBOUNCER_PLACES = ("/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/opt/homebrew/bin")
 
@@ -346,6 +347,7 @@ class EmbeddedPostgres(_Server):
             *(str(self.program("initdb")), "-D", str(self.data_dir)),
             *("--username", self.superuser, "--pwfile", str(self._secret)),
             *("--auth=scram-sha-256", "--encoding=UTF8", f"--locale={LOCALE}"),
+            "--lc-collate=C",
         ]
         if self._settings.get("fsync") == "off":
             command.append("--no-sync")
