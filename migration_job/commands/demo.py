@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -41,11 +42,21 @@ def demo(
         Path, typer.Option(help="Where the report and the rest go; an earlier demo's is emptied.")
     ] = Path(".state/demo"),
     postgres: Annotated[int, typer.Option(help="PostgreSQL's major version.")] = DEFAULT_MAJOR,
+    still: Annotated[
+        bool, typer.Option("--still", help="No application: the data alone is moved.")
+    ] = False,
+    back: Annotated[
+        bool, typer.Option("--back", help="Under load, go back to SQLite after the switch.")
+    ] = False,
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the servers running until Enter is pressed.")
     ] = False,
 ) -> None:
-    """Migrate a database to an embedded PostgreSQL, verify, and switch a connection to it."""
+    """Migrate a database to an embedded PostgreSQL, verify, and switch a connection to it.
+
+    A made-up database is served by the example application all the while, under load. A file of
+    your own is only read.
+    """
     if source is not None:
         open_readonly(source).close()
         if directory.resolve() in source.resolve().parents:
@@ -67,7 +78,12 @@ def demo(
             say(f"started PgBouncer {version} on port {stage.bouncer.port}")
         else:
             say(f"going on without a pooler: {stage.without_pooler}")
-        status = rehearse(source, stage, profile=profile or "none", policy=policy)
+        if made_up and not (still or hostile or policy) and find_spec("example_app"):
+            from migration_job.demo import live
+
+            status = live.show(source, stage, profile=profile or "none", back=back)
+        else:
+            status = rehearse(source, stage, profile=profile or "none", policy=policy)
         _say_next(source, status, made_up=made_up)
         if keep:
             say(f'\nto look at it: {stage.server.program("psql")} "$(cat {stage.target_file})"')

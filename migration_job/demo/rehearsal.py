@@ -46,9 +46,8 @@ def rehearse(
     if status is ExitStatus.DONE and report is not None:
         _switch(stage)
         _ask(stage, report)
-    _summarise(source, report, status, time.monotonic() - began)
+    summarise(source, stage, status, time.monotonic() - began)
     _say_untouched(before, fingerprint(source))
-    _say_report(stage)
     return status
 
 
@@ -58,7 +57,6 @@ def migrate(
     *,
     profile: str,
     policy: Path | None = None,
-    live: bool = False,
 ) -> ExitStatus:
     """Run ``migration-job migrate`` with its own output; its exit status.
 
@@ -68,8 +66,6 @@ def migrate(
     arguments += ["--report", str(stage.report), "--profile", profile]
     if policy is not None:
         arguments += ["--policy", str(policy)]
-    if live:
-        arguments.append("--live")
     return run_job(arguments)
 
 
@@ -154,7 +150,9 @@ def _ask(stage: DemoStage, report: Report) -> None:
     say(f"as the application, through {through}: {largest.target} has {row and row[0]:,} rows")
 
 
-def _summarise(source: Path, report: Report | None, status: ExitStatus, seconds: float) -> None:
+def summarise(source: Path, stage: DemoStage, status: ExitStatus, seconds: float) -> None:
+    """Say what ``migrate`` did, from its report: rows, values, findings, seconds."""
+    report = _report(stage)
     if report is None:
         say(f"\n{source} was not migrated; the reason is above")
         return
@@ -177,6 +175,7 @@ def _summarise(source: Path, report: Report | None, status: ExitStatus, seconds:
     spent = ", ".join(f"{name} {value:.1f}" for name, value in report.seconds.items())
     say(f"  seconds        {seconds:.1f} in all ({spent})")
     say(f"  findings       {_findings(report)}")
+    _say_report(stage)
 
 
 def _findings(report: Report) -> str:

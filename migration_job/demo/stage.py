@@ -29,6 +29,26 @@ APPLICATION = "radcase_app"
 MARK = ".migration-job-demo"
 """In a directory that a demo made, and may therefore empty at the next."""
 
+RIGHTS = """
+ALTER SCHEMA public OWNER TO {owner};
+REVOKE ALL ON SCHEMA public FROM PUBLIC;
+GRANT USAGE ON SCHEMA public TO {application};
+ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {application};
+ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public
+    GRANT USAGE, SELECT ON SEQUENCES TO {application};
+-- To end the application's sessions when a rollback closes the target.
+GRANT pg_signal_backend TO {owner};
+-- On PostgreSQL 14 only a superuser may suppress triggers while changes are applied: one lends it.
+CREATE SCHEMA privileges;
+CREATE FUNCTION privileges.act_as_replica() RETURNS void
+    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS $$ SELECT set_config('session_replication_role', 'replica', false) $$;
+REVOKE ALL ON FUNCTION privileges.act_as_replica() FROM PUBLIC;
+GRANT USAGE ON SCHEMA privileges TO {owner};
+GRANT EXECUTE ON FUNCTION privileges.act_as_replica() TO {owner};
+"""
+
 
 class DemoStage:
     """The servers of one demo; they end with the block. ``directory`` is the demo's own."""
@@ -105,23 +125,9 @@ class DemoStage:
         for name, password in self._passwords.items():
             self.server.create_role(name, password)
         self.server.create_database(DATABASE, owner=OWNER)
-        owner, application = sql.Identifier(OWNER), sql.Identifier(APPLICATION)
-        with psycopg.connect(self.server.dsn_for(DATABASE), autocommit=True) as session:
-            for statement in (
-                sql.SQL("ALTER SCHEMA public OWNER TO {owner}"),
-                sql.SQL("REVOKE CREATE ON SCHEMA public FROM PUBLIC"),
-                sql.SQL("GRANT pg_signal_backend TO {owner}"),
-                sql.SQL("GRANT USAGE ON SCHEMA public TO {application}"),
-                sql.SQL(
-                    "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public "
-                    "GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {application}"
-                ),
-                sql.SQL(
-                    "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public "
-                    "GRANT USAGE ON SEQUENCES TO {application}"
-                ),
-            ):
-                session.execute(statement.format(owner=owner, application=application))
+        names = {"owner": sql.Identifier(OWNER), "application": sql.Identifier(APPLICATION)}
+        with psycopg.connect(self.server.dsn_for(DATABASE)) as session:
+            session.execute(sql.SQL(RIGHTS).format(**names))
 
     def _write_secrets(self) -> None:
         write_secret(self.target_file, self.target)

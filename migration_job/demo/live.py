@@ -1,0 +1,261 @@
+"""The live demo: the example application serves a load all the while, and is switched under it.
+
+The commands are the operator's own (``migrate --live``, ``sync``, ``switch``, ``rollback``), each
+a process. What the application acknowledged is in the load's journal, which is compared with the
+database that serves at the end; neither the application nor the job is asked.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from example_app.journal import Compared, Written, compare, compare_sqlite
+from example_app.load import Load, Result
+from migration_job.connection import SqliteSide, write_connection
+from migration_job.demo.rehearsal import counted, summarise
+from migration_job.demo.screen import Screen
+from migration_job.demo.stage import DATABASE, DemoStage, write_secret
+from migration_job.errors import ExitStatus, OperationError
+
+WRITES_PER_SECOND = 200.0
+START_SECONDS = 30.0
+DWELL_SECONDS = 2.0
+"""How long the application is shown at rest on either side."""
+
+CATCH_UP_SECONDS = 60.0
+
+
+def show(source: Path, stage: DemoStage, *, profile: str, back: bool = False) -> ExitStatus:
+    """Migrate and switch under load, and say what the load met; with ``back`` return to SQLite.
+
+    Returns ``DONE`` only where no request failed and every acknowledged write is present once.
+    """
+    return _Show(source, stage, profile, back).run()
+
+
+class _Show:
+    def __init__(self, source: Path, stage: DemoStage, profile: str, back: bool) -> None:
+        self._source = source
+        self._stage = stage
+        self._profile = profile
+        self._back = back
+        self._screen = Screen()
+        self._state = stage.directory / "state"
+        self._journal = stage.directory / "journal"
+        self._connect_to = stage.directory / "secrets" / "connect-to.json"
+        self._load: Load | None = None
+
+    def run(self) -> ExitStatus:
+        began = time.monotonic()
+        side = SqliteSide(path=str(self._source.absolute()))
+        write_connection(self._stage.connection, side, side)
+        self._write_connect_to()
+        with ExitStack() as stack:
+            port = stack.enter_context(self._application())
+            self._load = Load(f"http://127.0.0.1:{port}", self._journal, rate=WRITES_PER_SECOND)
+            self._load.start()
+            stack.callback(self._load.stop)
+            self._screen.say(
+                f"the example application serves on port {port}; 8 writers and 8 readers use it, "
+                "half of them with a new connection for each request"
+            )
+            stack.enter_context(self._screen.watching(self._standing))
+            status = self._course(stack)
+            result = self._load.stop()
+        compared = self._compare()
+        summarise(self._source, self._stage, status, time.monotonic() - began)
+        return self._tell(status, result, compared)
+
+    def _course(self, stack: ExitStack) -> ExitStatus:
+        """Everything that happens under load; the exit status of what failed, else ``DONE``."""
+        time.sleep(DWELL_SECONDS)
+        status = self._job("migrate", "--profile", self._profile, "--live", live=False)
+        if status is not ExitStatus.DONE:
+            return status
+        stack.enter_context(self._sync())
+        self._wait_for("forward")
+        time.sleep(DWELL_SECONDS)
+        status = self._job("switch")
+        if status is not ExitStatus.DONE:
+            return status
+        time.sleep(DWELL_SECONDS)
+        if self._back:
+            self._wait_for("back")
+            status = self._job("rollback")
+            time.sleep(DWELL_SECONDS)
+        return status
+
+    # ---------------------------------------------------------------------------- processes
+
+    @contextmanager
+    def _application(self) -> Iterator[int]:
+        """The example application; its port."""
+        command = [sys.executable, "-m", "example_app", "--sqlite", str(self._source)]
+        command += ["--connection", str(self._stage.connection), "--port", "0"]
+        log = self._stage.directory / "application.log"
+        with log.open("wb") as errors:
+            process = subprocess.Popen(  # noqa: S603
+                command, stdout=subprocess.PIPE, stderr=errors, text=True
+            )
+        try:
+            line = process.stdout.readline() if process.stdout else ""
+            if not line.startswith("listening on "):
+                raise OperationError(f"the example application did not start; see {log}")
+            yield int(line.rsplit(":", 1)[1])
+        finally:
+            _end(process)
+
+    @contextmanager
+    def _sync(self) -> Iterator[None]:
+        """``migration-job sync`` beside everything else, as a stage's own container runs it."""
+        arguments = self._arguments("sync")
+        self._screen.say(f"$ migration-job {' '.join(arguments)} &")
+        log = self._stage.directory / "sync.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", "migration_job", *arguments],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            yield
+        finally:
+            _end(process)
+
+    def _job(self, command: str, *more: str, live: bool = True) -> ExitStatus:
+        """One command of the job's, its lines shown as they come."""
+        arguments = self._arguments(command, live=live) + list(more)
+        self._screen.say(f"$ migration-job {' '.join(arguments)}")
+        with subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "migration_job", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            for line in process.stdout or ():
+                self._screen.say(f"  {line.rstrip()}")
+        if process.returncode not in set(ExitStatus):
+            raise OperationError(f"migration-job {command} ended with {process.returncode}")
+        return ExitStatus(process.returncode)
+
+    def _arguments(self, command: str, *, live: bool = True) -> list[str]:
+        stage = self._stage
+        arguments = [command, str(self._source), "--target-file", str(stage.target_file)]
+        arguments += ["--report", str(stage.report), "--state", str(self._state)]
+        if live:
+            arguments += ["--connection", str(stage.connection)]
+            arguments += ["--connect-to", str(self._connect_to)]
+            if stage.bouncer is not None:
+                arguments += ["--console-file", str(stage.console_file)]
+                arguments += ["--alias-file", str(stage.bouncer.alias_path)]
+        return arguments
+
+    def _write_connect_to(self) -> None:
+        side = self._stage.application_side
+        write_secret(
+            self._connect_to,
+            json.dumps(
+                {
+                    "host": side.host,
+                    "port": side.port,
+                    "database": side.database,
+                    "user": side.user,
+                    "password": side.password,
+                }
+            ),
+        )
+
+    # ------------------------------------------------------------------------------- looking
+
+    def _standing(self) -> str:
+        """One line: what the application met so far, and how far the other side is behind."""
+        answered, failed, longest = self._load.so_far() if self._load else (0, 0, 0.0)
+        words = [
+            f"{answered + failed:,} requests",
+            f"{failed:,} failed",
+            f"longest wait {longest * 1000:.0f} ms",
+        ]
+        told = self._sync_says()
+        if told is not None:
+            way = {"forward": "to PostgreSQL", "back": "back to SQLite"}
+            words.append(
+                f"{way.get(str(told['direction']), 'waiting')}: {told['behind']:,} changes, "
+                f"{float(told['lag_seconds']):.1f} s behind"
+            )
+        return "; ".join(words)
+
+    def _sync_says(self) -> dict[str, Any] | None:
+        try:
+            told = json.loads((self._state / "sync.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return told if isinstance(told, dict) else None
+
+    def _wait_for(self, direction: str) -> None:
+        """Until ``sync`` has caught up that way. Raises OperationError after a minute."""
+        deadline = time.monotonic() + CATCH_UP_SECONDS
+        while True:
+            told = self._sync_says()
+            if told is not None and told["direction"] == direction and not told["problem"]:
+                return
+            if time.monotonic() > deadline:
+                raise OperationError(
+                    f"`migration-job sync` did not catch up within {CATCH_UP_SECONDS:.0f} s; see "
+                    f"{self._stage.directory / 'sync.log'}"
+                )
+            time.sleep(0.05)
+
+    def _serving_side(self) -> str:
+        told = json.loads((self._stage.connection / "database.json").read_text())
+        return str(told["write"]["engine"])
+
+    def _compare(self) -> Compared:
+        """The journal against the database that serves now."""
+        if self._serving_side() == "sqlite":
+            return compare_sqlite(self._journal, self._source)
+        with psycopg.connect(self._stage.server.dsn_for(DATABASE)) as session:
+            session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            return compare(
+                Written.read(self._journal), lambda query: session.execute(query).fetchall()
+            )
+
+    def _tell(self, status: ExitStatus, result: Result, compared: Compared) -> ExitStatus:
+        say = self._screen.say
+        names = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+        taken = ", ".join(f"{n:,} by {names[e]}" for e, n in sorted(result.sides().items()))
+        say(f"\n{names[self._serving_side()]} serves; writes were taken {taken}")
+        for failure in result.failures[:3]:
+            say(f"  failed: {failure}")
+        for problem in compared.problems[:3]:
+            say(f"  wrong: {problem}")
+        presence = (
+            f"{counted(len(compared.problems), 'problem')}" if compared.problems else "all present"
+        )
+        say(
+            f"{len(result.failures):,} of {result.requests:,} requests failed; longest wait "
+            f"{result.longest * 1000:.0f} ms; {compared.acknowledged:,} writes during the "
+            f"migration, {presence}"
+        )
+        if status is ExitStatus.DONE and (result.failures or compared.problems):
+            return ExitStatus.VERIFICATION_FAILED
+        return status
+
+
+def _end(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(START_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
