@@ -145,7 +145,7 @@ class Load:
             event.wait(TIMEOUT_SECONDS)
 
     def so_far(self) -> tuple[int, int, float]:
-        """Requests answered, requests failed, the longest wait in seconds; to be shown meanwhile."""
+        """So far: requests answered, requests failed, the longest wait in seconds."""
         with self._lock:
             return len(self._result.answered), len(self._result.failures), self._result.longest
 

@@ -1,0 +1,244 @@
+"""One fault: the stage under load, something killed at a step, all run again, the rules checked.
+
+The *victim* is killed ``before``, ``in`` or ``after`` a step of the protocol. Where it is the job,
+or the sync at a step of its own, it kills itself; where it is another, the job stands still at the
+step until the other is dead.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import faultstage
+import probing
+import psycopg
+import thirdway
+from faultstage import SETTLED_SECONDS, FaultStage, Program, until
+
+from example_app.journal import Written, compare
+from example_app.load import Load, Result
+
+WRITERS, READERS = 3, 2
+RATE = 60.0
+"""Writes per second: enough for several at each step, and few enough for two cores."""
+
+OTHER = {"sqlite": "postgresql", "postgresql": "sqlite"}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is killed, and when; ``direction`` is ``switch`` or ``rollback``."""
+
+    direction: str
+    victim: str
+    when: str
+    step: str
+    round: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.direction}-{self.victim}-{self.when}-{self.step}-{self.round}"
+
+    @property
+    def to(self) -> str:
+        """The side that serves in the end."""
+        return "postgresql" if self.direction == "switch" else "sqlite"
+
+
+class FaultRun:
+    """One run on a stage that was put back to the state before the decision."""
+
+    def __init__(self, stage: FaultStage, fault: Fault, seed: int) -> None:
+        self.stage = stage
+        self.fault = fault
+        self.chance = random.Random(f"{seed}/{fault}")
+        self.journal = stage.live / "journal"
+        self.application, self.url = stage.start_application()
+        self.load = Load(
+            self.url, self.journal, writers=WRITERS, readers=READERS, rate=RATE, seed=seed
+        )
+        self.prober = probing.Prober(stage.source, stage.application_dsn)
+        self.sync: Program | None = None
+
+    def go(self) -> Result:
+        """All of it; the load's result. Raises AssertionError where a rule is broken."""
+        own = self.fault.victim == "sync" and self.fault.step.startswith("sync.")
+        self.load.start()
+        self.prober.start()
+        try:
+            self._start_sync(f"{self.fault.when}:{self.fault.step}" if own else "")
+            if own:
+                self._sync_kills_itself()
+            elif self.fault.victim == "job":
+                self._job_kills_itself()
+            else:
+                self._another_is_killed()
+            self._run_again()
+        finally:
+            self.prober.stop()
+            result = self.load.stop()
+        self._check(result)
+        return result
+
+    def clean_up(self) -> None:
+        """Whatever happened: nothing of this run goes on."""
+        for program in (self.sync, self.application):
+            if program is not None:
+                program.kill()
+
+    # --------------------------------------------------------------------------- the fault
+
+    def _start_sync(self, fault: str = "") -> None:
+        self.sync = self.stage.start_job("sync", fault=fault)
+
+    def _sync_kills_itself(self) -> None:
+        assert self.sync is not None
+        assert self.sync.wait() == -signal.SIGKILL, self.sync.output
+        time.sleep(self.chance.uniform(0, 0.2))
+        self._start_sync()
+
+    def _job_kills_itself(self) -> None:
+        fault = f"{self.fault.when}:{self.fault.step}"
+        status = self._start_direction(fault).wait()
+        # A fault in the last step may come when the job has just ended.
+        assert status in (-signal.SIGKILL, 0), f"the job ended with {status}"
+        if self.chance.random() < 0.7:
+            # Nobody at the keyboard: the sync alone finishes it or undoes it.
+            until(self._settled, "sync to finish or undo it", SETTLED_SECONDS)
+
+    def _another_is_killed(self) -> None:
+        job = self._start_direction(f"{self.fault.when}:{self.fault.step}:stop")
+        until(lambda: job.stands_still() or job.ended is not None, f"the step {self.fault.step}")
+        assert job.stands_still() or self.fault.when == "in", f"it ended:\n{job.output}"
+        restart = self._kill_victim()
+        if self.chance.random() < 0.5:
+            job.send(signal.SIGCONT)
+            time.sleep(self.chance.uniform(0, 0.3))
+            restart()
+        else:
+            restart()
+            job.send(signal.SIGCONT)
+        job.wait()
+
+    def _kill_victim(self) -> Callable[[], None]:
+        """Kill it; what starts it again."""
+        match self.fault.victim:
+            case "sync":
+                assert self.sync is not None
+                self.sync.kill()
+                return self._start_sync
+            case "postgres":
+                self.stage.postgres.kill()
+                return self.stage.postgres.start
+            case _:
+                self.stage.bouncer.kill()
+                return self.stage.bouncer.start
+
+    def _start_direction(self, fault: str = "") -> Program:
+        return self.stage.start_job(self.fault.direction, fault=fault)
+
+    def _run_again(self) -> None:
+        """As an operator would, until it is done; nothing is being killed any more."""
+        job = self._start_direction()
+        if job.wait() != 0:
+            # The one excuse: a server that was started a moment ago.
+            job = self._start_direction()
+            status = job.wait()
+            assert status == 0, f"{self.fault.direction} ended with {status}:\n{job.output}"
+        until(self._settled, "everything to agree", SETTLED_SECONDS)
+
+    def _settled(self) -> bool:
+        """Whether the side that the connection names takes a write, and the other does not."""
+        named = self.stage.named()["write"]["engine"]
+        return self._takes(named) and not self._takes(OTHER[named])
+
+    def _takes(self, side: str) -> bool:
+        request = f"settled-{self.chance.getrandbits(64):x}"
+        try:
+            if side == "sqlite":
+                probing.write_sqlite(self.stage.source, request)
+            else:
+                with psycopg.connect(
+                    self.stage.application_dsn(), autocommit=True, connect_timeout=2
+                ) as session:
+                    probing.write_postgres(session, request)
+        except (sqlite3.Error, psycopg.Error):
+            return False
+        return True
+
+    # --------------------------------------------------------------------------- the rules
+
+    def _check(self, result: Result) -> None:
+        new, old = self.fault.to, OTHER[self.fault.to]
+        assert result.failures == [], result.failures[:3]
+        # 1: never both.
+        assert self.prober.both_open(new) == []
+        named = self.stage.named()
+        assert (named["write"]["engine"], named["read"]["engine"]) == (new, new)
+        assert self._takes(new)
+        assert not self._takes(old)
+        # 2: everything acknowledged is there, once.
+        query = self.stage.query_target if new == "postgresql" else self.stage.query_source
+        found = compare(Written.read(self.journal), query)
+        assert found.acknowledged > 0
+        assert found.problems == []
+        there = [str(row[0]) for row in query("SELECT id FROM app_requests")]
+        for probe in self.prober.accepted:
+            assert there.count(probe.request) == 1, f"{probe.request} taken by {probe.side}"
+        # 3: the certificate covers everything up to the fence.
+        if new == "postgresql":
+            self._check_certificate()
+        # 4: the other side can still be brought up to date, by the same sync.
+        assert self.sync is not None
+        assert self.sync.ended is None, self.sync.output
+        assert self.sync.end() == 0, self.sync.output
+        self.application.end()
+        self.stage.run_job("sync", "--once")
+        # 5: nothing was changed silently.
+        source = thirdway.read_source(self.stage.source)
+        own = {name: table for name, table in source.items() if not name.startswith("_migration")}
+        target = thirdway.read_target(self.stage.postgres.dsn_for(faultstage.DATABASE))
+        records = thirdway.read_records(self.stage.postgres.dsn_for(faultstage.DATABASE))
+        assert thirdway.compare(own, target, records) == []
+
+    def _check_certificate(self) -> None:
+        held = self.stage.query_source("SELECT certificate FROM _migration_state")
+        given = self.stage.query_target("SELECT digest FROM migration.certificate")
+        assert held[0][0] is not None
+        assert held[0][0] in {str(row[0]) for row in given}
+
+
+def prepare(stage: FaultStage) -> None:
+    """The two states in which runs begin: ``verified`` and ``switched``."""
+    stage.begin()
+    application, url = stage.start_application()
+    _fill(url, stage.live / "journal", seed=1)
+    stage.run_job("migrate", "--live")
+    stage.run_job("sync", "--once")
+    application.end()
+    _forget(stage.live / "journal")
+    stage.keep("verified")
+    stage.run_job("switch")
+    application, url = stage.start_application()
+    _fill(url, stage.live / "journal", seed=2)
+    application.end()
+    _forget(stage.live / "journal")
+    stage.run_job("sync", "--once")
+    stage.keep("switched")
+
+
+def _fill(url: str, journal: Path, *, seed: int) -> None:
+    load = Load(url, journal, writers=4, readers=0, seed=seed)
+    load.start()
+    until(lambda: load.so_far()[0] > 200, "some rows")
+    assert load.stop().failures == []
+
+
+def _forget(journal: Path) -> None:
+    for file in journal.glob("*.jsonl"):
+        file.unlink()

@@ -1,0 +1,98 @@
+"""The job, the sync, PostgreSQL and PgBouncer killed before, in and after each step of the switch
+and of the rollback, under load, and run again: none of the five rules of docs/design.md breaks.
+
+A quick selection runs with the other tests; ``FAULTS=all`` (``make faults``) runs every one,
+``FAULTS_SEED`` chooses other moments, ``FAULTS_ROUNDS`` how often each is tried.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from faultrun import Fault, FaultRun, prepare
+from faultstage import FaultStage
+
+from migration_job.errors import JobError
+from migration_job.live.steps import ROLLBACK_STEPS, SWITCH_STEPS, SYNC_STEPS
+
+pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.xdist_group("faults")]
+
+SEED = int(os.environ.get("FAULTS_SEED", "1"))
+ROUNDS = int(os.environ.get("FAULTS_ROUNDS", "2"))
+VICTIMS = ("job", "sync", "postgres", "pgbouncer")
+MOMENTS = ("before", "in", "after")
+
+
+def every_fault() -> Iterator[Fault]:
+    """Each step of both directions with each victim and moment, and the sync at its own steps."""
+    for number in range(ROUNDS):
+        for direction, steps in (("switch", SWITCH_STEPS), ("rollback", ROLLBACK_STEPS)):
+            for step in steps:
+                for victim in VICTIMS:
+                    for when in MOMENTS:
+                        yield Fault(direction, victim, when, step, number)
+            own = [s for s in SYNC_STEPS if s in OWN_STEPS[direction]]
+            for step in own:
+                for when in MOMENTS:
+                    yield Fault(direction, "sync", when, step, number)
+
+
+OWN_STEPS = {"switch": ("sync.forward",), "rollback": ("sync.reverse",)}
+"""What the sync does before the decision; it trims the log only after thousands of changes."""
+
+QUICK = (
+    Fault("switch", "job", "in", "switch.drain"),
+    Fault("switch", "job", "in", "switch.decide"),
+    Fault("switch", "job", "after", "switch.decide"),
+    Fault("switch", "job", "after", "follow.open"),
+    Fault("switch", "postgres", "before", "switch.decide"),
+    Fault("switch", "pgbouncer", "before", "follow.alias"),
+    Fault("switch", "sync", "in", "sync.forward"),
+    Fault("rollback", "job", "after", "rollback.pause"),
+    Fault("rollback", "job", "after", "rollback.fence"),
+    Fault("rollback", "job", "after", "rollback.decide"),
+    Fault("rollback", "postgres", "after", "rollback.fence"),
+    Fault("rollback", "pgbouncer", "after", "rollback.pause"),
+    Fault("rollback", "sync", "in", "sync.reverse"),
+)
+
+FAULTS = list(every_fault()) if os.environ.get("FAULTS") == "all" else list(QUICK)
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultStage]:
+    try:
+        entered = FaultStage(tmp_path_factory.mktemp("faults")).__enter__()
+    except JobError as error:
+        pytest.skip(f"no embedded servers: {error.message}")
+    try:
+        prepare(entered)
+        yield entered
+    finally:
+        entered.__exit__(None, None, None)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_killed_and_run_again(stage: FaultStage, fault: Fault) -> None:
+    print(f"seed {SEED}")
+    stage.restore("verified" if fault.direction == "switch" else "switched")
+    run = FaultRun(stage, fault, SEED)
+    try:
+        result = run.go()
+    except BaseException:
+        for log in sorted(stage.logs.iterdir()):
+            print(f"--- {log.name}\n{log.read_text()[-3000:]}")
+        raise
+    finally:
+        run.clean_up()
+    print(result.line())
+
+
+def test_at_least_three_hundred_are_tried_by_make_faults() -> None:
+    """Each step, victim and moment of both directions, in every round."""
+    everything = list(every_fault())
+    assert len(set(everything)) == len(everything)
+    assert len(everything) / ROUNDS * 2 >= 300
