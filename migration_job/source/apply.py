@@ -98,8 +98,9 @@ def _put_in(
     hidden = _hidden(rows)
     place = [rows.columns.index(c) for c in rows.key]
     bare, full = _insert(rows, columns), _insert(rows, [*columns, *hidden])
-    for row in rows.rows:
-        before = old.get(key_text([row[i] for i in place]))
+    found = [(old.get(key_text([row[i] for i in place])), row) for row in rows.rows]
+    # Rows that were there come first: SQLite might give a new row the rowid that one of them had.
+    for before, row in sorted(found, key=lambda pair: pair[0] is None):
         statement = bare if before is None else full
         broken = [i for i, value in enumerate(row) if isinstance(value, BrokenText)]
         if broken:
