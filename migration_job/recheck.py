@@ -26,6 +26,7 @@ from migration_job.run import (
 from migration_job.source import snapshot
 from migration_job.source.catalogue import read_catalogue
 from migration_job.target import database, records
+from migration_job.values import fold
 
 FOLDER = "verify"
 """Where the snapshot to compare with lies meanwhile, inside the report's directory."""
@@ -135,10 +136,10 @@ def _require_same_schema(plan: Plan, catalogue: Catalogue) -> None:
         if table.source is None:
             continue
         try:
-            there = {c.name.lower() for c in catalogue.table(table.source).columns}
+            there = {fold(c.name) for c in catalogue.table(table.source).columns}
         except KeyError:
             there = set()
-        planned = {c.source.lower() for c in table.columns if c.source is not None}
+        planned = {fold(c.source) for c in table.columns if c.source is not None}
         gone = planned - there - {"rowid", "_rowid_", "oid"}
         if gone:
             raise InputError(

@@ -34,6 +34,15 @@ class BrokenText:
 SourceValue: TypeAlias = int | float | str | bytes | BrokenText | None
 
 
+_ASCII = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
+
+
+def fold(name: str) -> str:
+    """A name as SQLite compares names: ASCII letters in lower case, all others as they are, so
+    that é and É are two tables."""
+    return name.translate(_ASCII)
+
+
 def storage_class(value: SourceValue) -> str:
     """SQLite's name for the value's class: ``null integer real text blob``."""
     match value:

@@ -25,6 +25,7 @@ from migration_job.plan.rules import (
     RuleBase,
     TimestampRule,
 )
+from migration_job.values import fold
 
 # What sqlglot cannot parse becomes a finding here; its own warnings would only repeat it.
 logging.getLogger("sqlglot").setLevel(logging.ERROR)
@@ -164,7 +165,7 @@ class Translator:
         return replace(inner, sql=f"({inner.sql})") if not inner.known else inner
 
     def _column(self, node: exp.Column) -> Typed:
-        qualified = f"{node.table}.{node.name}".lower() if node.table else node.name.lower()
+        qualified = fold(f"{node.table}.{node.name}") if node.table else fold(node.name)
         known = self._scope.get(qualified)
         if known is None:
             identifier = node.this
@@ -489,7 +490,7 @@ class Translator:
         return Typed(f"(CASE WHEN {empty} THEN NULL ELSE {word}({values}) END)", kind)
 
     def _anonymous(self, node: exp.Anonymous) -> Typed:
-        name = node.name.lower()
+        name = fold(node.name)
         arguments = node.expressions
         if name == "typeof" and len(arguments) == 1:
             return self._storage_class(arguments[0])

@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from migration_job.plan.rules import Rule
+from migration_job.values import fold
 
 Affinity = Literal["integer", "text", "blob", "real", "numeric"]
 """SQLite's five column affinities (https://sqlite.org/datatype3.html#determination_of_column_affinity)."""
@@ -122,7 +123,7 @@ class Catalogue(Data):
     def table(self, name: str) -> SourceTable:
         """The table of that name (names ignore ASCII case); KeyError where there is none."""
         for table in self.tables:
-            if table.name.lower() == name.lower():
+            if fold(table.name) == fold(name):
                 return table
         raise KeyError(name)
 
@@ -261,7 +262,7 @@ class Plan(Data):
     def table(self, source: str) -> TablePlan:
         """The plan of a source table; KeyError where it has none."""
         for table in self.tables:
-            if table.source is not None and table.source.lower() == source.lower():
+            if table.source is not None and fold(table.source) == fold(source):
                 return table
         raise KeyError(source)
 

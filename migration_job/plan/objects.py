@@ -29,6 +29,7 @@ from migration_job.plan.rules import Rule
 from migration_job.plan.views import ViewTable, translate_view
 from migration_job.source.database import quote
 from migration_job.source.sqltext import tokenize
+from migration_job.values import fold
 
 MAX_INDEX_BYTES = 2_600
 """A B-tree's entry is refused beyond 2,704 bytes, header included; compression may save it, but
@@ -137,7 +138,7 @@ class Objects:
                 # PostgreSQL's generated columns may not refer to one another: the expression
                 # stands in for the column.
                 for spelled in (name, f"{view.source.name}.{name}"):
-                    within[spelled.lower()] = replace(scope[spelled.lower()], sql=f"({sql})")
+                    within[fold(spelled)] = replace(scope[fold(spelled)], sql=f"({sql})")
             except Untranslatable as reason:
                 self._findings.add(
                     "generated-as-plain",
@@ -151,7 +152,7 @@ class Objects:
     @staticmethod
     def _is_generated(view: TableView, name: str) -> bool:
         bare = name.rpartition(".")[2]
-        return any(c.source.generated and n.lower() == bare for n, c in view.columns.items())
+        return any(c.source.generated and fold(n) == bare for n, c in view.columns.items())
 
     def _checks(self, view: TableView, scope: expressions.Scope) -> Iterator[CheckPlan]:
         for number, check in enumerate(view.source.checks, 1):
@@ -305,7 +306,7 @@ class Objects:
     def views(self) -> tuple[ViewPlan, ...]:
         """The views that have a translation; those that depend on a view that has none do not."""
         known: dict[str, ViewTable] = {
-            name.lower(): ViewTable(quote(t.target), scope_of(t), tuple(t.columns))
+            fold(name): ViewTable(quote(t.target), scope_of(t), tuple(t.columns))
             for name, t in self._tables.items()
         }
         planned: list[ViewPlan] = []
@@ -323,7 +324,7 @@ class Objects:
                 target = naming.distinct(naming.cut(view.name), view.name, self._relations)
                 self._relations.add(target)
                 planned.append(ViewPlan(source=view.name, target=target, query=translated.query))
-                known[view.name.lower()] = ViewTable(
+                known[fold(view.name)] = ViewTable(
                     quote(target), translated.scope, translated.columns
                 )
                 waiting.remove(view)
@@ -416,11 +417,11 @@ def scope_of(view: TableView) -> dict[str, Known]:
             collation=column.source.collation.upper(),
         )
         for spelled in (name, f"{view.source.name}.{name}"):
-            found[spelled.lower()] = known
+            found[fold(spelled)] = known
     alias = view.source.rowid_alias
     if alias is not None and alias in view.columns:
         for name in ("rowid", "_rowid_", "oid"):
-            found.setdefault(name, found[alias.lower()])
+            found.setdefault(name, found[fold(alias)])
     return found
 
 

@@ -13,7 +13,7 @@ import apsw
 
 from migration_job.plan import naming
 from migration_job.plan.collisions import find_collisions
-from migration_job.plan.decide import Decider, Decision, Wish
+from migration_job.plan.decide import Decider, Decision, Wish, count_rows
 from migration_job.plan.findings import Findings, settle_column, settle_table, some
 from migration_job.plan.model import (
     Catalogue,
@@ -41,6 +41,7 @@ from migration_job.plan.rules import (
     type_of,
 )
 from migration_job.source.database import quote
+from migration_job.values import fold
 
 MAX_COLUMNS = 1600
 """PostgreSQL's limit of a table."""
@@ -282,7 +283,7 @@ class _Planner:
             column = _column(table, place[1])
             decision = self._decider.forced(table, column, self._facts[place[0]][column.name], rule)
             bad = self._decisions[place].quarantined
-            if decision.examination.cannot.ids - bad:
+            if (decision.examination.cannot.ids | decision.examination.bad.ids) - bad:
                 return None
             decision.quarantined = bad
             self._decisions[place] = decision
@@ -328,7 +329,7 @@ class _Planner:
     ) -> None:
         rows = self._quarantine.rows_where(table, f"t.{quote(column.name)} IS NULL")
         action = self._findings.action_for(table.name, column.name)
-        text = f"NULL in a NOT NULL column ({facts.nulls:,} rows)"
+        text = f"NULL in a NOT NULL column ({count_rows(facts.nulls)})"
         if action == "quarantine":
             self._quarantine.add(table.name, rows.ids, f"{column.name}: NULL")
             text += "; to quarantine by the policy"
@@ -362,7 +363,7 @@ class _Planner:
                 if not rows.count:
                     continue
                 text = (
-                    f"{rows.count:,} rows have a key ({', '.join(columns)}) that another row has "
+                    f"{count_rows(rows.count)} with a key ({', '.join(columns)}) that another row has "
                     "on the target, though not on the source"
                 )
                 if self._findings.action_for(table.name) == "quarantine":
@@ -382,17 +383,17 @@ class _Planner:
 
     def _try_wished_constraints(self) -> None:
         for table in self._catalogue.tables:
-            wished = self._profile.tables.get(table.name.lower())
+            wished = self._profile.tables.get(fold(table.name))
             if wished is None:
                 continue
-            present = {c.name.lower() for c in table.columns}
+            present = {fold(c.name) for c in table.columns}
             for name, check in wished.checks:
-                named = {c.name.lower() for c in check_columns(check)}
+                named = {fold(c.name) for c in check_columns(check)}
                 if named <= present:
                     rows = self._quarantine.rows_where(table, f"NOT ({in_sqlite(check)})")
                     self._judge_constraint(table, name, "check-violated", f"CHECK ({check})", rows)
             for columns in wished.uniques:
-                if {c.lower() for c in columns} <= present:
+                if {fold(c) for c in columns} <= present:
                     rows = self._quarantine.duplicates(table, columns)
                     self._judge_constraint(
                         table,
@@ -407,7 +408,7 @@ class _Planner:
     ) -> None:
         if not rows.count:
             return
-        text = f"{rows.count:,} rows break the profile's {what}"
+        text = f"{count_rows(rows.count)} against the profile's {what}"
         if self._findings.action_for(table.name) == "quarantine":
             self._quarantine.add(table.name, rows.ids, what)
             text += "; to quarantine by the policy"
@@ -433,7 +434,7 @@ class _Planner:
                     self._findings.action_for(relation.child),
                 )
             )
-            text = f"{relation.text}: {rows.count:,} rows without their parent"
+            text = f"{relation.text}: {count_rows(rows.count)} without a parent"
             if orphans == "quarantine":
                 self._quarantine.add(relation.child, rows.ids, f"orphan: {relation.text}")
                 text += "; to quarantine by the policy"
@@ -462,7 +463,7 @@ class _Planner:
                 self._findings.add(
                     "quarantined-with-parent",
                     "warning",
-                    f"{dependent:,} rows go to quarantine with the rows they refer to",
+                    f"{count_rows(dependent)} to quarantine with what they refer to",
                     table=table,
                     count=dependent,
                 )
@@ -596,8 +597,6 @@ class _Planner:
         column = _column(table, name)
         if decision is None or column.generated or self._facts[table.name][name].nulls:
             return False
-        if decision.quarantined and decision.examination.cannot.ids - decision.quarantined:
-            return False
         if isinstance(decision.rule, MapRule):
             return decision.told_apart
         return decision.exact and type_of(decision.rule) not in ("json", "jsonb")
@@ -656,7 +655,7 @@ def _unique_keys(table: SourceTable) -> list[tuple[str, ...]]:
 
 
 def _column(table: SourceTable, name: str) -> SourceColumn:
-    return next(c for c in table.columns if c.name.lower() == name.lower())
+    return next(c for c in table.columns if fold(c.name) == fold(name))
 
 
 def _text_for(facts: ColumnFacts) -> Rule:

@@ -31,6 +31,7 @@ from migration_job.errors import InputError
 from migration_job.plan import moments
 from migration_job.plan.model import Action, Catalogue, SourceTable
 from migration_job.plan.rules import Entry, EpochUnit, Pattern, Scalar
+from migration_job.values import fold
 
 DefaultAction = Literal["widen", "quarantine", "block"]
 Orphans = Literal["keep", "quarantine", "block"]
@@ -125,17 +126,17 @@ class Policy(Part):
 
     def check(self, catalogue: Catalogue) -> None:
         """Raises InputError where the policy names a table or column that is not there."""
-        tables = {t.name.lower(): t for t in catalogue.tables}
+        tables = {fold(t.name): t for t in catalogue.tables}
         for name, part in self.tables.items():
-            table = tables.get(name.lower())
+            table = tables.get(fold(name))
             if table is None:
                 raise _unknown(f"tables.{name}", "table", name, [t.name for t in catalogue.tables])
             self._check_columns(name, part, table)
 
     def _check_columns(self, name: str, part: TablePolicy, table: SourceTable) -> None:
-        columns = {c.name.lower() for c in table.columns}
+        columns = {fold(c.name) for c in table.columns}
         for column in part.columns:
-            if column.lower() not in columns:
+            if fold(column) not in columns:
                 raise _unknown(
                     f"tables.{name}.columns.{column}",
                     f"column of {table.name}",
@@ -148,7 +149,7 @@ def _find(parts: Mapping[str, _Part], name: str) -> _Part | None:
     found = parts.get(name)
     if found is not None:
         return found
-    return next((part for key, part in parts.items() if key.lower() == name.lower()), None)
+    return next((part for key, part in parts.items() if fold(key) == fold(name)), None)
 
 
 def _unknown(place: str, what: str, name: str, known: list[str]) -> InputError:

@@ -32,6 +32,7 @@ from migration_job.plan.model import (
 )
 from migration_job.plan.policy import DefaultAction
 from migration_job.plan.rules import ConstantRule, Entry, Scalar
+from migration_job.values import fold
 
 PROFILES = Path(__file__).resolve().parent.parent / "profiles"
 """The profiles that ship with the job."""
@@ -112,13 +113,13 @@ class Profile:
     after_load: tuple[str, ...] = ()
 
     def wish(self, table: str, column: str) -> Wish | None:
-        return self.wishes.get((table.lower(), column.lower()))
+        return self.wishes.get((fold(table), fold(column)))
 
     def column(self, table: str, column: str) -> WishedColumn | None:
-        wished = self.tables.get(table.lower())
+        wished = self.tables.get(fold(table))
         if wished is None:
             return None
-        return next((c for c in wished.columns if c.name.lower() == column.lower()), None)
+        return next((c for c in wished.columns if fold(c.name) == fold(column)), None)
 
     def foreign_keys(self) -> dict[str, tuple[SourceForeignKey, ...]]:
         """The wished foreign keys by lower-cased table."""
@@ -134,11 +135,11 @@ class Profile:
     ) -> TablePlan:
         """The table's plan with what the profile adds to it, without the constraints (by name)
         that the values break."""
-        wished = self.tables.get(source.name.lower())
+        wished = self.tables.get(fold(source.name))
         if wished is None:
             return plan
         columns = [self._merged(c, wished, findings, source) for c in plan.columns]
-        present = {c.target.lower() for c in columns}
+        present = {fold(c.target) for c in columns}
         columns += [
             ColumnPlan(
                 source=None,
@@ -150,9 +151,9 @@ class Profile:
                 reason="the profile's, on the target alone",
             )
             for c in wished.columns
-            if c.name.lower() not in present
+            if fold(c.name) not in present
         ]
-        spelled = {c.target.lower(): c.target for c in columns}
+        spelled = {fold(c.target): c.target for c in columns}
         return plan.model_copy(
             update={
                 "columns": tuple(columns),
@@ -173,7 +174,7 @@ class Profile:
     def _merged(
         column: ColumnPlan, wished: WishedTable, findings: Findings, source: SourceTable
     ) -> ColumnPlan:
-        own = next((c for c in wished.columns if c.name.lower() == column.target.lower()), None)
+        own = next((c for c in wished.columns if fold(c.name) == fold(column.target)), None)
         if own is None or own.default is None or column.identity or column.generated:
             return column
         if column.type != own.type:
@@ -190,7 +191,7 @@ class Profile:
 
     def tables_alone(self, catalogue: Catalogue) -> list[TablePlan]:
         """Plans of the wished tables that the source does not have; they stay empty."""
-        present = {t.name.lower() for t in catalogue.tables}
+        present = {fold(t.name) for t in catalogue.tables}
         return [
             TablePlan(
                 source=None,
@@ -226,7 +227,7 @@ def _uniques(
     there = {frozenset(u.columns) for u in plan.uniques} | {frozenset(plan.primary_key)}
     found: list[UniquePlan] = []
     for columns in wished.uniques:
-        named = tuple(spelled[c.lower()] for c in columns)
+        named = tuple(spelled[fold(c)] for c in columns)
         name = unique_name(wished.name, columns)
         if frozenset(named) not in there and name not in missing:
             found.append(UniquePlan(name=name, columns=named))
@@ -293,7 +294,7 @@ def load_profile(name: str | Path | None) -> Profile:
 def _add_wishes(profile: Profile, settings: Settings) -> None:
     for table in profile.tables.values():
         for column in table.columns:
-            profile.wishes[table.name.lower(), column.name.lower()] = Wish(type=column.type)
+            profile.wishes[fold(table.name), fold(column.name)] = Wish(type=column.type)
     for place, wish in settings.columns.items():
         profile.wishes[_place(place)] = Wish(type=wish.type, optional=wish.optional)
     for value_map in settings.maps:
@@ -306,7 +307,7 @@ def _add_wishes(profile: Profile, settings: Settings) -> None:
 
 
 def _place(dotted: str) -> tuple[str, str]:
-    table, dot, column = dotted.lower().rpartition(".")
+    table, dot, column = fold(dotted).rpartition(".")
     if not dot:
         raise InputError(f"expected table.column in the profile, found {dotted!r}")
     return table, column
@@ -325,10 +326,10 @@ def _read_sql(profile: Profile, text: str, path: Path) -> None:
             continue
         if isinstance(statement, exp.Create) and statement.kind == "TABLE":
             table = _table(statement)
-            tables[table.name.lower()] = table
+            tables[fold(table.name)] = table
         elif isinstance(statement, exp.Create) and statement.kind == "INDEX":
             owner, index = _index(statement)
-            indexes.setdefault(owner.lower(), []).append(index)
+            indexes.setdefault(fold(owner), []).append(index)
         elif extension := _extension(statement):
             profile.extensions = (*profile.extensions, extension)
         else:

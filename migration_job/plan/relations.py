@@ -23,6 +23,7 @@ from migration_job.plan.rules import (
     TimestampRule,
     UuidRule,
 )
+from migration_job.values import fold
 
 Place = tuple[str, str]
 """A table and a column, spelled as in the catalogue."""
@@ -65,22 +66,22 @@ class Relations:
         wished: Mapping[str, Sequence[SourceForeignKey]] | None = None,
     ) -> None:
         """``wished`` are further keys by lower-cased table, left out where declared already."""
-        self._tables = {t.name.lower(): t for t in catalogue.tables}
+        self._tables = {fold(t.name): t for t in catalogue.tables}
         self.all: list[Relation] = []
         self.broken: list[tuple[str, SourceForeignKey, str]] = []
         """Table, key and why there is nothing it could refer to."""
         for table in catalogue.tables:
-            declared = {tuple(c.lower() for c in k.columns) for k in table.foreign_keys}
+            declared = {tuple(fold(c) for c in k.columns) for k in table.foreign_keys}
             further = [
                 key
-                for key in (wished or {}).get(table.name.lower(), ())
-                if tuple(c.lower() for c in key.columns) not in declared
+                for key in (wished or {}).get(fold(table.name), ())
+                if tuple(fold(c) for c in key.columns) not in declared
             ]
             for key in (*table.foreign_keys, *further):
                 self._take(table, key)
 
     def _take(self, table: SourceTable, key: SourceForeignKey) -> None:
-        parent = self._tables.get(key.parent.lower())
+        parent = self._tables.get(fold(key.parent))
         if parent is None:
             self.broken.append((table.name, key, f"there is no table {key.parent}"))
             return
@@ -111,13 +112,11 @@ class Relations:
 
     def needs_equality(self, table: SourceTable, column: str) -> bool:
         """Whether a key, an index or a foreign key compares the column's values."""
-        name = column.lower()
-        if any(name == c.lower() for c in table.primary_key):
+        name = fold(column)
+        if any(name == fold(c) for c in table.primary_key):
             return True
         for index in table.indexes:
-            if any(
-                term.column is not None and term.column.lower() == name for term in index.columns
-            ):
+            if any(term.column is not None and fold(term.column) == name for term in index.columns):
                 return True
         return any((table.name, column) in pair for r in self.all for pair in r.pairs)
 
@@ -204,15 +203,15 @@ def _is_text(rule: Rule) -> bool:
 
 
 def _spelled(table: SourceTable, name: str) -> str | None:
-    return next((c.name for c in table.columns if c.name.lower() == name.lower()), None)
+    return next((c.name for c in table.columns if fold(c.name) == fold(name)), None)
 
 
 def _is_key(table: SourceTable, columns: Sequence[str]) -> bool:
-    wanted = {c.lower() for c in columns}
-    if {c.lower() for c in table.primary_key} == wanted:
+    wanted = {fold(c) for c in columns}
+    if {fold(c) for c in table.primary_key} == wanted:
         return True
     for index in table.indexes:
-        terms = [t.column.lower() for t in index.columns if t.column is not None]
+        terms = [fold(t.column) for t in index.columns if t.column is not None]
         binary = all(t.collation.upper() == "BINARY" for t in index.columns)
         whole = index.where is None and len(terms) == len(index.columns)
         if index.unique and whole and binary and set(terms) == wanted:

@@ -21,6 +21,7 @@ from migration_job.plan.expressions import (
 )
 from migration_job.plan.rules import ConstantRule
 from migration_job.source.database import quote
+from migration_job.values import fold
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +61,10 @@ def translate_view(sql: str, known: Mapping[str, ViewTable]) -> TranslatedView:
         inner = ", ".join(quote(n) for n in names)
         query = f"SELECT * FROM ({query}) AS q({inner})"
         outputs = [(n, part) for n, (_, part) in zip(names, outputs, strict=True)]
-    if len({n.lower() for n, _ in outputs}) != len(outputs):
+    if len({fold(n) for n, _ in outputs}) != len(outputs):
         raise Untranslatable("two of its columns have one name")
     scope = {
-        name.lower(): Known(
+        fold(name): Known(
             sql=quote(name),
             kind=part.kind,
             rule=part.known.rule if part.known is not None else ConstantRule(),
@@ -230,11 +231,11 @@ class _Select:
             return f"({query}) AS {quote(alias)}"
         if not isinstance(node, exp.Table) or node.args.get("joins"):
             raise Untranslatable(f"{type(node).__name__} in FROM")
-        table = self._known.get(node.name.lower())
+        table = self._known.get(fold(node.name))
         if table is None:
             raise Untranslatable(f"it reads {node.name}, which is not carried over")
         alias = node.alias or node.name
-        columns = [(n, table.scope[n.lower()]) for n in table.columns if n.lower() in table.scope]
+        columns = [(n, table.scope[fold(n)]) for n in table.columns if fold(n) in table.scope]
         self._offer(alias, columns)
         return f"{table.sql} AS {quote(alias)}"
 
@@ -249,11 +250,11 @@ class _Select:
                 collation=known.collation,
             )
             listed.append((name, own))
-            self._scope[f"{alias}.{name}".lower()] = own
-            if name.lower() in self._scope:
-                self._ambiguous.add(name.lower())
-            self._scope[name.lower()] = own
-        self._stars.append((alias.lower(), listed))
+            self._scope[fold(f"{alias}.{name}")] = own
+            if fold(name) in self._scope:
+                self._ambiguous.add(fold(name))
+            self._scope[fold(name)] = own
+        self._stars.append((fold(alias), listed))
 
     # ------------------------------------------------------------------------------ outputs
 
@@ -277,7 +278,7 @@ class _Select:
         return [
             (name, Typed(known.sql, known.kind, known=known, collation=known.collation))
             for source, columns in self._stars
-            if alias is None or source == alias.lower()
+            if alias is None or source == fold(alias)
             for name, known in columns
         ]
 
@@ -296,10 +297,10 @@ class _Select:
             if isinstance(item, exp.Literal) and not item.is_string:
                 keys.append(outputs[int(str(item.this)) - 1][1].sql)
                 continue
-            aliases = {n.lower(): p for n, p in outputs}
+            aliases = {fold(n): p for n, p in outputs}
             if isinstance(item, exp.Column) and not item.table:
-                own = aliases.get(item.name.lower())
-                if own is not None and item.name.lower() not in self._scope:
+                own = aliases.get(fold(item.name))
+                if own is not None and fold(item.name) not in self._scope:
                     keys.append(own.sql)
                     continue
             part = translator.translate(item)
@@ -316,16 +317,14 @@ class _Select:
         order = self._node.args.get("order")
         if order is None:
             return ""
-        aliases = {name.lower(): part for name, part in outputs}
+        aliases = {fold(name): part for name, part in outputs}
         terms: list[str] = []
         for item in order.expressions:
             inner = item.this
             if isinstance(inner, exp.Literal) and not inner.is_string:
                 part = outputs[int(str(inner.this)) - 1][1]
-            elif (
-                isinstance(inner, exp.Column) and not inner.table and inner.name.lower() in aliases
-            ):
-                part = aliases[inner.name.lower()]
+            elif isinstance(inner, exp.Column) and not inner.table and fold(inner.name) in aliases:
+                part = aliases[fold(inner.name)]
             else:
                 part = translator.translate(inner)
             if part.collation not in ("BINARY", "NOCASE"):

@@ -21,7 +21,7 @@ from migration_job.source.reader import (
     column_sql,
     keys_condition,
 )
-from migration_job.values import BrokenText, SourceValue, key_text
+from migration_job.values import BrokenText, SourceValue, fold, key_text
 
 Row = tuple[SourceValue, ...]
 
@@ -63,13 +63,13 @@ def set_sequence(connection: apsw.Connection, table: str, value: int) -> None:
 def _hidden(rows: RowsBack) -> list[str]:
     """SQL of what a row has that the target does not: its rowid where that is no column, and
     columns that were not carried."""
-    names = {name.lower() for name in rows.columns}
+    names = {fold(name) for name in rows.columns}
     hidden = []
     rowid = rowid_name(rows.table)
-    if rowid is not None and rows.table.rowid_alias is None and rowid.lower() not in names:
+    if rowid is not None and rows.table.rowid_alias is None and fold(rowid) not in names:
         hidden.append(rowid)
     hidden += [
-        quote(c.name) for c in rows.table.columns if not c.generated and c.name.lower() not in names
+        quote(c.name) for c in rows.table.columns if not c.generated and fold(c.name) not in names
     ]
     return hidden
 

@@ -36,6 +36,7 @@ from migration_job.plan.model import Catalogue, Plan, SourceIndex, SourceIndexCo
 from migration_job.source.catalogue import OWN_PREFIX, rowid_name
 from migration_job.source.database import literal, quote
 from migration_job.source.reader import ROWID
+from migration_job.values import fold
 
 LOG = f"{OWN_PREFIX}log"
 STATE = f"{OWN_PREFIX}state"
@@ -86,8 +87,8 @@ def captured_tables(catalogue: Catalogue, plan: Plan) -> list[CapturedTable]:
 def _logged_key(table: SourceTable, key: tuple[str, ...]) -> tuple[str, ...]:
     """The plan's key; the rowid where the plan has none, or names it (``rowid`` is a column of no
     table unless it is declared)."""
-    names = {column.name.lower() for column in table.columns}
-    return tuple(c if c.lower() in names else ROWID for c in key) or (ROWID,)
+    names = {fold(column.name) for column in table.columns}
+    return tuple(c if fold(c) in names else ROWID for c in key) or (ROWID,)
 
 
 def install(
@@ -293,14 +294,14 @@ def _key_changed(captured: CapturedTable) -> str:
 
 def _known_before_insert(captured: CapturedTable) -> bool:
     alias = captured.table.rowid_alias
-    return not any(c == ROWID or (alias and c.lower() == alias.lower()) for c in captured.key)
+    return not any(c == ROWID or (alias and fold(c) == fold(alias)) for c in captured.key)
 
 
 def _simple(table: SourceTable, column: str) -> bool:
     """Whether equality in the column under BINARY means the same value and storage class."""
     if column == ROWID:
         return True
-    found = next(c for c in table.columns if c.name.lower() == column.lower())
+    found = next(c for c in table.columns if fold(c.name) == fold(column))
     return found.affinity in _SIMPLE_AFFINITIES and found.collation.upper() == "BINARY"
 
 
@@ -334,8 +335,8 @@ def _conflicts(captured: CapturedTable) -> Iterator[tuple[list[str], str]]:
     can be said, the condition under which an UPDATE can have put NEW there at all."""
     table = captured.table
     rowid = rowid_name(table)
-    keyed_by_rowid = ROWID in captured.key or [c.lower() for c in captured.key] == [
-        (table.rowid_alias or "").lower()
+    keyed_by_rowid = ROWID in captured.key or [fold(c) for c in captured.key] == [
+        fold(table.rowid_alias or "")
     ]
     if rowid is not None and not keyed_by_rowid:
         # The rowid's own uniqueness has no index. (NEW's is -1 where SQLite is to choose it.)
@@ -361,10 +362,10 @@ def _conflicts(captured: CapturedTable) -> Iterator[tuple[list[str], str]]:
 def _same_row_same_key(captured: CapturedTable, index: SourceIndex) -> bool:
     """Whether a row that conflicts in this index has the very key of the new row, which is logged
     anyway."""
-    named = {t.column.lower() for t in index.columns if t.column is not None}
+    named = {fold(t.column) for t in index.columns if t.column is not None}
     return (
         all(t.column is not None and t.collation.upper() == "BINARY" for t in index.columns)
-        and {c.lower() for c in captured.key} <= named
+        and {fold(c) for c in captured.key} <= named
         and all(_simple(captured.table, c) for c in captured.key)
     )
 

@@ -24,6 +24,7 @@ from migration_job.plan.model import (
 )
 from migration_job.source.database import literal, quote
 from migration_job.source.sqltext import parse_index, parse_table, tokenize
+from migration_job.values import fold
 
 OWN_PREFIX = "_migration_"
 """Tables, indexes and triggers of this job on the source; not the application's."""
@@ -122,7 +123,7 @@ def rowid_name(table: SourceTable) -> str | None:
         return None
     if table.rowid_alias is not None:
         return quote(table.rowid_alias)
-    names = {column.name.lower() for column in table.columns}
+    names = {fold(column.name) for column in table.columns}
     return next((n for n in ("rowid", "_rowid_", "oid") if n not in names), None)
 
 
@@ -141,7 +142,7 @@ def _pragma(connection: apsw.Connection, name: str) -> Any:
 
 
 def _hidden(name: str) -> bool:
-    lowered = name.lower()
+    lowered = fold(name)
     return lowered.startswith(("sqlite_", OWN_PREFIX))
 
 
@@ -159,8 +160,8 @@ def _module(sql: str) -> str:
 def _shadow_of(name: str, virtual: dict[str, str]) -> str | None:
     for owner, module in virtual.items():
         for suffix in SHADOW_SUFFIXES.get(module, ()):
-            whole = owner.lower() + suffix
-            lowered = name.lower()
+            whole = fold(owner) + suffix
+            lowered = fold(name)
             numbered = module == "vec0" and lowered.startswith(whole)
             if lowered == whole or numbered:
                 return owner
@@ -194,12 +195,12 @@ def _table(
     sequence: int | None,
 ) -> SourceTable:
     text = parse_table(sql)
-    written = {c.name.lower(): c for c in text.columns}
+    written = {fold(c.name): c for c in text.columns}
     columns: list[SourceColumn] = []
     for _, column, declared, not_null, default, position, hidden in _rows(
         connection, f"PRAGMA main.table_xinfo({quote(name)})"
     ):
-        own = written.get(str(column).lower())
+        own = written.get(fold(str(column)))
         columns.append(
             SourceColumn(
                 name=str(column),
@@ -301,7 +302,7 @@ def _foreign_keys(
     for number in sorted(grouped, reverse=True):  # the list goes from the last to the first
         rows = sorted(grouped[number], key=lambda row: int(row[1]))
         columns = tuple(str(row[3]) for row in rows)
-        single = written.get(columns[0].lower()) if len(columns) == 1 else None
+        single = written.get(fold(columns[0])) if len(columns) == 1 else None
         keys.append(
             SourceForeignKey(
                 columns=columns,
@@ -309,7 +310,7 @@ def _foreign_keys(
                 parent_columns=tuple("" if row[4] is None else str(row[4]) for row in rows),
                 on_update=str(rows[0][5]),
                 on_delete=str(rows[0][6]),
-                deferred=frozenset(c.lower() for c in columns) in deferred
+                deferred=frozenset(fold(c) for c in columns) in deferred
                 or (single is not None and single.deferred),
             )
         )
@@ -319,17 +320,17 @@ def _foreign_keys(
 def _with_parent_keys(table: SourceTable, tables: Sequence[SourceTable]) -> SourceTable:
     """Foreign keys that name no parent columns mean the parent's primary key; names are given the
     parent's own spelling."""
-    parents = {parent.name.lower(): parent for parent in tables}
+    parents = {fold(parent.name): parent for parent in tables}
     keys: list[SourceForeignKey] = []
     for key in table.foreign_keys:
-        parent = parents.get(key.parent.lower())
+        parent = parents.get(fold(key.parent))
         columns = key.parent_columns
         if parent is not None:
-            spelled = {c.name.lower(): c.name for c in parent.columns}
+            spelled = {fold(c.name): c.name for c in parent.columns}
             columns = (
                 parent.primary_key
                 if not any(columns)
-                else tuple(spelled.get(c.lower(), c) for c in columns)
+                else tuple(spelled.get(fold(c), c) for c in columns)
             )
         keys.append(
             key.model_copy(

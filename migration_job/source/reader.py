@@ -13,7 +13,7 @@ import apsw
 from migration_job.plan.model import SourceTable
 from migration_job.source.catalogue import rowid_name
 from migration_job.source.database import quote
-from migration_job.values import BrokenText, SourceValue
+from migration_job.values import BrokenText, SourceValue, fold
 
 Row = tuple[SourceValue, ...]
 
@@ -151,8 +151,8 @@ def keys_condition(
     the key's index, and its parameters (:func:`bindable` makes them SQLite's)."""
     values = [value for row in keys for value in row]
     where = _one_of(table, key, keys, "")
-    collations = {c.name.lower(): c.collation.upper() for c in table.columns}
-    if all(collations.get(name.lower(), "BINARY") == "BINARY" for name in key):
+    collations = {fold(c.name): c.collation.upper() for c in table.columns}
+    if all(collations.get(fold(name), "BINARY") == "BINARY" for name in key):
         return where, values
     # The columns' own collation finds the rows by their index (a COLLATE in each term would have
     # SQLite scan the table); BINARY then leaves out those that only look alike.

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from migration_job.values import fold
+
 TokenKind = Literal["word", "name", "string", "blob", "number", "symbol"]
 
 _TOKEN = re.compile(
@@ -196,7 +198,7 @@ def _deferred_keys(item: Sequence[Token]) -> list[frozenset[str]]:
             )
             names = split_commas(item[opening + 1 : closing(item, opening)])
             if _is_deferred(item):
-                return [frozenset(part[0].name.lower() for part in names)]
+                return [frozenset(fold(part[0].name) for part in names)]
     return []
 
 

@@ -19,7 +19,7 @@ from migration_job.plan.model import ColumnPlan, TablePlan
 from migration_job.plan.rules import CannotCarry
 from migration_job.target import records
 from migration_job.target.database import lost, qualified, quote
-from migration_job.values import SourceValue, display, key_text, to_json, to_text
+from migration_job.values import SourceValue, display, fold, key_text, to_json, to_text
 
 Key = tuple[SourceValue, ...]
 
@@ -76,8 +76,8 @@ def base_type(column: ColumnPlan) -> str:
 
 def key_plans(table: TablePlan) -> list[ColumnPlan]:
     """The plans of the key's columns, in the key's order."""
-    by_source = {c.source.lower(): c for c in table.copied if c.source is not None}
-    return [by_source[name.lower()] for name in table.key]
+    by_source = {fold(c.source): c for c in table.copied if c.source is not None}
+    return [by_source[fold(name)] for name in table.key]
 
 
 def forward_key(table: TablePlan, key: Key) -> tuple[str, ...] | None:
@@ -145,8 +145,8 @@ def _insert(connection: psycopg.Connection, change: TableChange) -> None:
 
 def key_places(table: TablePlan) -> list[int]:
     """Where the key's values stand in a row of ``table.copied``."""
-    names = [(c.source or "").lower() for c in table.copied]
-    return [names.index(name.lower()) for name in table.key]
+    names = [fold(c.source or "") for c in table.copied]
+    return [names.index(fold(name)) for name in table.key]
 
 
 def _forward(

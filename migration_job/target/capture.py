@@ -28,6 +28,7 @@ import psycopg
 from migration_job.errors import InputError, OperationError
 from migration_job.plan.model import Plan, TablePlan
 from migration_job.target.database import literal, lost, qualified, quote
+from migration_job.values import fold
 
 LOCK = 0x6D69_6772_6665_6E63
 """The advisory lock between writers (shared) and the fence (exclusive): "migrfenc" in ASCII."""
@@ -125,8 +126,8 @@ def numbered(plan: Plan) -> list[tuple[int, TablePlan]]:
 
 def key_columns(table: TablePlan) -> tuple[str, ...]:
     """The target columns of the table's key, in the key's order."""
-    targets = {c.source.lower(): c.target for c in table.copied if c.source is not None}
-    return tuple(targets[name.lower()] for name in table.key)
+    targets = {fold(c.source): c.target for c in table.copied if c.source is not None}
+    return tuple(targets[fold(name)] for name in table.key)
 
 
 def install_sql(plan: Plan) -> Iterator[str]:

@@ -24,7 +24,7 @@ from migration_job.source.reader import (
     read_rows,
 )
 from migration_job.source.rowkey import key_columns
-from migration_job.values import SourceValue, display, key_text, key_values, to_text
+from migration_job.values import SourceValue, display, fold, key_text, key_values, to_text
 from migration_job.verify.meaning import Inexact, as_parameter, of_source, of_target
 from migration_job.verify.sides import (
     Accepted,
@@ -274,14 +274,14 @@ def _expected(
 
 
 def _key_of(plan: TablePlan, columns: Sequence[ColumnPlan], meanings: list[Any]) -> list[Any]:
-    by_name = {str(c.source).lower(): (c, m) for c, m in zip(columns, meanings, strict=True)}
-    pairs = [by_name[name.lower()] for name in plan.key]
+    by_name = {fold(str(c.source)): (c, m) for c, m in zip(columns, meanings, strict=True)}
+    pairs = [by_name[fold(name)] for name in plan.key]
     return [None if m is _UNKNOWN else as_parameter(c, m) for c, m in pairs]
 
 
 def _key_plans(plan: TablePlan) -> list[ColumnPlan]:
-    by_name = {str(c.source).lower(): c for c in plan.columns if c.source is not None}
-    return [by_name[name.lower()] for name in plan.key]
+    by_name = {fold(str(c.source)): c for c in plan.columns if c.source is not None}
+    return [by_name[fold(name)] for name in plan.key]
 
 
 def _join_on_key(plan: TablePlan) -> tuple[str, str]:
