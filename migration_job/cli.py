@@ -18,7 +18,10 @@ from migration_job.commands import (
     demo,
     inspect,
     migrate,
+    release,
     rollback,
+    settle,
+    status,
     switch,
     sync,
     verify,
@@ -33,7 +36,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-COMMANDS = (inspect, migrate, verify, backup, check_target, dashboard, demo, switch, rollback, sync)
+COMMANDS = (
+    inspect,
+    migrate,
+    verify,
+    backup,
+    check_target,
+    dashboard,
+    demo,
+    switch,
+    rollback,
+    sync,
+    status,
+    settle,
+    release,
+)
 for _module in COMMANDS:
     _module.register(app)
 

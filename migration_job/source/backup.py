@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 from datetime import UTC, datetime
@@ -103,7 +104,7 @@ def restore(folder: Path, destination: Path, *, replace: bool) -> Path | None:
             advice="stop the application and add --replace: the present files are kept beside it",
         )
     partial = destination.with_name(destination.name + ".restoring")
-    shutil.copyfile(folder / manifest.file, partial)
+    _unpack(folder / manifest.file, partial)
     if destination.exists():
         _require_idle(destination)
         shutil.copymode(destination, partial)
@@ -122,6 +123,15 @@ def restore(folder: Path, destination: Path, *, replace: bool) -> Path | None:
     partial.replace(destination)
     make_durable(destination)
     return kept
+
+
+def _unpack(file: Path, to: Path) -> None:
+    """Copy the backup's file; what `settle` archives is compressed."""
+    if file.suffix != ".gz":
+        shutil.copyfile(file, to)
+        return
+    with gzip.open(file, "rb") as packed, to.open("wb") as stream:
+        shutil.copyfileobj(packed, stream, 1 << 20)
 
 
 def _family(path: Path) -> list[Path]:

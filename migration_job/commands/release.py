@@ -1,0 +1,40 @@
+"""``migration-job release``: the change capture is taken out of the SQLite file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from migration_job.commands import live_options as options
+from migration_job.errors import OperationError
+from migration_job.live.lock import Lock
+from migration_job.source import capture, fence
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``release`` to the program."""
+    app.command("release")(release)
+
+
+def release(
+    source: options.Source,
+    state: Annotated[Path, typer.Option(help="The directory for the lock, as `sync` has it.")],
+) -> None:
+    """Take the triggers and tables of `migrate --live` out of the SQLite file: its schema is then
+    what it was before. Refused while PostgreSQL serves."""
+    with Lock(state).command("release"):
+        connection = fence.open_source(source)
+        try:
+            with fence.writing(connection, limit=30.0):
+                found = fence.read_state(connection)
+                if found is not None and found.closed:
+                    raise OperationError(
+                        "expected SQLite to serve, found PostgreSQL serving",
+                        advice="`migration-job rollback --release` goes back and releases",
+                    )
+                capture.remove(connection)
+        finally:
+            connection.close()
+    options.say(f"{source} holds nothing of this job any more")

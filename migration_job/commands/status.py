@@ -1,0 +1,32 @@
+"""``migration-job status``: where things stand and what to do next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from migration_job.commands import live_options as options
+from migration_job.live.status import status as look
+from migration_job.target.database import read_dsn
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``status`` to the program."""
+    app.command("status")(status)
+
+
+def status(
+    source: options.Source,
+    target: options.Target = None,
+    target_file: options.TargetFile = None,
+    connection: Annotated[
+        Path | None, typer.Option(help="The directory that the application reads.")
+    ] = None,
+    state: options.State = None,
+) -> None:
+    """Say which side serves, how far the other one is, and what to do next; changes nothing."""
+    dsn = None if target is None and target_file is None else read_dsn(target, target_file)
+    for line in look(source, dsn=dsn, connection=connection, state=state):
+        options.say(line)

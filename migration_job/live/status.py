@@ -1,0 +1,227 @@
+"""Where things stand, in some ten lines, and what to do next. Only reads, and needs no lock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+
+from migration_job.connection import PostgresSide, SqliteSide, read_connection
+from migration_job.errors import JobError
+from migration_job.live.lock import Lock
+from migration_job.live.settle import WINDOW
+from migration_job.live.sync import Report, read_report
+from migration_job.source import fence
+from migration_job.source.database import open_readonly
+from migration_job.target import capture as target_capture
+from migration_job.target import database, records
+
+STALE_SECONDS = 10.0
+"""A heartbeat older than this is that of a `sync` which does not run."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    problem: str = ""
+    state: fence.SourceState | None = None
+    last: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    problem: str = ""
+    phase: str = ""
+    applied: int | None = None
+    closed: bool | None = None
+    queued: int = 0
+    certificate: str = ""
+
+
+def status(
+    source: Path, *, dsn: str | None, connection: Path | None, state: Path | None
+) -> list[str]:
+    """The lines. What cannot be asked is said, not raised."""
+    here = _look_at_source(source)
+    there = _look_at_target(dsn) if dsn is not None else _Target(problem="not asked (no --target)")
+    folder = state or (connection / ".state" if connection is not None else None)
+    report = read_report(folder) if folder is not None and folder.exists() else None
+    holder = Lock(folder).holder() if folder is not None and folder.exists() else None
+    return [
+        _serves(here),
+        f"source      {source}: {_source_line(here)}",
+        f"target      {'' if dsn is None else database.describe(dsn) + ': '}{_target_line(there)}",
+        f"certificate {there.certificate[:16] or 'none'}",
+        f"connection  {_connection_line(connection)}",
+        f"sync        {_sync_line(report)}",
+        f"at work     {holder or 'no command'}",
+        f"way back    {_way_back(here, there)}",
+        f"next        {_next(here, there, report, holder)}",
+    ]
+
+
+def _look_at_source(source: Path) -> _Source:
+    try:
+        connection = open_readonly(source)
+    except JobError as error:
+        return _Source(problem=error.message)
+    try:
+        state = fence.read_state(connection)
+        return _Source(state=state, last=0 if state is None else fence.last_position(connection))
+    finally:
+        connection.close()
+
+
+def _look_at_target(dsn: str) -> _Target:
+    try:
+        target = database.connect(dsn, purpose="migration-job status")
+    except JobError as error:
+        return _Target(problem=error.message)
+    try:
+        run = records.read_run(target)
+        if run is None:
+            return _Target(problem="no run of this job has filled it")
+        fenced = target_capture.installed(target)
+        queued = (
+            target.execute(
+                "SELECT count(*) FROM (SELECT 1 FROM migration.reverse_log LIMIT 100000) AS q"
+            ).fetchone()
+            if fenced
+            else None
+        )
+        certificate = target.execute(
+            "SELECT digest FROM migration.certificate ORDER BY issued_at DESC LIMIT 1"
+        ).fetchone()
+        return _Target(
+            phase=run.phase,
+            applied=records.applied(target),
+            closed=target_capture.is_closed(target) if fenced else None,
+            queued=0 if queued is None else int(queued[0]),
+            certificate="" if certificate is None else str(certificate[0]),
+        )
+    except psycopg.Error as error:
+        return _Target(problem=f"failed while it was asked: {type(error).__name__}")
+    finally:
+        target.close()
+
+
+def _serves(here: _Source) -> str:
+    if here.problem:
+        return "serves      unknown: the source cannot be read"
+    if here.state is None or not here.state.closed:
+        reads = " (PostgreSQL answers reads)" if here.state and here.state.reads_moved else ""
+        return f"serves      SQLite{reads}"
+    return f"serves      PostgreSQL, since {here.state.switched_at}"
+
+
+def _source_line(here: _Source) -> str:
+    if here.problem:
+        return here.problem
+    if here.state is None:
+        return "no capture on it; its changes are not followed"
+    if here.state.settled:
+        return "settled: archived and read-only"
+    if here.state.closed:
+        return "refuses writes, answers reads"
+    return f"takes writes; its log is at {here.last}"
+
+
+def _target_line(there: _Target) -> str:
+    if there.problem:
+        return there.problem
+    parts = [f"phase {there.phase!r}"]
+    if there.applied is not None:
+        parts.append(f"holds the source's log up to {there.applied}")
+    if there.closed is not None:
+        parts.append("refuses writes" if there.closed else "takes writes")
+    return ", ".join(parts)
+
+
+def _connection_line(directory: Path | None) -> str:
+    if directory is None:
+        return "not asked (no --connection)"
+    try:
+        found = read_connection(directory)
+    except JobError as error:
+        return error.message
+    if found is None:
+        return f"{directory}: nothing there yet"
+    return (
+        f"{directory}: writes to {_side(found.write)}, reads from {_side(found.read)} "
+        f"(generation {found.generation})"
+    )
+
+
+def _side(side: SqliteSide | PostgresSide) -> str:
+    if isinstance(side, SqliteSide):
+        return f"SQLite {side.path}"
+    return f"PostgreSQL {side.host}:{side.port}/{side.database}"
+
+
+def _age(report: Report) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(report.at)).total_seconds()
+
+
+def _sync_line(report: Report | None) -> str:
+    if report is None:
+        return "has not run"
+    age = _age(report)
+    if age > STALE_SECONDS:
+        return f"does not run: last heard of {age:.0f} s ago"
+    problem = f"; waiting: {report.problem}" if report.problem else ""
+    return (
+        f"runs ({report.direction}): {report.behind} changes behind, "
+        f"oldest {report.lag_seconds:.1f} s{problem}"
+    )
+
+
+def _way_back(here: _Source, there: _Target) -> str:
+    state = here.state
+    if state is None or not state.closed:
+        return "not needed: SQLite serves"
+    if state.settled:
+        return "given up by settle"
+    current = f"the file is current up to {state.back_at or state.switched_at}"
+    ends = ""
+    if state.switched_at:
+        until = datetime.fromisoformat(state.switched_at) + WINDOW
+        ends = f"; the window ends {until.isoformat(timespec='minutes')}"
+    return f"{current}, {there.queued} changes to come{ends}"
+
+
+def _next(here: _Source, there: _Target, report: Report | None, holder: str | None) -> str:
+    if holder is not None:
+        return f"wait for {holder}"
+    if here.problem:
+        return "make the source readable, then ask again"
+    state = here.state
+    running = report is not None and _age(report) <= STALE_SECONDS
+    if state is not None and state.settled:
+        return "nothing: the migration is over"
+    if state is not None and state.closed:
+        return _next_switched(state, there, running)
+    if there.problem:
+        return "bring the target back; SQLite serves meanwhile"
+    if state is not None and not running:
+        return "start `migration-job sync`: nobody follows the source"
+    if there.phase in ("verified", "rolled back", "caught up"):
+        return "`migration-job switch`, or `rollback --release` to give it up"
+    return "`migration-job migrate`; it goes on where it stopped"
+
+
+def _next_switched(state: fence.SourceState, there: _Target, running: bool) -> str:
+    if there.problem:
+        return "bring PostgreSQL back; if it is gone for good, `rollback --accept-loss`"
+    if there.closed:
+        return (
+            "the decision is taken and not carried out yet: `sync` does it within seconds"
+            if running
+            else "run `migration-job switch` again: it finishes what was begun"
+        )
+    if not running:
+        return "start `migration-job sync`: SQLite does not follow, so going back takes longer"
+    over = state.switched_at is not None and datetime.now(UTC) - datetime.fromisoformat(
+        state.switched_at
+    ) > timedelta(seconds=WINDOW.total_seconds())
+    return "`migration-job settle`" if over else "nothing; `migration-job rollback` goes back"
