@@ -111,7 +111,11 @@ def _has_broken(source: Source, finding: Mapping[str, Any]) -> bool:
     return any(c.storage == "text" and c.text is None for c in _cells(source, finding))
 
 
-REASONS: dict[str, Callable[[Source, Mapping[str, Any]], bool]] = {}
+REASONS: dict[str, Callable[[Source, Mapping[str, Any]], bool]] = {
+    "nul-in-text": _has_nul,
+    "undecodable-text": _has_broken,
+}
+"""What may stop a run without a policy: what PostgreSQL cannot hold as what it is."""
 
 
 # ---------------------------------------------------------------------------------- the property

@@ -471,7 +471,9 @@ def read_records(dsn: str) -> Records:
         records = Records(
             tables={t["source"]: t["target"] for t in tables},
             columns={
-                t["source"]: {c["source"]: c["target"] for c in t["columns"] if c["source"]}
+                t["source"]: {
+                    c["source"]: c["target"] for c in t["columns"] if c["source"] is not None
+                }
                 for t in tables
             },
             keys={t["source"]: tuple(t["key"]) for t in tables},
@@ -572,7 +574,11 @@ def _rows(table: Table, target: TargetTable, records: Records) -> list[str]:
 
 def _key_of(table: Table, row: Mapping[str, Cell], rowid: int | None, records: Records) -> str:
     key = records.keys[table.name]
-    values = [row[name].as_json() for name in key] if key else [rowid]
+    if not key and rowid is not None:
+        return json.dumps([rowid])
+    # Without a key and a rowid, a row has no other name than all that it holds.
+    names = key or [c.name for c in table.columns if not c.hidden]
+    values = [row[name].as_json() for name in names]
     return json.dumps(values)
 
 
