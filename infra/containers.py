@@ -46,7 +46,7 @@ class Service:
     memory: int
     health: Health
     config_directory: str
-    files: Mapping[str, pulumi.Input[str]]
+    files: Mapping[str, pulumi.Input[str]] | pulumi.Output[dict[str, str]]
     """Below ``config_directory``, the service's own to read: name to content."""
     cpus: float = 0
     pids: int = 512
@@ -58,6 +58,10 @@ class Service:
     """Container port to host port, on the stage's bind address."""
     volumes: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
     """Path to named volume."""
+    binds: Sequence[str] = ()
+    """Directories of the host, mounted under their own paths."""
+    capabilities: Sequence[str] = ()
+    """What the container keeps; nothing, where it is not root's."""
     temporary: Mapping[str, str] = field(default_factory=dict)
     """Path to tmpfs options."""
     shared_memory: int = 64 * MEBIBYTE
@@ -115,6 +119,10 @@ class ServiceContainer:
             mounts=[
                 docker.ContainerMountArgs(type="volume", source=volume, target=path)
                 for path, volume in sorted(volumes.items())
+            ]
+            + [
+                docker.ContainerMountArgs(type="bind", source=path, target=path)
+                for path in sorted(service.binds)
             ],
             tmpfs=dict(service.temporary),
             ports=[
@@ -149,7 +157,9 @@ class ServiceContainer:
                 )
             ],
             read_only=True,
-            capabilities=docker.ContainerCapabilitiesArgs(drops=["ALL"]),
+            capabilities=docker.ContainerCapabilitiesArgs(
+                adds=[f"CAP_{name}" for name in sorted(service.capabilities)], drops=["ALL"]
+            ),
             security_opts=["no-new-privileges:true"],
             log_driver="json-file",
             log_opts={"max-size": str(settings.log_size), "max-file": str(settings.log_files)},

@@ -29,20 +29,30 @@ def generate() -> str:
 
 
 class CredentialsProvider(StageProvider):
-    """Makes passwords and their verifiers; makes them anew when ``version`` changes."""
+    """Makes passwords and their verifiers: all of them anew when ``version`` changes, and those
+    that are missing when there are more roles."""
 
     outputs = ("passwords", "verifiers")
 
     def create(self, props: Any) -> CreateResult:
-        return CreateResult(secrets.token_hex(8), {**props, **_made({})})
+        return CreateResult(secrets.token_hex(8), {**props, **_made()})
 
     def update(self, _id: str, olds: Any, news: Any) -> UpdateResult:
-        kept = {name: olds["passwords"][name] for name in KEPT}
-        return UpdateResult({**news, **_made(kept)})
+        passwords, verifiers = olds["passwords"], olds["verifiers"]
+        same = olds["version"] == news["version"]
+        kept = {name for name in passwords if same or name in KEPT}
+        made = _made()
+        return UpdateResult(
+            {
+                **news,
+                "passwords": made["passwords"] | {name: passwords[name] for name in kept},
+                "verifiers": made["verifiers"] | {name: verifiers[name] for name in kept},
+            }
+        )
 
 
-def _made(kept: dict[str, str]) -> dict[str, Any]:
-    passwords = {name: generate() for name in (*ROTATED, *KEPT)} | kept
+def _made() -> dict[str, Any]:
+    passwords = {name: generate() for name in (*ROTATED, *KEPT)}
     return {
         "passwords": passwords,
         # Fixed with the password: a verifier with another salt would be a change at every update.
@@ -63,7 +73,13 @@ class Credentials(Resource):
         super().__init__(
             CredentialsProvider(),
             name,
-            {"version": str(version), "passwords": None, "verifiers": None},
+            {
+                "version": str(version),
+                # A later version of this project may know more roles than made the state.
+                "roles": sorted((*ROTATED, *KEPT)),
+                "passwords": None,
+                "verifiers": None,
+            },
             pulumi.ResourceOptions.merge(
                 opts, pulumi.ResourceOptions(additional_secret_outputs=["passwords", "verifiers"])
             ),

@@ -2,12 +2,13 @@
 
 Creating it runs ``migration-job switch``; deleting it runs ``migration-job rollback``, from the
 state alone, before anything that the application uses is removed. It takes the migration's
-certificate as an input: without one there is nothing to create it from.
+certificate as an input: without one there is nothing to create it from. With the mode ``reads``
+only the reads move, and writes stay with SQLite.
 """
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -15,62 +16,22 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, Resource, UpdateResult
 
-from infra import engine, job
+from infra import live
 from infra.dynamic import StageProvider, say
-from infra.errors import StageError
 from infra.job import Place
-from infra.migration import TARGET_FILE, place_of, target_secrets
-from infra.rendering import ALIAS_DIRECTORY
 
-CONSOLE_FILE = f"{job.SECRETS}/console"
-APPLICATION_FILE = f"{job.SECRETS}/application.json"
-POOLER_AUTHORITY_FILE = f"{job.SECRETS}/pooler-ca.crt"
-
-DECISIVE = (
+DECISIVE = {
+    "mode",
     "certificate",
     "source",
     "connection",
-    "password",
-    "application_password",
-    "console_password",
     "pooler_authority",
-)
+    *live.PASSWORDS,
+}
 """Inputs that make the switch run again: it is idempotent, and rewrites the connection."""
 
-
-def arguments(command: str, props: Mapping[str, Any]) -> list[str]:
-    """``switch``, ``rollback`` or ``sync`` as the job takes it."""
-    return [
-        command,
-        props["source"],
-        *("--target-file", TARGET_FILE),
-        *("--report", props["report_directory"]),
-        *("--state", props["state_directory"]),
-        *("--connection", props["connection_directory"]),
-        *("--console-file", CONSOLE_FILE),
-        *("--alias-file", f"{ALIAS_DIRECTORY}/alias.ini"),
-        *("--application-file", APPLICATION_FILE),
-    ]
-
-
-def secrets(props: Mapping[str, Any]) -> dict[str, str]:
-    """The files that those commands read: name to content."""
-    console = props["console"]
-    application = {**props["connection"], "password": props["application_password"]}
-    tls, files = "", {}
-    if authority := props.get("pooler_authority"):
-        # A certificate of the operator's own does not bear the pooler's name inside the stage.
-        mode = "verify-full" if authority == props["authority"] else "verify-ca"
-        tls = f"?sslmode={mode}&sslrootcert={POOLER_AUTHORITY_FILE}"
-        application["tls"] = {"mode": "verify-full", "authority_file": POOLER_AUTHORITY_FILE}
-        files = {"pooler-ca.crt": authority}
-    return {
-        **target_secrets(props),
-        **files,
-        "console": f"postgresql://{console['user']}:{props['console_password']}@"
-        f"{console['host']}:{int(console['port'])}/pgbouncer{tls}",
-        "application.json": json.dumps(application),
-    }
+ACCEPT_LOSS = "MIGRATION_ACCEPT_LOSS"
+"""``MIGRATION_ACCEPT_LOSS=yes pulumi destroy`` goes back although PostgreSQL is gone for good."""
 
 
 class CutoverProvider(StageProvider):
@@ -79,29 +40,33 @@ class CutoverProvider(StageProvider):
     outputs = ("phase",)
 
     def create(self, props: Any) -> CreateResult:
-        _run("switch", props)
-        return CreateResult(f"{props['place']['stage']}/cutover", {**props, "phase": "switched"})
+        _switch(props)
+        return CreateResult(f"{props['place']['stage']}/cutover", {**props, **_phase(props)})
 
     def update(self, _id: str, olds: Any, news: Any) -> UpdateResult:
-        if not self.changed(olds, news).isdisjoint(DECISIVE):
-            _run("switch", news)
-        return UpdateResult({**news, "phase": "switched"})
+        if (olds["mode"], news["mode"]) == ("switch", "reads"):
+            live.run("rollback", news, ["--keep-reads"])
+        elif not self.changed(olds, news).isdisjoint(DECISIVE):
+            _switch(news)
+        return UpdateResult({**news, **_phase(news)})
 
     def delete(self, _id: str, props: Any) -> None:
-        _run("rollback", props)
+        accepted = os.environ.get(ACCEPT_LOSS, "").lower() == "yes"
+        if accepted:
+            say(f"{ACCEPT_LOSS}=yes: going back even where that loses what PostgreSQL alone has")
+        live.run("rollback", props, ["--accept-loss"] if accepted else [])
 
 
-def _run(command: str, props: Mapping[str, Any]) -> None:
-    place = place_of(props)
-    client = engine.connect(place.docker_host)
-    name = f"{props['container']}-{command}"
-    ended = job.run(client, place, name, arguments(command, props), secrets(props), say)
-    if ended.status:
-        raise StageError(
-            f"the {command} ended with status {ended.status}; its last words:\n{ended.words}",
-            advice="the job never leaves both sides open: run the same command again and it goes "
-            "on, or `make status` to see which side serves",
-        )
+def _switch(props: Mapping[str, Any]) -> None:
+    options = ["--fence-seconds", f"{float(props['fence_seconds']):g}"]
+    options += [word for table in props["one_way"] for word in ("--one-way", table)]
+    if props["mode"] == "reads":
+        options.append("--reads-only")
+    live.run("switch", props, options)
+
+
+def _phase(props: Mapping[str, Any]) -> dict[str, str]:
+    return {"phase": "verified" if props["mode"] == "reads" else "switched"}
 
 
 class Cutover(Resource):
@@ -116,20 +81,13 @@ class Cutover(Resource):
         place: Place,
         inputs: Mapping[str, Any],
         certificate: pulumi.Output[str],
-        passwords: Mapping[str, pulumi.Output[str]],
         opts: pulumi.ResourceOptions,
     ) -> None:
         super().__init__(
             CutoverProvider(),
             name,
-            {
-                **inputs,
-                **passwords,
-                "place": asdict(place),
-                "certificate": certificate,
-                "phase": None,
-            },
+            {**inputs, "place": asdict(place), "certificate": certificate, "phase": None},
             pulumi.ResourceOptions.merge(
-                opts, pulumi.ResourceOptions(additional_secret_outputs=list(passwords))
+                opts, pulumi.ResourceOptions(additional_secret_outputs=list(live.PASSWORDS))
             ),
         )

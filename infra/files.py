@@ -88,7 +88,7 @@ class Files(Resource):
         volume: pulumi.Input[str],
         image: pulumi.Input[str],
         user: str,
-        files: Mapping[str, pulumi.Input[str]],
+        files: Mapping[str, pulumi.Input[str]] | pulumi.Output[dict[str, str]],
         docker_host: str,
         opts: pulumi.ResourceOptions,
     ) -> None:
@@ -99,7 +99,7 @@ class Files(Resource):
                 "volume": volume,
                 "image": image,
                 "user": user,
-                "files": dict(files),
+                "files": files if isinstance(files, pulumi.Output) else dict(files),
                 "docker_host": docker_host,
                 "digest": None,
             },

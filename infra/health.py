@@ -1,5 +1,5 @@
 """The resource ``Healthy``: waits for a container's health check, and shows its log where that
-waits in vain."""
+waits in vain. It also sets the limit on processes, which Pulumi's provider does not know."""
 
 from __future__ import annotations
 

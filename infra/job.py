@@ -29,6 +29,9 @@ LAST_WORDS = 12
 """Lines of a failed job that the error repeats."""
 PIDS = 256
 
+ROOT_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER")
+"""For a source that belongs to root: its files are to be given to their readers."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -45,6 +48,8 @@ class Place:
     log_files: int
     binds: tuple[str, ...]
     """Directories of the host, mounted under their own paths."""
+    read_only: tuple[str, ...] = ()
+    """Directories of the host that are only read."""
     volumes: Mapping[str, str] = field(default_factory=dict)
     """Named volumes and where they are mounted."""
     stage: str = ""
@@ -107,8 +112,7 @@ def _options(place: Place, name: str) -> dict[str, Any]:
         "network": place.network,
         "read_only": True,
         "cap_drop": ["ALL"],
-        # A source that belongs to root: its files are to be given to their readers.
-        "cap_add": ["CHOWN", "FOWNER", "DAC_OVERRIDE"] if root else [],
+        "cap_add": list(ROOT_CAPABILITIES) if root else [],
         "security_opt": ["no-new-privileges"],
         "pids_limit": PIDS,
         "mem_limit": place.memory,
@@ -122,6 +126,7 @@ def _options(place: Place, name: str) -> dict[str, Any]:
         "labels": {"sqlite-to-postgresql.stage": place.stage},
         "mounts": [
             *(Mount(path, path, type="bind") for path in place.binds),
+            *(Mount(path, path, type="bind", read_only=True) for path in place.read_only),
             *(Mount(path, volume, type="volume") for volume, path in place.volumes.items()),
             Mount(SECRETS, None, type="volume"),
         ],

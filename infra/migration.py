@@ -2,67 +2,60 @@
 
 A run that ends otherwise fails ``pulumi up`` with the job's own last words and leaves nothing
 recorded, so that the next ``up`` goes on where the job stopped. It runs again when something that
-decides the result has changed: the job's code, the source, the profile, the policy, the zone of
-naive times or the target's version. Anything else (a password, a port, a limit) is taken note of.
+decides the result has changed: the job's code, the source, the profile, the policy, the strategy
+or the target's version; and under ``blue-green``, where nothing follows the source, when the source
+itself has changed. Once PostgreSQL serves it never runs. Anything else (a password, a port, a
+limit) is taken note of.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, Resource, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, Resource, UpdateResult
 
-from infra import engine, job
+from infra import engine, job, live
 from infra.dynamic import StageProvider, say
 from infra.errors import StageError
 from infra.job import Place
 
-DECISIVE = ("job_digest", "source", "profile", "policy", "strategy", "target_version")
+DECISIVE = {"job_digest", "source", "profile", "policy", "strategy", "target_version"}
 """Inputs that make the migration run again."""
+DATA = DECISIVE - {"job_digest", "strategy"}
+"""Those that would make other data of it, and so cannot change while PostgreSQL serves."""
 
-OUTPUTS = ("phase", "rows", "tables", "certificate", "report")
+RESULTS = ("phase", "rows", "tables", "certificate", "report")
+OUTPUTS = (*RESULTS, "fingerprint")
 
-TARGET_FILE = f"{job.SECRETS}/target"
-AUTHORITY_FILE = f"{job.SECRETS}/ca.crt"
 POLICY_FILE = f"{job.SECRETS}/policy.yaml"
-
-
-def place_of(props: Mapping[str, Any]) -> Place:
-    """The place as the state keeps it; numbers come back from there as floats."""
-    kept = dict(props["place"])
-    for name in ("memory", "log_size", "log_files"):
-        kept[name] = int(kept[name])
-    kept["binds"] = tuple(kept["binds"])
-    return Place(**kept)
-
-
-def dsn(props: Mapping[str, Any]) -> str:
-    """The job's connection string; its parts are plain identifiers and generated passwords."""
-    target = props["target"]
-    tls = f"?sslmode=verify-full&sslrootcert={AUTHORITY_FILE}" if props.get("authority") else ""
-    return (
-        f"postgresql://{target['user']}:{props['password']}@{target['host']}:"
-        f"{int(target['port'])}/{target['database']}{tls}"
-    )
-
-
-def target_secrets(props: Mapping[str, Any]) -> dict[str, str]:
-    """The files by which the job reaches the target: name to content."""
-    authority = {"ca.crt": props["authority"]} if props.get("authority") else {}
-    return {"target": dsn(props), **authority}
 
 
 def arguments(props: Mapping[str, Any]) -> list[str]:
     """``migrate`` as the job takes it."""
-    words = ["migrate", props["source"], "--target-file", TARGET_FILE]
+    words = ["migrate", props["source"], "--target-file", live.TARGET_FILE]
     words += ["--report", props["report_directory"], "--profile", props["profile_path"]]
     if props["policy"]:
         words += ["--policy", POLICY_FILE]
+    if props["strategy"] == "dual-write":
+        words += ["--live", "--state", props["state_directory"]]
     return words
+
+
+def fingerprint(source: Path) -> str:
+    """What changes when the file or its write-ahead log is written to; '' where it is elsewhere."""
+    parts = []
+    for path in (source, source.with_name(f"{source.name}-wal")):
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        if status.st_size:
+            parts.append(f"{status.st_size}:{status.st_mtime_ns}")
+    return " ".join(parts)
 
 
 class MigrationProvider(StageProvider):
@@ -70,21 +63,51 @@ class MigrationProvider(StageProvider):
 
     outputs = OUTPUTS
 
+    def diff(self, _id: str, olds: Any, news: Any) -> DiffResult:
+        changed = bool(self.changed(olds, news)) or _stale(olds, news)
+        return DiffResult(changes=changed, replaces=[])
+
     def create(self, props: Any) -> CreateResult:
         found = _migrate(props)
         return CreateResult(f"{props['place']['stage']}/migration", {**props, **found})
 
     def update(self, _id: str, olds: Any, news: Any) -> UpdateResult:
-        kept = {name: olds[name] for name in OUTPUTS}
-        if self.changed(olds, news).isdisjoint(DECISIVE):
+        kept = {name: olds.get(name) for name in OUTPUTS}
+        changed = self.changed(olds, news) & DECISIVE
+        if not changed and not _stale(olds, news):
+            return UpdateResult({**news, **kept})
+        if live.serving(news) == "postgresql":
+            _refuse_other_data(changed & DATA)
+            say("PostgreSQL serves: the migration is not run again")
             return UpdateResult({**news, **kept})
         return UpdateResult({**news, **_migrate(news)})
 
+    def delete(self, _id: str, props: Any) -> None:
+        if props["strategy"] == "dual-write":
+            live.run("rollback", props, ["--release"])
+
+
+def _stale(olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
+    """Whether the source was written to since it was copied, with nothing to follow it."""
+    if news["strategy"] != "blue-green":
+        return False
+    found = fingerprint(Path(news["source"]))
+    return bool(found) and found != olds.get("fingerprint") and live.serving(news) == "sqlite"
+
+
+def _refuse_other_data(changed: set[str]) -> None:
+    if changed:
+        raise StageError(
+            f"expected the settings of a stage that serves from PostgreSQL to stay, found another "
+            f"{', '.join(sorted(changed))}",
+            advice="set `cutover: hold` first, which takes the application back to SQLite",
+        )
+
 
 def _migrate(props: Mapping[str, Any]) -> dict[str, Any]:
-    place = place_of(props)
+    place = live.place_of(props)
     client = engine.connect(place.docker_host)
-    secrets = target_secrets(props)
+    secrets = live.target_secrets(props)
     if props["policy"]:
         secrets["policy.yaml"] = props["policy"]
     ended = job.run(client, place, props["container"], arguments(props), secrets, say)
@@ -92,11 +115,12 @@ def _migrate(props: Mapping[str, Any]) -> dict[str, Any]:
     if ended.status:
         raise StageError(
             f"the migration ended with status {ended.status}; its last words:\n{ended.words}",
-            advice=f"the application is served by SQLite as before. The report is {report} "
-            "(report.html beside it); correct the cause and run `pulumi up` again, it goes on "
+            advice=f"the application is served by SQLite as before. {report.parent} holds the "
+            "report of a run that began; correct the cause and run `pulumi up` again, it goes on "
             "where it stopped",
         )
-    return _found(job.read_json(client, place, f"{props['container']}-report", report), report)
+    found = _found(job.read_json(client, place, f"{props['container']}-report", report), report)
+    return {**found, "fingerprint": fingerprint(Path(props["source"]))}
 
 
 def _found(report: Mapping[str, Any], path: PurePosixPath) -> dict[str, Any]:
@@ -105,12 +129,12 @@ def _found(report: Mapping[str, Any], path: PurePosixPath) -> dict[str, Any]:
             f"expected the outcome 'verified' in {path}, found {report.get('outcome')!r}",
             advice="the application is served by SQLite as before; run `pulumi up` again",
         )
-    tables = report.get("tables") or {}
+    tables = report["tables"]
     return {
-        "phase": str(report.get("phase")),
+        "phase": str(report["phase"]),
         "rows": sum(int(table["target_rows"]) for table in tables.values()),
         "tables": len(tables),
-        "certificate": str((report.get("certificate") or {})["digest"]),
+        "certificate": str(report["certificate"]["digest"]),
         "report": str(path.with_name("report.html")),
     }
 
@@ -130,19 +154,13 @@ class Migration(Resource):
         *,
         place: Place,
         inputs: Mapping[str, Any],
-        password: pulumi.Output[str],
         opts: pulumi.ResourceOptions,
     ) -> None:
         super().__init__(
             MigrationProvider(),
             name,
-            {
-                **inputs,
-                "place": asdict(place),
-                "password": password,
-                **dict.fromkeys(OUTPUTS),
-            },
+            {**inputs, "place": asdict(place), **dict.fromkeys(OUTPUTS)},
             pulumi.ResourceOptions.merge(
-                opts, pulumi.ResourceOptions(additional_secret_outputs=["password"])
+                opts, pulumi.ResourceOptions(additional_secret_outputs=list(live.PASSWORDS))
             ),
         )

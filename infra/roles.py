@@ -15,6 +15,7 @@ Passwords go in as SCRAM verifiers, so that neither a statement nor a log ever h
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Any, cast
 
@@ -24,6 +25,7 @@ from pulumi import Input, ResourceOptions
 from pulumi.dynamic import CreateResult, Resource, UpdateResult
 
 from infra import engine
+from infra.credentials import ROTATED
 from infra.dynamic import StageProvider
 from infra.errors import StageError
 from infra.names import Names
@@ -209,6 +211,12 @@ def psql(container: Container, script: str) -> tuple[int, str]:
     return int(ended.exit_code or 0), (said or b"").decode(errors="replace").strip()
 
 
+def digest(names: Names, version: int) -> str:
+    """What changes when the script does: a stage made by an older one is brought up to date."""
+    none = dict.fromkeys(ROTATED, "")
+    return hashlib.sha256(statements(names, none, version).encode()).hexdigest()
+
+
 class Roles(Resource):
     """The stage's roles and databases, made what they are to be."""
 
@@ -233,6 +241,7 @@ class Roles(Resource):
                 "stack": names.stack,
                 "verifiers": verifiers,
                 "version": str(version),
+                "script": digest(names, version),
             },
             ResourceOptions.merge(opts, ResourceOptions(additional_secret_outputs=["verifiers"])),
         )

@@ -141,14 +141,27 @@ class Settings(BaseModel):
     )
     strategy: Literal["blue-green", "dual-write"] = Field(
         "blue-green",
-        description="`blue-green` copies and verifies, and captures changes from the switch on. "
-        "`dual-write` captures changes from the start and keeps the target in step until the "
-        "switch, so that the moment in which writers wait stays short on a busy source.",
+        description="`blue-green` copies, verifies and switches where nothing was written since: "
+        "the application stands still for it. `dual-write` captures changes from the start and "
+        "keeps the target in step, so that the application goes on writing until the switch.",
     )
-    cutover: Literal["switch", "hold"] = Field(
+    cutover: Literal["switch", "reads", "hold"] = Field(
         "switch",
         description="`switch` moves the application once the data is verified; `hold` stops "
-        "there. Changing `switch` back to `hold` is the way back to SQLite.",
+        "there; `reads`, with `strategy: dual-write`, moves the reads alone. Changing it back is "
+        "the way back to SQLite.",
+    )
+    fence_seconds: float = Field(
+        1.0,
+        ge=0.05,
+        le=60,
+        description="How long the switch may hold the source's writers; where the rest cannot be "
+        "brought over in that time, it lets them go on and tries again.",
+    )
+    one_way_tables: tuple[PathText, ...] = Field(
+        (),
+        description="Tables whose changes on PostgreSQL need not come back to SQLite; the switch "
+        "names those that it would refuse otherwise.",
     )
     state_directory: PathText = Field(
         "",
@@ -235,6 +248,12 @@ class Settings(BaseModel):
     )
     bind_address: Annotated[str, AfterValidator(_address)] = Field(
         "127.0.0.1", description="The host's address on which ports are published."
+    )
+    connection_host: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9.:-]{0,253}$|^$",
+        description="The host's name or address by which the application reaches PgBouncer; "
+        "`bindAddress` where it is not given.",
     )
     allowed_networks: tuple[Annotated[str, AfterValidator(_network)], ...] = Field(
         (),
@@ -324,6 +343,12 @@ class Settings(BaseModel):
                 "alertmanagerPort": self.alertmanager_port,
                 "dashboardPort": self.dashboard_port,
             }
+        if self.cutover == "reads" and self.strategy != "dual-write":
+            raise ValueError("cutover: reads needs strategy: dual-write")
+        if ipaddress.ip_address(self.bind_address).is_unspecified and not self.connection_host:
+            raise ValueError(
+                f"bindAddress {self.bind_address} is no address to connect to: set connectionHost"
+            )
         if len(set(ports.values())) < len(ports):
             raise ValueError(f"ports must differ from one another, found {ports}")
         given = (self.tls_certificate, self.tls_key, self.tls_authority)

@@ -485,10 +485,10 @@ class Stage(pulumi.ComponentResource):
     def _sync(self, after: pulumi.Resource) -> ServiceContainer:
         """The container that keeps the side current that does not serve."""
         settings, inputs = self._settings, self._job_inputs()
-        kept: pulumi.Output[dict[str, str]] = pulumi.Output.all(**inputs).apply(live.secrets)
-        names = ["target", "console", "application.json"]
-        names += ["ca.crt", "pooler-ca.crt"] if self.certificates else []
+        found: pulumi.Output[dict[str, str]] = pulumi.Output.all(**inputs).apply(live.secrets)
+        files: pulumi.Output[dict[str, str]] = pulumi.Output.secret(found)
         root = self._user.partition(":")[0] == "0"
+        heartbeat = self._paths.job / "sync.json"
         service = Service(
             name=self._names.sync,
             host="sync",
@@ -496,15 +496,11 @@ class Stage(pulumi.ComponentResource):
             user=self._user,
             memory=settings.job_memory,
             health=Health(
-                ["python3", "-m", "migration_job.live.heartbeat", str(self._paths.job)],
+                ["bash", "-c", f"test -n \"$(find '{heartbeat}' -newermt '-30 seconds')\""],
                 interval_seconds=10,
-                start_seconds=60,
             ),
             config_directory=job.SECRETS,
-            files={
-                name: pulumi.Output.secret(kept.apply(lambda found, name=name: found[name]))
-                for name in names
-            },
+            files=files,
             command=live.arguments("sync", inputs),
             binds=self._binds(),
             capabilities=job.ROOT_CAPABILITIES if root else (),
