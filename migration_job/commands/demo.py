@@ -71,6 +71,7 @@ def demo(
         made = make_radcase(source, rows=rows, seed=seed, hostile=hostile)
         say(f"made {source}: {made.rows:,} rows in {made.tables} tables, {made.seconds:.1f} s")
         profile = profile or "radcase"
+    last_line = ""
     with DemoStage(home, major=postgres) as stage:
         say(f"started PostgreSQL {stage.server_version} on port {stage.server.port}, for this only")
         if stage.bouncer is not None:
@@ -81,10 +82,13 @@ def demo(
         if made_up and not (still or hostile or policy) and find_spec("example_app"):
             from migration_job.demo import live
 
-            status = live.show(source, stage, profile=profile or "none", back=back)
+            shown = live.show(source, stage, profile=profile or "none", back=back)
+            status, last_line = shown.status, shown.last_line
         else:
             status = rehearse(source, stage, profile=profile or "none", policy=policy)
         _say_next(source, status, made_up=made_up)
+        if last_line:
+            say(f"\n{last_line}")
         if keep:
             say(f'\nto look at it: {stage.server.program("psql")} "$(cat {stage.target_file})"')
             input("press Enter to end the servers and remove the target ")

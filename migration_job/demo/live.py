@@ -8,11 +8,13 @@ database that serves at the end; neither the application nor the job is asked.
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from migration_job.demo.screen import Screen
 from migration_job.demo.stage import DATABASE, DemoStage, write_secret
 from migration_job.errors import ExitStatus, OperationError
 
-WRITES_PER_SECOND = 200.0
+WRITES_PER_SECOND = 100.0
 START_SECONDS = 30.0
 DWELL_SECONDS = 2.0
 """How long the application is shown at rest on either side."""
@@ -34,11 +36,17 @@ DWELL_SECONDS = 2.0
 CATCH_UP_SECONDS = 60.0
 
 
-def show(source: Path, stage: DemoStage, *, profile: str, back: bool = False) -> ExitStatus:
-    """Migrate and switch under load, and say what the load met; with ``back`` return to SQLite.
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How it ended: ``DONE`` only where no request failed and every acknowledged write is present
+    exactly once. ``last_line`` is what the load met."""
 
-    Returns ``DONE`` only where no request failed and every acknowledged write is present once.
-    """
+    status: ExitStatus
+    last_line: str
+
+
+def show(source: Path, stage: DemoStage, *, profile: str, back: bool = False) -> Shown:
+    """Migrate and switch under load; with ``back`` return to SQLite."""
     return _Show(source, stage, profile, back).run()
 
 
@@ -54,7 +62,7 @@ class _Show:
         self._connect_to = stage.directory / "secrets" / "connect-to.json"
         self._load: Load | None = None
 
-    def run(self) -> ExitStatus:
+    def run(self) -> Shown:
         began = time.monotonic()
         side = SqliteSide(path=str(self._source.absolute()))
         write_connection(self._stage.connection, side, side)
@@ -118,7 +126,7 @@ class _Show:
     def _sync(self) -> Iterator[None]:
         """``migration-job sync`` beside everything else, as a stage's own container runs it."""
         arguments = self._arguments("sync")
-        self._screen.say(f"$ migration-job {' '.join(arguments)} &")
+        self._show_command(arguments, " &")
         log = self._stage.directory / "sync.log"
         with log.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603
@@ -134,7 +142,7 @@ class _Show:
     def _job(self, command: str, *more: str, live: bool = True) -> ExitStatus:
         """One command of the job's, its lines shown as they come."""
         arguments = self._arguments(command, live=live) + list(more)
-        self._screen.say(f"$ migration-job {' '.join(arguments)}")
+        self._show_command(arguments)
         with subprocess.Popen(  # noqa: S603
             [sys.executable, "-m", "migration_job", *arguments],
             stdout=subprocess.PIPE,
@@ -146,6 +154,12 @@ class _Show:
         if process.returncode not in set(ExitStatus):
             raise OperationError(f"migration-job {command} ended with {process.returncode}")
         return ExitStatus(process.returncode)
+
+    def _show_command(self, arguments: list[str], end: str = "") -> None:
+        """The command's name on the screen, all of it in a file, to be run again by hand."""
+        self._screen.say(f"$ migration-job {' '.join(arguments[:2])} ...{end}")
+        with (self._stage.directory / "commands.txt").open("a") as log:
+            log.write(f"migration-job {shlex.join(arguments)}\n")
 
     def _arguments(self, command: str, *, live: bool = True) -> list[str]:
         stage = self._stage
@@ -228,7 +242,7 @@ class _Show:
                 Written.read(self._journal), lambda query: session.execute(query).fetchall()
             )
 
-    def _tell(self, status: ExitStatus, result: Result, compared: Compared) -> ExitStatus:
+    def _tell(self, status: ExitStatus, result: Result, compared: Compared) -> Shown:
         say = self._screen.say
         names = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
         taken = ", ".join(f"{n:,} by {names[e]}" for e, n in sorted(result.sides().items()))
@@ -240,14 +254,14 @@ class _Show:
         presence = (
             f"{counted(len(compared.problems), 'problem')}" if compared.problems else "all present"
         )
-        say(
+        last = (
             f"{len(result.failures):,} of {result.requests:,} requests failed; longest wait "
             f"{result.longest * 1000:.0f} ms; {compared.acknowledged:,} writes during the "
             f"migration, {presence}"
         )
         if status is ExitStatus.DONE and (result.failures or compared.problems):
-            return ExitStatus.VERIFICATION_FAILED
-        return status
+            status = ExitStatus.VERIFICATION_FAILED
+        return Shown(status, last)
 
 
 def _end(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:

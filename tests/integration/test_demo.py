@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -115,3 +116,23 @@ def test_a_source_in_the_demos_own_directory_is_refused(tmp_path: Path) -> None:
     assert ended.returncode == 2
     assert "which this empties" in ended.stderr
     assert (out / "mine.db").exists()
+
+
+@pytest.mark.slow
+def test_a_live_application_is_switched_and_back_with_nothing_lost(tmp_path: Path) -> None:
+    if not Path("/usr/sbin/pgbouncer").exists() and shutil.which("pgbouncer") is None:
+        pytest.skip("PgBouncer is not installed, and without it a rollback holds no queries")
+    ended = demo(tmp_path / "out", "--rows", "2000", "--back")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    last = ended.stdout.rstrip().splitlines()[-1]
+    assert re.fullmatch(
+        r"0 of [\d,]+ requests failed; longest wait \d+ ms; "
+        r"[\d,]+ writes during the migration, all present",
+        last,
+    )
+    taken = re.search(r"writes were taken ([\d,]+) by PostgreSQL, ([\d,]+) by SQLite", ended.stdout)
+    assert taken, ended.stdout
+    assert "decided: PostgreSQL serves" in ended.stdout
+    assert "decided: SQLite serves" in ended.stdout
+    named = json.loads((tmp_path / "out" / "connection" / "database.json").read_text())
+    assert named["write"]["engine"] == "sqlite"
