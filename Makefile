@@ -52,3 +52,30 @@ down: setup ## go back to SQLite, then remove STAGE (pulumi destroy)
 images: setup ## pull the container images, or build them, ahead of `make up`
 	@tools/docker-engine
 	@$(PYTHON) -m infra.images
+
+.PHONY: restore
+restore: setup ## restore STAGE's database beside itself, as it was AT='2026-03-01 14:05:00+00'
+	@$(PYTHON) -m infra.restore "$(STAGE)" $(if $(REMOVE),--remove) $(if $(AT),--at "$(AT)")
+
+.PHONY: restore-sqlite
+restore-sqlite: setup ## write the SQLite file as it was before STAGE's migration to TO=file.db
+	@$(PYTHON) -m infra.restore_sqlite "$(STAGE)" "$(TO)"
+
+# ------------------------------------------------------------------------------ for developers
+
+.PHONY: model
+model: setup ## check the protocol's model in every reachable state (needs spin and gcc)
+	@$(PYTHON) -m model.check
+
+.PHONY: faults
+faults: setup ## kill each part at each step, under load, in both directions (about half an hour)
+	@tools/system-packages pgbouncer
+	@FAULTS=all $(PYTHON) -m pytest tests/faults -n 2
+
+.PHONY: property
+property: setup ## migrate 2,000 random databases and compare them by a third way
+	@PROPERTY_EXAMPLES=2000 $(PYTHON) -m pytest tests/integration/test_property.py
+
+.PHONY: bench
+bench: setup ## measure this project and its peers side by side; writes docs/benchmarks.md
+	@$(PYTHON) -m benchmarks $(OPTIONS)
