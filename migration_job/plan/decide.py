@@ -13,7 +13,7 @@ from migration_job.plan.observe import (
     ColumnFacts,
     Examination,
     Observer,
-    isinstance_bytea,
+    Rows,
 )
 from migration_job.plan.policy import ColumnPolicy, Policy
 from migration_job.plan.rules import (
@@ -123,29 +123,27 @@ class Decider:
     ) -> Decision:
         """The rule tried; where it cannot carry every value, what the policy makes of that."""
         examination = self._examine(table, column.name, facts, rule, slow)
-        if not examination.cannot.count and not self._lost_identity(column, facts):
-            return Decision(rule, examination, self._reason(table, column, facts, wish))
+        decision = Decision(rule, examination, self._reason(table, column, facts, wish))
         own = self._policy.column(table.name, column.name)
         action = self._findings.action_for(table.name, column.name)
         if wish is not None and wish.optional and not own.explicit:
             action = "widen"
-        bad = facts.nul.ids | facts.broken.ids
-        if bad and not isinstance_bytea(rule):
+        lost = self._lost_identity(column, facts)
+        if lost and not own.explicit and action != "quarantine":
+            self._report_lost_identity(table, column, facts, examination)
+            return decision
+        if examination.cannot.count:
+            if action == "quarantine":
+                self._quarantine(table, column, decision, lost=lost, facts=facts)
+            elif action == "widen":
+                decision = self._widen(table, column, facts, rule, examination, wish)
+            else:
+                self._report_misfit(table, column, facts, rule, examination, action)
+        if decision.examination.bad.count:
             if own.action == "widen":
                 return self._to_bytes(table, column, facts)
-            if action != "quarantine" and any(i in bad for i in examination.cannot.ids):
-                self._report_bad_text(table, column, facts)
-        if self._lost_identity(column, facts) and not own.explicit and action != "quarantine":
-            return self._report_lost_identity(table, column, facts, rule, examination)
-        others = examination.cannot.count - len(examination.cannot.ids & bad)
-        if action == "quarantine":
-            return self._quarantine(table, column, rule, examination, facts)
-        if not others:
-            return Decision(rule, examination, "text", set())
-        if action == "widen":
-            return self._widen(table, column, facts, rule, examination, wish)
-        self._report_misfit(table, column, facts, rule, examination, action)
-        return Decision(rule, examination, "does not fit")
+            self._judge_bad_text(table, column, facts, decision, action)
+        return decision
 
     def _examine(
         self,
@@ -178,8 +176,7 @@ class Decider:
         for candidate in self._wider(column, facts, rule):
             wrapped = self.wrap(candidate, own, wish)
             examination = self._examine(table, column.name, facts, wrapped)
-            bad = facts.nul.ids | facts.broken.ids
-            if examination.cannot.count - len(examination.cannot.ids & bad) == 0:
+            if not examination.cannot.count:
                 break
         else:
             raise AssertionError(f"no rule carries {table.name}.{column.name}")
@@ -228,50 +225,66 @@ class Decider:
         self,
         table: SourceTable,
         column: SourceColumn,
-        rule: Rule,
-        examination: Examination,
+        decision: Decision,
+        *,
+        lost: bool,
         facts: ColumnFacts,
-    ) -> Decision:
-        rows = examination.cannot
-        if self._lost_identity(column, facts):
-            code = "identifier-became-number"
-        elif facts.nul.count or facts.broken.count:
-            code = "nul-in-text" if facts.nul.count else "undecodable-text"
-        else:
-            code = self._misfit_code(facts, rule)
-        if rows.count > MAX_SINGLED_OUT:
+    ) -> None:
+        rows = decision.examination.cannot
+        code = "identifier-became-number" if lost else self._misfit_code(facts, decision.rule)
+        text = self._misfit_text(table, column, decision.rule, decision.examination)
+        self._set_aside(table, column, decision, rows, code, text)
+
+    def _set_aside(
+        self,
+        table: SourceTable,
+        column: SourceColumn,
+        decision: Decision,
+        rows: Rows,
+        code: str,
+        text: str,
+    ) -> None:
+        if rows.count > len(rows.ids):
             self._findings.add(
                 code,
                 "error",
-                f"{rows.count:,} rows would go to quarantine, more than {MAX_SINGLED_OUT:,}: "
-                "that is no longer a few rows at fault",
+                f"{text}; {rows.count:,} rows would go to quarantine, more than "
+                f"{MAX_SINGLED_OUT:,}: that is no longer a few rows at fault",
                 table=table.name,
                 column=column.name,
                 rows=rows,
                 settle=settle_column(table.name, column.name, action="widen"),
             )
-            return Decision(rule, examination, "does not fit")
+            return
+        decision.quarantined |= rows.ids
         self._findings.add(
             code,
             "warning",
-            f"{self._misfit_text(table, column, rule, examination)}; "
-            f"{_rows(rows.count)} to quarantine by the policy",
+            f"{text}; {count_rows(rows.count)} to quarantine by the policy",
             table=table.name,
             column=column.name,
             rows=rows,
         )
-        return Decision(rule, examination, self._reason(table, column, facts, None), set(rows.ids))
 
     # ------------------------------------------------------------------------------- reports
 
-    def _report_bad_text(
-        self, table: SourceTable, column: SourceColumn, facts: ColumnFacts
+    def _judge_bad_text(
+        self,
+        table: SourceTable,
+        column: SourceColumn,
+        facts: ColumnFacts,
+        decision: Decision,
+        action: str,
     ) -> None:
         for code, rows, what in (
             ("nul-in-text", facts.nul, "text with a NUL character, which PostgreSQL cannot hold"),
             ("undecodable-text", facts.broken, "text whose bytes are not valid in its encoding"),
         ):
-            if rows.count:
+            if not rows.ids & decision.examination.bad.ids:
+                continue
+            if action == "quarantine":
+                self._set_aside(table, column, decision, rows, code, what)
+            else:
                 self._findings.add(
                     code,
                     "error",
@@ -294,9 +307,8 @@ class Decider:
         table: SourceTable,
         column: SourceColumn,
         facts: ColumnFacts,
-        rule: Rule,
         examination: Examination,
-    ) -> Decision:
+    ) -> None:
         self._findings.add(
             "identifier-became-number",
             "error",
@@ -310,7 +322,6 @@ class Decider:
             count=facts.integers + facts.reals,
             settle=settle_column(table.name, column.name, action="widen"),
         )
-        return Decision(rule, examination, "does not fit")
 
     def _report_misfit(
         self,
@@ -324,6 +335,12 @@ class Decider:
         text = self._misfit_text(table, column, rule, examination)
         if action == "map":
             text += "; the column's map does not meet these values"
+        # Where some text is bad besides, `widen` would mean bytes for the whole column.
+        settle = (
+            settle_column(table.name, column.name, type=self._wider_type(column, facts, rule))
+            if examination.bad.count
+            else settle_column(table.name, column.name, action="widen")
+        )
         self._findings.add(
             self._misfit_code(facts, rule),
             "error",
@@ -331,8 +348,11 @@ class Decider:
             table=table.name,
             column=column.name,
             rows=examination.cannot,
-            settle=settle_column(table.name, column.name, action="widen"),
+            settle=settle,
         )
+
+    def _wider_type(self, column: SourceColumn, facts: ColumnFacts, rule: Rule) -> str:
+        return type_of(self._wider(column, facts, rule)[-1])
 
     def report_changes(
         self, table: SourceTable, column: SourceColumn, facts: ColumnFacts, decision: Decision
@@ -472,5 +492,6 @@ def _values(count: int) -> str:
     return f"{count:,} value" + ("" if count == 1 else "s")
 
 
-def _rows(count: int) -> str:
+def count_rows(count: int) -> str:
+    """A number of rows in words."""
     return f"{count:,} row" + ("" if count == 1 else "s")

@@ -158,11 +158,14 @@ class Examination:
     slow: int = 0
     """Values that do not meet the fast condition."""
     cannot: Rows = field(default_factory=Rows)
+    """Values that the rule has no target value for, bad text apart."""
+    bad: Rows = field(default_factory=Rows)
+    """Text with a NUL character or undecodable bytes that the rule cannot carry."""
     changed: Rows = field(default_factory=Rows)
 
     @property
     def clean(self) -> bool:
-        return not self.slow and not self.cannot.count
+        return not self.slow and not self.cannot.count and not self.bad.count
 
 
 class Observer:
@@ -481,13 +484,18 @@ class Observer:
                 if rule.changes(value):
                     result.changed.add(row[:width], show_key(shown, row[width:-1]), display(value))
             except CannotCarry as reason:
-                result.cannot.add(row[:width], show_key(shown, row[width:-1]), str(reason))
+                found = result.bad if _is_bad_text(value) else result.cannot
+                found.add(row[:width], show_key(shown, row[width:-1]), str(reason))
 
 
 def isinstance_bytea(rule: RuleBase) -> bool:
     """Whether the rule takes text as bytes, so that no text is too broken for it."""
     inner = getattr(rule, "inner", rule)
     return inner.kind in BYTEA_RULES
+
+
+def _is_bad_text(value: SourceValue) -> bool:
+    return isinstance(value, BrokenText) or (isinstance(value, str) and "\x00" in value)
 
 
 def _suspicious(block: bytes) -> bool:

@@ -363,8 +363,8 @@ class _Planner:
                 if not rows.count:
                     continue
                 text = (
-                    f"{count_rows(rows.count)} with a key ({', '.join(columns)}) that another row has "
-                    "on the target, though not on the source"
+                    f"{count_rows(rows.count)} with a key ({', '.join(columns)}) that another "
+                    "row has on the target, though not on the source"
                 )
                 if self._findings.action_for(table.name) == "quarantine":
                     self._quarantine.add(table.name, rows.ids, "key collides")

@@ -7,7 +7,7 @@ and says what they do not.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from sqlglot.errors import SqlglotError
 
 from migration_job.errors import InputError
 from migration_job.plan.decide import Wish
+from migration_job.plan.expressions import kind_of
 from migration_job.plan.findings import Findings
 from migration_job.plan.model import (
     Catalogue,
@@ -166,7 +167,7 @@ class Profile:
                         if name not in broken
                     ),
                 ),
-                "indexes": _indexes(plan, wished),
+                "indexes": _indexes(plan, wished, columns, findings),
             }
         )
 
@@ -239,16 +240,47 @@ def unique_name(table: str, columns: Iterable[str]) -> str:
     return f"{table}_{'_'.join(columns)}_key"
 
 
-def _indexes(plan: TablePlan, wished: WishedTable) -> tuple[IndexPlan, ...]:
+def _indexes(
+    plan: TablePlan, wished: WishedTable, columns: Sequence[ColumnPlan], findings: Findings
+) -> tuple[IndexPlan, ...]:
     """The wished indexes take the place of the source's of the same name, or of the same terms."""
-    names = {i.name for i in wished.indexes}
-    terms = {(i.terms, i.where, i.method, i.unique) for i in wished.indexes}
+    granted = []
+    for index in wished.indexes:
+        reason = _in_the_way(index, wished, columns)
+        if reason:
+            findings.add(
+                "index-not-carried",
+                "by-action",
+                f"the profile's index {index.name}: {reason}",
+                table=plan.source,
+                item=index.name,
+            )
+        else:
+            granted.append(index)
+    names = {i.name for i in granted}
+    terms = {(i.terms, i.where, i.method, i.unique) for i in granted}
     kept = [
         i
         for i in plan.indexes
         if i.name not in names and (i.terms, i.where, i.method, i.unique) not in terms
     ]
-    return (*kept, *wished.indexes)
+    return (*kept, *granted)
+
+
+def _in_the_way(index: IndexPlan, wished: WishedTable, columns: Sequence[ColumnPlan]) -> str:
+    """Why an index cannot be had over the columns as they are; '' where it can."""
+    types = {c.target.lower(): c.type for c in columns}
+    wishes = {c.name.lower(): c.type for c in wished.columns}
+    for term in (*index.terms, *([index.where] if index.where else [])):
+        for column in sqlglot.parse_one(term, read="postgres").find_all(exp.Column):
+            name = column.name.lower()
+            if name not in types:
+                return f"there is no column {column.name}"
+            wish = wishes.get(name)
+            plain = term.startswith('"') or "IS NOT NULL" in term
+            if wish is not None and not plain and kind_of(types[name]) != kind_of(wish):
+                return f"it is over {column.name} as {wish}, which became {types[name]}"
+    return ""
 
 
 # ------------------------------------------------------------------------------- reading it
