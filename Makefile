@@ -69,7 +69,7 @@ model: setup ## check the protocol's model in every reachable state (needs spin 
 
 .PHONY: faults
 faults: setup ## kill each part at each step, under load, in both directions (about half an hour)
-	@tools/system-packages pgbouncer
+	@tools/system-packages
 	@FAULTS=all $(PYTHON) -m pytest tests/faults -n 2
 
 .PHONY: property

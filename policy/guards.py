@@ -13,6 +13,8 @@ from typing import Any
 
 CONTAINER = "docker:index/container:Container"
 VOLUME = "docker:index/volume:Volume"
+DYNAMIC = "pulumi-python:dynamic:Resource"
+"""What this project's own resources are to Pulumi; one that has `files` writes configuration."""
 GUARDED_STAGES = ("staging", "production")
 """The stages in which plain connections are refused."""
 
@@ -21,6 +23,9 @@ Properties = Mapping[str, Any]
 
 def violations(kind: str, name: str, properties: Properties, *, stage: str) -> list[str]:
     """Everything that the pack refuses about one resource; [] where it is in order."""
+    guarded = stage in GUARDED_STAGES
+    if kind == DYNAMIC:
+        return list(_configuration(name, properties, guarded=guarded))
     if kind != CONTAINER:
         return []
     return [
@@ -28,7 +33,6 @@ def violations(kind: str, name: str, properties: Properties, *, stage: str) -> l
         *_limits(name, properties),
         *_privileges(name, properties),
         *_health(name, properties),
-        *_configuration(name, properties, guarded=stage in GUARDED_STAGES),
     ]
 
 
@@ -76,9 +80,11 @@ def _health(name: str, properties: Properties) -> Iterator[str]:
 
 
 def _configuration(name: str, properties: Properties, *, guarded: bool) -> Iterator[str]:
-    for upload in properties.get("uploads") or ():
-        text = _text(upload)
-        path = str(upload.get("file", ""))
+    files = properties.get("files")
+    if not isinstance(files, Mapping):
+        return
+    for path, content in files.items():
+        text = content if isinstance(content, str) else ""
         if path.endswith("pg_hba.conf"):
             yield from _pg_hba(name, text, guarded=guarded)
         elif path.endswith("pgbouncer.ini"):
@@ -118,8 +124,3 @@ def _lines(text: str) -> Iterator[Sequence[str]]:
 def _setting(text: str, name: str) -> str:
     found = re.search(rf"^\s*{name}\s*=\s*'?([^'#;\s]*)", text, re.MULTILINE)
     return found[1] if found else ""
-
-
-def _text(upload: Properties) -> str:
-    content = upload.get("content")
-    return content if isinstance(content, str) else ""

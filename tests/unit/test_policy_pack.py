@@ -27,11 +27,9 @@ CLOSED: dict[str, Any] = {
     "healthcheck": {"tests": ["CMD", "true"]},
     "ports": [{"internal": 5432, "external": 15432, "ip": "127.0.0.1"}],
     "volumes": [{"volumeName": "data", "containerPath": "/data"}],
-    "uploads": [
-        {"file": "/etc/postgresql/pg_hba.conf", "content": HBA},
-        {"file": "/etc/pgbouncer/pgbouncer.ini", "content": INI},
-        {"file": "/etc/postgresql/postgresql.conf", "content": "ssl = on\n"},
-    ],
+}
+FILES: dict[str, Any] = {
+    "files": {"pg_hba.conf": HBA, "pgbouncer.ini": INI, "postgresql.conf": "ssl = 'on'\n"}
 }
 
 
@@ -39,8 +37,14 @@ def check(properties: dict[str, Any], stage: str = "production") -> list[str]:
     return guards.violations(guards.CONTAINER, "db", properties, stage=stage)
 
 
+def check_file(file: str, content: str, stage: str = "production") -> list[str]:
+    changed = {"files": {**FILES["files"], file: content}}
+    return guards.violations(guards.DYNAMIC, "db", changed, stage=stage)
+
+
 def test_a_closed_container_passes() -> None:
     assert check(CLOSED) == []
+    assert guards.violations(guards.DYNAMIC, "db", FILES, stage="production") == []
 
 
 def _with(path: tuple[Any, ...], value: Any) -> dict[str, Any]:
@@ -64,13 +68,6 @@ def _with(path: tuple[Any, ...], value: Any) -> dict[str, Any]:
         (("networkMode",), "host", "host's"),
         (("volumes", 0), {"hostPath": "/var/run/docker.sock"}, "socket"),
         (("healthcheck",), None, "health check"),
-        (("uploads", 0, "content"), "hostssl all all samenet trust\n", "scram-sha-256"),
-        (("uploads", 0, "content"), "hostssl all all samenet md5\n", "scram-sha-256"),
-        (("uploads", 0, "content"), "host all all samenet scram-sha-256\n", "hostssl"),
-        (("uploads", 1, "content"), INI.replace("scram-sha-256", "md5"), "auth_type"),
-        (("uploads", 1, "content"), INI.replace("require", "prefer"), "client_tls_sslmode"),
-        (("uploads", 1, "content"), INI.replace("verify-full", "disable"), "server_tls_sslmode"),
-        (("uploads", 2, "content"), "#ssl = on\n", "ssl = on"),
     ],
 )
 def test_an_opened_container_is_refused(path: tuple[Any, ...], value: Any, says: str) -> None:
@@ -78,11 +75,27 @@ def test_an_opened_container_is_refused(path: tuple[Any, ...], value: Any, says:
     assert says in sentence
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("pg_hba.conf", "hostssl all all samenet trust\n", "scram-sha-256"),
+        ("pg_hba.conf", "hostssl all all samenet md5\n", "scram-sha-256"),
+        ("pg_hba.conf", "host all all samenet scram-sha-256\n", "hostssl"),
+        ("pgbouncer.ini", INI.replace("scram-sha-256", "md5"), "auth_type"),
+        ("pgbouncer.ini", INI.replace("require", "prefer"), "client_tls_sslmode"),
+        ("pgbouncer.ini", INI.replace("verify-full", "disable"), "server_tls_sslmode"),
+        ("postgresql.conf", "#ssl = on\n", "ssl = on"),
+    ],
+)
+def test_an_open_configuration_is_refused(file: str, content: str, says: str) -> None:
+    (sentence,) = check_file(file, content)
+    assert says in sentence
+
+
 def test_dev_may_speak_plainly_but_not_without_scram() -> None:
-    plain = _with(("uploads", 0, "content"), "host all all samenet scram-sha-256\n")
-    assert check(plain, stage="dev") == []
-    trusting = _with(("uploads", 0, "content"), "host all all samenet trust\n")
-    assert len(check(trusting, stage="dev")) == 1
+    plain = "host all all samenet scram-sha-256\n"
+    assert check_file("pg_hba.conf", plain, stage="dev") == []
+    assert len(check_file("pg_hba.conf", "host all all samenet trust\n", stage="dev")) == 1
 
 
 @pytest.mark.parametrize(
