@@ -9,9 +9,14 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "policy"))
+from infra import rendering
+from infra.names import Names
+from infra.settings import read_file
 
-import guards
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "policy"))
+
+import guards  # noqa: E402
 
 HBA = (
     "local all all scram-sha-256\nhostssl all all samenet scram-sha-256\nhost all all all reject\n"
@@ -105,3 +110,17 @@ def test_dev_may_speak_plainly_but_not_without_scram() -> None:
 def test_production_data_is_protected(stage: str, protected: bool, refused: bool) -> None:
     said = guards.unprotected(guards.VOLUME, "postgres-data", protected=protected, stage=stage)
     assert bool(said) is refused
+
+
+@pytest.mark.parametrize("stage", ["dev", "staging", "production"])
+def test_the_stages_as_they_ship_pass(stage: str) -> None:
+    settings = read_file(ROOT / f"Pulumi.{stage}.yaml")
+    names = Names(settings.application, stage)
+    files = {
+        "pg_hba.conf": rendering.pg_hba_conf(settings, stage),
+        "pgbouncer.ini": rendering.pgbouncer_ini(settings, names, stage),
+        "postgresql.conf": rendering.postgresql_conf(settings, stage),
+    }
+    assert guards.violations(guards.DYNAMIC, "db", {"files": files}, stage=stage) == []
+    said = guards.unprotected(guards.VOLUME, "data", protected=settings.protect_data, stage=stage)
+    assert said == []
