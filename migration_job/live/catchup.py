@@ -9,7 +9,6 @@ had.
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,19 +18,18 @@ import psycopg
 
 from migration_job.errors import OperationError
 from migration_job.live.pair import Pair
-from migration_job.live.proof import prove_keys
+from migration_job.live.proof import prove_changes
+from migration_job.live.reading import gather
 from migration_job.live.steps import step
 from migration_job.source.capture import LOG, schema_digest
 from migration_job.source.database import quote
 from migration_job.source.fence import SourceState, last_position, make_durable, trim, writing
-from migration_job.source.reader import codec_of, decode, read_by_keys
+from migration_job.source.reader import codec_of, decode
 from migration_job.target import records
 from migration_job.target.apply import (
     Key,
-    TableChange,
     apply_states,
     explain_conflict,
-    key_places,
 )
 from migration_job.target.capture import read_verified, set_verified
 from migration_job.target.database import lost
@@ -113,8 +111,7 @@ def _round(pair: Pair, entries: int) -> Round:
     while True:
         upto = max(min(verified + entries, last), position)
         # Also what was applied, and not compared, when a process before this one died.
-        touched = touched_keys(pair, verified, upto)
-        changes = _changes(pair, touched)
+        changes = gather(pair, verified, upto)
         try:
             apply_states(pair.target, changes, upto)
         except psycopg.IntegrityError as error:
@@ -125,9 +122,9 @@ def _round(pair: Pair, entries: int) -> Round:
             entries *= 4
             continue
         # Both sides now have these rows as the snapshot has them, also where the log goes on.
-        prove_keys(pair, touched)
+        prove_changes(pair, changes)
         set_verified(pair.target, upto)
-        return Round(upto, last, sum(len(keys) for keys in touched.values()))
+        return Round(upto, last, sum(len(change.keys) for change in changes))
 
 
 def _positions(pair: Pair) -> tuple[int, int]:
@@ -184,30 +181,6 @@ def _require_whole_log(source: apsw.Connection, verified: int, position: int, la
             advice="SQLite serves as before; run `migration-job migrate --live` again into an "
             "empty target",
         )
-
-
-def _changes(pair: Pair, touched: dict[int, list[Key]]) -> list[TableChange]:
-    changes = []
-    for number, keys in touched.items():
-        table, plan = pair.captured[number]
-        read = functools.partial(
-            read_by_keys,
-            pair.source,
-            table,
-            encoding=pair.catalogue.encoding,
-            key=plan.key,
-            keys=keys,
-        )
-        change = TableChange(plan, keys)
-        # SQLite finds the row of key 1 for 1.0 too; it is one row all the same.
-        place = key_places(plan)
-        rows = read([c.source or "" for c in plan.copied])
-        change.rows = list({key_text([row[i] for i in place]): row for row in rows}.values())
-        for condition in plan.quarantine:
-            for key in read(plan.key, condition=condition):
-                change.quarantined.setdefault(key_text(key), condition)
-        changes.append(change)
-    return changes
 
 
 def touched_keys(pair: Pair, position: int, upto: int) -> dict[int, list[Key]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import apsw
 import psycopg
@@ -36,6 +37,10 @@ class Pair:
     """What the verifier reads through: this source connection, a session of its own."""
     third: psycopg.Connection
     """For a commit while ``target`` is in a transaction that only reads."""
+    statements: dict[str, Any] = field(default_factory=dict)
+    """SQL by source table, composed once."""
+    touched_width: int = 0
+    """Key columns of the temporary table of touched keys; 0 before there is one."""
 
     def state(self) -> SourceState:
         """The source's state as it is now. Raises OperationError where there is no capture."""
@@ -52,6 +57,7 @@ class Pair:
         self.catalogue = read_catalogue(self.source)
         self.sides.catalogue = self.catalogue
         self.captured = _captured(self.source, self.catalogue, self.plan)
+        self.statements.clear()
 
     def close(self) -> None:
         """Close both."""

@@ -2,46 +2,91 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import psycopg
 
 from migration_job.errors import VerificationError
 from migration_job.live.pair import Pair
-from migration_job.plan.model import ForeignKeyPlan, TablePlan
-from migration_job.source.reader import read_by_keys
-from migration_job.target import records
-from migration_job.target.apply import Key, forward_key, key_places, keys_join
+from migration_job.live.reading import proof_columns, proof_rows
+from migration_job.plan.model import ColumnPlan, ForeignKeyPlan, TablePlan
+from migration_job.target.apply import (
+    Key,
+    TableChange,
+    forward_key,
+    keys_join,
+    row_key,
+    text_array,
+)
 from migration_job.target.database import qualified, quote
-from migration_job.target.states import rows_by_keys
-from migration_job.values import display, from_json, key_text, same, to_text
+from migration_job.values import from_json, key_text
 from migration_job.verify.typed import compare_keys
 
 SHOWN = 5
 
 TYPED_KEYS = 2_000
 """Up to this many rows are compared by the verifier, which shares no code with what copies; a fence
-never has more. A larger backlog is compared by the rules' own inverses, which takes less time."""
+never has more. A larger backlog is compared as text, which takes less time."""
 
 
-def prove_keys(pair: Pair, touched: dict[int, list[Key]]) -> None:
-    """Compare the rows of these keys on both sides, in the source's present transaction. Raises
+def prove_changes(pair: Pair, changes: Sequence[TableChange]) -> None:
+    """Compare the rows of a batch on both sides, in the source's present transaction. Raises
     VerificationError with the first differences."""
-    if sum(len(keys) for keys in touched.values()) <= TYPED_KEYS:
-        for number, keys in touched.items():
-            found = compare_keys(pair.sides, pair.captured[number][1], keys)
-            _refuse(found.table, [d.message for d in found.shown], found.count)
-        return
-    names = [
-        (pair.captured[number][0].name, key_text(key))
-        for number, keys in touched.items()
-        for key in keys
+    small = sum(len(change.keys) for change in changes) <= TYPED_KEYS
+    for change in changes:
+        proved = None if small else _compare_lines(pair, change)
+        if proved is None:
+            _compare_typed(pair, change.table, change.keys)
+        elif proved:
+            # The ordinary rows are the same text on both sides; the rest is compared by value.
+            _compare_typed(pair, change.table, [row_key(change.table, row) for row in change.rows])
+        else:
+            _compare_typed(pair, change.table, change.keys)
+
+
+def _compare_typed(pair: Pair, plan: TablePlan, keys: Sequence[Key]) -> None:
+    found = compare_keys(pair.sides, plan, keys)
+    _refuse(found.table, [d.message for d in found.shown], found.count)
+
+
+def _compare_lines(pair: Pair, change: TableChange) -> bool | None:
+    """Whether the target holds just the ordinary rows of the batch and as many others; None where
+    the table has no lines to compare. Read again on both sides, not taken from what was sent."""
+    expected = proof_rows(pair, change.number)
+    if expected is None:
+        return None
+    plan = change.table
+    alike, raw = proof_columns(plan)
+    columns = ", ".join(f"t.{quote(c.target)}" for c in [*alike, *raw])
+    item, condition = keys_join(plan)
+    statement = f"COPY (SELECT {columns} FROM {qualified(plan.target)} AS t, {item} WHERE "
+    statement += f"{condition}) TO STDOUT"
+    found: list[tuple[object, ...]] = []
+    arrays = [text_array(column) for column in zip(*change.key_texts, strict=True)]
+    if arrays:
+        with (
+            psycopg.ClientCursor(pair.target) as cursor,
+            cursor.copy(statement.encode(), arrays) as copy,
+        ):
+            for line in copy:
+                found.append(_parsed(bytes(line).rstrip(b"\n"), raw))
+    kept = {key_text(row_key(plan, row)) for row in change.rows} - change.quarantined.keys()
+    rest = Counter(found)
+    rest.subtract(Counter(dict.fromkeys(expected, 1)))
+    return min(rest.values(), default=0) >= 0 and rest.total() == len(kept)
+
+
+def _parsed(line: bytes, raw: Sequence[ColumnPlan]) -> tuple[object, ...]:
+    if not raw:
+        return (line,)
+    parts = line.split(b"\t")
+    head, tail = parts[: -len(raw)], parts[-len(raw) :]
+    values = [
+        column.rule.inverse(None if text == rb"\N" else text.decode())
+        for column, text in zip(raw, tail, strict=True)
     ]
-    noted = records.ledger_of(pair.target, names)
-    aside = records.quarantined_of(pair.target, names)
-    for number, keys in touched.items():
-        differences = _differences(pair, number, keys, noted, aside)
-        _refuse(pair.captured[number][0].name, differences, len(differences))
+    return (b"\t".join(head), *values)
 
 
 def differing_keys(
@@ -65,44 +110,6 @@ def _refuse(table: str, differences: Sequence[str], count: int) -> None:
             advice="the side that serves goes on serving; run `migration-job verify` for the whole "
             "picture",
         )
-
-
-def _differences(
-    pair: Pair,
-    number: int,
-    keys: Sequence[Key],
-    noted: set[tuple[str, str, str, str, str | None]],
-    aside: set[tuple[str, str]],
-) -> list[str]:
-    table, plan = pair.captured[number]
-    columns = [c.source or "" for c in plan.copied]
-    place = key_places(plan)
-    there = {
-        key_text([row[i] for i in place]): row
-        for row in read_by_keys(
-            pair.source,
-            table,
-            columns,
-            encoding=pair.catalogue.encoding,
-            key=plan.key,
-            keys=keys,
-        )
-    }
-    texts = [k for k in (forward_key(plan, key) for key in keys) if k is not None]
-    arrived = {
-        key_text([plan.copied[i].rule.inverse(row[i]) for i in place]): row
-        for row in rows_by_keys(pair.target, plan, [c.target for c in plan.copied], texts)
-    }
-    missing = [k for k in there.keys() - arrived.keys() if (table.name, k) not in aside]
-    found = [f"row {display(k)} has no counterpart" for k in arrived.keys() - there.keys()]
-    found += [f"row {display(k)} is missing" for k in missing]
-    for key in there.keys() & arrived.keys():
-        for column, value, text in zip(plan.copied, there[key], arrived[key], strict=True):
-            if same(column.rule.inverse(text), value):
-                continue
-            if (table.name, key, column.source, to_text(value), text) not in noted:
-                found.append(f"{column.source} of row {display(key)}")
-    return found
 
 
 def prove_all_references(pair: Pair) -> None:

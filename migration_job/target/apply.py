@@ -33,10 +33,16 @@ class TableChange:
     table: TablePlan
     keys: list[Key]
     """Every touched key; a row that is gone is only here."""
+    key_texts: list[tuple[str, ...]] = field(default_factory=list)
+    """The keys as the target has them, without those that it cannot have."""
+    lines: bytes = b""
+    """Rows that are there now, as COPY's text, without ledger entries."""
     rows: list[Key] = field(default_factory=list)
-    """The rows that are there now: the values of ``table.copied``, in that order."""
+    """The other rows that are there now: the values of ``table.copied``, in that order."""
     quarantined: dict[str, str] = field(default_factory=dict)
     """``key_text`` of the rows that the plan keeps out, and the reason."""
+    number: int = 0
+    """The table's number in the source's log."""
 
 
 def apply_states(
@@ -53,10 +59,15 @@ def apply_states(
         with connection.transaction():
             # All deletions first: a row of one table never stands in the way of another's, but
             # within a table a unique value may have moved from one key to another.
-            records.forget_all(
-                connection,
-                [(c.table.source or "", key_text(key)) for c in changes for key in c.keys],
-            )
+            noted = records.tables_noted(connection, [c.table.source or "" for c in changes])
+            forget = [
+                (c.table.source or "", key_text(key))
+                for c in changes
+                if c.table.source in noted
+                for key in c.keys
+            ]
+            if forget:
+                records.forget_all(connection, forget)
             for change in changes:
                 _delete(connection, change)
             for change in changes:
@@ -104,15 +115,23 @@ def keys_join(table: TablePlan, alias: str = "t") -> tuple[str, str]:
     return f"unnest({arrays}) AS k({names})", condition
 
 
+def text_array(values: Iterable[str]) -> str:
+    """PostgreSQL's literal of a ``text[]``, without NULLs."""
+    joined = '","'.join(values)
+    if "\\" in joined or joined.count('"') != 2 * joined.count('","'):
+        escaped = (v.replace("\\", "\\\\").replace('"', '\\"') for v in values)
+        joined = '","'.join(escaped)
+    return f'{{"{joined}"}}'
+
+
 def _delete(connection: psycopg.Connection, change: TableChange) -> None:
-    table = change.table
-    keys = [k for k in (forward_key(table, key) for key in change.keys) if k is not None]
-    if not keys:
+    if not change.key_texts:
         return
-    item, condition = keys_join(table)
+    item, condition = keys_join(change.table)
     connection.execute(
-        f"DELETE FROM {qualified(table.target)} AS t USING {item} WHERE {condition}".encode(),
-        [list(column) for column in zip(*keys, strict=True)],
+        f"DELETE FROM {qualified(change.table.target)} AS t USING {item} "
+        f"WHERE {condition}".encode(),
+        [text_array(column) for column in zip(*change.key_texts, strict=True)],
     )
 
 
@@ -129,12 +148,14 @@ def _insert(connection: psycopg.Connection, change: TableChange) -> None:
             quarantine.append(_quarantined(table, key, row, reason))
             continue
         lines.append(_forward(table, key, row, ledger))
-    if lines:
+    if lines or change.lines:
         columns = ", ".join(quote(c.target) for c in table.copied)
         with (
             connection.cursor() as cursor,
             cursor.copy(f"COPY {qualified(table.target)} ({columns}) FROM STDIN".encode()) as copy,
         ):
+            if change.lines:
+                copy.write(change.lines + b"\n")
             for line in lines:
                 copy.write_row(line)
     if ledger:
@@ -147,6 +168,11 @@ def key_places(table: TablePlan) -> list[int]:
     """Where the key's values stand in a row of ``table.copied``."""
     names = [fold(c.source or "") for c in table.copied]
     return [names.index(fold(name)) for name in table.key]
+
+
+def row_key(table: TablePlan, row: Sequence[SourceValue]) -> Key:
+    """The key of a row of ``table.copied``."""
+    return tuple(row[i] for i in key_places(table))
 
 
 def _forward(

@@ -336,8 +336,12 @@ def read_verified(connection: psycopg.Connection) -> int | None:
 
 
 def set_verified(connection: psycopg.Connection, position: int) -> None:
-    """Record that everything up to ``position`` was compared and is the same."""
-    connection.execute("UPDATE migration.pair SET verified = %s", (position,))
+    """Record that everything up to ``position`` was compared and is the same. The commit is not
+    waited for: lost in a crash, it means comparing once more."""
+    connection.execute(
+        "BEGIN; SET LOCAL synchronous_commit TO off; "
+        f"UPDATE migration.pair SET verified = {int(position)}; COMMIT".encode()
+    )
 
 
 def act_as_replica(connection: psycopg.Connection) -> None:

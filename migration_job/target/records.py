@@ -372,6 +372,17 @@ _NAMED = (
 """Rows of the ledger or the quarantine (``r``) by table and key, through their index."""
 
 
+def tables_noted(connection: psycopg.Connection, tables: list[str]) -> set[str]:
+    """Which of the tables have any row in the ledger or the quarantine."""
+    rows = connection.execute(
+        "SELECT t FROM unnest(%s::text[]) AS t "
+        "WHERE EXISTS (SELECT FROM migration.ledger WHERE tab = t) "
+        "OR EXISTS (SELECT FROM migration.quarantine WHERE tab = t)",
+        (tables,),
+    )
+    return {str(row[0]) for row in rows}
+
+
 def forget_all(connection: psycopg.Connection, rows: list[tuple[str, str]]) -> None:
     """:func:`forget_rows` for rows of several tables at once: ``(table, key)``."""
     names = [[row[0] for row in rows], [row[1] for row in rows]]

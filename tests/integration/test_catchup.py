@@ -8,12 +8,14 @@ from pathlib import Path
 import apsw
 import psycopg
 import pytest
-from livekit import Migration, begin, fresh_source, uid
+from livekit import PLAN, Migration, begin, fresh_source, uid
 
 from migration_job.errors import BlockedError, OperationError, VerificationError
 from migration_job.live.catchup import catch_up, catch_up_fully, trim_log
 from migration_job.live.pair import opened
-from migration_job.live.proof import prove_all_references, prove_references
+from migration_job.live.proof import TYPED_KEYS, prove_all_references, prove_references
+from migration_job.plan.model import ColumnPlan
+from migration_job.plan.rules import WidenedTextRule
 from migration_job.target import records
 
 pytestmark = pytest.mark.postgres
@@ -214,3 +216,76 @@ def test_writers_that_are_not_overtaken_end_it(migration: Migration) -> None:
         writer.execute("INSERT INTO events VALUES ('a', 1), ('b', 2)")
         with pytest.raises(OperationError, match="still to come"):
             catch_up_fully(pair, enough=-1, limit=0)
+
+
+def test_a_large_backlog_is_compared_as_text_and_differences_are_named(
+    migration: Migration,
+) -> None:
+    writer = migration.writer()
+    writer.execute("BEGIN")
+    for number in range(TYPED_KEYS + 10):
+        writer.execute("INSERT INTO users VALUES (?, ?, ?)", (uid(number), None, number / 7))
+        writer.execute("INSERT INTO notes (body) VALUES (?)", (f"a\tb\\{number}\n",))
+    writer.execute("COMMIT")
+    with opened(migration.source, migration.dsn) as pair:
+        assert catch_up(pair).behind == 0
+        source, target = both_sides(migration)
+        assert source == target
+        pair.target.execute(
+            "CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN NEW.score = NEW.score + 1e-9; RETURN NEW; END $$;"
+            "CREATE TRIGGER meddle BEFORE INSERT ON users FOR EACH ROW "
+            "WHEN (NEW.email = 'meddled') EXECUTE FUNCTION meddle();"
+            "ALTER TABLE users ENABLE ALWAYS TRIGGER meddle"
+        )
+        writer.execute("UPDATE users SET email = 'meddled' WHERE score = 1")
+        writer.execute("UPDATE notes SET body = body || 'x'")
+        with pytest.raises(VerificationError, match="score"):
+            catch_up(pair)
+
+
+def test_text_that_is_none_stops_with_its_row(migration: Migration) -> None:
+    writer = migration.writer()
+    writer.execute("INSERT INTO notes (id, body) VALUES (5, 'fine')")
+    with opened(migration.source, migration.dsn) as pair:
+        catch_up(pair)
+        writer.execute("UPDATE notes SET body = CAST(x'ff61' AS TEXT)")
+        with pytest.raises(BlockedError, match=r"notes\.body"):
+            catch_up(pair)
+        writer.execute("UPDATE notes SET body = 'nul' || char(0) || 'here'")
+        with pytest.raises(BlockedError, match="NUL"):
+            catch_up(pair)
+
+
+def test_ledger_and_quarantine_follow_the_rows(tmp_path: Path, postgres: str) -> None:
+    users = PLAN.tables[0]
+    scores = ColumnPlan(
+        source="score", target="score", type="text", rule=WidenedTextRule(), clean=False
+    )
+    plan = PLAN.model_copy(
+        update={
+            "tables": (
+                users.model_copy(
+                    update={
+                        "columns": (*users.columns[:2], scores),
+                        "quarantine": ("t.email = 'aside'",),
+                    }
+                ),
+                *PLAN.tables[1:],
+            )
+        }
+    )
+    migration = begin(fresh_source(tmp_path), postgres, plan)
+    writer = migration.writer()
+    writer.execute("INSERT INTO users VALUES (?, 'aside', 1.5), (?, 'b', 2.5)", (uid(1), uid(2)))
+    count = "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM migration.quarantine), "
+    count += "(SELECT count(*) FROM migration.ledger)"
+    with opened(migration.source, migration.dsn) as pair:
+        catch_up(pair)
+        assert pair.target.execute(count).fetchone() == (1, 1, 1)
+        writer.execute("UPDATE users SET email = 'a', score = 'text' WHERE email = 'aside'")
+        catch_up(pair)
+        assert pair.target.execute(count).fetchone() == (2, 0, 1)
+        writer.execute("DELETE FROM users")
+        catch_up(pair)
+        assert pair.target.execute(count).fetchone() == (0, 0, 0)
