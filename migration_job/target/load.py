@@ -29,7 +29,13 @@ from migration_job.source.database import quote as sqlite_quote
 from migration_job.source.reader import Row, column_sql, read_rows
 from migration_job.source.rowkey import key_columns
 from migration_job.target import records, schema
-from migration_job.target.copytext import BYTEA_KINDS, compose, copy_sql, escape
+from migration_job.target.copytext import (
+    BYTEA_KINDS,
+    compose,
+    copy_sql,
+    escape,
+    needs_no_escape,
+)
 from migration_job.target.database import lost, qualified
 from migration_job.values import SourceValue, key_text, to_json, to_text
 from migration_job.workers import Task
@@ -57,6 +63,9 @@ PENDING_ENTRIES = 5_000
 SMALL_ROWS = 20_000
 """Tables up to this many rows get their keys and indexes in the copy's own transaction: for
 thousands of small tables, commits would be most of the time."""
+
+BARE_TRIES = 3
+"""Blocks of a table that may turn out to need escapes before all of it is escaped at once."""
 
 STREAMED_TEXT = frozenset({"text", "widened-text", "json"})
 
@@ -177,6 +186,7 @@ class TableCopy:
         self._key = key_columns(plan, table)
         self._from = f"main.{sqlite_quote(table.name)} AS t"
         self._rowid = rowid_name(table)
+        self._bare_tries = 0 if self._sql.bare is None else BARE_TRIES
 
     def run(self, advance: Advance) -> Loaded:
         """Copy every row; ledger and quarantine included. Runs in the caller's transaction."""
@@ -241,15 +251,7 @@ class TableCopy:
         """Send the rows between two rowids; returns the bytes and rows sent as clean text."""
         between = f"{self._rowid} BETWEEN ? AND ?"
         where = between if self._sql.keep is None else f"{between} AND {self._sql.keep}"
-        # No subquery around the line: SQLite would flatten it, and assemble the line once more for
-        # each use of it.
-        only = "" if self._sql.clean is None else f" FILTER (WHERE {self._sql.clean})"
-        lines = f"group_concat({self._sql.line}, char(10)){only}"
-        text, clean, every = self._one(
-            f"SELECT {self._as_bytes(lines)}, count(*){only}, count(*) "
-            f"FROM {self._from} WHERE {where}",
-            (low, high),
-        )
+        text, clean, every = self._lines(where, low, high)
         if clean and self._sql.checked and not _decodes(text):
             self._by_row(stream, where, (low, high))
             return 0, 0
@@ -259,6 +261,30 @@ class TableCopy:
         if clean < every:
             self._by_row(stream, f"{where} AND ({self._sql.clean}) IS NOT TRUE", (low, high))
         return len(data), clean
+
+    def _lines(self, where: str, low: int, high: int) -> tuple[Any, int, int]:
+        """The clean rows' lines, their number, and the number of all rows. Lines are assembled
+        without escapes first, which costs half, until a few blocks have needed some."""
+        # No subquery around the line: SQLite would flatten it, and assemble the line once more for
+        # each use of it.
+        only = "" if self._sql.clean is None else f" FILTER (WHERE {self._sql.clean})"
+        source = f"FROM {self._from} WHERE {where}"
+        if self._bare_tries:
+            text, clean, every, nulls = self._one(
+                f"SELECT {self._as_bytes(f'group_concat({self._sql.bare}, char(10)){only}')}, "
+                f"count(*){only}, count(*), sum({self._sql.nulls}){only} {source}",
+                (low, high),
+            )
+            fields = len(self._sql.columns)
+            if not clean or needs_no_escape(_encoded(text), clean, nulls, fields):
+                return text, clean, every
+            self._bare_tries -= 1
+        text, clean, every = self._one(
+            f"SELECT {self._as_bytes(f'group_concat({self._sql.line}, char(10)){only}')}, "
+            f"count(*){only}, count(*) {source}",
+            (low, high),
+        )
+        return text, clean, every
 
     def _as_bytes(self, expression: str) -> str:
         """UTF-8 without a detour through ``str``; other encodings are converted by SQLite."""
@@ -327,7 +353,8 @@ class TableCopy:
         for column, value in zip(columns, row, strict=True):
             try:
                 after = column.rule.forward(value)
-                changed = column.rule.changes(value)
+                # A clean column has no ledger entry: preflight tried each of its values.
+                changed = not column.clean and column.rule.changes(value)
             except CannotCarry as error:
                 raise OperationError(
                     f"table {self._table.name}, key {key_text(key)}, column {column.source}: "
