@@ -15,11 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import faultstage
 import probing
 import psycopg
 import thirdway
-from faultstage import SETTLED_SECONDS, FaultStage, Program, until
+from livestage import SETTLED_SECONDS, LiveStage, Program, until
 
 from example_app.journal import Written, compare
 from example_app.load import Load, Result
@@ -53,7 +52,7 @@ class Fault:
 class FaultRun:
     """One run on a stage that was put back to the state before the decision."""
 
-    def __init__(self, stage: FaultStage, fault: Fault, seed: int) -> None:
+    def __init__(self, stage: LiveStage, fault: Fault, seed: int) -> None:
         self.stage = stage
         self.fault = fault
         self.chance = random.Random(f"{seed}/{fault}")
@@ -202,8 +201,8 @@ class FaultRun:
         # 5: nothing was changed silently.
         source = thirdway.read_source(self.stage.source)
         own = {name: table for name, table in source.items() if not name.startswith("_migration")}
-        target = thirdway.read_target(self.stage.postgres.dsn_for(faultstage.DATABASE))
-        records = thirdway.read_records(self.stage.postgres.dsn_for(faultstage.DATABASE))
+        target = thirdway.read_target(self.stage.superuser_dsn())
+        records = thirdway.read_records(self.stage.superuser_dsn())
         assert thirdway.compare(own, target, records) == []
 
     def _check_certificate(self) -> None:
@@ -213,7 +212,7 @@ class FaultRun:
         assert held[0][0] in {str(row[0]) for row in given}
 
 
-def prepare(stage: FaultStage) -> None:
+def prepare(stage: LiveStage) -> None:
     """The two states in which runs begin: ``verified`` and ``switched``."""
     stage.begin()
     application, url = stage.start_application()

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 from faultrun import Fault, FaultRun, prepare
-from faultstage import FaultStage
+from livestage import LiveStage
 
 from migration_job.errors import JobError
 from migration_job.live.steps import ROLLBACK_STEPS, SWITCH_STEPS, SYNC_STEPS
@@ -62,9 +62,9 @@ FAULTS = list(every_fault()) if os.environ.get("FAULTS") == "all" else list(QUIC
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultStage]:
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveStage]:
     try:
-        entered = FaultStage(tmp_path_factory.mktemp("faults")).__enter__()
+        entered = LiveStage(tmp_path_factory.mktemp("faults")).__enter__()
     except JobError as error:
         pytest.skip(f"no embedded servers: {error.message}")
     try:
@@ -76,7 +76,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultStage]:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
-def test_killed_and_run_again(stage: FaultStage, fault: Fault) -> None:
+def test_killed_and_run_again(stage: LiveStage, fault: Fault) -> None:
     print(f"seed {SEED}")
     stage.restore("verified" if fault.direction == "switch" else "switched")
     run = FaultRun(stage, fault, SEED)

@@ -135,7 +135,7 @@ def until(
         time.sleep(poll)
 
 
-class FaultStage:
+class LiveStage:
     """The servers, for many runs; :meth:`restore` begins a run."""
 
     def __init__(self, directory: Path) -> None:
@@ -174,6 +174,10 @@ class FaultStage:
     def application_dsn(self) -> str:
         """The application's, past PgBouncer, straight to PostgreSQL."""
         return self.postgres.dsn_for(DATABASE, user=APPLICATION, password=PASSWORD)
+
+    def superuser_dsn(self) -> str:
+        """The superuser's, to the target."""
+        return self.postgres.dsn_for(DATABASE)
 
     def start_job(
         self, command: str, *options: str, fault: str = "", log: str | None = None
@@ -214,6 +218,14 @@ class FaultStage:
         self.postgres.start()
         shutil.rmtree(self.live, ignore_errors=True)
         self.logs.mkdir(parents=True)
+        self.empty_target()
+        told = {"host": "127.0.0.1", "port": self.bouncer.port, "database": DATABASE}
+        told |= {"user": APPLICATION, "password": PASSWORD}
+        (self.live / "application.json").write_text(json.dumps(told))
+        self._restart_bouncer("")
+
+    def empty_target(self) -> None:
+        """A target that holds nothing, with the application's rights."""
         self._replace_database("template0")
         with psycopg.connect(self.postgres.dsn_for(DATABASE), autocommit=True) as session:
             session.execute(f"ALTER SCHEMA public OWNER TO {OWNER}".encode())
@@ -224,10 +236,6 @@ class FaultStage:
                     f"GRANT {rights} ON {things} TO {APPLICATION}".encode()
                 )
             session.execute(AS_REPLICA.format(owner=OWNER).encode())
-        told = {"host": "127.0.0.1", "port": self.bouncer.port, "database": DATABASE}
-        told |= {"user": APPLICATION, "password": PASSWORD}
-        (self.live / "application.json").write_text(json.dumps(told))
-        self._restart_bouncer("")
 
     def keep(self, name: str) -> None:
         """Remember the present state under a name; nothing may be running on it."""
@@ -289,7 +297,7 @@ class FaultStage:
 
     def query_target(self, query: str) -> list[tuple[Any, ...]]:
         """Rows, as the superuser."""
-        with psycopg.connect(self.postgres.dsn_for(DATABASE), autocommit=True) as session:
+        with psycopg.connect(self.superuser_dsn(), autocommit=True) as session:
             return session.execute(query.encode()).fetchall()
 
     def query_source(self, query: str) -> list[tuple[Any, ...]]:
