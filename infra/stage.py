@@ -501,7 +501,10 @@ class Stage(pulumi.ComponentResource):
             ),
             config_directory=job.SECRETS,
             files=files,
-            command=live.arguments("sync", inputs),
+            command=[
+                *live.arguments("sync", inputs),
+                *("--metrics-port", str(monitoring.SYNC_METRICS_PORT)),
+            ],
             binds=self._binds(),
             capabilities=job.ROOT_CAPABILITIES if root else (),
             volumes={rendering.ALIAS_DIRECTORY: self.alias.name},

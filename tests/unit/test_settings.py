@@ -55,7 +55,7 @@ def test_every_fault_is_listed_at_once() -> None:
     said = refused(poolMax="0", cutover="later", poolerPort="99999")
     for name in ("poolMax", "cutover", "poolerPort"):
         assert name in said
-    assert "'switch' or 'hold'" in said
+    assert "'switch', 'reads' or 'hold'" in said
     assert "'later'" in said
 
 
