@@ -1,75 +1,79 @@
 """The command line ``migration-job``: one program, also the image's entry point.
 
-Each command lives in its own module under ``migration_job.commands`` and registers itself here.
+Each command lives in its own module under ``migration_job.commands`` and registers itself.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
 from migration_job import __version__
-from migration_job.commands import (
-    backup,
-    check_target,
-    dashboard,
-    demo,
-    inspect,
-    migrate,
-    release,
-    rollback,
-    settle,
-    status,
-    switch,
-    sync,
-    verify,
-)
 from migration_job.errors import ExitStatus, JobError
 
-app = typer.Typer(
-    name="migration-job",
-    help="Takes a SQLite database to PostgreSQL behind PgBouncer, and back, without a lost write.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+if TYPE_CHECKING:
+    app: typer.Typer
+    """The whole program, made when first asked for."""
 
-COMMANDS = (
-    inspect,
-    migrate,
-    verify,
-    backup,
-    check_target,
-    dashboard,
-    demo,
-    switch,
-    rollback,
-    sync,
-    status,
-    settle,
-    release,
-)
-for _module in COMMANDS:
-    _module.register(app)
+COMMANDS = {
+    "inspect": "inspect",
+    "migrate": "migrate",
+    "verify": "verify",
+    "restore-backup": "backup",
+    "check-target": "check_target",
+    "dashboard": "dashboard",
+    "demo": "demo",
+    "switch": "switch",
+    "rollback": "rollback",
+    "sync": "sync",
+    "status": "status",
+    "settle": "settle",
+    "release": "release",
+}
+"""Each command and its module."""
 
 
-@app.callback()
+def build(only: str | None = None) -> typer.Typer:
+    """The program; with ``only``, a program of that one command. Importing all of them takes about
+    a second, which a run that needs one would spend for nothing."""
+    program = typer.Typer(
+        name="migration-job",
+        help="Takes a SQLite database to PostgreSQL behind PgBouncer, and back, "
+        "without a lost write.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    for name in COMMANDS if only is None else (only,):
+        importlib.import_module(f"migration_job.commands.{COMMANDS[name]}").register(program)
+    program.callback()(_program)
+    program.command()(version)
+    return program
+
+
 def _program() -> None:
     """Keep the commands named, however few there are."""
 
 
-@app.command()
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
 
 
+def __getattr__(name: str) -> typer.Typer:
+    if name == "app":
+        return build()
+    raise AttributeError(name)
+
+
 def main() -> NoReturn:
     """Run the command line; a foreseen end prints its sentence and advice, nothing else."""
+    asked = sys.argv[1] if len(sys.argv) > 1 else ""
     try:
-        app()
+        build(asked if asked in COMMANDS else None)()
     except JobError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(int(error.status))
