@@ -6,7 +6,7 @@ PYTHON := .venv/bin/python
 .PHONY: help
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  with STAGE=dev|staging|production (default dev) for up, check, down, rollback and status"
+	@echo "  with STAGE=dev|staging|production (default dev) for up, check, status, down and restore"
 
 .PHONY: setup
 setup:
@@ -48,6 +48,10 @@ check: setup ## test what was provisioned for STAGE
 down: setup ## go back to SQLite, then remove STAGE (pulumi destroy)
 	@tools/stage down "$(STAGE)"
 
+.PHONY: status
+status: setup ## say which side serves STAGE's application, and what to do next
+	@$(PYTHON) tools/status.py "$(STAGE)"
+
 .PHONY: images
 images: setup ## pull the container images, or build them, ahead of `make up`
 	@tools/docker-engine
@@ -65,6 +69,7 @@ restore-sqlite: setup ## write the SQLite file as it was before STAGE's migratio
 
 .PHONY: model
 model: setup ## check the protocol's model in every reachable state (needs spin and gcc)
+	@tools/system-packages spin
 	@$(PYTHON) -m model.check
 
 .PHONY: faults

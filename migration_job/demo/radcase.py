@@ -688,7 +688,11 @@ def _main(
     hostile: Annotated[bool, typer.Option(help="Add what the API lets in besides.")] = False,
 ) -> None:
     """Make a SQLite database like RadCase's."""
-    made = make_radcase(path, rows=rows, seed=seed, hostile=hostile)
+    try:
+        made = make_radcase(path, rows=rows, seed=seed, hostile=hostile)
+    except InputError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(int(error.status)) from error
     typer.echo(f"{made.path}: {made.rows:,} rows in {made.tables} tables, {made.seconds:.1f} s")
 
 
