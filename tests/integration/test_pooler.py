@@ -1,0 +1,157 @@
+"""PgBouncer's console: the alias admits nobody until it is opened, and no PAUSE is left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+
+import psycopg
+import pytest
+
+from migration_job.embedded import EmbeddedPgBouncer, EmbeddedPostgres
+from migration_job.errors import InputError, OperationError
+from migration_job.pooler import Alias, Pooler
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture
+def pooler(
+    postgres: str, postgres_server: EmbeddedPostgres, pgbouncer: EmbeddedPgBouncer
+) -> Pooler:
+    with contextlib.suppress(psycopg.errors.DuplicateObject):
+        postgres_server.create_role("app", "secret")
+    name = str(psycopg.conninfo.conninfo_to_dict(postgres)["dbname"])
+    alias = Alias(name, "127.0.0.1", postgres_server.port, name, pool_size=5, min_pool_size=1)
+    return Pooler(pgbouncer.admin_dsn, pgbouncer.alias_path, alias)
+
+
+@pytest.fixture
+def connect(pooler: Pooler, pgbouncer: EmbeddedPgBouncer) -> Callable[[], psycopg.Connection]:
+    def make() -> psycopg.Connection:
+        return psycopg.connect(
+            pgbouncer.dsn(pooler.alias.name, user="app", password="secret"),
+            autocommit=True,
+            prepare_threshold=None,
+        )
+
+    return make
+
+
+def test_nobody_is_admitted_before_and_after_also_over_a_restart(
+    pooler: Pooler, pgbouncer: EmbeddedPgBouncer, connect: Callable[[], psycopg.Connection]
+) -> None:
+    assert pooler.is_closed()
+    with pytest.raises(psycopg.OperationalError):
+        connect()
+    pooler.open_alias()
+    assert pooler.is_open()
+    application = connect()
+    assert application.execute("SELECT 1").fetchone() == (1,)
+    owner = pgbouncer.alias_path.stat().st_uid
+    pooler.close_alias()
+    assert pgbouncer.alias_path.stat().st_uid == owner
+    with pytest.raises(psycopg.Error, match="database removed"):
+        application.execute("SELECT 1")
+    pgbouncer.restart()
+    assert pooler.is_closed()
+    with pytest.raises(psycopg.OperationalError):
+        connect()
+
+
+def test_held_queries_go_on_after_resume(
+    pooler: Pooler, connect: Callable[[], psycopg.Connection]
+) -> None:
+    pooler.open_alias()
+    old = connect()
+    answers: list[object] = []
+    with pooler.paused(limit=5):
+        assert not pooler.is_open()
+
+        def ask(make: Callable[[], psycopg.Connection]) -> None:
+            answers.append(make().execute("SELECT 1").fetchone())
+
+        # A new connection too: a load of old ones would hide what RELOAD does to it.
+        asking = [threading.Thread(target=ask, args=(m,)) for m in (lambda: old, connect)]
+        for thread in asking:
+            thread.start()
+        asking[0].join(0.3)
+        assert answers == []
+    for thread in asking:
+        thread.join(10)
+    assert answers == [(1,), (1,)]
+    assert pooler.is_open()
+
+
+def test_queries_held_when_the_alias_goes_are_told_so(
+    pooler: Pooler, connect: Callable[[], psycopg.Connection]
+) -> None:
+    pooler.open_alias()
+    old = connect()
+    told: list[str] = []
+
+    def ask() -> None:
+        try:
+            old.execute("SELECT 1")
+        except psycopg.Error as error:
+            told.append(str(error))
+
+    with pooler.paused(limit=5):
+        asking = threading.Thread(target=ask)
+        asking.start()
+        asking.join(0.2)
+        pooler.close_alias()
+        asking.join(10)
+    assert told
+    assert "database removed" in told[0]
+    pooler.open_alias()
+    assert connect().execute("SELECT 1").fetchone() == (1,)
+
+
+def test_an_open_transaction_ends_the_pause_within_its_limit(
+    pooler: Pooler, connect: Callable[[], psycopg.Connection]
+) -> None:
+    pooler.open_alias()
+    application = connect()
+    application.execute("BEGIN")
+    start = time.monotonic()
+    with pytest.raises(OperationError, match="open transactions: 1"):
+        pooler.pause(limit=0.4)
+    assert time.monotonic() - start < 3
+    # Nothing hangs: the transaction goes on, others come in.
+    application.execute("SELECT 1")
+    assert connect().execute("SELECT 2").fetchone() == (2,)
+    application.execute("COMMIT")
+    assert pooler.is_open()
+
+
+def test_a_pause_that_a_dead_process_left_is_ended(
+    pooler: Pooler, pgbouncer: EmbeddedPgBouncer, connect: Callable[[], psycopg.Connection]
+) -> None:
+    pooler.open_alias()
+    pooler.pause(limit=5)
+    pooler.pause(limit=5)
+    pooler.open_alias()
+    assert connect().execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_console_that_does_not_answer_is_an_error_without_the_password(
+    pooler: Pooler, pgbouncer: EmbeddedPgBouncer
+) -> None:
+    pgbouncer.stop()
+    with pytest.raises(OperationError) as caught:
+        pooler.version()
+    assert pgbouncer.admin_password not in str(caught.value)
+    with pytest.raises(OperationError, match="did not take the change"):
+        pooler.open_alias(limit=0.3)
+    # The file is written all the same, and read when PgBouncer starts.
+    pgbouncer.start()
+    assert pooler.is_open()
+
+
+@pytest.mark.parametrize("name", ["pgbouncer", "", "a b", "x\n[pgbouncer]", "a=b"])
+def test_an_alias_that_would_be_something_else_is_refused(name: str) -> None:
+    with pytest.raises(InputError):
+        Alias(name, "h", 5432, "d")
