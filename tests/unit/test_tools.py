@@ -207,6 +207,8 @@ def test_every_target_is_in_the_help() -> None:
     assert phony == set(re.findall(r"^  make (\S+)", shown, re.MULTILINE))
 
 
-@pytest.mark.parametrize("script", ["common.sh", "setup", "system-packages", "docker-engine", "stage"])
+@pytest.mark.parametrize(
+    "script", ["common.sh", "setup", "system-packages", "docker-engine", "stage"]
+)
 def test_the_scripts_are_plain_sh(script: str) -> None:
     subprocess.run(["sh", "-n", str(ROOT / "tools" / script)], check=True)
