@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from docker.errors import DockerException, NotFound
@@ -108,11 +108,19 @@ def run(command: str, props: Mapping[str, Any], options: Sequence[str] = ()) -> 
 def serving(props: Mapping[str, Any]) -> str:
     """``sqlite`` or ``postgresql``: where the application's connection has its writes go."""
     place = place_of(props)
-    client = engine.connect(place.docker_host)
     path = PurePosixPath(props["connection_directory"]) / "current" / "database.json"
     try:
-        said = job.read_json(client, place, f"{props['container']}-connection", path)
-    except NotFound:
+        if engine.is_local(place.docker_host):
+            said = json.loads(Path(path).read_text())
+        else:
+            client = engine.connect(place.docker_host)
+            said = job.read_json(client, place, f"{props['container']}-connection", path)
+    except PermissionError as error:
+        raise StageError(
+            f"expected to be able to read {path}, found {error.strerror}",
+            advice="run `pulumi` as the application's user or as root",
+        ) from error
+    except (FileNotFoundError, NotFound):
         return "sqlite"
     except DockerException as error:
         raise StageError(f"the engine could not read {path}: {error}") from error
