@@ -29,7 +29,7 @@ from migration_job.plan.model import (
 from migration_job.plan.objects import ColumnView, Objects, TableView
 from migration_job.plan.observe import ColumnFacts, Observer, Rows
 from migration_job.plan.policy import DefaultAction, Policy
-from migration_job.plan.profile import Profile, check_columns, in_sqlite, unique_name
+from migration_job.plan.profile import Profile, check_columns, in_sqlite, summary, unique_name
 from migration_job.plan.quarantine import Quarantine
 from migration_job.plan.relations import Relation, Relations
 from migration_job.plan.rules import (
@@ -116,6 +116,7 @@ class _Planner:
         tables += self._profile.tables_alone(self._catalogue)
         views = objects.views()
         objects.report_others(self._connection)
+        scripts = self._enabled()
         return Plan(
             profile=self._profile.name,
             encoding=self._catalogue.encoding,
@@ -123,9 +124,16 @@ class _Planner:
             sequences=tuple(self._sequences(tables)),
             views=views,
             extensions=self._profile.extensions,
-            after_load=self._profile.after_load,
+            after_load=(*self._profile.after_load, *scripts),
             findings=self._findings.all,
         )
+
+    def _enabled(self) -> tuple[str, ...]:
+        """The SQL of the features that the policy enables; each is a note of what it does."""
+        scripts = self._profile.enabled(self._policy.enable)
+        for name, script in zip(self._policy.enable, scripts, strict=True):
+            self._findings.add("feature-enabled", "note", f"{name}: {summary(script)}", item=name)
+        return scripts
 
     # --------------------------------------------------------------------------------- names
 

@@ -98,6 +98,8 @@ class Policy(Part):
     orphans: Orphans | None = None
     tables: dict[str, TablePolicy] = Field(default_factory=dict)
     acknowledge: tuple[str, ...] = ()
+    enable: tuple[str, ...] = ()
+    """Features of the profile, such as ``row-level-security``."""
 
     @field_validator("zone")
     @classmethod

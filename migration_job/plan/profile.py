@@ -7,6 +7,7 @@ and says what they do not.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,6 +79,8 @@ class Settings(_Part):
     default: DefaultAction = "block"
     columns: dict[str, ColumnWish] = Field(default_factory=dict)
     maps: tuple[ValueMap, ...] = ()
+    features: dict[str, str] = Field(default_factory=dict)
+    """What a policy may enable: a name, and the SQL file that is run after the load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,21 @@ class Profile:
     """By lower-cased table and column."""
     extensions: tuple[str, ...] = ()
     after_load: tuple[str, ...] = ()
+    features: dict[str, str] = field(default_factory=dict)
+    """By name, the SQL of what a policy may enable."""
+
+    def enabled(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The SQL of those features. Raises InputError for one that the profile has not."""
+        wanted = list(names)
+        for name in wanted:
+            if name not in self.features:
+                known = ", ".join(sorted(self.features)) or "none"
+                raise InputError(
+                    f"the policy's enable: expected a feature of the profile {self.name} "
+                    f"({known}), found {name!r}",
+                    advice="correct the name, or choose a profile that has it",
+                )
+        return tuple(self.features[name] for name in wanted)
 
     def wish(self, table: str, column: str) -> Wish | None:
         return self.wishes.get((fold(table), fold(column)))
@@ -314,13 +332,25 @@ def load_profile(name: str | Path | None) -> Profile:
     profile = Profile(settings.name, settings.default)
     for script in settings.sql:
         path = file.parent / script
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"the profile's SQL cannot be read: {path}: {error}") from error
-        _read_sql(profile, text, path)
+        _read_sql(profile, _sql_text(path), path)
+    profile.features = {
+        name: _sql_text(file.parent / script) for name, script in settings.features.items()
+    }
     _add_wishes(profile, settings)
     return profile
+
+
+def summary(script: str) -> str:
+    """The first paragraph of a script's leading comment, as one line."""
+    lines = itertools.takewhile(lambda line: line.strip("- "), script.splitlines())
+    return " ".join(line.lstrip("- ") for line in lines if line.startswith("--"))
+
+
+def _sql_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the profile's SQL cannot be read: {path}: {error}") from error
 
 
 def _add_wishes(profile: Profile, settings: Settings) -> None:
