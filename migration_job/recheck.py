@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
@@ -19,6 +19,7 @@ from migration_job.run import (
     connected,
     make_folder,
     now,
+    prove_application,
     refuse_differences,
     tell_verified,
     verified,
@@ -27,6 +28,7 @@ from migration_job.source import snapshot
 from migration_job.source.catalogue import read_catalogue
 from migration_job.target import database, records
 from migration_job.values import fold
+from migration_job.verify.application import Demands
 
 FOLDER = "verify"
 """Where the snapshot to compare with lies meanwhile, inside the report's directory."""
@@ -42,6 +44,7 @@ class Recheck:
     reporter: Reporter
     deep: bool
     jobs: int
+    demands: Demands = field(default_factory=Demands)
 
     def run(self) -> Report:
         """Compare, and write the report whatever the end. A target without differences gets a
@@ -110,6 +113,9 @@ class Recheck:
                 report.tables[name].source_rows = result.source_rows
             tell_verified(report, target, run.plan, found)
             refuse_differences(found)
+            checked = prove_application(
+                self.demands, taken, target, self.dsn, report, self.reporter
+            )
             certificate = certify(
                 found,
                 target,
@@ -120,6 +126,7 @@ class Recheck:
                 position=None,
                 deep=self.deep,
                 began=began,
+                checks=checked,
             )
         finally:
             taken.path.unlink(missing_ok=True)

@@ -54,6 +54,8 @@ from migration_job.source.catalogue import read_catalogue
 from migration_job.source.database import check_integrity
 from migration_job.source.snapshot import Snapshot
 from migration_job.target import database, load, records, schema
+from migration_job.values import SourceValue, key_values
+from migration_job.verify.application import Demands, prove
 from migration_job.verify.content import Verification, Verified
 from migration_job.verify.sides import Sides
 from migration_job.workers import run_all
@@ -113,6 +115,8 @@ class Options:
     policy: Path | None = None
     deep: bool = False
     jobs: int = field(default_factory=lambda: max(2, os.cpu_count() or 2))
+    demands: Demands = field(default_factory=Demands)
+    """What the application's own queries have to stand before the certificate."""
 
 
 class Migration:
@@ -397,6 +401,9 @@ class Migration:
         if found.difference_count:
             records.distrust(target)
         refuse_differences(found)
+        checked = prove_application(
+            options.demands, taken, target, options.dsn, self.report, self.reporter
+        )
         return certify(
             found,
             target,
@@ -407,6 +414,7 @@ class Migration:
             position=position,
             deep=options.deep,
             began=began,
+            checks=checked,
         )
 
 
@@ -515,6 +523,36 @@ def refuse_differences(found: Verified) -> None:
     )
 
 
+def prove_application(
+    wanted: Demands,
+    taken: Snapshot,
+    target: psycopg.Connection,
+    dsn: str,
+    report: Report,
+    reporter: Reporter,
+) -> dict[str, str]:
+    """The application's own queries on the snapshot and the target; see
+    :func:`migration_job.verify.application.prove`."""
+    if not wanted.checks:
+        return {}
+    mapped = {
+        (str(json_value(before)), after)
+        for before, after in target.execute(
+            "SELECT DISTINCT before, after FROM migration.ledger LIMIT %s", (SHOWN_ENTRIES,)
+        )
+    }
+    source = taken.connect()
+    try:
+        return prove(wanted, source, target, dsn, mapped, report, reporter)
+    finally:
+        source.close()
+
+
+def json_value(text: str) -> SourceValue:
+    """The source value of a ledger's ``before``."""
+    return key_values(f"[{text}]")[0]
+
+
 def certify(
     found: Verified,
     target: psycopg.Connection,
@@ -526,6 +564,7 @@ def certify(
     position: int | None,
     deep: bool,
     began: str,
+    checks: dict[str, str] | None = None,
 ) -> Certificate:
     """The certificate of a verification without differences, with its digest."""
     quarantined = records.quarantined(target)
@@ -552,6 +591,7 @@ def certify(
         quarantine_count=found.quarantine[0],
         quarantine_digest=found.quarantine[1],
         relations=dict(sorted(found.checked.items())),
+        checks=checks or {},
         deep=deep,
         target_version=str(version[0]) if version else "",
         durable=fsync is not None and fsync[0] == "on",

@@ -14,6 +14,7 @@ from migration_job.progress import Reporter
 from migration_job.report.model import Report
 from migration_job.run import Migration, Options
 from migration_job.target.database import read_dsn
+from migration_job.verify.application import demands
 
 
 def register(app: typer.Typer) -> None:
@@ -35,6 +36,28 @@ def migrate(
     ] = False,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Connections that work side by side.")
+    ] = None,
+    checks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory of the application's queries (*.sql), replayed on both sides; the "
+            "profile's own without it."
+        ),
+    ] = None,
+    performance_budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure the queries and loads of users, and fail beyond the budget: "
+            "'slowdown=3,floor_ms=50,load_p95_ms=2000,collapse=0.5,pool=20,seconds=3', any of "
+            "them, '' for these."
+        ),
+    ] = None,
+    pooler_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file that holds PgBouncer's connection string to this database, so that speed "
+            "is measured the way the application will go."
+        ),
     ] = None,
     live: Annotated[
         bool,
@@ -58,6 +81,12 @@ def migrate(
         policy=policy,
         deep=deep,
         jobs=jobs or max(2, os.cpu_count() or 2),
+        demands=demands(
+            checks,
+            profile,
+            performance_budget,
+            None if pooler_file is None else read_dsn(None, pooler_file),
+        ),
     )
     reporter = Reporter()
     if live and state is None:

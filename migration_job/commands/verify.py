@@ -12,6 +12,7 @@ from migration_job.commands.migrate import tell
 from migration_job.progress import Reporter
 from migration_job.recheck import Recheck
 from migration_job.target.database import read_dsn
+from migration_job.verify.application import demands
 
 
 def register(app: typer.Typer) -> None:
@@ -32,6 +33,27 @@ def verify(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Connections that work side by side.")
     ] = None,
+    checks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory of the application's queries (*.sql), replayed on both sides."
+        ),
+    ] = None,
+    performance_budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure the queries and loads of users, and fail beyond the budget: "
+            "'slowdown=3,floor_ms=50,load_p95_ms=2000,collapse=0.5,pool=20,seconds=3', any of "
+            "them, '' for these."
+        ),
+    ] = None,
+    pooler_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file that holds PgBouncer's connection string to this database, so that speed "
+            "is measured the way the application will go."
+        ),
+    ] = None,
 ) -> None:
     """Compare the source as it is now with a target that `migrate` has filled."""
     reporter = Reporter()
@@ -42,5 +64,11 @@ def verify(
         reporter=reporter,
         deep=deep,
         jobs=jobs or max(2, os.cpu_count() or 2),
+        demands=demands(
+            checks,
+            "none",
+            performance_budget,
+            None if pooler_file is None else read_dsn(None, pooler_file),
+        ),
     ).run()
     tell(reporter, told, report)

@@ -82,6 +82,8 @@ class CheckResult:
     """Further differences that are counted, not named."""
     source_seconds: float = 0.0
     target_seconds: float = 0.0
+    source_refused: bool = False
+    """The source itself refuses the query, so that it tells nothing of the target."""
 
     @property
     def passed(self) -> bool:
@@ -172,12 +174,12 @@ def run_checks(
     source: apsw.Connection,
     target: psycopg.Connection[tuple[object, ...]],
     *,
-    mapped: Collection[tuple[str, str]] = (),
+    mapped: Collection[tuple[str, str | None]] = (),
     progress: Callable[[CheckResult], None] | None = None,
 ) -> tuple[CheckResult, ...]:
     """Run every check on both sides and compare.
 
-    ``mapped`` are the ledger's pairs (source text, target text) that a rule changed on purpose,
+    ``mapped`` are the ledger's pairs (source text, target text or None) that a rule changed,
     which are taken for equal. A query that one side refuses is a difference of that check, not an
     error of the run: the application would meet it too. The target is left without an open
     transaction and nothing is written to it.
@@ -196,12 +198,14 @@ def _run(
     check: Check,
     source: apsw.Connection,
     target: psycopg.Connection[tuple[object, ...]],
-    mapped: frozenset[tuple[str, str]],
+    mapped: frozenset[tuple[str, str | None]],
 ) -> CheckResult:
     try:
         left = _ask_source(check.sqlite, source)
     except (apsw.Error, UnicodeDecodeError) as error:
-        return CheckResult(check.name, 0, 0, (f"the source refuses the query: {error}",))
+        return CheckResult(
+            check.name, 0, 0, (f"the source refuses the query: {error}",), source_refused=True
+        )
     try:
         right = _ask_target(check.postgresql, target)
     except psycopg.Error as error:
@@ -260,7 +264,7 @@ def _texts(result: PGresult) -> list[tuple[object, ...]]:
 
 
 def _compare(
-    check: Check, left: _Answer, right: _Answer, mapped: frozenset[tuple[str, str]]
+    check: Check, left: _Answer, right: _Answer, mapped: frozenset[tuple[str, str | None]]
 ) -> list[str]:
     width = len(left.rows[0]) if left.rows else len(right.columns)
     if width != len(right.columns):
@@ -314,7 +318,7 @@ def _without_common(left: list[_Row], right: list[_Row]) -> tuple[list[_Row], li
 
 
 def _without_alike(
-    left: list[_Row], right: list[_Row], mapped: frozenset[tuple[str, str]]
+    left: list[_Row], right: list[_Row], mapped: frozenset[tuple[str, str | None]]
 ) -> tuple[list[_Row], list[_Row]]:
     """Both rests without the rows that are alike, if not the same: computed numbers, mapped values.
     Rests that are too long to try each against each are left as they are, in order."""
@@ -342,9 +346,9 @@ def _without_alike(
 
 
 def _alike(
-    a: Hashable, b: Hashable, raw: tuple[object, object], mapped: frozenset[tuple[str, str]]
+    a: Hashable, b: Hashable, raw: tuple[object, object], mapped: frozenset[tuple[str, str | None]]
 ) -> bool:
-    if a == b or (str(raw[0]), str(raw[1])) in mapped:
+    if a == b or (str(raw[0]), None if raw[1] is None else str(raw[1])) in mapped:
         return True
     if isinstance(a, Decimal) and isinstance(b, Decimal) and a.is_finite() and b.is_finite():
         return abs(a - b) <= RELATIVE_TOLERANCE * max(abs(a), abs(b))

@@ -19,7 +19,8 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import apsw
 import psycopg
@@ -98,6 +99,31 @@ class Performance:
     @property
     def passed(self) -> bool:
         return not self.failures
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``report.json``: what could not be measured is null."""
+        found: dict[str, Any] = _finite(asdict(self))
+        for query, entry in zip(self.queries, found["queries"], strict=True):
+            entry["passed"] = query.passed
+        return found
+
+    def word(self) -> str:
+        """The certificate's words."""
+        users = ", ".join(str(load.users) for load in self.loads)
+        where = "through the pooler" if self.through_pooler else "straight at the server"
+        return f"{len(self.queries)} queries and loads of {users} users {where} within the budget"
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float() if math.isinf(value):
+            return None
+        case dict():
+            return {k: _finite(v) for k, v in value.items()}
+        case list() | tuple():
+            return [_finite(v) for v in value]
+        case _:
+            return value
 
 
 def parse_budget(text: str) -> Budget:
@@ -205,7 +231,7 @@ def _time_target(
                     connection.execute(_statement(check))
                     best = min(best, (time.perf_counter() - started) * 1000)
             except psycopg.Error as error:
-                failures.append(f"query {check.name}: {_reason(error)}")
+                failures.append(f"query {check.name}: {reason(error)}")
                 connection.rollback()
                 continue
             allowed = max(budget.floor_ms, budget.slowdown * baseline[check.name])
@@ -255,7 +281,7 @@ async def _load(checks: Sequence[Check], dsn: str, users: int, seconds: float, s
                 application_name="migration-job load",
             )
         except psycopg.Error as error:
-            errors[_reason(error)] += 1
+            errors[reason(error)] += 1
             await ready.wait()
             return
         async with connection:
@@ -265,7 +291,7 @@ async def _load(checks: Sequence[Check], dsn: str, users: int, seconds: float, s
                 try:
                     await connection.execute(choose.choice(statements))
                 except psycopg.Error as error:
-                    errors[_reason(error)] += 1
+                    errors[reason(error)] += 1
                     return
                 latencies.append((time.perf_counter() - started) * 1000)
 
@@ -294,7 +320,7 @@ def _percentile(values: Sequence[float], part: float) -> float:
     return sorted(values)[max(0, math.ceil(part * len(values)) - 1)]
 
 
-def _reason(error: psycopg.Error) -> str:
+def reason(error: psycopg.Error) -> str:
     """The server's first line: no DETAIL, which may hold values, and no connection string."""
     lines = (error.diag.message_primary or str(error) or type(error).__name__).splitlines()
     return lines[0] if lines else type(error).__name__

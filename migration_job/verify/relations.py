@@ -469,7 +469,7 @@ def check_sequence(sides: Sides, sequence: SequencePlan, source_table: str) -> R
 def check_view(
     sides: Sides,
     view: ViewPlan,
-    mapped: Collection[tuple[str, str]],
+    mapped: Collection[tuple[str, str | None]],
     *,
     whole: bool,
 ) -> Relations:
@@ -512,10 +512,10 @@ def check_view(
     return found
 
 
-def mapped_texts(sides: Sides, limit: int = 10_000) -> set[tuple[str, str]]:
+def mapped_texts(sides: Sides, limit: int = 10_000) -> set[tuple[str, str | None]]:
     """The ledger's pairs of source and target text, for views over values that rules changed."""
-    rows = sides.rows(
-        "SELECT DISTINCT before, after FROM migration.ledger WHERE after IS NOT NULL LIMIT %s",
-        (limit,),
-    )
-    return {(str(key_values(f"[{before}]")[0]), str(after)) for before, after in rows}
+    rows = sides.rows("SELECT DISTINCT before, after FROM migration.ledger LIMIT %s", (limit,))
+    return {
+        (str(key_values(f"[{before}]")[0]), None if after is None else str(after))
+        for before, after in rows
+    }
