@@ -16,7 +16,7 @@ import apsw
 import psycopg
 
 from migration_job.errors import OperationError
-from migration_job.live.pair import Pair
+from migration_job.live.pair import Pair, flush
 from migration_job.live.proof import differing_keys
 from migration_job.live.steps import step
 from migration_job.plan.model import SourceTable, TablePlan
@@ -118,7 +118,9 @@ def _round(pair: Pair, limit: int) -> BackRound:
             return BackRound(0, left)
         ledger_gone: list[tuple[str, str, str]] = []
         batch = [_rows_back(pair, table, ledger_gone) for table in tables]
-        _flush(pair)
+        # What the source takes over must be on the target's disk: a commit of the application's
+        # may have been asynchronous.
+        flush(pair)
         with fence.writing(pair.source, limit=5.0):
             if not pair.state().closed:
                 raise OperationError(
@@ -153,12 +155,6 @@ def _snapshot(pair: Pair) -> Iterator[tuple[str, str]]:
             verifier.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             verifier.execute(f"SET TRANSACTION SNAPSHOT '{row[2]}'".encode())
             yield str(row[0]), str(row[1])
-
-
-def _flush(pair: Pair) -> None:
-    """Have all that the snapshot shows on the target's disk before the source takes it over: a
-    commit of the application's may have been asynchronous. Any commit that waits does it."""
-    pair.third.execute("UPDATE migration.pair SET verified = verified")
 
 
 def _queue(pair: Pair, limit: int) -> tuple[list[int], list[_Table], bool]:

@@ -17,7 +17,7 @@ import apsw
 import psycopg
 
 from migration_job.errors import OperationError
-from migration_job.live.pair import Pair
+from migration_job.live.pair import Pair, flush
 from migration_job.live.proof import prove_changes
 from migration_job.live.reading import gather
 from migration_job.live.steps import step
@@ -37,6 +37,9 @@ from migration_job.values import key_text
 
 ROUND_ENTRIES = 20_000
 """Log entries in one round: some 10 MB of rows of an ordinary table, and about a second."""
+
+SHORT_ROUND_ENTRIES = 500
+"""The same where the source is not in WAL mode: there a reader holds up the writers' commits."""
 
 TRIM_ROWS = 5_000
 """Log rows deleted in one transaction of the source: writers wait for less than 10 ms."""
@@ -59,13 +62,16 @@ class Round:
         return self.last - self.position
 
 
-def catch_up(pair: Pair, *, entries: int = ROUND_ENTRIES) -> Round:
+def catch_up(pair: Pair, *, entries: int | None = None) -> Round:
     """One round, in a read transaction of its own, or in the caller's where there is one.
 
     Raises OperationError where the two sides cannot go on together, BlockedError where the plan
     cannot carry a new value.
     """
     own = not pair.source.in_transaction
+    if entries is None:
+        short = own and pair.catalogue.journal_mode.lower() != "wal"
+        entries = SHORT_ROUND_ENTRIES if short else ROUND_ENTRIES
     if own:
         pair.source.execute("BEGIN")
     try:
@@ -93,7 +99,8 @@ def catch_up_fully(pair: Pair, *, enough: int, limit: float) -> Round:
 
 
 def trim_log(pair: Pair, position: int) -> int:
-    """Delete what the target has applied durably from the log; returns how many rows went."""
+    """Delete what the target has applied and compared from the log; returns how many rows went."""
+    flush(pair)
     with step("sync.trim"), writing(pair.source, limit=1.0):
         return trim(pair.source, position, rows=TRIM_ROWS)
 

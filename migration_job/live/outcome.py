@@ -10,8 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import apsw
+import psycopg
+
 from migration_job.durable import write_durably
-from migration_job.errors import JobError
+from migration_job.errors import JobError, OperationError
 
 
 @contextlib.contextmanager
@@ -22,6 +25,10 @@ def write_outcome(directory: Path, command: str) -> Iterator[dict[str, Any]]:
     outcome: dict[str, Any] = {"command": command, "outcome": "done"}
     try:
         yield outcome
+    except (apsw.Error, psycopg.Error, OSError) as error:
+        told = foreseen(error, command)
+        outcome.update(outcome="failed", message=told.message)
+        raise told from error
     except BaseException as error:
         outcome["outcome"] = "failed"
         outcome["message"] = error.message if isinstance(error, JobError) else type(error).__name__
@@ -32,3 +39,17 @@ def write_outcome(directory: Path, command: str) -> Iterator[dict[str, Any]]:
         directory.mkdir(parents=True, exist_ok=True)
         content = json.dumps(outcome, indent=2, ensure_ascii=False) + "\n"
         write_durably(directory / f"{command}.json", content.encode(), mode=0o644)
+
+
+def foreseen(error: Exception, command: str) -> OperationError:
+    """A failure of one of the two databases or of a disk as an operator understands it; without
+    what a server's further lines may quote of the data."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = lines[0] if lines else type(error).__name__
+    if isinstance(error, apsw.FullError):
+        said = "the disk is full"
+    return OperationError(
+        f"{command} failed: {said}",
+        advice="which side serves has not changed by this, or `sync` and this command, run again, "
+        "finish it; `migration-job status` shows which side it is",
+    )

@@ -115,6 +115,12 @@ def open_pair(path: Path, dsn: str) -> Pair:
     return pair
 
 
+def flush(pair: Pair) -> None:
+    """Have everything that is committed on the target now on its disk: any commit that is waited
+    for brings all before it there."""
+    pair.third.execute("UPDATE migration.pair SET verified = verified")
+
+
 def open_target(dsn: str) -> psycopg.Connection:
     """A session that acts in the protocol: as a replica, its commits durable, and known by its name
     so that whoever takes over can end it. Raises InputError."""
@@ -128,6 +134,11 @@ def open_target(dsn: str) -> psycopg.Connection:
     return target
 
 
+def given_up(name: str) -> str:
+    """What a capture is called once its target was given up."""
+    return f"given up {name}"
+
+
 def require_pair(pair: Pair) -> None:
     """Raises OperationError where the source's capture and the target are of different runs."""
     state = read_state(pair.source)
@@ -135,6 +146,9 @@ def require_pair(pair: Pair) -> None:
     if state is None or follows is None:
         return
     if state.run != pair.run_id or state.capture != follows:
+        if state.capture == given_up(follows) and not state.closed:
+            # It was given up as gone, and is back: it must take no writes beside the source.
+            target_capture.close_fence(pair.target, limit=5.0)
         raise OperationError(
             f"expected the target to follow this source's capture, found run {pair.run_id} "
             f"following another than that of run {state.run}",

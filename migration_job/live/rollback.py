@@ -25,7 +25,7 @@ from migration_job.live.back import bring_back, differences, one_way_changes
 from migration_job.live.decision import take_back
 from migration_job.live.follow import FOLLOW_SECONDS, follow_decision, follow_until
 from migration_job.live.lock import Lock
-from migration_job.live.pair import Pair, opened
+from migration_job.live.pair import Pair, given_up, opened
 from migration_job.live.sequences import raise_source_sequences
 from migration_job.live.settings import Endpoints
 from migration_job.live.steps import step
@@ -236,8 +236,8 @@ def _without_target(
             raise OperationError(
                 f"the target cannot be reached ({_told(error)}); {current}",
                 advice="bring PostgreSQL back and run the command again. Where it is gone for "
-                "good, and only then, --accept-loss goes back without it: whatever was written "
-                "later is lost",
+                "good, or nobody can reach it any more, and only then, --accept-loss goes back "
+                "without it: whatever was written later is lost",
             )
         if ends.pooler is not None:
             # Nobody must reach a target that comes back while SQLite serves.
@@ -248,7 +248,7 @@ def _without_target(
         with fence.writing(source, limit=10.0):
             take_back(source)
             # A target that comes back after all follows nothing any more.
-            fence.change_state(source, capture=f"given up {state.capture}")
+            fence.change_state(source, capture=given_up(state.capture))
         _open_without_target(ends, say)
         if release or state.plain:
             with fence.writing(source, limit=10.0):

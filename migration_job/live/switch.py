@@ -21,7 +21,7 @@ import psycopg
 
 from migration_job.deadline import time_limit
 from migration_job.errors import InputError, JobError, OperationError, VerificationError
-from migration_job.live import plain
+from migration_job.live import hold, plain
 from migration_job.live.catchup import catch_up, catch_up_fully, touched_keys
 from migration_job.live.certificate import base_certificate, certify
 from migration_job.live.decision import Switched, take_decision
@@ -40,6 +40,10 @@ FEW_ENTRIES = 200
 """A fence is asked for when no more than this many log entries are left: some 50 ms of work."""
 
 ATTEMPTS = 5
+
+GATE_SECONDS = 60.0
+"""For an application behind ``migration-job gate``: how long its requests under way may take to
+end, and how long those that come meanwhile are held if nobody ends that."""
 
 Say = Callable[[str], None]
 
@@ -116,12 +120,13 @@ def _attempt(
                 "`migration-job verify` before anything else",
             )
         proved = 0 if state is None else _prepare(pair, catch_up_limit, say)
-    if state is None:
-        switched = plain.decide(pair, ends.state, base, one_way=one_way)
-    else:
-        switched = _decide(pair, base, proved, budget, one_way)
-    say(f"decided: PostgreSQL serves; writers were held for {switched.held_ms:.0f} ms")
-    _follow(pair, ends)
+    with hold.holding(ends.state, limit=GATE_SECONDS, longest=GATE_SECONDS, say=say):
+        if state is None:
+            switched = plain.decide(pair, ends.state, base, one_way=one_way)
+        else:
+            switched = _decide(pair, base, proved, budget, one_way)
+        say(f"decided: PostgreSQL serves; writers were held for {switched.held_ms:.0f} ms")
+        _follow(pair, ends)
     records.set_phase(pair.target, "switched")
     return switched
 

@@ -23,6 +23,7 @@ import psycopg
 
 from migration_job.durable import write_durably
 from migration_job.errors import JobError, OperationError
+from migration_job.live import hold
 from migration_job.live.back import bring_back
 from migration_job.live.catchup import catch_up, trim_log
 from migration_job.live.follow import BothOpen, follow_decision
@@ -161,6 +162,7 @@ class Sync:
             # PgBouncer is down: what it has to be told waits, what the databases need does not.
             self._note(error.message)
             return
+        hold.let_go(self._ends.state)  # of a command that died; while one lives, it has the lock
         if changed:
             side = "PostgreSQL" if pair.state().closed else "SQLite"
             self._say(f"fence, alias and connection now agree with the decision: {side} serves")
