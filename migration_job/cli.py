@@ -29,6 +29,7 @@ COMMANDS = {
     "switch": "switch",
     "rollback": "rollback",
     "sync": "sync",
+    "gate": "gate",
     "status": "status",
     "settle": "settle",
     "release": "release",

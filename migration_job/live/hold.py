@@ -1,0 +1,106 @@
+"""Holding the application's requests across a switch, where a gate stands before it.
+
+The job asks, by a file in the state directory; ``migration-job gate`` answers by another:
+
+``hold.json``   ``{"token", "until"}``: hold what comes, and say when nothing is under way any more.
+                Whoever wrote it removes it; ``sync`` does, where that one died; where there is no
+                sync either, it lapses.
+``gate.json``   the gate's heartbeat: ``{"pid", "at", "holds"}``, where ``holds`` is the token once
+                nothing is under way.
+
+An application that follows its connection by itself needs none of this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from migration_job.durable import write_durably
+from migration_job.errors import OperationError
+
+HEARTBEAT_SECONDS = 1.0
+GONE_SECONDS = 5.0
+"""A gate that has said nothing for so long is not there."""
+
+POLL_SECONDS = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """What a gate says of itself; ``at`` is by ``time.time()``, the one clock that processes in
+    several containers share."""
+
+    pid: int
+    at: float
+    holds: str | None = None
+    """The token of the hold that is in force: nothing is under way."""
+
+
+def write_heartbeat(state: Path, holds: str | None, pid: int) -> None:
+    """For the gate."""
+    content = json.dumps(asdict(Heartbeat(pid, time.time(), holds))).encode()
+    write_durably(state / "gate.json", content, mode=0o644)
+
+
+def read_heartbeat(state: Path) -> Heartbeat | None:
+    """The gate's last word; None where there is no gate, or none any more."""
+    try:
+        found = Heartbeat(**json.loads((state / "gate.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    # A clock that was set back makes a heartbeat look to be of the future: it is there.
+    return found if time.time() - found.at < GONE_SECONDS else None
+
+
+def wanted(state: Path) -> str | None:
+    """The token of the hold that is asked for at this moment, for the gate."""
+    try:
+        asked = json.loads((state / "hold.json").read_text())
+        return str(asked["token"]) if time.time() < float(asked["until"]) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def let_go(state: Path) -> None:
+    """End any hold. For the holder of the lock alone."""
+    (state / "hold.json").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def holding(
+    state: Path, *, limit: float, longest: float, say: Callable[[str], None]
+) -> Iterator[None]:
+    """Have the gate hold the application's requests during the block, which takes no longer than
+    ``longest`` seconds; without a gate, nothing.
+
+    Raises OperationError where requests are still under way after ``limit`` seconds; they go on.
+    """
+    if read_heartbeat(state) is None:
+        yield
+        return
+    token = secrets.token_hex(8)
+    asked = {"token": token, "until": time.time() + limit + longest}
+    write_durably(state / "hold.json", json.dumps(asked).encode(), mode=0o644)
+    try:
+        deadline = time.monotonic() + limit
+        while True:
+            gate = read_heartbeat(state)
+            if gate is None or gate.holds == token:
+                break
+            if time.monotonic() > deadline:
+                raise OperationError(
+                    f"expected the application's requests to end within {limit:g} s, found some "
+                    "still under way",
+                    advice="nothing was changed; run the command again at a quieter moment",
+                )
+            time.sleep(POLL_SECONDS)
+        say("the gate holds the application's requests")
+        yield
+    finally:
+        let_go(state)
