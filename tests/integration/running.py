@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import psycopg
 import thirdway
@@ -74,6 +75,8 @@ class Case:
     profile: str = "none"
     options: tuple[str, ...] = ()
     encoding: str = "UTF-8"
+    zone: str = "UTC"
+    """Of times that name none, as the policy has it."""
     target_setup: str = ""
     """Statements on the target's server before the run."""
 
@@ -147,7 +150,7 @@ def _holds(case: Case, path: Path, dsn: str, report: Mapping[str, Any]) -> None:
     source = thirdway.read_source(path)
     target = thirdway.read_target(dsn)
     records = thirdway.read_records(dsn)
-    assert thirdway.compare(source, target, records) == []
+    assert thirdway.compare(source, target, records, ZoneInfo(case.zone)) == []
     for place, wanted in case.types.items():
         table, _, column = place.rpartition(".")
         assert target[table].types[column] == wanted, place

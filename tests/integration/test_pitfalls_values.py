@@ -4,6 +4,7 @@ what the tool says, and what the target holds by an independent comparison."""
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -514,6 +515,7 @@ SUMMER = "'2024-07-01 12:00:00'"
             "a declared zone, with its summer time",
             column("DATETIME", SUMMER, "'2024-01-01 12:00:00'"),
             policy="zone: Europe/Berlin\n",
+            zone="Europe/Berlin",
             holds={EPOCH_V: [("1719828000.000",), ("1704106800.000",)]},
             ledger=None,
         ),
@@ -906,9 +908,12 @@ DOCUMENTS = [
 ]  # fmt: skip
 
 
-def _documents(connection: sqlite3.Connection) -> None:
-    connection.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v JSON)")
-    connection.executemany("INSERT INTO t(v) VALUES (?)", [(d,) for d in [*DOCUMENTS, None]])
+def _documents(declared: str, documents: list[str]) -> Callable[[sqlite3.Connection], None]:
+    def fill(connection: sqlite3.Connection) -> None:
+        connection.execute(f"CREATE TABLE t(id INTEGER PRIMARY KEY, v {declared})")
+        connection.executemany("INSERT INTO t(v) VALUES (?)", [(d,) for d in [*documents, None]])
+
+    return fill
 
 
 @cases(
@@ -916,10 +921,25 @@ def _documents(connection: sqlite3.Connection) -> None:
     [
         Case(
             "json keeps the text and tells null from NULL",
-            # `1.0` and `-0` are numbers to a column of affinity NUMERIC: SQLite keeps 1 and 0.
-            _documents,
+            _documents("TEXT", DOCUMENTS),
+            policy=on_v("{type: json}"),
             types={"t.v": "json"},
-            holds={"SELECT count(*), count(v) FROM t": [(12, 11)]},
+            holds={
+                "SELECT v::text FROM t ORDER BY id": [(d,) for d in [*DOCUMENTS, None]],
+                "SELECT count(*), count(v) FROM t": [(12, 11)],
+            },
+            ledger=0,
+        ),
+        Case(
+            "declared JSON has the numeric affinity",
+            # SQLite itself has made the integers 1 and 0 of `1.0` and `-0`.
+            _documents("JSON", [d for d in DOCUMENTS if d != "1e400"]),
+            types={"t.v": "json"},
+        ),
+        Case(
+            "and has made Infinity of 1e400, which is no JSON",
+            _documents("JSON", ["{}", "1e400"]),
+            types={"t.v": "text"},
         ),
         Case(
             "text in the text affinity",

@@ -15,7 +15,7 @@ import struct
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -38,11 +38,13 @@ class Cell:
 
     storage: str
     content: int | float | bytes | None
+    broken: bool = False
+    """Text whose bytes are not valid in the file's encoding; they are as they lie in the file."""
 
     @property
     def text(self) -> str | None:
         """The text, None where it is no valid text (or no text at all)."""
-        if self.storage != "text":
+        if self.storage != "text" or self.broken:
             return None
         assert isinstance(self.content, bytes)
         try:
@@ -156,9 +158,9 @@ def _read_table(connection: sqlite3.Connection, name: str) -> Table:
         row = {}
         for index, column in enumerate(columns):
             storage, content = raw[2 * index].decode(), raw[2 * index + 1]
-            if storage == "text" and encoding != "UTF-8":
-                content = _utf8(content, encoding)
-            row[column.name] = Cell(storage, content)
+            row[column.name] = (
+                _text(content, encoding) if storage == "text" else Cell(storage, content)
+            )
         rows.append(row)
         rowids.append(raw[-1])
     table = Table(name, columns, rows, rowids)
@@ -179,12 +181,12 @@ def _read_table(connection: sqlite3.Connection, name: str) -> Table:
     return table
 
 
-def _utf8(raw: bytes, encoding: str) -> bytes:
-    codec = {"UTF-16le": "utf-16-le", "UTF-16be": "utf-16-be"}[encoding]
+def _text(raw: bytes, encoding: str) -> Cell:
+    codec = {"UTF-8": "utf-8", "UTF-16le": "utf-16-le", "UTF-16be": "utf-16-be"}[encoding]
     try:
-        return raw.decode(codec).encode()
+        return Cell("text", raw.decode(codec).encode())
     except UnicodeDecodeError:
-        return b"\xff" + raw  # not valid as what it is; must not pass for valid
+        return Cell("text", raw, broken=True)
 
 
 def _rowid_name(
@@ -287,8 +289,8 @@ MICROSECOND = timedelta(microseconds=1)
 UNITS = {"seconds": 1, "milliseconds": 1000, "microseconds": 1_000_000}
 
 
-def instant(text: str) -> datetime | None:
-    """An ISO time as an instant, UTC where it names no zone; None where it is none."""
+def instant(text: str, zone: tzinfo = UTC) -> datetime | None:
+    """An ISO time as an instant, in ``zone`` where it names none; None where it is no time."""
     match = STAMP.fullmatch(text)
     if match is None:
         return None
@@ -303,20 +305,22 @@ def instant(text: str) -> datetime | None:
             int(match[4] or 0),
             int(match[5] or 0),
             int(match[6] or 0),
-            tzinfo=UTC,
+            int(fraction.ljust(6, "0")[:6]),
         )
-        moment += timedelta(microseconds=int(fraction.ljust(6, "0")[:6]))
-        zone = match[8]
-        if zone and zone[0] in "+-":
-            digits = zone[1:].replace(":", "").ljust(4, "0")
+        said = match[8]
+        if not said:
+            return moment.replace(tzinfo=zone).astimezone(UTC)
+        moment = moment.replace(tzinfo=UTC)
+        if said[0] in "+-":
+            digits = said[1:].replace(":", "").ljust(4, "0")
             offset = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
-            moment -= offset if zone[0] == "+" else -offset
+            moment -= offset if said[0] == "+" else -offset
     except (ValueError, OverflowError):
         return None
     return moment
 
 
-def forms(cell: Cell, pg_type: str, text: str | None) -> set[str]:
+def forms(cell: Cell, pg_type: str, text: str | None, zone: tzinfo = UTC) -> set[str]:
     """In which ways the target's text can stand for exactly this source value; empty where in
     none. All values of a column have to agree on one way (or on ways that the text itself tells
     apart), else nobody could say what the source held."""
@@ -342,12 +346,14 @@ def forms(cell: Cell, pg_type: str, text: str | None) -> set[str]:
         return {"text"} if cell.text == text else set()
     if base == "json":
         return _json_forms(cell, text)
+    if base == "jsonb":
+        return _jsonb_forms(cell, text)
     if base == "uuid":
         return _uuid_forms(cell, text)
     if base == "bytea":
         return _bytea_forms(cell, text)
     if pg_type == "timestamp with time zone":
-        return _instant_forms(cell, text)
+        return _instant_forms(cell, text, zone)
     if pg_type in ("date", "time without time zone"):
         if cell.text is None or _time(cell.text) != _time(text):
             return set()
@@ -381,6 +387,22 @@ def _json_forms(cell: Cell, text: str) -> set[str]:
     return {"number"} if _same_real(cell, text) else set()
 
 
+def _jsonb_forms(cell: Cell, text: str) -> set[str]:
+    """jsonb keeps no spelling: only documents that are spelled in one style can be written back
+    from what it prints."""
+    if cell.text is None:
+        return set()
+    strings = re.compile(r'("(?:[^"\\]|\\.)*")')
+    pieces = strings.split(text)
+    compact = "".join(p if i % 2 else p.replace(" ", "") for i, p in enumerate(pieces))
+    spellings = {"spaced": text, "compact": compact}
+    for name, spelling in list(spellings.items()):
+        spellings[f"{name} ascii"] = re.sub(
+            r"[^\x00-\x7f]", lambda m: json.dumps(m[0])[1:-1], spelling
+        )
+    return {name for name, spelling in spellings.items() if spelling == cell.text}
+
+
 def _uuid_forms(cell: Cell, text: str) -> set[str]:
     spellings = {
         "lower": text,
@@ -398,7 +420,7 @@ def _bytea_forms(cell: Cell, text: str) -> set[str]:
     return {cell.storage} if text == "\\x" + cell.content.hex() else set()
 
 
-def _instant_forms(cell: Cell, text: str) -> set[str]:
+def _instant_forms(cell: Cell, text: str, zone: tzinfo) -> set[str]:
     moment = instant(text)
     if moment is None:
         return set()
@@ -411,7 +433,7 @@ def _instant_forms(cell: Cell, text: str) -> set[str]:
             for unit, per in UNITS.items()
             if Fraction(cell.content) * (1_000_000 // per) == micros
         } | ({"julian"} if _is_julian(cell, micros) else set())
-    if cell.text is None or instant(cell.text) != moment:
+    if cell.text is None or instant(cell.text, zone) != moment:
         return set()
     return {_shape(cell.text)}
 
@@ -503,7 +525,10 @@ def _key(text: str) -> str:
 
 
 def compare(
-    source: Mapping[str, Table], target: Mapping[str, TargetTable], records: Records
+    source: Mapping[str, Table],
+    target: Mapping[str, TargetTable],
+    records: Records,
+    zone: tzinfo = UTC,
 ) -> list[str]:
     """Every unexplained difference in words; [] where each value is the same or accounted for."""
     complaints: list[str] = []
@@ -514,14 +539,16 @@ def compare(
             complaints.append(f"table {table.name!r} is not on the target")
             continue
         claimed.add(wanted)
-        complaints += [f"table {table.name!r}: {c}" for c in _rows(table, target[wanted], records)]
+        complaints += [
+            f"table {table.name!r}: {c}" for c in _rows(table, target[wanted], records, zone)
+        ]
     complaints += [f"table {extra!r} came from nowhere" for extra in sorted(set(target) - claimed)]
     if len(claimed) < len(source):
         complaints.append("two source tables share a target table")
     return complaints
 
 
-def _rows(table: Table, target: TargetTable, records: Records) -> list[str]:
+def _rows(table: Table, target: TargetTable, records: Records, zone: tzinfo) -> list[str]:
     columns = records.columns[table.name]
     missing = [c.name for c in table.columns if columns.get(c.name) not in target.types]
     if missing:
@@ -548,7 +575,7 @@ def _rows(table: Table, target: TargetTable, records: Records) -> list[str]:
             for j, candidate in enumerate(target.rows)
             if all(
                 _explained(
-                    row[name], target.types[to], candidate[to], ledger.get(key, {}).get(name)
+                    row[name], target.types[to], candidate[to], ledger.get(key, {}).get(name), zone
                 )
                 for name, to in columns.items()
             )
@@ -568,7 +595,7 @@ def _rows(table: Table, target: TargetTable, records: Records) -> list[str]:
         if j not in matched.values():
             complaints.append(f"target row {candidate} came from nowhere")
     if not complaints:
-        complaints += _one_form(columns, left, target, ledger, matched)
+        complaints += _one_form(columns, left, target, ledger, matched, zone)
     return complaints
 
 
@@ -582,9 +609,11 @@ def _key_of(table: Table, row: Mapping[str, Cell], rowid: int | None, records: R
     return json.dumps(values)
 
 
-def _explained(cell: Cell, pg_type: str, text: str | None, entry: LedgerRow | None) -> bool:
+def _explained(
+    cell: Cell, pg_type: str, text: str | None, entry: LedgerRow | None, zone: tzinfo
+) -> bool:
     if entry is None:
-        return bool(forms(cell, pg_type, text))
+        return bool(forms(cell, pg_type, text, zone))
     return entry.before == cell.as_json() and _agrees(entry.after, pg_type, text)
 
 
@@ -625,6 +654,7 @@ def _one_form(
     target: TargetTable,
     ledger: Mapping[str, Mapping[str, LedgerRow]],
     matched: Mapping[int, int],
+    zone: tzinfo,
 ) -> list[str]:
     """Columns whose values, though each is right by itself, cannot be read back by one rule."""
     complaints = []
@@ -641,7 +671,7 @@ def _one_form(
                 complaints.append(
                     f"column {name!r}: {seen[text]} and {value} are both {text!r}, unledgered"
                 )
-            found = forms(cell, target.types[to], text)
+            found = forms(cell, target.types[to], text, zone)
             if "*" not in found:
                 possible = found if possible is None else possible & found
                 if not possible:
