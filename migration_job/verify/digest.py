@@ -15,9 +15,11 @@ for holds the character in its data, and the table is left to the typed comparis
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import apsw
@@ -95,8 +97,9 @@ class _Line:
 # ------------------------------------------------------------------------- how values are spelled
 
 
-def _bits_function(connection: apsw.Connection) -> None:
-    """Make ``ieee754_to_blob`` known: from SQLite's own extension, else from Python."""
+def _functions(connection: apsw.Connection) -> None:
+    """Make known ``ieee754_to_blob``, from SQLite's own extension, else from Python, and
+    ``decimal_text``: a real's shortest decimal digits, never with an exponent."""
     try:
         apsw.sqlite_extra.load(connection, "ieee754")
     except (KeyError, ValueError, OSError, apsw.Error):
@@ -107,10 +110,18 @@ def _bits_function(connection: apsw.Connection) -> None:
 
         connection.create_scalar_function("ieee754_to_blob", bits, 1, deterministic=True)
 
+    def decimal_text(*values: Any) -> str:
+        if math.isinf(values[0]):
+            return "Infinity" if values[0] > 0 else "-Infinity"
+        text = format(Decimal(repr(values[0])), "f")
+        return text if "." in text else text + ".0"
+
+    connection.create_scalar_function("decimal_text", decimal_text, 1, deterministic=True)
+
 
 def _spelling(column: ColumnPlan, here: str) -> tuple[str, str] | None:
     """SQLite's and PostgreSQL's expression of a column's value, as texts that are equal exactly
-    where the values are; None where no SQL of both sides can do that."""
+    where the values are; None where no SQL of both sides can do that. NULL is not their matter."""
     rule: Any = column.rule
     while rule.kind == "map":
         rule = rule.inner
@@ -146,18 +157,16 @@ def _numeric(rule: Any, here: str) -> str:
     """A number's decimal text, proven by reading it back; the word ``doubt`` where it fails."""
     if rule.precision is None:
         real = f"printf('%!.15g', {here})"
+        short = f"CAST({real} AS REAL) = {here} AND NOT instr({real}, 'e')"
+        # Beyond 15 digits SQLite's last one may be off.
+        proven = f"CASE WHEN {short} THEN {real} ELSE decimal_text({here}) END"
         whole = here
-    elif rule.scale > 0:
-        real = f"printf('%.{rule.scale}f', {here})"
-        whole = f"{here} || '.{'0' * rule.scale}'"
     else:
-        real = f"printf('%.0f', {here})"
-        whole = here
-    proven = f"CASE WHEN CAST({real} AS REAL) = {here} THEN {real} ELSE 'doubt' END"
-    return (
-        f"CASE typeof({here}) WHEN 'integer' THEN {whole} WHEN 'real' THEN {proven} "
-        f"WHEN 'null' THEN NULL ELSE 'doubt' END"
-    )
+        real = f"printf('%.{max(rule.scale, 0)}f', {here})"
+        proven = f"CASE WHEN CAST({real} AS REAL) = {here} THEN {real} ELSE 'doubt' END"
+        whole = f"{here} || '.{'0' * rule.scale}'" if rule.scale > 0 else here
+    kinds = f"WHEN 'integer' THEN {whole} WHEN 'real' THEN {proven}"
+    return f"CASE typeof({here}) {kinds} ELSE 'doubt' END"
 
 
 def _timestamp(rule: Any, here: str) -> str | None:
@@ -171,21 +180,21 @@ def _timestamp(rule: Any, here: str) -> str | None:
         shape, zone = shape[:-1], "Z"
     elif rule.zone != "UTC":
         return None
-    tail = f"substr({here}, {len(shape) + 1})"
-
-    def checked(text: str) -> str:
-        return f"CASE WHEN {tail} = '{zone}' THEN {text} ELSE 'doubt' END"
-
-    match shape.replace("T", " "):
+    match shape:
+        # What is not of this shape exactly gives a text that PostgreSQL never writes.
         case "YYYY-MM-DD" if not zone:
-            return checked(f"{here} || ' 00:00:00+00'")
+            return f"{here} || ' 00:00:00+00'"
+        case "YYYY-MM-DD HH:MM:SS" if not zone:
+            return f"{here} || '+00'"
+    match shape.replace("T", " "):
         case "YYYY-MM-DD HH:MM:SS":
-            return checked(f"{_moment(here)} || '+00'")
+            text = f"{_moment(here)} || '+00'"
         case "YYYY-MM-DD HH:MM:SS.fff" | "YYYY-MM-DD HH:MM:SS.ffffff":
             fraction = f"rtrim(rtrim(substr({here}, 20, {len(shape) - 19}), '0'), '.')"
-            return checked(f"{_moment(here)} || {fraction} || '+00'")
+            text = f"{_moment(here)} || {fraction} || '+00'"
         case _:
             return None
+    return f"CASE WHEN substr({here}, {len(shape) + 1}) = '{zone}' THEN {text} ELSE 'doubt' END"
 
 
 def _moment(here: str) -> str:
@@ -194,18 +203,24 @@ def _moment(here: str) -> str:
 
 def _line(plan: TablePlan, table: SourceTable) -> _Line | None:
     columns = compared_columns(plan)
-    pairs = [_spelling(c, column_sql(table, str(c.source))) for c in columns]
+    references = [column_sql(table, str(c.source)) for c in columns]
+    pairs = [_spelling(c, r) for c, r in zip(columns, references, strict=True)]
     known = [pair for pair in pairs if pair is not None]
     if not columns or len(known) != len(pairs):
         return None
-    here = [f"ifnull({source}, {_sqlite(NULL)})" for source, _ in known]
+    here = [
+        f"ifnull({reference}, {_sqlite(NULL)})"
+        if source == reference
+        else f"CASE WHEN {reference} IS NULL THEN {_sqlite(NULL)} ELSE {source} END"
+        for reference, (source, _) in zip(references, known, strict=True)
+    ]
     there = [
         target if column.not_null else f"coalesce({target}, {_postgres(NULL)})"
         for column, (_, target) in zip(columns, known, strict=True)
     ]
     return _Line(
         source=_grouped("concat_ws", _sqlite(FIELD), here, 500),
-        source_nulls=" + ".join(f"({source} IS NULL)" for source, _ in known),
+        source_nulls=" + ".join(f"({reference} IS NULL)" for reference in references),
         target=_grouped("concat_ws", _postgres(FIELD), there, 90),
         target_nulls=" + ".join(
             f"num_nulls({', '.join(quote(c.target) for c in columns[i : i + 90])})"
@@ -409,7 +424,7 @@ def compare(sides: Sides, plan: TablePlan, places: Places) -> Agreed | Doubt:
     line = _line(plan, table)
     if line is None:
         return Doubt("a column that SQL alone cannot compare")
-    _bits_function(sides.source)
+    _functions(sides.source)
     rows, size, widest = _measure(sides, plan, table)
     if widest > WIDEST:
         return Doubt("rows too large for blocks")
