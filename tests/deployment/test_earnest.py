@@ -1,0 +1,249 @@
+"""A stage in earnest: closed by TLS, watched, backed up, and restored to a moment."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from docker.models.containers import Container
+
+from migration_job.dashboard.panels import BACKUP, DATABASE, MIGRATION, Query
+from migration_job.dashboard.server import Prometheus
+from migration_job.demo.radcase import make_radcase
+from migration_job.embedded import free_port
+from tests.deployment.engine import client_or_skip
+from tests.deployment.workshop import Result, Workshop, environment, require_pulumi
+
+pytestmark = [
+    pytest.mark.pulumi,
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.xdist_group("docker"),
+]
+
+LIMIT_SECONDS = 240
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    require_pulumi()
+    client = client_or_skip()
+    directory = tmp_path_factory.mktemp("earnest")
+    source = directory / "data" / "radcase.db"
+    source.parent.mkdir()
+    make_radcase(source, rows=3000, seed=11)
+    ports = ("prometheusPort", "alertmanagerPort", "dashboardPort", "restorePort")
+    made = Workshop(
+        directory,
+        client,
+        source=str(source),
+        profile="radcase",
+        tls="private",
+        monitoring=True,
+        backup=True,
+        **{port: free_port() for port in ports},
+    )
+    yield made
+    restored = f"{made.names.prefix}-restored"
+    for container in client.containers.list(all=True, filters={"name": restored}):
+        container.remove(force=True, v=True)
+    made.clear()
+
+
+@pytest.fixture(scope="module")
+def up(workshop: Workshop) -> Result:
+    done = workshop.up()
+    assert not done.failed, done.output
+    return done
+
+
+def address(up: Result, workshop: Workshop, **more: str) -> str:
+    out = up.outputs
+    words: dict[str, Any] = {
+        "host": out["host"],
+        "port": int(out["port"]),
+        "dbname": out["database"],
+        "user": out["user"],
+        "password": out["password"],
+        "sslmode": "verify-full",
+        "sslrootcert": str(workshop.connection / "ca.crt"),
+    }
+    return psycopg.conninfo.make_conninfo(**{**words, **more})
+
+
+def containers(workshop: Workshop) -> list[Container]:
+    prefix = f"{workshop.names.prefix}-"
+    return [c for c in workshop.client.containers.list() if c.name.startswith(prefix)]
+
+
+# ---------------------------------------------------------------------------------- closed
+
+
+def test_the_application_speaks_tls_and_nothing_else(workshop: Workshop, up: Result) -> None:
+    with psycopg.connect(address(up, workshop)) as connection:
+        assert connection.execute("SELECT count(*) > 0 FROM cases").fetchone() == (True,)
+    with pytest.raises(psycopg.OperationalError, match="SSL required"):
+        psycopg.connect(address(up, workshop, sslmode="disable"))
+    straight = str(up.outputs["postgresPort"]).partition(".")[0]
+    with pytest.raises(psycopg.OperationalError, match="no encryption"):
+        psycopg.connect(address(up, workshop, port=straight, sslmode="disable"))
+
+
+def test_the_applications_role_has_dml_and_no_more(workshop: Workshop, up: Result) -> None:
+    refused = (
+        "CREATE TABLE mine (i int)",
+        "ALTER TABLE cases ADD COLUMN mine int",
+        "DROP TABLE cases",
+        "TRUNCATE cases",
+        "SELECT * FROM migration.ledger",
+        "UPDATE migration.fence SET closed = false",
+        "CREATE ROLE mine",
+        "SET ROLE postgres",
+        "SELECT pg_read_file('/etc/passwd')",
+        "COPY cases TO PROGRAM 'true'",
+        "SELECT rolpassword FROM pg_authid",
+        "SET session_replication_role = replica",
+        "SELECT privileges.act_as_replica()",
+        "CREATE EXTENSION dblink",
+    )
+    with psycopg.connect(address(up, workshop), autocommit=True) as connection:
+        for statement in refused:
+            with pytest.raises(psycopg.Error, match=r"(?i)permission|must be|denied"):
+                connection.execute(statement.encode())
+
+
+def test_containers_are_bounded_and_hold_nothing_open(workshop: Workshop, up: Result) -> None:
+    found = containers(workshop)
+    assert len(found) >= 9
+    for container in found:
+        host = container.attrs["HostConfig"]
+        name = container.name
+        assert host["ReadonlyRootfs"], name
+        assert host["CapDrop"] == ["ALL"], name
+        assert "no-new-privileges:true" in host["SecurityOpt"], name
+        assert host["Memory"] > 0, name
+        assert host["PidsLimit"] > 0, name
+        assert host["LogConfig"]["Config"]["max-size"], name
+        assert not host["Privileged"], name
+        for bindings in (host["PortBindings"] or {}).values():
+            assert {binding["HostIp"] for binding in bindings} == {"127.0.0.1"}, name
+    secret = str(up.outputs["password"])
+    assert not any(secret in str(container.attrs) for container in found)
+    assert not any(secret.encode() in container.logs() for container in found)
+    assert secret not in workshop.export()
+
+
+# --------------------------------------------------------------------------------- watched
+
+
+def _answers(prometheus: Prometheus, expression: str) -> list[Any]:
+    try:
+        return prometheus.range(Query(expression), now=time.time())
+    except OSError:
+        return []
+
+
+def test_every_panel_shows_data(workshop: Workshop, up: Result) -> None:
+    prometheus = Prometheus(f"http://127.0.0.1:{workshop.settings['prometheusPort']}")
+    expressions = [
+        query.expression
+        for board in (MIGRATION, DATABASE, BACKUP)
+        for panel in board.panels
+        for query in panel.queries
+    ]
+    deadline = time.monotonic() + LIMIT_SECONDS
+    missing = expressions
+    while missing := [one for one in missing if not _answers(prometheus, one)]:
+        assert time.monotonic() < deadline, missing
+        time.sleep(1)
+    phases = _answers(prometheus, 'migration_phase{phase="switched"}')
+    assert phases[0]["points"][-1][1] == 1
+
+
+# ------------------------------------------------------------------------------- backed up
+
+
+def _sql(container: Container, statement: str) -> str:
+    ended = container.exec_run(
+        [
+            "bash",
+            "-c",
+            'export PGPASSWORD="$(</etc/postgresql/superuser-password)"; '
+            'psql -h /var/run/postgresql -U postgres -d radcase -Atc "$SQL"',
+        ],
+        environment={"SQL": statement},
+    )
+    said: str = ended.output.decode().strip()
+    assert ended.exit_code == 0, said
+    return said
+
+
+def test_a_dropped_table_comes_back_as_of_the_second_before(workshop: Workshop, up: Result) -> None:
+    database = workshop.client.containers.get(workshop.names.postgres)
+    backups = workshop.client.containers.get(workshop.names.backup)
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while b"full backup done" not in backups.logs():
+        assert time.monotonic() < deadline, backups.logs().decode()
+        time.sleep(0.5)
+    _sql(
+        database, "CREATE TABLE drill AS SELECT i, md5(i::text) AS t FROM generate_series(1,5000) i"
+    )
+    wanted = _sql(database, "SELECT md5(string_agg(t, '' ORDER BY i)) FROM drill")
+    moment = _sql(database, "SELECT to_char(clock_timestamp(), 'YYYY-MM-DD HH24:MI:SS.USOF')")
+    _sql(database, "DROP TABLE drill")
+    done = _restore(workshop, "--at", moment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    restored = workshop.client.containers.get(f"{workshop.names.prefix}-restored")
+    assert _sql(restored, "SELECT md5(string_agg(t, '' ORDER BY i)) FROM drill") == wanted
+    assert _sql(database, "SELECT to_regclass('drill') IS NULL") == "t", (
+        "the running one is as it was"
+    )
+    assert _restore(workshop, "--remove").stdout.startswith("removed")
+
+
+def _restore(workshop: Workshop, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "infra.restore", workshop.stage, *words],
+        cwd=workshop.directory,
+        env=environment(workshop),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_sqlite_file_from_before_comes_back(
+    workshop: Workshop, up: Result, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "infra.restore_sqlite", workshop.stage, str(tmp_path / "old.db")],
+        cwd=workshop.directory,
+        env=environment(workshop),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "old.db").read_bytes()[:15] == b"SQLite format 3"
+
+
+# ------------------------------------------------------------------------------ and the end
+
+
+def test_a_second_up_changes_nothing(workshop: Workshop, up: Result) -> None:
+    again = workshop.up()
+    assert not again.failed, again.output
+    assert set(again.changes) == {"same"}, again.changes
+
+
+def test_down_goes_back_and_leaves_nothing(workshop: Workshop, up: Result) -> None:
+    done = workshop.destroy()
+    assert not done.failed, done.output
+    assert "DB_ENGINE=sqlite" in (workshop.connection / "database.env").read_text()
+    assert workshop.left() == []
