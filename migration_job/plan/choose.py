@@ -111,12 +111,13 @@ def family_of(column: SourceColumn) -> tuple[Family, tuple[int, ...]]:
             return "any", ()
 
 
-def wished(column: SourceColumn, facts: ColumnFacts, zone: str) -> Rule:
-    """The rule that the declared type asks for."""
+def wished(column: SourceColumn, facts: ColumnFacts, zone: str, *, spare: int = 0) -> Rule:
+    """The rule that the declared type asks for; integers with room for ``spare`` more above the
+    highest."""
     family, numbers = family_of(column)
     match family:
         case "integer":
-            return sized_integer(facts)
+            return sized_integer(facts, spare)
         case "boolean":
             return BooleanRule()
         case "real":
@@ -145,10 +146,10 @@ def wished(column: SourceColumn, facts: ColumnFacts, zone: str) -> Rule:
             return lossless(column, facts)
 
 
-def sized_integer(facts: ColumnFacts) -> IntegerRule:
+def sized_integer(facts: ColumnFacts, spare: int = 0) -> IntegerRule:
     """``integer``, or ``bigint`` where a value is beyond it."""
     low, high = facts.low or 0, facts.high or 0
-    if INT4[0] <= low and high <= INT4[1]:
+    if INT4[0] <= low and high + spare <= INT4[1]:
         return IntegerRule(low=INT4[0], high=INT4[1])
     return IntegerRule()
 

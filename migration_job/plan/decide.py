@@ -97,7 +97,9 @@ class Decider:
         elif wish is not None:
             rule = choose.for_type(wish.type, column, facts, zone)
         else:
-            rule = choose.wished(column, facts, zone)
+            # A generated key needs room for the next one.
+            spare = 1 if column.name == table.rowid_alias else 0
+            rule = choose.wished(column, facts, zone, spare=spare)
         return self.wrap(rule, own, wish)
 
     @staticmethod
@@ -369,7 +371,7 @@ class Decider:
             self._findings.add(
                 "epoch",
                 "note",
-                f"numbers are read as {unit}"
+                f"numbers are read as {unit} (epoch: {inner.epoch})"
                 + (f" between {facts.low} and {facts.high}" if facts.low is not None else ""),
                 table=table.name,
                 column=column.name,

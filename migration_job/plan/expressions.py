@@ -65,6 +65,8 @@ class Typed:
     literal: str | int | float | None = None
     is_literal: bool = False
     collation: str = "BINARY"
+    named: bool = False
+    """Whether COLLATE names the collation here, rather than the column's definition."""
 
 
 KINDS: Mapping[str, Kind] = {
@@ -84,6 +86,8 @@ KINDS: Mapping[str, Kind] = {
     "json": "json",
     "jsonb": "json",
 }
+
+COMPARISONS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.Is)
 
 NUMBERS: frozenset[Kind] = frozenset({"integer", "real", "numeric"})
 
@@ -111,9 +115,10 @@ def condition(sql: str, scope: Scope) -> str:
     return truth(Translator(scope).translate(parse(sql)))
 
 
-def value(sql: str, scope: Scope) -> Typed:
-    """A SQLite expression as PostgreSQL's. Raises Untranslatable."""
-    return Translator(scope).translate(parse(sql))
+def value(sql: str, scope: Scope, *, plain_case: bool = False) -> Typed:
+    """A SQLite expression as PostgreSQL's; with ``plain_case``, lower() and upper() as queries
+    write them, which fold letters beyond ASCII too. Raises Untranslatable."""
+    return Translator(scope, plain_case=plain_case).translate(parse(sql))
 
 
 def truth(part: Typed) -> str:
@@ -146,8 +151,9 @@ def text_literal(text: str) -> str:
 class Translator:
     """Translates one parsed expression over the columns of a scope."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, *, plain_case: bool = False) -> None:
         self._scope = scope
+        self._case_collation = "" if plain_case else ' COLLATE "C"'
 
     def translate(self, node: exp.Expr) -> Typed:
         """The node as PostgreSQL's SQL, in parentheses where it needs them."""
@@ -156,6 +162,8 @@ class Translator:
             name = node.name if isinstance(node, exp.Anonymous) else node.sql(dialect="sqlite")
             raise Untranslatable(f"{name[:60]} has no translation")
         result: Typed = method(node)
+        if node.args.get("negate"):
+            return Typed(f"(NOT {truth(result)})", "boolean")
         return result
 
     # ------------------------------------------------------------------------------- leaves
@@ -200,8 +208,10 @@ class Translator:
         return Typed("TRUE" if node.this else "FALSE", "boolean")
 
     def _collate(self, node: exp.Collate) -> Typed:
-        inner = self.translate(node.this)
-        return replace(inner, collation=node.expression.name.upper(), known=inner.known)
+        if isinstance(node.this, exp.Binary | exp.Unary) and not isinstance(node.this, exp.Paren):
+            raise Untranslatable("COLLATE of a compound expression")
+        part = self.translate(node.this)
+        return replace(part, collation=node.expression.name.upper(), named=True)
 
     # -------------------------------------------------------------------------------- logic
 
@@ -268,6 +278,8 @@ class Translator:
         return Typed(f"({' OR '.join(parts)})", "boolean")
 
     def _compared(self, left: exp.Expr, right: exp.Expr, word: str) -> Typed:
+        if any(isinstance(side, COMPARISONS) for side in (left, right)):
+            raise Untranslatable("a comparison of comparisons without parentheses")
         return compare(self.translate(left), self.translate(right), word)
 
     # -------------------------------------------------------------------------- patterns
@@ -276,8 +288,11 @@ class Translator:
         return self._matched(node.this, node.expression, "")
 
     def _escape(self, node: exp.Escape) -> Typed:
-        if isinstance(node.this, exp.Like):
-            return self._matched(node.this.this, node.this.expression, node.expression.name)
+        like = node.this
+        if isinstance(like, exp.Like):
+            matched = self._matched(like.this, like.expression, node.expression.name)
+            negated = Typed(f"(NOT {matched.sql})", "boolean")
+            return negated if like.args.get("negate") else matched
         raise Untranslatable("ESCAPE outside LIKE")
 
     def _matched(self, this: exp.Expr, pattern: exp.Expr, escape: str) -> Typed:
@@ -325,6 +340,8 @@ class Translator:
         return self._arithmetic(node, "%")
 
     def _arithmetic(self, node: exp.Binary, sign: str) -> Typed:
+        if any(isinstance(side, exp.DPipe) for side in (node.left, node.right)):
+            raise Untranslatable("|| within arithmetic without parentheses")
         left, right = number(self.translate(node.left)), number(self.translate(node.right))
         kinds = {left.kind, right.kind} - {"null"}
         if not kinds:
@@ -352,6 +369,10 @@ class Translator:
         return Typed(f"(-({inner.sql})::{wide})", "integer" if wide == "bigint" else "real")
 
     def _dpipe(self, node: exp.DPipe) -> Typed:
+        # It binds tighter than arithmetic in SQLite, not so everywhere.
+        arithmetic = (exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod, exp.Neg)
+        if any(isinstance(side, arithmetic) for side in (node.left, node.right)):
+            raise Untranslatable("|| within arithmetic without parentheses")
         return Typed(f"({self._as_text(node.left)} || {self._as_text(node.right)})", "text")
 
     # -------------------------------------------------------------------------- functions
@@ -389,10 +410,10 @@ class Translator:
         return _branches([test], results)
 
     def _lower(self, node: exp.Lower) -> Typed:
-        return Typed(f'lower({self._as_text(node.this)} COLLATE "C")', "text")
+        return Typed(f"lower({self._as_text(node.this)}{self._case_collation})", "text")
 
     def _upper(self, node: exp.Upper) -> Typed:
-        return Typed(f'upper({self._as_text(node.this)} COLLATE "C")', "text")
+        return Typed(f"upper({self._as_text(node.this)}{self._case_collation})", "text")
 
     def _length(self, node: exp.Length) -> Typed:
         part = self.translate(node.this)
@@ -557,10 +578,11 @@ def compare(left: Typed, right: Typed, word: str) -> Typed:
 
 
 def _compare_text(left: Typed, right: Typed, word: str) -> Typed:
-    # The left operand's collation rules, unless only the right is a column or names one.
-    collation = left.collation
-    if collation == "BINARY" and left.known is None:
-        collation = right.collation
+    # A COLLATE written here comes first, then a column's own; the left operand's before the right's.
+    sides = (left, right)
+    candidates = [p.collation for p in sides if p.named]
+    candidates += [p.collation for p in sides if p.known is not None]
+    collation = candidates[0] if candidates else "BINARY"
     a, b = left.sql, right.sql
     if collation.upper() == "NOCASE":
         a, b = f'lower({a} COLLATE "C")', f'lower({b} COLLATE "C")'

@@ -83,9 +83,11 @@ class Objects:
         # Tables, indexes and constraints' indexes share one name space.
         self._relations = {t.target for t in tables}
 
-    def of_table(self, table: SourceTable, collided: set[tuple[str, ...]]) -> Parts:
-        """The parts of a table, without the unique keys over the ``collided`` columns; what cannot
-        be had is noted."""
+    def of_table(
+        self, table: SourceTable, collided: set[tuple[str, ...]], broken: set[str]
+    ) -> Parts:
+        """The parts of a table, without the unique keys over the ``collided`` columns and without
+        the ``broken`` CHECKs (``table.number``); what cannot be had is noted."""
         view = self._tables[table.name]
         scope = scope_of(view)
         uniques: list[UniquePlan] = []
@@ -104,7 +106,7 @@ class Objects:
         return Parts(
             defaults=dict(self._defaults(view)),
             generated=dict(self._generated(view, scope)),
-            checks=tuple(self._checks(view, scope)),
+            checks=tuple(self._checks(view, scope, broken)),
             uniques=tuple(uniques),
             indexes=tuple(indexes),
         )
@@ -154,8 +156,12 @@ class Objects:
         bare = name.rpartition(".")[2]
         return any(c.source.generated and fold(n) == bare for n, c in view.columns.items())
 
-    def _checks(self, view: TableView, scope: expressions.Scope) -> Iterator[CheckPlan]:
+    def _checks(
+        self, view: TableView, scope: expressions.Scope, broken: set[str]
+    ) -> Iterator[CheckPlan]:
         for number, check in enumerate(view.source.checks, 1):
+            if f"{view.source.name}.{number}" in broken:
+                continue
             try:
                 expression = expressions.condition(check, scope)
             except Untranslatable as reason:
@@ -199,7 +205,7 @@ class Objects:
         self, view: TableView, index: SourceIndex, scope: expressions.Scope
     ) -> Iterator[IndexPlan]:
         try:
-            terms = [self._term(view, term, scope) for term in index.columns]
+            terms = [self._term(view, term, scope, unique=index.unique) for term in index.columns]
             where = expressions.condition(index.where, scope) if index.where is not None else None
         except Untranslatable as reason:
             what = "unique index" if index.unique else "index"
@@ -225,11 +231,18 @@ class Objects:
             name=target, unique=index.unique, terms=tuple(terms), where=where, method=method
         )
 
-    def _term(self, view: TableView, term: SourceIndexColumn, scope: expressions.Scope) -> str:
+    def _term(
+        self,
+        view: TableView,
+        term: SourceIndexColumn,
+        scope: expressions.Scope,
+        *,
+        unique: bool,
+    ) -> str:
         if term.column is None:
             if term.expression is None or term.expression == "rowid":
                 raise Untranslatable("it is over the rowid")
-            part = expressions.value(term.expression, scope)
+            part = expressions.value(term.expression, scope, plain_case=not unique)
             text, kind = f"({part.sql})", part.kind
         else:
             column = view.columns.get(term.column)
@@ -240,8 +253,9 @@ class Objects:
             raise Untranslatable("json has no order")
         collation = _collation(term)
         if kind == "text" and collation == "NOCASE":
-            # NOCASE folds ASCII letters alone, as lower() does under "C".
-            text = f'lower({text} COLLATE "C")'
+            # NOCASE folds ASCII letters alone, as lower() does under "C". Where nothing depends on
+            # it the index is over what queries will say.
+            text = f'lower({text} COLLATE "C")' if unique else f"lower({text})"
         elif kind == "text" and collation == "RTRIM":
             text = f"rtrim({text}, ' ')"
         elif kind == "text" and collation != "BINARY":

@@ -14,7 +14,7 @@ import apsw
 from migration_job.plan import naming
 from migration_job.plan.collisions import find_collisions
 from migration_job.plan.decide import Decider, Decision, Wish, count_rows
-from migration_job.plan.findings import Findings, settle_column, settle_table, some
+from migration_job.plan.findings import Findings, settle_column, settle_table
 from migration_job.plan.model import (
     Catalogue,
     ColumnPlan,
@@ -105,6 +105,7 @@ class _Planner:
             self._report(table)
         self._set_aside()
         self._find_collisions()
+        self._try_checks()
         self._try_wished_constraints()
         orphaned = self._orphans(dropped)
         self._quarantine.close_over(self._relations)
@@ -186,6 +187,9 @@ class _Planner:
     def _observe(self, table: SourceTable) -> None:
         facts = self._observer.facts(table)
         self._observer.look_at_text(table, facts)
+        alias = table.rowid_alias
+        if alias is not None and table.sequence is not None:
+            facts[alias].high = max(facts[alias].high or 0, table.sequence)
         self._facts[table.name] = facts
 
     def _wishes(self) -> dict[tuple[str, str], Wish]:
@@ -326,6 +330,8 @@ class _Planner:
                 facts = self._facts[table_.name][column_.name]
                 if self._required(table_, column_) and facts.nulls:
                     self._null_in_required(table_, column_, facts)
+                elif column_.primary_key and facts.nulls:
+                    self._null_in_key(table_, column_, facts)
 
     def _required(self, table: SourceTable, column: SourceColumn) -> bool:
         if column.generated:
@@ -335,7 +341,7 @@ class _Planner:
     def _null_in_required(
         self, table: SourceTable, column: SourceColumn, facts: ColumnFacts
     ) -> None:
-        rows = self._quarantine.rows_where(table, f"t.{quote(column.name)} IS NULL")
+        rows = self._quarantine.rows_where(table, is_null(column.name))
         action = self._findings.action_for(table.name, column.name)
         text = f"NULL in a NOT NULL column ({count_rows(facts.nulls)})"
         if action == "quarantine":
@@ -351,6 +357,23 @@ class _Planner:
             column=column.name,
             rows=rows,
             settle=settle_column(table.name, column.name, action="widen"),
+        )
+
+    def _null_in_key(self, table: SourceTable, column: SourceColumn, facts: ColumnFacts) -> None:
+        rows = self._quarantine.rows_where(table, is_null(column.name))
+        text = f"NULL in the primary key ({count_rows(facts.nulls)})"
+        if self._findings.action_for(table.name, column.name) == "quarantine":
+            self._quarantine.add(table.name, rows.ids, f"{column.name}: NULL in the key")
+            text += "; to quarantine by the policy"
+        else:
+            text += ": the target gets a UNIQUE constraint instead of a PRIMARY KEY"
+        self._findings.add(
+            "null-in-primary-key",
+            "by-action",
+            text,
+            table=table.name,
+            column=column.name,
+            rows=rows,
         )
 
     def _find_collisions(self) -> None:
@@ -389,6 +412,20 @@ class _Planner:
                     rows=rows,
                 )
 
+    def _try_checks(self) -> None:
+        """Rows may break their own CHECKs: written before it, or with checks ignored."""
+        for table in self._catalogue.tables:
+            for number, check in enumerate(table.checks, 1):
+                try:
+                    rows = self._quarantine.rows_where(table, f"NOT ({check})")
+                except apsw.Error:
+                    # It calls what only the application has; it is not carried over either.
+                    continue
+                place = f"{table.name}.{number}"
+                self._judge_constraint(
+                    table, place, "check-violated", f"CHECK ({' '.join(check.split())})", rows
+                )
+
     def _try_wished_constraints(self) -> None:
         for table in self._catalogue.tables:
             wished = self._profile.tables.get(fold(table.name))
@@ -416,7 +453,7 @@ class _Planner:
     ) -> None:
         if not rows.count:
             return
-        text = f"{count_rows(rows.count)} against the profile's {what}"
+        text = f"{count_rows(rows.count)} against {what}"
         if self._findings.action_for(table.name) == "quarantine":
             self._quarantine.add(table.name, rows.ids, what)
             text += "; to quarantine by the policy"
@@ -428,10 +465,11 @@ class _Planner:
     def _orphans(self, dropped: set[Relation]) -> set[Relation]:
         """Look for rows without their parent; the foreign keys that cannot be validated."""
         unvalidated: set[Relation] = set()
+        rules = {place: decision.rule for place, decision in self._decisions.items()}
         for relation in self._relations.all:
             if relation in dropped or relation.parent not in self._targets:
                 continue
-            rows = self._quarantine.orphans(relation)
+            rows = self._quarantine.orphans(relation, rules)
             if not rows.count:
                 continue
             orphans = (
@@ -503,7 +541,8 @@ class _Planner:
         dropped: set[Relation],
         orphaned: set[Relation],
     ) -> TablePlan:
-        parts = objects.of_table(table, {c for t, c in self._collided if t == table.name})
+        broken = self._broken.get(table.name, set())
+        parts = objects.of_table(table, {c for t, c in self._collided if t == table.name}, broken)
         columns = tuple(self._column_plans(table, parts.defaults, parts.generated))
         by_source = {c.source: c.target for c in columns if c.source is not None}
         primary, uniques = self._keys(table, by_source)
@@ -513,6 +552,9 @@ class _Planner:
                 target=self._targets[table.name],
                 columns=columns,
                 primary_key=primary,
+                primary_key_name=self._free(table, f"{self._targets[table.name]}_pkey")
+                if primary
+                else None,
                 uniques=(*uniques, *parts.uniques),
                 checks=parts.checks,
                 foreign_keys=tuple(self._foreign_keys(table, dropped, orphaned)),
@@ -523,7 +565,7 @@ class _Planner:
                 without_rowid=table.without_rowid,
             ),
             table,
-            self._broken.get(table.name, set()),
+            broken,
             self._findings,
         )
 
@@ -537,9 +579,10 @@ class _Planner:
             nulls = self._facts[table.name][column.name].nulls
             rule = decision.rule
             identity = column.name == table.rowid_alias and _is_integer(rule)
+            target, own = self._targets[table.name], self._columns[table.name, column.name]
             yield ColumnPlan(
                 source=column.name,
-                target=self._columns[table.name, column.name],
+                target=own,
                 type=decision.type,
                 rule=rule,
                 not_null=self._required(table, column)
@@ -548,9 +591,20 @@ class _Planner:
                 default=None if identity else defaults.get(column.name),
                 generated=generated.get(column.name),
                 identity=identity,
+                sequence=self._free(table, f"{target}_{own}_seq") if identity else None,
                 clean=decision.clean,
                 reason=decision.reason,
             )
+
+    def _free(self, table: SourceTable, name: str) -> str | None:
+        """A name of one's own where PostgreSQL's choice is another relation's; else None."""
+        names = set(self._targets.values()) | {
+            *(o.name for o in self._catalogue.others),
+            *(i.name for t in self._catalogue.tables for i in t.indexes),
+        }
+        if name not in names:
+            return None
+        return naming.distinct(naming.cut(name), f"{table.name} {name}", names)
 
     def _nulls_set_aside(self, table: SourceTable, column: SourceColumn) -> bool:
         return self._findings.action_for(table.name, column.name) == "quarantine"
@@ -565,24 +619,8 @@ class _Planner:
         columns = tuple(targets[c] for c in table.primary_key)
         facts = self._facts[table.name]
         nulls = [c for c in table.primary_key if facts[c].nulls]
-        aside = all(
-            self._required(table, _column(table, c))
-            and self._nulls_set_aside(table, _column(table, c))
-            for c in nulls
-        )
-        if not nulls or aside:
+        if all(self._nulls_set_aside(table, _column(table, c)) for c in nulls):
             return columns, ()
-        self._findings.add(
-            "null-in-primary-key",
-            "by-action",
-            f"NULL in the primary key ({some(nulls)}): the target gets a UNIQUE constraint "
-            "instead of a PRIMARY KEY",
-            table=table.name,
-            count=sum(facts[c].nulls for c in nulls),
-            rows=self._quarantine.rows_where(
-                table, " OR ".join(f"t.{quote(c)} IS NULL" for c in nulls)
-            ),
-        )
         name = naming.cut(f"{self._targets[table.name]}_key")
         return (), (UniquePlan(name=name, columns=columns),)
 
@@ -617,6 +655,18 @@ class _Planner:
             if relation in dropped:
                 continue
             key = relation.key
+            if any(
+                t == relation.parent and set(c) == set(relation.parent_columns)
+                for t, c in self._collided
+            ):
+                self._findings.add(
+                    "foreign-key-not-carried",
+                    "by-action",
+                    f"{relation.text}: {relation.parent} has no such key on the target",
+                    table=table.name,
+                    item=f"{table.name}.{key.columns[0]}",
+                )
+                continue
             columns = tuple(self._columns[table.name, c] for c in relation.columns)
             name = naming.distinct(
                 naming.cut(f"{self._targets[table.name]}_{'_'.join(columns)}_fkey"),
@@ -650,6 +700,12 @@ class _Planner:
                         column=column.target,
                         last_value=max(0, high, table.sequence or 0),
                     )
+
+
+def is_null(column: str) -> str:
+    """A predicate over ``t`` that SQLite does not answer from a NOT NULL declaration, which old
+    rows may break."""
+    return f"typeof(t.{quote(column)}) = 'null'"
 
 
 def _unique_keys(table: SourceTable) -> list[tuple[str, ...]]:

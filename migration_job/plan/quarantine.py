@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import apsw
 
 from migration_job.plan.model import Catalogue, SourceTable
 from migration_job.plan.observe import Rows, identity_columns, show_key, shown_columns
-from migration_job.plan.relations import Relation, Relations
+from migration_job.plan.relations import Place, Relation, Relations
+from migration_job.plan.rules import Entry, MapRule, Rule
 from migration_job.source.database import quote
 from migration_job.source.reader import (
     Row,
@@ -78,15 +79,23 @@ class Quarantine:
             f"SELECT {listed} FROM ranked WHERE place_ > 1)",
         )
 
-    def orphans(self, relation: Relation) -> Rows:
-        """The child's rows whose reference meets no parent. Compared by bytes, as the target
-        will, whatever the parent's collation; rows with a NULL in the reference refer to none."""
+    def orphans(self, relation: Relation, rules: Mapping[Place, Rule]) -> Rows:
+        """The child's rows whose reference meets no parent. Compared as the target will: after
+        the maps of either side, by bytes, whatever the parent's collation. Rows with a NULL in
+        the reference refer to none."""
         table = self._catalogue.table(relation.child)
-        present = " AND ".join(f"t.{quote(c)} IS NOT NULL" for c in relation.columns)
-        same = " AND ".join(
-            f"p.{quote(p)} = t.{quote(c)} COLLATE BINARY"
-            for c, p in zip(relation.columns, relation.parent_columns, strict=True)
-        )
+        encoding = self._catalogue.encoding
+        pairs = []
+        for child, parent in relation.pairs:
+            left, right = f"t.{quote(child[1])}", f"p.{quote(parent[1])}"
+            # The same map on both sides keeps equals equal, and the plain columns use an index.
+            entries = _entries(rules[child])
+            if entries != _entries(rules[parent]) or any(e.target is None for e in entries):
+                left = mapped_sql(rules[child], left, encoding)
+                right = mapped_sql(rules[parent], right, encoding)
+            pairs.append((left, right))
+        present = " AND ".join(f"{child} IS NOT NULL" for child, _ in pairs)
+        same = " AND ".join(f"{parent} = {child} COLLATE BINARY" for child, parent in pairs)
         where = (
             f"{present} AND NOT EXISTS "
             f"(SELECT 1 FROM main.{quote(relation.parent)} AS p WHERE {same})"
@@ -170,6 +179,22 @@ class Quarantine:
         ]
         # SQLite's expressions may be 1,000 deep: a long chain of OR is cut into several.
         return tuple(" OR ".join(f"({c})" for c in part) for part in _chunks(one, 500))
+
+
+def mapped_sql(rule: Rule, reference: str, encoding: str) -> str:
+    """A SQLite expression of what a map's entries make of a column's value."""
+    if not isinstance(rule, MapRule) or not rule.entries:
+        return reference
+    cases = " ".join(
+        f"WHEN {reference} COLLATE BINARY IS {sql_literal(e.source, encoding)} "
+        f"THEN {sql_literal(e.target, encoding)}"
+        for e in rule.entries
+    )
+    return f"CASE {cases} ELSE {reference} END"
+
+
+def _entries(rule: Rule) -> tuple[Entry, ...]:
+    return rule.entries if isinstance(rule, MapRule) else ()
 
 
 def sql_literal(value: SourceValue, encoding: str) -> str:

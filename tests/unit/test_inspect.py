@@ -1,0 +1,84 @@
+"""``migration-job inspect`` as the operator meets it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from migration_job.cli import app
+from migration_job.errors import ExitStatus, InputError
+from tests.unit.planning import database
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["inspect", *map(str, arguments)])
+
+
+@pytest.fixture
+def clean(tmp_path: Path) -> Path:
+    return database(
+        tmp_path / "clean.db",
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, v DATETIME)",
+        "INSERT INTO t VALUES (1, '2024-01-01 00:00:00')",
+    )
+
+
+@pytest.fixture
+def dirty(tmp_path: Path) -> Path:
+    return database(
+        tmp_path / "dirty.db",
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT, n INTEGER)",
+        ("INSERT INTO t VALUES (1, ?, 'many')", ("a\x00\nerror: forged \x1b[31m",)),
+    )
+
+
+def test_a_clean_source_goes_through(clean: Path) -> None:
+    before = clean.read_bytes()
+    result = run(clean)
+    assert result.exit_code == ExitStatus.DONE
+    assert "1 table, 1 row" in result.stdout
+    assert "goes through" in result.stdout
+    assert clean.read_bytes() == before
+    assert [p.name for p in clean.parent.iterdir()] == ["clean.db"]
+
+
+def test_the_whole_plan(clean: Path) -> None:
+    assert "timestamp with time zone" in run(clean, "--plan").stdout
+
+
+def test_an_error_says_what_where_and_what_settles_it(dirty: Path) -> None:
+    result = run(dirty)
+    assert result.exit_code == ExitStatus.BLOCKED
+    lines = result.stdout.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("error[nul-in-text]"))
+    assert "--> t.v  (1)" in lines[start + 1]
+    assert "id=1" in lines[start + 2]
+    assert any(line.strip() == "action: quarantine" for line in lines[start:])
+    assert not any(line.startswith("error: forged") for line in lines)
+    assert "\x1b" not in result.stdout
+
+
+def test_the_suggested_policy_lets_it_through(dirty: Path, tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    assert run(dirty, "--suggest", file).exit_code == ExitStatus.BLOCKED
+    settled = run(dirty, "--policy", file)
+    assert settled.exit_code == ExitStatus.DONE
+    assert "quarantine by the policy" in settled.stdout
+    again = run(dirty, "--suggest", file)
+    assert isinstance(again.exception, InputError)
+    assert "already" in str(again.exception)
+
+
+def test_suggest_without_a_file_writes_yaml_alone(dirty: Path) -> None:
+    result = run(dirty, "--suggest")
+    assert "tables:" in result.stdout
+    assert "error[" not in result.stdout
+    assert "error[nul-in-text]" in result.stderr
+
+
+def test_wrong_input(tmp_path: Path, clean: Path) -> None:
+    for arguments in ([tmp_path / "no.db"], [clean, "x.yaml"], [clean, "--profile", "nope"]):
+        result = run(*arguments)
+        assert isinstance(result.exception, InputError)

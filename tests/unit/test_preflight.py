@@ -1,0 +1,288 @@
+"""What preflight finds in the values, and that what it proposes settles it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apsw
+import pytest
+import yaml
+
+from migration_job.plan.observe import BLOCK_ROWS, LARGE_VALUE
+from migration_job.plan.rules import MapRule
+from migration_job.plan.suggest import merge, suggest
+from migration_job.values import BrokenText
+from tests.unit.planning import column_of, database, findings_of, plan_of
+
+
+def bad_text(tmp_path: Path, encoding: str = "UTF-8") -> Path:
+    broken = {"UTF-8": "ff41", "UTF-16le": "00d84100"}[encoding]
+    return database(
+        tmp_path / "a.db",
+        f"PRAGMA encoding = '{encoding}'",
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT, w TEXT)",
+        ("INSERT INTO t VALUES (1, ?, 'é')", ("a\x00b",)),
+        f"INSERT INTO t VALUES (2, CAST(x'{broken}' AS TEXT), 'x')",
+        "INSERT INTO t VALUES (3, 'fine', 'y')",
+    )
+
+
+@pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le"])
+def test_bad_text_stops_the_run(tmp_path: Path, encoding: str) -> None:
+    plan = plan_of(bad_text(tmp_path, encoding))
+    assert [(f.code, f.count) for f in plan.blocked] == [
+        ("nul-in-text", 1),
+        ("undecodable-text", 1),
+    ]
+    assert not column_of(plan, "t", "v").clean
+    assert column_of(plan, "t", "w").clean
+
+
+def test_bad_text_to_quarantine_or_to_bytes(tmp_path: Path) -> None:
+    path = bad_text(tmp_path)
+    aside = plan_of(path, "default: quarantine")
+    assert aside.table("t").quarantine == ('t."id" IN (1, 2)',)
+    assert column_of(aside, "t", "v").type == "text"
+    for policy in ("action: widen", "type: bytea"):
+        kept = plan_of(path, f"tables: {{t: {{columns: {{v: {{{policy}}}}}}}}}")
+        assert not kept.blocked
+        column = column_of(kept, "t", "v")
+        assert (column.type, kept.table("t").quarantine) == ("bytea", ())
+        assert column.rule.forward(BrokenText(b"\xffA")) == "\\xff41"
+        assert column.rule.changes("fine"), "its storage class changes, so the ledger has it"
+
+
+def test_a_pattern_mends_bad_text(tmp_path: Path) -> None:
+    path = database(
+        tmp_path / "a.db", "CREATE TABLE t(v TEXT)", ("INSERT INTO t VALUES (?)", ("a\x00b",))
+    )
+    policy = yaml.safe_dump(
+        {
+            "tables": {
+                "t": {
+                    "columns": {"v": {"pattern": [{"match": "(.*)\x00(.*)", "replace": r"\1\2"}]}}
+                }
+            }
+        }
+    )
+    plan = plan_of(path, policy)
+    assert not plan.blocked
+    rule = column_of(plan, "t", "v").rule
+    assert rule.forward("a\x00b") == "ab"
+    assert rule.changes("a\x00b")
+
+
+@pytest.mark.parametrize("without", ["", " WITHOUT ROWID"])
+def test_the_one_bad_value_among_many_blocks(tmp_path: Path, without: str) -> None:
+    path = tmp_path / "a.db"
+    connection = apsw.Connection(str(path))
+    connection.execute(f"CREATE TABLE t(id INTEGER NOT NULL PRIMARY KEY, a TEXT, b TEXT){without}")
+    count = BLOCK_ROWS * 3
+    with connection:
+        connection.executemany(
+            "INSERT INTO t VALUES (?, ?, ?)",
+            ((i * 1_000_003 - 2**40, f"äöü {i}", "x" * (i % 50)) for i in range(count)),
+        )
+        # Each half is invalid by itself; side by side they would be an 'é'.
+        connection.execute(
+            "UPDATE t SET a = CAST(x'c3' AS TEXT), b = CAST(x'a9' AS TEXT) WHERE id = ?",
+            ((count // 2) * 1_000_003 - 2**40,),
+        )
+    connection.close()
+    plan = plan_of(path)
+    assert [(f.column, f.code, f.count) for f in plan.blocked] == [
+        ("a", "undecodable-text", 1),
+        ("b", "undecodable-text", 1),
+    ]
+    assert f"id={(count // 2) * 1_000_003 - 2**40}" in plan.blocked[0].keys[0]
+
+
+def test_large_text_is_looked_at_in_pieces(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    connection = apsw.Connection(str(path))
+    connection.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT)")
+    long = "é" * LARGE_VALUE
+    connection.execute("INSERT INTO t VALUES (1, ?), (2, ?)", (long, long + "\x00"))
+    connection.execute("INSERT INTO t VALUES (3, CAST(? AS TEXT))", (long.encode()[:-1],))
+    connection.execute("INSERT INTO t VALUES (-9223372036854775808, 'lowest')")
+    connection.close()
+    plan = plan_of(path)
+    assert [(f.code, f.keys[0].split(":")[0]) for f in plan.blocked] == [
+        ("nul-in-text", "id=2"),
+        ("undecodable-text", "id=3"),
+    ]
+
+
+def test_identifiers_that_became_numbers(tmp_path: Path) -> None:
+    path = database(
+        tmp_path / "a.db",
+        "CREATE TABLE t(id UUID, name STRING)",
+        "INSERT INTO t VALUES ('12345678901234567890123456789012', '007'), ('1e999', 'x')",
+    )
+    plan = plan_of(path)
+    assert [f.code for f in plan.blocked] == ["identifier-became-number"]
+    assert findings_of(plan, "numeric-affinity")[0].column == "name"
+    settled = plan_of(path, plan.blocked[0].settle)
+    assert not settled.blocked
+    # Both are reals, and a double holds each of them exactly.
+    assert column_of(settled, "t", "id").type == "double precision"
+
+
+def misfits(tmp_path: Path) -> Path:
+    return database(
+        tmp_path / "a.db",
+        "CREATE TABLE p(id TEXT PRIMARY KEY)",
+        """CREATE TABLE t(id INTEGER PRIMARY KEY, a INTEGER NOT NULL, b VARCHAR(3), c DECIMAL(4,1),
+            d DATETIME, e JSON, f BOOLEAN, g UUID, h BLOB, i TEXT REFERENCES p, j TEXT,
+            CHECK (strftime('%Y', j) IS NOT 5))""",
+        """INSERT INTO t VALUES (1, 1, 'a', 1.5, '2024-01-01 00:00:00', '{}', 1, NULL, x'', NULL,
+            '')""",
+        """INSERT INTO t VALUES (2, 'x', 'toolong', 1.25, 'soon', '{', 7, 'zz', 'text', 'gone',
+            CAST(x'ff' AS TEXT))""",
+    )
+
+
+def test_every_misfit_is_an_error_under_block_and_settled_by_its_own_lines(tmp_path: Path) -> None:
+    path = misfits(tmp_path)
+    blocked = plan_of(path, "default: block").blocked
+    assert {f.code for f in blocked} == {
+        "text-in-integer",
+        "too-long",
+        "does-not-fit",
+        "not-a-time",
+        "not-json",
+        "not-a-boolean",
+        "not-a-uuid",
+        "text-in-blob",
+        "orphans",
+        "undecodable-text",
+        "check-not-carried",
+    }
+    for finding in blocked:
+        assert finding.settle, finding.code
+        policy = yaml.safe_dump(merge({"default": "block"}, yaml.safe_load(finding.settle)))
+        left = [(f.code, f.table, f.column) for f in plan_of(path, policy).blocked]
+        assert (finding.code, finding.table, finding.column) not in left
+        assert len(left) == len(blocked) - 1
+
+
+def test_the_suggested_policy_settles_everything(tmp_path: Path) -> None:
+    path = misfits(tmp_path)
+    text = suggest(plan_of(path, "default: block").findings, {"default": "block"})
+    settled = plan_of(path, text)
+    assert not settled.blocked
+    assert "not-json" in text
+
+
+def test_quarantine_takes_only_the_rows_at_fault(tmp_path: Path) -> None:
+    plan = plan_of(misfits(tmp_path), "default: quarantine")
+    assert plan.table("t").quarantine == ('t."id" IN (2)',)
+    types = {c.source: c.type for c in plan.table("t").columns}
+    assert types["a"] == "integer"
+    assert types["d"] == "timestamp with time zone"
+    assert types["e"] == "json"
+
+
+def test_quarantine_by_key_where_there_is_no_rowid(tmp_path: Path) -> None:
+    path = database(
+        tmp_path / "a.db",
+        "CREATE TABLE t(k TEXT, l, v INTEGER, PRIMARY KEY (k, l)) WITHOUT ROWID",
+        ("INSERT INTO t VALUES (?, 1.5, 'x'), ('ok', x'00', 1)", ("it's\x00",)),
+        "INSERT INTO t VALUES (CAST(x'ff' AS TEXT), 2, 1)",
+    )
+    plan = plan_of(path, "default: quarantine")
+    (predicate,) = plan.table("t").quarantine
+    with apsw.Connection(str(path)) as connection:
+        kept = connection.execute(f"SELECT v FROM t WHERE NOT ({predicate})").fetchall()
+    assert kept == [(1,)]
+
+
+def test_maps(tmp_path: Path) -> None:
+    path = database(
+        tmp_path / "a.db",
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, a INTEGER, b BOOLEAN, c DATETIME, d INT, e TEXT)",
+        "INSERT INTO t VALUES (1, 'hard', 'yes', 100, '', 'x'), (2, 3, 'no', 200, 5, '')",
+    )
+    policy = """
+    default: block
+    tables:
+      t:
+        columns:
+          a: {action: map, map: {hard: 4}}
+          b: {action: map, booleans: {true: ["yes"], false: ["no"]}}
+          c: {epoch: s}
+          d: {action: map, empty: null}
+          e: {action: map, pattern: [{match: "x(.*)", replace: 'y\\1'}], empty: "-"}
+    """
+    plan = plan_of(path, policy)
+    assert not plan.blocked
+    forward = {c.source: c.rule.forward for c in plan.table("t").columns}
+    assert forward["a"]("hard") == "4"
+    assert (forward["b"]("yes"), forward["b"]("no")) == ("t", "f")
+    assert forward["c"](100) == "1970-01-01 00:01:40+00"
+    assert forward["d"]("") is None
+    assert (forward["e"]("x1"), forward["e"]("")) == ("y1", "-")
+    types = {c.source: c.type for c in plan.table("t").columns}
+    assert (types["b"], types["c"]) == ("boolean", "timestamp with time zone")
+
+
+def test_a_map_that_does_not_meet_every_value_stops(tmp_path: Path) -> None:
+    path = database(
+        tmp_path / "a.db", "CREATE TABLE t(a INTEGER)", "INSERT INTO t VALUES ('hard'), ('soft')"
+    )
+    policy = "tables: {t: {columns: {a: {action: map, map: {hard: 4}}}}}"
+    blocked = plan_of(path, policy).blocked
+    assert [(f.code, f.count) for f in blocked] == [("text-in-integer", 1)]
+    assert "map" in blocked[0].message
+
+
+def test_a_mapped_key_stays_a_key_only_where_it_stays_distinct(tmp_path: Path) -> None:
+    path = database(
+        tmp_path / "a.db",
+        "CREATE TABLE t(id TEXT PRIMARY KEY)",
+        "INSERT INTO t VALUES ('system'), ('other')",
+    )
+
+    def key(target: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        table = plan_of(
+            path, f"tables: {{t: {{columns: {{id: {{map: {{system: {target}}}}}}}}}}}"
+        ).table("t")
+        rule = table.columns[0].rule
+        assert isinstance(rule, MapRule)
+        assert rule.bijective == bool(table.key)
+        return table.key, table.primary_key
+
+    assert key("fresh") == (("id",), ("id",))
+    assert key("other") == ((), ())
+
+
+def test_nulls_where_none_are_declared(tmp_path: Path) -> None:
+    path = database(
+        tmp_path / "a.db",
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT)",
+        "INSERT INTO t VALUES (1, NULL), (2, 'x')",
+        "PRAGMA writable_schema = 1",
+        "UPDATE sqlite_schema SET sql = replace(sql, 'a TEXT', 'a TEXT NOT NULL')",
+    )
+    plan = plan_of(path)
+    assert not column_of(plan, "t", "a").not_null
+    assert findings_of(plan, "null-in-not-null")[0].count == 1
+    blocked = plan_of(path, "default: block").blocked
+    assert [f.code for f in blocked] == ["null-in-not-null"]
+    assert not plan_of(path, "default: block\n" + blocked[0].settle).blocked
+    aside = plan_of(path, "default: quarantine")
+    assert column_of(aside, "t", "a").not_null
+    assert aside.table("t").quarantine == ('t."id" IN (1)',)
+
+
+def test_dependents_follow_through_cycles(tmp_path: Path) -> None:
+    path = database(
+        tmp_path / "a.db",
+        "CREATE TABLE a(id INTEGER PRIMARY KEY, v INTEGER, b INTEGER REFERENCES b)",
+        "CREATE TABLE b(id INTEGER PRIMARY KEY, a INTEGER REFERENCES a)",
+        "INSERT INTO a VALUES (1, 'bad', 1), (2, 1, 2), (3, 1, 1), (4, 1, NULL)",
+        "INSERT INTO b VALUES (1, 1), (2, 3), (3, 4)",
+    )
+    plan = plan_of(path, "default: quarantine")
+    assert plan.table("a").quarantine == ('t."id" IN (1, 2, 3)',)
+    assert plan.table("b").quarantine == ('t."id" IN (1, 2)',)
