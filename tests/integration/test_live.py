@@ -201,3 +201,77 @@ def test_the_target_follows_while_sync_runs(stage: Stage) -> None:
         db.execute("INSERT OR REPLACE INTO users VALUES ('u1', 'Again', NULL, 0.5)")
         db.close()
         wait_for(lambda: stage.rows("sqlite") == stage.rows("postgresql"), "sync to catch up")
+
+
+@pytest.mark.parametrize(
+    "preparation",
+    ["PRAGMA journal_mode = WAL", "PRAGMA journal_mode = DELETE", "PRAGMA encoding = 'UTF-16le'"],
+)
+def test_journal_modes_and_encodings(stage: Stage, preparation: str) -> None:
+    stage.source.unlink()
+    db = sqlite3.connect(stage.source, isolation_level=None)
+    db.execute(preparation)
+    db.executescript(SCHEMA.replace("PRAGMA journal_mode = WAL;", ""))
+    db.execute("INSERT INTO users VALUES ('ü1', 'Zoë', '2024-01-02 03:04:05', 1.5)")
+    db.execute("INSERT INTO heap VALUES ('a', 1), ('b', NULL)")
+    db.close()
+    stage.run("migrate", "--live")
+    db = sqlite3.connect(stage.source, isolation_level=None, timeout=10)
+    db.execute("INSERT INTO users VALUES ('ü2', '日本', '2024-01-02 03:04:06', 0.1)")
+    db.execute("DELETE FROM heap WHERE a = 'a'")
+    stage.run("sync", "--once")
+    stage.run("switch")
+    with pytest.raises(sqlite3.IntegrityError, match="moved to PostgreSQL"):
+        db.execute("INSERT INTO heap VALUES ('x', 1)")
+    with psycopg.connect(stage.dsn, autocommit=True) as app:
+        app.execute("UPDATE users SET joined = joined + interval '1 day', name = 'Ñandú'")
+        app.execute("INSERT INTO heap (a) VALUES ('ß')")
+    stage.run("rollback", "--release")
+    assert db.execute("SELECT id, name, joined FROM users ORDER BY id").fetchall() == [
+        ("ü1", "Ñandú", "2024-01-03 03:04:05"),
+        ("ü2", "Ñandú", "2024-01-03 03:04:06"),
+    ]
+    assert db.execute("SELECT a FROM heap ORDER BY rowid").fetchall() == [("b",), ("ß",)]
+    db.close()
+
+
+def test_radcase_there_and_back(stage: Stage, radcase_db: Path) -> None:
+    stage.source = radcase_db
+    side = SqliteSide(path=str(radcase_db))
+    write_connection(stage.connection, side, side)
+    db = sqlite3.connect(radcase_db)
+    tables = [
+        row[0]
+        for row in db.execute(
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
+        )
+    ]
+    db.close()
+    stage.run("migrate", "--live", "--profile", "radcase")
+    db = sqlite3.connect(radcase_db, isolation_level=None, timeout=10)
+    db.execute("PRAGMA foreign_keys = ON")
+    case = "11111111-2222-4333-8444-555555555555"
+    db.execute("INSERT INTO cases (id, title) VALUES (?, 'live')", (case,))
+    db.execute("INSERT OR REPLACE INTO tags (id, name) SELECT id, name FROM tags LIMIT 1")
+    db.execute("UPDATE users SET display_name = 'The System' WHERE id = 'system'")
+    before = {t: db.execute(f'SELECT rowid, * FROM "{t}"').fetchall() for t in tables}
+    stage.run("sync", "--once")
+    stage.run("switch")
+    with psycopg.connect(stage.dsn, autocommit=True) as app:
+        app.execute("UPDATE cases SET title = 'changed there' WHERE id = %s", (case,))
+        app.execute("UPDATE users SET email = 'system@example.org' WHERE username = 'system'")
+    stage.run("rollback", "--release")
+    assert db.execute("SELECT title FROM cases WHERE id = ?", (case,)).fetchone() == (
+        "changed there",
+    )
+    assert db.execute("SELECT id, display_name FROM users WHERE id = 'system'").fetchall() == [
+        ("system", "The System")
+    ]
+    for table in tables:
+        after = db.execute(f'SELECT rowid, * FROM "{table}"').fetchall()
+        if table not in ("cases", "users"):
+            assert after == before[table], table
+    kept = db.execute("SELECT rowid, * FROM cases").fetchall()
+    assert [row[1] for row in before["cases"] if row not in kept] == [case]
+    assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    db.close()
