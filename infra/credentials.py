@@ -17,11 +17,15 @@ LENGTH = 40
 """About 238 bits; letters and digits need no quoting in any file or URL."""
 SALT_BYTES = 16
 
-ROTATED = ("application", "migration", "reader", "monitor", "pooler", "pooler_admin", "backup")
-"""Passwords that cross the network; all are replaced when ``version`` changes."""
-KEPT = ("superuser", "backup_cipher")
+APPLICATION = ("second", "application")
+"""The application's two logins, by the version's remainder by two: one is replaced at a time."""
+ROTATED = ("migration", "reader", "monitor", "backup")
+"""Passwords that are all replaced when ``version`` changes; the containers that use them start anew
+with the new ones while the application goes on."""
+KEPT = ("superuser", "backup_cipher", "pooler", "pooler_admin")
 """The superuser's is of use inside PostgreSQL's own container alone, and set when the data
-directory is made; the other one encrypts the backups that are there already."""
+directory is made. The next encrypts the backups that are there already. The pooler's are known to
+no client, and replacing them would restart the pool under the application."""
 
 
 def generate() -> str:
@@ -29,8 +33,8 @@ def generate() -> str:
 
 
 class CredentialsProvider(StageProvider):
-    """Makes passwords and their verifiers: all of them anew when ``version`` changes, and those
-    that are missing when there are more roles."""
+    """Makes passwords and their verifiers: when ``version`` changes those that rotate anew, and at
+    any time those that are missing because there are more roles."""
 
     outputs = ("passwords", "verifiers")
 
@@ -40,7 +44,8 @@ class CredentialsProvider(StageProvider):
     def update(self, _id: str, olds: Any, news: Any) -> UpdateResult:
         passwords, verifiers = olds["passwords"], olds["verifiers"]
         same = olds["version"] == news["version"]
-        kept = {name for name in passwords if same or name in KEPT}
+        renewed = {*ROTATED, serving(int(news["version"]))}
+        kept = {name for name in passwords if same or name not in renewed}
         made = _made()
         return UpdateResult(
             {
@@ -51,8 +56,13 @@ class CredentialsProvider(StageProvider):
         )
 
 
+def serving(version: int) -> str:
+    """Which of the application's two logins serves with that version of the passwords."""
+    return APPLICATION[version % 2]
+
+
 def _made() -> dict[str, Any]:
-    passwords = {name: generate() for name in (*ROTATED, *KEPT)}
+    passwords = {name: generate() for name in (*APPLICATION, *ROTATED, *KEPT)}
     return {
         "passwords": passwords,
         # Fixed with the password: a verifier with another salt would be a change at every update.
@@ -70,6 +80,7 @@ class Credentials(Resource):
     verifiers: pulumi.Output[dict[str, str]]
 
     def __init__(self, name: str, version: int, opts: pulumi.ResourceOptions) -> None:
+        self.version = version
         super().__init__(
             CredentialsProvider(),
             name,
@@ -83,6 +94,18 @@ class Credentials(Resource):
             pulumi.ResourceOptions.merge(
                 opts, pulumi.ResourceOptions(additional_secret_outputs=["passwords", "verifiers"])
             ),
+        )
+
+    def application(self) -> pulumi.Output[str]:
+        """The password of the application's login of this version, secret."""
+        return self.password(serving(self.version))
+
+    def role_verifiers(self) -> pulumi.Output[dict[str, str]]:
+        """The verifiers of all roles but the application's login that does not serve, which keeps
+        what it has: its old password until :mod:`infra.rotate` ends it, and then none."""
+        other = serving(self.version + 1)
+        return pulumi.Output.secret(
+            self.verifiers.apply(lambda all_of: {k: v for k, v in all_of.items() if k != other})
         )
 
     def password(self, role: str) -> pulumi.Output[str]:

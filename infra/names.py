@@ -75,6 +75,16 @@ class Names:
         return self.application
 
     @property
+    def second_role(self) -> str:
+        """Another login with the application's rights: the two take turns when passwords rotate, so
+        that the one in use stays valid until the application has moved to the other."""
+        return f"{self.application}_second"
+
+    def serving_role(self, version: int) -> str:
+        """The application's login of that version of the passwords."""
+        return self.application_role if version % 2 else self.second_role
+
+    @property
     def owner_role(self) -> str:
         return f"{self.application}_owner"
 

@@ -4,7 +4,7 @@
 |---|---|
 | APP_owner | own the application's database and tables; cannot log in |
 | APP_migration | log in, and then be the owner; for the migration job alone |
-| APP | read and write rows; for the application |
+| APP, APP_second | read and write rows; for the application, which uses one of the two |
 | APP_read | read rows |
 | APP_monitor | read statistics (pg_monitor) |
 | APP_backup | take base backups |
@@ -39,8 +39,11 @@ SELECT format('CREATE ROLE %I', name) FROM (VALUES {names}) AS wanted(name)
 ALTER ROLE {owner} NOLOGIN;
 ALTER ROLE {migration} LOGIN CONNECTION LIMIT 16 PASSWORD {migration_secret};
 ALTER ROLE {migration} SET role = {owner};
-ALTER ROLE {application} LOGIN PASSWORD {application_secret};
+ALTER ROLE {application} LOGIN {application_password};
 ALTER ROLE {application} SET idle_in_transaction_session_timeout = '10min';
+ALTER ROLE {second} LOGIN {second_password};
+ALTER ROLE {second} SET idle_in_transaction_session_timeout = '10min';
+GRANT {application} TO {second};
 ALTER ROLE {reader} LOGIN CONNECTION LIMIT 20 PASSWORD {reader_secret};
 ALTER ROLE {reader} SET default_transaction_read_only = on;
 ALTER ROLE {monitor} LOGIN CONNECTION LIMIT 5 PASSWORD {monitor_secret};
@@ -58,8 +61,8 @@ SELECT 'CREATE DATABASE {database} OWNER {owner} ENCODING ''UTF8'' TEMPLATE temp
 SELECT 'CREATE DATABASE {pooler}' WHERE NOT EXISTS
     (SELECT FROM pg_database WHERE datname = {pooler_text}) \\gexec
 REVOKE ALL ON DATABASE {database}, {pooler}, postgres, template1 FROM PUBLIC;
-GRANT CONNECT ON DATABASE {database} TO {application}, {reader}, {monitor}, {migration};
-GRANT TEMPORARY ON DATABASE {database} TO {application}, {migration};
+GRANT CONNECT ON DATABASE {database} TO {application}, {second}, {reader}, {monitor}, {migration};
+GRANT TEMPORARY ON DATABASE {database} TO {application}, {second}, {migration};
 GRANT CONNECT ON DATABASE {pooler} TO {pooler};
 GRANT CONNECT ON DATABASE postgres TO {monitor}, {backup};
 """
@@ -128,6 +131,7 @@ def statements(names: Names, verifiers: dict[str, str], version: int) -> str:
         "owner": names.owner_role,
         "migration": names.migration_role,
         "application": names.application_role,
+        "second": names.second_role,
         "reader": names.reader_role,
         "monitor": names.monitor_role,
         "pooler": names.pooler_role,
@@ -135,6 +139,10 @@ def statements(names: Names, verifiers: dict[str, str], version: int) -> str:
     }
     values = {key: identifier(name) for key, name in roles.items()}
     values |= {f"{key}_secret": literal(verifiers[key]) for key in roles if key in verifiers}
+    for login in ("application", "second"):
+        # The one that does not serve keeps the password that it has, or has none.
+        secret = values.get(f"{login}_secret")
+        values[f"{login}_password"] = f"PASSWORD {secret}" if secret else ""
     values["names"] = ", ".join(f"({literal(name)})" for name in roles.values())
     values["database"] = identifier(names.database)
     values["database_text"] = literal(names.database)

@@ -288,6 +288,14 @@ class Settings(BaseModel):
         "", description="With `tls: given`, the file of the authority that clients trust (PEM)."
     )
 
+    credentials_version: int = Field(
+        1,
+        ge=1,
+        le=1_000_000,
+        description="Raising it replaces the passwords; `make rotate` does it, and then ends the "
+        "old ones.",
+    )
+
     # -------------------------------------------------------------------- watched, and backed up
     monitoring: bool = Field(
         False,

@@ -172,7 +172,7 @@ class Stage(pulumi.ComponentResource):
             host=engine.address(settings.docker_host),
             opts=pulumi.ResourceOptions(parent=self),
         )
-        self.credentials = Credentials("credentials", 1, self._own())
+        self.credentials = Credentials("credentials", settings.credentials_version, self._own())
         self.certificates = self._certificates() if settings.tls != "off" else None
         self.network = docker.Network(
             "network",
@@ -330,7 +330,7 @@ class Stage(pulumi.ComponentResource):
             container=self._names.postgres,
             docker_host=self._settings.docker_host,
             names=self._names,
-            verifiers=self.credentials.verifiers,
+            verifiers=self.credentials.role_verifiers(),
             version=self._settings.postgres_version,
             opts=self._own(self.postgres.healthy),
         )
@@ -431,7 +431,7 @@ class Stage(pulumi.ComponentResource):
                 "host": settings.connection_host or settings.bind_address,
                 "port": settings.pooler_port,
                 "database": names.database,
-                "user": names.application_role,
+                "user": names.serving_role(settings.credentials_version),
                 "pool": {
                     "max": settings.pool_max,
                     "min": settings.pool_min,
@@ -446,7 +446,7 @@ class Stage(pulumi.ComponentResource):
                 "user": names.pooler_admin,
             },
             "password": self.credentials.password("migration"),
-            "application_password": self.credentials.password("application"),
+            "application_password": self.credentials.application(),
             "console_password": self.credentials.password("pooler_admin"),
         }
 
@@ -523,8 +523,8 @@ class Stage(pulumi.ComponentResource):
             "host": settings.connection_host or settings.bind_address,
             "port": settings.pooler_port,
             "database": names.database,
-            "user": names.application_role,
-            "password": self.credentials.password("application"),
+            "user": names.serving_role(settings.credentials_version),
+            "password": self.credentials.application(),
             "postgresPort": settings.postgres_port,
             "phase": self.cutover.phase if self.cutover else self.migration.phase,
             "tables": self.migration.tables,

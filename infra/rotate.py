@@ -1,0 +1,59 @@
+"""``python -m infra.rotate STAGE``: end the application's login that no longer serves.
+
+The second half of a rotation. After ``pulumi up`` with a higher ``credentialsVersion`` the
+application has moved to its other login; the one before, valid until now, is refused from here on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from docker.errors import DockerException
+
+from infra import engine
+from infra.errors import StageError
+from infra.images import ROOT
+from infra.names import Names
+from infra.roles import identifier, psql
+from infra.settings import Settings, read_file
+from infra.stage import paths
+
+
+def retire(settings: Settings, names: Names) -> str:
+    """Take the other login's password away; returns its name. StageError where the connection does
+    not name the serving one yet."""
+    serving = names.serving_role(settings.credentials_version)
+    old = names.serving_role(settings.credentials_version + 1)
+    file = paths(settings, names.stack).connection / "database.json"
+    try:
+        side = json.loads(file.read_text())["write"]
+    except (OSError, ValueError, KeyError) as error:
+        raise StageError(f"expected the connection in {file}, found none to read") from error
+    if side.get("engine") == "postgresql" and side.get("user") != serving:
+        raise StageError(
+            f"expected the connection to name {serving}, found {side.get('user')!a}",
+            advice="run `pulumi up` first; nothing was ended",
+        )
+    container = engine.connect(settings.docker_host).containers.get(names.postgres)
+    status, said = psql(container, f"ALTER ROLE {identifier(old)} PASSWORD NULL;")
+    if status:
+        raise StageError(f"PostgreSQL refused to end {old}: {said}")
+    return old
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(prog="python -m infra.rotate", description=__doc__)
+    words.add_argument("stage")
+    chosen = words.parse_args()
+    try:
+        settings = read_file(ROOT / f"Pulumi.{chosen.stage}.yaml")
+        old = retire(settings, Names(settings.application, chosen.stage))
+    except (StageError, DockerException) as error:
+        sys.exit(f"error: {error}")
+    sys.stdout.write(f"{old} can no longer log in; the passwords are rotated\n")
+
+
+if __name__ == "__main__":
+    main()
