@@ -14,7 +14,6 @@ from datetime import timedelta
 from typing import Any
 
 import apsw
-import psycopg
 
 from migration_job.plan.model import (
     ColumnPlan,
@@ -30,6 +29,7 @@ from migration_job.source.reader import read_rows
 from migration_job.source.rowkey import key_columns
 from migration_job.values import display, key_text, key_values, to_json
 from migration_job.verify.checks import Check, run_checks
+from migration_job.verify.facts import Facts, IndexFact
 from migration_job.verify.meaning import Inexact, of_source, of_target
 from migration_job.verify.sides import Differences, Sides, not_quarantined, target_name
 
@@ -59,132 +59,84 @@ class Relations:
     differences: list[Differences] = field(default_factory=list)
 
 
-def check_table(sides: Sides, plan: TablePlan) -> Relations:
+def check_table(sides: Sides, plan: TablePlan, facts: Facts) -> Relations:
     """Everything about one table but its rows' content."""
     found = Relations()
     differences = Differences(plan.source or plan.target)
     found.differences.append(differences)
-    kind = sides.rows(
-        "SELECT relkind::text, relpersistence::text FROM pg_class "
-        "WHERE relnamespace = 'public'::regnamespace AND relname = %s",
-        (plan.target,),
-    )
-    if kind != [("r", "p")]:
-        what = "nothing" if not kind else f"a relation of kind {kind[0]}"
+    kind = facts.kinds.get(plan.target)
+    if kind != ("r", "p"):
+        what = "nothing" if kind is None else f"a relation of kind {kind}"
         differences.add("table", f"expected a permanent table {plan.target}, found {what}")
         return found
     found.checked["tables"] += 1
-    _columns(sides, plan, found, differences)
-    _constraints(sides, plan, found, differences)
+    _columns(plan, facts, found, differences)
+    _constraints(plan, facts, found, differences)
     for index in plan.indexes:
         found.checked["indexes"] += 1
-        _index(sides, plan, index, differences)
+        _index(facts.indexes[plan.target].get(index.name), index, differences)
     for key in plan.foreign_keys:
         found.checked["foreign keys"] += 1
-        _foreign_key(sides, plan, key, differences)
+        _foreign_key(sides, plan, key, facts, differences)
     if plan.source is not None:
-        _defaults(sides, plan, found, differences)
-        _quarantine(sides, plan, found, differences)
+        _defaults(sides, plan, facts, found, differences)
+        _quarantine(sides, plan, facts, found, differences)
     return found
 
 
 # ------------------------------------------------------------------------- columns and types
 
 
-def _columns(sides: Sides, plan: TablePlan, found: Relations, differences: Differences) -> None:
-    rows = sides.rows(
-        "SELECT attname, attnotnull, attidentity::text, attgenerated::text FROM pg_attribute "
-        "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
-        (target_name(plan),),
-    )
-    there = {str(row[0]): row[1:] for row in rows}
-    present = [c for c in plan.columns if c.target in there]
+def _columns(plan: TablePlan, facts: Facts, found: Relations, differences: Differences) -> None:
+    there = facts.columns[plan.target]
     for column in plan.columns:
         found.checked["columns"] += 1
-        if column.target not in there:
+        fact = there.get(column.target)
+        if fact is None:
             differences.add(
                 "column", f"column {column.target} is missing on the target", column=column.target
             )
             continue
-        not_null, identity, generated = there[column.target]
         in_key = column.target in plan.primary_key or column.identity
-        if (column.not_null or in_key) and not not_null:
+        if (column.not_null or in_key) and not fact.not_null:
             differences.add("column", "NOT NULL is missing", column=column.target)
-        if not_null and not column.not_null and not in_key:
+        if fact.not_null and not column.not_null and not in_key:
             differences.add("column", "NOT NULL was not planned", column=column.target)
-        if column.identity != (identity == "d"):
+        if column.identity != (fact.identity == "d"):
             differences.add("column", "identity is not as planned", column=column.target)
-        if (column.generated is not None) != (generated == "s"):
+        if (column.generated is not None) != (fact.generated == "s"):
             differences.add("column", "generation is not as planned", column=column.target)
-    _types(sides, plan, present, differences)
-
-
-def _types(
-    sides: Sides, plan: TablePlan, columns: list[ColumnPlan], differences: Differences
-) -> None:
-    """PostgreSQL itself says what a type's spelling in the plan means."""
-    if not columns:
-        return
-    for some in (columns[i : i + 500] for i in range(0, len(columns), 500)):
-        planned = _result_types(sides, [f"NULL::{c.type}" for c in some], "")
-        actual = _result_types(
-            sides, [quote(c.target) for c in some], f" FROM ONLY {target_name(plan)} LIMIT 0"
-        )
-        for column, left, right in zip(some, planned, actual, strict=True):
-            if left != right:
-                shown = sides.one(
-                    "SELECT format_type(%s::oid, %s::integer)", (str(right[0]), str(right[1]))
-                )[0]
-                differences.add(
-                    "type",
-                    f"expected type {column.type}, found {shown}",
-                    column=column.target,
-                    source=column.type,
-                    target=str(shown),
-                )
-
-
-def _result_types(sides: Sides, outputs: list[str], rest: str) -> list[tuple[int, int]]:
-    with sides.target.cursor() as cursor:
-        cursor.execute(f"SELECT {', '.join(outputs)}{rest}".encode())
-        result = cursor.pgresult
-        if result is None:
-            raise psycopg.ProgrammingError("the query gives no columns")
-        return [(result.ftype(i), result.fmod(i)) for i in range(result.nfields)]
+        if fact.type != facts.types[column.type]:
+            differences.add(
+                "type",
+                f"expected type {column.type}, found {fact.shown}",
+                column=column.target,
+                source=column.type,
+                target=fact.shown,
+            )
 
 
 # ------------------------------------------------------------------------------- constraints
 
 
-def _constraints(sides: Sides, plan: TablePlan, found: Relations, differences: Differences) -> None:
-    rows = sides.rows(
-        "SELECT c.contype::text, c.conname, c.convalidated, ARRAY(SELECT a.attname::text "
-        "FROM unnest(c.conkey) WITH ORDINALITY AS k(n, i) JOIN pg_attribute AS a "
-        "ON a.attrelid = c.conrelid AND a.attnum = k.n ORDER BY k.i), "
-        "coalesce((SELECT i.indisvalid AND i.indisready AND i.indisunique FROM pg_index AS i "
-        "WHERE i.indexrelid = c.conindid), true) "
-        "FROM pg_constraint AS c WHERE c.conrelid = %s::regclass",
-        (target_name(plan),),
-    )
-    by_kind: dict[str, dict[str, tuple[bool, tuple[str, ...], bool]]] = {}
-    for kind, name, validated, columns, usable in rows:
-        by_kind.setdefault(kind, {})[name] = (validated, tuple(columns), usable)
-    primary = list(by_kind.get("p", {}).items())
+def _constraints(plan: TablePlan, facts: Facts, found: Relations, differences: Differences) -> None:
+    there = {(c.kind, c.name): c for c in facts.constraints[plan.target]}
+    primary = next((c for c in facts.constraints[plan.target] if c.kind == "p"), None)
     if plan.primary_key:
         found.checked["primary keys"] += 1
-    actual = primary[0][1][1] if primary else ()
+    actual = primary.columns if primary is not None else ()
     if actual != plan.primary_key:
         differences.add(
             "constraint",
             f"expected the primary key ({', '.join(plan.primary_key)}), found "
             f"({', '.join(actual)})",
         )
-    elif primary and not primary[0][1][2]:
+    elif primary is not None and not primary.usable:
         differences.add("constraint", "the primary key's index is not valid")
     for unique in plan.uniques:
         found.checked["unique constraints"] += 1
-        there = by_kind.get("u", {}).get(unique.name)
-        if there is None or there[1] != unique.columns or not there[2]:
+        fact = there.get(("u", unique.name))
+        if fact is None or fact.columns != unique.columns or not fact.usable:
             differences.add(
                 "constraint",
                 f"unique constraint {unique.name} on ({', '.join(unique.columns)}) is missing "
@@ -192,38 +144,28 @@ def _constraints(sides: Sides, plan: TablePlan, found: Relations, differences: D
             )
     for check in plan.checks:
         found.checked["checks"] += 1
-        there = by_kind.get("c", {}).get(check.name)
-        if there is None or not there[0]:
+        fact = there.get(("c", check.name))
+        if fact is None or not fact.validated:
             differences.add("constraint", f"CHECK {check.name} is missing or not validated")
 
 
-def _index(sides: Sides, plan: TablePlan, index: IndexPlan, differences: Differences) -> None:
-    rows = sides.rows(
-        "SELECT i.indisvalid AND i.indisready, i.indisunique, i.indpred IS NOT NULL, "
-        "ARRAY(SELECT pg_get_indexdef(i.indexrelid, n, false) "
-        "FROM generate_series(1, i.indnkeyatts) AS n), a.amname "
-        "FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid "
-        "JOIN pg_am AS a ON a.oid = c.relam "
-        "WHERE i.indrelid = %s::regclass AND c.relname = %s",
-        (target_name(plan), index.name),
-    )
-    if not rows:
+def _index(fact: IndexFact | None, index: IndexPlan, differences: Differences) -> None:
+    if fact is None:
         differences.add("index", f"index {index.name} is missing")
         return
-    valid, unique, partial, terms, method = rows[0]
     wrong = []
-    if not valid:
+    if not fact.usable:
         wrong.append("it is not valid")
-    if unique != index.unique:
-        wrong.append("it is unique" if unique else "it is not unique")
-    if partial != (index.where is not None):
+    if fact.unique != index.unique:
+        wrong.append("it is unique" if fact.unique else "it is not unique")
+    if fact.partial != (index.where is not None):
         wrong.append("its predicate is not as planned")
-    if method != index.method:
-        wrong.append(f"its method is {method}, not {index.method}")
-    if len(terms) != len(index.terms):
-        wrong.append(f"it has {len(terms)} columns, not {len(index.terms)}")
+    if fact.method != index.method:
+        wrong.append(f"its method is {fact.method}, not {index.method}")
+    if len(fact.terms) != len(index.terms):
+        wrong.append(f"it has {len(fact.terms)} columns, not {len(index.terms)}")
     else:
-        for planned, actual in zip(index.terms, terms, strict=True):
+        for planned, actual in zip(index.terms, fact.terms, strict=True):
             name = _plain_name(planned)
             if name is not None and _plain_name(actual, bare=True) != name:
                 wrong.append(f"it is on {actual}, not on {name}")
@@ -243,36 +185,31 @@ def _plain_name(term: str, *, bare: bool = False) -> str | None:
 
 
 def _foreign_key(
-    sides: Sides, plan: TablePlan, key: ForeignKeyPlan, differences: Differences
+    sides: Sides, plan: TablePlan, key: ForeignKeyPlan, facts: Facts, differences: Differences
 ) -> None:
-    names = (
-        "ARRAY(SELECT a.attname::text FROM unnest(c.{0}) WITH ORDINALITY AS k(n, i) "
-        "JOIN pg_attribute AS a ON a.attrelid = c.{1} AND a.attnum = k.n ORDER BY k.i)"
+    fact = next(
+        (c for c in facts.constraints[plan.target] if (c.kind, c.name) == ("f", key.name)), None
     )
-    rows = sides.rows(
-        f"SELECT c.convalidated, {names.format('conkey', 'conrelid')}, p.relname, "
-        f"{names.format('confkey', 'confrelid')}, c.confupdtype::text, c.confdeltype::text, "
-        "c.condeferred FROM pg_constraint AS c JOIN pg_class AS p ON p.oid = c.confrelid "
-        "WHERE c.contype = 'f' AND c.conrelid = %s::regclass AND c.conname = %s",
-        (target_name(plan), key.name),
-    )
-    if not rows:
+    if fact is None:
         differences.add("constraint", f"foreign key {key.name} is missing")
         return
-    validated, columns, parent, parent_columns, on_update, on_delete, deferred = rows[0]
     wrong = []
-    if (tuple(columns), parent, tuple(parent_columns)) != (
+    if (fact.columns, fact.parent, fact.parent_columns) != (
         key.columns,
         key.parent,
         key.parent_columns,
     ):
-        wrong.append(f"it goes from {columns} to {parent} {parent_columns}")
-    if (ACTIONS[on_update], ACTIONS[on_delete]) != (key.on_update, key.on_delete):
-        wrong.append(f"its actions are {ACTIONS[on_update]} and {ACTIONS[on_delete]}")
-    if deferred != key.initially_deferred:
-        wrong.append("it is deferred" if deferred else "it is not deferred")
-    if validated != key.validated:
-        wrong.append("it is validated" if validated else "it is not validated")
+        wrong.append(
+            f"it goes from ({', '.join(fact.columns)}) to {fact.parent} "
+            f"({', '.join(fact.parent_columns)})"
+        )
+    actions = ACTIONS[fact.on_update], ACTIONS[fact.on_delete]
+    if actions != (key.on_update, key.on_delete):
+        wrong.append(f"its actions are {' and '.join(actions)}")
+    if fact.deferred != key.initially_deferred:
+        wrong.append("it is deferred" if fact.deferred else "it is not deferred")
+    if fact.validated != key.validated:
+        wrong.append("it is validated" if fact.validated else "it is not validated")
     for reason in wrong:
         differences.add("constraint", f"foreign key {key.name}: {reason}")
     if key.validated and not wrong:
@@ -300,14 +237,14 @@ def _orphans(sides: Sides, plan: TablePlan, key: ForeignKeyPlan, differences: Di
 # ---------------------------------------------------------------------------------- defaults
 
 
-def _defaults(sides: Sides, plan: TablePlan, found: Relations, differences: Differences) -> None:
-    rows = sides.rows(
-        "SELECT a.attname, pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef AS d "
-        "JOIN pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum "
-        "WHERE d.adrelid = %s::regclass AND a.attgenerated = ''",
-        (target_name(plan),),
-    )
-    there = {str(row[0]): str(row[1]) for row in rows}
+def _defaults(
+    sides: Sides, plan: TablePlan, facts: Facts, found: Relations, differences: Differences
+) -> None:
+    there = {
+        name: fact.default
+        for name, fact in facts.columns[plan.target].items()
+        if fact.default is not None
+    }
     source = {c.name: c for c in sides.table(plan).columns}
     for column in plan.columns:
         if column.default is None or column.identity:
@@ -385,10 +322,12 @@ def _evaluate(sides: Sides, default: str, origin: SourceColumn, column: ColumnPl
 # --------------------------------------------------------------------------------- quarantine
 
 
-def _quarantine(sides: Sides, plan: TablePlan, found: Relations, differences: Differences) -> None:
+def _quarantine(
+    sides: Sides, plan: TablePlan, facts: Facts, found: Relations, differences: Differences
+) -> None:
     """The rows that the plan keeps out are in quarantine, whole, and no others are."""
     table = sides.table(plan)
-    held = sides.one("SELECT count(*) FROM migration.quarantine WHERE tab = %s", (table.name,))[0]
+    held = facts.quarantined.get(table.name, 0)
     expected = 0
     if plan.quarantine:
         row = sides.source.execute(

@@ -1,0 +1,385 @@
+"""Sources and targets that no migration can start from, and some that only look so."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from running import DONE, USAGE, Ended, run
+
+pytestmark = pytest.mark.postgres
+
+SIDECARS = ("-wal", "-shm", "-journal")
+
+
+def _migrate(source: Path, dsn: str, report: Path, *options: str | Path) -> Ended:
+    return run("migrate", source, "--target", dsn, "--report", report, *options)
+
+
+def _report(folder: Path) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return report
+
+
+def _state(source: Path) -> dict[str, str]:
+    """Every file of the source's, by name, as its hash."""
+    family = [source, *(source.with_name(source.name + s) for s in SIDECARS)]
+    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in family if f.exists()}
+
+
+def _good(path: Path, rows: int = 2_000) -> Path:
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, word TEXT)")
+    connection.execute("CREATE INDEX t_word ON t(word)")
+    connection.executemany("INSERT INTO t(word) VALUES (?)", [("x" * 100,) for _ in range(rows)])
+    connection.commit()
+    connection.close()
+    return path
+
+
+def _damaged(path: Path) -> None:
+    content = bytearray(_good(path).read_bytes())
+    rng = random.Random(7)
+    for page in (20, 40, 60):
+        content[page * 4096 : page * 4096 + 300] = rng.randbytes(300)
+    path.write_bytes(content)
+
+
+def _damaged_index(path: Path) -> None:
+    """The table's pages are sound; an index lacks an entry, which only integrity_check sees."""
+    _good(path)
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA writable_schema = ON")
+    row = connection.execute("SELECT sql FROM sqlite_schema WHERE name = 't_word'").fetchone()
+    connection.execute("DELETE FROM sqlite_schema WHERE name = 't_word'")
+    connection.commit()
+    connection.close()
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE other(word TEXT)")
+    connection.execute("CREATE INDEX t_word ON other(word)")
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute(
+        "UPDATE sqlite_schema SET tbl_name = 't', sql = ? WHERE name = 't_word'", (row[0],)
+    )
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "says"),
+    [
+        ("damaged", _damaged, "damaged"),
+        ("an index that lacks its entries", _damaged_index, "damaged"),
+        (
+            "cut off",
+            lambda p: p.write_bytes(_good(p).read_bytes()[:40_000]),
+            "damaged",
+        ),
+        ("text", lambda p: p.write_text("just some text\n" * 20), "not a SQLite database"),
+        ("empty", lambda p: p.touch(), "empty"),
+        ("encrypted", lambda p: p.write_bytes(random.Random(3).randbytes(8192)), "encrypted"),
+        ("a directory", lambda p: p.mkdir(), "directory"),
+        ("missing", lambda p: None, "no such file"),
+    ],
+)
+def test_a_source_that_is_none_ends_with_a_clear_error(
+    name: str, make: Any, says: str, tmp_path: Path, postgres: str
+) -> None:
+    source = tmp_path / "source.db"
+    make(source)
+    before = _state(source) if source.is_file() else {}
+    ended = _migrate(source, postgres, tmp_path / "report")
+    assert ended.status == USAGE, ended.said
+    assert says in ended.err
+    assert "Traceback" not in ended.said
+    report = _report(tmp_path / "report")
+    assert report["outcome"] == "failed"
+    assert says in report["message"]
+    assert (_state(source) if source.is_file() else {}) == before
+    assert report["phase"] != "verified"
+    if make is not _damaged_index:  # that is only found while the copy is under way
+        with psycopg.connect(postgres) as target:
+            assert target.execute("SELECT to_regnamespace('migration')").fetchone() == (None,)
+
+
+def test_a_locked_source_is_said_to_be_locked(
+    tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from migration_job.source import snapshot
+
+    monkeypatch.setattr(snapshot, "BUSY_TIMEOUT_MS", 200)
+    source = _good(tmp_path / "source.db")
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
+            "c.execute('BEGIN EXCLUSIVE'); print('locked', flush=True); sys.stdin.read()",
+            str(source),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "locked\n"
+        ended = _migrate(source, postgres, tmp_path / "report")
+    finally:
+        holder.communicate("")
+    assert ended.status == USAGE
+    assert "locked" in ended.err
+    assert _migrate(source, postgres, tmp_path / "report").status == DONE
+
+
+def test_no_tables(tmp_path: Path, postgres: str) -> None:
+    source = tmp_path / "source.db"
+    connection = sqlite3.connect(source)
+    connection.executescript("PRAGMA user_version = 3; CREATE TABLE x(a); DROP TABLE x;")
+    connection.close()
+    ended = _migrate(source, postgres, tmp_path / "report")
+    assert ended.status == DONE, ended.said
+    assert _report(tmp_path / "report")["tables"] == {}
+
+
+@pytest.mark.slow
+def test_two_thousand_tables(tmp_path: Path, postgres: str) -> None:
+    source = tmp_path / "source.db"
+    connection = sqlite3.connect(source)
+    for number in range(2_000):
+        connection.execute(
+            f"CREATE TABLE t{number}(id INTEGER PRIMARY KEY, a TEXT UNIQUE, b INTEGER)"
+        )
+        connection.execute(f"INSERT INTO t{number}(a, b) VALUES ('x', {number}), (NULL, 2)")
+    connection.commit()
+    connection.close()
+    ended = _migrate(source, postgres, tmp_path / "report")
+    assert ended.status == DONE, ended.said
+    tables = _report(tmp_path / "report")["tables"]
+    assert len(tables) == 2_000
+    assert all(t["target_rows"] == 2 for t in tables.values())
+    with psycopg.connect(postgres) as target:
+        assert target.execute("SELECT b FROM t1999 WHERE id = 1").fetchone() == (1999,)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_a_value_of_200_megabytes_arrives_in_little_memory(tmp_path: Path, postgres: str) -> None:
+    source = tmp_path / "source.db"
+    connection = sqlite3.connect(source)
+    connection.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, b BLOB, s TEXT)")
+    blob = random.Random(1).randbytes(200_000_000)
+    connection.execute(
+        "INSERT INTO t VALUES (1, x'00', 'a'), (2, ?, 'b\tc'), (4, NULL, NULL)", [blob]
+    )
+    connection.execute("INSERT INTO t VALUES (3, NULL, ?)", ["tab\t\\ä\n" * 10_000_000])
+    connection.commit()
+    connection.close()
+    expected = hashlib.sha256(blob).hexdigest()
+    job = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "from migration_job.cli import main\n"
+            "try:\n    main()\n"
+            "finally:\n    print(open('/proc/self/status').read())",
+            *["migrate", str(source), "--target", postgres],
+            *["--report", str(tmp_path / "report")],
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    out, err = job.communicate(timeout=600)
+    assert job.returncode == DONE, err
+    # SQLite itself holds a value once whenever its content is looked at.
+    peak = int(out.split("VmHWM:")[1].split()[0]) * 1024
+    assert peak < len(blob) + 150_000_000
+    with psycopg.connect(postgres) as target:
+        row = target.execute("SELECT encode(sha256(b), 'hex'), s FROM t WHERE id = 2").fetchone()
+        assert row == (expected, "b\tc")
+        text = target.execute(
+            "SELECT s = repeat(E'tab\\t\\\\ä\\n', 10000000) FROM t WHERE id = 3"
+        ).fetchone()
+        assert text == (True,)
+
+
+def test_a_target_that_is_not_empty_is_refused(tmp_path: Path, postgres: str) -> None:
+    source = _good(tmp_path / "source.db")
+    with psycopg.connect(postgres, autocommit=True) as target:
+        target.execute("CREATE TABLE mine(a int); INSERT INTO mine VALUES (1)")
+    ended = _migrate(source, postgres, tmp_path / "report")
+    assert ended.status == USAGE
+    assert "table mine" in ended.err
+    with psycopg.connect(postgres) as target:
+        assert target.execute("SELECT * FROM mine").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize("statement", ["CREATE VIEW v AS SELECT 1", "CREATE SCHEMA migration"])
+def test_what_else_makes_a_target_somebody_elses(
+    statement: str, tmp_path: Path, postgres: str
+) -> None:
+    source = _good(tmp_path / "source.db")
+    with psycopg.connect(postgres, autocommit=True) as target:
+        target.execute(statement.encode())
+    assert _migrate(source, postgres, tmp_path / "report").status == USAGE
+
+
+def test_the_target_of_another_source_is_refused(tmp_path: Path, postgres: str) -> None:
+    source, other = _good(tmp_path / "source.db"), _good(tmp_path / "other.db")
+    assert _migrate(source, postgres, tmp_path / "report").status == DONE
+    ended = _migrate(other, postgres, tmp_path / "other")
+    assert ended.status == USAGE
+    assert str(source) in ended.err
+
+
+def test_a_target_that_serves_is_refused(tmp_path: Path, postgres: str) -> None:
+    source = _good(tmp_path / "source.db")
+    assert _migrate(source, postgres, tmp_path / "report").status == DONE
+    with psycopg.connect(postgres, autocommit=True) as target:
+        target.execute("UPDATE migration.run SET phase = 'switched'")
+        target.execute("INSERT INTO t(id, word) VALUES (999999, 'written since')")
+    ended = _migrate(source, postgres, tmp_path / "report")
+    assert ended.status == USAGE
+    assert "switched" in ended.err
+    with psycopg.connect(postgres) as target:
+        assert target.execute("SELECT count(*) FROM t WHERE id = 999999").fetchone() == (1,)
+
+
+def test_two_runs_at_once_do_not_meet(tmp_path: Path, postgres: str) -> None:
+    source = _good(tmp_path / "source.db")
+    from migration_job.target import database, records
+
+    with database.connect(postgres) as other:
+        records.lock(other)
+        ended = _migrate(source, postgres, tmp_path / "report")
+    assert ended.status == USAGE
+    assert "another run" in ended.err
+    assert _migrate(source, postgres, tmp_path / "report").status == DONE
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://u:s3cret@127.0.0.1:1/x",
+        "host=127.0.0.1 port=1 dbname=x user=u password=s3cret",
+        "s3cret",
+        "postgresql://u:s3cret@[nowhere/x",
+    ],
+)
+def test_no_error_shows_a_password(dsn: str, tmp_path: Path) -> None:
+    ended = _migrate(_good(tmp_path / "source.db"), dsn, tmp_path / "report")
+    assert ended.status == USAGE
+    assert "s3cret" not in ended.said
+    for file in (tmp_path / "report").glob("*"):
+        if file.is_file():
+            assert b"s3cret" not in file.read_bytes()
+
+
+def test_the_password_may_come_from_a_file(
+    tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = _good(tmp_path / "source.db")
+    parts = conninfo_to_dict(postgres)
+    password = str(parts.pop("password"))
+    passfile = tmp_path / "passwords"
+    passfile.write_text(f"*:*:*:*:{password}\n")
+    passfile.chmod(0o600)
+    dsn = make_conninfo("", **{k: v for k, v in parts.items() if v is not None})
+    monkeypatch.setenv("PGPASSFILE", str(passfile))
+    assert _migrate(source, dsn, tmp_path / "report").status == DONE
+    whole = tmp_path / "target"
+    whole.write_text(postgres + "\n")
+    ended = run("migrate", source, "--target-file", whole, "--report", tmp_path / "report")
+    assert ended.status == DONE, ended.said
+    assert password not in (tmp_path / "report" / "report.json").read_text()
+
+
+def test_a_report_directory_that_cannot_be_written(tmp_path: Path, postgres: str) -> None:
+    source = _good(tmp_path / "source.db")
+    (tmp_path / "file").write_text("")
+    ended = _migrate(source, postgres, tmp_path / "file" / "report")
+    assert ended.status == USAGE
+    assert "report" in ended.err
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+@pytest.mark.parametrize("at", ["rest", "work"])
+def test_the_source_is_left_as_it_was(mode: str, at: str, tmp_path: Path, postgres: str) -> None:
+    """Byte for byte, and without a file beside it that was not there before."""
+    source = _good(tmp_path / "source.db")
+    application = sqlite3.connect(source)
+    application.execute(f"PRAGMA journal_mode = {mode}")
+    application.execute("INSERT INTO t(word) VALUES ('in the log')")
+    application.commit()
+    if at == "rest":
+        application.close()
+    before = {n: h for n, h in _state(source).items() if not n.endswith("-shm")}
+    present = set(_state(source))
+    ended = _migrate(source, postgres, tmp_path / "report")
+    assert ended.status == DONE, ended.said
+    assert {n: h for n, h in _state(source).items() if not n.endswith("-shm")} == before
+    assert set(_state(source)) == present
+    if at == "work":
+        application.execute("INSERT INTO t(word) VALUES ('afterwards')")
+        application.commit()
+        application.close()
+    with psycopg.connect(postgres) as target:
+        row = target.execute("SELECT count(*) FROM t WHERE word = 'in the log'").fetchone()
+        assert row == (1,)
+
+
+@pytest.mark.parametrize("kind", ["log", "journal"])
+def test_a_writer_that_crashed_left_its_work(kind: str, tmp_path: Path, postgres: str) -> None:
+    """A log to replay or a journal to roll back is dealt with, in a copy of the files."""
+    origin = _good(tmp_path / "origin.db")
+    application = sqlite3.connect(origin)
+    if kind == "log":
+        application.execute("PRAGMA journal_mode = WAL")
+        application.execute("INSERT INTO t(word) VALUES ('committed')")
+        application.commit()
+    else:
+        application.execute("PRAGMA cache_size = 5")
+        application.execute("UPDATE t SET word = 'uncommitted'")
+    folder = tmp_path / "crashed"
+    folder.mkdir()
+    for file in origin.parent.glob("origin.db*"):
+        if not file.name.endswith("-shm"):
+            shutil.copyfile(file, folder / file.name)
+    application.close()
+    source = folder / "origin.db"
+    before = _state(source)
+    assert len(before) == 2
+    ended = _migrate(source, postgres, tmp_path / "report")
+    assert ended.status == DONE, ended.said
+    assert _state(source) == before
+    with psycopg.connect(postgres) as target:
+        committed = target.execute("SELECT count(*) FROM t WHERE word = 'committed'").fetchone()
+        lost = target.execute("SELECT count(*) FROM t WHERE word = 'uncommitted'").fetchone()
+    assert (committed, lost) == ((1 if kind == "log" else 0,), (0,))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write to any directory")
+def test_a_source_on_read_only_media(tmp_path: Path, postgres: str) -> None:
+    folder = tmp_path / "media"
+    folder.mkdir()
+    source = _good(folder / "source.db")
+    connection = sqlite3.connect(source)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.close()
+    folder.chmod(0o500)
+    try:
+        assert _migrate(source, postgres, tmp_path / "report").status == DONE
+    finally:
+        folder.chmod(0o700)
