@@ -54,7 +54,7 @@ async def _serve(gate: Gate, listen: tuple[str, int]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
     try:
-        await gate.serve(listen, lambda port: say(f"listening on {listen[0]}:{port}"))
+        await gate.serve(listen, lambda port: say(f"the gate listens on {listen[0]}:{port}"))
     except asyncio.CancelledError:
         say("ended")
 

@@ -87,10 +87,14 @@ class Gate:
             await asyncio.sleep(LOOK_SECONDS)
 
     def _changed(self) -> bool:
-        now = self._named()
-        if now is None or self._started_with is None:
-            return now is not self._started_with
-        return not now.same_sides(self._started_with)
+        now, before = self._named(), self._started_with
+        if before is None and now is not None and now.write.engine == now.read.engine == "sqlite":
+            # The first connection names what the application has been using without one.
+            self._started_with = now
+            return False
+        if now is None or before is None:
+            return now is not before
+        return not now.same_sides(before)
 
     def _named(self) -> Connection | None:
         try:

@@ -28,6 +28,9 @@ HEARTBEAT_SECONDS = 1.0
 GONE_SECONDS = 5.0
 """A gate that has said nothing for so long is not there."""
 
+UNDER_WAY_SECONDS = 60.0
+"""How long requests that are under way may take to end before a switch gives up."""
+
 POLL_SECONDS = 0.01
 
 
@@ -74,7 +77,7 @@ def let_go(state: Path) -> None:
 
 @contextlib.contextmanager
 def holding(
-    state: Path, *, limit: float, longest: float, say: Callable[[str], None]
+    state: Path, *, limit: float = UNDER_WAY_SECONDS, longest: float, say: Callable[[str], None]
 ) -> Iterator[None]:
     """Have the gate hold the application's requests during the block, which takes no longer than
     ``longest`` seconds; without a gate, nothing.

@@ -21,6 +21,7 @@ import psycopg
 
 from migration_job.connection import write_connection
 from migration_job.errors import InputError, JobError, OperationError, VerificationError
+from migration_job.live import hold
 from migration_job.live.back import bring_back, differences, one_way_changes
 from migration_job.live.decision import take_back
 from migration_job.live.follow import FOLLOW_SECONDS, follow_decision, follow_until
@@ -36,6 +37,9 @@ from migration_job.target import records
 Say = Callable[[str], None]
 
 SHOWN = 5
+
+LONGEST_SECONDS = 60.0
+"""From the PAUSE to the end of all that follows, without the queue: see :mod:`.hold`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,28 +117,29 @@ def _with_target(
         _drain(pair, drain_limit)
         lost = _losses(pair, accept_loss)
         say("the way back is worked off; holding the application's queries")
-    start = time.monotonic()
-    try:
-        with step("rollback.pause"):
-            if ends.pooler is not None:
-                ends.pooler.pause(limit=pause_limit)
-        with step("rollback.fence"):
-            target_capture.close_fence(pair.target, limit=pause_limit)
-            target_capture.end_sessions(pair.third, limit=pause_limit)
-        with step("rollback.drain"):
-            _drain(pair, drain_limit)
-            lost = _losses(pair, accept_loss) or lost
-        with step("rollback.decide"):
-            fence.hold_writers(pair.source, limit=5.0)
-            raise_source_sequences(pair)
-            take_back(pair.source, reads_moved=keep_reads)
-            fence.commit(pair.source, limit=5.0)
-    except BaseException as error:
-        fence.give_up(pair.source)
-        if isinstance(error, Exception):
-            _go_on_with_target(pair, ends, error)
-        raise
-    _follow(pair, ends, say)
+    with hold.holding(ends.state, longest=drain_limit + LONGEST_SECONDS, say=say):
+        start = time.monotonic()
+        try:
+            with step("rollback.pause"):
+                if ends.pooler is not None:
+                    ends.pooler.pause(limit=pause_limit)
+            with step("rollback.fence"):
+                target_capture.close_fence(pair.target, limit=pause_limit)
+                target_capture.end_sessions(pair.third, limit=pause_limit)
+            with step("rollback.drain"):
+                _drain(pair, drain_limit)
+                lost = _losses(pair, accept_loss) or lost
+            with step("rollback.decide"):
+                fence.hold_writers(pair.source, limit=5.0)
+                raise_source_sequences(pair)
+                take_back(pair.source, reads_moved=keep_reads)
+                fence.commit(pair.source, limit=5.0)
+        except BaseException as error:
+            fence.give_up(pair.source)
+            if isinstance(error, Exception):
+                _go_on_with_target(pair, ends, error)
+            raise
+        _follow(pair, ends, say)
     held = (time.monotonic() - start) * 1000
     records.set_phase(pair.target, "rolled back")
     say(f"decided: SQLite serves; queries were held for {held:.0f} ms")

@@ -41,9 +41,8 @@ FEW_ENTRIES = 200
 
 ATTEMPTS = 5
 
-GATE_SECONDS = 60.0
-"""For an application behind ``migration-job gate``: how long its requests under way may take to
-end, and how long those that come meanwhile are held if nobody ends that."""
+LONGEST_SECONDS = 60.0
+"""From the fence to the end of all that follows: what comes to a gate is held no longer."""
 
 Say = Callable[[str], None]
 
@@ -120,7 +119,7 @@ def _attempt(
                 "`migration-job verify` before anything else",
             )
         proved = 0 if state is None else _prepare(pair, catch_up_limit, say)
-    with hold.holding(ends.state, limit=GATE_SECONDS, longest=GATE_SECONDS, say=say):
+    with hold.holding(ends.state, longest=LONGEST_SECONDS, say=say):
         if state is None:
             switched = plain.decide(pair, ends.state, base, one_way=one_way)
         else:
