@@ -57,6 +57,10 @@ images: setup ## pull the container images, or build them, ahead of `make up`
 	@tools/docker-engine
 	@$(PYTHON) -m infra.images
 
+.PHONY: rotate
+rotate: setup ## replace STAGE's passwords without a failed request
+	@tools/stage rotate "$(STAGE)"
+
 .PHONY: restore
 restore: setup ## restore STAGE's database beside itself, as it was AT='2026-03-01 14:05:00+00'
 	@$(PYTHON) -m infra.restore "$(STAGE)" $(if $(REMOVE),--remove) $(if $(AT),--at "$(AT)")

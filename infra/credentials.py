@@ -27,6 +27,8 @@ KEPT = ("superuser", "backup_cipher", "pooler", "pooler_admin")
 directory is made. The next encrypts the backups that are there already. The pooler's are known to
 no client, and replacing them would restart the pool under the application."""
 
+EVERY = (*APPLICATION, *ROTATED, *KEPT)
+
 
 def generate() -> str:
     return "".join(secrets.choice(ALPHABET) for _ in range(LENGTH))
@@ -62,7 +64,7 @@ def serving(version: int) -> str:
 
 
 def _made() -> dict[str, Any]:
-    passwords = {name: generate() for name in (*APPLICATION, *ROTATED, *KEPT)}
+    passwords = {name: generate() for name in EVERY}
     return {
         "passwords": passwords,
         # Fixed with the password: a verifier with another salt would be a change at every update.

@@ -24,8 +24,7 @@ from docker.models.containers import Container
 from pulumi import Input, ResourceOptions
 from pulumi.dynamic import CreateResult, Resource, UpdateResult
 
-from infra import engine
-from infra.credentials import ROTATED
+from infra import credentials, engine
 from infra.dynamic import StageProvider
 from infra.errors import StageError
 from infra.names import Names
@@ -221,7 +220,7 @@ def psql(container: Container, script: str) -> tuple[int, str]:
 
 def digest(names: Names, version: int) -> str:
     """What changes when the script does: a stage made by an older one is brought up to date."""
-    none = dict.fromkeys(ROTATED, "")
+    none = dict.fromkeys(credentials.EVERY, "")
     return hashlib.sha256(statements(names, none, version).encode()).hexdigest()
 
 

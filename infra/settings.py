@@ -442,15 +442,26 @@ def _unknown(key: str, known: Mapping[str, object]) -> str:
 
 
 def _fault(detail: Mapping[str, Any]) -> str:
-    place = ".".join(str(part) for part in detail["loc"])
+    place = _printable(".".join(str(part) for part in detail["loc"]))
     if detail["type"] == "missing":
         return f"{place}: expected a value, found none"
     message = str(detail["msg"]).removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
+    message = _printable(message[:1].lower() + message[1:])
+    if place in SECRETS:
+        return f"{place}: {message}"
     found = detail.get("input")
     if isinstance(found, (str, int, float, bool)) and place:
         return f"{place}: {message}, found {_shown(found)}"
     return f"{place}: {message}" if place else message
+
+
+SECRETS = frozenset({"backupS3.key", "backupS3.keySecret", "alertWebhook"})
+"""Settings whose value no message repeats."""
+
+
+def _printable(text: str) -> str:
+    """On one line, and nothing that moves a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _shown(value: object) -> str:

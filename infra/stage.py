@@ -18,7 +18,7 @@ import pulumi
 import pulumi_docker as docker
 import yaml
 
-from infra import backup, engine, job, live, monitoring, rendering, tuning
+from infra import backup, engine, example, job, live, monitoring, rendering, tuning
 from infra.certificates import Certificates
 from infra.containers import LABEL, Health, Service, ServiceContainer
 from infra.credentials import Credentials
@@ -184,6 +184,7 @@ class Stage(pulumi.ComponentResource):
         self.roles = self._roles()
         self.alias = self._volume("alias", f"{names.pooler}-alias")
         self.pooler = self._pooler()
+        self.example = self._example() if settings.example_application else None
         self.migration = self._migration()
         if settings.strategy == "dual-write":
             self._sync(self.migration)
@@ -375,6 +376,20 @@ class Stage(pulumi.ComponentResource):
         opts = self._docker(self.roles)
         return ServiceContainer(service, settings, self._stage, self.network, opts)
 
+    def _example(self) -> ServiceContainer:
+        """Before the migration, so that the application's own tables are in the source by then."""
+        service = example.service(
+            self._settings,
+            self._names,
+            self._images.example,
+            self._user,
+            source=self._paths.source,
+            connection=self._paths.connection,
+            binds=self._binds(),
+        )
+        opts = self._docker()
+        return ServiceContainer(service, self._settings, self._stage, self.network, opts)
+
     def _monitoring(self) -> None:
         watch = monitoring.Watch(
             settings=self._settings,
@@ -452,6 +467,7 @@ class Stage(pulumi.ComponentResource):
 
     def _migration(self) -> Migration:
         settings = self._settings
+        before = [self.example.healthy] if self.example else []
         own = settings.profile not in BUILT_IN_PROFILES
         return Migration(
             "migration",
@@ -464,7 +480,7 @@ class Stage(pulumi.ComponentResource):
                 "policy": _policy(settings),
                 "target_version": str(settings.postgres_version),
             },
-            opts=self._own(self.roles, self.pooler.healthy, self.postgres.healthy),
+            opts=self._own(self.roles, self.pooler.healthy, self.postgres.healthy, *before),
         )
 
     def _cutover(self) -> Cutover:

@@ -139,6 +139,27 @@ def test_containers_are_bounded_and_hold_nothing_open(workshop: Workshop, up: Re
     assert secret not in workshop.export()
 
 
+def test_passwords_rotate_under_the_application(workshop: Workshop, up: Result) -> None:
+    before = address(up, workshop)
+    with psycopg.connect(before, autocommit=True) as held:
+        workshop.set(credentialsVersion=2)
+        rotated = workshop.up()
+        assert not rotated.failed, rotated.output
+        # Whoever has not read the connection again is still served, old session and new.
+        assert held.execute("SELECT 1").fetchone() == (1,)
+        psycopg.connect(before).close()
+    after = address(rotated, workshop)
+    assert rotated.outputs["user"] != up.outputs["user"]
+    text = (workshop.connection / "database.env").read_text()
+    assert f"DB_PASSWORD={rotated.outputs['password']}" in text
+    with psycopg.connect(after) as connection:
+        assert connection.execute("SELECT count(*) > 0 FROM cases").fetchone() == (True,)
+    assert _module(workshop, "infra.rotate").returncode == 0
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(before)
+    psycopg.connect(after).close()
+
+
 # --------------------------------------------------------------------------------- watched
 
 
@@ -208,8 +229,12 @@ def test_a_dropped_table_comes_back_as_of_the_second_before(workshop: Workshop, 
 
 
 def _restore(workshop: Workshop, *words: str) -> subprocess.CompletedProcess[str]:
+    return _module(workshop, "infra.restore", *words)
+
+
+def _module(workshop: Workshop, name: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "infra.restore", workshop.stage, *words],
+        [sys.executable, "-m", name, workshop.stage, *words],
         cwd=workshop.directory,
         env=environment(workshop),
         capture_output=True,
@@ -221,14 +246,7 @@ def _restore(workshop: Workshop, *words: str) -> subprocess.CompletedProcess[str
 def test_the_sqlite_file_from_before_comes_back(
     workshop: Workshop, up: Result, tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "infra.restore_sqlite", workshop.stage, str(tmp_path / "old.db")],
-        cwd=workshop.directory,
-        env=environment(workshop),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = _module(workshop, "infra.restore_sqlite", str(tmp_path / "old.db"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "old.db").read_bytes()[:15] == b"SQLite format 3"
 
