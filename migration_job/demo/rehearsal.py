@@ -180,10 +180,8 @@ def summarise(source: Path, stage: DemoStage, status: ExitStatus, seconds: float
 
 def _findings(report: Report) -> str:
     counts = Counter(str(finding.severity) for finding in report.findings)
-    names = {"error": "errors", "warning": "warnings", "note": "notes"}
-    return (
-        ", ".join(f"{counts[key]} {name}" for key, name in names.items() if counts[key]) or "none"
-    )
+    words = [counted(counts[name], name) for name in ("error", "warning", "note") if counts[name]]
+    return ", ".join(words) or "none"
 
 
 def _say_report(stage: DemoStage) -> None:
