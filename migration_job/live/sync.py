@@ -10,6 +10,7 @@ knows stands in the two databases.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -21,6 +22,7 @@ from pathlib import Path
 import apsw
 import psycopg
 
+from migration_job.connection import write_connection
 from migration_job.durable import write_durably
 from migration_job.errors import JobError, OperationError
 from migration_job.live import hold
@@ -98,6 +100,8 @@ class Sync:
         self._pair: Pair | None = None
         self._lag = _Lag()
         self._looked = 0.0
+        self._unfollowed = ""
+        self._failing_since = 0.0
         self._reported = 0.0
         self._report = Report(os.getpid(), "", "waiting", 0, 0.0, 0)
 
@@ -117,6 +121,8 @@ class Sync:
                 return
             if not busy:
                 if once:
+                    self._reported = 0.0
+                    self._publish()
                     return
                 _wait(IDLE_SECONDS, stop)
 
@@ -131,6 +137,8 @@ class Sync:
             self._report.switched_at = state.switched_at or ""
             self._look(pair, force=before)
             busy = self._back(pair) if state.closed else self._forward(pair)
+        self._failing_since = 0.0
+        self._report.problem = self._unfollowed
         self._report.rounds += 1
         self._publish()
         return busy
@@ -147,21 +155,24 @@ class Sync:
         if self._pair is not None:
             self._pair.close()
             self._pair = None
+            self._looked = 0.0
 
     def _look(self, pair: Pair, *, force: bool) -> None:
         now = time.monotonic()
         if not force and now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
-        self._report.problem = ""
         try:
             changed = follow_decision(pair, self._ends)
         except BothOpen:
             raise
         except OperationError as error:
             # PgBouncer is down: what it has to be told waits, what the databases need does not.
-            self._note(error.message)
+            if error.message != self._unfollowed:
+                self._say(f"waiting: {error.message}")
+            self._unfollowed = error.message
             return
+        self._unfollowed = ""
         hold.let_go(self._ends.state)  # of a command that died; while one lives, it has the lock
         if changed:
             side = "PostgreSQL" if pair.state().closed else "SQLite"
@@ -211,7 +222,30 @@ class Sync:
         self._note(told)
         self._report.direction = "waiting"
         self._close()
+        now = time.monotonic()
+        self._failing_since = self._failing_since or now
+        if now - self._failing_since > self._max_lag:
+            self._take_reads_back()
         self._publish()
+
+    def _take_reads_back(self) -> None:
+        """Reads that have moved go back to SQLite where the target cannot be followed: it may be
+        gone, so this asks nothing of it."""
+        with contextlib.suppress(JobError, apsw.Error, OSError), self._lock.round():
+            source = fence.open_source(self._ends.source)
+            try:
+                state = fence.read_state(source)
+                if state is None or state.closed or not state.reads_moved:
+                    return
+                with fence.writing(source, limit=5.0):
+                    fence.change_state(source, reads_moved=0)
+            finally:
+                source.close()
+            side = self._ends.sqlite
+            write_connection(self._ends.connection, side, side, owner=self._ends.owner)
+            self._say(f"the target cannot be followed for {self._max_lag:g} s: reads are on SQLite")
+            if self._ends.pooler is not None:
+                self._ends.pooler.close_alias(limit=5.0)
 
     def _note(self, problem: str) -> None:
         if self._report.problem != problem:

@@ -374,3 +374,39 @@ def test_sync_finishes_or_undoes_what_a_dead_switch_left(stage: Stage, fault: st
         wait_for(lambda: sorted(on_sqlite(stage)) == sorted(on_postgres(stage)), "both sides")
     assert acknowledged <= set(on_sqlite(stage))
     assert len(on_sqlite(stage)) == len(set(on_sqlite(stage)))
+
+
+def test_reads_go_back_when_the_target_cannot_be_followed(stage: Stage) -> None:
+    writer = stage.migration.writer()
+    move_reads(stage.ends)
+    with psycopg.connect(stage.migration.dsn, autocommit=True) as target:
+        target.execute("ALTER TABLE events ADD CONSTRAINT never CHECK (n < 100)")
+    writer.execute("INSERT INTO events VALUES ('too much', 100)")
+    sync = Sync(stage.ends, max_lag=0.2)
+    deadline = time.monotonic() + 30
+
+    def moved_back() -> bool:
+        return isinstance(read_connection(stage.ends.connection).read, SqliteSide)
+
+    sync.run(lambda: moved_back() or time.monotonic() > deadline)
+    assert moved_back()
+    assert "never" in read_report(stage.ends.state).problem
+    assert stage.pooler.alias_path.read_text() == ""
+    writer.execute("UPDATE events SET n = 99")
+    sync.run(once=True)
+    assert read_report(stage.ends.state).problem == ""
+
+
+def test_a_target_that_hangs_lifts_the_fence(stage: Stage) -> None:
+    writer = stage.migration.writer()
+    with psycopg.connect(stage.migration.dsn) as blocker:
+        # Nothing that the switch prepares needs this lock; what it drains does.
+        blocker.execute("LOCK TABLE migration.certificate IN EXCLUSIVE MODE")
+        start = time.monotonic()
+        with pytest.raises(OperationError, match=r"writers (may )?wait"):
+            switch(stage.ends, budget=0.3)
+        assert time.monotonic() - start < 20
+        writer.execute("INSERT INTO events VALUES ('served', 1)")
+    switch(stage.ends)
+    with pytest.raises(apsw.ConstraintError, match=MOVED):
+        writer.execute("INSERT INTO events VALUES ('late', 2)")
