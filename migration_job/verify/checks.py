@@ -98,6 +98,12 @@ class _Answer:
     types: tuple[int, ...] = field(default=())
 
 
+@dataclass(frozen=True, slots=True)
+class _Leniency:
+    mapped: frozenset[tuple[str, str | None]]
+    spelled: bool
+
+
 # ------------------------------------------------------------------------------ the directory
 
 
@@ -175,19 +181,21 @@ def run_checks(
     target: psycopg.Connection[tuple[object, ...]],
     *,
     mapped: Collection[tuple[str, str | None]] = (),
+    spelled: bool = False,
     progress: Callable[[CheckResult], None] | None = None,
 ) -> tuple[CheckResult, ...]:
     """Run every check on both sides and compare.
 
-    ``mapped`` are the ledger's pairs (source text, target text or None) that a rule changed,
-    which are taken for equal. A query that one side refuses is a difference of that check, not an
-    error of the run: the application would meet it too. The target is left without an open
-    transaction and nothing is written to it.
+    ``mapped`` are the ledger's pairs (source text, target text or None) that a rule changed, which
+    are taken for equal. With ``spelled`` a number and the text of its digits are equal too: a rule
+    may have chosen so for a whole column without a row in the ledger. A query that one side
+    refuses is a difference of that check, not an error of the run: the application would meet it
+    too. The target is left without an open transaction and nothing is written to it.
     """
     accepted = frozenset(mapped)
     results = []
     for check in checks:
-        result = _run(check, source, target, accepted)
+        result = _run(check, source, target, _Leniency(accepted, spelled))
         results.append(result)
         if progress is not None:
             progress(result)
@@ -198,7 +206,7 @@ def _run(
     check: Check,
     source: apsw.Connection,
     target: psycopg.Connection[tuple[object, ...]],
-    mapped: frozenset[tuple[str, str | None]],
+    leniency: _Leniency,
 ) -> CheckResult:
     try:
         left = _ask_source(check.sqlite, source)
@@ -213,7 +221,7 @@ def _run(
         return CheckResult(
             check.name, len(left.rows), 0, (f"the target refuses the query: {reason}",)
         )
-    found = _compare(check, left, right, mapped)
+    found = _compare(check, left, right, leniency)
     return CheckResult(
         name=check.name,
         source_rows=len(left.rows),
@@ -263,9 +271,7 @@ def _texts(result: PGresult) -> list[tuple[object, ...]]:
 # ------------------------------------------------------------------------------ the comparison
 
 
-def _compare(
-    check: Check, left: _Answer, right: _Answer, mapped: frozenset[tuple[str, str | None]]
-) -> list[str]:
+def _compare(check: Check, left: _Answer, right: _Answer, leniency: _Leniency) -> list[str]:
     width = len(left.rows[0]) if left.rows else len(right.columns)
     if width != len(right.columns):
         return [f"expected {width} columns, found {len(right.columns)}"]
@@ -280,10 +286,10 @@ def _compare(
     pairs = list(zip(zip(*mine, strict=True), left.rows, strict=True))
     others = list(zip(zip(*theirs, strict=True), right.rows, strict=True))
     if not check.ordered:
-        pairs, others = _without_alike(*_without_common(pairs, others), mapped)
+        pairs, others = _without_alike(*_without_common(pairs, others), leniency)
     for number, (ours, its) in enumerate(zip(pairs, others, strict=False), start=1):
         for index, (a, b) in enumerate(zip(ours[0], its[0], strict=True)):
-            if not _alike(a, b, (ours[1][index], its[1][index]), mapped):
+            if not _alike(a, b, (ours[1][index], its[1][index]), leniency):
                 found.append(
                     f"row {number}, column {right.columns[index]}: expected "
                     f"{_show(ours[1][index])}, found {_show(its[1][index])}"
@@ -318,7 +324,7 @@ def _without_common(left: list[_Row], right: list[_Row]) -> tuple[list[_Row], li
 
 
 def _without_alike(
-    left: list[_Row], right: list[_Row], mapped: frozenset[tuple[str, str | None]]
+    left: list[_Row], right: list[_Row], leniency: _Leniency
 ) -> tuple[list[_Row], list[_Row]]:
     """Both rests without the rows that are alike, if not the same: computed numbers, mapped values.
     Rests that are too long to try each against each are left as they are, in order."""
@@ -332,7 +338,7 @@ def _without_alike(
                 i
                 for i, other in enumerate(open_)
                 if all(
-                    _alike(a, b, (x, y), mapped)
+                    _alike(a, b, (x, y), leniency)
                     for a, b, x, y in zip(row[0], other[0], row[1], other[1], strict=True)
                 )
             ),
@@ -345,11 +351,11 @@ def _without_alike(
     return kept, open_
 
 
-def _alike(
-    a: Hashable, b: Hashable, raw: tuple[object, object], mapped: frozenset[tuple[str, str | None]]
-) -> bool:
-    if a == b or (str(raw[0]), None if raw[1] is None else str(raw[1])) in mapped:
+def _alike(a: Hashable, b: Hashable, raw: tuple[object, object], leniency: _Leniency) -> bool:
+    if a == b or (str(raw[0]), None if raw[1] is None else str(raw[1])) in leniency.mapped:
         return True
+    if leniency.spelled and isinstance(a, Decimal) != isinstance(b, Decimal):
+        return isinstance(raw[0], str | int) and str(raw[0]) == raw[1]
     if isinstance(a, Decimal) and isinstance(b, Decimal) and a.is_finite() and b.is_finite():
         return abs(a - b) <= RELATIVE_TOLERANCE * max(abs(a), abs(b))
     return False
@@ -429,6 +435,9 @@ def _instant_of(number: float, unit: str) -> Hashable:
 def _of_source(value: object, oid: int) -> Hashable:
     """The source value as the target's type has it; itself where it is none of that type, so that
     it differs from every value that is."""
+    if isinstance(value, int | float) and oid in _JSONS:
+        # A document such as 5, of which SQLite's affinity has made a number.
+        return _meaning(repr(value), oid)
     if isinstance(value, int):
         return Decimal(value)
     if isinstance(value, float):

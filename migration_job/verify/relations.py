@@ -443,7 +443,7 @@ def check_view(
             differences.add("view", f"expected {rows} rows, found {count}")
         return found
     check = Check(name=view.source, sqlite=here, postgresql=there, ordered=False)
-    (result,) = run_checks([check], sides.source, sides.target, mapped=mapped)
+    (result,) = run_checks([check], sides.source, sides.target, mapped=mapped, spelled=True)
     for message in result.differences:
         differences.add("view", message)
     differences.count += result.unshown

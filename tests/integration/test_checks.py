@@ -58,6 +58,7 @@ def replay(
             "uuid:'0d5a7b64-1111-4222-8333-000000000000'",
         ),
         ("CREATE TABLE t(v); INSERT INTO t VALUES ('not a date')", "text:'not a date'"),
+        ("CREATE TABLE t(v); INSERT INTO t VALUES (1e22), (5)", "json:'1e+22','5'"),
         *(
             (
                 "CREATE TABLE t(v); INSERT INTO t VALUES "
@@ -178,6 +179,22 @@ def test_what_a_rule_changed_on_purpose_is_accepted(tmp_path: Path, postgres: st
     with psycopg.connect(postgres, autocommit=True) as target:
         target.execute("DROP TABLE t")
     assert replay(tmp_path, postgres, files, *made, mapped=[("system", fixed)]).passed
+
+
+def test_digits_in_a_view_are_a_number_where_a_rule_chose_so(tmp_path: Path, postgres: str) -> None:
+    made = (
+        "CREATE TABLE t(v, w); INSERT INTO t VALUES ('0', 5)",
+        "CREATE TABLE t(v integer, w text); INSERT INTO t VALUES (0, '5')",
+    )
+    files = {"all.sql": "SELECT v, w FROM t"}
+    assert len(replay(tmp_path, postgres, files, *made).differences) == 2
+    with psycopg.connect(postgres, autocommit=True) as target:
+        target.execute("DROP TABLE t")
+    assert replay(tmp_path, postgres, files, *made, spelled=True).passed
+    with psycopg.connect(postgres, autocommit=True) as target:
+        target.execute("DROP TABLE t")
+    other = made[1].replace("'5'", "'05'")
+    assert not replay(tmp_path, postgres, files, made[0], other, spelled=True).passed
 
 
 def test_many_differences_are_counted(tmp_path: Path, postgres: str) -> None:

@@ -111,11 +111,20 @@ def _has_broken(source: Source, finding: Mapping[str, Any]) -> bool:
     return any(c.storage == "text" and c.text is None for c in _cells(source, finding))
 
 
+def _is_no_identifier(source: Source, finding: Mapping[str, Any]) -> bool:
+    table = source[finding["table"]]
+    declared = next(c.declared for c in table.columns if c.name == finding["column"])
+    numbers = [c for c in _cells(source, finding) if c.storage in ("integer", "real")]
+    return declared.upper() in ("UUID", "GUID", "UNIQUEIDENTIFIER") and bool(numbers)
+
+
 REASONS: dict[str, Callable[[Source, Mapping[str, Any]], bool]] = {
     "nul-in-text": _has_nul,
     "undecodable-text": _has_broken,
+    "identifier-became-number": _is_no_identifier,
 }
-"""What may stop a run without a policy: what PostgreSQL cannot hold as what it is."""
+"""What may stop a run without a policy: what PostgreSQL cannot hold as what it is, and
+what is not any more what it was declared to be."""
 
 
 # ---------------------------------------------------------------------------------- the property
