@@ -64,6 +64,8 @@ class Service:
     """What the container keeps; nothing, where it is not root's."""
     temporary: Mapping[str, str] = field(default_factory=dict)
     """Path to tmpfs options."""
+    host_network: bool = False
+    """Whether it is on the host's network instead of the stage's."""
     shared_memory: int = 64 * MEBIBYTE
     stop_seconds: int = 30
     open_files: int = 4096
@@ -110,7 +112,7 @@ class ServiceContainer:
         self.container = docker.Container(
             service.host,
             name=service.name,
-            hostname=service.host,
+            hostname=None if service.host_network else service.host,
             image=service.image,
             entrypoints=list(service.entrypoint) or None,
             command=list(service.command) or None,
@@ -131,11 +133,11 @@ class ServiceContainer:
                 )
                 for inside, outside in sorted(service.ports.items())
             ],
-            networks_advanced=[
-                docker.ContainerNetworksAdvancedArgs(name=network.name, aliases=[service.host])
-            ],
+            networks_advanced=None
+            if service.host_network
+            else [docker.ContainerNetworksAdvancedArgs(name=network.name, aliases=[service.host])],
             # Given, since the provider reads it back and would see a change where it is not.
-            network_mode=network.name,
+            network_mode="host" if service.host_network else network.name,
             healthcheck=docker.ContainerHealthcheckArgs(
                 tests=["CMD", *service.health.command],
                 interval=_duration(service.health.interval_seconds),

@@ -82,7 +82,7 @@ class Credentials(Resource):
     verifiers: pulumi.Output[dict[str, str]]
 
     def __init__(self, name: str, version: int, opts: pulumi.ResourceOptions) -> None:
-        self.version = version
+        self._round = version
         super().__init__(
             CredentialsProvider(),
             name,
@@ -100,12 +100,12 @@ class Credentials(Resource):
 
     def application(self) -> pulumi.Output[str]:
         """The password of the application's login of this version, secret."""
-        return self.password(serving(self.version))
+        return self.password(serving(self._round))
 
     def role_verifiers(self) -> pulumi.Output[dict[str, str]]:
         """The verifiers of all roles but the application's login that does not serve, which keeps
         what it has: its old password until :mod:`infra.rotate` ends it, and then none."""
-        other = serving(self.version + 1)
+        other = serving(self._round + 1)
         return pulumi.Output.secret(
             self.verifiers.apply(lambda all_of: {k: v for k, v in all_of.items() if k != other})
         )

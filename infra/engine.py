@@ -77,9 +77,11 @@ def _first_line(error: Exception) -> str:
 def require_port(client: docker.DockerClient, host_ip: str, port: int, owner: str) -> None:
     """Refuse a published port that something other than the container ``owner`` holds."""
     for container in client.containers.list():
+        if container.name == owner and (
+            port in _published(container.attrs) or _on_the_hosts_network(container.attrs)
+        ):
+            return
         if port in _published(container.attrs):
-            if container.name == owner:
-                return
             raise _port_taken(port, f"the container {container.name}")
     if is_local(client.api.base_url.replace("http+docker://", "unix://")) and not _free(
         host_ip, port
@@ -95,6 +97,10 @@ def _published(attributes: dict[str, Any]) -> set[int]:
         for binding in published or ()
         if binding.get("HostPort")
     }
+
+
+def _on_the_hosts_network(attributes: dict[str, Any]) -> bool:
+    return bool((attributes.get("HostConfig") or {}).get("NetworkMode") == "host")
 
 
 def _free(host_ip: str, port: int) -> bool:

@@ -55,6 +55,7 @@ class Images:
     monitoring: str = ""
     grafana: str = ""
     """'' where monitoring is off or no registry answers: the light page serves the panels."""
+    example: str = ""
 
 
 class Builder:
@@ -80,7 +81,12 @@ class Builder:
         self._reachable: bool | None = None
 
     def images(
-        self, postgres_major: int, *, monitoring: bool = False, backup: bool = False
+        self,
+        postgres_major: int,
+        *,
+        monitoring: bool = False,
+        backup: bool = False,
+        example: bool = False,
     ) -> Images:
         """All images that a stage needs, made where they are not there yet."""
         migration = self._migration()
@@ -92,6 +98,7 @@ class Builder:
             job_digest=migration.digest,
             monitoring=self._ready(self._monitoring()) if monitoring else "",
             grafana=self._grafana() if monitoring else "",
+            example=self._ready(self._example(migration)) if example else "",
         )
 
     # ------------------------------------------------------------------------ which way
@@ -190,6 +197,14 @@ class Builder:
             base=self._base(),
             trees=((code, "migration_job"),),
             prepare=self._migration_packages,
+        )
+
+    def _example(self, job: Recipe) -> Recipe:
+        return Recipe(
+            name="example",
+            directory=ROOT / "images" / "example",
+            base=job.tag,
+            trees=((ROOT / "example_app", "example_app"),),
         )
 
     def _base(self) -> str:

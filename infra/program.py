@@ -52,9 +52,14 @@ def stage() -> Stage:
             (wanted.dashboard_port, "dashboard"),
         ):
             engine.require_port(client, wanted.bind_address, port, f"{names.prefix}-{service}")
+    if wanted.example_application:
+        engine.require_port(client, wanted.bind_address, wanted.example_port, names.example)
     builder = Builder(client, wanted.image_source, pulumi.log.info, dry_run=dry_run)
     images = builder.images(
-        wanted.postgres_version, monitoring=wanted.monitoring, backup=wanted.backup
+        wanted.postgres_version,
+        monitoring=wanted.monitoring,
+        backup=wanted.backup,
+        example=wanted.example_application,
     )
     if local and example and not dry_run:
         make_example(where)
