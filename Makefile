@@ -30,6 +30,10 @@ lint: setup ## check style, form and types
 	@.venv/bin/ruff format --check .
 	@$(PYTHON) -m mypy
 
+.PHONY: audit
+audit: setup ## ask the public advisory database about every pinned package
+	@tools/audit
+
 .PHONY: docs
 docs: setup ## write docs/commands.md and docs/settings.md anew from the code
 	@$(PYTHON) tools/reference.py

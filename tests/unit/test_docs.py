@@ -28,7 +28,11 @@ def code(text: str) -> list[str]:
     blocks = re.findall(r"^```[a-z]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     indented = re.findall(r"^    \S.*$", text, re.MULTILINE)
     spans = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
-    return [line for block in blocks for line in block.splitlines()] + indented + spans
+    return (
+        [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+        + indented
+        + spans
+    )
 
 
 @pytest.mark.parametrize("page", PAGES)
