@@ -578,7 +578,7 @@ def compare(left: Typed, right: Typed, word: str) -> Typed:
 
 
 def _compare_text(left: Typed, right: Typed, word: str) -> Typed:
-    # A COLLATE written here comes first, then a column's own; the left operand's before the right's.
+    # A COLLATE written here comes first, then a column's own; the left before the right.
     sides = (left, right)
     candidates = [p.collation for p in sides if p.named]
     candidates += [p.collation for p in sides if p.known is not None]

@@ -18,6 +18,11 @@ def cut(name: str) -> str:
     return name.encode()[:MAX_BYTES].decode(errors="ignore")
 
 
+def relation_name(name: str, taken: Iterable[str], *, whole: str | None = None) -> str:
+    """The target's name of a table, view or index; ``whole`` tells two cut names apart."""
+    return distinct(cut(name) or "_", whole or name, taken)
+
+
 def column_name(name: str, taken: Iterable[str]) -> str:
     """The target's name of a column."""
     wanted = cut(name) or "_"

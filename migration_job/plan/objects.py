@@ -225,7 +225,7 @@ class Objects:
         name = index.name
         if name.startswith("sqlite_autoindex"):
             name = f"{view.target}_{'_'.join(t.column or 'expr' for t in index.columns)}_key"
-        target = naming.distinct(naming.cut(name), f"{view.target} {name}", self._relations)
+        target = naming.relation_name(name, self._relations, whole=f"{view.target} {name}")
         self._relations.add(target)
         yield IndexPlan(
             name=target, unique=index.unique, terms=tuple(terms), where=where, method=method
@@ -335,7 +335,7 @@ class Objects:
                 except Untranslatable as reason:
                     reasons[view.name] = str(reason)
                     continue
-                target = naming.distinct(naming.cut(view.name), view.name, self._relations)
+                target = naming.relation_name(view.name, self._relations)
                 self._relations.add(target)
                 planned.append(ViewPlan(source=view.name, target=target, query=translated.query))
                 known[fold(view.name)] = ViewTable(

@@ -141,7 +141,7 @@ class _Planner:
     def _name_everything(self) -> None:
         taken: set[str] = set()
         for table in self._catalogue.tables:
-            target = naming.distinct(naming.cut(table.name) or "_", table.name, taken)
+            target = naming.relation_name(table.name, taken)
             self._note_name(table.name, target, "table", table.name, None)
             taken.add(target)
             self._targets[table.name] = target

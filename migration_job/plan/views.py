@@ -9,6 +9,7 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
+from migration_job.plan import naming
 from migration_job.plan.expressions import (
     NUMBERS,
     Known,
@@ -58,22 +59,31 @@ def translate_view(sql: str, known: Mapping[str, ViewTable]) -> TranslatedView:
     if names:
         if len(names) != len(outputs):
             raise Untranslatable("it names another number of columns than it selects")
-        inner = ", ".join(quote(n) for n in names)
+        inner = ", ".join(quote(n) for n in _targets(names))
         query = f"SELECT * FROM ({query}) AS q({inner})"
         outputs = [(n, part) for n, (_, part) in zip(names, outputs, strict=True)]
     if len({fold(n) for n, _ in outputs}) != len(outputs):
         raise Untranslatable("two of its columns have one name")
+    targets = _targets([name for name, _ in outputs])
     scope = {
         fold(name): Known(
-            sql=quote(name),
+            sql=quote(target),
             kind=part.kind,
             rule=part.known.rule if part.known is not None else ConstantRule(),
             exact=part.known.exact if part.known is not None else False,
             collation=part.collation,
         )
-        for name, part in outputs
+        for target, (name, part) in zip(targets, outputs, strict=True)
     }
     return TranslatedView(query, scope, tuple(name for name, _ in outputs))
+
+
+def _targets(names: Sequence[str]) -> list[str]:
+    """The names of a query's columns on the target."""
+    taken: list[str] = []
+    for name in names:
+        taken.append(naming.column_name(name, taken))
+    return taken
 
 
 Outputs = list[tuple[str, Typed]]
@@ -154,7 +164,11 @@ class _Select:
         translator = _Aggregates({k: v for k, v in self._scope.items() if k not in self._ambiguous})
         outputs = self._outputs(translator)
         group = self._group(translator, outputs)
-        listed = ", ".join(f"{part.sql} AS {quote(name)}" for name, part in outputs)
+        targets = _targets([name for name, _ in outputs])
+        listed = ", ".join(
+            f"{part.sql} AS {quote(target)}"
+            for target, (_, part) in zip(targets, outputs, strict=True)
+        )
         distinct = "DISTINCT " if node.args.get("distinct") else ""
         if distinct and any(p.collation != "BINARY" for _, p in outputs):
             raise Untranslatable("DISTINCT under a collation")
@@ -214,18 +228,19 @@ class _Select:
         if isinstance(node, exp.Subquery):
             query, outputs = _query(node.this, self._known)
             alias = node.alias or "q"
+            targets = _targets([name for name, _ in outputs])
             columns = [
                 (
                     name,
                     Known(
-                        sql=quote(name),
+                        sql=quote(target),
                         kind=part.kind,
                         rule=part.known.rule if part.known else ConstantRule(),
                         exact=part.known.exact if part.known else False,
                         collation=part.collation,
                     ),
                 )
-                for name, part in outputs
+                for target, (name, part) in zip(targets, outputs, strict=True)
             ]
             self._offer(alias, columns)
             return f"({query}) AS {quote(alias)}"
@@ -235,6 +250,8 @@ class _Select:
         if table is None:
             raise Untranslatable(f"it reads {node.name}, which is not carried over")
         alias = node.alias or node.name
+        if len(alias.encode()) > naming.MAX_BYTES or not alias:
+            raise Untranslatable("a table's alias that PostgreSQL would cut")
         columns = [(n, table.scope[fold(n)]) for n in table.columns if fold(n) in table.scope]
         self._offer(alias, columns)
         return f"{table.sql} AS {quote(alias)}"
