@@ -65,6 +65,10 @@ BACKUP = "backup"
 
 RUN_FILE = "run.json"
 
+INTEGRITY_CACHE_KIB = 65_536
+"""Page cache of the integrity check, which looks every row up in every index: with a scan's small
+cache a third of its time goes into reading the same pages again."""
+
 SHOWN = 3
 """Findings or differences named in the last words; all are in the report."""
 
@@ -617,6 +621,7 @@ def connected(dsn: str) -> Iterator[psycopg.Connection]:
 def _check_integrity(taken: Snapshot) -> None:
     connection = taken.connect()
     try:
+        connection.execute(f"PRAGMA cache_size = -{INTEGRITY_CACHE_KIB}")
         check_integrity(connection)
     finally:
         connection.close()
