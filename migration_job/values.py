@@ -85,6 +85,12 @@ def display(value: SourceValue, limit: int = 80) -> str:
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
+_PLAIN = json.JSONEncoder(ensure_ascii=False)
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+# Made once: json.dumps makes a new one at each call with such arguments, and these are called
+# several times for each changed row.
+
+
 def to_json(value: SourceValue) -> object:
     """The value for ``report.json``, reversible: text, integers and null as themselves; a real as
     ``{"real": "17 digits"}``; a blob and broken text as ``{"blob"|"broken_text": hex}``."""
@@ -117,13 +123,13 @@ def from_json(value: object) -> SourceValue:
 
 def to_text(value: SourceValue) -> str:
     """The value as one line of JSON; equal values give equal text, different ones different."""
-    return json.dumps(to_json(value), ensure_ascii=False)
+    return _PLAIN.encode(to_json(value))
 
 
 def key_text(values: Sequence[SourceValue]) -> str:
     """A row's key as one line of JSON, an array of its values in key order: how the ledger and
     the quarantine name a row. Equal keys give equal text, different ones different."""
-    return json.dumps([to_json(v) for v in values], ensure_ascii=False, separators=(",", ":"))
+    return _COMPACT.encode([to_json(v) for v in values])
 
 
 def key_values(text: str) -> tuple[SourceValue, ...]:

@@ -24,7 +24,7 @@ from migration_job.source import fence
 from migration_job.source.apply import RowsBack, apply_back
 from migration_job.source.reader import read_rows
 from migration_job.target import records
-from migration_job.target.apply import Key, key_places, key_plans
+from migration_job.target.apply import Key, key_places, key_plans, text_array
 from migration_job.target.capture import numbered
 from migration_job.target.database import lost, qualified, quote
 from migration_job.target.states import raw_rows, rows_by_keys
@@ -195,7 +195,9 @@ def _rows_back(pair: Pair, table: _Table, ledger_gone: list[tuple[str, str, str]
     for row in present:
         key = tuple(rules[i].inverse(row[i]) for i in places)
         touched.setdefault(key_text(key), key)
-    noted = _ledger(pair, source.name, list(touched))
+    noted: dict[tuple[str, str], tuple[str, str | None]] = {}
+    if records.tables_noted(pair.target, [source.name]):
+        noted = _ledger(pair, source.name, list(touched))
     rows: list[Key] = []
     for outputs in present:
         name = key_text([rules[i].inverse(outputs[i]) for i in places])
@@ -262,11 +264,12 @@ def _note(
     """Record which rows do not agree (``found``: table, key, message), forget it for those that do
     now, and forget ledger entries of values that the target has changed."""
     names = [(rows.table.name, key_text(key)) for rows in batch for key in rows.keys]
-    pair.target.execute(
-        "DELETE FROM migration.back_difference AS d USING unnest(%s::text[], %s::text[]) "
-        "AS n(tab, key) WHERE d.tab = n.tab AND d.key = n.key",
-        ([n[0] for n in names], [n[1] for n in names]),
-    )
+    if pair.target.execute("SELECT FROM migration.back_difference LIMIT 1").fetchone() is not None:
+        pair.target.execute(
+            "DELETE FROM migration.back_difference AS d USING unnest(%s::text[], %s::text[]) "
+            "AS n(tab, key) WHERE d.tab = n.tab AND d.key = n.key",
+            (text_array(n[0] for n in names), text_array(n[1] for n in names)),
+        )
     if found:
         with pair.target.cursor() as cursor:
             cursor.executemany(

@@ -117,8 +117,11 @@ def keys_join(table: TablePlan, alias: str = "t") -> tuple[str, str]:
 
 def text_array(values: Iterable[str]) -> str:
     """PostgreSQL's literal of a ``text[]``, without NULLs."""
+    values = list(values)
+    if not values:
+        return "{}"
     joined = '","'.join(values)
-    if "\\" in joined or joined.count('"') != 2 * joined.count('","'):
+    if "\\" in joined or joined.count('"') != 2 * (len(values) - 1):
         escaped = (v.replace("\\", "\\\\").replace('"', '\\"') for v in values)
         joined = '","'.join(escaped)
     return f'{{"{joined}"}}'

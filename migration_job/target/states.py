@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import psycopg
 
 from migration_job.plan.model import TablePlan
-from migration_job.target.apply import keys_join
+from migration_job.target.apply import keys_join, text_array
 from migration_job.target.database import qualified, quote
 
 TextRow = tuple[str | None, ...]
@@ -43,7 +43,7 @@ def rows_by_keys(
     query = f"SELECT {terms} FROM {qualified(table.target)} AS t, {item} WHERE {condition}"
     for start in range(0, len(keys), KEYS_PER_QUERY):
         piece = keys[start : start + KEYS_PER_QUERY]
-        yield from raw_rows(connection, query, [list(c) for c in zip(*piece, strict=True)])
+        yield from raw_rows(connection, query, [text_array(c) for c in zip(*piece, strict=True)])
 
 
 def _text(value: bytes | None) -> str | None:
