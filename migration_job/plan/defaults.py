@@ -13,7 +13,9 @@ from migration_job.plan.model import SourceColumn
 from migration_job.plan.rules import (
     CannotCarry,
     DateRule,
+    IntegerRule,
     MapRule,
+    NumericRule,
     Rule,
     TextRule,
     TimeRule,
@@ -54,6 +56,9 @@ _TO_CHAR = {
 
 _SHAPES = {"%Y-%m-%d": "YYYY-MM-DD", "%H:%M:%S": "HH:MM:SS", "%H:%M": "HH:MM"}
 
+SECONDS_TODAY = 1_700_000_000
+"""The order of the seconds since 1970 for as long as this program is in use."""
+
 UTC_NOW = "(CURRENT_TIMESTAMP AT TIME ZONE 'UTC')"
 
 
@@ -78,6 +83,9 @@ def translate_default(column: SourceColumn, rule: Rule) -> str | None:
     if pattern is None:
         raise Untranslatable(f"the default {column.default} has no translation")
     return _now(pattern, rule)
+
+
+_BYTES = re.compile(r"[xX]'[0-9a-fA-F]*'")
 
 
 def _is_constant(sql: str) -> bool:
@@ -106,6 +114,8 @@ def _balanced(text: str) -> bool:
 
 
 def _constant(column: SourceColumn, rule: Rule) -> str | None:
+    if _BYTES.search(str(column.default)) and not _BYTES.fullmatch(str(column.default)):
+        raise Untranslatable(f"what the bytes in {column.default} mean depends on the encoding")
     # SQLite itself says what it would store: '0' in an INTEGER column is the integer 0.
     # A double-quoted string is a default without parentheses alone, an expression within.
     bare = any(t.kind == "name" for t in tokenize(str(column.default)))
@@ -156,6 +166,14 @@ def _random_hex(case: str, size: int, rule: Rule) -> str:
 def _now(pattern: str, rule: Rule) -> str:
     inner = rule.inner if isinstance(rule, MapRule) else rule
     if pattern == "%s":
+        if isinstance(inner, IntegerRule) and inner.high < SECONDS_TODAY:
+            raise Untranslatable(f"seconds since 1970 do not fit {type_of(rule)}")
+        if (
+            isinstance(inner, NumericRule)
+            and inner.precision is not None
+            and 10 ** (inner.precision - inner.scale) <= SECONDS_TODAY
+        ):
+            raise Untranslatable(f"seconds since 1970 do not fit {type_of(rule)}")
         if inner.kind in ("integer", "numeric"):
             return "floor(extract(epoch FROM CURRENT_TIMESTAMP))::bigint"
         if isinstance(inner, TimestampRule) and inner.epoch == "s":

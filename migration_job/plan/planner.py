@@ -114,6 +114,7 @@ class _Planner:
         tables = [
             self._table(table, objects, dropped, orphaned) for table in self._catalogue.tables
         ]
+        tables = [_with_distinct_constraints(table) for table in tables]
         tables += self._profile.tables_alone(self._catalogue)
         views = objects.views()
         objects.report_others(self._connection)
@@ -716,6 +717,30 @@ def _unique_keys(table: SourceTable) -> list[tuple[str, ...]]:
         if index.unique and len(columns) == len(index.columns) and columns not in found:
             found.append(columns)
     return found
+
+
+def _with_distinct_constraints(table: TablePlan) -> TablePlan:
+    """The table with no two constraints of one name: names that differ may be one once they are
+    cut. Those of unique constraints stay, since they name an index as well."""
+    taken = {unique.name for unique in table.uniques}
+
+    def named(name: str, whole: str) -> str:
+        found = naming.distinct(name, f"{table.target} {whole}", taken)
+        taken.add(found)
+        return found
+
+    return table.model_copy(
+        update={
+            "checks": tuple(
+                check.model_copy(update={"name": named(check.name, check.expression)})
+                for check in table.checks
+            ),
+            "foreign_keys": tuple(
+                key.model_copy(update={"name": named(key.name, f"{key.parent} {key.columns}")})
+                for key in table.foreign_keys
+            ),
+        }
+    )
 
 
 def _column(table: SourceTable, name: str) -> SourceColumn:

@@ -86,6 +86,7 @@ class Table:
     columns: list[Column]
     rows: list[dict[str, Cell]]
     rowids: list[int | None]
+    has_rowid: bool = False
     uniques: list[tuple[str, ...]] = field(default_factory=list)
     foreign_keys: list[tuple[tuple[str, ...], str]] = field(default_factory=list)
     """Child columns and parent table."""
@@ -163,7 +164,7 @@ def _read_table(connection: sqlite3.Connection, name: str) -> Table:
             )
         rows.append(row)
         rowids.append(raw[-1])
-    table = Table(name, columns, rows, rowids)
+    table = Table(name, columns, rows, rowids, has_rowid=rowid is not None)
     for _, index, unique, origin, partial, *_ in connection.execute(
         f"PRAGMA index_list({q(name)})"
     ).fetchall():
@@ -736,7 +737,9 @@ def _lacks(
             found.append(f"column {column.name!r} lost NOT NULL")
         if column.hidden in (2, 3) and to not in made.generated:
             found.append(f"column {column.name!r} is no longer generated")
-        if _has_default(column) and to not in made.defaults:
+        # A rowid never takes its default.
+        alias = _rowid_alias(table) and column.key
+        if _has_default(column) and to not in made.defaults and not alias:
             found.append(f"column {column.name!r} lost DEFAULT {column.default}")
     for unique in table.uniques:
         if frozenset(names[c] for c in unique) not in made.uniques:
@@ -765,8 +768,7 @@ def _fold(name: str) -> str:
 
 def _rowid_alias(table: Table) -> bool:
     only = [c for c in table.columns if c.key]
-    has_rowid = any(r is not None for r in table.rowids)
-    return len(only) == 1 and only[0].declared.upper() == "INTEGER" and has_rowid
+    return len(only) == 1 and only[0].declared.upper() == "INTEGER" and table.has_rowid
 
 
 def _generates(made: TargetTable, column: str, connection: psycopg.Connection[Any]) -> bool:
@@ -819,7 +821,10 @@ def _wrong(
 
 
 def _same_number(cell: Cell, text: str | None) -> bool:
-    """A default of 0 in a column of reals is 0.0 there: a number, if of another class."""
+    """A default of 0 in a column of reals is 0.0 there, and its digits where the column has been
+    widened: as the values beside it, which the ledger has."""
+    if text is not None and text.startswith("\\x"):
+        text = bytes.fromhex(text[2:]).decode(errors="replace")
     try:
         return isinstance(cell.content, int | float) and float(str(text)) == cell.content
     except ValueError:
