@@ -4,7 +4,7 @@ reported where not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import apsw
@@ -135,6 +135,8 @@ class Objects:
                 if column.rule.kind.startswith("widened"):
                     raise Untranslatable("its values are of several storage classes")
                 part = expressions.value(expression, within)
+                if part.kind == "integer" and self._observer.overflows(view.source, name):
+                    raise Untranslatable("its values are beyond what PostgreSQL's bigint computes")
                 sql = f"({_stored(part, column)})::{column.type}"
                 yield name, sql
                 # PostgreSQL's generated columns may not refer to one another: the expression
@@ -441,12 +443,11 @@ def scope_of(view: TableView) -> dict[str, Known]:
 
 def _stored(part: expressions.Typed, column: ColumnView) -> str:
     """The part as the generated column's type: truth values are numbers unless it is boolean."""
-    if part.kind == "boolean" and column.type != "boolean":
-        return expressions.number(part).sql
-    kinds: Mapping[str, set[str]] = {"text": {"text"}, "bytea": {"bytea"}}
     wanted = expressions.kind_of(column.type)
-    allowed = kinds.get(wanted, set(expressions.NUMBERS) | {"boolean"})
-    if part.kind not in allowed | {"null", wanted}:
+    if part.kind == "boolean" and wanted in expressions.NUMBERS:
+        return expressions.number(part).sql
+    both_numbers = part.kind in expressions.NUMBERS and wanted in expressions.NUMBERS
+    if part.kind not in ("null", wanted) and not both_numbers:
         raise Untranslatable(f"it gives a {part.kind} for a column of {column.type}")
     return part.sql
 

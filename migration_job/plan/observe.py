@@ -418,6 +418,16 @@ class Observer:
         row = self._one(table, [f"max(CASE typeof({c}) WHEN 'text' THEN length({c}) END)"])
         return int(row[0] or 0)
 
+    def overflows(self, table: SourceTable, column: str) -> bool:
+        """Whether the column holds a real where SQLite's integer arithmetic went beyond 64 bits,
+        which PostgreSQL refuses."""
+        reference = f"t.{quote(column)}"
+        row = self._connection.execute(
+            f"SELECT 1 FROM {quote(table.name)} t WHERE typeof({reference}) = 'real' "
+            f"AND abs({reference}) >= 9.2e18 LIMIT 1"
+        ).fetchone()
+        return row is not None
+
     def heaviest(self, table: SourceTable, expression: str) -> int:
         """Bytes of the largest value of a SQLite expression over the table. Raises apsw.Error."""
         return int(self._one(table, [f"max(octet_length({expression}))"])[0] or 0)
@@ -549,7 +559,10 @@ def _extremes(kind: str, c: str) -> list[str]:
     """The further aggregates of a column whose values are all of one class."""
     match kind:
         case "integer":
-            return [f"min({c})", f"max({c})"]
+            # Another class may turn up after all, and text may not decode.
+            return [
+                f"CASE typeof({f}({c})) WHEN 'integer' THEN {f}({c}) END" for f in ("min", "max")
+            ]
         case "real":
             return [f"sum({c} IN (9e999, -9e999))"]
         case "text":
@@ -559,7 +572,7 @@ def _extremes(kind: str, c: str) -> list[str]:
 
 
 def _note(facts: ColumnFacts, kind: str, count: int, extremes: Sequence[object]) -> None:
-    numbers = [int(v) if isinstance(v, int) else 0 for v in extremes]
+    numbers = [v if isinstance(v, int) else 0 for v in extremes]
     match kind:
         case "integer":
             facts.integers = count

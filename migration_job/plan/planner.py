@@ -294,6 +294,8 @@ class _Planner:
             place = child if target == "child" else parent
             table = self._catalogue.table(place[0])
             column = _column(table, place[1])
+            if column.name == table.rowid_alias and not _is_integer(rule):
+                return None  # it would lose its generator for the sake of one reference
             decision = self._decider.forced(table, column, self._facts[place[0]][column.name], rule)
             bad = self._decisions[place].quarantined
             if (decision.examination.cannot.ids | decision.examination.bad.ids) - bad:

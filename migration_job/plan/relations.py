@@ -165,6 +165,9 @@ class Relations:
                 return [("child", _again(left, IntegerTextRule(low=b.low, high=b.high)))]
             case IntegerTextRule(), IntegerRule():
                 return [("child", _again(left, IntegerTextRule(low=b.low, high=b.high)))]
+            case ((NumericRule() | RealRule()), IntegerRule()) if child_classes <= {"integer"}:
+                # The declared type is the child's own idea; its values are the parent's.
+                return [("child", _again(left, IntegerRule(low=b.low, high=b.high)))]
             case IntegerRule(), _ if _is_text(b):
                 return [("child", _again(left, TextIntegerRule()))]
             case (

@@ -797,7 +797,7 @@ def _wrong(
             assert sequence is not None
             highest = max(int(r[column] or 0) for r in made.rows) if made.rows else 0
             state = connection.execute(
-                f"SELECT last_value + (CASE WHEN is_called THEN 1 ELSE 0 END) FROM {sequence[0]}"
+                f"SELECT last_value::numeric + is_called::int FROM {sequence[0]}"
             ).fetchone()
             assert state is not None
             if state[0] <= highest and highest < 2**63 - 1:
