@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import docker
 import pytest
@@ -16,6 +17,7 @@ from infra.images import PREFIX, Builder, Images
 from infra.names import Names
 from infra.scram import verifier
 from infra.settings import Settings, read
+from infra.stage import data_directory
 from tests.deployment.engine import client_or_skip, healthy, host_of, running
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
@@ -43,19 +45,18 @@ def settings() -> Settings:
     return read({"source": "a.db", "postgresqlSettings": {"work_mem": "8MB"}}, "test")
 
 
-@pytest.fixture(scope="module")
-def postgres(
-    client: docker.DockerClient, images: Images, settings: Settings
-) -> Iterator[Container]:
+@contextmanager
+def serving(client: docker.DockerClient, image: str, settings: Settings) -> Iterator[Container]:
     """PostgreSQL as a stage runs it: without root, read-only, with the rendered configuration."""
     files = {
         "postgresql.conf": rendering.postgresql_conf(settings, "test"),
         "pg_hba.conf": rendering.pg_hba_conf(settings, "test"),
         "superuser-password": PASSWORD,
     }
+    mount, data = data_directory(settings.postgres_version)
     with running(
         client,
-        images.postgres,
+        image,
         files={"/etc/postgresql": archive(files, "999:999")},
         command=["postgres", "-c", "config_file=/etc/postgresql/postgresql.conf"],
         user="999:999",
@@ -64,10 +65,10 @@ def postgres(
         tmpfs={TEMPORARY: "mode=1777", "/var/run/postgresql": "uid=999,gid=999,mode=2775"},
         mounts=[
             docker.types.Mount("/etc/postgresql", None, type="volume"),
-            docker.types.Mount("/var/lib/postgresql/data", None, type="volume"),
+            docker.types.Mount(mount, None, type="volume"),
         ],
         environment={
-            "PGDATA": "/var/lib/postgresql/data/pgdata",
+            "PGDATA": data,
             "POSTGRES_USER": "postgres",
             "POSTGRES_PASSWORD_FILE": "/etc/postgresql/superuser-password",
             "POSTGRES_INITDB_ARGS": "--encoding=UTF8 --locale=C.UTF-8 --data-checksums",
@@ -77,6 +78,14 @@ def postgres(
         shm_size="256m",
     ) as container:
         yield healthy(container)
+
+
+@pytest.fixture(scope="module")
+def postgres(
+    client: docker.DockerClient, images: Images, settings: Settings
+) -> Iterator[Container]:
+    with serving(client, images.postgres, settings) as container:
+        yield container
 
 
 def query(container: Container, sql: str, database: str = "postgres") -> str:
@@ -113,6 +122,22 @@ def test_the_rendered_configuration_is_in_effect(postgres: Container, settings: 
         assert same == "t", value.name
     assert query(postgres, "SHOW work_mem") == "8MB"
     assert query(postgres, "SHOW shared_buffers") == "256MB"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", [15, 16, 17, 18])
+def test_every_version_takes_its_rendered_configuration(
+    client: docker.DockerClient, version: int
+) -> None:
+    said: list[str] = []
+    image = Builder(client, "auto", said.append).images(version).postgres
+    wanted = read({"source": "a.db", "postgresVersion": version}, "test")
+    with serving(client, image, wanted) as container:
+        assert query(container, "SHOW server_version").startswith(f"{version}.")
+        wrong = query(container, "SELECT count(*) FROM pg_file_settings WHERE error IS NOT NULL")
+        assert wrong == "0"
+        assert query(container, "SHOW shared_buffers") == "256MB"
+        host_of(container).run_expect([0], f"test -d {data_directory(version)[1]}")
 
 
 def test_every_way_in_asks_for_a_scram_password(postgres: Container) -> None:
