@@ -134,6 +134,7 @@ def _round(pair: Pair, limit: int) -> BackRound:
         )
     with pair.target.transaction():
         _note(pair, batch, found, ledger_gone)
+        _forget_one_way(pair)
         pair.target.execute("DELETE FROM migration.reverse_log WHERE id = ANY(%s)", (ids,))
     return BackRound(len(ids), left)
 
@@ -155,6 +156,23 @@ def _snapshot(pair: Pair) -> Iterator[tuple[str, str]]:
             verifier.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             verifier.execute(f"SET TRANSACTION SNAPSHOT '{row[2]}'".encode())
             yield str(row[0]), str(row[1])
+
+
+def _forget_one_way(pair: Pair) -> None:
+    """Of what does not come back, keep only that there was something."""
+    numbers = list(_one_way_numbers(pair))
+    if not numbers:
+        return
+    gone = pair.target.execute(
+        "DELETE FROM migration.reverse_log WHERE tab = ANY(%s) AND key IS NOT NULL RETURNING tab",
+        (numbers,),
+    ).fetchall()
+    for number in {int(row[0]) for row in gone}:
+        pair.target.execute(
+            "INSERT INTO migration.reverse_log (tab) SELECT %s WHERE NOT EXISTS "
+            "(SELECT FROM migration.reverse_log WHERE key IS NULL AND tab = %s)",
+            (number, number),
+        )
 
 
 def _queue(pair: Pair, limit: int) -> tuple[list[int], list[_Table], bool]:

@@ -63,6 +63,7 @@ CREATE TABLE IF NOT EXISTS migration.reverse_log (
     tab integer NOT NULL,
     key text[]
 );
+CREATE INDEX IF NOT EXISTS reverse_log_whole ON migration.reverse_log (tab) WHERE key IS NULL;
 COMMENT ON TABLE migration.pair IS 'which capture of the source migration.applied counts in';
 COMMENT ON COLUMN migration.pair.verified IS 'what was applied up to here was compared';
 CREATE TABLE IF NOT EXISTS migration.back_difference (
@@ -71,7 +72,7 @@ CREATE TABLE IF NOT EXISTS migration.back_difference (
     message text NOT NULL
 );
 COMMENT ON TABLE migration.back_difference IS 'rows that did not come back as they are here';
-COMMENT ON COLUMN migration.reverse_log.key IS 'null for TRUNCATE: every row';
+COMMENT ON COLUMN migration.reverse_log.key IS 'null: every row (TRUNCATE), or unknown';
 """
 
 _FLOATING = ("double", "real", "float")
@@ -88,12 +89,20 @@ _SETTINGS = (
 
 
 def install(connection: psycopg.Connection, plan: Plan) -> None:
-    """Create the fence (closed) and the way-back triggers, in one transaction; the fence stays as
+    """Create the fence (closed) and the way-back triggers, in one transaction, which needs each
+    table for itself for a moment; nothing where they are there for this plan. The fence stays as
     it is where it is there already. Raises OperationError."""
+    mark = f"the way back of plan {plan.digest()}"
     try:
+        found = connection.execute(
+            "SELECT obj_description(to_regclass('migration.fence'), 'pg_class')"
+        ).fetchone()
+        if found is not None and found[0] == mark:
+            return
         with connection.transaction():
             for statement in install_sql(plan):
                 connection.execute(statement.encode())
+            connection.execute(f"COMMENT ON TABLE migration.fence IS {literal(mark)}".encode())
     except psycopg.Error as error:
         raise lost(error, "installing the way back") from error
 
@@ -137,7 +146,7 @@ def install_sql(plan: Plan) -> Iterator[str]:
         "CREATE OR REPLACE FUNCTION migration.guard() RETURNS trigger LANGUAGE plpgsql "
         "SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $guard$ BEGIN "
         f"PERFORM pg_advisory_xact_lock_shared({LOCK}); "
-        "IF (SELECT closed FROM migration.fence) THEN "
+        "IF (SELECT closed FROM migration.fence) IS NOT FALSE THEN "
         f"RAISE EXCEPTION {literal(MOVED + ': this database takes no writes')} "
         f"USING ERRCODE = '{SQLSTATE}'; END IF; RETURN NULL; END $guard$"
     )
@@ -185,6 +194,14 @@ def _log_function(number: int, table: TablePlan) -> str:
     key = f"ARRAY[{', '.join(_as_text(c, types[c]) for c in columns)}]"
     settings = _SETTINGS if any(types[c].startswith(_SENSITIVE) for c in columns) else ""
     insert = "INSERT INTO migration.reverse_log (tab, key)"
+    if not columns:
+        # No key to say which rows: only that there was a change, once.
+        return (
+            f"CREATE OR REPLACE FUNCTION migration.log_{number}() RETURNS trigger "
+            "LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $log$ "
+            f"BEGIN {insert} SELECT {number}, NULL WHERE NOT EXISTS (SELECT FROM "
+            f"migration.reverse_log WHERE key IS NULL AND tab = {number}); RETURN NULL; END $log$"
+        )
     return (
         f"CREATE OR REPLACE FUNCTION migration.log_{number}() RETURNS trigger LANGUAGE plpgsql "
         f"SECURITY DEFINER SET search_path = pg_catalog, pg_temp {settings} AS $log$ BEGIN "

@@ -186,7 +186,12 @@ def test_a_plain_migration_is_switched_only_while_nothing_has_changed(stage: Sta
     stage.run("switch", "--one-way", "heap")
     with psycopg.connect(stage.dsn, autocommit=True) as app:
         app.execute("INSERT INTO users (id, name) VALUES ('new', 'New')")
-    stage.run("rollback")
+        app.execute("INSERT INTO heap VALUES ('lost', 1)")
+        app.execute("UPDATE heap SET b = 2 WHERE a = 'lost'")
+    ended = subprocess.run(stage.command("rollback"), capture_output=True, text=True, check=False)
+    assert ended.returncode == 4
+    assert "changes to table heap" in ended.stderr
+    stage.run("rollback", "--accept-loss")
     assert ("new", "New", None) in stage.rows("sqlite")["users"]
     db = sqlite3.connect(stage.source)
     assert db.execute("SELECT type, name, sql FROM sqlite_schema").fetchall() == before
