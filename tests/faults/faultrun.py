@@ -121,8 +121,8 @@ class FaultRun:
             restart()
         else:
             restart()
-            job.send(signal.SIGCONT)
-        job.wait()
+        # It stands still again wherever it comes to the step once more.
+        until(lambda: _goes_on(job), "the job to end")
 
     def _kill_victim(self) -> Callable[[], None]:
         """Kill it; what starts it again."""
@@ -210,6 +210,13 @@ class FaultRun:
         given = self.stage.query_target("SELECT digest FROM migration.certificate")
         assert held[0][0] is not None
         assert held[0][0] in {str(row[0]) for row in given}
+
+
+def _goes_on(job: Program) -> bool:
+    """Whether it has ended; sent on where it stands still."""
+    if job.ended is None and job.stands_still():
+        job.send(signal.SIGCONT)
+    return job.ended is not None
 
 
 def prepare(stage: LiveStage) -> None:

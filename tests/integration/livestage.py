@@ -51,7 +51,13 @@ SETTLED_SECONDS = 5.0
 WAIT_SECONDS = 60.0
 
 forks = multiprocessing.get_context("forkserver")
-forks.set_forkserver_preload(["migration_job.cli", "example_app.__main__"])
+forks.set_forkserver_preload(
+    [
+        "migration_job.cli",
+        *(f"migration_job.commands.{name}" for name in ("migrate", "switch", "rollback", "sync")),
+        "example_app.__main__",
+    ]
+)
 
 
 def _run(module: str, arguments: list[str], environment: Mapping[str, str], log: str) -> None:
