@@ -72,9 +72,9 @@ class _Board(Generic[S]):
             if self.error is None:
                 self.error = error
             self.changed.notify_all()
-            sessions = list(self.sessions)
-        for session in sessions:
-            session.cancel()
+            # Under the lock, so that no session is closed meanwhile.
+            for session in self.sessions:
+                session.cancel()
 
 
 def run_all(tasks: Sequence[Task[S]], open_session: Callable[[], S], jobs: int) -> None:
@@ -115,6 +115,8 @@ def _work(board: _Board[S], open_session: Callable[[], S]) -> None:
                 session = open_session()
                 with board.changed:
                     board.sessions.append(session)
+                    if board.error is not None:
+                        return
             task.run(session)
             board.finish(task)
     except BaseException as error:
@@ -123,4 +125,4 @@ def _work(board: _Board[S], open_session: Callable[[], S]) -> None:
         if session is not None:
             with board.changed:
                 board.sessions.remove(session)
-            session.close()
+                session.close()

@@ -159,7 +159,8 @@ class Verification:
 
     def _sequence(self, sequence: SequencePlan, source: str) -> Callable[[Sides], None]:
         def run(sides: Sides) -> None:
-            self._note(relations.check_sequence(sides, sequence, source))
+            facts = self._read_facts(sides)
+            self._note(relations.check_sequence(sides, sequence, source, facts))
 
         return run
 

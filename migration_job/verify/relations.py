@@ -380,11 +380,15 @@ def _quarantine(
 # ------------------------------------------------------------------------ sequences and views
 
 
-def check_sequence(sides: Sides, sequence: SequencePlan, source_table: str) -> Relations:
+def check_sequence(
+    sides: Sides, sequence: SequencePlan, source_table: str, facts: Facts
+) -> Relations:
     """The next value that an identity column hands out is beyond every key."""
     found = Relations(Counter({"sequences": 1}))
     differences = Differences(source_table)
     found.differences.append(differences)
+    if sequence.column not in facts.columns[sequence.table]:
+        return found  # that it is missing is said of the table
     table, column = f"public.{quote(sequence.table)}", quote(sequence.column)
     name = sides.one("SELECT pg_get_serial_sequence(%s, %s)", (table, sequence.column))[0]
     if name is None:

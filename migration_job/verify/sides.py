@@ -5,6 +5,7 @@ This has sessions and statements of its own; it shares none with the copier.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,10 @@ SHOWN_DIFFERENCES = 1_000
 """Differences of one table that are kept in full; all are counted."""
 
 
+CANCEL_TIMEOUT = 5.0
+"""Seconds for the server to take a cancellation."""
+
+
 class Stopped(Exception):
     """Another part of the verification failed; this one ends without a result."""
 
@@ -65,7 +70,9 @@ class Sides:
         """End what runs, from another thread."""
         self.stopped.set()
         self.source.interrupt()
-        self.target.cancel_safe(timeout=5.0)
+        # A refused cancellation leaves a statement that ends by itself.
+        with contextlib.suppress(psycopg.Error):
+            self.target.cancel_safe(timeout=CANCEL_TIMEOUT)
 
     def go_on(self) -> None:
         """Raises Stopped once :meth:`cancel` was called."""

@@ -1,0 +1,94 @@
+"""Tasks that wait for one another: order, failure, and nothing left running."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from migration_job.workers import Task, run_all
+
+
+class Session:
+    """Counts what is open; ``cancel`` ends its wait."""
+
+    open = 0
+
+    def __init__(self) -> None:
+        Session.open += 1
+        self.cancelled = threading.Event()
+
+    def close(self) -> None:
+        Session.open -= 1
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_open() -> object:
+    Session.open = 0
+    yield
+    assert Session.open == 0
+
+
+def test_a_task_runs_after_what_it_waits_for() -> None:
+    order: list[str] = []
+    tasks: list[Task[Session]] = [
+        Task("c", lambda s: order.append("c"), weight=9, after=("b",)),
+        Task("b", lambda s: order.append("b"), weight=5, after=("a",)),
+        Task("a", lambda s: order.append("a")),
+    ]
+    run_all(tasks, Session, 3)
+    assert order == ["a", "b", "c"]
+
+
+def test_the_heaviest_begins_first() -> None:
+    order: list[str] = []
+    tasks: list[Task[Session]] = [
+        Task(name, lambda s, n=name: order.append(n), weight=weight)  # type: ignore[misc]
+        for name, weight in (("small", 1), ("large", 9), ("middle", 5))
+    ]
+    run_all(tasks, Session, 1)
+    assert order == ["large", "middle", "small"]
+
+
+def test_the_first_error_ends_everything_and_is_raised() -> None:
+    begun = threading.Event()
+    ran: list[str] = []
+
+    def waits(session: Session) -> None:
+        begun.set()
+        assert session.cancelled.wait(10)
+        ran.append("cancelled")
+
+    def fails(session: Session) -> None:
+        assert begun.wait(10)
+        raise LookupError("first")
+
+    tasks: list[Task[Session]] = [
+        Task("waits", waits, weight=2),
+        Task("fails", fails, weight=1),
+        Task("never", lambda s: ran.append("never"), after=("fails",)),
+    ]
+    with pytest.raises(LookupError, match="first"):
+        run_all(tasks, Session, 2)
+    assert ran == ["cancelled"]
+
+
+def test_a_session_that_cannot_be_opened_is_an_error() -> None:
+    def refused() -> Session:
+        raise ConnectionError("no")
+
+    with pytest.raises(ConnectionError):
+        run_all([Task("a", lambda s: None)], refused, 2)
+
+
+def test_no_tasks_open_nothing() -> None:
+    run_all([], Session, 4)
+
+
+def test_a_name_that_no_task_has_is_refused() -> None:
+    tasks: list[Task[Session]] = [Task("a", lambda s: None, after=("b",))]
+    with pytest.raises(ValueError, match="'b'"):
+        run_all(tasks, Session, 1)
