@@ -28,7 +28,7 @@ from migration_job.live.decision import Switched, take_decision
 from migration_job.live.follow import FOLLOW_SECONDS, follow_decision, follow_until
 from migration_job.live.lock import Lock
 from migration_job.live.pair import Pair, opened
-from migration_job.live.proof import prove_all_references, prove_references
+from migration_job.live.proof import prove_all_references, prove_counts, prove_references
 from migration_job.live.sequences import raise_target_sequences
 from migration_job.live.settings import Endpoints
 from migration_job.live.steps import step
@@ -136,8 +136,21 @@ def _prepare(pair: Pair, limit: float, say: Say) -> int:
     say("caught up; proving references")
     position = catch_up(pair).position
     prove_all_references(pair)
+    _prove_counts(pair)
     catch_up_fully(pair, enough=FEW_ENTRIES, limit=limit)
     return position
+
+
+def _prove_counts(pair: Pair) -> None:
+    if pair.catalogue.journal_mode.lower() != "wal":
+        return  # a reader would hold up the writers for as long as it counts
+    pair.source.execute("BEGIN")
+    try:
+        while catch_up(pair).behind:
+            pass
+        prove_counts(pair)
+    finally:
+        pair.source.execute("COMMIT")
 
 
 def _decide(

@@ -258,6 +258,17 @@ def test_a_difference_stops_the_switch_with_sqlite_serving(stage: Stage) -> None
         app.execute("INSERT INTO events (what) VALUES ('never')")
 
 
+def test_rows_written_around_the_capture_stop_the_switch(stage: Stage) -> None:
+    writer = stage.migration.writer()
+    writer.execute("INSERT INTO events VALUES ('seen', 1)")
+    writer.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
+    writer.execute("INSERT INTO events VALUES ('unseen', 2)")
+    with pytest.raises(VerificationError, match="around the change capture"):
+        switch(stage.ends)
+    writer.execute("DELETE FROM events WHERE what = 'unseen'")
+    switch(stage.ends)
+
+
 def test_a_long_transaction_stops_the_rollback_with_postgresql_serving(stage: Stage) -> None:
     switch(stage.ends)
     side = stage.ends.postgres
