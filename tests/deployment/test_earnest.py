@@ -209,7 +209,8 @@ def test_a_dropped_table_comes_back_as_of_the_second_before(workshop: Workshop, 
     database = workshop.client.containers.get(workshop.names.postgres)
     backups = workshop.client.containers.get(workshop.names.backup)
     deadline = time.monotonic() + LIMIT_SECONDS
-    while b"full backup done" not in backups.logs():
+    listed = ["pgbackrest", "--stanza=main", "info", "--output=json"]
+    while b'"type":"full"' not in backups.exec_run(listed).output:
         assert time.monotonic() < deadline, backups.logs().decode()
         time.sleep(0.5)
     _sql(
