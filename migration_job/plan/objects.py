@@ -171,8 +171,12 @@ class Objects:
                     "check-not-carried", view, f"CHECK ({_short(check)}): {reason}", number=number
                 )
                 continue
-            name = naming.cut(f"{view.target}_check_{number}")
-            yield CheckPlan(name=name, expression=expression)
+            # Constraints of one table have names of their own.
+            wanted = f"{view.target}_check_{number}"
+            yield CheckPlan(
+                name=wanted if naming.cut(wanted) == wanted else f"check_{number}",
+                expression=expression,
+            )
 
     # ------------------------------------------------------------------------------ indexes
 
@@ -188,13 +192,14 @@ class Objects:
             columns.append(column.target)
         if self._too_wide(view, index):
             return None
-        name = naming.distinct(
-            naming.cut(f"{view.target}_{'_'.join(columns)}_key"),
-            f"{view.target} {index.name}",
-            self._relations,
-        )
-        self._relations.add(name)
+        name = self.reserve(f"{view.target}_{'_'.join(columns)}_key", index.name)
         return UniquePlan(name=name, columns=tuple(columns))
+
+    def reserve(self, name: str, whole: str) -> str:
+        """A relation's name that is no other's, from now on taken."""
+        free = naming.relation_name(name, self._relations, whole=whole)
+        self._relations.add(free)
+        return free
 
     def _folded_key(
         self, view: TableView, index: SourceIndex, scope: expressions.Scope
@@ -227,8 +232,7 @@ class Objects:
         name = index.name
         if name.startswith("sqlite_autoindex"):
             name = f"{view.target}_{'_'.join(t.column or 'expr' for t in index.columns)}_key"
-        target = naming.relation_name(name, self._relations, whole=f"{view.target} {name}")
-        self._relations.add(target)
+        target = self.reserve(name, f"{view.target} {name}")
         yield IndexPlan(
             name=target, unique=index.unique, terms=tuple(terms), where=where, method=method
         )
@@ -337,8 +341,7 @@ class Objects:
                 except Untranslatable as reason:
                     reasons[view.name] = str(reason)
                     continue
-                target = naming.relation_name(view.name, self._relations)
-                self._relations.add(target)
+                target = self.reserve(view.name, view.name)
                 planned.append(ViewPlan(source=view.name, target=target, query=translated.query))
                 known[fold(view.name)] = ViewTable(
                     quote(target), translated.scope, translated.columns

@@ -548,7 +548,7 @@ class _Planner:
         parts = objects.of_table(table, {c for t, c in self._collided if t == table.name}, broken)
         columns = tuple(self._column_plans(table, parts.defaults, parts.generated))
         by_source = {c.source: c.target for c in columns if c.source is not None}
-        primary, uniques = self._keys(table, by_source)
+        primary, uniques = self._keys(table, by_source, objects)
         return self._profile.merge(
             TablePlan(
                 source=table.name,
@@ -613,7 +613,7 @@ class _Planner:
         return self._findings.action_for(table.name, column.name) == "quarantine"
 
     def _keys(
-        self, table: SourceTable, targets: dict[str, str]
+        self, table: SourceTable, targets: dict[str, str], objects: Objects
     ) -> tuple[tuple[str, ...], tuple[UniquePlan, ...]]:
         if not table.primary_key or any(c not in targets for c in table.primary_key):
             return (), ()
@@ -624,7 +624,7 @@ class _Planner:
         nulls = [c for c in table.primary_key if facts[c].nulls]
         if all(self._nulls_set_aside(table, _column(table, c)) for c in nulls):
             return columns, ()
-        name = naming.cut(f"{self._targets[table.name]}_key")
+        name = objects.reserve(f"{self._targets[table.name]}_key", f"{table.name} key")
         return (), (UniquePlan(name=name, columns=columns),)
 
     def _row_key(self, table: SourceTable) -> tuple[str, ...]:
