@@ -197,6 +197,29 @@ def test_a_missing_engine_is_one_clear_error(stage: Checkout) -> None:
     assert refused.stderr.startswith("error: the Docker engine does not answer")
 
 
+# ------------------------------------------------------------------------ tools/docker-engine
+
+
+def test_an_engine_that_answers_is_left_alone(checkout: Checkout) -> None:
+    checkout.fake("docker", "#!/bin/sh\nexit 0\n")
+    checkout.fake("dockerd", "#!/bin/sh\ntouch started\n")
+    done = checkout.run("tools/docker-engine")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert not (checkout.path / "started").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may start an engine")
+@pytest.mark.skipif(Path("/run/systemd/system").exists(), reason="systemd would start its own")
+def test_root_starts_an_engine_where_none_runs_and_waits_for_it(checkout: Checkout) -> None:
+    checkout.fake("iptables", "#!/bin/sh\n")
+    checkout.fake("docker", f"#!/bin/sh\n[ -e {checkout.path}/answers ]\n")
+    checkout.fake("dockerd", f"#!/bin/sh\necho up\nsleep 1\ntouch {checkout.path}/answers\n")
+    done = checkout.run("tools/docker-engine")
+    assert done.returncode == 0, done.stderr
+    assert "starting the Docker engine" in done.stdout
+    assert (checkout.path / ".state" / "dockerd.log").read_text() == "up\n"
+
+
 # ------------------------------------------------------------------------------- the Makefile
 
 
