@@ -1,56 +1,99 @@
-"""When lines may go to COPY without escapes: only when no value holds anything to escape."""
+"""COPY text: what SQLite assembles is what Python would have written, for any clean value."""
 
 from __future__ import annotations
 
+import random
+
 import apsw
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
-from migration_job.plan.rules import TextRule
-from migration_job.target.copytext import escape, field_sql, needs_no_escape
+from migration_job.plan.model import ColumnPlan, SourceColumn, SourceTable, TablePlan
+from migration_job.plan.rules import ByteaRule, IntegerRule, Rule, TextRule
+from migration_job.target.copytext import compose, copy_sql, escape
+from migration_job.values import SourceValue
 
-CELLS = st.one_of(
-    st.none(), st.text(alphabet="a\\N\t\n\rü'.", max_size=4), st.sampled_from(["\\N", "\\.", ""])
-)
-ROWS = st.integers(1, 3).flatmap(
-    lambda width: st.lists(st.tuples(*[CELLS] * width), min_size=1, max_size=4)
-)
+SEED = 5
+
+HOSTILE = ["", "\\", "\\N", "\\.", "\t", "\n", "\r\n", "a\\tb", "ä€😀", "'", '"', "\x01\x1d\x7f"]
 
 
-def in_sqlite(rows: list[tuple[str | None, ...]], *, escaped: bool) -> bytes:
-    """The rows' lines as SQLite assembles them."""
+def _table(*columns: tuple[str, Rule, bool]) -> tuple[TablePlan, SourceTable]:
+    plan = TablePlan(
+        source="t",
+        target="t",
+        columns=tuple(
+            ColumnPlan(source=n, target=n, type="text", rule=r, clean=c) for n, r, c in columns
+        ),
+    )
+    source = SourceTable(
+        name="t", sql="", primary_key=(), rowid_alias=None, autoincrement=False,
+        without_rowid=False, strict=False, indexes=(), foreign_keys=(), checks=(), sequence=None,
+        columns=tuple(
+            SourceColumn(
+                name=n, declared="", affinity="blob", not_null=False, default=None, primary_key=0,
+                generated="",
+            )
+            for n, _, _ in columns
+        ),
+    )  # fmt: skip
+    return plan, source
+
+
+def _expected(rules: list[Rule], row: tuple[SourceValue, ...]) -> str:
+    return "\t".join(escape(r.forward(v)) for r, v in zip(rules, row, strict=True))
+
+
+@pytest.mark.parametrize("attribute", ["line", "bare"])
+def test_the_line_that_sqlite_assembles(attribute: str) -> None:
+    rules: list[Rule] = [TextRule(), IntegerRule(), TextRule()]
+    plan, source = _table(*((f"c{i}", r, True) for i, r in enumerate(rules)))
+    sql = compose(plan, source)
+    rng = random.Random(SEED)
+    plain = ["", "a", "ä€😀", "'"]
     connection = apsw.Connection(":memory:")
-    names = [f"c{n}" for n in range(len(rows[0]))]
-    connection.execute(f"CREATE TABLE t ({', '.join(f'{n} TEXT' for n in names)})")
-    connection.executemany(f"INSERT INTO t VALUES ({', '.join('?' * len(names))})", rows)
-    fields = [field_sql(TextRule(), n, escape=escaped) for n in names]
-    line = f"concat_ws(char(9), {', '.join(str(f) for f in fields)})"
-    found = connection.execute(f"SELECT CAST(group_concat({line}, char(10)) AS BLOB) FROM t")
-    ((block,),) = found.fetchall()
-    assert isinstance(block, bytes)
-    return block
+    connection.execute("CREATE TABLE t(c0, c1, c2)")
+    for _ in range(300):
+        words = HOSTILE if attribute == "line" else plain
+        row = (rng.choice([None, *words]), rng.choice([None, -(2**63), 7]), rng.choice(words))
+        connection.execute("DELETE FROM t")
+        connection.execute("INSERT INTO t VALUES (?, ?, ?)", row)
+        found = connection.execute(f"SELECT {getattr(sql, attribute)} FROM t AS t").get
+        assert found == _expected(rules, row), (SEED, row)
 
 
-@given(ROWS)
-@example([("\\N",)])
-@example([("a\tb", None), ("c", "d")])
-@example([("a\nb",)])
-@example([("",)])
-def test_bare_lines_are_vouched_for_exactly_when_they_are_right(
-    rows: list[tuple[str | None, ...]],
-) -> None:
-    right = "\n".join("\t".join(escape(cell) for cell in row) for row in rows).encode()
-    assert in_sqlite(rows, escaped=True) == right
-    bare = in_sqlite(rows, escaped=False)
-    nulls = sum(cell is None for row in rows for cell in row)
-    vouched = needs_no_escape(bare, len(rows), nulls, len(rows[0]))
-    special = any(c in cell for row in rows for cell in row if cell is not None for c in "\\\t\n\r")
-    assert vouched is not special
-    if vouched:
-        assert bare == right
+def test_bytes_are_hex_behind_one_escaped_backslash() -> None:
+    plan, source = _table(("c0", ByteaRule(), True))
+    sql = compose(plan, source)
+    connection = apsw.Connection(":memory:")
+    connection.execute("CREATE TABLE t(c0); INSERT INTO t VALUES (x'00ff5c'), (x''), (NULL)")
+    found = [row[0] for row in connection.execute(f"SELECT {sql.line} FROM t AS t")]
+    assert found == ["\\\\x00ff5c", "\\\\x", "\\N"]
 
 
-@pytest.mark.parametrize("block", [b"a\tb\nc", b"a\rb", b"a\\b", b"a\nb\nc"])
-def test_a_block_that_is_not_as_counted_is_refused(block: bytes) -> None:
-    assert not needs_no_escape(block, 2, 0, 1)
+def test_more_columns_than_a_function_takes() -> None:
+    columns = [(f"c{i}", IntegerRule(), True) for i in range(1_200)]
+    plan, source = _table(*columns)
+    sql = compose(plan, source)
+    connection = apsw.Connection(":memory:")
+    connection.execute(f"CREATE TABLE t({', '.join(n for n, _, _ in columns)})")
+    connection.execute(f"INSERT INTO t VALUES ({', '.join(str(i) for i in range(1_200))})")
+    found = connection.execute(f"SELECT {sql.line} FROM t AS t").get
+    assert found == "\t".join(str(i) for i in range(1_200))
+
+
+def test_doubtful_columns_are_tested_row_by_row() -> None:
+    plan, source = _table(("c0", TextRule(), False), ("c1", IntegerRule(), True))
+    sql = compose(plan, source)
+    connection = apsw.Connection(":memory:")
+    connection.execute("CREATE TABLE t(c0, c1)")
+    connection.execute(
+        "INSERT INTO t VALUES ('a', 1), (NULL, 2), (5, 3), (x'00', 4), ('a' || char(0), 5)"
+    )
+    found = [row[0] for row in connection.execute(f"SELECT c1 FROM t AS t WHERE {sql.clean}")]
+    assert found == [1, 2]
+
+
+def test_the_statement() -> None:
+    assert copy_sql('"public"."t"', ("a", 'b"c'), freeze=True) == (
+        'COPY "public"."t" ("a", "b""c") FROM STDIN WITH (FREEZE)'
+    )

@@ -1,0 +1,75 @@
+"""What an operator sees: phases with their times, rows in between, nothing when quiet."""
+
+from __future__ import annotations
+
+import io
+import threading
+
+import pytest
+
+from migration_job import progress
+from migration_job.progress import Reporter
+
+
+def test_plain_lines_say_each_phase_once() -> None:
+    stream = io.StringIO()
+    reporter = Reporter(stream)
+    with reporter.phase("copy", total=10):
+        reporter.advance(4)
+        reporter.advance(6)
+    assert stream.getvalue() == f"copy: {reporter.seconds['copy']:.1f} s, 10 rows\n"
+
+
+def test_rows_so_far_are_told_from_time_to_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "PLAIN_INTERVAL", 0.0)
+    stream = io.StringIO()
+    reporter = Reporter(stream)
+    with reporter.phase("copy", total=2_000):
+        reporter.advance(1_000)
+    assert "copy: 1,000 of 2,000 rows\n" in stream.getvalue()
+
+
+def test_a_phase_that_fails_is_timed_too() -> None:
+    reporter = Reporter(io.StringIO())
+    with pytest.raises(LookupError), reporter.phase("plan"):
+        raise LookupError
+    assert list(reporter.seconds) == ["plan"]
+
+
+def test_quiet_says_nothing_and_still_times() -> None:
+    stream = io.StringIO()
+    reporter = Reporter(stream, quiet=True)
+    with reporter.phase("copy"):
+        reporter.advance(1)
+    reporter.say("done")
+    assert stream.getvalue() == ""
+    assert "copy" in reporter.seconds
+
+
+def test_a_terminal_gets_a_line_that_goes_away() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    reporter = Reporter(stream)
+    with reporter.phase("copy", total=3):
+        reporter.advance(3)
+        reporter.say("a [bracket] stays")
+    assert "a [bracket] stays" in stream.getvalue()
+    assert "copy: " in stream.getvalue()
+
+
+def test_threads_count_together() -> None:
+    stream = io.StringIO()
+    reporter = Reporter(stream)
+    with reporter.phase("copy"):
+        threads = [
+            threading.Thread(target=lambda: [reporter.advance(1) for _ in range(500)])
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert ", 2,000 rows" in stream.getvalue()
