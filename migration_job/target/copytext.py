@@ -88,8 +88,13 @@ class TableSql:
     """Whether clean lines must still be checked for undecodable bytes."""
     keep: str | None
     """The predicate of the rows that do not go to quarantine; None where none does."""
-    weight: str
-    """The size in bytes of what has no bound of its own in a row (text and blobs)."""
+    sizes: tuple[str, ...]
+    """The size in bytes of each value that has no bound of its own (text and blobs)."""
+
+    @property
+    def weight(self) -> str:
+        """The size in bytes of all of them in a row."""
+        return " + ".join(self.sizes) or "0"
 
 
 UNBOUNDED = frozenset(
@@ -114,11 +119,11 @@ def compose(plan: TablePlan, table: SourceTable) -> TableSql:
             )
             bare = _joined([f for f in unescaped if f is not None])
     doubtful = [(c, r) for c, r in zip(columns, references, strict=True) if not c.clean]
-    sizes = [
+    sizes = tuple(
         f"ifnull(octet_length({r}), 0)"
         for c, r in zip(columns, references, strict=True)
         if c.rule.kind in UNBOUNDED
-    ]
+    )
     return TableSql(
         columns=tuple(c.target for c in columns),
         line=line,
@@ -129,7 +134,7 @@ def compose(plan: TablePlan, table: SourceTable) -> TableSql:
         keep=f"({' OR '.join(f'({q})' for q in plan.quarantine)}) IS NOT TRUE"
         if plan.quarantine
         else None,
-        weight=" + ".join(sizes) if sizes else "0",
+        sizes=sizes,
     )
 
 

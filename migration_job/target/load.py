@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -89,7 +89,8 @@ class Session:
         self.stopped.set()
         self.source.interrupt()
         # A refused cancellation leaves a statement that ends by itself.
-        self.target.cancel_safe(timeout=5.0)
+        with suppress(psycopg.Error):
+            self.target.cancel_safe(timeout=5.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,10 +223,14 @@ class TableCopy:
             last = high
 
     def _widest(self) -> int:
-        if self._sql.weight == "0":
+        """A size that no row exceeds, exact only where it may be beyond ``WIDE_BYTES``."""
+        if not self._sql.sizes:
             return 0
-        value = self._one(f"SELECT max({self._sql.weight}) FROM {self._from}")[0]
-        return int(value or 0)
+        longest = ", ".join(f"max({size})" for size in self._sql.sizes)
+        bound = sum(int(value or 0) for value in self._one(f"SELECT {longest} FROM {self._from}"))
+        if bound <= WIDE_BYTES:
+            return bound
+        return int(self._one(f"SELECT max({self._sql.weight}) FROM {self._from}")[0] or 0)
 
     def _bounds(self, last: int | None, wanted: int, *, wide: bool) -> tuple[int, int, int] | None:
         """The first and last rowid of the next block and, where rows are wide, its weight."""

@@ -58,6 +58,13 @@ WIDEST = 64 << 10
 """Tables with a row larger than this are left to the typed comparison, which holds one at a
 time: a block of them could be of any size."""
 
+UNCOMPRESSED = 2_000
+"""Rows up to this size lie on the target's pages as they are: PostgreSQL compresses, or moves to
+another place, only parts of larger ones."""
+
+PAGE_BYTES = 12_000
+"""About the text of a page of such rows: numbers and times are longer as text."""
+
 MOST_LEDGER_ROWS = 50_000
 """With more rows than this touched by rules, the typed comparison of the whole table is cheaper
 than fetching them one by one."""
@@ -375,14 +382,15 @@ class _Target:
         self._name = target_name(plan)
 
     def blocks(self, bytes_expected: int) -> Iterator[_Block]:
-        """Every row once, by ranges of pages; ``bytes_expected`` sizes them."""
+        """Every row once, by ranges of pages; ``bytes_expected`` sizes them, where it is known."""
         pages = int(
             self._sides.one(
                 "SELECT pg_relation_size(%s::regclass) / current_setting('block_size')::integer",
                 (self._name,),
             )[0]
         )
-        step = max(1, min(pages, pages * BLOCK_BYTES // max(bytes_expected, 1)))
+        expected = bytes_expected or pages * PAGE_BYTES
+        step = max(1, min(pages, pages * BLOCK_BYTES // max(expected, 1)))
         query = (
             f"SELECT string_agg({self._line.target}, {_postgres(LINE)}), "
             f"count(*), sum({self._line.target_nulls}) FROM ONLY {self._name} "
@@ -446,20 +454,26 @@ def compare(sides: Sides, plan: TablePlan, places: Places) -> Agreed | Doubt:
 
 
 def _measure(sides: Sides, plan: TablePlan, table: SourceTable) -> tuple[int, int, int]:
-    """Rows that the target must hold, a guess at their bytes, and the size of the largest."""
-    terms = [
+    """Rows that the target must hold, a guess at their bytes (0: as on the target's pages), and a
+    size that no row exceeds."""
+    sizes = [
         f"ifnull(octet_length({column_sql(table, str(c.source))}), 0)"
         for c in compared_columns(plan)
         if not c.type.startswith(("int", "smallint", "bigint", "boolean", "double", "time", "date"))
     ]
-    weight = " + ".join(terms) or "0"
     keep = not_quarantined(plan)
-    found = sides.source.execute(
-        f"SELECT count(*), total({weight}), max({weight}) FROM main.{quote(table.name)} AS t"
-        + (f" WHERE {keep}" if keep else "")
-    ).fetchone()
-    rows, size, widest = found or (0, 0, 0)
-    return int(rows), int(size) + int(rows) * 10 * len(plan.columns), int(widest or 0)
+    source = f"FROM main.{quote(table.name)} AS t" + (f" WHERE {keep}" if keep else "")
+
+    def ask(*terms: str) -> tuple[int, ...]:
+        found = sides.source.execute(f"SELECT {', '.join(terms)} {source}").fetchone()
+        return tuple(int(value or 0) for value in found or ())
+
+    rows, *longest = ask("count(*)", *(f"max({size})" for size in sizes))
+    if sum(longest) <= UNCOMPRESSED:
+        return rows, 0, sum(longest)
+    weight = " + ".join(sizes)
+    size, widest = ask(f"total({weight})", f"max({weight})")
+    return rows, size + rows * 10 * len(plan.columns), widest
 
 
 def _in_order(source: _Source, target: _Target, size: int) -> Agreed | None:
