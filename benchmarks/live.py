@@ -2,18 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-import time
-from pathlib import Path
-from random import Random
-
-import apsw
-
-from benchmarks.lab import Lab, run_timed
-from benchmarks.project import ROOT
-from benchmarks.results import Goal, Sample, Section, ratio
+from benchmarks.results import Goal
 
 GOAL = Goal(sense="at least", bound=2)
 CHANGES = 40_000

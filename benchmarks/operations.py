@@ -1,4 +1,4 @@
-"""What an operator waits for: ``make demo`` when all is set up, ``pulumi up`` when nothing changed."""
+"""What an operator waits for: a warm ``make demo``, and ``pulumi up`` when nothing changed."""
 
 from __future__ import annotations
 
