@@ -1,0 +1,115 @@
+"""The digest on data that is hard for it: it says equal only of what is, and leaves the rest to
+the typed comparison."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from running import DIFFERS, DONE, run
+
+pytestmark = pytest.mark.postgres
+
+
+def _make(
+    path: Path, encoding: str, script: str, rows: Callable[[sqlite3.Connection], None]
+) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA encoding = '{encoding}'")
+    connection.executescript(script)
+    rows(connection)
+    connection.commit()
+    connection.close()
+
+
+def _marks(connection: sqlite3.Connection) -> None:
+    words = ["a\x1d1b", "\x1d0", "\x1d", None, "\x1d2", "plain", ""]
+    connection.executemany("INSERT INTO t(word, n) VALUES (?, ?)", [(w, 1) for w in words * 50])
+
+
+def _plain(connection: sqlite3.Connection) -> None:
+    connection.executemany(
+        "INSERT INTO t(word, n) VALUES (?, ?)",
+        [(f"wörd {i}\n\\\t", i / 3 if i % 5 else None) for i in range(3_000)],
+    )
+
+
+def _wide(connection: sqlite3.Connection) -> None:
+    connection.executemany(
+        "INSERT INTO t(word, n) VALUES (?, ?)", [("x" * (i * 997 % 200_000), i) for i in range(60)]
+    )
+
+
+def _odd(connection: sqlite3.Connection) -> None:
+    connection.executemany(
+        "INSERT INTO t(word, n) VALUES (?, ?)",
+        [(f"w{i}" if i % 50 else i, i / 7) for i in range(1_000)],
+    )
+
+
+TABLE = "CREATE TABLE t(id INTEGER PRIMARY KEY, word TEXT, n REAL);"
+SPARSE = TABLE + "INSERT INTO t(id) VALUES (-9223372036854775808), (-5), (9223372036854775000);"
+LOOSE = "CREATE TABLE t(word, n REAL);"
+WITHOUT = "CREATE TABLE t(word TEXT PRIMARY KEY, n REAL) WITHOUT ROWID;"
+HIDDEN = "CREATE TABLE t(rowid TEXT, oid TEXT, _rowid_ TEXT, word TEXT, n REAL);"
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding", "script", "rows", "compared"),
+    [
+        ("plain", "UTF-8", TABLE, _plain, "digest"),
+        ("UTF-16", "UTF-16le", TABLE, _plain, "digest"),
+        ("UTF-16 the other way", "UTF-16be", TABLE, _plain, "digest"),
+        ("sparse rowids", "UTF-8", SPARSE, _plain, "digest"),
+        ("without a key", "UTF-8", LOOSE, _plain, "digest"),
+        ("WITHOUT ROWID", "UTF-8", WITHOUT, _plain, "digest"),
+        ("no name for the rowid", "UTF-8", HIDDEN, _plain, "digest"),
+        ("the digest's own marks in the data", "UTF-8", TABLE, _marks, "typed"),
+        ("large rows", "UTF-8", TABLE, _wide, None),
+        ("rows that a rule has changed", "UTF-8", LOOSE, _odd, None),
+    ],
+)
+def test_equal_is_found_equal_and_a_change_is_found(
+    name: str,
+    encoding: str,
+    script: str,
+    rows: Callable[[sqlite3.Connection], None],
+    compared: str | None,
+    tmp_path: Path,
+    postgres: str,
+) -> None:
+    source = tmp_path / "source.db"
+    _make(source, encoding, script, rows)
+    ended = run("migrate", source, "--target", postgres, "--report", tmp_path / "report")
+    assert ended.status == DONE, ended.said
+    report = _report(tmp_path / "report")
+    if compared is not None:
+        assert report["tables"]["t"]["compared"] == compared
+    for change in (
+        "UPDATE t SET n = n + 1e-9 WHERE ctid = (SELECT max(ctid) FROM t WHERE n IS NOT NULL)",
+        "UPDATE t SET word = word || 'x' WHERE ctid = (SELECT min(ctid) FROM t WHERE word <> '')",
+        "DELETE FROM t WHERE ctid = (SELECT max(ctid) FROM t)",
+    ):
+        with psycopg.connect(postgres) as target:
+            target.execute("CREATE TEMP TABLE before AS SELECT * FROM t")
+            assert target.execute(change.encode()).rowcount == 1
+            target.commit()
+            ended = run("verify", source, "--target", postgres, "--report", tmp_path / "again")
+            assert ended.status == DIFFERS, (change, ended.said)
+            assert _report(tmp_path / "again")["difference_count"] in (1, 2)
+            target.execute("DELETE FROM t")
+            target.execute("INSERT INTO t SELECT * FROM before")
+            target.execute("DROP TABLE before")
+            target.commit()
+    ended = run("verify", source, "--target", postgres, "--report", tmp_path / "again")
+    assert ended.status == DONE, ended.said
+
+
+def _report(folder: Path) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return report
