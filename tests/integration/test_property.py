@@ -115,7 +115,10 @@ def _is_no_identifier(source: Source, finding: Mapping[str, Any]) -> bool:
     table = source[finding["table"]]
     declared = next(c.declared for c in table.columns if c.name == finding["column"])
     numbers = [c for c in _cells(source, finding) if c.storage in ("integer", "real")]
-    return declared.upper() in ("UUID", "GUID", "UNIQUEIDENTIFIER") and bool(numbers)
+    # An Infinity among the values is what becomes of digits with an e between them.
+    infinite = any(c.content in (float("inf"), float("-inf")) for c in numbers)
+    named = declared.upper() in ("UUID", "GUID", "UNIQUEIDENTIFIER")
+    return bool(numbers) and (named or infinite)
 
 
 REASONS: dict[str, Callable[[Source, Mapping[str, Any]], bool]] = {
