@@ -94,7 +94,10 @@ def _take_out(connection: apsw.Connection, rows: RowsBack) -> dict[str, tuple[ob
 def _put_in(
     connection: apsw.Connection, rows: RowsBack, old: dict[str, tuple[object, ...]]
 ) -> None:
-    columns = [quote(c) for c in rows.columns]
+    generated = {fold(c.name) for c in rows.table.columns if c.generated}
+    # What the source computes itself cannot be inserted; the comparison looks at it all the same.
+    own = [i for i, c in enumerate(rows.columns) if fold(c) not in generated]
+    columns = [quote(rows.columns[i]) for i in own]
     hidden = _hidden(rows)
     place = [rows.columns.index(c) for c in rows.key]
     bare, full = _insert(rows, columns), _insert(rows, [*columns, *hidden])
@@ -102,12 +105,13 @@ def _put_in(
     # Rows that were there come first: SQLite might give a new row the rowid that one of them had.
     for before, row in sorted(found, key=lambda pair: pair[0] is None):
         statement = bare if before is None else full
-        broken = [i for i, value in enumerate(row) if isinstance(value, BrokenText)]
+        values = [row[i] for i in own]
+        broken = [i for i, value in enumerate(values) if isinstance(value, BrokenText)]
         if broken:
             statement = _insert(
                 rows, columns if before is None else [*columns, *hidden], frozenset(broken)
             )
-        connection.execute(statement, (*(bindable(v) for v in row), *(before or ())))
+        connection.execute(statement, (*(bindable(v) for v in values), *(before or ())))
 
 
 def _insert(rows: RowsBack, columns: Sequence[str], broken: frozenset[int] = frozenset()) -> str:

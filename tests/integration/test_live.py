@@ -26,6 +26,8 @@ CREATE TABLE notes (id INTEGER PRIMARY KEY AUTOINCREMENT, user_id TEXT REFERENCE
     body TEXT);
 CREATE TABLE progress (user_id TEXT, note_id INTEGER, state TEXT, PRIMARY KEY (user_id, note_id));
 CREATE TABLE heap (a TEXT, b INTEGER);
+CREATE TABLE sums (id INTEGER PRIMARY KEY, a INTEGER, b INTEGER,
+    total INTEGER GENERATED ALWAYS AS (a + b), shown TEXT AS (printf('%05d', a)) STORED);
 """
 
 
@@ -219,6 +221,7 @@ def test_journal_modes_and_encodings(stage: Stage, preparation: str) -> None:
     db.executescript(SCHEMA.replace("PRAGMA journal_mode = WAL;", ""))
     db.execute("INSERT INTO users VALUES ('ü1', 'Zoë', '2024-01-02 03:04:05', 1.5)")
     db.execute("INSERT INTO heap VALUES ('a', 1), ('b', NULL)")
+    db.execute("INSERT INTO sums (id, a, b) VALUES (1, 7, 8)")
     db.close()
     stage.run("migrate", "--live")
     db = sqlite3.connect(stage.source, isolation_level=None, timeout=10)
@@ -231,7 +234,9 @@ def test_journal_modes_and_encodings(stage: Stage, preparation: str) -> None:
     with psycopg.connect(stage.dsn, autocommit=True) as app:
         app.execute("UPDATE users SET joined = joined + interval '1 day', name = 'Ñandú'")
         app.execute("INSERT INTO heap (a) VALUES ('ß')")
+        app.execute("UPDATE sums SET b = 5")
     stage.run("rollback", "--release")
+    assert db.execute("SELECT * FROM sums").fetchall() == [(1, 7, 5, 12, "00007")]
     assert db.execute("SELECT id, name, joined FROM users ORDER BY id").fetchall() == [
         ("ü1", "Ñandú", "2024-01-03 03:04:05"),
         ("ü2", "Ñandú", "2024-01-03 03:04:06"),
