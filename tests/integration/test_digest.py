@@ -41,7 +41,7 @@ def _plain(connection: sqlite3.Connection) -> None:
 
 def _wide(connection: sqlite3.Connection) -> None:
     connection.executemany(
-        "INSERT INTO t(word, n) VALUES (?, ?)", [("x" * (i * 997 % 200_000), i) for i in range(60)]
+        "INSERT INTO t(word, n) VALUES (?, ?)", [("x" * (i * 9_973 % 200_000), i) for i in range(60)]
     )
 
 
@@ -70,7 +70,7 @@ HIDDEN = "CREATE TABLE t(rowid TEXT, oid TEXT, _rowid_ TEXT, word TEXT, n REAL);
         ("WITHOUT ROWID", "UTF-8", WITHOUT, _plain, "digest"),
         ("no name for the rowid", "UTF-8", HIDDEN, _plain, "digest"),
         ("the digest's own marks in the data", "UTF-8", TABLE, _marks, "typed"),
-        ("large rows", "UTF-8", TABLE, _wide, None),
+        ("large rows", "UTF-8", TABLE, _wide, "typed"),
         ("rows that a rule has changed", "UTF-8", LOOSE, _odd, None),
     ],
 )
