@@ -103,6 +103,7 @@ class Objects:
                 uniques.append(plain)
             else:
                 indexes.extend(self._index(view, index, scope))
+        self._report_collations(view)
         return Parts(
             defaults=dict(self._defaults(view)),
             generated=dict(self._generated(view, scope)),
@@ -112,6 +113,22 @@ class Objects:
         )
 
     # ------------------------------------------------------------------------------ columns
+
+    def _report_collations(self, view: TableView) -> None:
+        for name, column in view.columns.items():
+            collation = column.source.collation.upper()
+            if collation != "BINARY" and expressions.kind_of(column.type) == "text":
+                how = {"NOCASE": "lower(...)", "RTRIM": "rtrim(...)"}.get(
+                    collation, "the same rule"
+                )
+                self._findings.add(
+                    "collation",
+                    "warning",
+                    f"compares under {collation} on the source and byte by byte on the target; "
+                    f"unique constraints are kept as they were, queries have to say {how}",
+                    table=view.source.name,
+                    column=name,
+                )
 
     def _defaults(self, view: TableView) -> Iterator[tuple[str, str]]:
         for name, column in view.columns.items():

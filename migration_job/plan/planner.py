@@ -271,7 +271,7 @@ class _Planner:
                         self._findings.add(
                             "foreign-key-not-carried",
                             "by-action",
-                            f"{relation.text}: the two sides hold different types "
+                            f"{relation.text}: the two sides hold values of different types "
                             f"({self._decisions[child].type} and "
                             f"{self._decisions[parent].type})",
                             table=relation.child,
@@ -287,7 +287,10 @@ class _Planner:
         """Whether a side had to change for the two to have one type; None where none is found."""
         left, right = self._decisions[child], self._decisions[parent]
         if left.type == right.type:
-            return False
+            # To SQLite the text 0.0 refers to the number 0; widened, they are two texts.
+            kinds = {left.rule.kind, right.rule.kind}
+            widened = any(kind.startswith("widened") for kind in kinds)
+            return None if widened and len(kinds) > 1 else False
         for target, rule in self._relations.common(
             left.rule, right.rule, self._facts[child[0]][child[1]].classes
         ):

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from pathlib import Path
 
 import pytest
 
 from migration_job.errors import ExitStatus, InputError
-from migration_job.plan.policy import load_policy, parse_policy
+from migration_job.plan import decide
+from migration_job.plan.policy import (
+    ColumnPolicy,
+    Policy,
+    TablePolicy,
+    load_policy,
+    parse_policy,
+)
 from migration_job.plan.rules import Entry
 from tests.unit.planning import database, plan_of
 
@@ -84,3 +93,39 @@ def test_acknowledgement_by_code_by_object_and_by_place() -> None:
     assert policy.accepts("check-not-carried", "T", None, "t.1")
     assert policy.accepts("renamed", "t", "c", None)
     assert not policy.accepts("renamed", "t", "d", None)
+
+
+def codes_in_the_source() -> set[str]:
+    """Every finding's code that the plan's modules write down."""
+    found: set[str] = set()
+    for file in Path(decide.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                found |= {
+                    a.value
+                    for a in node.args[:3]
+                    if node.func.attr in ("add", "_not_carried", "_judge_constraint")
+                    and isinstance(a, ast.Constant)
+                    and isinstance(a.value, str)
+                    and re.fullmatch(r"[a-z]+(-[a-z]+)*", a.value)
+                }
+    return found - {"error", "warning", "note", "by-action"}
+
+
+def test_every_finding_is_in_the_reference() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "policy.md").read_text()
+    codes = codes_in_the_source()
+    assert len(codes) > 25
+    assert {c for c in codes if f"`{c}`" not in page} == set()
+
+
+def test_the_policy_of_the_reference_is_one() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "policy.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    policy = parse_policy(example)
+    assert policy.column("cases", "seen_at").epoch == "ms"
+    for part in (Policy, TablePolicy, ColumnPolicy):
+        assert {name for name in part.model_fields if f"`{name}`" not in page} <= {
+            "tables",
+            "columns",
+        }
