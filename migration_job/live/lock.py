@@ -21,6 +21,9 @@ from migration_job.errors import OperationError
 
 POLL_SECONDS = 0.02
 
+LOOKS = 4
+"""How often the turn must be found taken before a command is said to have it."""
+
 
 class Lock:
     """The lock of one state directory. Not for use by several threads at once."""
@@ -52,11 +55,15 @@ class Lock:
     def holder(self) -> str | None:
         """Which command works at this moment, for people; None where none does or only ``sync``."""
         with self._turn.open("a+") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return _told(self._turn)
-        return None
+            # `sync` has the turn for an instant at each round: a command has it longer.
+            for _ in range(LOOKS):
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    time.sleep(POLL_SECONDS)
+                else:
+                    return None
+        return _told(self._turn)
 
     @contextlib.contextmanager
     def _locked(self, path: Path, name: str | None, limit: float | None) -> Iterator[int]:
