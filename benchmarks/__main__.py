@@ -10,7 +10,18 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import copying, growth, live, operations, page, pooler, tuned, ways, whole
+from benchmarks import (
+    capture_cost,
+    copying,
+    growth,
+    live,
+    operations,
+    page,
+    pooler,
+    tuned,
+    ways,
+    whole,
+)
 from benchmarks.lab import CommandFailed, Lab, machine
 from benchmarks.results import Results, Section, load, save
 
@@ -22,6 +33,7 @@ MEASURES: dict[str, Callable[[Lab], Section]] = {
     "copy": copying.measure,
     "growth": growth.measure,
     "catchup": live.measure,
+    "capture": capture_cost.measure,
     "pooler": pooler.measure,
     "operations": operations.measure,
     "shapes": growth.measure_shapes,
