@@ -1,0 +1,123 @@
+"""The example application under load while its stage is brought up, taken down and brought up.
+
+Eight writers and eight readers, every other one with new connections at each request. The
+application runs beside the stage, as an operator's does: the stage comes and goes under it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from example_app.journal import compare_postgres
+from example_app.load import Load
+from tests.deployment.engine import client_or_skip
+from tests.deployment.workshop import ROOT, Workshop, require_pulumi
+
+pytestmark = [
+    pytest.mark.pulumi,
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.xdist_group("docker"),
+]
+
+MORE = 300
+"""Requests that each state has to serve before the next command comes."""
+
+LIMIT_SECONDS = 120
+
+
+@dataclass
+class Traffic:
+    load: Load
+    journal: Path
+
+    def serves(self) -> None:
+        before = self.load.so_far()[0]
+        until(lambda: self.load.so_far()[0] >= before + MORE)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that in time"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Iterator[Workshop]:
+    require_pulumi()
+    made = Workshop(
+        tmp_path,
+        client_or_skip(),
+        source=str(tmp_path / "data" / "app.db"),
+        profile="none",
+        strategy="dual-write",
+        cutover="switch",
+    )
+    (tmp_path / "data").mkdir()
+    yield made
+    made.clear()
+
+
+@pytest.fixture
+def traffic(workshop: Workshop, tmp_path: Path) -> Iterator[Traffic]:
+    seed = random.SystemRandom().randrange(10**6)
+    print(f"seed {seed}")
+    command = [sys.executable, "-m", "example_app", "--port", "0"]
+    command += ["--sqlite", str(workshop.settings["source"])]
+    command += ["--connection", str(workshop.connection)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as application:
+        assert application.stdout is not None
+        url = f"http://{application.stdout.readline().split()[-1]}"
+        load = Load(url, tmp_path / "journal", rate=100, seed=seed)
+        load.start()
+        yield Traffic(load, tmp_path / "journal")
+        load.stop()
+        application.terminate()
+
+
+def named(workshop: Workshop) -> dict[str, str]:
+    side: dict[str, str] = json.loads((workshop.connection / "database.json").read_text())["write"]
+    return side
+
+
+def test_up_destroy_up_without_a_failed_request(workshop: Workshop, traffic: Traffic) -> None:
+    traffic.serves()
+    for what, phase, engine in (
+        ("up", "switched", "postgresql"),
+        ("destroy", None, "sqlite"),
+        ("up", "switched", "postgresql"),
+    ):
+        done = workshop.up() if what == "up" else workshop.destroy()
+        assert not done.failed, done.output
+        assert done.outputs.get("phase") == phase
+        assert named(workshop)["engine"] == engine
+        traffic.serves()
+    result = traffic.load.stop()
+    print(result.line())
+    assert result.failures == []
+    assert set(result.sides()) == {"sqlite", "postgresql"}
+    side = named(workshop)
+    found = compare_postgres(
+        traffic.journal,
+        make_conninfo(
+            host=side["host"],
+            port=side["port"],
+            dbname=side["database"],
+            user=side["user"],
+            password=side["password"],
+        ),
+    )
+    assert found.acknowledged == result.writes
+    assert found.problems == []
+    assert not workshop.destroy().failed
