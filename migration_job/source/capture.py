@@ -33,7 +33,7 @@ import apsw
 
 from migration_job.errors import InputError, OperationError
 from migration_job.plan.model import Catalogue, Plan, SourceIndex, SourceIndexColumn, SourceTable
-from migration_job.source.catalogue import OWN_PREFIX, rowid_name
+from migration_job.source.catalogue import MARK, OWN_PREFIX, rowid_name
 from migration_job.source.database import literal, quote
 from migration_job.source.reader import ROWID
 from migration_job.values import fold
@@ -41,8 +41,6 @@ from migration_job.values import fold
 LOG = f"{OWN_PREFIX}log"
 STATE = f"{OWN_PREFIX}state"
 TABLES = f"{OWN_PREFIX}tables"
-MARK = "/* migration-job */"
-"""Stands in the SQL of everything that capture creates; what lacks it is somebody else's."""
 
 MOVED = "moved to PostgreSQL"
 """How the error of a refused write begins."""

@@ -27,7 +27,10 @@ from migration_job.source.sqltext import parse_index, parse_table, tokenize
 from migration_job.values import fold
 
 OWN_PREFIX = "_migration_"
-"""Tables, indexes and triggers of this job on the source; not the application's."""
+"""How the names of this job's tables and triggers on the source begin."""
+
+MARK = "/* migration-job */"
+"""Stands in the SQL of each of them; what lacks it is the application's, whatever its name."""
 
 SHADOW_SUFFIXES: dict[str, tuple[str, ...]] = {
     "fts1": ("_content", "_term"),
@@ -61,7 +64,9 @@ def read_catalogue(connection: apsw.Connection) -> Catalogue:
             "SELECT type, name, tbl_name, sql FROM main.sqlite_schema "
             "WHERE sql IS NOT NULL ORDER BY rowid",
         )
-        if not _hidden(str(name)) and not _hidden(str(table))
+        if not _of_sqlite(str(name))
+        and not _of_sqlite(str(table))
+        and not _own(str(name), str(sql))
     ]
     virtual = {
         name: _module(sql)
@@ -141,9 +146,12 @@ def _pragma(connection: apsw.Connection, name: str) -> Any:
     return _rows(connection, f"PRAGMA main.{name}")[0][0]
 
 
-def _hidden(name: str) -> bool:
-    lowered = fold(name)
-    return lowered.startswith(("sqlite_", OWN_PREFIX))
+def _of_sqlite(name: str) -> bool:
+    return fold(name).startswith("sqlite_")
+
+
+def _own(name: str, sql: str) -> bool:
+    return fold(name).startswith(OWN_PREFIX) and MARK in sql
 
 
 def _is_virtual(sql: str) -> bool:
@@ -250,7 +258,7 @@ def _without_generated(declared: str) -> str:
 def _indexes(connection: apsw.Connection, table: str) -> tuple[SourceIndex, ...]:
     found: list[SourceIndex] = []
     for _, name, unique, origin, _ in _rows(connection, f"PRAGMA main.index_list({quote(table)})"):
-        if _hidden(str(name)) and origin == "c":
+        if _of_sqlite(str(name)) and origin == "c":
             continue
         sql_rows = _rows(
             connection,

@@ -9,7 +9,7 @@ import pytest
 
 from migration_job.errors import ExitStatus, InputError
 from migration_job.plan.model import Catalogue
-from migration_job.source.catalogue import affinity_of, read_catalogue, rowid_name
+from migration_job.source.catalogue import MARK, affinity_of, read_catalogue, rowid_name
 from migration_job.source.database import check_integrity, literal, open_readonly, quote, reading
 from migration_job.source.reader import ROWID, batches, read_by_keys, read_rows
 from migration_job.values import BrokenText
@@ -120,12 +120,14 @@ def test_shadow_tables_and_own_tables_are_no_data(tmp_path: Path) -> None:
         "CREATE TABLE real_one(a)",
         "CREATE VIRTUAL TABLE ft USING fts5(a)",
         "CREATE VIRTUAL TABLE rt USING rtree(id, x0, x1)",
-        "CREATE TABLE _migration_log(a)",
+        f"CREATE TABLE _migration_log {MARK} (a)",
+        "CREATE TABLE _migration_notes(a)",
         "CREATE TABLE ft_notes(a)",
         "ANALYZE",
     )
     catalogue = catalogue_of(path)
-    assert [t.name for t in catalogue.tables] == ["real_one", "ft_notes"]
+    # An application's table is data, whatever its name begins with.
+    assert [t.name for t in catalogue.tables] == ["real_one", "_migration_notes", "ft_notes"]
     kinds = {o.name: o.kind for o in catalogue.others}
     assert kinds["ft"] == kinds["rt"] == "virtual"
     assert kinds["ft_content"] == kinds["rt_node"] == "shadow"
