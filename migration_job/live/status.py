@@ -22,6 +22,9 @@ STALE_SECONDS = 10.0
 """A heartbeat older than this is that of a `sync` which does not run."""
 
 
+NOT_ASKED = "not asked (no --target)"
+
+
 @dataclass(frozen=True, slots=True)
 class _Source:
     problem: str = ""
@@ -38,21 +41,27 @@ class _Target:
     queued: int = 0
     certificate: str = ""
 
+    @property
+    def down(self) -> bool:
+        """Whether it was asked and did not answer as it should."""
+        return bool(self.problem) and self.problem != NOT_ASKED
+
 
 def status(
     source: Path, *, dsn: str | None, connection: Path | None, state: Path | None
 ) -> list[str]:
     """The lines. What cannot be asked is said, not raised."""
     here = _look_at_source(source)
-    there = _look_at_target(dsn) if dsn is not None else _Target(problem="not asked (no --target)")
+    there = _look_at_target(dsn) if dsn is not None else _Target(problem=NOT_ASKED)
     folder = state or (connection / ".state" if connection is not None else None)
     report = read_report(folder) if folder is not None and folder.exists() else None
     holder = Lock(folder).holder() if folder is not None and folder.exists() else None
+    certificate = NOT_ASKED if there.problem == NOT_ASKED else there.certificate[:16] or "none"
     return [
         _serves(here),
         f"source      {source}: {_source_line(here)}",
         f"target      {'' if dsn is None else database.describe(dsn) + ': '}{_target_line(there)}",
-        f"certificate {there.certificate[:16] or 'none'}",
+        f"certificate {certificate}",
         f"connection  {_connection_line(connection)}",
         f"sync        {_sync_line(report)}",
         f"at work     {holder or 'no command'}",
@@ -187,7 +196,8 @@ def _way_back(here: _Source, there: _Target) -> str:
     if state.switched_at:
         until = datetime.fromisoformat(state.switched_at) + WINDOW
         ends = f"; the window ends {until.isoformat(timespec='minutes')}"
-    return f"{current}, {there.queued} changes to come{ends}"
+    to_come = f", {there.queued} changes to come" if not there.problem else ""
+    return f"{current}{to_come}{ends}"
 
 
 def _next(here: _Source, there: _Target, report: Report | None, holder: str | None) -> str:
@@ -201,17 +211,19 @@ def _next(here: _Source, there: _Target, report: Report | None, holder: str | No
         return "nothing: the migration is over"
     if state is not None and state.closed:
         return _next_switched(state, there, running)
-    if there.problem:
+    if there.down:
         return "bring the target back; SQLite serves meanwhile"
     if state is not None and not running:
         return "start `migration-job sync`: nobody follows the source"
+    if there.problem:
+        return "ask again with --target-file, to see how far the target is"
     if there.phase in ("verified", "rolled back", "caught up"):
         return "`migration-job switch`, or `rollback --release` to give it up"
     return "`migration-job migrate`; it goes on where it stopped"
 
 
 def _next_switched(state: fence.SourceState, there: _Target, running: bool) -> str:
-    if there.problem:
+    if there.down:
         return "bring PostgreSQL back; if it is gone for good, `rollback --accept-loss`"
     if there.closed:
         return (
