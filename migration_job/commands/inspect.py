@@ -122,23 +122,21 @@ def show_finding(console: Console, finding: Finding) -> None:
     """One finding: what and where, how many, the first keys, what settles it."""
     style = STYLES[finding.severity]
     place = ".".join(_clean(p) for p in (finding.table, finding.column) if p is not None)
-    head = Text(f"{finding.severity}[{finding.code}]", style=style)
-    _line(console, head.append(f" {_clean(finding.message)}", style="bold"))
+    head = (f"{finding.severity}[{finding.code}]", style)
+    _line(console, Text.assemble(head, " ", (_clean(finding.message), "bold")))
     if place:
-        where = Text("  --> ", style="blue").append(place, style="not blue")
-        if finding.count:
-            where.append(f"  ({finding.count:,})", style="dim")
-        _line(console, where)
+        count = (f"  ({finding.count:,})", "dim") if finding.count else ""
+        _line(console, Text.assemble(("  --> ", "blue"), place, count))
     if finding.severity != "note":
         for key in finding.keys:
-            _line(console, Text("   | ", style="blue").append(_clean(key), style="not blue"))
+            _line(console, Text.assemble(("   | ", "blue"), _clean(key)))
         if finding.count > len(finding.keys) > 0:
             rest = f"and {finding.count - len(finding.keys):,} more"
-            _line(console, Text("   | ", style="blue").append(rest, style="not blue dim"))
+            _line(console, Text.assemble(("   | ", "blue"), (rest, "dim")))
     if finding.settle:
-        _line(console, Text("   = ", style="blue").append("settled by", style="not blue"))
+        _line(console, Text.assemble(("   = ", "blue"), "settled by"))
         for line in finding.settle.splitlines():
-            _line(console, Text(f"       {_clean(line)}", style="green"))
+            _line(console, Text.assemble("       ", (_clean(line), "green")))
     _line(console, Text(""))
 
 
@@ -146,15 +144,13 @@ def _verdict(console: Console, plan: Plan) -> None:
     counts = {s: sum(f.severity == s for f in plan.findings) for s in STYLES}
     summary = ", ".join(_count(n, severity) for severity, n in counts.items() if n)
     if plan.blocked:
-        text = Text("stopped", style="bold red").append(f": {summary}. ", style="not bold not red")
-        text.append(
-            "Put the lines that settle each error into a policy file (--suggest writes one) and "
-            "give it with --policy.",
-            style="not bold not red",
+        text = Text.assemble(
+            ("stopped", "bold red"),
+            f": {summary}. Put the lines that settle each error into a policy file "
+            "(--suggest writes one) and give it with --policy.",
         )
     else:
-        text = Text("goes through", style="bold green")
-        text.append(f": {summary or 'nothing to report'}.", style="not bold not green")
+        text = Text.assemble(("goes through", "bold green"), f": {summary or 'nothing to report'}.")
     _line(console, text)
 
 
