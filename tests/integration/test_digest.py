@@ -41,7 +41,8 @@ def _plain(connection: sqlite3.Connection) -> None:
 
 def _wide(connection: sqlite3.Connection) -> None:
     connection.executemany(
-        "INSERT INTO t(word, n) VALUES (?, ?)", [("x" * (i * 9_973 % 200_000), i) for i in range(60)]
+        "INSERT INTO t(word, n) VALUES (?, ?)",
+        [("x" * (i * 9_973 % 200_000), i) for i in range(60)],
     )
 
 
