@@ -197,6 +197,18 @@ def test_a_missing_engine_is_one_clear_error(stage: Checkout) -> None:
     assert refused.stderr.startswith("error: the Docker engine does not answer")
 
 
+def test_the_dev_stage_as_committed_opens_with_anybodys_passphrase() -> None:
+    """Pulumi writes ``encryptionsalt`` into the file at the first `up`; committed, it would lock
+    everybody else out."""
+    shown = subprocess.run(
+        ["git", "show", "HEAD:Pulumi.dev.yaml"], cwd=ROOT, capture_output=True, text=True
+    )
+    if shown.returncode != 0:
+        pytest.skip("this is not a git checkout")
+    assert "sqlite-to-postgresql:source: example" in shown.stdout
+    assert "encryptionsalt" not in shown.stdout
+
+
 # ------------------------------------------------------------------------ tools/docker-engine
 
 
