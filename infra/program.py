@@ -8,6 +8,7 @@ from pulumi.runtime import config
 from infra import engine
 from infra.images import Builder
 from infra.names import Names
+from infra.protection import Protection
 from infra.settings import PROJECT, Settings, read
 from infra.stage import (
     Stage,
@@ -66,4 +67,6 @@ def stage() -> Stage:
     user = owner(where, local)
     if local and not dry_run:
         make_directories(where, user)
-    return Stage(wanted, names, images, where, user)
+    made = Stage(wanted, names, images, where, user)
+    Protection(made, protected=wanted.protect_data)
+    return made

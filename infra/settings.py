@@ -269,8 +269,8 @@ class Settings(BaseModel):
     log_files: int = Field(5, ge=1, le=100, description="How many rotated logs are kept.")
     protect_data: bool = Field(
         False,
-        description="Protect the data volume: `pulumi destroy` then needs a deliberate second "
-        "step, `pulumi state unprotect`.",
+        description="Protect the stage: `pulumi destroy` then stops before it has taken anything "
+        "down, and needs a deliberate second step, `pulumi state unprotect --all`.",
     )
 
     # ------------------------------------------------------------------------------------- TLS

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import shutil
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from docker.errors import DockerException
 
 from migration_job.demo.radcase import make_radcase
 from tests.deployment.engine import client_or_skip
@@ -108,6 +112,27 @@ def test_a_damaged_source_stops_the_stage_before_the_switch(workshop: Workshop) 
     assert "served by SQLite as before" in words
 
 
+def test_a_job_that_is_killed_goes_on_at_the_next_up(workshop: Workshop) -> None:
+    connection = (workshop.connection / "database.json").read_bytes()
+    over = threading.Event()
+
+    def kill() -> None:
+        while not over.is_set():
+            with contextlib.suppress(DockerException):
+                workshop.client.containers.get(workshop.names.job).kill()
+                return
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        words = one_clear_error(workshop.up())
+    finally:
+        over.set()
+        killer.join()
+    assert "the migration ended with status 137" in words
+    assert (workshop.connection / "database.json").read_bytes() == connection
+
+
 def test_data_that_differs_is_never_switched_to(workshop: Workshop) -> None:
     """A trigger of somebody's on the target changes a value on its way in: verification must see
     it, the connection must stay, and once the cause is gone the next `up` goes on."""
@@ -157,6 +182,19 @@ def test_data_that_differs_is_never_switched_to(workshop: Workshop) -> None:
     done = workshop.up()
     assert not done.failed, done.output
     assert done.outputs["phase"] == "switched"
+
+
+def test_protected_data_is_not_destroyed_and_the_application_stays(workshop: Workshop) -> None:
+    workshop.set(protectData=True)
+    done = workshop.up()
+    assert not done.failed, done.output
+    refused = one_clear_error(workshop.destroy())
+    assert "protect" in refused
+    said = json.loads((workshop.connection / "database.json").read_text())
+    assert said["write"]["engine"] == "postgresql"
+    assert workshop.client.containers.get(workshop.names.sync).status == "running"
+    workshop.set(protectData=False)
+    assert not workshop.up().failed
 
 
 def test_down_leaves_nothing_behind(workshop: Workshop) -> None:
