@@ -59,7 +59,7 @@ status: setup ## say which side serves STAGE's application, and what to do next
 .PHONY: images
 images: setup ## pull the container images, or build them, ahead of `make up`
 	@tools/docker-engine
-	@$(PYTHON) -m infra.images
+	@$(PYTHON) -m infra.images "$(STAGE)"
 
 .PHONY: rotate
 rotate: setup ## replace STAGE's passwords without a failed request

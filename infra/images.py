@@ -6,17 +6,19 @@ the job's images are always this project's own, on ``debian:trixie-slim`` or on 
 debootstrap. A built image's tag is the digest of all that went into it, so that an image is
 built once, and a change of code gives another tag.
 
-``python -m infra.images`` does it ahead of ``pulumi up``.
+``python -m infra.images STAGE`` does it ahead of ``pulumi up``.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import io
 import shutil
+import sys
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -24,8 +26,9 @@ import docker
 from docker.errors import APIError, DockerException, ImageNotFound
 from requests.exceptions import RequestException
 
-from infra import base_image, packages
+from infra import base_image, engine, packages
 from infra.errors import StageError
+from infra.settings import read_file
 from migration_job.binaries import RELEASES
 
 ImageSource = Literal["auto", "pull", "build"]
@@ -364,3 +367,28 @@ def _files(root: Path) -> Iterator[Path]:
 
 def _digest(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def main() -> None:
+    """Make a stage's images ahead of ``pulumi up``."""
+    words = argparse.ArgumentParser(prog="python -m infra.images", description=main.__doc__)
+    words.add_argument("stage", nargs="?", default="dev")
+    chosen = words.parse_args()
+    try:
+        settings = read_file(ROOT / f"Pulumi.{chosen.stage}.yaml")
+        client = engine.connect(settings.docker_host)
+        made = Builder(client, settings.image_source, lambda line: print(line, flush=True)).images(
+            settings.postgres_version,
+            monitoring=settings.monitoring,
+            backup=settings.backup,
+            example=settings.example_application,
+        )
+    except StageError as error:
+        sys.exit(f"error: {error}")
+    for name, reference in asdict(made).items():
+        if reference and name != "job_digest":
+            print(f"{name:<10} {reference}")
+
+
+if __name__ == "__main__":
+    main()
