@@ -3,7 +3,7 @@
 A run that ends otherwise fails ``pulumi up`` with the job's own last words and leaves nothing
 recorded, so that the next ``up`` goes on where the job stopped. It runs again when something that
 decides the result has changed: the job's code, the source, the profile, the policy, the strategy
-or the target's version; and under ``blue-green``, where nothing follows the source, when the source
+or the target's version; and under ``offline``, where nothing follows the source, when the source
 itself has changed. Once PostgreSQL serves it never runs. Anything else (a password, a port, a
 limit) is taken note of.
 """
@@ -40,7 +40,7 @@ def arguments(props: Mapping[str, Any]) -> list[str]:
     words += ["--report", props["report_directory"], "--profile", props["profile_path"]]
     if props["policy"]:
         words += ["--policy", POLICY_FILE]
-    if props["strategy"] == "dual-write":
+    if props["strategy"] != "offline":
         words += ["--live", "--state", props["state_directory"]]
     return words
 
@@ -83,13 +83,13 @@ class MigrationProvider(StageProvider):
         return UpdateResult({**news, **_migrate(news)})
 
     def delete(self, _id: str, props: Any) -> None:
-        if props["strategy"] == "dual-write":
+        if props["strategy"] != "offline":
             live.run("rollback", props, ["--release"])
 
 
 def _stale(olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
     """Whether the source was written to since it was copied, with nothing to follow it."""
-    if news["strategy"] != "blue-green":
+    if news["strategy"] != "offline":
         return False
     found = fingerprint(Path(news["source"]))
     return bool(found) and found != olds.get("fingerprint") and live.serving(news) == "sqlite"

@@ -139,11 +139,13 @@ class Settings(BaseModel):
         pattern=r"^[A-Za-z][A-Za-z0-9_+\-/]{0,63}$",
         description="The zone of times that name none in the source.",
     )
-    strategy: Literal["blue-green", "dual-write"] = Field(
+    strategy: Literal["blue-green", "dual-write", "offline"] = Field(
         "blue-green",
-        description="`blue-green` copies, verifies and switches where nothing was written since: "
-        "the application stands still for it. `dual-write` captures changes from the start and "
-        "keeps the target in step, so that the application goes on writing until the switch.",
+        description="`blue-green` and `dual-write` capture changes from the start and keep the "
+        "target in step, so that the application goes on writing until the switch; `dual-write` "
+        "also allows a stop between reads and writes (`cutover: reads`). `offline` changes nothing "
+        "in the source and follows nothing: it switches only where nothing was written since the "
+        "copy, so the application stands still for it.",
     )
     cutover: Literal["switch", "reads", "hold"] = Field(
         "switch",

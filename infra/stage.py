@@ -186,10 +186,10 @@ class Stage(pulumi.ComponentResource):
         self.pooler = self._pooler()
         self.example = self._example() if settings.example_application else None
         self.migration = self._migration()
-        if settings.strategy == "dual-write":
+        if settings.strategy != "offline":
             self._sync(self.migration)
         self.cutover = self._cutover() if settings.cutover != "hold" else None
-        if settings.strategy == "blue-green" and self.cutover:
+        if settings.strategy == "offline" and self.cutover:
             self._sync(self.cutover)
         if settings.backup:
             self._backup()

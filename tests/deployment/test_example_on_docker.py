@@ -61,7 +61,7 @@ def workshop(tmp_path: Path) -> Iterator[Workshop]:
         client_or_skip(),
         source=str(tmp_path / "data" / "app.db"),
         profile="none",
-        strategy="dual-write",
+        strategy="blue-green",
         cutover="switch",
     )
     (tmp_path / "data").mkdir()

@@ -60,6 +60,7 @@ class Workshop:
         self.stage = f"test-{secrets.token_hex(3)}"
         self.settings = {
             "stateDirectory": str(directory / "state"),
+            "strategy": "offline",
             "postgresPort": free_port(),
             "poolerPort": free_port(),
             **settings,
