@@ -274,12 +274,25 @@ class Translator:
             raise Untranslatable("IN over a query or a table")
         if not node.expressions:
             return Typed("FALSE", "boolean")
-        parts = [self._compared(node.this, item, "=").sql for item in node.expressions]
+        if node.find(exp.Collate) is not None:
+            raise Untranslatable("IN under a COLLATE")
+        left = self.translate(node.this)
+        # The left operand's affinity and collation alone count, not those of columns in the list.
+        members = [
+            replace(self.translate(item), known=None, collation="BINARY", named=False)
+            for item in node.expressions
+        ]
+        parts = [compare(left, member, "=").sql for member in members]
         return Typed(f"({' OR '.join(parts)})", "boolean")
 
     def _compared(self, left: exp.Expr, right: exp.Expr, word: str) -> Typed:
         if any(isinstance(side, COMPARISONS) for side in (left, right)):
             raise Untranslatable("a comparison of comparisons without parentheses")
+        # A COLLATE deep inside an operand counts for the whole comparison in SQLite.
+        for side in (left, right):
+            inner = side.this if isinstance(side, exp.Collate) else side
+            if inner.find(exp.Collate) is not None:
+                raise Untranslatable("COLLATE within an operand of a comparison")
         return compare(self.translate(left), self.translate(right), word)
 
     # -------------------------------------------------------------------------- patterns
@@ -363,6 +376,8 @@ class Translator:
 
     def _neg(self, node: exp.Neg) -> Typed:
         inner = number(self.translate(node.this))
+        if inner.kind == "null":
+            return inner
         if inner.is_literal and isinstance(inner.literal, int | float):
             return Typed(f"(-{inner.sql})", inner.kind, literal=-inner.literal, is_literal=True)
         wide = "bigint" if inner.kind == "integer" else "double precision"
@@ -379,12 +394,24 @@ class Translator:
 
     def _coalesce(self, node: exp.Coalesce) -> Typed:
         parts = [self.translate(n) for n in (node.this, *node.expressions)]
-        parts = unified(parts)
-        return Typed(f"COALESCE({', '.join(p.sql for p in parts)})", kind_among(parts))
+        return self._first_of(parts)
+
+    @staticmethod
+    def _first_of(parts: Sequence[Typed]) -> Typed:
+        same = unified(parts)
+        kind = kind_among(same)
+        if kind == "null":
+            return Typed("NULL", "null")
+        return Typed(f"COALESCE({', '.join(p.sql for p in same)})", kind)
 
     def _nullif(self, node: exp.Nullif) -> Typed:
         left, right = self.translate(node.this), self.translate(node.expression)
-        test = compare(left, right, "=")
+        if "null" in (left.kind, right.kind):
+            return left
+        # A function's arguments have no affinity, and its collation is another matter.
+        if left.kind != right.kind or {left.collation, right.collation} != {"BINARY"}:
+            raise Untranslatable("nullif() of values of several types or under a collation")
+        test = compare(replace(left, known=None), replace(right, known=None), "=")
         return Typed(f"(CASE WHEN {test.sql} THEN NULL ELSE {left.sql} END)", left.kind)
 
     def _case(self, node: exp.Case) -> Typed:
@@ -423,7 +450,7 @@ class Translator:
 
     def _abs(self, node: exp.Abs) -> Typed:
         part = number(self.translate(node.this))
-        return Typed(f"abs({part.sql})", part.kind)
+        return part if part.kind == "null" else Typed(f"abs({part.sql})", part.kind)
 
     def _trim(self, node: exp.Trim) -> Typed:
         function = {"LEADING": "ltrim", "TRAILING": "rtrim"}.get(
@@ -502,8 +529,11 @@ class Translator:
         if not node.expressions:
             raise Untranslatable(f"the aggregate {node.sql(dialect='sqlite')[:40]}")
         parts = [number(self.translate(n)) for n in (node.this, *node.expressions)]
+        kinds = {p.kind for p in parts}
+        if "null" in kinds:
+            return Typed("NULL", "null")
         kind = kind_among(parts)
-        if kind not in ("integer", "real"):
+        if len(kinds) > 1 or kind not in ("integer", "real"):
             raise Untranslatable("min() or max() of values of several types")
         # SQLite's is NULL as soon as one argument is.
         empty = " OR ".join(f"{p.sql} IS NULL" for p in parts)
@@ -519,8 +549,7 @@ class Translator:
             a, b = (self._as_text(n) for n in arguments)
             return Typed(f"strpos({a}, {b})", "integer")
         if name == "ifnull" and len(arguments) == 2:
-            parts = unified([self.translate(n) for n in arguments])
-            return Typed(f"COALESCE({', '.join(p.sql for p in parts)})", kind_among(parts))
+            return self._first_of([self.translate(n) for n in arguments])
         if name == "json_valid" and len(arguments) == 1:
             part = self.translate(arguments[0])
             if part.kind == "json":
@@ -530,6 +559,9 @@ class Translator:
 
 def _branches(tests: Sequence[str], results: Sequence[Typed]) -> Typed:
     same = unified(results)
+    if kind_among(same) == "null":
+        # A CASE of NULLs alone would be text.
+        return Typed("NULL", "null")
     whens = " ".join(
         f"WHEN {test} THEN {result.sql}" for test, result in zip(tests, same[:-1], strict=True)
     )
