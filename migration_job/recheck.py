@@ -122,7 +122,7 @@ class Recheck:
                 run_id=run.run_id,
                 plan=run.plan,
                 source=report.source,
-                sha256=taken.sha256(),
+                sha256=taken.digests().content,
                 position=None,
                 deep=self.deep,
                 began=began,

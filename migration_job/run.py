@@ -49,9 +49,8 @@ from migration_job.report.model import (
     TableCertificate,
     TableReport,
 )
-from migration_job.source import backup, snapshot
+from migration_job.source import backup, integrity, snapshot
 from migration_job.source.catalogue import read_catalogue
-from migration_job.source.database import check_integrity
 from migration_job.source.snapshot import Snapshot
 from migration_job.target import database, load, records, schema
 from migration_job.values import SourceValue, key_values
@@ -64,10 +63,6 @@ BACKUP = "backup"
 """The folder of the snapshot, inside the report's."""
 
 RUN_FILE = "run.json"
-
-INTEGRITY_CACHE_KIB = 65_536
-"""Page cache of the integrity check, which looks every row up in every index: with a scan's small
-cache a third of its time goes into reading the same pages again."""
 
 SHOWN = 3
 """Findings or differences named in the last words; all are in the report."""
@@ -188,12 +183,13 @@ class Migration:
             taken = snapshot.take(options.source, options.report / BACKUP)
         pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(max_workers=2))
         sealed = pool.submit(backup.seal, taken, self.run_id)
-        intact = pool.submit(_check_integrity, taken)
+        full = options.deep or taken.bytes <= integrity.FULL_BYTES
+        intact = pool.submit(_check_integrity, taken, full)
         with reporter.phase("plan"):
             catalogue, plan = self._plan(taken, profile, policy, intact)
         manifest = sealed.result()
         self.report.backup = manifest.model_dump()
-        done = self._begin(target, before, manifest.sha256, plan)
+        done = self._begin(target, before, manifest.content_sha256, plan)
         self._load(target, taken, catalogue, plan, done)
         records.set_phase(target, Phase.COPIED)
         self.report.phase = Phase.COPIED
@@ -202,7 +198,9 @@ class Migration:
         with reporter.phase("integrity check"):
             intact.result()
         position = None if self.live is None else self._position(taken)
-        certificate = self._verify(target, taken, catalogue, plan, manifest.sha256, position)
+        certificate = self._verify(
+            target, taken, catalogue, plan, manifest.content_sha256, position
+        )
         records.store_certificate(
             target, certificate.digest, certificate.model_dump_json(), Phase.VERIFIED
         )
@@ -618,11 +616,10 @@ def connected(dsn: str) -> Iterator[psycopg.Connection]:
         connection.close()
 
 
-def _check_integrity(taken: Snapshot) -> None:
+def _check_integrity(taken: Snapshot, full: bool) -> None:
     connection = taken.connect()
     try:
-        connection.execute(f"PRAGMA cache_size = -{INTEGRITY_CACHE_KIB}")
-        check_integrity(connection)
+        integrity.check(connection, full=full)
     finally:
         connection.close()
 

@@ -96,6 +96,7 @@ class Certificate(Part):
     plan_digest: str
     source: str
     snapshot_sha256: str
+    """Of the snapshot's content, as the backup's manifest has it (``content_sha256``)."""
     position: int | None
     """The position in the source's change log up to which this holds; None without capture."""
     tables: dict[str, TableCertificate]

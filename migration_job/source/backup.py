@@ -29,6 +29,10 @@ class Manifest(BaseModel):
     file: str
     bytes: int
     sha256: str
+    """Of the file."""
+    content_sha256: str = ""
+    """Of the content without the header's counters: equal for equal states. Left out of an archive,
+    whose file is compressed."""
     taken_at: str
     """UTC, ISO 8601."""
     sqlite: str
@@ -42,11 +46,13 @@ def seal(snapshot: Snapshot, run_id: str) -> Manifest:
     """Make the snapshot durable, checksum it and write its manifest; it is a backup from here."""
     make_durable(snapshot.path)
     folder = snapshot.path.parent
+    digests = snapshot.digests()
     manifest = Manifest(
         source=str(snapshot.source),
         file=snapshot.path.name,
         bytes=snapshot.bytes,
-        sha256=snapshot.sha256(),
+        sha256=digests.file,
+        content_sha256=digests.content,
         taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
         sqlite=apsw.sqlite_lib_version(),
         run_id=run_id,

@@ -1,7 +1,10 @@
 """The snapshot: one consistent state of the source, private to the job, and the backup "before".
 
-It is taken in one step of SQLite's backup API, so no writer can slip in between, and everything
-else (plan, copy, verification) reads the snapshot, so the application goes on writing meanwhile.
+It is taken in one step, so no writer can slip in between, and everything else (plan, copy,
+verification) reads the snapshot, so the application goes on writing meanwhile. Where a write-ahead
+log is in use that step is SQLite's backup API. Without one the file is all there is, and while a
+read transaction's lock keeps writers out of it, it is copied as it is, which is quicker and keeps
+every byte.
 
 The source is never written to, which for SQLite takes some care, since a read-only connection may
 still create ``-wal`` and ``-shm``, or want to roll a journal back:
@@ -15,6 +18,7 @@ still create ``-wal`` and ``-shm``, or want to roll a journal back:
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -48,6 +52,12 @@ JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 WAL_VERSIONS = bytes([2, 2])
 """Bytes 18 and 19 of the header, the file format's versions, of a database in WAL mode."""
 
+HEADER_BYTES = 100
+
+COUNTERS = ((18, 20), (24, 32), (40, 44), (92, 100))
+"""Where the header (fileformat2, section 1.3) has its format versions, the change counter and size
+in pages, the schema cookie, and who wrote it last."""
+
 LOCK_BYTES = (0x40000000, 512)
 """Where SQLite's locks lie in the file: pending, reserved and the shared range."""
 
@@ -68,9 +78,19 @@ class Snapshot:
         without locks, and any number of threads may each have one."""
         return open_immutable(self.path)
 
-    def sha256(self) -> str:
-        """SHA-256 of the file, computed once more each time it is asked."""
-        return sha256_of(self.path)
+    def digests(self) -> Digests:
+        """The file's digests, computed anew each time."""
+        return digests_of(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """SHA-256 twice, in hex: of the file as it is, and of the content alone."""
+
+    file: str
+    content: str
+    """Without the header's counters and its journal mode, which differ between two copies of one
+    state that were made in different ways."""
 
 
 def open_immutable(path: Path) -> apsw.Connection:
@@ -96,14 +116,34 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def digests_of(path: Path) -> Digests:
+    """Both digests of a database file, in one reading."""
+    whole, content = hashlib.sha256(), hashlib.sha256()
+    with path.open("rb") as stream:
+        header = stream.read(HEADER_BYTES)
+        whole.update(header)
+        content.update(_without_counters(header))
+        while block := stream.read(HASH_BLOCK):
+            whole.update(block)
+            content.update(block)
+    return Digests(whole.hexdigest(), content.hexdigest())
+
+
+def _without_counters(header: bytes) -> bytes:
+    blank = bytearray(header)
+    for start, end in COUNTERS:
+        blank[start:end] = bytes(len(blank[start:end]))
+    return bytes(blank)
+
+
 def state_sha256(reader: apsw.Connection, folder: Path) -> str:
-    """SHA-256 of what :func:`take` would copy of the state that ``reader`` sees now; needs room for
+    """The content's digest (:class:`Digests`) of the state that ``reader`` sees now; needs room for
     one more copy in ``folder`` while it runs. Raises as :func:`take` does."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     copy = folder / "recheck.db"
     try:
         _copy(reader, copy)
-        return sha256_of(copy)
+        return digests_of(copy).content
     finally:
         copy.unlink(missing_ok=True)
 
@@ -121,7 +161,10 @@ def take(source: Path, folder: Path) -> Snapshot:
     final, partial = folder / NAME, folder / (NAME + ".partial")
     if not any(_copied_undisturbed(source, partial) for _ in range(ATTEMPTS)):
         with _readable(source, folder) as reader:
-            _copy(reader, partial)
+            if reader.pragma("journal_mode") == "wal" or Path(reader.filename) != source:
+                _copy(reader, partial)
+            else:
+                _copy_locked(source, partial)
     partial.replace(final)
     _fsync_directory(folder)
     return Snapshot(source=source, path=final, bytes=final.stat().st_size)
@@ -156,9 +199,41 @@ def _require_space(source: Path, folder: Path) -> None:
         )
 
 
-def _copy(reader: apsw.Connection, partial: Path) -> None:
+def _private(partial: Path) -> None:
+    """An empty file that only this user can read."""
     partial.unlink(missing_ok=True)
     os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+def _full(partial: Path) -> OperationError:
+    return OperationError(
+        f"the disk is full while the snapshot is written to {partial.parent}",
+        advice="free some space or give a --report directory on a larger disk",
+    )
+
+
+def _copy_file(source: Path, partial: Path) -> None:
+    """The file's bytes, by the kernel's own means."""
+    _private(partial)
+    shutil.copyfile(source, partial)
+
+
+def _copy_locked(source: Path, partial: Path) -> None:
+    """The same while a read transaction is open; closing the file afterwards gives up its lock."""
+    try:
+        _copy_file(source, partial)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise _full(partial) from error
+        raise InputError(
+            f"the source cannot be read: {source}: {error.strerror}",
+            advice="check the disk that it is on",
+        ) from error
+
+
+def _copy(reader: apsw.Connection, partial: Path) -> None:
+    """The state that the reader's transaction sees, by SQLite's backup API."""
+    _private(partial)
     writer = apsw.Connection(os.fspath(partial))
     try:
         # The file is worthless until it is complete, so a journal of its own would be too.
@@ -167,10 +242,7 @@ def _copy(reader: apsw.Connection, partial: Path) -> None:
             while not backup.done:
                 backup.step(-1)
     except apsw.FullError as error:
-        raise OperationError(
-            f"the disk is full while the snapshot is written to {partial.parent}",
-            advice="free some space or give a --report directory on a larger disk",
-        ) from error
+        raise _full(partial) from error
     except (apsw.BusyError, apsw.LockedError) as error:
         raise InputError(
             "the source is locked by another process",
@@ -193,13 +265,11 @@ def _copied_undisturbed(source: Path, partial: Path) -> bool:
         before = _closed_log_state(source)
         if before is None:
             return False
-        reader = open_immutable(source)
-        try:
-            _copy(reader, partial)
-        finally:
-            reader.close()
+        _copy_file(source, partial)
         return _closed_log_state(source) == before
-    except (OSError, apsw.Error, InputError):
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise _full(partial) from error
         # The way with locks meets the same fault, and explains it.
         return False
 

@@ -1,0 +1,148 @@
+"""The snapshot: one state, however it was copied, and its digests."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections import namedtuple
+from pathlib import Path
+
+import apsw
+import pytest
+
+from migration_job.errors import InputError, OperationError
+from migration_job.source import integrity, snapshot
+from migration_job.source.database import open_readonly
+
+
+def _make(path: Path, mode: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA journal_mode = {mode}")
+    connection.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, word TEXT)")
+    connection.execute("CREATE INDEX t_word ON t(word)")
+    connection.executemany("INSERT INTO t(word) VALUES (?)", [(f"w{i}",) for i in range(2_000)])
+    connection.commit()
+    return connection
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "WAL", "PERSIST", "TRUNCATE", "MEMORY"])
+def test_every_way_of_copying_gives_the_same_content(mode: str, tmp_path: Path) -> None:
+    source = tmp_path / "source.db"
+    application = _make(source, mode)
+    at_work = snapshot.take(source, tmp_path / "at work").digests()
+    application.close()
+    at_rest = snapshot.take(source, tmp_path / "at rest").digests()
+    reader = open_readonly(source)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM t").fetchall()
+    held = snapshot.state_sha256(reader, tmp_path / "held")
+    reader.close()
+    assert at_work.content == at_rest.content == held
+    for name in ("at work", "at rest"):
+        copy = snapshot.open_immutable(tmp_path / name / "snapshot.db")
+        assert copy.execute("SELECT count(*), max(word) FROM t").fetchone() == (2_000, "w999")
+        copy.close()
+
+
+def test_a_file_at_rest_is_copied_byte_for_byte(tmp_path: Path) -> None:
+    source = tmp_path / "source.db"
+    _make(source, "WAL").close()
+    taken = snapshot.take(source, tmp_path / "out")
+    assert taken.path.read_bytes() == source.read_bytes()
+    assert [p.name for p in sorted(tmp_path.glob("source.db*"))] == ["source.db"]
+
+
+def test_another_state_has_another_digest(tmp_path: Path) -> None:
+    source = tmp_path / "source.db"
+    _make(source, "DELETE").close()
+    before = snapshot.take(source, tmp_path / "out").digests()
+    connection = sqlite3.connect(source)
+    connection.execute("UPDATE t SET word = 'W5' WHERE id = 6")
+    connection.commit()
+    connection.close()
+    assert snapshot.take(source, tmp_path / "out").digests().content != before.content
+
+
+def test_a_transaction_that_is_open_is_not_in_it(tmp_path: Path) -> None:
+    for mode in ("DELETE", "WAL"):
+        source = tmp_path / f"{mode}.db"
+        application = _make(source, mode)
+        application.execute("UPDATE t SET word = 'uncommitted'")
+        taken = snapshot.take(source, tmp_path / "out")
+        application.rollback()
+        application.close()
+        copy = taken.connect()
+        assert copy.execute("SELECT count(*) FROM t WHERE word = 'uncommitted'").get == 0
+        copy.close()
+
+
+def test_too_little_room_is_said_before_anything_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source.db"
+    _make(source, "DELETE").close()
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 1_000))
+    with pytest.raises(OperationError, match="MiB free"):
+        snapshot.take(source, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def _index_of_nothing(path: Path) -> None:
+    """Give ``t`` an index that lacks every row."""
+    _make(path, "DELETE").close()
+    connection = sqlite3.connect(path)
+    connection.executescript("CREATE TABLE other(word); CREATE INDEX empty ON other(word);")
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute(
+        "UPDATE sqlite_schema SET tbl_name = 't', sql = 'CREATE INDEX empty ON t(word)' "
+        "WHERE name = 'empty'"
+    )
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_an_index_that_lacks_rows_is_damage_at_any_size(full: bool, tmp_path: Path) -> None:
+    path = tmp_path / "source.db"
+    _index_of_nothing(path)
+    connection = snapshot.open_immutable(path)
+    with pytest.raises(InputError, match=r"(?s)damaged.*empty"):
+        integrity.check(connection, full=full)
+    connection.close()
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_page_that_is_none_is_damage_at_any_size(full: bool, tmp_path: Path) -> None:
+    path = tmp_path / "source.db"
+    _make(path, "DELETE").close()
+    content = bytearray(path.read_bytes())
+    content[4096 * 5 : 4096 * 5 + 100] = b"\xff" * 100
+    path.write_bytes(content)
+    connection = snapshot.open_immutable(path)
+    with pytest.raises(InputError, match="damaged"):
+        integrity.check(connection, full=full)
+    connection.close()
+
+
+def test_a_sound_database_of_every_kind_is_sound(tmp_path: Path) -> None:
+    path = tmp_path / "source.db"
+    connection = apsw.Connection(str(path))
+    connection.execute(
+        """
+        CREATE TABLE "a b"(x TEXT PRIMARY KEY, y UNIQUE);
+        CREATE TABLE w(x TEXT, y INT, PRIMARY KEY (x, y)) WITHOUT ROWID;
+        CREATE INDEX part ON w(y) WHERE y > 1;
+        CREATE INDEX expr ON w(lower(x));
+        CREATE TABLE empty(a UNIQUE);
+        CREATE VIRTUAL TABLE f USING fts5(words);
+        INSERT INTO "a b" VALUES ('1', 1), (NULL, 2), (NULL, NULL), ('4', NULL);
+        INSERT INTO w VALUES ('a', 1), ('a', 2);
+        INSERT INTO f VALUES ('some words');
+        """
+    )
+    connection.close()
+    reader = snapshot.open_immutable(path)
+    integrity.check(reader, full=False)
+    integrity.check(reader, full=True)
+    reader.close()
