@@ -27,7 +27,7 @@ from migration_job.plan.model import (
     UniquePlan,
 )
 from migration_job.plan.objects import ColumnView, Objects, TableView
-from migration_job.plan.observe import ColumnFacts, Observer, Rows
+from migration_job.plan.observe import MAX_SINGLED_OUT, ColumnFacts, Observer, Rows
 from migration_job.plan.policy import DefaultAction, Policy
 from migration_job.plan.profile import Profile, check_columns, in_sqlite, summary, unique_name
 from migration_job.plan.quarantine import Quarantine
@@ -344,6 +344,20 @@ class _Planner:
             return False
         return column.not_null or self._profile.not_null(table.name, column.name)
 
+    def _aside(self, table: str, rows: Rows, reason: str) -> None:
+        """Set rows aside; more than can be told one by one stop the run."""
+        self._quarantine.add(table, rows.ids, reason)
+        if rows.count > len(rows.ids):
+            self._findings.add(
+                "too-many-rows",
+                "error",
+                f"{count_rows(rows.count)} would go to quarantine ({reason}), more than "
+                f"{MAX_SINGLED_OUT:,}: that is no longer a few rows at fault",
+                table=table,
+                rows=rows,
+                settle=settle_table(table, action="widen", orphans="keep"),
+            )
+
     def _null_in_required(
         self, table: SourceTable, column: SourceColumn, facts: ColumnFacts
     ) -> None:
@@ -351,7 +365,7 @@ class _Planner:
         action = self._findings.action_for(table.name, column.name)
         text = f"NULL in a NOT NULL column ({count_rows(facts.nulls)})"
         if action == "quarantine":
-            self._quarantine.add(table.name, rows.ids, f"{column.name}: NULL")
+            self._aside(table.name, rows, f"{column.name}: NULL")
             text += "; to quarantine by the policy"
         elif action != "block":
             text += "; the target's column allows NULL"
@@ -369,7 +383,7 @@ class _Planner:
         rows = self._quarantine.rows_where(table, is_null(column.name))
         text = f"NULL in the primary key ({count_rows(facts.nulls)})"
         if self._findings.action_for(table.name, column.name) == "quarantine":
-            self._quarantine.add(table.name, rows.ids, f"{column.name}: NULL in the key")
+            self._aside(table.name, rows, f"{column.name}: NULL in the key")
             text += "; to quarantine by the policy"
         else:
             text += ": the target gets a UNIQUE constraint instead of a PRIMARY KEY"
@@ -404,7 +418,7 @@ class _Planner:
                     "row has on the target, though not on the source"
                 )
                 if self._findings.action_for(table.name) == "quarantine":
-                    self._quarantine.add(table.name, rows.ids, "key collides")
+                    self._aside(table.name, rows, "key collides")
                     text += "; to quarantine by the policy"
                 else:
                     self._collided.add((table.name, columns))
@@ -461,7 +475,7 @@ class _Planner:
             return
         text = f"{count_rows(rows.count)} against {what}"
         if self._findings.action_for(table.name) == "quarantine":
-            self._quarantine.add(table.name, rows.ids, what)
+            self._aside(table.name, rows, what)
             text += "; to quarantine by the policy"
         else:
             self._broken.setdefault(table.name, set()).add(name)
@@ -488,7 +502,7 @@ class _Planner:
             )
             text = f"{relation.text}: {count_rows(rows.count)} without a parent"
             if orphans == "quarantine":
-                self._quarantine.add(relation.child, rows.ids, f"orphan: {relation.text}")
+                self._aside(relation.child, rows, f"orphan: {relation.text}")
                 text += "; to quarantine by the policy"
             else:
                 unvalidated.add(relation)

@@ -286,3 +286,18 @@ def test_dependents_follow_through_cycles(tmp_path: Path) -> None:
     plan = plan_of(path, "default: quarantine")
     assert plan.table("a").quarantine == ('t."id" IN (1, 2, 3)',)
     assert plan.table("b").quarantine == ('t."id" IN (1, 2)',)
+
+
+def test_quarantine_is_for_a_few_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("migration_job.plan.observe.MAX_SINGLED_OUT", 3)
+    path = database(
+        tmp_path / "a.db",
+        "CREATE TABLE p(id INTEGER PRIMARY KEY)",
+        "CREATE TABLE c(p INTEGER REFERENCES p, v INTEGER)",
+        "INSERT INTO c VALUES (1, 1), (2, 1), (3, 1), (4, 'a'), (5, 'b')",
+    )
+    assert not findings_of(plan_of(path, "orphans: keep\ndefault: quarantine"), "too-many-rows")
+    blocked = plan_of(path, "default: quarantine").blocked
+    assert [f.code for f in blocked] == ["too-many-rows"]
+    policy = yaml.safe_dump(merge({"default": "quarantine"}, yaml.safe_load(blocked[0].settle)))
+    assert not plan_of(path, policy).blocked
