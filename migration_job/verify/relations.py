@@ -7,10 +7,11 @@ the plan and the source.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import apsw
@@ -35,6 +36,9 @@ from migration_job.verify.sides import Differences, Sides, not_quarantined, targ
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
 """How far two clocks may be apart when both sides are asked for the present time."""
+
+CLOCK = re.compile(r"\bnow\b|\bcurrent_(time|date|timestamp)\b", re.IGNORECASE)
+"""What makes a default depend on it."""
 
 VIEW_ROWS = 20_000
 """Views with more rows than this are compared by their number only: they are compared in memory,
@@ -270,17 +274,21 @@ def _same_default(
     sides: Sides, column: ColumnPlan, origin: SourceColumn, there: str, differences: Differences
 ) -> None:
     here = origin.default or "NULL"
+    with_type = f"(({there})::{column.type})::text"
     try:
-        first, second = (_evaluate(sides, here, origin, column) for _ in range(2))
+        # The target's between two of the source's: a second may end in between.
+        first = _evaluate(sides, here, origin, column)
+        text = sides.one(f"SELECT {with_type}")[0]
+        second = _evaluate(sides, here, origin, column)
     except (apsw.Error, Inexact):
         return  # the source's default cannot be stored in this column as the plan has it
-    with_type = f"(({there})::{column.type})::text"
-    text = sides.one(f"SELECT {with_type}")[0]
     try:
         actual = of_target(column, text)
     except ValueError:
         actual = None
-    if actual == first:
+    if actual in (first, second):
+        return
+    if CLOCK.search(here) and _moments_agree(first, actual):
         return
     if _is_time(column) and first is not None and actual is not None:
         apart = abs(_micros(first) - _micros(actual)) if column.type != "date" else 0
@@ -296,6 +304,17 @@ def _same_default(
         source=here,
         target=there,
     )
+
+
+def _moments_agree(first: str | None, actual: str | None) -> bool:
+    """Whether both are spelled moments that two clocks may give for one now."""
+    if first is None or actual is None or len(first) != len(actual):
+        return False
+    try:
+        apart = datetime.fromisoformat(first) - datetime.fromisoformat(actual)
+    except (ValueError, TypeError):
+        return False
+    return abs(apart) <= CLOCK_TOLERANCE
 
 
 def _is_time(column: ColumnPlan) -> bool:
