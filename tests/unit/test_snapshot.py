@@ -7,11 +7,10 @@ import sqlite3
 from collections import namedtuple
 from pathlib import Path
 
-import apsw
 import pytest
 
-from migration_job.errors import InputError, OperationError
-from migration_job.source import integrity, snapshot
+from migration_job.errors import OperationError
+from migration_job.source import snapshot
 from migration_job.source.database import open_readonly
 
 
@@ -86,63 +85,3 @@ def test_too_little_room_is_said_before_anything_is_copied(
     with pytest.raises(OperationError, match="MiB free"):
         snapshot.take(source, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
-
-
-def _index_of_nothing(path: Path) -> None:
-    """Give ``t`` an index that lacks every row."""
-    _make(path, "DELETE").close()
-    connection = sqlite3.connect(path)
-    connection.executescript("CREATE TABLE other(word); CREATE INDEX empty ON other(word);")
-    connection.execute("PRAGMA writable_schema = ON")
-    connection.execute(
-        "UPDATE sqlite_schema SET tbl_name = 't', sql = 'CREATE INDEX empty ON t(word)' "
-        "WHERE name = 'empty'"
-    )
-    connection.commit()
-    connection.close()
-
-
-@pytest.mark.parametrize("full", [True, False])
-def test_an_index_that_lacks_rows_is_damage_at_any_size(full: bool, tmp_path: Path) -> None:
-    path = tmp_path / "source.db"
-    _index_of_nothing(path)
-    connection = snapshot.open_immutable(path)
-    with pytest.raises(InputError, match=r"(?s)damaged.*empty"):
-        integrity.check(connection, full=full)
-    connection.close()
-
-
-@pytest.mark.parametrize("full", [True, False])
-def test_a_page_that_is_none_is_damage_at_any_size(full: bool, tmp_path: Path) -> None:
-    path = tmp_path / "source.db"
-    _make(path, "DELETE").close()
-    content = bytearray(path.read_bytes())
-    content[4096 * 5 : 4096 * 5 + 100] = b"\xff" * 100
-    path.write_bytes(content)
-    connection = snapshot.open_immutable(path)
-    with pytest.raises(InputError, match="damaged"):
-        integrity.check(connection, full=full)
-    connection.close()
-
-
-def test_a_sound_database_of_every_kind_is_sound(tmp_path: Path) -> None:
-    path = tmp_path / "source.db"
-    connection = apsw.Connection(str(path))
-    connection.execute(
-        """
-        CREATE TABLE "a b"(x TEXT PRIMARY KEY, y UNIQUE);
-        CREATE TABLE w(x TEXT, y INT, PRIMARY KEY (x, y)) WITHOUT ROWID;
-        CREATE INDEX part ON w(y) WHERE y > 1;
-        CREATE INDEX expr ON w(lower(x));
-        CREATE TABLE empty(a UNIQUE);
-        CREATE VIRTUAL TABLE f USING fts5(words);
-        INSERT INTO "a b" VALUES ('1', 1), (NULL, 2), (NULL, NULL), ('4', NULL);
-        INSERT INTO w VALUES ('a', 1), ('a', 2);
-        INSERT INTO f VALUES ('some words');
-        """
-    )
-    connection.close()
-    reader = snapshot.open_immutable(path)
-    integrity.check(reader, full=False)
-    integrity.check(reader, full=True)
-    reader.close()
