@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
+import os
 import shutil
 import sys
 import tarfile
@@ -247,12 +248,18 @@ class Builder:
         if not home.exists():
             self._say("fetching packages from the Python package index")
             CACHE.mkdir(parents=True, exist_ok=True)
-            aside = CACHE / f".{name}.{id(self)}"
+            aside = CACHE / f".{name}.{os.getpid()}.{id(self)}"
             listing = CACHE / f"{name}.txt"
             listing.write_text(requirements)
             shutil.rmtree(aside, ignore_errors=True)
             packages.install(listing, aside, python=python, architecture=self._architecture)
-            aside.rename(home)
+            try:
+                aside.rename(home)
+            except OSError:
+                # Another process has just put the same there.
+                if not home.exists():
+                    raise
+                shutil.rmtree(aside)
         return home
 
     # ---------------------------------------------------------------------------- build
