@@ -2,15 +2,24 @@
 
 One address serves the SDK here and Pulumi's Docker provider, so that both speak to the same
 engine: ``dockerHost`` from the stage file, else ``DOCKER_HOST``, else the current Docker context.
+For ``ssh://`` this process has the machine's own ssh forward the engine's socket; the keys and the
+known hosts are then the ones that the operator's `ssh` uses.
 """
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
+import shutil
 import socket
+import subprocess
+import tempfile
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import docker
 from docker.errors import DockerException
@@ -18,7 +27,9 @@ from docker.errors import DockerException
 from infra.errors import StageError
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
+REMOTE_SOCKET = "/var/run/docker.sock"
 ANSWER_SECONDS = 10
+FORWARD_SECONDS = 20
 WORK_SECONDS = 600
 """A single request may take as long as the engine takes to stop a container or pull a layer."""
 
@@ -54,10 +65,9 @@ def connect(docker_host: str, *, seconds: int = WORK_SECONDS) -> docker.DockerCl
     where = address(docker_host)
     try:
         client = docker.DockerClient(
-            base_url=where,
+            base_url=_forwarded(where) if where.startswith("ssh://") else where,
             version="auto",
             timeout=ANSWER_SECONDS,
-            use_ssh_client=where.startswith("ssh://"),
         )
         client.ping()
     except (DockerException, OSError, ValueError) as error:
@@ -70,22 +80,59 @@ def connect(docker_host: str, *, seconds: int = WORK_SECONDS) -> docker.DockerCl
     return client
 
 
+@functools.cache
+def _forwarded(where: str) -> str:
+    """The address of a socket on this machine that ssh forwards to the engine's; for as long as
+    this process lives. OSError where ssh does not come through."""
+    parts = urlsplit(where)
+    directory = tempfile.mkdtemp(prefix="engine-")
+    path = Path(directory) / "docker.sock"
+    command = ["ssh", "-N", "-o", "BatchMode=yes", "-o", "ExitOnForwardFailure=yes"]
+    command += ["-o", f"ConnectTimeout={ANSWER_SECONDS}", "-L", f"{path}:{REMOTE_SOCKET}"]
+    command += ["-p", str(parts.port)] if parts.port else []
+    command += ["-l", parts.username] if parts.username else []
+    # S603: the address is the operator's, and was checked to be one word.
+    tunnel = subprocess.Popen(  # noqa: S603
+        [*command, "--", parts.hostname or ""],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    atexit.register(_end, tunnel, directory)
+    deadline = time.monotonic() + FORWARD_SECONDS
+    while not path.exists():
+        if tunnel.poll() is not None or time.monotonic() > deadline:
+            tunnel.kill()
+            said = tunnel.stderr.read().decode(errors="replace").strip() if tunnel.stderr else ""
+            raise OSError(f"ssh: {said.splitlines()[-1] if said else 'no answer'}")
+        time.sleep(0.02)
+    return f"unix://{path}"
+
+
+def _end(tunnel: subprocess.Popen[bytes], directory: str) -> None:
+    tunnel.kill()
+    tunnel.wait()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def require_port(client: docker.DockerClient, host_ip: str, port: int, owner: str) -> None:
-    """Refuse a published port that something other than the container ``owner`` holds."""
-    for container in client.containers.list():
+def require_port(
+    client: docker.DockerClient, host_ip: str, port: int, owner: str, *, local: bool
+) -> None:
+    """Refuse a published port that something other than the container ``owner`` holds; programs
+    that are no containers are seen where the engine is this machine's (``local``)."""
+    for container in client.containers.list(ignore_removed=True):
         if container.name == owner and (
             port in _published(container.attrs) or _on_the_hosts_network(container.attrs)
         ):
             return
         if port in _published(container.attrs):
             raise _port_taken(port, f"the container {container.name}")
-    if is_local(client.api.base_url.replace("http+docker://", "unix://")) and not _free(
-        host_ip, port
-    ):
+    if local and not _free(host_ip, port):
         raise _port_taken(port, "another program on this machine")
 
 

@@ -105,6 +105,10 @@ class Builder:
             example=self._ready(self._example(migration)) if example else "",
         )
 
+    def job(self) -> str:
+        """The job's image alone."""
+        return self._ready(self._migration())
+
     # ------------------------------------------------------------------------ which way
 
     def _pulls(self, name: str) -> bool:

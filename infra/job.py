@@ -18,11 +18,13 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import docker
-from docker.errors import APIError, DockerException, NotFound
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.models.containers import Container
 from docker.types import LogConfig, Mount
 
 from infra.errors import StageError
 from infra.files import archive
+from infra.images import Builder
 
 SECRETS = "/run/job"
 LAST_WORDS = 12
@@ -83,7 +85,7 @@ def run(
     """
     _remove(client, name)
     try:
-        container = client.containers.create(place.image, list(arguments), **_options(place, name))
+        container = _create(client, place, name, arguments, say)
         try:
             container.put_archive(SECRETS, archive(secrets, place.user))
             container.start()
@@ -101,6 +103,23 @@ def run(
             advice="correct the cause and run the same command again, it goes on where it stopped",
         ) from error
     return Ended(status, tuple(last))
+
+
+def _create(
+    client: docker.DockerClient,
+    place: Place,
+    name: str,
+    arguments: Sequence[str],
+    say: Callable[[str], None],
+) -> Container:
+    """The container; the present code's image where the one that the state names was removed."""
+    options = _options(place, name)
+    try:
+        return client.containers.create(place.image, list(arguments), **options)
+    except ImageNotFound:
+        say("the job's image is gone from the engine")
+        image = Builder(client, "auto", say).job()
+        return client.containers.create(image, list(arguments), **options)
 
 
 def _options(place: Place, name: str) -> dict[str, Any]:

@@ -5,20 +5,12 @@ from __future__ import annotations
 import pulumi
 from pulumi.runtime import config
 
-from infra import engine
+from infra import engine, places
 from infra.images import Builder
 from infra.names import Names
 from infra.protection import Protection
 from infra.settings import PROJECT, Settings, read
-from infra.stage import (
-    Stage,
-    make_directories,
-    make_example,
-    owner,
-    paths,
-    profile_digest,
-    require_source,
-)
+from infra.stage import Stage, profile_digest
 
 
 def settings() -> Settings:
@@ -33,28 +25,19 @@ def settings() -> Settings:
 
 
 def stage() -> Stage:
-    """Check the settings, the engine, the ports, the source and the images; then declare."""
+    """Check the settings, the source, the engine, the ports and the images; then declare."""
     wanted = settings()
     names = Names(wanted.application, pulumi.get_stack())
-    where = paths(wanted, names.stack)
+    where = places.paths(wanted, names.stack)
     local = engine.is_local(wanted.docker_host)
     dry_run = pulumi.runtime.is_dry_run()
-    example = wanted.source == "example"
+    example = wanted.source == places.EXAMPLE
     if local and not example:
-        require_source(where)
+        places.require_source(where.source)
     profile_digest(wanted.profile)
     client = engine.connect(wanted.docker_host)
-    engine.require_port(client, wanted.bind_address, wanted.postgres_port, names.postgres)
-    engine.require_port(client, wanted.bind_address, wanted.pooler_port, names.pooler)
-    if wanted.monitoring:
-        for port, service in (
-            (wanted.prometheus_port, "prometheus"),
-            (wanted.alertmanager_port, "alertmanager"),
-            (wanted.dashboard_port, "dashboard"),
-        ):
-            engine.require_port(client, wanted.bind_address, port, f"{names.prefix}-{service}")
-    if wanted.example_application:
-        engine.require_port(client, wanted.bind_address, wanted.example_port, names.example)
+    for port, owner in _ports(wanted, names).items():
+        engine.require_port(client, wanted.bind_address, port, owner, local=local)
     builder = Builder(client, wanted.image_source, pulumi.log.info, dry_run=dry_run)
     images = builder.images(
         wanted.postgres_version,
@@ -62,11 +45,24 @@ def stage() -> Stage:
         backup=wanted.backup,
         example=wanted.example_application,
     )
-    if local and example and not dry_run:
-        make_example(where)
-    user = owner(where, local)
-    if local and not dry_run:
-        make_directories(where, user)
+    if local:
+        user = places.prepare_here(where, example=example, dry_run=dry_run)
+    else:
+        user = places.prepare_there(client, images.job, where, example=example, dry_run=dry_run)
     made = Stage(wanted, names, images, where, user)
     Protection(made, protected=wanted.protect_data)
     return made
+
+
+def _ports(wanted: Settings, names: Names) -> dict[int, str]:
+    """The host's ports that the stage publishes, and the container that holds each."""
+    ports = {wanted.postgres_port: names.postgres, wanted.pooler_port: names.pooler}
+    if wanted.monitoring:
+        ports |= {
+            wanted.prometheus_port: f"{names.prefix}-prometheus",
+            wanted.alertmanager_port: f"{names.prefix}-alertmanager",
+            wanted.dashboard_port: f"{names.prefix}-dashboard",
+        }
+    if wanted.example_application:
+        ports[wanted.example_port] = names.example
+    return ports

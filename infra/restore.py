@@ -77,7 +77,8 @@ def restore(client: docker.DockerClient, settings: Settings, names: Names, at: s
     """
     source = _backup_container(client, names)
     remove(client, names)
-    engine.require_port(client, settings.bind_address, settings.restore_port, "")
+    local = engine.is_local(settings.docker_host)
+    engine.require_port(client, settings.bind_address, settings.restore_port, "", local=local)
     # The last moments are in a segment that is not archived yet; `check` has it archived. Where
     # the running database is down, what is archived already has to do.
     source.exec_run(["pgbackrest", f"--stanza={backup.STANZA}", "check"])

@@ -11,8 +11,8 @@ import sys
 
 from infra.errors import StageError
 from infra.images import ROOT
+from infra.places import paths
 from infra.settings import read_file
-from infra.stage import paths
 
 
 def main() -> None:

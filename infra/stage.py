@@ -7,10 +7,6 @@ are taken down is the reverse: the cutover goes first, and with it the applicati
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +24,9 @@ from infra.images import ROOT, Images
 from infra.job import Place
 from infra.migration import Migration
 from infra.names import Names
+from infra.places import Paths
 from infra.roles import Roles
 from infra.settings import Settings
-from migration_job.connection import SqliteSide, read_connection, write_connection
 
 POSTGRES_USER = "999:999"
 POOLER_USER = "998:998"
@@ -38,115 +34,6 @@ POSTGRES_PORT = 5432
 POOLER_PORT = 6432
 
 BUILT_IN_PROFILES = ("none", "radcase")
-
-SYSTEM_DIRECTORIES = ("/", "/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/run", "/sbin")
-SYSTEM_TREES = ("/usr", "/sys", "/proc", "/dev", "/opt/migration", "/run/job")
-
-
-@dataclass(frozen=True)
-class Paths:
-    """Where a stage's files are: the same for the host, its containers and the application."""
-
-    source: Path
-    state: Path
-
-    @property
-    def connection(self) -> Path:
-        return self.state / "connection"
-
-    @property
-    def report(self) -> Path:
-        return self.state / "report"
-
-    @property
-    def job(self) -> Path:
-        return self.state / "job"
-
-
-def paths(settings: Settings, stack: str) -> Paths:
-    """The stage's paths, absolute. StageError for a source that containers cannot be given."""
-    state = (ROOT / (settings.state_directory or f".state/{stack}")).resolve()
-    example = settings.source == "example"
-    source = state / "example" / "radcase.db" if example else ROOT / settings.source
-    source = Path(os.path.normpath(source))
-    for directory in (source.parent, state):
-        text = str(directory)
-        if text in SYSTEM_DIRECTORIES or any(
-            text == tree or text.startswith(f"{tree}/") for tree in SYSTEM_TREES
-        ):
-            raise StageError(
-                f"expected the source and the state in directories of their own, found {text}",
-                advice="the directory is mounted in containers under the same path; move the file "
-                "to one such as /srv/radcase",
-            )
-    return Paths(source, state)
-
-
-def make_example(paths: Paths) -> None:
-    """A database like RadCase's own in the place of the source, unless one is there."""
-    if paths.source.exists():
-        return
-    paths.source.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    aside = paths.source.with_name(f".{paths.source.name}.new")
-    aside.unlink(missing_ok=True)
-    # S603: this project's own program, and a path of its own.
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "migration_job.demo.radcase", str(aside)],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise StageError(
-            f"the example database could not be made: {done.stderr.strip()[-500:]}",
-            advice="set `source` in the stage file to a database of your own",
-        )
-    aside.replace(paths.source)
-
-
-def require_source(paths: Paths) -> None:
-    """StageError where the source is not a readable SQLite file on this machine."""
-    try:
-        with paths.source.open("rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        raise StageError(
-            f"expected the SQLite file {paths.source}, found none to read: {error.strerror}",
-            advice="set `source` in the stage file to the application's database",
-        ) from error
-    if head != b"SQLite format 3\0":
-        raise StageError(
-            f"expected a SQLite database in {paths.source}, found something else",
-            advice="set `source` in the stage file to the application's database",
-        )
-
-
-def owner(paths: Paths, local: bool) -> str:
-    """``uid:gid`` of the source's owner, whom the job's containers run as."""
-    if not local:
-        return "0:0"
-    if not paths.source.exists():  # a preview, before the example is made
-        return f"{os.geteuid()}:{os.getegid()}"
-    status = paths.source.stat()
-    return f"{status.st_uid}:{status.st_gid}"
-
-
-def make_directories(paths: Paths, user: str) -> None:
-    """The stage's directories, the job's own, and in them a connection that names SQLite until
-    something else is written there. Repeatable."""
-    uid, gid = (int(part) for part in user.split(":"))
-    for directory in (paths.state, paths.connection, paths.report, paths.job):
-        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-    paths.job.chmod(0o700)
-    if read_connection(paths.connection) is None:
-        here = SqliteSide(path=str(paths.source))
-        write_connection(paths.connection, here, here, owner=(uid, gid))
-    if os.geteuid() == 0:
-        for path in (paths.state, paths.report, paths.job, *paths.connection.rglob("*")):
-            os.chown(path, uid, gid, follow_symlinks=False)
-        os.chown(paths.connection, uid, gid)
 
 
 class Stage(pulumi.ComponentResource):

@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from infra.errors import StageError  # noqa: E402
+from infra.places import paths  # noqa: E402
 from infra.settings import read_file  # noqa: E402
-from infra.stage import paths  # noqa: E402
 from migration_job.errors import ExitStatus, JobError  # noqa: E402
 from migration_job.live.status import status  # noqa: E402
 

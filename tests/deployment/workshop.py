@@ -14,6 +14,7 @@ from typing import Any
 import docker
 import pytest
 import yaml
+from docker.models.containers import Container
 from pulumi import automation
 
 from infra.names import Names
@@ -136,17 +137,22 @@ class Workshop:
         )
         return done.stdout
 
+    def _containers(self) -> list[Container]:
+        """Other tests' containers may go while they are listed."""
+        found: list[Container] = self.client.containers.list(all=True, ignore_removed=True)
+        return found
+
     def left(self) -> list[str]:
         """What of the stage is still on the engine."""
         prefix = self.names.prefix
-        found = [c.name for c in self.client.containers.list(all=True)]
+        found = [c.name for c in self._containers()]
         found += [v.name for v in self.client.volumes.list()]
         found += [n.name for n in self.client.networks.list()]
         return sorted(name for name in found if name == prefix or name.startswith(f"{prefix}-"))
 
     def clear(self) -> None:
         """Remove whatever a failed test left."""
-        for container in self.client.containers.list(all=True):
+        for container in self._containers():
             if container.name.startswith(f"{self.names.prefix}-"):
                 container.remove(force=True, v=True)
         for volume in self.client.volumes.list():

@@ -1,0 +1,133 @@
+"""`dockerHost: ssh://...`: the same program on an engine that is reached by ssh."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import testinfra
+
+from migration_job.demo.radcase import make_radcase
+from migration_job.embedded import free_port
+from tests.deployment.engine import client_or_skip
+from tests.deployment.workshop import Workshop, require_pulumi
+
+pytestmark = [
+    pytest.mark.pulumi,
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.xdist_group("docker"),
+]
+
+
+def sshd() -> str:
+    """The ssh server's program, or a skip."""
+    found = shutil.which("sshd") or shutil.which("/usr/sbin/sshd")
+    if found is None or shutil.which("ssh") is None:
+        pytest.skip("no ssh and sshd to reach this machine's engine by")
+    return found
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """ssh://USER@127.0.0.1:PORT, an ssh server of the test's own with keys of its own; an `ssh` on
+    PATH that knows them."""
+    program = sshd()
+    client_or_skip()
+    home = tmp_path_factory.mktemp("ssh")
+    for name in ("host", "user"):
+        key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(home / name)]
+        subprocess.run(key, check=True)
+    port = free_port()
+    (home / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {home / 'host'}\n"
+        f"AuthorizedKeysFile {home / 'user.pub'}\nStrictModes no\nUsePAM no\n"
+        "PasswordAuthentication no\nPermitRootLogin prohibit-password\nPidFile none\n"
+    )
+    (home / "known_hosts").write_text(f"[127.0.0.1]:{port} {(home / 'host.pub').read_text()}")
+    (home / "ssh_config").write_text(
+        f"Host *\n  IdentityFile {home / 'user'}\n  IdentitiesOnly yes\n"
+        f"  UserKnownHostsFile {home / 'known_hosts'}\n  StrictHostKeyChecking yes\n"
+    )
+    tools = home / "bin"
+    tools.mkdir()
+    (tools / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {home}/ssh_config "$@"\n')
+    (tools / "ssh").chmod(0o755)
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)
+    server = subprocess.Popen([program, "-D", "-e", "-f", str(home / "sshd_config")])
+    path = os.environ["PATH"]
+    os.environ["PATH"] = f"{tools}:{path}"
+    try:
+        _wait_for(port, server)
+        yield f"ssh://{getpass.getuser()}@127.0.0.1:{port}"
+    finally:
+        os.environ["PATH"] = path
+        server.terminate()
+        server.wait(10)
+
+
+def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        assert server.poll() is None, "the ssh server ended"
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError("the ssh server does not answer")
+
+
+@pytest.fixture(scope="module")
+def workshop(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    require_pulumi()
+    directory = tmp_path_factory.mktemp("remote")
+    source = directory / "data" / "radcase.db"
+    source.parent.mkdir()
+    make_radcase(source, rows=2000, seed=31)
+    made = Workshop(
+        directory, client_or_skip(), source=str(source), profile="radcase", dockerHost=address
+    )
+    made.environment["PATH"] = os.environ["PATH"]
+    yield made
+    made.clear()
+
+
+def test_a_source_that_is_not_there_is_named(workshop: Workshop) -> None:
+    kept = workshop.settings["source"]
+    workshop.set(source="/nowhere/there/radcase.db")
+    done = workshop.up()
+    workshop.set(source=kept)
+    assert done.failed
+    assert "expected the SQLite file /nowhere/there/radcase.db" in done.output, done.output
+    assert "Traceback" not in done.output
+    assert workshop.left() == []
+
+
+def test_the_whole_way_by_ssh(workshop: Workshop, address: str) -> None:
+    done = workshop.up()
+    assert not done.failed, done.output
+    assert done.outputs["phase"] == "switched"
+    assert done.outputs["rows"] == 2000
+    # testinfra's docker backend runs the docker client, which takes the address from here.
+    os.environ["DOCKER_HOST"] = address
+    try:
+        postgres = testinfra.get_host(f"docker://{workshop.names.postgres}")
+        assert postgres.run("pg_isready -h 127.0.0.1").rc == 0
+    finally:
+        del os.environ["DOCKER_HOST"]
+    again = workshop.up()
+    assert set(again.changes) == {"same"}, again.output
+    gone = workshop.destroy()
+    assert not gone.failed, gone.output
+    assert '"engine": "sqlite"' in (workshop.connection / "database.json").read_text()
+    assert workshop.left() == []
