@@ -8,6 +8,7 @@ A plan serialises to JSON and back without loss; its digest names it in the cert
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -122,10 +123,12 @@ class Catalogue(Data):
 
     def table(self, name: str) -> SourceTable:
         """The table of that name (names ignore ASCII case); KeyError where there is none."""
-        for table in self.tables:
-            if fold(table.name) == fold(name):
-                return table
-        raise KeyError(name)
+        return self._by_name[fold(name)]
+
+    @cached_property
+    def _by_name(self) -> dict[str, SourceTable]:
+        # Thousands of tables ask for one another: looking through all of them would be quadratic.
+        return {fold(table.name): table for table in self.tables}
 
 
 # --------------------------------------------------------------------------------- the plan
@@ -266,10 +269,11 @@ class Plan(Data):
 
     def table(self, source: str) -> TablePlan:
         """The plan of a source table; KeyError where it has none."""
-        for table in self.tables:
-            if table.source is not None and fold(table.source) == fold(source):
-                return table
-        raise KeyError(source)
+        return self._by_source[fold(source)]
+
+    @cached_property
+    def _by_source(self) -> dict[str, TablePlan]:
+        return {fold(table.source): table for table in self.tables if table.source is not None}
 
     def digest(self) -> str:
         """SHA-256 of the plan without its findings and row counts: equal plans, equal digests."""

@@ -8,6 +8,7 @@ views and sequences that the target can have.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import apsw
 
@@ -618,13 +619,17 @@ class _Planner:
 
     def _free(self, table: SourceTable, name: str) -> str | None:
         """A name of one's own where PostgreSQL's choice is another relation's; else None."""
-        names = set(self._targets.values()) | {
+        if name not in self._taken:
+            return None
+        return naming.distinct(naming.cut(name), f"{table.name} {name}", self._taken)
+
+    @cached_property
+    def _taken(self) -> set[str]:
+        """Names of relations, once every table has its own."""
+        return set(self._targets.values()) | {
             *(o.name for o in self._catalogue.others),
             *(i.name for t in self._catalogue.tables for i in t.indexes),
         }
-        if name not in names:
-            return None
-        return naming.distinct(naming.cut(name), f"{table.name} {name}", names)
 
     def _nulls_set_aside(self, table: SourceTable, column: SourceColumn) -> bool:
         return self._findings.action_for(table.name, column.name) == "quarantine"

@@ -276,6 +276,14 @@ def mark(
     )
 
 
+def mark_all(connection: psycopg.Connection, table: str, steps: list[str]) -> None:
+    """Record several steps of a table as done; call it in their own transaction."""
+    connection.execute(
+        "INSERT INTO migration.progress (tab, step) SELECT %s, s FROM unnest(%s::text[]) AS s",
+        (table, steps),
+    )
+
+
 def done(connection: psycopg.Connection) -> set[tuple[str, str]]:
     """The (table, step) pairs that are done."""
     return {(r[0], r[1]) for r in connection.execute("SELECT tab, step FROM migration.progress")}
