@@ -21,6 +21,7 @@ from migration_job.run import (
     now,
     prove_application,
     refuse_differences,
+    stopped_by_signals,
     tell_verified,
     verified,
 )
@@ -62,7 +63,7 @@ class Recheck:
         )
         make_folder(self.report_folder)
         try:
-            with connected(self.dsn) as target:
+            with stopped_by_signals(), connected(self.dsn) as target:
                 self._run(target, report)
         except JobError as error:
             report.message, report.exit_status = str(error), int(error.status)

@@ -13,6 +13,8 @@ import concurrent.futures
 import hashlib
 import json
 import os
+import signal
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -145,7 +147,7 @@ class Migration:
         """Run to ``verified``. Writes the report whatever the end, then raises the JobError that
         ended the run, if one did."""
         try:
-            with ExitStack() as stack:
+            with stopped_by_signals(), ExitStack() as stack:
                 self._run(stack)
         except JobError as error:
             self.report.outcome = "blocked" if isinstance(error, BlockedError) else "failed"
@@ -199,11 +201,9 @@ class Migration:
         self.report.phase = Phase.COPIED
         if self.live is not None:
             self.live.after_copy(target, plan)
-        with reporter.phase("integrity check"):
-            intact.result()
         position = None if self.live is None else self._position(taken)
         certificate = self._verify(
-            target, taken, catalogue, plan, manifest.content_sha256, position
+            target, taken, catalogue, plan, manifest.content_sha256, position, intact
         )
         records.store_certificate(
             target, certificate.digest, certificate.model_dump_json(), Phase.VERIFIED
@@ -396,14 +396,18 @@ class Migration:
         plan: Plan,
         sha256: str,
         position: int | None,
+        intact: concurrent.futures.Future[None],
     ) -> Certificate:
-        """Verify and certify. Raises VerificationError where anything differs."""
+        """Verify and certify. Raises VerificationError where anything differs, and InputError where
+        the source turns out to be damaged."""
         options = self.options
         began = now()
         found = verified(
             plan, catalogue, taken, options.dsn, self.reporter, deep=options.deep, jobs=options.jobs
         )
         tell_verified(self.report, target, plan, found)
+        with self.reporter.phase("integrity check"):
+            intact.result()
         if found.difference_count:
             records.distrust(target)
         refuse_differences(found)
@@ -425,6 +429,29 @@ class Migration:
 
 
 # ------------------------------------------------------------- parts that `verify` shares
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """SIGTERM (how a container is stopped) and SIGINT end the block with an OperationError, so that
+    the report is written and nothing is left running. Without effect outside the main thread."""
+
+    def stop(number: int, _frame: object) -> None:
+        raise OperationError(
+            f"stopped by {signal.Signals(number).name}",
+            advice="the source is untouched; run the same command again, it goes on where it "
+            "stopped",
+        )
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {n: signal.signal(n, stop) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def make_folder(folder: Path) -> None:

@@ -32,6 +32,10 @@ SETTINGS = (
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
+    # A job that is cut off from the network lets go of its locks within half a minute.
+    ("tcp_keepalives_idle", "10"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "3"),
 )
 """What a session of the job looks like. Set after connecting, not as start-up options, because a
 pooler in between refuses unknown start-up options."""

@@ -136,7 +136,7 @@ def lock(connection: psycopg.Connection) -> None:
     if taken is None or not taken[0]:
         raise InputError(
             "expected the target to be free, found another run of the migration job on it",
-            advice="wait for it to end; a run that was killed lets go within seconds",
+            advice="wait for it to end; a run that was killed lets go within half a minute",
         )
 
 

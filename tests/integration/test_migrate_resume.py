@@ -248,3 +248,25 @@ def test_a_target_that_dies_in_mid_copy_is_one_clear_error(
     assert report["phase"] != "verified"
     again = run(*_arguments(tmp_path, postgres))
     assert again.status == DONE, again.said
+
+
+def test_a_run_that_is_told_to_stop_says_so_and_can_go_on(tmp_path: Path, postgres: str) -> None:
+    """SIGTERM is how a container is stopped; the report is written all the same."""
+    _source(tmp_path / "source.db")
+    job = subprocess.Popen(
+        [sys.executable, "-m", "migration_job", *_arguments(tmp_path, postgres)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert job.stderr is not None
+    assert job.stderr.readline().startswith("snapshot")
+    job.terminate()
+    said = job.communicate(timeout=60)[1]
+    assert job.returncode == 1, said
+    assert "stopped by SIGTERM" in said
+    assert "Traceback" not in said
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["outcome"] == "failed"
+    assert "SIGTERM" in report["message"]
+    again = run(*_arguments(tmp_path, postgres))
+    assert again.status == DONE, again.said
