@@ -22,7 +22,7 @@ demo: setup ## migrate a made-up database (or SOURCE=my.db, a rehearsal) to an e
 .PHONY: test
 test: setup ## run every test that this machine can run
 	@tools/system-packages
-	@$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadgroup $(TESTS)
+	@$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile $(TESTS)
 
 .PHONY: lint
 lint: setup ## check style, form and types
