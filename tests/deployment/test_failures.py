@@ -89,7 +89,7 @@ def test_a_file_that_is_no_database_is_refused(workshop: Workshop, tmp_path: Pat
     wrong.write_text("these are notes")
     workshop.set(source=str(wrong))
     try:
-        assert "expected a SQLite database" in one_clear_error(workshop.up())
+        assert "found no SQLite database in it" in one_clear_error(workshop.up())
     finally:
         workshop.settings = kept
         workshop.set()
