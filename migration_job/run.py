@@ -51,9 +51,8 @@ from migration_job.report.model import (
     TableCertificate,
     TableReport,
 )
-from migration_job.source import backup, snapshot
+from migration_job.source import backup, integrity, snapshot
 from migration_job.source.catalogue import read_catalogue
-from migration_job.source.database import check_integrity
 from migration_job.source.snapshot import Snapshot
 from migration_job.target import database, load, records, schema
 from migration_job.values import SourceValue, key_values
@@ -66,10 +65,6 @@ BACKUP = "backup"
 """The folder of the snapshot, inside the report's."""
 
 RUN_FILE = "run.json"
-
-INTEGRITY_CACHE_KIB = 65_536
-"""Page cache of the integrity check, which looks every row up in every index: with a scan's small
-cache a third of its time goes into reading the same pages again."""
 
 SHOWN = 3
 """Findings or differences named in the last words; all are in the report."""
@@ -190,7 +185,8 @@ class Migration:
             taken = snapshot.take(options.source, options.report / BACKUP)
         pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(max_workers=2))
         sealed = pool.submit(backup.seal, taken, self.run_id)
-        intact = pool.submit(_check_integrity, taken)
+        everything = self.live is not None or options.deep or taken.bytes <= integrity.FULL_BYTES
+        intact = pool.submit(_check_integrity, taken, everything)
         with reporter.phase("plan"):
             catalogue, plan = self._plan(taken, profile, policy, intact)
         manifest = sealed.result()
@@ -647,11 +643,10 @@ def connected(dsn: str) -> Iterator[psycopg.Connection]:
         connection.close()
 
 
-def _check_integrity(taken: Snapshot) -> None:
+def _check_integrity(taken: Snapshot, everything: bool) -> None:
     connection = taken.connect()
     try:
-        connection.execute(f"PRAGMA cache_size = -{INTEGRITY_CACHE_KIB}")
-        check_integrity(connection)
+        integrity.check(connection, full=everything)
     finally:
         connection.close()
 

@@ -21,7 +21,7 @@ from migration_job.live.decision import Switched, take_decision
 from migration_job.live.pair import Pair
 from migration_job.live.sequences import raise_target_sequences
 from migration_job.live.steps import step
-from migration_job.source import capture, fence
+from migration_job.source import capture, fence, integrity
 from migration_job.source.snapshot import state_sha256
 from migration_job.target import capture as target_capture
 from migration_job.target import records
@@ -45,6 +45,7 @@ def decide(
             f"expected a verified target, found phase {run.phase if run else 'none'!r}",
             advice="SQLite serves as before; run `migration-job migrate` to its end",
         )
+    _require_sound(pair.path)
     token = secrets.token_hex(8)
     start = time.monotonic()
     try:
@@ -68,10 +69,26 @@ def decide(
     return Switched((time.monotonic() - start) * 1000, 1, digest)
 
 
+def _reader(path: Path) -> apsw.Connection:
+    uri = f"file:{url_quote(os.fspath(path.absolute()))}?mode=ro"
+    return apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+
+
+def _require_sound(path: Path) -> None:
+    """The way back writes to the source by its indexes; a plain ``migrate`` of a large one has not
+    looked at each of their entries. Before the writers are held, since it takes its time."""
+    if path.stat().st_size <= integrity.FULL_BYTES:
+        return
+    reader = _reader(path)
+    try:
+        integrity.check(reader, full=True)
+    finally:
+        reader.close()
+
+
 def _require_unchanged(pair: Pair, folder: Path, expected: str) -> None:
     """Look at the committed state by a connection of its own: SQLite copies none that writes."""
-    uri = f"file:{url_quote(os.fspath(pair.path.absolute()))}?mode=ro"
-    reader = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+    reader = _reader(pair.path)
     try:
         found = state_sha256(reader, folder)
     finally:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
 
+import apsw
 import pytest
 
-from migration_job.errors import OperationError
-from migration_job.source import snapshot
+from migration_job.errors import InputError, OperationError
+from migration_job.source import integrity, snapshot
 from migration_job.source.database import open_readonly
 
 
@@ -85,3 +87,88 @@ def test_too_little_room_is_said_before_anything_is_copied(
     with pytest.raises(OperationError, match="MiB free"):
         snapshot.take(source, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
+
+
+def _with_index_of_another_table(path: Path) -> None:
+    """Give ``t`` an index with as many entries as it has rows, all of them wrong."""
+    _make(path, "DELETE").close()
+    connection = sqlite3.connect(path)
+    connection.executescript(
+        "CREATE TABLE other(word); INSERT INTO other SELECT 'x' || id FROM t;"
+        "CREATE INDEX wrong ON other(word);"
+    )
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute(
+        "UPDATE sqlite_schema SET tbl_name = 't', sql = 'CREATE INDEX wrong ON t(word)' "
+        "WHERE name = 'wrong'"
+    )
+    connection.execute("DELETE FROM sqlite_schema WHERE name = 'other'")
+    connection.commit()
+    connection.close()
+
+
+def _without_entries(path: Path) -> None:
+    """Give ``t`` an index that lacks every row."""
+    _with_index_of_another_table(path)
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute("CREATE TABLE bare(word)")
+    connection.execute("CREATE INDEX lacks ON bare(word)")
+    connection.execute(
+        "UPDATE sqlite_schema SET tbl_name = 't', sql = 'CREATE INDEX lacks ON t(word)' "
+        "WHERE name = 'lacks'"
+    )
+    connection.commit()
+    connection.close()
+
+
+def _overwritten(path: Path) -> None:
+    _make(path, "DELETE").close()
+    content = bytearray(path.read_bytes())
+    content[4096 * 5 : 4096 * 5 + 100] = b"\xff" * 100
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("full", [True, False])
+@pytest.mark.parametrize("damage", [_without_entries, _overwritten])
+def test_damage_is_seen_at_any_size(
+    damage: Callable[[Path], None], full: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "source.db"
+    damage(path)
+    connection = snapshot.open_immutable(path)
+    with pytest.raises(InputError, match="damaged"):
+        integrity.check(connection, full=full)
+    connection.close()
+
+
+def test_entries_that_are_wrong_are_seen_by_the_full_check(tmp_path: Path) -> None:
+    path = tmp_path / "source.db"
+    _with_index_of_another_table(path)
+    connection = snapshot.open_immutable(path)
+    with pytest.raises(InputError, match="missing from index wrong"):
+        integrity.check(connection, full=True)
+    connection.close()
+
+
+def test_a_sound_database_of_every_kind_is_sound(tmp_path: Path) -> None:
+    path = tmp_path / "source.db"
+    connection = apsw.Connection(str(path))
+    connection.execute(
+        """
+        CREATE TABLE "a b"(x TEXT PRIMARY KEY, y UNIQUE);
+        CREATE TABLE w(x TEXT, y INT, PRIMARY KEY (x, y)) WITHOUT ROWID;
+        CREATE INDEX part ON w(y) WHERE y > 1;
+        CREATE INDEX expr ON w(lower(x));
+        CREATE TABLE empty(a UNIQUE);
+        CREATE VIRTUAL TABLE f USING fts5(words);
+        INSERT INTO "a b" VALUES ('1', 1), (NULL, 2), (NULL, NULL), ('4', NULL);
+        INSERT INTO w VALUES ('a', 1), ('a', 2);
+        INSERT INTO f VALUES ('some words');
+        """
+    )
+    connection.close()
+    reader = snapshot.open_immutable(path)
+    integrity.check(reader, full=False)
+    integrity.check(reader, full=True)
+    reader.close()
