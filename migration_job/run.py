@@ -257,15 +257,18 @@ class Migration:
     ) -> tuple[Catalogue, Plan]:
         """The plan, every value tried. Raises BlockedError where the policy does not allow it, and
         InputError first where the source is damaged."""
-        connection = taken.connect()
+        connections = [taken.connect() for _ in range(self.options.jobs)]
         try:
-            catalogue = read_catalogue(connection)
-            plan = make_plan(connection, catalogue, profile=profile, policy=policy)
+            catalogue = read_catalogue(connections[0])
+            plan = make_plan(
+                connections[0], catalogue, profile=profile, policy=policy, others=connections[1:]
+            )
         except Exception:
             intact.result()  # a damaged source explains most surprises
             raise
         finally:
-            connection.close()
+            for connection in connections:
+                connection.close()
         if self.live is not None:
             plan = self.live.adapt(plan, catalogue)
         self._tell_plan(plan)
@@ -334,9 +337,11 @@ class Migration:
         for name, reason in refused.items():
             self.report.findings.append(_without_extension(name, reason))
 
+        beside = load.works_beside(plan, options.jobs)
+
         def session() -> load.Session:
             connection = database.connect(options.dsn, purpose="migration-job copy")
-            load.tune_session(connection)
+            load.tune_session(connection, beside=beside)
             return load.Session(taken.connect(), connection)
 
         rows = sum(t.rows for t in plan.tables if (t.target, "rows") not in done)

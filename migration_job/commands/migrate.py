@@ -13,6 +13,7 @@ from migration_job.live.begin import LiveStart
 from migration_job.progress import Reporter
 from migration_job.report.model import Report
 from migration_job.run import Migration, Options
+from migration_job.source.memory import uncounted
 from migration_job.target.database import read_dsn
 from migration_job.verify.application import demands
 
@@ -88,6 +89,7 @@ def migrate(
             None if pooler_file is None else read_dsn(None, pooler_file),
         ),
     )
+    uncounted()
     reporter = Reporter()
     if live and state is None:
         raise InputError(

@@ -11,6 +11,7 @@ import typer
 from migration_job.commands.migrate import tell
 from migration_job.progress import Reporter
 from migration_job.recheck import Recheck
+from migration_job.source.memory import uncounted
 from migration_job.target.database import read_dsn
 from migration_job.verify.application import demands
 
@@ -56,6 +57,7 @@ def verify(
     ] = None,
 ) -> None:
     """Compare the source as it is now with a target that `migrate` has filled."""
+    uncounted()
     reporter = Reporter()
     told = Recheck(
         source=source,

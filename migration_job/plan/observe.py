@@ -490,12 +490,16 @@ class Observer:
         width, shown = len(identity_columns(table)), shown_columns(table)
         for row in rows:
             value = row[-1]
+            found, why = result.changed, ""
             try:
-                if rule.changes(value):
-                    result.changed.add(row[:width], show_key(shown, row[width:-1]), display(value))
+                if not rule.changes(value):
+                    continue
             except CannotCarry as reason:
-                found = result.bad if _is_bad_text(value) else result.cannot
-                found.add(row[:width], show_key(shown, row[width:-1]), str(reason))
+                found, why = result.bad if _is_bad_text(value) else result.cannot, str(reason)
+            if found.count < EXAMPLES:
+                found.add(row[:width], show_key(shown, row[width:-1]), why or display(value))
+            else:
+                found.add(row[:width], "")
 
 
 def isinstance_bytea(rule: RuleBase) -> bool:

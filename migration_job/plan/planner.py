@@ -8,7 +8,9 @@ views and sequences that the target can have.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from queue import SimpleQueue
 
 import apsw
 
@@ -55,15 +57,17 @@ def make_plan(
     profile: Profile | None = None,
     policy: Policy | None = None,
     zone: str = "UTC",
+    others: Sequence[apsw.Connection] = (),
 ) -> Plan:
-    """The plan for the connection's present state, every value tried.
+    """The plan for the connection's present state, every value tried. ``others`` are connections to
+    the very same state, which let more tables be looked at at once.
 
     ``Plan.blocked`` is empty where the run may go on. Raises InputError where policy or profile
     name what is not there.
     """
     chosen = policy or Policy()
     chosen.check(catalogue)
-    return _Planner(connection, catalogue, profile, chosen, zone).plan()
+    return _Planner(connection, catalogue, profile, chosen, zone, others).plan()
 
 
 class _Planner:
@@ -74,8 +78,10 @@ class _Planner:
         profile: Profile | None,
         policy: Policy,
         zone: str,
+        others: Sequence[apsw.Connection],
     ) -> None:
         self._connection = connection
+        self._others = others
         self._catalogue = catalogue
         self._profile = profile or Profile(name="none")
         self._policy = policy
@@ -95,8 +101,7 @@ class _Planner:
 
     def plan(self) -> Plan:
         self._name_everything()
-        for table in self._catalogue.tables:
-            self._observe(table)
+        self._observe()
         wishes = self._relations.spread_wishes(self._wishes())
         for table in self._catalogue.tables:
             self._decide(table, wishes)
@@ -186,13 +191,28 @@ class _Planner:
 
     # -------------------------------------------------------------------------------- values
 
-    def _observe(self, table: SourceTable) -> None:
-        facts = self._observer.facts(table)
-        self._observer.look_at_text(table, facts)
-        alias = table.rowid_alias
-        if alias is not None and table.sequence is not None:
-            facts[alias].high = max(facts[alias].high or 0, table.sequence)
-        self._facts[table.name] = facts
+    def _observe(self) -> None:
+        observers: SimpleQueue[Observer] = SimpleQueue()
+        connections = [self._connection, *self._others]
+        for connection in connections:
+            observers.put(Observer(connection, self._catalogue))
+
+        def look(table: SourceTable) -> dict[str, ColumnFacts]:
+            observer = observers.get()
+            try:
+                facts = observer.facts(table)
+                observer.look_at_text(table, facts)
+                return facts
+            finally:
+                observers.put(observer)
+
+        with ThreadPoolExecutor(len(connections)) as pool:
+            every = list(pool.map(look, self._catalogue.tables))
+        for table, facts in zip(self._catalogue.tables, every, strict=True):
+            alias = table.rowid_alias
+            if alias is not None and table.sequence is not None:
+                facts[alias].high = max(facts[alias].high or 0, table.sequence)
+            self._facts[table.name] = facts
 
     def _wishes(self) -> dict[tuple[str, str], Wish]:
         found: dict[tuple[str, str], Wish] = {}
