@@ -86,15 +86,16 @@ class Builder:
 
     def images(
         self,
-        postgres_major: int,
+        postgres_major: int | None,
         *,
         monitoring: bool = False,
         backup: bool = False,
         example: bool = False,
     ) -> Images:
-        """All images that a stage needs, made where they are not there yet."""
+        """All images that a stage needs, made where they are not there yet; no PostgreSQL's where
+        the stage has none of its own."""
         migration = self._migration()
-        postgres = self._postgres(postgres_major)
+        postgres = self._postgres(postgres_major) if postgres_major else ""
         return Images(
             postgres=self._ready(self._archiving(postgres)) if backup else postgres,
             pooler=self._ready(self._pooler()),
@@ -389,7 +390,7 @@ def main() -> None:
         settings = read_file(ROOT / f"Pulumi.{chosen.stage}.yaml")
         client = engine.connect(settings.docker_host)
         made = Builder(client, settings.image_source, lambda line: print(line, flush=True)).images(
-            settings.postgres_version,
+            None if settings.external else settings.postgres_version,
             monitoring=settings.monitoring,
             backup=settings.backup,
             example=settings.example_application,

@@ -77,15 +77,19 @@ def run(
     arguments: Sequence[str],
     secrets: Mapping[str, str],
     say: Callable[[str], None],
+    *,
+    entrypoint: Sequence[str] = (),
 ) -> Ended:
     """Run ``migration-job ARGUMENTS`` in a container called ``name`` and pass on its lines.
+
+    ``entrypoint`` is another program of the image to be given the arguments.
 
     A container of that name that an interrupted update left behind is ended first: every command
     of the job may be cut off anywhere and run again. Raises StageError where the engine refuses.
     """
     _remove(client, name)
     try:
-        container = _create(client, place, name, arguments, say)
+        container = _create(client, place, name, arguments, entrypoint, say)
         try:
             container.put_archive(SECRETS, archive(secrets, place.user))
             container.start()
@@ -110,10 +114,13 @@ def _create(
     place: Place,
     name: str,
     arguments: Sequence[str],
+    entrypoint: Sequence[str],
     say: Callable[[str], None],
 ) -> Container:
     """The container; the present code's image where the one that the state names was removed."""
     options = _options(place, name)
+    if entrypoint:
+        options["entrypoint"] = list(entrypoint)
     try:
         return client.containers.create(place.image, list(arguments), **options)
     except ImageNotFound:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
 from docker.errors import DockerException, NotFound
 
@@ -40,13 +41,17 @@ def place_of(props: Mapping[str, Any]) -> Place:
 
 
 def dsn(props: Mapping[str, Any]) -> str:
-    """The job's connection string; its parts are plain identifiers and generated passwords."""
+    """The job's connection string."""
     target = props["target"]
-    tls = f"?sslmode=verify-full&sslrootcert={AUTHORITY_FILE}" if props.get("authority") else ""
-    return (
-        f"postgresql://{target['user']}:{props['password']}@{target['host']}:"
-        f"{int(target['port'])}/{target['database']}{tls}"
+    if props.get("authority"):
+        tls = f"?sslmode=verify-full&sslrootcert={AUTHORITY_FILE}"
+    else:
+        tls = f"?sslmode={target['sslmode']}" if target.get("sslmode") else ""
+    user, password, database = (
+        quote(word, safe="") for word in (target["user"], props["password"], target["database"])
     )
+    host = f"[{target['host']}]" if ":" in target["host"] else target["host"]
+    return f"postgresql://{user}:{password}@{host}:{int(target['port'])}/{database}{tls}"
 
 
 def target_secrets(props: Mapping[str, Any]) -> dict[str, str]:
@@ -57,17 +62,18 @@ def target_secrets(props: Mapping[str, Any]) -> dict[str, str]:
 
 def arguments(command: str, props: Mapping[str, Any]) -> list[str]:
     """``switch``, ``rollback`` or ``sync`` as the job takes it."""
-    return [
+    words = [
         command,
         props["source"],
         *("--target-file", TARGET_FILE),
         *("--report", props["report_directory"]),
         *("--state", props["state_directory"]),
         *("--connection", props["connection_directory"]),
-        *("--console-file", CONSOLE_FILE),
-        *("--alias-file", f"{ALIAS_DIRECTORY}/alias.ini"),
         *("--application-file", APPLICATION_FILE),
     ]
+    if props["console"]:
+        words += ["--console-file", CONSOLE_FILE, "--alias-file", f"{ALIAS_DIRECTORY}/alias.ini"]
+    return words
 
 
 def secrets(props: Mapping[str, Any]) -> dict[str, str]:
@@ -81,13 +87,13 @@ def secrets(props: Mapping[str, Any]) -> dict[str, str]:
         tls = f"?sslmode={mode}&sslrootcert={POOLER_AUTHORITY_FILE}"
         application["tls"] = {"mode": "verify-full", "authority_file": POOLER_AUTHORITY_FILE}
         files = {"pooler-ca.crt": authority}
-    return {
-        **target_secrets(props),
-        **files,
-        "console": f"postgresql://{console['user']}:{props['console_password']}@"
-        f"{console['host']}:{int(console['port'])}/pgbouncer{tls}",
-        "application.json": json.dumps(_whole(application)),
-    }
+    if console:
+        files["console"] = (
+            f"postgresql://{console['user']}:{props['console_password']}@"
+            f"{console['host']}:{int(console['port'])}/pgbouncer{tls}"
+        )
+    application_file = {"application.json": json.dumps(_whole(application))}
+    return {**target_secrets(props), **files, **application_file}
 
 
 def run(command: str, props: Mapping[str, Any], options: Sequence[str] = ()) -> None:

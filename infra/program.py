@@ -40,7 +40,7 @@ def stage() -> Stage:
         engine.require_port(client, wanted.bind_address, port, owner, local=local)
     builder = Builder(client, wanted.image_source, pulumi.log.info, dry_run=dry_run)
     images = builder.images(
-        wanted.postgres_version,
+        None if wanted.external else wanted.postgres_version,
         monitoring=wanted.monitoring,
         backup=wanted.backup,
         example=wanted.example_application,
@@ -56,7 +56,9 @@ def stage() -> Stage:
 
 def _ports(wanted: Settings, names: Names) -> dict[int, str]:
     """The host's ports that the stage publishes, and the container that holds each."""
-    ports = {wanted.postgres_port: names.postgres, wanted.pooler_port: names.pooler}
+    ports = {} if wanted.external else {wanted.postgres_port: names.postgres}
+    if wanted.pooler:
+        ports[wanted.pooler_port] = names.pooler
     if wanted.monitoring:
         ports |= {
             wanted.prometheus_port: f"{names.prefix}-prometheus",

@@ -21,6 +21,7 @@ TEMPLATES = Path(__file__).resolve().parent.parent / "config_templates"
 
 POSTGRES_CONFIG = "/etc/postgresql"
 POOLER_CONFIG = "/etc/pgbouncer"
+SERVER_AUTHORITY = "server-ca.crt"
 ALIAS_DIRECTORY = "/var/lib/pgbouncer"
 """Where PgBouncer and the job both see the volume with the application's alias."""
 
@@ -117,11 +118,24 @@ def pgbouncer_ini(settings: Settings, names: Names, stage: str) -> str:
         alias_file=f"{ALIAS_DIRECTORY}/alias.ini",
         users_file=f"{POOLER_CONFIG}/userlist.txt",
         auth_user=names.pooler_role,
-        auth_database=names.pooler_database,
+        # Looking passwords up needs rights that nobody has on a PostgreSQL of somebody else's.
+        auth_database="" if settings.external else names.pooler_database,
         admin_user=names.pooler_admin,
         stats_user=names.monitor_role,
         client_tls=_tls(settings, POOLER_CONFIG),
+        server_tls=_server_tls(settings),
     )
+
+
+def _server_tls(settings: Settings) -> dict[str, str] | None:
+    """How PgBouncer speaks to PostgreSQL; None for plainly."""
+    if settings.external:
+        given = bool(settings.external.authority)
+        authority = f"{POOLER_CONFIG}/{SERVER_AUTHORITY}" if given else ""
+        return {"mode": settings.external.sslmode, "authority": authority}
+    if settings.tls == "off":
+        return None
+    return {"mode": "verify-full", "authority": f"{POOLER_CONFIG}/ca.crt"}
 
 
 def _tls(settings: Settings, directory: str) -> dict[str, str] | None:

@@ -100,6 +100,35 @@ class S3(BaseModel):
     uri_style: Literal["host", "path"] = "host"
 
 
+HostText = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.:_-]{0,253}$")]
+"""A name or an address, as connection strings and PgBouncer's configuration take it."""
+RoleText = Annotated[str, Field(min_length=1, max_length=63), AfterValidator(_plain_path)]
+
+
+class External(BaseModel):
+    """A PostgreSQL that somebody else runs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel)
+
+    host: HostText
+    port: Port = 5432
+    database: RoleText
+    user: RoleText
+    """The role that the job logs in as; it owns what it makes."""
+    password: str = Field(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]+$", repr=False)
+    application_user: str = Field(min_length=1, max_length=63, pattern=r"^[^'\x00-\x1f\x7f]+$")
+    application_password: str = Field(
+        min_length=1,
+        max_length=1000,
+        # What every reader of a .env file takes between single quotes.
+        pattern=r"^[^'\x00-\x1f\x7f]+$",
+        repr=False,
+    )
+    sslmode: Literal["disable", "prefer", "require", "verify-full"] = "require"
+    authority: PathText = ""
+    """The file of the authority that signed its certificate; ``verify-full`` needs it."""
+
+
 class Settings(BaseModel):
     """Everything that a stage file may say, with what holds where it says nothing."""
 
@@ -177,6 +206,23 @@ class Settings(BaseModel):
     example_port: Port = Field(18080, description="The example application's port on the host.")
 
     # ------------------------------------------------------------------------------ PostgreSQL
+    target: Literal["container", "external"] = Field(
+        "container",
+        description="`container`: a PostgreSQL of the stage's own. `external`: one that somebody "
+        "else runs, as `external` names it; it is looked at first.",
+    )
+    external: External | None = Field(
+        None,
+        description="With `target: external`: `host`, `port`, `database`, `user` and `password` "
+        "of the job's role, `applicationUser` and `applicationPassword`, `sslmode` (disable, "
+        "prefer, require, verify-full) and `authority` (a PEM file). Set the passwords by `pulumi "
+        "config set --secret --path external.password`.",
+    )
+    pooler: bool = Field(
+        True,
+        description="With `target: external`, whether PgBouncer stands before it; without, the "
+        "application is connected to PostgreSQL itself.",
+    )
     postgres_version: Annotated[int, Field(ge=14, le=18)] = Field(
         14, description="PostgreSQL's major version, 14 to 18."
     )
@@ -340,6 +386,21 @@ class Settings(BaseModel):
             return {str(key).lower(): _setting_text(item) for key, item in value.items()}
         return value
 
+    def _external_together(self) -> None:
+        if (self.target == "external") != (self.external is not None):
+            raise ValueError("target: external and `external` go together")
+        if self.external is None:
+            if not self.pooler:
+                raise ValueError("pooler: false needs target: external")
+            return
+        if self.backup or self.monitoring:
+            raise ValueError(
+                "backup and monitoring are for a PostgreSQL of the stage's own; with target: "
+                "external whoever runs it backs it up and watches it"
+            )
+        if (self.external.sslmode == "verify-full") != bool(self.external.authority):
+            raise ValueError("external.sslmode: verify-full and external.authority go together")
+
     @model_validator(mode="after")
     def _together(self) -> Settings:
         if self.pool_min > self.pool_max:
@@ -366,6 +427,7 @@ class Settings(BaseModel):
             raise ValueError(
                 "tlsCertificate, tlsKey and tlsAuthority go together, and with `tls: given` alone"
             )
+        self._external_together()
         if self.postgres_memory < UNITS["MB"] * 256:
             raise ValueError("postgresMemory must be at least 256MB")
         if self.pooler_memory < UNITS["MB"] * 32 or self.job_memory < UNITS["MB"] * 128:
@@ -457,7 +519,17 @@ def _fault(detail: Mapping[str, Any]) -> str:
     return f"{place}: {message}" if place else message
 
 
-SECRETS = frozenset({"backupS3.key", "backupS3.keySecret", "alertWebhook"})
+SECRETS = frozenset(
+    {
+        "alertWebhook",
+        "backupS3",
+        "backupS3.key",
+        "backupS3.keySecret",
+        "external",
+        "external.applicationPassword",
+        "external.password",
+    }
+)
 """Settings whose value no message repeats."""
 
 

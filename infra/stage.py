@@ -20,13 +20,14 @@ from infra.containers import LABEL, Health, Service, ServiceContainer
 from infra.credentials import Credentials
 from infra.cutover import Cutover
 from infra.errors import StageError
+from infra.external import ExternalTarget
 from infra.images import ROOT, Images
 from infra.job import Place
 from infra.migration import Migration
 from infra.names import Names
 from infra.places import Paths
 from infra.roles import Roles
-from infra.settings import Settings
+from infra.settings import External, Settings
 
 POSTGRES_USER = "999:999"
 POOLER_USER = "998:998"
@@ -67,10 +68,16 @@ class Stage(pulumi.ComponentResource):
             labels=[docker.NetworkLabelArgs(label=LABEL, value=self._stage)],
             opts=self._docker(),
         )
-        self.postgres = self._postgres()
-        self.roles = self._roles()
-        self.alias = self._volume("alias", f"{names.pooler}-alias")
-        self.pooler = self._pooler()
+        # What the job needs to be there, in the order in which it is made.
+        self._needs: list[pulumi.Resource] = []
+        if settings.external:
+            self._needs.append(self._external(settings.external))
+        else:
+            postgres = self._postgres()
+            self._needs += [postgres.healthy, self._roles(postgres)]
+        self.alias = self._volume("alias", f"{names.pooler}-alias") if settings.pooler else None
+        if self.alias is not None:
+            self._needs.append(self._pooler(self.alias).healthy)
         self.example = self._example() if settings.example_application else None
         self.migration = self._migration()
         if settings.strategy != "offline":
@@ -177,7 +184,7 @@ class Stage(pulumi.ComponentResource):
         service = backup.service(
             self._settings, self._names, self._images, files=files, volumes=self._data
         )
-        opts = self._docker(self.roles)
+        opts = self._docker(*self._needs)
         ServiceContainer(service, self._settings, self._stage, self.network, opts)
 
     def _certificates(self) -> Certificates:
@@ -212,7 +219,7 @@ class Stage(pulumi.ComponentResource):
             return _given(self._settings.tls_authority)
         return self.certificates.authority
 
-    def _roles(self) -> Roles:
+    def _roles(self, postgres: ServiceContainer) -> Roles:
         return Roles(
             "roles",
             container=self._names.postgres,
@@ -220,20 +227,47 @@ class Stage(pulumi.ComponentResource):
             names=self._names,
             verifiers=self.credentials.role_verifiers(),
             version=self._settings.postgres_version,
-            opts=self._own(self.postgres.healthy),
+            opts=self._own(postgres.healthy),
         )
 
-    def _pooler(self) -> ServiceContainer:
-        settings, names = self._settings, self._names
-        users = pulumi.Output.all(self.credentials.passwords, self.credentials.verifiers).apply(
+    def _external(self, external: External) -> ExternalTarget:
+        return ExternalTarget(
+            "target",
+            place=self._place(),
+            inputs=self._job_inputs(),
+            application_user=external.application_user,
+            connections=self._settings.pool_max + tuning.SPARE_CONNECTIONS,
+            opts=self._own(self.network),
+        )
+
+    def _pooler_users(self) -> pulumi.Output[str]:
+        """userlist.txt. PgBouncer logs in by it: to look the other roles' passwords up, or as the
+        application where PostgreSQL is somebody else's."""
+        names, external = self._names, self._settings.external
+        return pulumi.Output.all(self.credentials.passwords, self.credentials.verifiers).apply(
             lambda found: rendering.userlist(
                 [
-                    # PgBouncer logs in as this role to look the others up, so it needs a password.
-                    (names.pooler_role, found[0]["pooler"]),
+                    (external.application_user, external.application_password)
+                    if external
+                    else (names.pooler_role, found[0]["pooler"]),
                     (names.pooler_admin, found[1]["pooler_admin"]),
                 ]
             )
         )
+
+    def _pooler_files(self) -> dict[str, pulumi.Input[str]]:
+        settings = self._settings
+        files: dict[str, pulumi.Input[str]] = {
+            "pgbouncer.ini": rendering.pgbouncer_ini(settings, self._names, self._stage),
+            "userlist.txt": self._pooler_users(),
+            **self._tls_files("pgbouncer"),
+        }
+        if settings.external and settings.external.authority:
+            files[rendering.SERVER_AUTHORITY] = _given(settings.external.authority)
+        return files
+
+    def _pooler(self, alias: docker.Volume) -> ServiceContainer:
+        settings, names = self._settings, self._names
         service = Service(
             name=names.pooler,
             host=names.pooler_host,
@@ -249,18 +283,14 @@ class Stage(pulumi.ComponentResource):
                 start_seconds=20,
             ),
             config_directory=rendering.POOLER_CONFIG,
-            files={
-                "pgbouncer.ini": rendering.pgbouncer_ini(settings, names, self._stage),
-                "userlist.txt": users,
-                **self._tls_files("pgbouncer"),
-            },
+            files=self._pooler_files(),
             ports={POOLER_PORT: settings.pooler_port},
-            volumes={rendering.ALIAS_DIRECTORY: self.alias.name},
+            volumes={rendering.ALIAS_DIRECTORY: alias.name},
             temporary={"/tmp": "mode=1777"},  # noqa: S108 - the container's own
             pids=64,
             open_files=settings.pool_clients + settings.pool_max * 10 + 256,
         )
-        opts = self._docker(self.roles)
+        opts = self._docker(*self._needs)
         return ServiceContainer(service, settings, self._stage, self.network, opts)
 
     def _example(self) -> ServiceContainer:
@@ -287,7 +317,7 @@ class Stage(pulumi.ComponentResource):
             authority=self.certificates.authority if self.certificates else None,
             pooler_authority=self._pooler_authority(),
         )
-        monitoring.create(watch, self.network, self._docker(self.roles, self.pooler.healthy))
+        monitoring.create(watch, self.network, self._docker(*self._needs))
 
     # ------------------------------------------------------------------------- the job
 
@@ -304,7 +334,9 @@ class Stage(pulumi.ComponentResource):
             log_files=settings.log_files,
             binds=self._binds(),
             read_only=(str(profile_file(settings.profile).parent),) if own else (),
-            volumes={f"{self._names.pooler}-alias": rendering.ALIAS_DIRECTORY},
+            volumes={f"{self._names.pooler}-alias": rendering.ALIAS_DIRECTORY}
+            if settings.pooler
+            else {},
             stage=self._stage,
         )
 
@@ -314,6 +346,14 @@ class Stage(pulumi.ComponentResource):
     def _job_inputs(self) -> dict[str, Any]:
         """What every command of the job is given."""
         settings, names = self._settings, self._names
+        pool = {
+            "max": settings.pool_max,
+            "min": settings.pool_min,
+            "idle_timeout": settings.pool_idle_seconds * 1000,
+            "connection_timeout": settings.pool_connect_seconds * 1000,
+        }
+        given = self._given_target(settings.external) if settings.external else self._own_target()
+        console = {"host": names.pooler_host, "port": POOLER_PORT, "user": names.pooler_admin}
         return {
             "container": names.job,
             "source": str(self._paths.source),
@@ -321,35 +361,61 @@ class Stage(pulumi.ComponentResource):
             "report_directory": str(self._paths.report),
             "state_directory": str(self._paths.job),
             "connection_directory": str(self._paths.connection),
-            "authority": self.certificates.authority if self.certificates else "",
-            "pooler_authority": self._pooler_authority() or "",
+            "console": console if settings.pooler else {},
+            "console_password": self.credentials.password("pooler_admin"),
+            **given,
+            "connection": {**given["connection"], "pool": pool},
+        }
+
+    def _own_target(self) -> dict[str, Any]:
+        """How the job and the application reach the stage's own PostgreSQL."""
+        settings, names = self._settings, self._names
+        return {
             "target": {
                 "host": names.postgres_host,
                 "port": POSTGRES_PORT,
                 "database": names.database,
                 "user": names.migration_role,
             },
-            "connection": {
-                "host": settings.connection_host or settings.bind_address,
-                "port": settings.pooler_port,
-                "database": names.database,
-                "user": names.serving_role(settings.credentials_version),
-                "pool": {
-                    "max": settings.pool_max,
-                    "min": settings.pool_min,
-                    "idle_timeout": settings.pool_idle_seconds * 1000,
-                    "connection_timeout": settings.pool_connect_seconds * 1000,
-                },
-                "server": {"host": names.postgres_host, "port": POSTGRES_PORT},
-            },
-            "console": {
-                "host": names.pooler_host,
-                "port": POOLER_PORT,
-                "user": names.pooler_admin,
-            },
             "password": self.credentials.password("migration"),
             "application_password": self.credentials.application(),
-            "console_password": self.credentials.password("pooler_admin"),
+            "authority": self.certificates.authority if self.certificates else "",
+            "pooler_authority": self._pooler_authority() or "",
+            "connection": {
+                **self._pooler_address(),
+                "user": names.serving_role(settings.credentials_version),
+                "server": {"host": names.postgres_host, "port": POSTGRES_PORT},
+            },
+        }
+
+    def _given_target(self, external: External) -> dict[str, Any]:
+        """How they reach a PostgreSQL of somebody else's, by PgBouncer or directly."""
+        server = {"host": external.host, "port": external.port, "database": external.database}
+        authority = _given(external.authority) if external.authority else ""
+        connection: dict[str, Any] = {"user": external.application_user}
+        if self._settings.pooler:
+            connection |= {**self._pooler_address(), "server": server}
+        else:
+            connection |= server
+            if external.sslmode == "require":
+                connection["tls"] = {"mode": "require"}
+        return {
+            "target": {**server, "user": external.user, "sslmode": external.sslmode},
+            "password": pulumi.Output.secret(external.password),
+            "application_password": pulumi.Output.secret(external.application_password),
+            "authority": authority,
+            "pooler_authority": self._pooler_authority() or ""
+            if self._settings.pooler
+            else authority,
+            "connection": connection,
+        }
+
+    def _pooler_address(self) -> dict[str, Any]:
+        settings = self._settings
+        return {
+            "host": settings.connection_host or settings.bind_address,
+            "port": settings.pooler_port,
+            "database": self._names.database,
         }
 
     def _migration(self) -> Migration:
@@ -367,7 +433,7 @@ class Stage(pulumi.ComponentResource):
                 "policy": _policy(settings),
                 "target_version": str(settings.postgres_version),
             },
-            opts=self._own(self.roles, self.pooler.healthy, self.postgres.healthy, *before),
+            opts=self._own(*self._needs, *before),
         )
 
     def _cutover(self) -> Cutover:
@@ -382,7 +448,7 @@ class Stage(pulumi.ComponentResource):
                 "one_way": list(settings.one_way_tables),
             },
             certificate=self.migration.certificate,
-            opts=self._own(self.roles, self.pooler.healthy, self.postgres.healthy, self.migration),
+            opts=self._own(*self._needs, self.migration),
         )
 
     def _sync(self, after: pulumi.Resource) -> ServiceContainer:
@@ -410,7 +476,7 @@ class Stage(pulumi.ComponentResource):
             ],
             binds=self._binds(),
             capabilities=job.ROOT_CAPABILITIES if root else (),
-            volumes={rendering.ALIAS_DIRECTORY: self.alias.name},
+            volumes={rendering.ALIAS_DIRECTORY: self.alias.name} if self.alias else {},
             temporary={"/tmp": "mode=1777"},  # noqa: S108 - the container's own
             pids=job.PIDS,
         )
@@ -421,14 +487,12 @@ class Stage(pulumi.ComponentResource):
 
     def outputs(self) -> dict[str, pulumi.Input[Any]]:
         """What the operator reads after ``pulumi up``."""
-        settings, names = self._settings, self._names
+        inputs = self._job_inputs()
+        connection = inputs["connection"]
         return {
-            "host": settings.connection_host or settings.bind_address,
-            "port": settings.pooler_port,
-            "database": names.database,
-            "user": names.serving_role(settings.credentials_version),
-            "password": self.credentials.application(),
-            "postgresPort": settings.postgres_port,
+            **{name: connection[name] for name in ("host", "port", "database", "user")},
+            "password": inputs["application_password"],
+            **({} if self._settings.external else {"postgresPort": self._settings.postgres_port}),
             "phase": self.cutover.phase if self.cutover else self.migration.phase,
             "tables": self.migration.tables,
             "rows": self.migration.rows,

@@ -18,6 +18,7 @@ initialise() {
     local arguments=()
     read -r -a arguments <<<"${POSTGRES_INITDB_ARGS:-}"
     initdb --username="$user" --pwfile=<(printf '%s\n' "$password") "${arguments[@]}"
+    printf '\nhost all all all scram-sha-256\n' >>"$PGDATA/pg_hba.conf"
 
     export PGPASSWORD="$password" PGHOST=/var/run/postgresql PGUSER="$user"
     pg_ctl -D "$PGDATA" -w start -o "$(printf '%q ' "${@:2}" -c listen_addresses= -p 5432)"

@@ -10,7 +10,14 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from migration_job.connection import Pool, PostgresSide, SqliteSide, Tls
+from migration_job.connection import (
+    Connection,
+    Pool,
+    PostgresSide,
+    SqliteSide,
+    Tls,
+    render_env,
+)
 from migration_job.errors import InputError
 from migration_job.pooler import Alias, Pooler
 
@@ -135,21 +142,25 @@ def endpoints(
                 min_pool_size=told.pool.min,
             ),
         )
+    sqlite = SqliteSide(path=application_source or str(source.absolute()))
+    postgres = PostgresSide(
+        host=told.host,
+        port=told.port,
+        database=told.database,
+        user=told.user,
+        password=_password(told, connect_to),
+        pool=told.pool,
+        tls=_tls(told.tls, connect_to.parent),
+    )
+    # A value that no .env file can hold stops a command here, not after a decision.
+    render_env(Connection(write=postgres, read=sqlite))
     return Endpoints(
         source=source,
         dsn=dsn,
         state=state or connection / ".state",
         connection=connection,
-        sqlite=SqliteSide(path=application_source or str(source.absolute())),
-        postgres=PostgresSide(
-            host=told.host,
-            port=told.port,
-            database=told.database,
-            user=told.user,
-            password=_password(told, connect_to),
-            pool=told.pool,
-            tls=_tls(told.tls, connect_to.parent),
-        ),
+        sqlite=sqlite,
+        postgres=postgres,
         pooler=pooler,
         owner=owner,
     )

@@ -96,6 +96,10 @@ class Workshop:
         self.settings |= settings
         self._write()
 
+    def set_secret(self, path: str, value: str) -> None:
+        """``pulumi config set --secret --path``; `set` would write the stage file without it."""
+        self.stack.set_config(f"{PROJECT}:{path}", automation.ConfigValue(value, True), path=True)
+
     def _write(self) -> None:
         path = self.directory / f"Pulumi.{self.stage}.yaml"
         content = yaml.safe_load(path.read_text()) if path.exists() else {}

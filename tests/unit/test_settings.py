@@ -112,6 +112,42 @@ def test_a_setting_of_a_later_version_is_known_there() -> None:
     assert settings.postgresql_settings == {"io_method": "sync"}
 
 
+EXTERNAL = {
+    "host": "db.example.org",
+    "database": "radcase",
+    "user": "mover",
+    "password": "secret-of-the-job",
+    "applicationUser": "radcase",
+    "applicationPassword": "secret-of-the-application",
+}
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ({"target": "external"}, "go together"),
+        ({"external": EXTERNAL}, "go together"),
+        ({"pooler": "false"}, "needs target: external"),
+        ({"target": "external", "external": EXTERNAL, "backup": "true"}, "backs it up"),
+        (
+            {"target": "external", "external": {**EXTERNAL, "sslmode": "verify-full"}},
+            "external.authority go together",
+        ),
+        (
+            {"target": "external", "external": {**EXTERNAL, "applicationPassword": "secret'"}},
+            "external.applicationPassword",
+        ),
+        ({"target": "external", "external": "postgresql://x:secret@host/db"}, "external: "),
+    ],
+)
+def test_an_external_target_is_checked_without_telling_its_secrets(
+    raw: dict[str, object], words: str
+) -> None:
+    said = refused(**raw)
+    assert words in said
+    assert "secret" not in said
+
+
 def test_no_message_moves_a_terminal() -> None:
     said = refused(**{"\x1b[2Jkey": "x", "cutover": "\x1b[31mred"})
     assert "\x1b" not in said

@@ -1,0 +1,109 @@
+"""The resource ``ExternalTarget``: a PostgreSQL of somebody else's, looked at before it is used.
+
+The job's ``check-target`` says what is missing, and changes nothing. Then the job's role lets the
+application's role read and write what it is going to make: all that it owns, and no superuser is
+asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, Resource, UpdateResult
+
+from infra import engine, job, live
+from infra.dynamic import StageProvider, say
+from infra.errors import StageError
+from infra.job import Place
+
+_GRANT = """
+import sys
+from pathlib import Path
+from psycopg import sql
+from migration_job.errors import JobError
+from migration_job.target.database import connect
+
+role = sql.Identifier(sys.argv[2])
+try:
+    connection = connect(Path(sys.argv[1]).read_text())
+    (me,) = connection.execute("SELECT current_user").fetchone()
+    if me != sys.argv[2]:
+        for kind, rights in (
+            ("TABLES", "SELECT, INSERT, UPDATE, DELETE"),
+            ("SEQUENCES", "USAGE, SELECT"),
+        ):
+            words = f"ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT {rights} ON {kind} TO "
+            connection.execute(sql.SQL(words) + role)
+except JobError as error:
+    sys.exit(f"error: {error}")
+except Exception as error:
+    first = str(error).strip().splitlines()[0]
+    sys.exit(f"error: the application's role cannot be granted its rights: {first}")
+"""
+
+
+class ExternalTargetProvider(StageProvider):
+    """Looks, and grants, at creation and whenever one of the two ends has changed."""
+
+    def create(self, props: Any) -> CreateResult:
+        _prepare(props)
+        return CreateResult(f"{props['place']['stage']}/target", props)
+
+    def update(self, _id: str, olds: Any, news: Any) -> UpdateResult:
+        if self.changed(olds, news) & {"target", "password", "application_user", "authority"}:
+            _prepare(news)
+        return UpdateResult(news)
+
+
+def _prepare(props: Mapping[str, Any]) -> None:
+    place = live.place_of(props)
+    client = engine.connect(place.docker_host)
+    files = live.target_secrets(props)
+    name = f"{props['container']}-target"
+    words = ["check-target", "--target-file", live.TARGET_FILE, "--source", props["source"]]
+    words += ["--connections", str(int(props["connections"])), "--live"]
+    _finish(job.run(client, place, name, words, files, say), "the target is not usable")
+    words = ["-c", _GRANT, live.TARGET_FILE, props["application_user"]]
+    ended = job.run(client, place, name, words, files, say, entrypoint=["python3"])
+    _finish(ended, "the application's role cannot be given its rights on the target")
+
+
+def _finish(ended: job.Ended, problem: str) -> None:
+    if ended.status:
+        raise StageError(
+            f"{problem}; what was found:\n{ended.words}",
+            advice="nothing was moved; mend it (docs/how-to/external-database.md has the "
+            "statements) and run `pulumi up` again",
+        )
+
+
+class ExternalTarget(Resource):
+    """A PostgreSQL that was found fit to be the target."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        place: Place,
+        inputs: Mapping[str, Any],
+        application_user: str,
+        connections: int,
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        kept = ("container", "source", "target", "password", "authority")
+        super().__init__(
+            ExternalTargetProvider(),
+            name,
+            {
+                **{key: inputs[key] for key in kept},
+                "place": asdict(place),
+                "application_user": application_user,
+                "connections": connections,
+            },
+            pulumi.ResourceOptions.merge(
+                opts, pulumi.ResourceOptions(additional_secret_outputs=["password"])
+            ),
+        )
