@@ -198,7 +198,8 @@ class Observer:
         terms = ["count(*)"]
         for name in readable:
             c = column_sql(table, name)
-            terms += [f"count({c})", f"sum(typeof({c}) = '{expected[name]}')"]
+            # Not count(c), which would read every value: typeof() looks at its header alone.
+            terms += [f"sum(typeof({c}) <> 'null')", f"sum(typeof({c}) = '{expected[name]}')"]
             terms += _extremes(expected[name], c)
         row = self._one(table, terms)
         rows = int(row[0])
@@ -206,7 +207,7 @@ class Observer:
         for name in readable:
             facts = found[name]
             facts.rows = rows
-            counted, matching = int(row[position]), int(row[position + 1] or 0)
+            counted, matching = int(row[position] or 0), int(row[position + 1] or 0)
             width = len(_extremes(expected[name], ""))
             extremes = row[position + 2 : position + 2 + width]
             position += 2 + width
@@ -410,7 +411,8 @@ class Observer:
     @staticmethod
     def _slow_count(column: str, rule: RuleBase) -> str:
         condition = rule.fast_condition(column)
-        return f"count({column})" if condition is None else f"sum(NOT {condition})"
+        missed = f"typeof({column}) <> 'null'" if condition is None else f"NOT {condition}"
+        return f"sum({missed})"
 
     def longest(self, table: SourceTable, name: str) -> int:
         """Characters of the column's longest text."""
