@@ -14,6 +14,8 @@ from collections.abc import Iterator
 
 import psycopg
 
+from migration_job.signals import undisturbed
+
 
 @contextlib.contextmanager
 def time_limit(connection: psycopg.Connection, seconds: float) -> Iterator[None]:
@@ -31,7 +33,8 @@ def time_limit(connection: psycopg.Connection, seconds: float) -> Iterator[None]
                 handle.shutdown(socket.SHUT_RDWR)
 
     watch = threading.Thread(target=cut, name="time-limit", daemon=True)
-    watch.start()
+    with undisturbed():
+        watch.start()
     try:
         yield
     finally:

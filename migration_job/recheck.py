@@ -21,10 +21,10 @@ from migration_job.run import (
     now,
     prove_application,
     refuse_differences,
-    stopped_by_signals,
     tell_verified,
     verified,
 )
+from migration_job.signals import stopped_by_signals
 from migration_job.source import snapshot
 from migration_job.source.catalogue import read_catalogue
 from migration_job.target import database, records

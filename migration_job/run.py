@@ -13,8 +13,6 @@ import concurrent.futures
 import hashlib
 import json
 import os
-import signal
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -51,6 +49,7 @@ from migration_job.report.model import (
     TableCertificate,
     TableReport,
 )
+from migration_job.signals import stopped_by_signals, undisturbed
 from migration_job.source import backup, integrity, snapshot
 from migration_job.source.catalogue import read_catalogue
 from migration_job.source.snapshot import Snapshot
@@ -184,9 +183,10 @@ class Migration:
         with reporter.phase("snapshot"):
             taken = snapshot.take(options.source, options.report / BACKUP)
         pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(max_workers=2))
-        sealed = pool.submit(backup.seal, taken, self.run_id)
         everything = self.live is not None or options.deep or taken.bytes <= integrity.FULL_BYTES
-        intact = pool.submit(_check_integrity, taken, everything)
+        with undisturbed():
+            sealed = pool.submit(backup.seal, taken, self.run_id)
+            intact = pool.submit(_check_integrity, taken, everything)
         with reporter.phase("plan"):
             catalogue, plan = self._plan(taken, profile, policy, intact)
         manifest = sealed.result()
@@ -430,29 +430,6 @@ class Migration:
 
 
 # ------------------------------------------------------------- parts that `verify` shares
-
-
-@contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """SIGTERM (how a container is stopped) and SIGINT end the block with an OperationError, so that
-    the report is written and nothing is left running. Without effect outside the main thread."""
-
-    def stop(number: int, _frame: object) -> None:
-        raise OperationError(
-            f"stopped by {signal.Signals(number).name}",
-            advice="the source is untouched; run the same command again, it goes on where it "
-            "stopped",
-        )
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {n: signal.signal(n, stop) for n in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def make_folder(folder: Path) -> None:

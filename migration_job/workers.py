@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from migration_job.signals import undisturbed
+
 JOIN_INTERVAL = 0.2
 """Seconds between looks at the threads, so that the main thread can still be interrupted."""
 
@@ -92,9 +94,10 @@ def run_all(tasks: Sequence[Task[S]], open_session: Callable[[], S], jobs: int) 
         threading.Thread(target=_work, args=(board, open_session), name=f"worker-{n}", daemon=True)
         for n in range(max(1, min(jobs, len(tasks))))
     ]
-    for thread in threads:
-        thread.start()
     try:
+        with undisturbed():
+            for thread in threads:
+                thread.start()
         for thread in threads:
             while thread.is_alive():
                 thread.join(JOIN_INTERVAL)

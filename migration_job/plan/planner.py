@@ -43,6 +43,7 @@ from migration_job.plan.rules import (
     WidenedTextRule,
     type_of,
 )
+from migration_job.signals import undisturbed
 from migration_job.source.database import quote
 from migration_job.values import fold
 
@@ -207,7 +208,9 @@ class _Planner:
                 observers.put(observer)
 
         with ThreadPoolExecutor(len(connections)) as pool:
-            every = list(pool.map(look, self._catalogue.tables))
+            with undisturbed():
+                looks = pool.map(look, self._catalogue.tables)
+            every = list(looks)
         for table, facts in zip(self._catalogue.tables, every, strict=True):
             alias = table.rowid_alias
             if alias is not None and table.sequence is not None:
