@@ -194,27 +194,36 @@ class Observer:
     def _count(
         self, table: SourceTable, readable: Sequence[str], found: Mapping[str, ColumnFacts]
     ) -> None:
+        """Columns mostly hold one class, so one condition asks for all of them at once; only where
+        it fails is each asked for."""
         expected = {name: _likely_class(found[name].sample) for name in readable}
-        terms = ["count(*)"]
-        for name in readable:
-            c = column_sql(table, name)
-            # Not count(c), which would read every value: typeof() looks at its header alone.
-            terms += [f"sum(typeof({c}) <> 'null')", f"sum(typeof({c}) = '{expected[name]}')"]
-            terms += _extremes(expected[name], c)
+        references = {name: column_sql(table, name) for name in readable}
+        usual = {
+            name: f"(typeof({c}) = '{expected[name]}' OR {c} IS NULL)"
+            for name, c in references.items()
+        }
+        terms = ["count(*)", f"count(*) FILTER (WHERE {' AND '.join(usual.values())})"]
+        for name, c in references.items():
+            # Not count(c), which would read every value: this looks at its header alone.
+            terms += [f"count(*) FILTER (WHERE {c} IS NULL)", *_extremes(expected[name], c)]
         row = self._one(table, terms)
-        rows = int(row[0])
-        position = 1
+        rows, as_usual = int(row[0]), int(row[1])
+        mixed = set() if as_usual == rows else self._mixed(table, usual, rows)
+        position = 2
         for name in readable:
-            facts = found[name]
-            facts.rows = rows
-            counted, matching = int(row[position] or 0), int(row[position + 1] or 0)
             width = len(_extremes(expected[name], ""))
-            extremes = row[position + 2 : position + 2 + width]
-            position += 2 + width
-            if counted == matching:
-                _note(facts, expected[name], matching, extremes)
+            nulls, *extremes = row[position : position + 1 + width]
+            position += 1 + width
+            found[name].rows = rows
+            if name in mixed:
+                self._detailed(table, name, found[name])
             else:
-                self._detailed(table, name, facts)
+                _note(found[name], expected[name], rows - int(nulls), extremes)
+
+    def _mixed(self, table: SourceTable, usual: Mapping[str, str], rows: int) -> set[str]:
+        """The columns with a value that does not meet its condition."""
+        counts = self._one(table, [f"count(*) FILTER (WHERE {term})" for term in usual.values()])
+        return {n for n, count in zip(usual, counts, strict=True) if int(count) < rows}
 
     def _sample(self, table: SourceTable) -> dict[str, ColumnFacts]:
         found = {c.name: ColumnFacts() for c in table.columns}
