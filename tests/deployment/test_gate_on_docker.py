@@ -308,9 +308,8 @@ def test_a_command_starts_it_anew_without_the_engines_socket(
         f"curl -fsS -X POST -H 'Authorization: Bearer {Supervisor.password}' "
         f"http://host.docker.internal:{supervisor}/"
     )
-    with staged(
-        behind, upstream=f"host.docker.internal:{behind.port}", command=command
-    ) as workshop:
+    with staged(behind, upstream=f"host.docker.internal:{behind.port}") as workshop:
+        workshop.set_secret("gate.command", command)
         with ThreadPoolExecutor(1) as pool:
             running = pool.submit(workshop.up)
             with traffic(behind, workshop, running) as requests:
