@@ -11,6 +11,8 @@ import http.server
 import json
 import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,7 +33,7 @@ from example_app.load import Load
 from infra.images import Builder
 from migration_job.embedded import free_port
 from tests.deployment.engine import client_or_skip, unique
-from tests.deployment.workshop import Result, Workshop, require_pulumi
+from tests.deployment.workshop import ROOT, Result, Workshop, environment, require_pulumi
 
 pytestmark = [
     pytest.mark.pulumi,
@@ -239,6 +241,7 @@ def test_it_is_switched_and_taken_back_without_a_failed_request(behind: Behind) 
         assert set(again.changes) == {"same"}, again.output
         assert behind.starts == 4
         is_closed(workshop, behind)
+        checks_itself(workshop)
         gone = workshop.destroy()
         assert not gone.failed, gone.output
         assert "the application answers" in gone.output
@@ -265,6 +268,17 @@ def is_closed(workshop: Workshop, behind: Behind) -> None:
     refused = gate.exec_run(["python3", "/usr/local/lib/gate/restart.py", "nobody-of-that-name"])
     assert refused.exit_code == 1
     assert b"No such container" in refused.output
+
+
+def checks_itself(workshop: Workshop) -> None:
+    """As `make check` would."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    command += ["tests/deployment/provisioned", "--stage", workshop.stage, "-k", "gate"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(workshop), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert "1 passed" in done.stdout
 
 
 class Supervisor(http.server.BaseHTTPRequestHandler):
