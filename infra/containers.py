@@ -60,12 +60,22 @@ class Service:
     """Path to named volume."""
     binds: Sequence[str] = ()
     """Directories of the host, mounted under their own paths."""
+    read_only: Sequence[str] = ()
+    """Directories of the host that are only read."""
+    sockets: Mapping[str, str] = field(default_factory=dict)
+    """Sockets of the host: path in the container to path there."""
+    groups: Sequence[str] = ()
+    """Numbers of further groups that ``user`` is in."""
     capabilities: Sequence[str] = ()
     """What the container keeps; nothing, where it is not root's."""
     temporary: Mapping[str, str] = field(default_factory=dict)
     """Path to tmpfs options."""
     host_network: bool = False
     """Whether it is on the host's network instead of the stage's."""
+    network: str = ""
+    """Somebody else's network that it is on instead of the stage's."""
+    knows_host: bool = False
+    """Whether it finds the host as ``host.docker.internal``, on every engine."""
     shared_memory: int = 64 * MEBIBYTE
     stop_seconds: int = 30
     open_files: int = 4096
@@ -109,6 +119,7 @@ class ServiceContainer:
             docker.ContainerLabelArgs(label=DIGEST_LABEL, value=files.digest),
         ]
         volumes = {service.config_directory: config.name, **service.volumes}
+        attached: pulumi.Input[str] = service.network or network.name
         self.container = docker.Container(
             service.host,
             name=service.name,
@@ -125,7 +136,16 @@ class ServiceContainer:
             + [
                 docker.ContainerMountArgs(type="bind", source=path, target=path)
                 for path in sorted(service.binds)
+            ]
+            + [
+                docker.ContainerMountArgs(type="bind", source=path, target=path, read_only=True)
+                for path in sorted(service.read_only)
+            ]
+            + [
+                docker.ContainerMountArgs(type="bind", source=path, target=inside)
+                for inside, path in sorted(service.sockets.items())
             ],
+            group_adds=list(service.groups) or None,
             tmpfs=dict(service.temporary),
             ports=[
                 docker.ContainerPortArgs(
@@ -133,11 +153,20 @@ class ServiceContainer:
                 )
                 for inside, outside in sorted(service.ports.items())
             ],
+            hosts=[docker.ContainerHostArgs(host="host.docker.internal", ip="host-gateway")]
+            if service.knows_host
+            else None,
             networks_advanced=None
             if service.host_network
-            else [docker.ContainerNetworksAdvancedArgs(name=network.name, aliases=[service.host])],
+            else [
+                docker.ContainerNetworksAdvancedArgs(
+                    name=attached,
+                    # Several stages may share somebody else's network: no short name there.
+                    aliases=[service.name if service.network else service.host],
+                )
+            ],
             # Given, since the provider reads it back and would see a change where it is not.
-            network_mode="host" if service.host_network else network.name,
+            network_mode="host" if service.host_network else attached,
             healthcheck=docker.ContainerHealthcheckArgs(
                 tests=["CMD", *service.health.command],
                 interval=_duration(service.health.interval_seconds),

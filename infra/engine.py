@@ -14,6 +14,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from contextlib import closing
@@ -116,6 +117,13 @@ def _end(tunnel: subprocess.Popen[bytes], directory: str) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
+def socket_path(docker_host: str) -> str:
+    """Where the engine's socket is on the engine's own host, as a container may be given it."""
+    scheme, _, path = address(docker_host).partition("://")
+    # Elsewhere than on Linux the engine runs in a machine of its own, where it has the usual path.
+    return path if scheme == "unix" and sys.platform == "linux" else REMOTE_SOCKET
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
@@ -165,5 +173,5 @@ def _port_taken(port: int, holder: str) -> StageError:
     return StageError(
         f"expected port {port} to be free, found it held by {holder}",
         advice="stop what holds it, or choose another port in the stage file "
-        "(`postgresPort`, `poolerPort`, `restorePort`, ...)",
+        "(`postgresPort`, `poolerPort`, `gate.port`, `restorePort`, ...)",
     )

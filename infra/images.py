@@ -60,6 +60,7 @@ class Images:
     grafana: str = ""
     """'' where monitoring is off or no registry answers: the light page serves the panels."""
     example: str = ""
+    gate: str = ""
 
 
 class Builder:
@@ -91,6 +92,7 @@ class Builder:
         monitoring: bool = False,
         backup: bool = False,
         example: bool = False,
+        gate: bool = False,
     ) -> Images:
         """All images that a stage needs, made where they are not there yet; no PostgreSQL's where
         the stage has none of its own."""
@@ -104,6 +106,7 @@ class Builder:
             monitoring=self._ready(self._monitoring()) if monitoring else "",
             grafana=self._grafana() if monitoring else "",
             example=self._ready(self._example(migration)) if example else "",
+            gate=self._ready(self._gate(migration)) if gate else "",
         )
 
     def job(self) -> str:
@@ -215,6 +218,9 @@ class Builder:
             base=job.tag,
             trees=((ROOT / "example_app", "example_app"),),
         )
+
+    def _gate(self, job: Recipe) -> Recipe:
+        return Recipe(name="gate", directory=ROOT / "images" / "gate", base=job.tag)
 
     def _base(self) -> str:
         if self._pulls(DEBIAN):
@@ -394,6 +400,7 @@ def main() -> None:
             monitoring=settings.monitoring,
             backup=settings.backup,
             example=settings.example_application,
+            gate=settings.gate is not None,
         )
     except StageError as error:
         sys.exit(f"error: {error}")

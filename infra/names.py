@@ -56,6 +56,10 @@ class Names:
         return f"{self.prefix}-example"
 
     @property
+    def gate(self) -> str:
+        return f"{self.prefix}-gate"
+
+    @property
     def backup(self) -> str:
         return f"{self.prefix}-backup"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pulumi
 from pulumi.runtime import config
 
-from infra import engine, places
+from infra import engine, gate, places
 from infra.images import Builder
 from infra.names import Names
 from infra.protection import Protection
@@ -36,6 +36,7 @@ def stage() -> Stage:
         places.require_source(where.source)
     profile_digest(wanted.profile)
     client = engine.connect(wanted.docker_host)
+    gate.require_application(client, wanted)
     for port, owner in _ports(wanted, names).items():
         engine.require_port(client, wanted.bind_address, port, owner, local=local)
     builder = Builder(client, wanted.image_source, pulumi.log.info, dry_run=dry_run)
@@ -44,12 +45,16 @@ def stage() -> Stage:
         monitoring=wanted.monitoring,
         backup=wanted.backup,
         example=wanted.example_application,
+        gate=wanted.gate is not None,
     )
     if local:
         user = places.prepare_here(where, example=example, dry_run=dry_run)
     else:
         user = places.prepare_there(client, images.job, where, example=example, dry_run=dry_run)
-    made = Stage(wanted, names, images, where, user)
+    socket = None
+    if wanted.gate and wanted.gate.container:
+        socket = gate.engine_socket(client, wanted.docker_host, images.gate, user, dry_run=dry_run)
+    made = Stage(wanted, names, images, where, user, socket)
     Protection(made, protected=wanted.protect_data)
     return made
 
@@ -67,4 +72,6 @@ def _ports(wanted: Settings, names: Names) -> dict[int, str]:
         }
     if wanted.example_application:
         ports[wanted.example_port] = names.example
+    if wanted.gate:
+        ports[wanted.gate.port] = names.gate
     return ports

@@ -129,6 +129,61 @@ class External(BaseModel):
     """The file of the authority that signed its certificate; ``verify-full`` needs it."""
 
 
+def _upstream(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,253}", host) is None or (
+        re.fullmatch(r"[1-9][0-9]{0,4}", port) is None or int(port) > 65535
+    ):
+        raise ValueError("expected HOST:PORT such as radcase:3000")
+    if host == "localhost" or host.startswith("127."):
+        raise ValueError(
+            "that is the gate's own container; name the application's container on `gate.network`, "
+            "or host.docker.internal for what listens on the host"
+        )
+    return text
+
+
+def _own_network(name: str) -> str:
+    if name in {"bridge", "host", "none", "default"}:
+        raise ValueError(
+            "containers do not find one another by name there; expected a network of the "
+            "application's own, as compose makes one"
+        )
+    return name
+
+
+EngineName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$|^$")]
+"""What the engine takes as a name of a container or a network."""
+
+
+class Gate(BaseModel):
+    """A gate before an application that reads its connection only at start."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, str_strip_whitespace=True
+    )
+
+    upstream: Annotated[str, AfterValidator(_upstream)]
+    """HOST:PORT where the application listens, as the gate's container sees it."""
+    port: Port
+    network: Annotated[EngineName, AfterValidator(_own_network)] = ""
+    """The network on which the application's container is; '' for the stage's own."""
+    container: EngineName = ""
+    command: Annotated[str, Field(max_length=4000), AfterValidator(_plain_path)] = Field(
+        "", repr=False
+    )
+    """For sh, in the gate's container."""
+
+    @model_validator(mode="after")
+    def _one_way_to_restart(self) -> Gate:
+        if bool(self.container) == bool(self.command):
+            raise ValueError(
+                "expected one of gate.container and gate.command to start the application anew, "
+                f"found {'both' if self.container else 'neither'}"
+            )
+        return self
+
+
 class Settings(BaseModel):
     """Everything that a stage file may say, with what holds where it says nothing."""
 
@@ -204,6 +259,15 @@ class Settings(BaseModel):
         description="Also run the small example application, which follows the connection.",
     )
     example_port: Port = Field(18080, description="The example application's port on the host.")
+    gate: Gate | None = Field(
+        None,
+        description="A gate before an application that reads its connection only at start: "
+        "`upstream` (HOST:PORT where the application listens, as the gate's container sees it), "
+        "`port` (the gate's, on the host), `network` (the application's own Docker network, which "
+        "the gate is put on), and one of `container` (the application's container, restarted "
+        "through the engine's socket) and `command` (for sh in the gate's container, which has "
+        "curl).",
+    )
 
     # ------------------------------------------------------------------------------ PostgreSQL
     target: Literal["container", "external"] = Field(
@@ -408,6 +472,8 @@ class Settings(BaseModel):
         ports = {"postgresPort": self.postgres_port, "poolerPort": self.pooler_port}
         if self.example_application:
             ports["examplePort"] = self.example_port
+        if self.gate:
+            ports["gate.port"] = self.gate.port
         if self.monitoring:
             ports |= {
                 "prometheusPort": self.prometheus_port,
@@ -528,6 +594,8 @@ SECRETS = frozenset(
         "external",
         "external.applicationPassword",
         "external.password",
+        "gate",
+        "gate.command",
     }
 )
 """Settings whose value no message repeats."""

@@ -14,7 +14,7 @@ import pulumi
 import pulumi_docker as docker
 import yaml
 
-from infra import backup, engine, example, job, live, monitoring, rendering, tuning
+from infra import backup, engine, example, gate, job, live, monitoring, rendering, tuning
 from infra.certificates import Certificates
 from infra.containers import LABEL, Health, Service, ServiceContainer
 from infra.credentials import Credentials
@@ -27,7 +27,7 @@ from infra.migration import Migration
 from infra.names import Names
 from infra.places import Paths
 from infra.roles import Roles
-from infra.settings import External, Settings
+from infra.settings import External, Gate, Settings
 
 POSTGRES_USER = "999:999"
 POOLER_USER = "998:998"
@@ -47,6 +47,7 @@ class Stage(pulumi.ComponentResource):
         images: Images,
         where: Paths,
         user: str,
+        socket: gate.EngineSocket | None = None,
     ) -> None:
         super().__init__("sqlite-to-postgresql:stage:Stage", names.stack)
         self._settings = settings
@@ -78,7 +79,12 @@ class Stage(pulumi.ComponentResource):
         self.alias = self._volume("alias", f"{names.pooler}-alias") if settings.pooler else None
         if self.alias is not None:
             self._needs.append(self._pooler(self.alias).healthy)
-        self.example = self._example() if settings.example_application else None
+        # What stands before the data moves, and so until it is back.
+        self._applications: list[ServiceContainer] = []
+        if settings.example_application:
+            self._applications.append(self._example())
+        if settings.gate:
+            self._applications.append(self._gate(settings.gate, socket))
         self.migration = self._migration()
         if settings.strategy != "offline":
             self._sync(self.migration)
@@ -307,6 +313,19 @@ class Stage(pulumi.ComponentResource):
         opts = self._docker()
         return ServiceContainer(service, self._settings, self._stage, self.network, opts)
 
+    def _gate(self, wanted: Gate, socket: gate.EngineSocket | None) -> ServiceContainer:
+        service = gate.service(
+            wanted,
+            self._names,
+            self._images.gate,
+            self._user,
+            state=self._paths.job,
+            connection=self._paths.connection,
+            socket=socket,
+        )
+        opts = self._docker()
+        return ServiceContainer(service, self._settings, self._stage, self.network, opts)
+
     def _monitoring(self) -> None:
         watch = monitoring.Watch(
             settings=self._settings,
@@ -420,7 +439,7 @@ class Stage(pulumi.ComponentResource):
 
     def _migration(self) -> Migration:
         settings = self._settings
-        before = [self.example.healthy] if self.example else []
+        before = [application.healthy for application in self._applications]
         own = settings.profile not in BUILT_IN_PROFILES
         return Migration(
             "migration",

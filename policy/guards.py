@@ -68,9 +68,13 @@ def _privileges(name: str, properties: Properties) -> Iterator[str]:
         yield f"expected {name} to run without privileges, found `privileged`"
     if properties.get("networkMode") == "host":
         yield f"expected {name} to be on the stage's own network, found the host's"
-    for volume in properties.get("volumes") or ():
-        if str(volume.get("hostPath", "")).endswith("docker.sock"):
-            yield f"expected {name} not to hold the engine's socket, found it mounted"
+    sources = [volume.get("hostPath") for volume in properties.get("volumes") or ()]
+    sources += [mount.get("source") for mount in properties.get("mounts") or ()]
+    if any(str(source).endswith("docker.sock") for source in sources):
+        yield (
+            f"expected {name} not to hold the engine's socket, found it mounted: where it is the "
+            "gate, set `gate.command` instead of `gate.container`"
+        )
 
 
 def _health(name: str, properties: Properties) -> Iterator[str]:

@@ -40,9 +40,11 @@ def gate(
     been started anew and answers."""
     if (run is None) == (restart is None):
         raise InputError("expected one of --run and --restart")
-    application: Application = Child(run) if run is not None else Elsewhere(restart or "")
     there, here = _address(upstream, "--upstream"), _address(listen, "--listen")
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    application: Application = (
+        Child(run) if run is not None else Elsewhere(restart or "", state / "gate-started")
+    )
     gate = Gate(application, there, connection=connection, state=state, say=say)
     asyncio.run(_serve(gate, here))
 

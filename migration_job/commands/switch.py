@@ -63,7 +63,7 @@ def switch(
     )
     with write_outcome(report, "switch") as outcome:
         if reads_only:
-            move_reads(ends, catch_up_limit=catch_up_seconds)
+            move_reads(ends, catch_up_limit=catch_up_seconds, say=options.say)
             outcome.update(phase="verified", reads="postgresql", writes="sqlite")
             options.say("PostgreSQL answers reads; SQLite takes the writes")
             return

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from migration_job.connection import read_connection, render_env
+from migration_job.durable import write_durably
 from migration_job.errors import OperationError
 
 STOP_SECONDS = 30.0
@@ -60,19 +61,42 @@ class Child:
 
 
 class Elsewhere:
-    """Somebody else's process, such as a container: a command starts it anew."""
+    """Somebody else's process, such as a container: a command starts it anew.
 
-    def __init__(self, command: str) -> None:
+    ``record`` is a file that keeps which generation of the connection it was last started with: a
+    gate that dies on the way is followed by one that does it again.
+    """
+
+    def __init__(self, command: str, record: Path) -> None:
         self._command = shlex.split(command)
+        self._record = record
         self._runs = False
 
     async def start(self, connection: Path) -> None:
-        """The first time it is taken as running already, with what ``connection`` says."""
-        del connection
-        if not self._runs:
-            self._runs = True
-            return
-        process = await asyncio.create_subprocess_exec(*self._command)
+        """The first time it is taken as running already, with what ``connection`` says, unless the
+        record says otherwise."""
+        named = read_connection(connection)
+        generation = str(named.generation if named else 0)
+        if self._runs or self._recorded() not in ("", generation):
+            await self._restart()
+        self._runs = True
+        if self._recorded() != generation:
+            write_durably(self._record, generation.encode(), mode=0o644)
+
+    def _recorded(self) -> str:
+        try:
+            return self._record.read_text()
+        except FileNotFoundError:
+            return ""
+
+    async def _restart(self) -> None:
+        try:
+            process = await asyncio.create_subprocess_exec(*self._command)
+        except OSError as error:
+            raise OperationError(
+                f"the application cannot be started anew: {self._command[0]}: {error.strerror}",
+                advice="give a command that starts it anew after --restart",
+            ) from error
         status = await process.wait()
         if status != 0:
             raise OperationError(

@@ -14,8 +14,9 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any, TypeVar
 
 from migration_job.connection import Connection, read_connection
 from migration_job.errors import JobError, OperationError
@@ -31,7 +32,16 @@ CONNECT_SECONDS = 30.0
 
 RETRY_SECONDS = 0.05
 
+ANSWER_SECONDS = 5.0
+"""How long an application that has just accepted a connection may take to say anything."""
+
+END_SECONDS = 20.0
+"""How long what is under way may take to end when the gate itself is to end."""
+
+_PROBE = b"HEAD / HTTP/1.1\r\nHost: gate\r\nConnection: close\r\n\r\n"
+
 Say = Callable[[str], None]
+Result = TypeVar("Result")
 
 
 class Gate:
@@ -53,7 +63,7 @@ class Gate:
         self._say = say
         self._open = asyncio.Event()
         self._under_way = 0
-        self._told: tuple[str | None, float] = (None, 0.0)
+        self._told: tuple[str | None, int | None, float] = (None, None, 0.0)
         self._started_with: Connection | None = None
         self._served = False
 
@@ -64,10 +74,20 @@ class Gate:
         ready(int(server.sockets[0].getsockname()[1]))
         self._served = True
         try:
-            async with server:
-                await self._watch()
+            await self._watch()
         finally:
+            # Not `async with server`: that waits for clients that keep their connections open.
+            server.close()
+            await self._finish()
             await self._application.stop()
+            hold.end_heartbeat(self._state)
+
+    async def _finish(self) -> None:
+        """What is under way gets its answer."""
+        deadline = time.monotonic() + END_SECONDS
+        while self._under_way and time.monotonic() < deadline:
+            self._tell(None)
+            await asyncio.sleep(LOOK_SECONDS)
 
     # -------------------------------------------------------------------------- the watch
 
@@ -83,8 +103,12 @@ class Gate:
                     continue
             else:
                 self._open.set()
-            self._tell(token if token is not None and self._under_way == 0 else None)
+            held = token if token is not None and self._under_way == 0 else None
+            self._tell(held, self._generation() if self._open.is_set() else None)
             await asyncio.sleep(LOOK_SECONDS)
+
+    def _generation(self) -> int | None:
+        return self._started_with.generation if self._started_with else None
 
     def _changed(self) -> bool:
         now, before = self._named(), self._started_with
@@ -94,7 +118,10 @@ class Gate:
             return False
         if now is None or before is None:
             return now is not before
-        return not now.same_sides(before)
+        if now.same_sides(before):
+            self._started_with = now  # it may be a later word for the same
+            return False
+        return True
 
     def _named(self) -> Connection | None:
         try:
@@ -113,7 +140,7 @@ class Gate:
         began = time.monotonic()
         while True:
             try:
-                await self._application.start(self._connection)
+                await self._telling(self._application.start(self._connection))
                 break
             except OperationError as error:
                 if not self._served:
@@ -121,26 +148,45 @@ class Gate:
                 # Its requests wait; to let them go to the old database would have them fail.
                 self._say(f"error: {error}; trying again")
                 await asyncio.sleep(hold.HEARTBEAT_SECONDS)
-                self._tell(None)
-        while not await self._answers():
-            self._tell(None)
+        waits = False
+        while not await self._telling(self._answers()):
+            if not waits:
+                self._say(f"waiting until it answers at {self._upstream[0]}:{self._upstream[1]}")
+                waits = True
             await asyncio.sleep(RETRY_SECONDS)
         self._say(f"the application answers after {time.monotonic() - began:.1f} s")
 
-    async def _answers(self) -> bool:
+    async def _telling(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """The work's result; the heartbeat goes on for as long as it takes."""
+        task = asyncio.ensure_future(work)
         try:
-            _, writer = await asyncio.open_connection(*self._upstream)
-        except OSError:
-            return False
-        writer.close()
-        return True
+            while not task.done():
+                self._tell(None)
+                await asyncio.wait({task}, timeout=hold.HEARTBEAT_SECONDS)
+        finally:
+            task.cancel()
+        return task.result()
 
-    def _tell(self, holds: str | None) -> None:
+    async def _answers(self) -> bool:
+        """Whether it speaks HTTP already. That it accepts connections is not enough: the engine
+        does so for a published port before the program behind it is there."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                reader, writer = await asyncio.open_connection(*self._upstream)
+                try:
+                    writer.write(_PROBE)
+                    return await reader.readexactly(5) == b"HTTP/"
+                finally:
+                    writer.close()
+        except (OSError, asyncio.IncompleteReadError):  # TimeoutError is an OSError
+            return False
+
+    def _tell(self, holds: str | None, serves: int | None = None) -> None:
         now = time.monotonic()
-        told, at = self._told
-        if holds != told or now - at > hold.HEARTBEAT_SECONDS:
-            hold.write_heartbeat(self._state, holds, os.getpid())
-            self._told = (holds, now)
+        *told, at = self._told
+        if [holds, serves] != told or now - at > hold.HEARTBEAT_SECONDS:
+            hold.write_heartbeat(self._state, holds, serves, os.getpid())
+            self._told = (holds, serves, now)
 
     # ------------------------------------------------------------------------- the clients
 

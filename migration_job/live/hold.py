@@ -5,8 +5,9 @@ The job asks, by a file in the state directory; ``migration-job gate`` answers b
 ``hold.json``   ``{"token", "until"}``: hold what comes, and say when nothing is under way any more.
                 Whoever wrote it removes it; ``sync`` does, where that one died; where there is no
                 sync either, it lapses.
-``gate.json``   the gate's heartbeat: ``{"pid", "at", "holds"}``, where ``holds`` is the token once
-                nothing is under way.
+``gate.json``   the gate's heartbeat: ``{"pid", "at", "holds", "serves"}``: ``holds`` is the token
+                once nothing is under way, ``serves`` the connection's generation that the
+                application answers with, once its requests go through.
 
 An application that follows its connection by itself needs none of this.
 """
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from migration_job.connection import read_connection
 from migration_job.durable import write_durably
 from migration_job.errors import OperationError
 
@@ -30,6 +32,9 @@ GONE_SECONDS = 5.0
 
 UNDER_WAY_SECONDS = 60.0
 """How long requests that are under way may take to end before a switch gives up."""
+
+START_SECONDS = 120.0
+"""How long the application may take to be started anew before a command that waits says so."""
 
 POLL_SECONDS = 0.01
 
@@ -43,12 +48,19 @@ class Heartbeat:
     at: float
     holds: str | None = None
     """The token of the hold that is in force: nothing is under way."""
+    serves: int | None = None
+    """The generation of the connection that the application runs with, where it answers."""
 
 
-def write_heartbeat(state: Path, holds: str | None, pid: int) -> None:
+def write_heartbeat(state: Path, holds: str | None, serves: int | None, pid: int) -> None:
     """For the gate."""
-    content = json.dumps(asdict(Heartbeat(pid, time.time(), holds))).encode()
+    content = json.dumps(asdict(Heartbeat(pid, time.time(), holds, serves))).encode()
     write_durably(state / "gate.json", content, mode=0o644)
+
+
+def end_heartbeat(state: Path) -> None:
+    """For a gate that ends in order: nobody is to wait for it."""
+    (state / "gate.json").unlink(missing_ok=True)
 
 
 def read_heartbeat(state: Path) -> Heartbeat | None:
@@ -107,3 +119,36 @@ def holding(
         yield
     finally:
         let_go(state)
+
+
+def wait_for_application(
+    state: Path, connection: Path, *, limit: float = START_SECONDS, say: Callable[[str], None]
+) -> None:
+    """Return when the application behind the gate answers with what the connection says now; at
+    once where there is no gate.
+
+    What comes after a switch or a rollback may take down what the application needs, and the gate
+    itself: neither may happen while requests wait for it. Raises OperationError after ``limit``
+    seconds; the requests go on waiting.
+    """
+    named = read_connection(connection)
+    if named is None or _serves(state, named.generation):
+        return
+    say(f"waiting until the application is started anew on {named.write.engine}")
+    deadline = time.monotonic() + limit
+    while not _serves(state, named.generation):
+        if time.monotonic() > deadline:
+            raise OperationError(
+                f"{named.write.engine} serves, but expected the gate to have the application "
+                f"started anew within {limit:g} s, found it not answering yet",
+                advice="its requests wait at the gate, whose log says why; correct that and run "
+                "the same command again, or end the gate to go on without it",
+            )
+        time.sleep(POLL_SECONDS)
+    say("the application answers")
+
+
+def _serves(state: Path, generation: int) -> bool:
+    """Whether the gate says so, or has gone."""
+    gate = read_heartbeat(state)
+    return gate is None or gate.serves == generation

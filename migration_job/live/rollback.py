@@ -67,8 +67,23 @@ def rollback(
     ``keep_reads`` leaves reads with PostgreSQL (``strategy: dual-write``); ``release`` also takes
     the capture out of the source; ``accept_loss`` goes back even where the target is gone or rows
     cannot come back, and says what that costs. Raises OperationError or VerificationError with
-    PostgreSQL serving as before.
+    PostgreSQL serving as before; or, where a gate cannot have the application started anew,
+    OperationError with SQLite serving.
     """
+    done = _rollback(ends, pause_limit, drain_limit, accept_loss, keep_reads, release, say)
+    hold.wait_for_application(ends.state, ends.connection, say=say)
+    return done
+
+
+def _rollback(
+    ends: Endpoints,
+    pause_limit: float,
+    drain_limit: float,
+    accept_loss: bool,
+    keep_reads: bool,
+    release: bool,
+    say: Say,
+) -> RolledBack:
     with Lock(ends.state).command("rollback"):
         try:
             opening = opened(ends.source, ends.dsn)

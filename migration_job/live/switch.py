@@ -64,6 +64,14 @@ def switch(
     Raises OperationError, VerificationError or BlockedError with SQLite serving as before; or, once
     the decision has been taken, OperationError that says so. Running it again goes on.
     """
+    switched = _switch(ends, budget, catch_up_limit, one_way, say)
+    hold.wait_for_application(ends.state, ends.connection, say=say)
+    return switched
+
+
+def _switch(
+    ends: Endpoints, budget: float, catch_up_limit: float, one_way: tuple[str, ...], say: Say
+) -> Switched:
     with Lock(ends.state).command("switch"):
         for attempt in range(1, ATTEMPTS + 1):
             with opened(ends.source, ends.dsn) as pair:
@@ -75,9 +83,16 @@ def switch(
         raise OperationError(last.message, advice=last.advice)
 
 
-def move_reads(ends: Endpoints, *, catch_up_limit: float = 600.0) -> None:
+def move_reads(
+    ends: Endpoints, *, catch_up_limit: float = 600.0, say: Say = lambda _: None
+) -> None:
     """Have PostgreSQL answer reads while writes stay with SQLite (``strategy: dual-write``): they
     arrive within the lag that ``sync`` shows. Raises as :func:`switch` does."""
+    _move_reads(ends, catch_up_limit)
+    hold.wait_for_application(ends.state, ends.connection, say=say)
+
+
+def _move_reads(ends: Endpoints, catch_up_limit: float) -> None:
     with Lock(ends.state).command("switch --reads-only"), opened(ends.source, ends.dsn) as pair:
         if pair.state().closed:
             raise OperationError(

@@ -9,14 +9,17 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import testinfra
+from docker.models.containers import Container
 
+from infra.images import Builder
 from migration_job.demo.radcase import make_radcase
 from migration_job.embedded import free_port
-from tests.deployment.engine import client_or_skip
+from tests.deployment.engine import client_or_skip, running
 from tests.deployment.workshop import Workshop, require_pulumi
 
 pytestmark = [
@@ -25,6 +28,10 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.xdist_group("docker"),
 ]
+
+
+OWNER = 1000
+"""Whose the source is there: neither root nor the engine's."""
 
 
 def sshd() -> str:
@@ -87,15 +94,53 @@ def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
     raise AssertionError("the ssh server does not answer")
 
 
+@dataclass
+class Page:
+    """Something that speaks HTTP beside the stage and knows no database, on the host's network."""
+
+    container: Container
+    port: int
+
+    @property
+    def starts(self) -> int:
+        return self.container.logs().decode().count("Serving HTTP")
+
+
 @pytest.fixture(scope="module")
-def workshop(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+def page() -> Iterator[Page]:
+    client, port = client_or_skip(), free_port()
+    with running(
+        client,
+        Builder(client, "auto", print).job(),
+        entrypoint=["python3", "-m", "http.server", "--directory", "/usr/share", str(port)],
+        network_mode="host",
+    ) as container:
+        yield Page(container, port)
+
+
+@pytest.fixture(scope="module")
+def workshop(
+    address: str, page: Page, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Workshop]:
     require_pulumi()
     directory = tmp_path_factory.mktemp("remote")
     source = directory / "data" / "radcase.db"
     source.parent.mkdir()
     make_radcase(source, rows=2000, seed=31)
+    if os.geteuid() == 0:
+        os.chown(source.parent, OWNER, OWNER)
+        os.chown(source, OWNER, OWNER)
     made = Workshop(
-        directory, client_or_skip(), source=str(source), profile="radcase", dockerHost=address
+        directory,
+        client_or_skip(),
+        source=str(source),
+        profile="radcase",
+        dockerHost=address,
+        gate={
+            "upstream": f"host.docker.internal:{page.port}",
+            "port": free_port(),
+            "container": page.container.name,
+        },
     )
     made.environment["PATH"] = os.environ["PATH"]
     yield made
@@ -113,11 +158,12 @@ def test_a_source_that_is_not_there_is_named(workshop: Workshop) -> None:
     assert workshop.left() == []
 
 
-def test_the_whole_way_by_ssh(workshop: Workshop, address: str) -> None:
+def test_the_whole_way_by_ssh(workshop: Workshop, page: Page, address: str) -> None:
     done = workshop.up()
     assert not done.failed, done.output
     assert done.outputs["phase"] == "switched"
     assert done.outputs["rows"] == 2000
+    assert page.starts == 2  # by the gate, with the socket that is there and its group
     # testinfra's docker backend runs the docker client, which takes the address from here.
     os.environ["DOCKER_HOST"] = address
     try:
@@ -129,5 +175,6 @@ def test_the_whole_way_by_ssh(workshop: Workshop, address: str) -> None:
     assert set(again.changes) == {"same"}, again.output
     gone = workshop.destroy()
     assert not gone.failed, gone.output
+    assert page.starts == 3
     assert '"engine": "sqlite"' in (workshop.connection / "database.json").read_text()
     assert workshop.left() == []

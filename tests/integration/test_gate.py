@@ -309,6 +309,116 @@ def test_a_command_that_starts_it_anew_is_tried_again_until_it_does(
         gated.close()
 
 
+def restarter(directory: Path, then: str = "") -> str:
+    """A command that notes that it was called, and then does ``then``."""
+    script = directory / "restart"
+    script.write_text(f"#!/bin/sh\necho started >>{shlex.quote(str(directory))}/calls\n{then}\n")
+    script.chmod(0o755)
+    return str(script)
+
+
+def calls(directory: Path) -> int:
+    found = directory / "calls"
+    return found.read_text().count("started") if found.exists() else 0
+
+
+def name_postgresql(gated: Gated, user: str = "u") -> None:
+    side = PostgresSide(host="h", database="d", user=user, password="p")
+    write_connection(gated.connection, side, side)
+
+
+def test_a_command_waits_until_the_application_answers_on_the_new_side(
+    tmp_path: Path, upstream: int
+) -> None:
+    # Longer than a heartbeat may be silent: one that waits must not take the gate for gone.
+    go = tmp_path / "go"
+    slow = f"until [ -e {shlex.quote(str(go))} ]; do sleep 0.05; done"
+    gated = Gated(
+        tmp_path, "--upstream", f"127.0.0.1:{upstream}", "--restart", restarter(tmp_path, slow)
+    )
+    said: list[str] = []
+    try:
+        name_postgresql(gated)
+        with pytest.raises(OperationError, match="postgresql serves, but expected the gate"):
+            hold.wait_for_application(
+                gated.state, gated.connection, limit=hold.GONE_SECONDS + 1, say=said.append
+            )
+        go.touch()
+        hold.wait_for_application(gated.state, gated.connection, limit=30, say=said.append)
+        assert said[-1] == "the application answers"
+        assert gated.get("/length")[0] == 200
+    finally:
+        go.touch()
+        gated.close()
+    # A gate that has ended in order keeps nobody.
+    name_postgresql(gated, "another")
+    hold.wait_for_application(gated.state, gated.connection, limit=0, say=said.append)
+
+
+def test_a_gate_that_died_on_the_way_is_followed_by_one_that_starts_it_anew(
+    tmp_path: Path, upstream: int
+) -> None:
+    options = ("--upstream", f"127.0.0.1:{upstream}", "--restart")
+    gated = Gated(tmp_path, *options, restarter(tmp_path, "exit 1"))
+    assert calls(tmp_path) == 0
+    name_postgresql(gated)
+    until(lambda: calls(tmp_path) > 0, "an attempt")
+    gated.process.kill()
+    gated.close()
+    (tmp_path / "calls").unlink()
+    for expected in (1, 1):  # and the one after that has nothing to do
+        gated = Gated(tmp_path, *options, restarter(tmp_path))
+        gated.close()
+        assert calls(tmp_path) == expected
+
+
+def test_what_is_under_way_gets_its_answer_when_the_gate_ends(
+    tmp_path: Path, upstream: int
+) -> None:
+    gated = Gated(tmp_path, "--upstream", f"127.0.0.1:{upstream}", "--restart", "true")
+    idle = gated.client()
+    idle.request("GET", "/length")
+    assert idle.getresponse().read()
+    Upstream.slow.clear()
+    Upstream.arrived.clear()
+    answers: list[bytes] = []
+    slow = threading.Thread(target=lambda: answers.append(gated.get("/slow")[1]))
+    slow.start()
+    assert Upstream.arrived.wait(30)
+    gated.process.terminate()
+    with pytest.raises(subprocess.TimeoutExpired):
+        gated.process.wait(0.3)
+    Upstream.slow.set()
+    slow.join(30)
+    assert answers == [b"slow"]
+    assert gated.process.wait(10) == 0  # whatever keeps its connection open
+    gated.close()
+    idle.close()
+
+
+def test_an_application_that_only_accepts_connections_does_not_answer_yet(tmp_path: Path) -> None:
+    """As the engine does for a published port before the program behind it is there."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        command = [sys.executable, "-m", "migration_job", "gate", "--listen", "127.0.0.1:0"]
+        command += ["--upstream", f"127.0.0.1:{port}", "--restart", "true"]
+        command += ["--connection", str(tmp_path / "c"), "--state", str(tmp_path / "s")]
+        gate = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        try:
+            assert gate.stdout is not None
+            client, _ = silent.accept()
+            client.close()
+            assert "starting" in gate.stdout.readline()
+            assert f"waiting until it answers at 127.0.0.1:{port}" in gate.stdout.readline()
+            client, _ = silent.accept()
+            client.sendall(b"HTTP/1.1 404 Not Found\r\n\r\n")
+            assert "the application answers" in gate.stdout.readline()
+            client.close()
+        finally:
+            gate.terminate()
+            gate.wait(30)
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

@@ -32,6 +32,7 @@ CLOSED: dict[str, Any] = {
     "healthcheck": {"tests": ["CMD", "true"]},
     "ports": [{"internal": 5432, "external": 15432, "ip": "127.0.0.1"}],
     "volumes": [{"volumeName": "data", "containerPath": "/data"}],
+    "mounts": [{"type": "bind", "source": "/srv/radcase", "target": "/srv/radcase"}],
 }
 FILES: dict[str, Any] = {
     "files": {"pg_hba.conf": HBA, "pgbouncer.ini": INI, "postgresql.conf": "ssl = 'on'\n"}
@@ -72,6 +73,7 @@ def _with(path: tuple[Any, ...], value: Any) -> dict[str, Any]:
         (("privileged",), True, "privileges"),
         (("networkMode",), "host", "host's"),
         (("volumes", 0), {"hostPath": "/var/run/docker.sock"}, "socket"),
+        (("mounts", 0), {"type": "bind", "source": "/run/user/1000/docker.sock"}, "gate.command"),
         (("healthcheck",), None, "health check"),
     ],
 )

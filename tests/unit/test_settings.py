@@ -148,6 +148,52 @@ def test_an_external_target_is_checked_without_telling_its_secrets(
     assert "secret" not in said
 
 
+GATE = {"upstream": "radcase:3000", "port": 13000, "container": "radcase"}
+
+
+def test_a_gate_is_read_as_pulumi_hands_it_on() -> None:
+    text = '{"upstream": "radcase:3000", "port": 13000, "network": "web", "command": "x y"}'
+    gate = read({"source": "a.db", "gate": text}, "Pulumi.test.yaml").gate
+    assert gate is not None
+    assert (gate.upstream, gate.port, gate.network) == ("radcase:3000", 13000, "web")
+    assert (gate.container, gate.command) == ("", "x y")
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"container": ""}, "one of gate.container and gate.command"),
+        ({"container": ""}, "found neither"),
+        ({"command": "secret"}, "found both"),
+        ({"upstream": "radcase"}, "gate.upstream: expected HOST:PORT"),
+        ({"upstream": "radcase:0"}, "expected HOST:PORT"),
+        ({"upstream": "radcase:65536"}, "expected HOST:PORT"),
+        ({"upstream": "http://radcase:3000"}, "expected HOST:PORT"),
+        ({"upstream": "localhost:3000"}, "the gate's own container"),
+        ({"upstream": "127.0.0.1:3000"}, "the gate's own container"),
+        ({"container": "rad case"}, "gate.container"),
+        ({"container": "../json"}, "gate.container"),
+        ({"network": "host"}, "a network of the application's own"),
+        ({"container": "", "command": "curl\x00 secret"}, "gate.command"),
+        ({"port": 0}, "gate.port"),
+        ({"port": 16432}, "ports must differ"),
+        ({"prot": 1}, "gate.prot"),
+    ],
+)
+def test_a_gate_is_checked_without_telling_its_command(
+    changed: dict[str, object], words: str
+) -> None:
+    said = refused(gate={**GATE, **changed})
+    assert words in said
+    assert "secret" not in said
+
+
+def test_a_gate_that_is_no_mapping_is_refused_without_telling_it() -> None:
+    said = refused(gate="curl http://secret")
+    assert "gate: " in said
+    assert "secret" not in said
+
+
 def test_no_message_moves_a_terminal() -> None:
     said = refused(**{"\x1b[2Jkey": "x", "cutover": "\x1b[31mred"})
     assert "\x1b" not in said

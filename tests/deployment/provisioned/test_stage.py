@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import stat
@@ -167,6 +168,27 @@ def test_the_connection_says_where_the_application_is_served(stage: Provisioned)
     assert said["write"]["engine"] == ("postgresql" if stage.switched else "sqlite")
     for name in ("database.env", "database.json"):
         assert stat.S_IMODE((directory / name).stat().st_mode) == 0o600, name
+
+
+def test_the_gate_is_closed_and_passes_requests_on(stage: Provisioned) -> None:
+    gate = stage.settings.gate
+    if gate is None:
+        pytest.skip("the stage has no gate")
+    container = stage.container(stage.names.gate)
+    host = container.attrs["HostConfig"]
+    assert container.attrs["State"]["Health"]["Status"] == "healthy"
+    assert host["ReadonlyRootfs"]
+    assert host["CapDrop"] == ["ALL"]
+    assert not host["CapAdd"]
+    assert host["Memory"] > 0
+    (bindings,) = host["PortBindings"].values()
+    assert [b["HostIp"] for b in bindings] == [stage.settings.bind_address]
+    sockets = [m for m in container.attrs["Mounts"] if m["Source"].endswith("docker.sock")]
+    assert bool(sockets) == bool(gate.container)
+    client = http.client.HTTPConnection(stage.settings.bind_address, gate.port, timeout=60)
+    client.request("HEAD", "/")
+    assert client.getresponse().status != 502
+    client.close()
 
 
 def test_the_report_is_there(stage: Provisioned) -> None:
