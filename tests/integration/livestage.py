@@ -110,7 +110,7 @@ class Program:
         """Whether it has stopped itself (SIGSTOP)."""
         try:
             status = Path(f"/proc/{self._process.pid}/stat").read_text()
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):  # it ends in this moment
             return False
         return status.rpartition(")")[2].split()[0] == "T"
 
