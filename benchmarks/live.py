@@ -13,7 +13,7 @@ from random import Random
 import apsw
 
 from benchmarks.lab import Lab, run_timed
-from benchmarks.project import ROOT
+from benchmarks.project import ENVIRONMENT
 from benchmarks.results import Goal, Sample, Section, ratio
 from migration_job.live.catchup import catch_up_fully
 from migration_job.live.pair import opened
@@ -78,7 +78,7 @@ def _begin(source: Path, dsn: str, folder: Path) -> None:
             *("--state", os.fspath(folder / "state"), "--report", os.fspath(folder / "report")),
             *("--target", dsn),
         ],
-        env={"PYTHONPATH": os.fspath(ROOT)},
+        env=ENVIRONMENT,
     )
 
 

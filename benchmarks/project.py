@@ -14,6 +14,9 @@ from benchmarks.lab import Timing, run_timed
 
 ROOT = Path(__file__).resolve().parent.parent
 
+ENVIRONMENT = {"PYTHONPATH": os.fspath(ROOT), "PYTHONDONTWRITEBYTECODE": ""}
+"""Python keeps what it has compiled, as it does unless told not to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Migrated:
@@ -37,7 +40,7 @@ def migrate(source: Path, dsn: str, *, profile: str = "none") -> Migrated:
                 *("--report", os.fspath(folder), "--profile", profile),
                 *("--target", dsn),
             ],
-            env={"PYTHONPATH": os.fspath(ROOT)},
+            env=ENVIRONMENT,
         )
         report = json.loads((folder / "report.json").read_bytes())
     finally:
