@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote as url_quote
@@ -24,6 +24,9 @@ written back or a checkpoint restarts the log: both are over in well under a sec
 HEADER = b"SQLite format 3\x00"
 """The first 16 bytes of every unencrypted database (https://sqlite.org/fileformat2.html)."""
 
+CHAINED = 100
+"""Terms that are joined one after another; more are nested."""
+
 BENIGN_PREFIXES = ("NULL value in ", "CHECK constraint failed in ")
 BENIGN_WORDS = (" value in ", "non-unique entry in index ")
 """What ``integrity_check`` reports about values rather than about the file; preflight has its own,
@@ -38,6 +41,15 @@ def quote(name: str) -> str:
     if "\x00" in name:
         raise InputError(f"a name holds a NUL character: {name!r}")
     return '"' + name.replace('"', '""') + '"'
+
+
+def chain(operator: str, terms: Sequence[str]) -> str:
+    """The terms joined by an associative operator, nested by halves: SQLite's expressions may be
+    1,000 deep, and a plain chain over the columns of a wide table is deeper. '' for no term."""
+    if len(terms) <= CHAINED:
+        return f" {operator} ".join(terms)
+    half = len(terms) // 2
+    return f"({chain(operator, terms[:half])}) {operator} ({chain(operator, terms[half:])})"
 
 
 def literal(text: str) -> str:

@@ -67,6 +67,9 @@ thousands of small tables, commits would be most of the time."""
 BARE_TRIES = 3
 """Blocks of a table that may turn out to need escapes before all of it is escaped at once."""
 
+SHAPES_AT_ONCE = 500
+"""Columns whose sizes are asked for at once: a SELECT has 2,000 terms at most."""
+
 STREAMED_TEXT = frozenset({"text", "widened-text", "json"})
 
 Advance = Callable[[int, int], None]
@@ -401,15 +404,19 @@ class TableCopy:
         """Stream a row whose values are too large to hold, piece by piece."""
         here = f"{self._rowid} = ?"
         where = here if self._sql.keep is None else f"{here} AND {self._sql.keep}"
-        tests = ", ".join(
-            f"typeof({r}), ifnull(octet_length({r}), 0)"
-            for r in (column_sql(self._table, str(c.source)) for c in self._plan.copied)
-        )
-        shape = self._session.source.execute(
-            f"SELECT {tests} FROM {self._from} WHERE {where}", (rowid,)
-        ).fetchone()
-        if shape is None:
-            return  # in quarantine
+        references = [column_sql(self._table, str(c.source)) for c in self._plan.copied]
+        shape: list[Any] = []
+        for start in range(0, len(references), SHAPES_AT_ONCE):
+            tests = ", ".join(
+                f"typeof({r}), ifnull(octet_length({r}), 0)"
+                for r in references[start : start + SHAPES_AT_ONCE]
+            )
+            found = self._session.source.execute(
+                f"SELECT {tests} FROM {self._from} WHERE {where}", (rowid,)
+            ).fetchone()
+            if found is None:
+                return  # in quarantine
+            shape += found
         noted: list[records.LedgerEntry] = []
         separator = b""
         for column, kind, size in zip(self._plan.copied, shape[::2], shape[1::2], strict=True):

@@ -173,6 +173,33 @@ def test_two_thousand_tables(tmp_path: Path, postgres: str) -> None:
         assert target.execute("SELECT b FROM t1999 WHERE id = 1").fetchone() == (1999,)
 
 
+@pytest.mark.parametrize("huge", [0, 5_000_000])
+def test_a_table_of_1500_columns(huge: int, tmp_path: Path, postgres: str) -> None:
+    """SQLite's expressions may be 1,000 deep and its SELECTs 2,000 terms long."""
+    source = tmp_path / "source.db"
+    connection = sqlite3.connect(source)
+    names = [f"c{n}" for n in range(1500)]
+    kinds = ("TEXT", "INTEGER", "BLOB", "BOOLEAN", "DATE")
+    listed = ", ".join(f"{n} {kinds[i % 5]}" for i, n in enumerate(names))
+    connection.execute(f"CREATE TABLE t({listed})")
+    values = ["x", 5, b"\x00", 1, "2024-01-01"] * 300
+    marks = ", ".join("?" * 1500)
+    connection.execute(f"INSERT INTO t VALUES ({marks})", values)
+    connection.execute(f"INSERT INTO t VALUES ({marks})", [*values[:-5], "tab\t" * 9000, *[None] * 4])
+    connection.execute(f"INSERT INTO t VALUES ({marks})", ["y" * huge, 5, *values[2:-4], *[None] * 4])
+    connection.commit()
+    connection.close()
+    ended = _migrate(source, postgres, tmp_path / "report")
+    assert ended.status == DONE, ended.said
+    with psycopg.connect(postgres) as target:
+        rows = target.execute("SELECT length(c0), c1, c2, c3, c1495 FROM t ORDER BY ctid")
+        assert rows.fetchall() == [
+            (1, 5, b"\x00", True, "x"),
+            (1, 5, b"\x00", True, "tab\t" * 9000),
+            (huge, 5, b"\x00", True, "x"),
+        ]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_a_value_of_200_megabytes_arrives_in_little_memory(tmp_path: Path, postgres: str) -> None:
