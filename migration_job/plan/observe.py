@@ -567,7 +567,9 @@ def _extremes(kind: str, c: str) -> list[str]:
         case "integer":
             # Another class may turn up after all, and text may not decode.
             return [
-                f"CASE typeof({f}({c})) WHEN 'integer' THEN {f}({c}) END" for f in ("min", "max")
+                f"CASE typeof({f}({c} COLLATE BINARY)) WHEN 'integer' "
+                f"THEN {f}({c} COLLATE BINARY) END"
+                for f in ("min", "max")
             ]
         case "real":
             return [f"sum({c} IN (9e999, -9e999))"]
