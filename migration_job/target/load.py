@@ -67,6 +67,11 @@ thousands of small tables, commits would be most of the time."""
 BARE_TRIES = 3
 """Blocks of a table that may turn out to need escapes before all of it is escaped at once."""
 
+SAME_TYPE_NAME = 50
+"""With each table comes an array type, called as the table with underscores before it (and cut). So
+tables that differ in those alone are created one after another: PostgreSQL finds another name for
+the type of a table that is there, not for one that another session creates at the same time."""
+
 SHAPES_AT_ONCE = 500
 """Columns whose sizes are asked for at once: a SELECT has 2,000 terms at most."""
 
@@ -527,8 +532,12 @@ def tasks(
     statistics, as tasks; what ``done`` names is left out. Foreign keys, views and sequences come
     after all of them."""
     made: list[Task[Session]] = []
+    before: dict[str, str] = {}
     for table in plan.tables:
-        made.extend(_table_tasks(plan, table, catalogue, done, advance))
+        alike = table.target.lstrip("_")[:SAME_TYPE_NAME]
+        made.extend(_table_tasks(plan, table, catalogue, done, advance, before.get(alike)))
+        if (table.target, "rows") not in done:
+            before[alike] = f"rows {table.target}"
     return made
 
 
@@ -538,7 +547,9 @@ def _table_tasks(
     catalogue: Catalogue,
     done: set[tuple[str, str]],
     advance: Callable[[str, int, int], None],
+    before: str | None,
 ) -> Iterator[Task[Session]]:
+    """``before`` is the copy that has to end before this table may be created."""
     name = table.target
     small = table.rows <= SMALL_ROWS
     weight = float(table.rows * (1 + len(table.columns)))
@@ -552,7 +563,7 @@ def _table_tasks(
             _load_table(session, plan, table, catalogue, advance)
 
         # Copies come first, the largest of them first of all; what builds on them follows.
-        yield Task(copied[0], copy, weight=1e12 + weight)
+        yield Task(copied[0], copy, weight=1e12 + weight, after=(before,) if before else ())
         if small:
             return
     waits = copied
