@@ -35,6 +35,11 @@ from migration_job.source.reader import Row
 NUMBER_CLASSES = {"integer", "real"}
 
 
+KEYS_TO_COME = 1_000_000_000
+"""For so many new rows a key stays an integer: one that is nearer to the end of int4 becomes a
+bigint, since INSERTs would fail there and on the source would not."""
+
+
 @dataclass(slots=True)
 class Decision:
     """What became of one column."""
@@ -97,8 +102,8 @@ class Decider:
         elif wish is not None:
             rule = choose.for_type(wish.type, column, facts, zone)
         else:
-            # A generated key needs room for the next one.
-            spare = 1 if column.name == table.rowid_alias else 0
+            # A generated key needs room for the next ones.
+            spare = KEYS_TO_COME if column.name == table.rowid_alias else 0
             rule = choose.wished(column, facts, zone, spare=spare)
         return self.wrap(rule, own, wish)
 
