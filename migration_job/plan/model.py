@@ -99,6 +99,13 @@ class SourceTable(Data):
     sequence: int | None
     """The high-water mark in ``sqlite_sequence``."""
 
+    @cached_property
+    def rowid_name(self) -> str | None:
+        """The first of SQLite's names of the rowid that no column hides; None where all are."""
+        # Every column of a wide table asks.
+        names = {fold(column.name) for column in self.columns}
+        return next((n for n in ("rowid", "_rowid_", "oid") if n not in names), None)
+
 
 class SourceObject(Data):
     """A view, a trigger or a virtual table: its name, its SQL, the table it hangs on."""
