@@ -35,6 +35,7 @@ from migration_job.plan.policy import DefaultAction, Policy
 from migration_job.plan.profile import Profile, check_columns, in_sqlite, summary, unique_name
 from migration_job.plan.quarantine import Quarantine
 from migration_job.plan.relations import Relation, Relations
+from migration_job.plan.rowsize import MAX_ROW_BYTES, find_too_large
 from migration_job.plan.rules import (
     IntegerRule,
     MapRule,
@@ -98,6 +99,8 @@ class _Planner:
         self._broken: dict[str, set[str]] = {}
         self._collided: set[tuple[str, tuple[str, ...]]] = set()
         """Tables and columns whose key the target cannot have."""
+        self._impossible: set[tuple[str, tuple[str, ...]]] = set()
+        """Those that no index of PostgreSQL's takes as they are."""
         self._quarantine = Quarantine(connection, catalogue)
 
     def plan(self) -> Plan:
@@ -111,6 +114,7 @@ class _Planner:
         for table in self._catalogue.tables:
             self._report(table)
         self._set_aside()
+        self._find_too_large()
         self._find_collisions()
         self._try_checks()
         self._try_wished_constraints()
@@ -118,6 +122,7 @@ class _Planner:
         self._quarantine.close_over(self._relations)
         self._report_quarantine()
         objects = Objects(self._views(), self._findings, self._catalogue, self._observer)
+        self._impossible = objects.impossible_keys()
         tables = [
             self._table(table, objects, dropped, orphaned) for table in self._catalogue.tables
         ]
@@ -420,6 +425,35 @@ class _Planner:
             rows=rows,
         )
 
+    def _find_too_large(self) -> None:
+        for table in self._catalogue.tables:
+            rules = {
+                c.name: self._decisions[table.name, c.name].rule
+                for c in table.columns
+                if (table.name, c.name) in self._decisions
+            }
+            rows = find_too_large(self._connection, self._catalogue, table, rules)
+            if not rows.count:
+                continue
+            text = (
+                f"{count_rows(rows.count)} of more than {MAX_ROW_BYTES:,} bytes, long values not "
+                "counted: a row of PostgreSQL's has to fit on a page of 8 KiB"
+            )
+            aside = self._findings.action_for(table.name) == "quarantine"
+            if aside:
+                self._aside(table.name, rows, "too large for a page")
+                text += "; to quarantine by the policy"
+            else:
+                text += ". Split the table on the source to keep them in it"
+            self._findings.add(
+                "row-too-large",
+                "warning" if aside else "error",
+                text,
+                table=table.name,
+                rows=rows,
+                settle=settle_table(table.name, action="quarantine"),
+            )
+
     def _find_collisions(self) -> None:
         for table in self._catalogue.tables:
             for columns in _unique_keys(table):
@@ -629,7 +663,7 @@ class _Planner:
                 target=own,
                 type=decision.type,
                 rule=rule,
-                not_null=self._required(table, column)
+                not_null=(self._required(table, column) or _made_not_null(column, generated))
                 and (not nulls or self._nulls_set_aside(table, column))
                 and not _maps_to_null(rule),
                 default=None if identity else defaults.get(column.name),
@@ -662,7 +696,7 @@ class _Planner:
     ) -> tuple[tuple[str, ...], tuple[UniquePlan, ...]]:
         if not table.primary_key or any(c not in targets for c in table.primary_key):
             return (), ()
-        if (table.name, table.primary_key) in self._collided:
+        if (table.name, table.primary_key) in self._collided | self._impossible:
             return (), ()
         columns = tuple(targets[c] for c in table.primary_key)
         facts = self._facts[table.name]
@@ -705,7 +739,7 @@ class _Planner:
             key = relation.key
             if any(
                 t == relation.parent and set(c) == set(relation.parent_columns)
-                for t, c in self._collided
+                for t, c in self._collided | self._impossible
             ):
                 self._findings.add(
                     "foreign-key-not-carried",
@@ -800,6 +834,11 @@ def _text_for(facts: ColumnFacts) -> Rule:
 
 def _is_integer(rule: Rule) -> bool:
     return isinstance(rule, IntegerRule)
+
+
+def _made_not_null(column: SourceColumn, generated: dict[str, str]) -> bool:
+    """Whether the target makes the column's values itself and has to refuse a NULL among them."""
+    return column.not_null and column.name in generated
 
 
 def _maps_to_null(rule: Rule) -> bool:

@@ -184,9 +184,9 @@ def test_a_table_of_1500_columns(huge: int, tmp_path: Path, postgres: str) -> No
     connection.execute(f"CREATE TABLE t({listed})")
     values = ["x", 5, b"\x00", 1, "2024-01-01"] * 300
     marks = ", ".join("?" * 1500)
-    connection.execute(f"INSERT INTO t VALUES ({marks})", values)
-    connection.execute(f"INSERT INTO t VALUES ({marks})", [*values[:-5], "tab\t" * 9000, *[None] * 4])
-    connection.execute(f"INSERT INTO t VALUES ({marks})", ["y" * huge, 5, *values[2:-4], *[None] * 4])
+    short, long = [*values[:-5], "tab\t" * 9000], ["y" * huge, 5, *values[2:-4]]
+    for row in (values, [*short, *[None] * 4], [*long, *[None] * 4]):
+        connection.execute(f"INSERT INTO t VALUES ({marks})", row)
     connection.commit()
     connection.close()
     ended = _migrate(source, postgres, tmp_path / "report")
