@@ -25,9 +25,11 @@ from migration_job.plan.model import (
     ViewPlan,
 )
 from migration_job.plan.observe import ColumnFacts, Observer
+from migration_job.plan.quarantine import Quarantine
 from migration_job.plan.rules import Rule
 from migration_job.plan.views import ViewTable, translate_view
 from migration_job.source.database import quote
+from migration_job.source.reader import column_sql
 from migration_job.source.sqltext import tokenize
 from migration_job.values import fold
 
@@ -85,8 +87,11 @@ class Objects:
         findings: Findings,
         catalogue: Catalogue,
         observer: Observer,
+        quarantine: Quarantine,
     ) -> None:
         self._observer = observer
+        self._quarantine = quarantine
+        self._widths: dict[tuple[str, str], int] = {}
         self._tables = {t.source.name: t for t in tables}
         self._findings = findings
         self._catalogue = catalogue
@@ -315,15 +320,33 @@ class Objects:
         """Bytes that the largest value takes of the index's entry."""
         if term.column is None and term.expression is not None:
             try:
-                return self._in_utf8(self._observer.heaviest(view.source, term.expression))
+                return self._in_utf8(self._heaviest(view, term.expression))
             except apsw.Error:
                 return TERM_BYTES
         column = view.columns.get(term.column or "")
-        if column is None:
-            return TERM_BYTES
+        return TERM_BYTES if column is None else self._width_of(view, column)
+
+    def _width_of(self, view: TableView, column: ColumnView) -> int:
         if column.type.startswith("numeric"):
             return NUMERIC_BYTES
-        return self._in_utf8(column.facts.heaviest)
+        whole = self._in_utf8(column.facts.heaviest)
+        if whole * MAX_INDEX_COLUMNS <= MAX_INDEX_BYTES:
+            return whole  # too little to matter, with or without rows in quarantine
+        return self._in_utf8(self._heaviest(view, column_sql(view.source, column.source.name)))
+
+    def _heaviest(self, view: TableView, expression: str) -> int:
+        """Bytes of the largest value among the rows that are carried."""
+        place = (view.source.name, expression)
+        if place not in self._widths:
+            kept = self._quarantine.kept(view.source)
+            self._widths[place] = self._observer.heaviest(view.source, expression, kept)
+        return self._widths[place]
+
+    def widths(self, table: SourceTable) -> dict[str, int]:
+        """For each column on the target, by its name in lower case, the bytes that its largest
+        value takes of an index's entry."""
+        view = self._tables[table.name]
+        return {c.target.lower(): self._width_of(view, c) for c in view.columns.values()}
 
     def _in_utf8(self, size: int) -> int:
         """Two bytes of UTF-16 are three of UTF-8 at most."""

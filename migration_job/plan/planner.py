@@ -121,7 +121,9 @@ class _Planner:
         orphaned = self._orphans(dropped)
         self._quarantine.close_over(self._relations)
         self._report_quarantine()
-        objects = Objects(self._views(), self._findings, self._catalogue, self._observer)
+        objects = Objects(
+            self._views(), self._findings, self._catalogue, self._observer, self._quarantine
+        )
         self._impossible = objects.impossible_keys()
         tables = [
             self._table(table, objects, dropped, orphaned) for table in self._catalogue.tables
@@ -645,6 +647,7 @@ class _Planner:
             table,
             broken,
             self._findings,
+            objects.widths,
         )
 
     def _column_plans(

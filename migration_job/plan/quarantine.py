@@ -13,7 +13,7 @@ from migration_job.plan.model import Catalogue, SourceTable
 from migration_job.plan.observe import Rows, identity_columns, show_key, shown_columns
 from migration_job.plan.relations import Place, Relation, Relations
 from migration_job.plan.rules import Entry, MapRule, Rule
-from migration_job.source.database import quote
+from migration_job.source.database import chain, quote
 from migration_job.source.reader import (
     Row,
     codec_of,
@@ -158,6 +158,11 @@ class Quarantine:
                 table,
                 Counter("dependent" if why == DEPENDENT else "own" for why in rows.values()),
             )
+
+    def kept(self, table: SourceTable) -> str:
+        """A SQLite predicate over ``t`` for the rows that are not set aside; '' where none is."""
+        predicates = self.predicates(table)
+        return f"({chain('OR', [f'({p})' for p in predicates])}) IS NOT TRUE" if predicates else ""
 
     def predicates(self, table: SourceTable) -> tuple[str, ...]:
         """SQLite predicates over ``t`` that meet exactly the rows set aside."""

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from running import DONE, USAGE, Ended, run
+from running import DIFFERS, DONE, USAGE, Ended, build, run
 
 pytestmark = pytest.mark.postgres
 
@@ -409,3 +409,93 @@ def test_a_source_on_read_only_media(tmp_path: Path, postgres: str) -> None:
         assert _migrate(source, postgres, tmp_path / "report").status == DONE
     finally:
         folder.chmod(0o700)
+
+
+QUARANTINED = """
+    CREATE TABLE cases(id INTEGER PRIMARY KEY, title TEXT, n INT);
+    CREATE TABLE images(id INTEGER PRIMARY KEY, case_id INT REFERENCES cases(id));
+    CREATE VIEW shown AS SELECT id, title FROM cases WHERE n > 0;
+    INSERT INTO cases VALUES (1, 'good', 5), (2, 'a' || char(0), 6), (3, CAST(x'ff' AS TEXT), 7);
+    INSERT INTO images VALUES (1, 1), (2, 2), (3, 2);
+"""
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("SELECT id, title FROM cases", DONE),
+        ("SELECT count(*) FROM images", DONE),
+        (
+            "SELECT c.title, count(i.id) FROM cases c LEFT JOIN images i ON i.case_id = c.id"
+            " GROUP BY c.id, c.title",
+            DONE,
+        ),
+        ("SELECT * FROM shown ORDER BY id", DONE),
+        ("SELECT count(*) + CASE WHEN max(title) = 'good' THEN 0 ELSE 1 END FROM cases", DONE),
+        ("SELECT 5 / 2.0 - 5 / 2 FROM cases", DONE),
+        ("SELECT 'a' = 'A' COLLATE \"C\" FROM cases", DIFFERS),
+    ],
+)
+def test_the_applications_queries_without_what_is_in_quarantine(
+    query: str, status: int, tmp_path: Path, postgres: str
+) -> None:
+    """What the policy set aside is accounted for; every query would answer otherwise by it."""
+    source = tmp_path / "source.db"
+    build(source, QUARANTINED)
+    (tmp_path / "checks").mkdir()
+    (tmp_path / "checks" / "one.sql").write_text(query)
+    (tmp_path / "policy.yaml").write_text("default: quarantine\n")
+    options = ("--checks", tmp_path / "checks", "--policy", tmp_path / "policy.yaml")
+    ended = _migrate(source, postgres, tmp_path / "report", *options)
+    assert ended.status == status, ended.said
+    assert "without the rows in quarantine, which 2 tables of the source still have" in ended.said
+    assert len(_report(tmp_path / "report")["quarantine"]) == 4
+
+
+RADCASE = """
+    CREATE TABLE cases(id TEXT PRIMARY KEY, title TEXT NOT NULL, modality TEXT, diagnosis TEXT,
+                       difficulty INTEGER DEFAULT 2);
+    CREATE TABLE users(id TEXT PRIMARY KEY, username TEXT UNIQUE NOT NULL, email TEXT UNIQUE,
+                       password_hash TEXT NOT NULL);
+    CREATE TABLE dicom_series(id TEXT PRIMARY KEY, case_id TEXT NOT NULL, series_uid TEXT,
+                              folder_name TEXT NOT NULL, FOREIGN KEY (case_id) REFERENCES cases);
+"""
+
+
+@pytest.mark.parametrize("action", ["widen", "quarantine"])
+def test_what_a_profile_wishes_of_values_that_are_too_long(
+    action: str, tmp_path: Path, postgres: str
+) -> None:
+    source = tmp_path / "source.db"
+    build(source, RADCASE)
+    long = [random.Random(n).randbytes(2500).hex() for n in range(5)]
+    words = " ".join(random.Random(9).randbytes(5).hex() for _ in range(120_000))
+    one, two = "0d5a7b64-1111-4222-8333-000000000001", "0d5a7b64-1111-4222-8333-000000000002"
+    connection = sqlite3.connect(source)
+    connection.execute("INSERT INTO cases VALUES (?, 't', ?, ?, 3)", (one, long[0], words))
+    connection.execute("INSERT INTO cases VALUES (?, 'u', 'CT', 'x', 3)", (two,))
+    connection.execute("INSERT INTO users VALUES (?, ?, ?, 'p')", (one, *long[1:3]))
+    connection.execute("INSERT INTO users VALUES (?, 'short', 'e', 'p')", (two,))
+    connection.execute("INSERT INTO dicom_series VALUES (?, ?, ?, 'f')", (one, one, long[3]))
+    connection.execute("INSERT INTO dicom_series VALUES (?, ?, '1.2', 'f')", (two, two))
+    connection.commit()
+    connection.close()
+    (tmp_path / "policy.yaml").write_text(f"default: {action}\n")
+    options = ("--profile", "radcase", "--policy", tmp_path / "policy.yaml")
+    ended = _migrate(source, postgres, tmp_path / "report", *options)
+    assert ended.status == DONE, ended.said
+    found = [f["message"] for f in _report(tmp_path / "report")["findings"]]
+    missing = {m.split(":")[0] for m in found if "values too long for a" in m}
+    with psycopg.connect(postgres) as target:
+        kept = {
+            str(r[0])
+            for r in target.execute("SELECT indexname FROM pg_indexes WHERE schemaname = 'public'")
+        }
+    if action == "quarantine":
+        assert missing == set()
+        assert {"idx_cases_modality", "users_username_key", "dicom_series_series_uid_key"} <= kept
+    else:
+        assert "the profile's index idx_cases_modality" in missing
+        assert "the profile's index idx_cases_search" in missing
+        assert "the profile's UNIQUE (series_uid)" in missing
+        assert "idx_cases_modality" not in kept

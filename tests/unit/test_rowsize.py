@@ -1,4 +1,4 @@
-"""How many bytes a row takes of PostgreSQL's page; tried against a server by the pitfalls' tests."""
+"""How many bytes a row takes of PostgreSQL's page; the pitfalls' tests try it on a server."""
 
 from __future__ import annotations
 
