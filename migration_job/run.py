@@ -517,7 +517,13 @@ def _tell_ledger(report: Report, target: psycopg.Connection) -> None:
 
 def _tell_quarantine(report: Report, target: psycopg.Connection) -> None:
     report.quarantine = [
-        QuarantineItem(table=e.table, key=json.loads(e.key), reason=e.reason, row=json.loads(e.row))
+        QuarantineItem(
+            table=e.table,
+            key=json.loads(e.key),
+            column=e.column,
+            reason=e.reason,
+            row=json.loads(e.row),
+        )
         for e in records.quarantine(target, SHOWN_ENTRIES)
     ]
     report.quarantine_count = records.count(target, "quarantine")

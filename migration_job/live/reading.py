@@ -127,7 +127,7 @@ def _by_row(pair: Pair, table: SourceTable, change: TableChange, keys: list[Key]
     place = key_places(plan)
     rows = read_by_keys(pair.source, table, columns, encoding=encoding, key=plan.key, keys=keys)
     change.rows = list({key_text([row[i] for i in place]): row for row in rows}.values())
-    for condition in plan.quarantine:
+    for condition, reason in zip(plan.quarantine, plan.reasons, strict=True):
         for key in read_by_keys(
             pair.source,
             table,
@@ -137,7 +137,7 @@ def _by_row(pair: Pair, table: SourceTable, change: TableChange, keys: list[Key]
             keys=keys,
             condition=condition,
         ):
-            change.quarantined.setdefault(key_text(key), condition)
+            change.quarantined.setdefault(key_text(key), reason)
     return change
 
 

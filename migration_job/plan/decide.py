@@ -47,7 +47,8 @@ class Decision:
     rule: Rule
     examination: Examination
     reason: str
-    quarantined: set[Row] = field(default_factory=set)
+    quarantined: dict[Row, str] = field(default_factory=dict)
+    """The rows that go to quarantine for this column's sake, each with the reason."""
     told_apart: bool = False
     """A map's: every value, mapped or not, comes back as it was."""
 
@@ -240,7 +241,8 @@ class Decider:
         rows = decision.examination.cannot
         code = "identifier-became-number" if lost else self._misfit_code(facts, decision.rule)
         text = self._misfit_text(table, column, decision.rule, decision.examination)
-        self._set_aside(table, column, decision, rows, code, text)
+        why = f"the value is not {type_of(decision.rule)}"
+        self._set_aside(table, column, decision, rows, code, text, why)
 
     def _set_aside(
         self,
@@ -250,6 +252,7 @@ class Decider:
         rows: Rows,
         code: str,
         text: str,
+        why: str,
     ) -> None:
         if rows.count > len(rows.ids):
             self._findings.add(
@@ -263,7 +266,7 @@ class Decider:
                 settle=settle_column(table.name, column.name, action="widen"),
             )
             return
-        decision.quarantined |= rows.ids
+        decision.quarantined |= dict.fromkeys(rows.ids, f"{code}: {why}")
         self._findings.add(
             code,
             "warning",
@@ -290,7 +293,7 @@ class Decider:
             if not rows.ids & decision.examination.bad.ids:
                 continue
             if action == "quarantine":
-                self._set_aside(table, column, decision, rows, code, what)
+                self._set_aside(table, column, decision, rows, code, what, what)
             else:
                 self._findings.add(
                     code,

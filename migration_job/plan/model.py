@@ -199,6 +199,14 @@ class IndexPlan(Data):
     method: str = "btree"
 
 
+class Reason(Data):
+    """Why rows were set aside, in words for each of them."""
+
+    column: str | None = None
+    """The source's column whose value is at fault, where it is one column's."""
+    text: str
+
+
 class TablePlan(Data):
     """What becomes of one table. All constraint members name target columns."""
 
@@ -220,6 +228,8 @@ class TablePlan(Data):
     """Rows counted by preflight in the snapshot."""
     quarantine: tuple[str, ...] = ()
     """SQLite predicates (over the source table, aliased ``t``) whose rows go to quarantine."""
+    reasons: tuple[Reason, ...] = ()
+    """For each of them, why its rows do."""
     without_rowid: bool = False
 
     @property

@@ -23,6 +23,7 @@ from migration_job.plan.model import (
     ColumnPlan,
     ForeignKeyPlan,
     Plan,
+    Reason,
     SequencePlan,
     SourceColumn,
     SourceTable,
@@ -46,6 +47,7 @@ from migration_job.plan.rules import (
 )
 from migration_job.signals import undisturbed
 from migration_job.source.database import quote
+from migration_job.source.reader import Row
 from migration_job.values import fold
 
 MAX_COLUMNS = 1600
@@ -332,7 +334,7 @@ class _Planner:
                 return None  # it would lose its generator for the sake of one reference
             decision = self._decider.forced(table, column, self._facts[place[0]][column.name], rule)
             bad = self._decisions[place].quarantined
-            if (decision.examination.cannot.ids | decision.examination.bad.ids) - bad:
+            if (decision.examination.cannot.ids | decision.examination.bad.ids) - bad.keys():
                 return None
             decision.quarantined = bad
             self._decisions[place] = decision
@@ -361,7 +363,7 @@ class _Planner:
     def _set_aside(self) -> None:
         for (table, column), decision in self._decisions.items():
             if decision.quarantined:
-                self._quarantine.add(table, decision.quarantined, f"{column}: {decision.type}")
+                self._set_aside_values(table, column, decision)
         for table_ in self._catalogue.tables:
             for column_ in table_.columns:
                 facts = self._facts[table_.name][column_.name]
@@ -370,14 +372,21 @@ class _Planner:
                 elif column_.primary_key and facts.nulls:
                     self._null_in_key(table_, column_, facts)
 
+    def _set_aside_values(self, table: str, column: str, decision: Decision) -> None:
+        grouped: dict[str, set[Row]] = {}
+        for row, why in decision.quarantined.items():
+            grouped.setdefault(why, set()).add(row)
+        for why, rows in grouped.items():
+            self._quarantine.add(table, rows, Reason(column=column, text=why))
+
     def _required(self, table: SourceTable, column: SourceColumn) -> bool:
         if column.generated:
             return False
         return column.not_null or self._profile.not_null(table.name, column.name)
 
-    def _aside(self, table: str, rows: Rows, reason: str) -> None:
+    def _aside(self, table: str, rows: Rows, reason: str, column: str | None = None) -> None:
         """Set rows aside; more than can be told one by one stop the run."""
-        self._quarantine.add(table, rows.ids, reason)
+        self._quarantine.add(table, rows.ids, Reason(column=column, text=reason))
         if rows.count > len(rows.ids):
             self._findings.add(
                 "too-many-rows",
@@ -396,7 +405,7 @@ class _Planner:
         action = self._findings.action_for(table.name, column.name)
         text = f"NULL in a NOT NULL column ({count_rows(facts.nulls)})"
         if action == "quarantine":
-            self._aside(table.name, rows, f"{column.name}: NULL")
+            self._aside(table.name, rows, "NULL in a NOT NULL column", column.name)
             text += "; to quarantine by the policy"
         elif action != "block":
             text += "; the target's column allows NULL"
@@ -414,7 +423,7 @@ class _Planner:
         rows = self._quarantine.rows_where(table, is_null(column.name))
         text = f"NULL in the primary key ({count_rows(facts.nulls)})"
         if self._findings.action_for(table.name, column.name) == "quarantine":
-            self._aside(table.name, rows, f"{column.name}: NULL in the key")
+            self._aside(table.name, rows, "NULL in the primary key", column.name)
             text += "; to quarantine by the policy"
         else:
             text += ": the target gets a UNIQUE constraint instead of a PRIMARY KEY"
@@ -478,7 +487,8 @@ class _Planner:
                     "row has on the target, though not on the source"
                 )
                 if self._findings.action_for(table.name) == "quarantine":
-                    self._aside(table.name, rows, "key collides")
+                    why = f"the key ({', '.join(columns)}) is another row's on the target"
+                    self._aside(table.name, rows, why)
                     text += "; to quarantine by the policy"
                 else:
                     self._collided.add((table.name, columns))
@@ -535,7 +545,7 @@ class _Planner:
             return
         text = f"{count_rows(rows.count)} against {what}"
         if self._findings.action_for(table.name) == "quarantine":
-            self._aside(table.name, rows, what)
+            self._aside(table.name, rows, f"against {what}")
             text += "; to quarantine by the policy"
         else:
             self._broken.setdefault(table.name, set()).add(name)
@@ -562,7 +572,8 @@ class _Planner:
             )
             text = f"{relation.text}: {count_rows(rows.count)} without a parent"
             if orphans == "quarantine":
-                self._aside(relation.child, rows, f"orphan: {relation.text}")
+                column = relation.columns[0] if len(relation.columns) == 1 else None
+                self._aside(relation.child, rows, f"no parent for the {relation.text}", column)
                 text += "; to quarantine by the policy"
             else:
                 unvalidated.add(relation)
@@ -642,6 +653,7 @@ class _Planner:
                 key=self._row_key(table),
                 rows=max((f.rows for f in self._facts[table.name].values()), default=0),
                 quarantine=self._quarantine.predicates(table),
+                reasons=self._quarantine.reasons(table),
                 without_rowid=table.without_rowid,
             ),
             table,

@@ -132,7 +132,7 @@ def compose(plan: TablePlan, table: SourceTable) -> TableSql:
         nulls=chain("+", [f"({r} IS NULL)" for r in references]) or "0",
         clean=chain("AND", [condition_sql(c.rule, r) for c, r in doubtful]) if doubtful else None,
         checked=any(not c.rule.plain for c, _ in doubtful),
-        keep=f"({' OR '.join(f'({q})' for q in plan.quarantine)}) IS NOT TRUE"
+        keep=f"({chain('OR', [f'({q})' for q in plan.quarantine])}) IS NOT TRUE"
         if plan.quarantine
         else None,
         sizes=sizes,

@@ -477,7 +477,8 @@ class TableCopy:
     def _set_aside(self) -> Iterator[records.QuarantineEntry]:
         """Each row that a predicate names, once, under the first predicate that names it."""
         names = [c.name for c in self._table.columns]
-        for position, predicate in enumerate(self._plan.quarantine):
+        parts = zip(self._plan.quarantine, self._plan.reasons, strict=True)
+        for position, (predicate, reason) in enumerate(parts):
             earlier = "".join(f" AND ({p}) IS NOT TRUE" for p in self._plan.quarantine[:position])
             for row in read_rows(
                 self._session.source,
@@ -491,7 +492,8 @@ class TableCopy:
                 yield records.QuarantineEntry(
                     table=self._table.name,
                     key=key_text(key),
-                    reason=predicate,
+                    reason=reason.text,
+                    column=reason.column,
                     row=json.dumps(whole, ensure_ascii=False),
                 )
 

@@ -499,3 +499,53 @@ def test_what_a_profile_wishes_of_values_that_are_too_long(
         assert "the profile's index idx_cases_search" in missing
         assert "the profile's UNIQUE (series_uid)" in missing
         assert "idx_cases_modality" not in kept
+
+
+def test_each_row_in_quarantine_says_why(tmp_path: Path, postgres: str) -> None:
+    source = tmp_path / "source.db"
+    build(
+        source,
+        "CREATE TABLE p(id INTEGER PRIMARY KEY, t TEXT, n INT NOT NULL, k TEXT CHECK (k <> 'no'));"
+        "PRAGMA ignore_check_constraints = ON;"
+        "INSERT INTO p VALUES (1, 'a' || char(0), 1, 'x'), (2, CAST(x'ff' AS TEXT), 1, 'x'),"
+        " (3, 'c', 'many', 'x'), (4, 'd', 1, 'no'), (5, 'e', 1, 'x');"
+        "CREATE TABLE c(p INT REFERENCES p(id)); INSERT INTO c VALUES (1), (5), (99);",
+    )
+    (tmp_path / "policy.yaml").write_text("default: quarantine\norphans: quarantine\n")
+    ended = _migrate(source, postgres, tmp_path / "report", "--policy", tmp_path / "policy.yaml")
+    assert ended.status == DONE, ended.said
+    found = _report(tmp_path / "report")["quarantine"]
+    assert [(q["table"], q["key"], q["column"], q["reason"]) for q in found] == [
+        (
+            "c",
+            [1],
+            None,
+            "depends on a row in quarantine, by its foreign key (p) to p (id)",
+        ),
+        ("c", [3], "p", "no parent for the foreign key (p) to p (id)"),
+        ("p", [1], "t", "nul-in-text: text with a NUL character, which PostgreSQL cannot hold"),
+        ("p", [2], "t", "undecodable-text: text whose bytes are not valid in its encoding"),
+        ("p", [3], "n", "text-in-integer: the value is not integer"),
+        ("p", [4], None, "against CHECK (k <> 'no')"),
+    ]
+
+
+def test_a_long_chain_into_quarantine_takes_a_record_of_its_length(
+    tmp_path: Path, postgres: str
+) -> None:
+    """Not of its square: each row's reason once named all rows."""
+    source = tmp_path / "source.db"
+    build(
+        source,
+        "CREATE TABLE o(id INTEGER PRIMARY KEY, up INT REFERENCES o);"
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)"
+        " INSERT INTO o SELECT i, i + 1 FROM n;",
+    )
+    (tmp_path / "policy.yaml").write_text("orphans: quarantine\n")
+    ended = _migrate(source, postgres, tmp_path / "report", "--policy", tmp_path / "policy.yaml")
+    assert ended.status == DONE, ended.said
+    with psycopg.connect(postgres) as target:
+        row = target.execute("SELECT count(*), max(length(reason)) FROM migration.quarantine")
+        count, longest = row.fetchone() or (0, 0)
+    assert count == 2000
+    assert longest < 100
