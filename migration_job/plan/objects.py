@@ -26,6 +26,7 @@ from migration_job.plan.model import (
 )
 from migration_job.plan.observe import ColumnFacts, Observer
 from migration_job.plan.quarantine import Quarantine
+from migration_job.plan.relations import Relations
 from migration_job.plan.rules import Rule
 from migration_job.plan.views import ViewTable, translate_view
 from migration_job.source.database import quote
@@ -88,9 +89,11 @@ class Objects:
         catalogue: Catalogue,
         observer: Observer,
         quarantine: Quarantine,
+        references: Relations,
     ) -> None:
         self._observer = observer
         self._quarantine = quarantine
+        self._references = references
         self._widths: dict[tuple[str, str], int] = {}
         self._tables = {t.source.name: t for t in tables}
         self._findings = findings
@@ -127,6 +130,7 @@ class Objects:
             if plain is not None:
                 uniques.append(plain)
             else:
+                uniques.extend(self._referenced(view, index))
                 indexes.extend(self._index(view, index, scope))
         self._report_collations(view)
         return Parts(
@@ -232,6 +236,24 @@ class Objects:
             return None
         name = self.reserve(f"{view.target}_{'_'.join(columns)}_key", index.name)
         return UniquePlan(name=name, columns=tuple(columns))
+
+    def _referenced(self, view: TableView, index: SourceIndex) -> Iterator[UniquePlan]:
+        """What a foreign key can refer to, beside the index under another collation."""
+        columns = [view.columns[t.column] for t in index.columns if t.column in view.columns]
+        names = {c.source.name for c in columns}
+        if (
+            not index.unique
+            or index.where is not None
+            or len(columns) < len(index.columns)
+            or not self._references.refers_to(view.source.name, list(names))
+            or any(_is_plain(i) and _names(i) == names for i in view.source.indexes)
+            or _too_many(index)
+            or self._too_wide(view, index)
+        ):
+            return
+        targets = tuple(c.target for c in columns)
+        name = self.reserve(f"{view.target}_{'_'.join(targets)}_key", index.name)
+        yield UniquePlan(name=name, columns=targets)
 
     def reserve(self, name: str, whole: str) -> str:
         """A relation's name that is no other's, from now on taken."""
@@ -530,6 +552,16 @@ def _stored(part: expressions.Typed, column: ColumnView) -> str:
     if part.kind not in ("null", wanted) and not both_numbers:
         raise Untranslatable(f"it gives a {part.kind} for a column of {column.type}")
     return part.sql
+
+
+def _is_plain(index: SourceIndex) -> bool:
+    """Whether it keeps rows apart byte by byte, all of them."""
+    binary = all(_collation(t) == "BINARY" for t in index.columns)
+    return index.unique and index.where is None and binary
+
+
+def _names(index: SourceIndex) -> set[str | None]:
+    return {t.column for t in index.columns}
 
 
 def _too_many(index: SourceIndex) -> bool:

@@ -124,7 +124,12 @@ class _Planner:
         self._quarantine.close_over(self._relations)
         self._report_quarantine()
         objects = Objects(
-            self._views(), self._findings, self._catalogue, self._observer, self._quarantine
+            self._views(),
+            self._findings,
+            self._catalogue,
+            self._observer,
+            self._quarantine,
+            self._relations,
         )
         self._impossible = objects.impossible_keys()
         tables = [

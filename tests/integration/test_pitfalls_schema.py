@@ -96,6 +96,21 @@ PARENT_AND_CHILD = """
             holds={"SELECT count(*) FROM c JOIN p ON p.id::text = c.p::text": [(2,)]},
         ),
         Case(
+            "a reference to what is unique whatever its case",
+            "CREATE TABLE p(id INTEGER PRIMARY KEY, n TEXT COLLATE NOCASE UNIQUE);"
+            "CREATE TABLE c(n TEXT REFERENCES p(n) ON DELETE RESTRICT);"
+            "INSERT INTO p VALUES (1, 'Bob'), (2, 'Eve'); INSERT INTO c VALUES ('Bob'), (NULL);"
+            "CREATE TABLE d(n TEXT REFERENCES p(n)); INSERT INTO d VALUES ('BOB'), ('Eve');",
+            says=("orphans: .*1 row without a parent",),
+            silent=("foreign-key-not-carried",),
+            holds={
+                FOREIGN_KEYS: [("c", "p", "r", True), ("d", "p", "a", False)],
+                "SELECT count(*) FROM pg_index WHERE indisunique AND indrelid = 'p'::regclass": [
+                    (3,)
+                ],
+            },
+        ),
+        Case(
             "a reference in another case",
             "CREATE TABLE p(id TEXT PRIMARY KEY COLLATE NOCASE); INSERT INTO p VALUES ('Abc');"
             "CREATE TABLE c(p TEXT REFERENCES p(id)); INSERT INTO c VALUES ('ABC');",
