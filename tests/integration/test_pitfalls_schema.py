@@ -483,6 +483,9 @@ def _default(declared: str, sql: str, query: str, expected: object, **more: obje
         _default(
             "INTEGER", "(strftime('%s','now'))", "abs(v - extract(epoch FROM now())) < 5", True
         ),
+        _default("TEXT", "(hex(randomblob(16)))", "v ~ '^[0-9A-F]{32}$'", True),
+        _default("TEXT", "(lower(hex(randomblob(20))))", "v ~ '^[0-9a-f]{40}$'", True),
+        _default("TEXT", "(lower(hex(randomblob(32))))", "v ~ '^[0-9a-f]{64}$'", True),
         Case(
             "one without a translation is said, never a literal",
             "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT DEFAULT (printf('%05d', 7)));"
