@@ -127,7 +127,7 @@ def _by_row(pair: Pair, table: SourceTable, change: TableChange, keys: list[Key]
     place = key_places(plan)
     rows = read_by_keys(pair.source, table, columns, encoding=encoding, key=plan.key, keys=keys)
     change.rows = list({key_text([row[i] for i in place]): row for row in rows}.values())
-    for condition, reason in zip(plan.quarantine, plan.reasons, strict=True):
+    for condition, reason in plan.set_aside:
         for key in read_by_keys(
             pair.source,
             table,

@@ -233,6 +233,13 @@ class TablePlan(Data):
     without_rowid: bool = False
 
     @property
+    def set_aside(self) -> tuple[tuple[str, Reason], ...]:
+        """Each predicate of ``quarantine`` with its reason; a plan of an earlier release, which
+        had none, tells the predicate itself."""
+        reasons = self.reasons or tuple(Reason(text=p) for p in self.quarantine)
+        return tuple(zip(self.quarantine, reasons, strict=True))
+
+    @property
     def copied(self) -> tuple[ColumnPlan, ...]:
         """The columns whose values come from the source, in target order."""
         return tuple(c for c in self.columns if c.source is not None and c.generated is None)

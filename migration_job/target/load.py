@@ -477,8 +477,7 @@ class TableCopy:
     def _set_aside(self) -> Iterator[records.QuarantineEntry]:
         """Each row that a predicate names, once, under the first predicate that names it."""
         names = [c.name for c in self._table.columns]
-        parts = zip(self._plan.quarantine, self._plan.reasons, strict=True)
-        for position, (predicate, reason) in enumerate(parts):
+        for position, (predicate, reason) in enumerate(self._plan.set_aside):
             earlier = "".join(f" AND ({p}) IS NOT TRUE" for p in self._plan.quarantine[:position])
             for row in read_rows(
                 self._session.source,
