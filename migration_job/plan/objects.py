@@ -27,7 +27,7 @@ from migration_job.plan.model import (
 from migration_job.plan.observe import ColumnFacts, Observer
 from migration_job.plan.quarantine import Quarantine
 from migration_job.plan.relations import Relations
-from migration_job.plan.rules import Rule
+from migration_job.plan.rules import Rule, type_of
 from migration_job.plan.views import ViewTable, translate_view
 from migration_job.source.database import quote
 from migration_job.source.reader import column_sql
@@ -549,6 +549,8 @@ def _stored(part: expressions.Typed, column: ColumnView) -> str:
     if part.kind == "boolean" and wanted in expressions.NUMBERS:
         return expressions.number(part).sql
     both_numbers = part.kind in expressions.NUMBERS and wanted in expressions.NUMBERS
+    if part.kind == "time" and part.known is not None and type_of(part.known.rule) != column.type:
+        raise Untranslatable(f"it gives a {type_of(part.known.rule)} for a column of {column.type}")
     if part.kind not in ("null", wanted) and not both_numbers:
         raise Untranslatable(f"it gives a {part.kind} for a column of {column.type}")
     return part.sql
