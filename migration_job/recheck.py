@@ -115,7 +115,7 @@ class Recheck:
             tell_verified(report, target, run.plan, found)
             refuse_differences(found)
             checked = prove_application(
-                self.demands, taken, target, self.dsn, report, self.reporter
+                self.demands, taken, run.plan, target, self.dsn, report, self.reporter
             )
             certificate = certify(
                 found,

@@ -57,6 +57,7 @@ from migration_job.target import database, load, records, schema
 from migration_job.values import SourceValue, key_values
 from migration_job.verify.application import Demands, prove
 from migration_job.verify.content import Verification, Verified
+from migration_job.verify.kept import hide_quarantined
 from migration_job.verify.sides import Sides
 from migration_job.workers import run_all
 
@@ -413,7 +414,7 @@ class Migration:
             records.distrust(target)
         refuse_differences(found)
         checked = prove_application(
-            options.demands, taken, target, options.dsn, self.report, self.reporter
+            options.demands, taken, plan, target, options.dsn, self.report, self.reporter
         )
         return certify(
             found,
@@ -516,7 +517,13 @@ def _tell_ledger(report: Report, target: psycopg.Connection) -> None:
 
 def _tell_quarantine(report: Report, target: psycopg.Connection) -> None:
     report.quarantine = [
-        QuarantineItem(table=e.table, key=json.loads(e.key), reason=e.reason, row=json.loads(e.row))
+        QuarantineItem(
+            table=e.table,
+            key=json.loads(e.key),
+            column=e.column,
+            reason=e.reason,
+            row=json.loads(e.row),
+        )
         for e in records.quarantine(target, SHOWN_ENTRIES)
     ]
     report.quarantine_count = records.count(target, "quarantine")
@@ -537,13 +544,14 @@ def refuse_differences(found: Verified) -> None:
 def prove_application(
     wanted: Demands,
     taken: Snapshot,
+    plan: Plan,
     target: psycopg.Connection,
     dsn: str,
     report: Report,
     reporter: Reporter,
 ) -> dict[str, str]:
-    """The application's own queries on the snapshot and the target; see
-    :func:`migration_job.verify.application.prove`."""
+    """The application's own queries on the target and on the snapshot, there without the rows in
+    quarantine; see :func:`migration_job.verify.application.prove`."""
     if not wanted.checks:
         return {}
     mapped = {
@@ -554,6 +562,12 @@ def prove_application(
     }
     source = taken.connect()
     try:
+        if hidden := hide_quarantined(source, plan):
+            reporter.say(
+                f"the application's queries are compared without the rows in quarantine, which "
+                f"{hidden} table{'' if hidden == 1 else 's'} of the source still "
+                f"ha{'s' if hidden == 1 else 've'}"
+            )
         return prove(wanted, source, target, dsn, mapped, report, reporter)
     finally:
         source.close()

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import apsw
 import typer
 import yaml
 from rich.console import Console
 from rich.text import Text
 
 from migration_job.errors import ExitStatus, InputError
-from migration_job.plan.model import Finding, Plan, TablePlan
+from migration_job.plan.model import Catalogue, Finding, Plan, TablePlan
 from migration_job.plan.planner import make_plan
-from migration_job.plan.policy import load_policy
-from migration_job.plan.profile import load_profile
+from migration_job.plan.policy import load_policy, parse_policy
+from migration_job.plan.profile import Profile, load_profile
 from migration_job.plan.suggest import suggest
 from migration_job.source.catalogue import read_catalogue
 from migration_job.source.database import check_integrity, reading
 
 TABLES_SHOWN = 60
 """Lines of the overview without ``--plan``."""
+
+SUGGESTIONS = 5
+"""How often a suggested policy is tried and added to."""
 
 STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 
@@ -67,13 +71,16 @@ def inspect(
     wished = load_profile(profile)
     with reading(source) as connection:
         check_integrity(connection)
-        plan = make_plan(connection, read_catalogue(connection), profile=wished, policy=chosen)
+        catalogue = read_catalogue(connection)
+        plan = make_plan(connection, catalogue, profile=wished, policy=chosen)
+        errors = list(plan.findings)
+        if suggested:
+            errors += _further(connection, catalogue, plan, wished, _content(policy))
     to_stderr = suggested and file is None
     console = Console(stderr=to_stderr, highlight=False, emoji=False)
     show(console, plan, source, whole=whole)
     if suggested:
-        base = yaml.safe_load(policy.read_text(encoding="utf-8")) if policy is not None else None
-        text = suggest(plan.findings, base)
+        text = suggest(errors, _content(policy))
         if file is None:
             sys.stdout.write(text)
         else:
@@ -81,6 +88,33 @@ def inspect(
             console.print(f"The policy is in {file}.", soft_wrap=True)
     if plan.blocked:
         raise typer.Exit(int(ExitStatus.BLOCKED))
+
+
+def _content(policy: Path | None) -> dict[str, Any] | None:
+    return yaml.safe_load(policy.read_text(encoding="utf-8")) if policy is not None else None
+
+
+def _further(
+    connection: apsw.Connection,
+    catalogue: Catalogue,
+    plan: Plan,
+    profile: Profile,
+    base: dict[str, Any] | None,
+) -> list[Finding]:
+    """The errors that only show once those of ``plan`` are settled: a column that is widened may
+    have keys that collide then. So the suggested policy is tried, until it goes through."""
+    found: list[Finding] = []
+    for _ in range(SUGGESTIONS):
+        settled = [*plan.findings, *found]
+        if not any(f.settle for f in plan.blocked):
+            break
+        text = suggest(settled, base)
+        after = make_plan(connection, catalogue, profile=profile, policy=parse_policy(text))
+        new = [f for f in after.blocked if f.settle and f not in settled]
+        if not new:
+            break
+        found += new
+    return found
 
 
 def show(console: Console, plan: Plan, source: Path, *, whole: bool = False) -> None:

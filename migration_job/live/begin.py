@@ -68,6 +68,7 @@ class LiveStart:
             connection = fence.open_source(self._source)
             try:
                 tables = capture.captured_tables(catalogue, self.adapt(plan, catalogue))
+                capture.refuse_unreadable(connection, tables)
                 self._install(connection, tables, run_id)
             finally:
                 connection.close()

@@ -13,7 +13,7 @@ from typing import Any
 from migration_job.live.pair import Pair
 from migration_job.plan.model import ColumnPlan, SourceTable, TablePlan
 from migration_job.source.capture import LOG
-from migration_job.source.database import quote
+from migration_job.source.database import chain, quote
 from migration_job.source.reader import codec_of, column_sql, decode, read_by_keys
 from migration_job.target.apply import Key, TableChange, forward_key, key_places, key_plans
 from migration_job.target.copytext import condition_sql, field_sql
@@ -127,7 +127,7 @@ def _by_row(pair: Pair, table: SourceTable, change: TableChange, keys: list[Key]
     place = key_places(plan)
     rows = read_by_keys(pair.source, table, columns, encoding=encoding, key=plan.key, keys=keys)
     change.rows = list({key_text([row[i] for i in place]): row for row in rows}.values())
-    for condition in plan.quarantine:
+    for condition, reason in plan.set_aside:
         for key in read_by_keys(
             pair.source,
             table,
@@ -137,7 +137,7 @@ def _by_row(pair: Pair, table: SourceTable, change: TableChange, keys: list[Key]
             keys=keys,
             condition=condition,
         ):
-            change.quarantined.setdefault(key_text(key), condition)
+            change.quarantined.setdefault(key_text(key), reason)
     return change
 
 
@@ -153,7 +153,7 @@ def _statements(pair: Pair, table: SourceTable, plan: TablePlan) -> _Sql:
     references = [column_sql(table, str(c.source)) for c in columns]
     fields = [field_sql(c.rule, r) for c, r in zip(columns, references, strict=True)]
     conditions = [condition_sql(c.rule, r) for c, r in zip(columns, references, strict=True)]
-    ordinary = " AND ".join([*conditions, *(f"({q}) IS NOT TRUE" for q in plan.quarantine)])
+    ordinary = chain("AND", [*conditions, *(f"({q}) IS NOT TRUE" for q in plan.quarantine)])
     raw = [f"k.k{i}" for i in range(len(plan.key))]
     join = f"FROM {TOUCHED} AS k CROSS JOIN main.{quote(table.name)} AS t WHERE k.tab = ? AND "
     join += _same_key(table, plan, raw)
@@ -176,7 +176,7 @@ def _statements(pair: Pair, table: SourceTable, plan: TablePlan) -> _Sql:
 
 
 def _blob(fields: list[str]) -> str:
-    return f"CAST({' || char(9) || '.join(f'({f})' for f in fields)} AS BLOB)"
+    return f"CAST({chain('|| char(9) ||', [f'({f})' for f in fields])} AS BLOB)"
 
 
 def _key_texts(plan: TablePlan, raw: list[str]) -> list[str]:

@@ -33,6 +33,7 @@ from migration_job.live.sequences import raise_target_sequences
 from migration_job.live.settings import Endpoints
 from migration_job.live.steps import step
 from migration_job.source import fence
+from migration_job.source.apply import unwritable
 from migration_job.target import capture as target_capture
 from migration_job.target import records
 
@@ -123,7 +124,7 @@ def _attempt(
             return Switched(0.0, fence.last_position(pair.source), state.certificate or "")
     with step("switch.prepare"):
         base = base_certificate(pair)
-        _require_way_back(pair, one_way)
+        require_way_back(pair, one_way)
         if ends.pooler is not None:
             ends.pooler.version()
         target_capture.install(pair.target, pair.plan)
@@ -226,7 +227,9 @@ def _follow(pair: Pair, ends: Endpoints) -> None:
         ) from error
 
 
-def _require_way_back(pair: Pair, one_way: tuple[str, ...]) -> None:
+def require_way_back(pair: Pair, one_way: tuple[str, ...]) -> None:
+    """Raises InputError for a table whose changes on the target could not come back, unless
+    ``one_way`` names it."""
     known = {t.source.lower() for t in pair.plan.tables if t.source is not None}
     unknown = [name for name in one_way if name.lower() not in known]
     if unknown:
@@ -242,4 +245,22 @@ def _require_way_back(pair: Pair, one_way: tuple[str, ...]) -> None:
             "sides know",
             advice="use `migrate --live`, which gives them one; or accept it with "
             + " ".join(f"--one-way {name}" for name in without),
+        )
+    _require_writable(pair, one_way)
+
+
+def _require_writable(pair: Pair, one_way: tuple[str, ...]) -> None:
+    accepted = {name.lower() for name in one_way}
+    reasons = {
+        table.name: why
+        for table in pair.catalogue.tables
+        if table.name.lower() not in accepted and (why := unwritable(pair.source, table))
+    }
+    if reasons:
+        name, why = next(iter(reasons.items()))
+        raise InputError(
+            f"changes to {', '.join(reasons)} could not come back: to write to {name} takes what "
+            f"only the application has ({why})",
+            advice="take that out of the source's schema; or accept it with "
+            + " ".join(f"--one-way {name}" for name in reasons),
         )

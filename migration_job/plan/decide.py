@@ -35,6 +35,11 @@ from migration_job.source.reader import Row
 NUMBER_CLASSES = {"integer", "real"}
 
 
+KEYS_TO_COME = 1_000_000_000
+"""For so many new rows a key stays an integer: one that is nearer to the end of int4 becomes a
+bigint, since INSERTs would fail there and on the source would not."""
+
+
 @dataclass(slots=True)
 class Decision:
     """What became of one column."""
@@ -42,7 +47,8 @@ class Decision:
     rule: Rule
     examination: Examination
     reason: str
-    quarantined: set[Row] = field(default_factory=set)
+    quarantined: dict[Row, str] = field(default_factory=dict)
+    """The rows that go to quarantine for this column's sake, each with the reason."""
     told_apart: bool = False
     """A map's: every value, mapped or not, comes back as it was."""
 
@@ -97,8 +103,8 @@ class Decider:
         elif wish is not None:
             rule = choose.for_type(wish.type, column, facts, zone)
         else:
-            # A generated key needs room for the next one.
-            spare = 1 if column.name == table.rowid_alias else 0
+            # A generated key needs room for the next ones.
+            spare = KEYS_TO_COME if column.name == table.rowid_alias else 0
             rule = choose.wished(column, facts, zone, spare=spare)
         return self.wrap(rule, own, wish)
 
@@ -235,7 +241,8 @@ class Decider:
         rows = decision.examination.cannot
         code = "identifier-became-number" if lost else self._misfit_code(facts, decision.rule)
         text = self._misfit_text(table, column, decision.rule, decision.examination)
-        self._set_aside(table, column, decision, rows, code, text)
+        why = f"the value is not {type_of(decision.rule)}"
+        self._set_aside(table, column, decision, rows, code, text, why)
 
     def _set_aside(
         self,
@@ -245,6 +252,7 @@ class Decider:
         rows: Rows,
         code: str,
         text: str,
+        why: str,
     ) -> None:
         if rows.count > len(rows.ids):
             self._findings.add(
@@ -258,7 +266,7 @@ class Decider:
                 settle=settle_column(table.name, column.name, action="widen"),
             )
             return
-        decision.quarantined |= rows.ids
+        decision.quarantined |= dict.fromkeys(rows.ids, f"{code}: {why}")
         self._findings.add(
             code,
             "warning",
@@ -285,7 +293,7 @@ class Decider:
             if not rows.ids & decision.examination.bad.ids:
                 continue
             if action == "quarantine":
-                self._set_aside(table, column, decision, rows, code, what)
+                self._set_aside(table, column, decision, rows, code, what, what)
             else:
                 self._findings.add(
                     code,

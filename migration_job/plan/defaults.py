@@ -56,6 +56,9 @@ _TO_CHAR = {
 
 _SHAPES = {"%Y-%m-%d": "YYYY-MM-DD", "%H:%M:%S": "HH:MM:SS", "%H:%M": "HH:MM"}
 
+MAX_RANDOM = 64
+"""Random bytes of a default, as far as people take them for identifiers and tokens."""
+
 SECONDS_TODAY = 1_700_000_000
 """The order of the seconds since 1970 for as long as this program is in use."""
 
@@ -157,9 +160,10 @@ def _random_hex(case: str, size: int, rule: Rule) -> str:
     inner = rule.inner if isinstance(rule, MapRule) else rule
     if isinstance(inner, UuidRule) and size == 16:
         return "gen_random_uuid()"
-    if not isinstance(inner, TextRule | WidenedTextRule) or not 1 <= size <= 16:
+    if not isinstance(inner, TextRule | WidenedTextRule) or not 1 <= size <= MAX_RANDOM:
         raise Untranslatable("random bytes of that length have no translation")
-    text = f"left(md5(gen_random_uuid()::text), {2 * size})"
+    digests = " || ".join(["md5(gen_random_uuid()::text)"] * -(-size // 16))
+    text = f"left({digests}, {2 * size})"
     return text if case == "lower" else f"upper({text})"
 
 

@@ -24,6 +24,7 @@ from migration_job.plan.rules import (
     MapRule,
     RuleBase,
     TimestampRule,
+    type_of,
 )
 from migration_job.values import fold
 
@@ -571,6 +572,8 @@ def _branches(tests: Sequence[str], results: Sequence[Typed]) -> Typed:
 def unified(parts: Sequence[Typed]) -> list[Typed]:
     """The parts as one kind. Raises Untranslatable where SQLite would mix storage classes."""
     kinds = {p.kind for p in parts} - {"null"}
+    if len({type_of(p.known.rule) for p in parts if p.kind == "time" and p.known}) > 1:
+        raise Untranslatable("a time of day beside a time")
     if len(kinds) <= 1:
         return list(parts)
     if kinds <= {"boolean", "integer"}:

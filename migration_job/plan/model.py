@@ -99,6 +99,13 @@ class SourceTable(Data):
     sequence: int | None
     """The high-water mark in ``sqlite_sequence``."""
 
+    @cached_property
+    def rowid_name(self) -> str | None:
+        """The first of SQLite's names of the rowid that no column hides; None where all are."""
+        # Every column of a wide table asks.
+        names = {fold(column.name) for column in self.columns}
+        return next((n for n in ("rowid", "_rowid_", "oid") if n not in names), None)
+
 
 class SourceObject(Data):
     """A view, a trigger or a virtual table: its name, its SQL, the table it hangs on."""
@@ -192,6 +199,14 @@ class IndexPlan(Data):
     method: str = "btree"
 
 
+class Reason(Data):
+    """Why rows were set aside, in words for each of them."""
+
+    column: str | None = None
+    """The source's column whose value is at fault, where it is one column's."""
+    text: str
+
+
 class TablePlan(Data):
     """What becomes of one table. All constraint members name target columns."""
 
@@ -213,7 +228,16 @@ class TablePlan(Data):
     """Rows counted by preflight in the snapshot."""
     quarantine: tuple[str, ...] = ()
     """SQLite predicates (over the source table, aliased ``t``) whose rows go to quarantine."""
+    reasons: tuple[Reason, ...] = ()
+    """For each of them, why its rows do."""
     without_rowid: bool = False
+
+    @property
+    def set_aside(self) -> tuple[tuple[str, Reason], ...]:
+        """Each predicate of ``quarantine`` with its reason; a plan of an earlier release, which
+        had none, tells the predicate itself."""
+        reasons = self.reasons or tuple(Reason(text=p) for p in self.quarantine)
+        return tuple(zip(self.quarantine, reasons, strict=True))
 
     @property
     def copied(self) -> tuple[ColumnPlan, ...]:

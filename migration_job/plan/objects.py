@@ -25,15 +25,28 @@ from migration_job.plan.model import (
     ViewPlan,
 )
 from migration_job.plan.observe import ColumnFacts, Observer
-from migration_job.plan.rules import Rule
+from migration_job.plan.quarantine import Quarantine
+from migration_job.plan.relations import Relations
+from migration_job.plan.rules import Rule, type_of
 from migration_job.plan.views import ViewTable, translate_view
 from migration_job.source.database import quote
+from migration_job.source.reader import column_sql
 from migration_job.source.sqltext import tokenize
 from migration_job.values import fold
 
-MAX_INDEX_BYTES = 2_600
+MAX_INDEX_BYTES = 2_680
 """A B-tree's entry is refused beyond 2,704 bytes, header included; compression may save it, but
 not surely."""
+
+TERM_BYTES = 16
+"""What any value takes of an entry at most, beside the bytes of text: its length and its
+alignment, or all of a number or a time."""
+
+NUMERIC_BYTES = 200
+"""All digits of the largest double as a numeric."""
+
+MAX_INDEX_COLUMNS = 32
+"""PostgreSQL's limit of an index, so of a key and a reference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +88,28 @@ class Objects:
         findings: Findings,
         catalogue: Catalogue,
         observer: Observer,
+        quarantine: Quarantine,
+        references: Relations,
     ) -> None:
         self._observer = observer
+        self._quarantine = quarantine
+        self._references = references
+        self._widths: dict[tuple[str, str], int] = {}
         self._tables = {t.source.name: t for t in tables}
         self._findings = findings
         self._catalogue = catalogue
         # Tables, indexes and constraints' indexes share one name space.
         self._relations = {t.target for t in tables}
+
+    def impossible_keys(self) -> set[tuple[str, tuple[str, ...]]]:
+        """Tables and columns whose values, or whose number, no index of PostgreSQL's takes as they
+        are: no primary key, and nothing that a foreign key could refer to."""
+        return {
+            (view.source.name, tuple(t.column for t in index.columns if t.column is not None))
+            for view in self._tables.values()
+            for index in view.source.indexes
+            if index.unique and (_too_many(index) or self._too_wide(view, index))
+        }
 
     def of_table(
         self, table: SourceTable, collided: set[tuple[str, ...]], broken: set[str]
@@ -102,6 +130,7 @@ class Objects:
             if plain is not None:
                 uniques.append(plain)
             else:
+                uniques.extend(self._referenced(view, index))
                 indexes.extend(self._index(view, index, scope))
         self._report_collations(view)
         return Parts(
@@ -143,7 +172,8 @@ class Objects:
                 yield name, default
 
     def _generated(self, view: TableView, scope: expressions.Scope) -> Iterator[tuple[str, str]]:
-        within = {k: v for k, v in scope.items() if not self._is_generated(view, k)}
+        made = {fold(n) for n, c in view.columns.items() if c.source.generated}
+        within = {k: v for k, v in scope.items() if k.rpartition(".")[2] not in made}
         for name, column in view.columns.items():
             expression = column.source.expression
             if not column.source.generated or expression is None:
@@ -169,11 +199,6 @@ class Objects:
                     table=view.source.name,
                     column=name,
                 )
-
-    @staticmethod
-    def _is_generated(view: TableView, name: str) -> bool:
-        bare = name.rpartition(".")[2]
-        return any(c.source.generated and fold(n) == bare for n, c in view.columns.items())
 
     def _checks(
         self, view: TableView, scope: expressions.Scope, broken: set[str]
@@ -207,10 +232,28 @@ class Objects:
             if column is None or _collation(term) != "BINARY":
                 return None
             columns.append(column.target)
-        if self._too_wide(view, index):
+        if _too_many(index) or self._too_wide(view, index):
             return None
         name = self.reserve(f"{view.target}_{'_'.join(columns)}_key", index.name)
         return UniquePlan(name=name, columns=tuple(columns))
+
+    def _referenced(self, view: TableView, index: SourceIndex) -> Iterator[UniquePlan]:
+        """What a foreign key can refer to, beside the index under another collation."""
+        columns = [view.columns[t.column] for t in index.columns if t.column in view.columns]
+        names = {c.source.name for c in columns}
+        if (
+            not index.unique
+            or index.where is not None
+            or len(columns) < len(index.columns)
+            or not self._references.refers_to(view.source.name, list(names))
+            or any(_is_plain(i) and _names(i) == names for i in view.source.indexes)
+            or _too_many(index)
+            or self._too_wide(view, index)
+        ):
+            return
+        targets = tuple(c.target for c in columns)
+        name = self.reserve(f"{view.target}_{'_'.join(targets)}_key", index.name)
+        yield UniquePlan(name=name, columns=targets)
 
     def reserve(self, name: str, whole: str) -> str:
         """A relation's name that is no other's, from now on taken."""
@@ -221,14 +264,21 @@ class Objects:
     def _folded_key(
         self, view: TableView, index: SourceIndex, scope: expressions.Scope
     ) -> Iterator[IndexPlan]:
-        """A primary key under another collation allows fewer keys than PostgreSQL's does."""
-        if any(_collation(t) != "BINARY" for t in index.columns):
+        """A primary key under another collation allows fewer keys than PostgreSQL's does; one of
+        values that are too long is an index over their digests."""
+        folded = any(_collation(t) != "BINARY" for t in index.columns)
+        if folded or _too_many(index) or self._too_wide(view, index):
             yield from self._index(view, index, scope)
 
     def _index(
         self, view: TableView, index: SourceIndex, scope: expressions.Scope
     ) -> Iterator[IndexPlan]:
         try:
+            if _too_many(index):
+                raise Untranslatable(
+                    f"it has {len(index.columns)} columns, and PostgreSQL's have "
+                    f"{MAX_INDEX_COLUMNS} at most"
+                )
             terms = [self._term(view, term, scope, unique=index.unique) for term in index.columns]
             where = expressions.condition(index.where, scope) if index.where is not None else None
         except Untranslatable as reason:
@@ -289,14 +339,41 @@ class Objects:
         return sum(self._width(view, term) for term in index.columns) > MAX_INDEX_BYTES
 
     def _width(self, view: TableView, term: SourceIndexColumn) -> int:
-        """Bytes of the largest value that the index would hold."""
+        """Bytes that the largest value takes of the index's entry."""
         if term.column is None and term.expression is not None:
             try:
-                return self._observer.heaviest(view.source, term.expression)
+                return self._in_utf8(self._heaviest(view, term.expression))
             except apsw.Error:
-                return 0
+                return TERM_BYTES
         column = view.columns.get(term.column or "")
-        return column.facts.heaviest if column is not None else 0
+        return TERM_BYTES if column is None else self._width_of(view, column)
+
+    def _width_of(self, view: TableView, column: ColumnView) -> int:
+        if column.type.startswith("numeric"):
+            return NUMERIC_BYTES
+        whole = self._in_utf8(column.facts.heaviest)
+        if whole * MAX_INDEX_COLUMNS <= MAX_INDEX_BYTES:
+            return whole  # too little to matter, with or without rows in quarantine
+        return self._in_utf8(self._heaviest(view, column_sql(view.source, column.source.name)))
+
+    def _heaviest(self, view: TableView, expression: str) -> int:
+        """Bytes of the largest value among the rows that are carried."""
+        place = (view.source.name, expression)
+        if place not in self._widths:
+            kept = self._quarantine.kept(view.source)
+            self._widths[place] = self._observer.heaviest(view.source, expression, kept)
+        return self._widths[place]
+
+    def widths(self, table: SourceTable) -> dict[str, int]:
+        """For each column on the target, by its name in lower case, the bytes that its largest
+        value takes of an index's entry."""
+        view = self._tables[table.name]
+        return {c.target.lower(): self._width_of(view, c) for c in view.columns.values()}
+
+    def _in_utf8(self, size: int) -> int:
+        """Two bytes of UTF-16 are three of UTF-8 at most."""
+        wider = size if self._catalogue.encoding == "UTF-8" else size * 3 // 2
+        return TERM_BYTES + wider
 
     def _narrowed(
         self, view: TableView, index: SourceIndex, terms: list[str]
@@ -308,8 +385,8 @@ class Objects:
         ]
         if index.unique:
             digests = [
-                f"md5(({t.removesuffix(' DESC')})::text)" if w else t
-                for t, w in zip(terms, wide, strict=True)
+                _digest(t.removesuffix(" DESC"), self._holds_bytes(view, term)) if w else t
+                for t, w, term in zip(terms, wide, index.columns, strict=True)
             ]
             self._findings.add(
                 "index-over-digest",
@@ -338,12 +415,17 @@ class Objects:
         )
         return None
 
+    @staticmethod
+    def _holds_bytes(view: TableView, term: SourceIndexColumn) -> bool:
+        column = view.columns.get(term.column or "")
+        return column is not None and column.type == "bytea"
+
     # -------------------------------------------------------------------------- other things
 
     def views(self) -> tuple[ViewPlan, ...]:
         """The views that have a translation; those that depend on a view that has none do not."""
         known: dict[str, ViewTable] = {
-            fold(name): ViewTable(quote(t.target), scope_of(t), tuple(t.columns))
+            fold(name): ViewTable(_qualified(t.target), scope_of(t), tuple(t.columns))
             for name, t in self._tables.items()
         }
         planned: list[ViewPlan] = []
@@ -361,7 +443,7 @@ class Objects:
                 target = self.reserve(view.name, view.name)
                 planned.append(ViewPlan(source=view.name, target=target, query=translated.query))
                 known[fold(view.name)] = ViewTable(
-                    quote(target), translated.scope, translated.columns
+                    _qualified(target), translated.scope, translated.columns
                 )
                 waiting.remove(view)
                 progress = True
@@ -467,9 +549,35 @@ def _stored(part: expressions.Typed, column: ColumnView) -> str:
     if part.kind == "boolean" and wanted in expressions.NUMBERS:
         return expressions.number(part).sql
     both_numbers = part.kind in expressions.NUMBERS and wanted in expressions.NUMBERS
+    if part.kind == "time" and part.known is not None and type_of(part.known.rule) != column.type:
+        raise Untranslatable(f"it gives a {type_of(part.known.rule)} for a column of {column.type}")
     if part.kind not in ("null", wanted) and not both_numbers:
         raise Untranslatable(f"it gives a {part.kind} for a column of {column.type}")
     return part.sql
+
+
+def _is_plain(index: SourceIndex) -> bool:
+    """Whether it keeps rows apart byte by byte, all of them."""
+    binary = all(_collation(t) == "BINARY" for t in index.columns)
+    return index.unique and index.where is None and binary
+
+
+def _names(index: SourceIndex) -> set[str | None]:
+    return {t.column for t in index.columns}
+
+
+def _too_many(index: SourceIndex) -> bool:
+    return len(index.columns) > MAX_INDEX_COLUMNS
+
+
+def _digest(term: str, of_bytes: bool) -> str:
+    """The MD5 of a text or of bytes; an index takes no cast whose result a setting decides."""
+    return f"md5({term})" if of_bytes else f"md5(({term})::text)"
+
+
+def _qualified(name: str) -> str:
+    """A relation as a query has to name it: PostgreSQL looks for pg_class among its own first."""
+    return f"public.{quote(name)}"
 
 
 def _collation(term: SourceIndexColumn) -> str:

@@ -439,9 +439,12 @@ class Observer:
         ).fetchone()
         return row is not None
 
-    def heaviest(self, table: SourceTable, expression: str) -> int:
-        """Bytes of the largest value of a SQLite expression over the table. Raises apsw.Error."""
-        return int(self._one(table, [f"max(octet_length({expression}))"])[0] or 0)
+    def heaviest(self, table: SourceTable, expression: str, where: str = "") -> int:
+        """Bytes of the largest value of a SQLite expression over the table's rows, or over those
+        that meet a predicate. Raises apsw.Error."""
+        size = f"octet_length({expression})"
+        term = f"max({size}) FILTER (WHERE {where})" if where else f"max({size})"
+        return int(self._one(table, [term])[0] or 0)
 
     def count_of(self, table: SourceTable, name: str, values: Sequence[SourceValue]) -> int:
         """How many of the column's values are one of these."""
@@ -576,7 +579,9 @@ def _extremes(kind: str, c: str) -> list[str]:
         case "integer":
             # Another class may turn up after all, and text may not decode.
             return [
-                f"CASE typeof({f}({c})) WHEN 'integer' THEN {f}({c}) END" for f in ("min", "max")
+                f"CASE typeof({f}({c} COLLATE BINARY)) WHEN 'integer' "
+                f"THEN {f}({c} COLLATE BINARY) END"
+                for f in ("min", "max")
             ]
         case "real":
             return [f"sum({c} IN (9e999, -9e999))"]

@@ -23,6 +23,7 @@ from migration_job.plan.model import (
     ColumnPlan,
     ForeignKeyPlan,
     Plan,
+    Reason,
     SequencePlan,
     SourceColumn,
     SourceTable,
@@ -35,6 +36,7 @@ from migration_job.plan.policy import DefaultAction, Policy
 from migration_job.plan.profile import Profile, check_columns, in_sqlite, summary, unique_name
 from migration_job.plan.quarantine import Quarantine
 from migration_job.plan.relations import Relation, Relations
+from migration_job.plan.rowsize import MAX_ROW_BYTES, find_too_large
 from migration_job.plan.rules import (
     IntegerRule,
     MapRule,
@@ -45,6 +47,7 @@ from migration_job.plan.rules import (
 )
 from migration_job.signals import undisturbed
 from migration_job.source.database import quote
+from migration_job.source.reader import Row
 from migration_job.values import fold
 
 MAX_COLUMNS = 1600
@@ -98,6 +101,8 @@ class _Planner:
         self._broken: dict[str, set[str]] = {}
         self._collided: set[tuple[str, tuple[str, ...]]] = set()
         """Tables and columns whose key the target cannot have."""
+        self._impossible: set[tuple[str, tuple[str, ...]]] = set()
+        """Those that no index of PostgreSQL's takes as they are."""
         self._quarantine = Quarantine(connection, catalogue)
 
     def plan(self) -> Plan:
@@ -111,13 +116,22 @@ class _Planner:
         for table in self._catalogue.tables:
             self._report(table)
         self._set_aside()
+        self._find_too_large()
         self._find_collisions()
         self._try_checks()
         self._try_wished_constraints()
         orphaned = self._orphans(dropped)
         self._quarantine.close_over(self._relations)
         self._report_quarantine()
-        objects = Objects(self._views(), self._findings, self._catalogue, self._observer)
+        objects = Objects(
+            self._views(),
+            self._findings,
+            self._catalogue,
+            self._observer,
+            self._quarantine,
+            self._relations,
+        )
+        self._impossible = objects.impossible_keys()
         tables = [
             self._table(table, objects, dropped, orphaned) for table in self._catalogue.tables
         ]
@@ -325,7 +339,7 @@ class _Planner:
                 return None  # it would lose its generator for the sake of one reference
             decision = self._decider.forced(table, column, self._facts[place[0]][column.name], rule)
             bad = self._decisions[place].quarantined
-            if (decision.examination.cannot.ids | decision.examination.bad.ids) - bad:
+            if (decision.examination.cannot.ids | decision.examination.bad.ids) - bad.keys():
                 return None
             decision.quarantined = bad
             self._decisions[place] = decision
@@ -354,7 +368,7 @@ class _Planner:
     def _set_aside(self) -> None:
         for (table, column), decision in self._decisions.items():
             if decision.quarantined:
-                self._quarantine.add(table, decision.quarantined, f"{column}: {decision.type}")
+                self._set_aside_values(table, column, decision)
         for table_ in self._catalogue.tables:
             for column_ in table_.columns:
                 facts = self._facts[table_.name][column_.name]
@@ -363,14 +377,21 @@ class _Planner:
                 elif column_.primary_key and facts.nulls:
                     self._null_in_key(table_, column_, facts)
 
+    def _set_aside_values(self, table: str, column: str, decision: Decision) -> None:
+        grouped: dict[str, set[Row]] = {}
+        for row, why in decision.quarantined.items():
+            grouped.setdefault(why, set()).add(row)
+        for why, rows in grouped.items():
+            self._quarantine.add(table, rows, Reason(column=column, text=why))
+
     def _required(self, table: SourceTable, column: SourceColumn) -> bool:
         if column.generated:
             return False
         return column.not_null or self._profile.not_null(table.name, column.name)
 
-    def _aside(self, table: str, rows: Rows, reason: str) -> None:
+    def _aside(self, table: str, rows: Rows, reason: str, column: str | None = None) -> None:
         """Set rows aside; more than can be told one by one stop the run."""
-        self._quarantine.add(table, rows.ids, reason)
+        self._quarantine.add(table, rows.ids, Reason(column=column, text=reason))
         if rows.count > len(rows.ids):
             self._findings.add(
                 "too-many-rows",
@@ -389,7 +410,7 @@ class _Planner:
         action = self._findings.action_for(table.name, column.name)
         text = f"NULL in a NOT NULL column ({count_rows(facts.nulls)})"
         if action == "quarantine":
-            self._aside(table.name, rows, f"{column.name}: NULL")
+            self._aside(table.name, rows, "NULL in a NOT NULL column", column.name)
             text += "; to quarantine by the policy"
         elif action != "block":
             text += "; the target's column allows NULL"
@@ -407,7 +428,7 @@ class _Planner:
         rows = self._quarantine.rows_where(table, is_null(column.name))
         text = f"NULL in the primary key ({count_rows(facts.nulls)})"
         if self._findings.action_for(table.name, column.name) == "quarantine":
-            self._aside(table.name, rows, f"{column.name}: NULL in the key")
+            self._aside(table.name, rows, "NULL in the primary key", column.name)
             text += "; to quarantine by the policy"
         else:
             text += ": the target gets a UNIQUE constraint instead of a PRIMARY KEY"
@@ -419,6 +440,35 @@ class _Planner:
             column=column.name,
             rows=rows,
         )
+
+    def _find_too_large(self) -> None:
+        for table in self._catalogue.tables:
+            rules = {
+                c.name: self._decisions[table.name, c.name].rule
+                for c in table.columns
+                if (table.name, c.name) in self._decisions
+            }
+            rows = find_too_large(self._connection, self._catalogue, table, rules)
+            if not rows.count:
+                continue
+            text = (
+                f"{count_rows(rows.count)} of more than {MAX_ROW_BYTES:,} bytes, long values not "
+                "counted: a row of PostgreSQL's has to fit on a page of 8 KiB"
+            )
+            aside = self._findings.action_for(table.name) == "quarantine"
+            if aside:
+                self._aside(table.name, rows, "too large for a page")
+                text += "; to quarantine by the policy"
+            else:
+                text += ". Split the table on the source to keep them in it"
+            self._findings.add(
+                "row-too-large",
+                "warning" if aside else "error",
+                text,
+                table=table.name,
+                rows=rows,
+                settle=settle_table(table.name, action="quarantine"),
+            )
 
     def _find_collisions(self) -> None:
         for table in self._catalogue.tables:
@@ -442,7 +492,8 @@ class _Planner:
                     "row has on the target, though not on the source"
                 )
                 if self._findings.action_for(table.name) == "quarantine":
-                    self._aside(table.name, rows, "key collides")
+                    why = f"the key ({', '.join(columns)}) is another row's on the target"
+                    self._aside(table.name, rows, why)
                     text += "; to quarantine by the policy"
                 else:
                     self._collided.add((table.name, columns))
@@ -499,7 +550,7 @@ class _Planner:
             return
         text = f"{count_rows(rows.count)} against {what}"
         if self._findings.action_for(table.name) == "quarantine":
-            self._aside(table.name, rows, what)
+            self._aside(table.name, rows, f"against {what}")
             text += "; to quarantine by the policy"
         else:
             self._broken.setdefault(table.name, set()).add(name)
@@ -526,7 +577,8 @@ class _Planner:
             )
             text = f"{relation.text}: {count_rows(rows.count)} without a parent"
             if orphans == "quarantine":
-                self._aside(relation.child, rows, f"orphan: {relation.text}")
+                column = relation.columns[0] if len(relation.columns) == 1 else None
+                self._aside(relation.child, rows, f"no parent for the {relation.text}", column)
                 text += "; to quarantine by the policy"
             else:
                 unvalidated.add(relation)
@@ -606,11 +658,13 @@ class _Planner:
                 key=self._row_key(table),
                 rows=max((f.rows for f in self._facts[table.name].values()), default=0),
                 quarantine=self._quarantine.predicates(table),
+                reasons=self._quarantine.reasons(table),
                 without_rowid=table.without_rowid,
             ),
             table,
             broken,
             self._findings,
+            objects.widths,
         )
 
     def _column_plans(
@@ -629,7 +683,7 @@ class _Planner:
                 target=own,
                 type=decision.type,
                 rule=rule,
-                not_null=self._required(table, column)
+                not_null=(self._required(table, column) or _made_not_null(column, generated))
                 and (not nulls or self._nulls_set_aside(table, column))
                 and not _maps_to_null(rule),
                 default=None if identity else defaults.get(column.name),
@@ -662,7 +716,7 @@ class _Planner:
     ) -> tuple[tuple[str, ...], tuple[UniquePlan, ...]]:
         if not table.primary_key or any(c not in targets for c in table.primary_key):
             return (), ()
-        if (table.name, table.primary_key) in self._collided:
+        if (table.name, table.primary_key) in self._collided | self._impossible:
             return (), ()
         columns = tuple(targets[c] for c in table.primary_key)
         facts = self._facts[table.name]
@@ -705,7 +759,7 @@ class _Planner:
             key = relation.key
             if any(
                 t == relation.parent and set(c) == set(relation.parent_columns)
-                for t, c in self._collided
+                for t, c in self._collided | self._impossible
             ):
                 self._findings.add(
                     "foreign-key-not-carried",
@@ -800,6 +854,11 @@ def _text_for(facts: ColumnFacts) -> Rule:
 
 def _is_integer(rule: Rule) -> bool:
     return isinstance(rule, IntegerRule)
+
+
+def _made_not_null(column: SourceColumn, generated: dict[str, str]) -> bool:
+    """Whether the target makes the column's values itself and has to refuse a NULL among them."""
+    return column.not_null and column.name in generated
 
 
 def _maps_to_null(rule: Rule) -> bool:

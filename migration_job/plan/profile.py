@@ -8,7 +8,7 @@ and says what they do not.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from migration_job.plan.model import (
     TablePlan,
     UniquePlan,
 )
+from migration_job.plan.objects import MAX_INDEX_BYTES
 from migration_job.plan.policy import DefaultAction
 from migration_job.plan.rules import ConstantRule, Entry, Scalar
 from migration_job.values import fold
@@ -150,14 +151,21 @@ class Profile:
         return found is not None and found.not_null
 
     def merge(
-        self, plan: TablePlan, source: SourceTable, broken: set[str], findings: Findings
+        self,
+        plan: TablePlan,
+        source: SourceTable,
+        broken: set[str],
+        findings: Findings,
+        widths: Callable[[SourceTable], Mapping[str, int]],
     ) -> TablePlan:
         """The table's plan with what the profile adds to it, without the constraints (by name)
-        that the values break."""
+        that the values break. ``widths`` tells the bytes that a column's largest value takes of an
+        index, by the column's name in lower case."""
         wished = self.tables.get(fold(source.name))
         if wished is None:
             return plan
         columns = [self._merged(c, wished, findings, source) for c in plan.columns]
+        bytes_of = widths(source)
         present = {fold(c.target) for c in columns}
         columns += [
             ColumnPlan(
@@ -176,7 +184,10 @@ class Profile:
         return plan.model_copy(
             update={
                 "columns": tuple(columns),
-                "uniques": (*plan.uniques, *_uniques(plan, wished, spelled, broken)),
+                "uniques": (
+                    *plan.uniques,
+                    *_uniques(plan, wished, spelled, broken, bytes_of, findings),
+                ),
                 "checks": (
                     *plan.checks,
                     *(
@@ -185,7 +196,7 @@ class Profile:
                         if name not in broken
                     ),
                 ),
-                "indexes": _indexes(plan, wished, columns, findings),
+                "indexes": _indexes(plan, wished, columns, findings, bytes_of),
             }
         )
 
@@ -209,7 +220,8 @@ class Profile:
         return column.model_copy(update={"default": own.default})
 
     def tables_alone(self, catalogue: Catalogue) -> list[TablePlan]:
-        """Plans of the wished tables that the source does not have; they stay empty."""
+        """Plans of the wished tables that the source does not have; they stay empty. Where the
+        profile has indexes alone for a table of the application's, there is none to make."""
         present = {fold(t.name) for t in catalogue.tables}
         return [
             TablePlan(
@@ -236,19 +248,35 @@ class Profile:
                 indexes=wished.indexes,
             )
             for name, wished in self.tables.items()
-            if name not in present
+            if name not in present and wished.columns
         ]
 
 
 def _uniques(
-    plan: TablePlan, wished: WishedTable, spelled: dict[str, str], missing: set[str]
+    plan: TablePlan,
+    wished: WishedTable,
+    spelled: dict[str, str],
+    missing: set[str],
+    widths: Mapping[str, int],
+    findings: Findings,
 ) -> list[UniquePlan]:
     there = {frozenset(u.columns) for u in plan.uniques} | {frozenset(plan.primary_key)}
     found: list[UniquePlan] = []
     for columns in wished.uniques:
         named = tuple(spelled[fold(c)] for c in columns)
         name = unique_name(wished.name, columns)
-        if frozenset(named) not in there and name not in missing:
+        if frozenset(named) in there or name in missing:
+            continue
+        reason = _too_long([f'"{c}"' for c in named], "btree", widths)
+        if reason:
+            findings.add(
+                "index-not-carried",
+                "by-action",
+                f"the profile's UNIQUE ({', '.join(named)}): {reason}",
+                table=plan.source,
+                item=name,
+            )
+        else:
             found.append(UniquePlan(name=name, columns=named))
     return found
 
@@ -259,12 +287,16 @@ def unique_name(table: str, columns: Iterable[str]) -> str:
 
 
 def _indexes(
-    plan: TablePlan, wished: WishedTable, columns: Sequence[ColumnPlan], findings: Findings
+    plan: TablePlan,
+    wished: WishedTable,
+    columns: Sequence[ColumnPlan],
+    findings: Findings,
+    widths: Mapping[str, int],
 ) -> tuple[IndexPlan, ...]:
     """The wished indexes take the place of the source's of the same name, or of the same terms."""
     granted = []
     for index in wished.indexes:
-        reason = _in_the_way(index, wished, columns)
+        reason = _in_the_way(index, wished, columns) or _too_long(index.terms, index.method, widths)
         if reason:
             findings.add(
                 "index-not-carried",
@@ -283,6 +315,27 @@ def _indexes(
         if i.name not in names and (i.terms, i.where, i.method, i.unique) not in terms
     ]
     return (*kept, *granted)
+
+
+MAX_SEARCHED = 1_000_000
+"""Bytes of text for which to_tsvector() surely has room."""
+
+
+def _too_long(terms: Sequence[str], method: str, widths: Mapping[str, int]) -> str:
+    """Why no index can be had over the terms' values, as long as they are; '' where it can."""
+    searched = any("to_tsvector" in term for term in terms)
+    size = sum(widths.get(name, 0) for term in terms for name in _columns_of(term))
+    most = MAX_SEARCHED if searched else MAX_INDEX_BYTES
+    if size <= most or not (searched or method == "btree"):
+        return ""
+    what = "a text search" if searched else "a B-tree"
+    return f"values too long for {what} ({size:,} bytes, {most:,} at most)"
+
+
+def _columns_of(term: str) -> list[str]:
+    """The columns that an index's term names, in lower case."""
+    plain = term.removesuffix(" DESC")
+    return [c.name.lower() for c in sqlglot.parse_one(plain, read="postgres").find_all(exp.Column)]
 
 
 def _in_the_way(index: IndexPlan, wished: WishedTable, columns: Sequence[ColumnPlan]) -> str:

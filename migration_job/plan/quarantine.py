@@ -9,11 +9,11 @@ from typing import TypeVar
 
 import apsw
 
-from migration_job.plan.model import Catalogue, SourceTable
+from migration_job.plan.model import Catalogue, Reason, SourceTable
 from migration_job.plan.observe import Rows, identity_columns, show_key, shown_columns
 from migration_job.plan.relations import Place, Relation, Relations
 from migration_job.plan.rules import Entry, MapRule, Rule
-from migration_job.source.database import quote
+from migration_job.source.database import chain, quote
 from migration_job.source.reader import (
     Row,
     codec_of,
@@ -36,9 +36,9 @@ class Quarantine:
     def __init__(self, connection: apsw.Connection, catalogue: Catalogue) -> None:
         self._connection = connection
         self._catalogue = catalogue
-        self._rows: dict[str, dict[Row, str]] = {}
+        self._rows: dict[str, dict[Row, Reason]] = {}
 
-    def add(self, table: str, rows: set[Row], reason: str) -> set[Row]:
+    def add(self, table: str, rows: set[Row], reason: Reason) -> set[Row]:
         """Set rows aside; those that were not yet are returned."""
         own = self._rows.setdefault(table, {})
         new = {row for row in rows if row not in own}
@@ -110,7 +110,8 @@ class Quarantine:
             for relation in relations.all:
                 if relation.parent != table:
                     continue
-                new = self.add(relation.child, self._dependents(relation, rows), DEPENDENT)
+                why = Reason(text=f"{DEPENDENT}, by its {relation.text}")
+                new = self.add(relation.child, self._dependents(relation, rows), why)
                 if new:
                     waiting.setdefault(relation.child, set()).update(new)
 
@@ -156,20 +157,41 @@ class Quarantine:
         for table, rows in self._rows.items():
             yield (
                 table,
-                Counter("dependent" if why == DEPENDENT else "own" for why in rows.values()),
+                Counter(
+                    "dependent" if why.text.startswith(DEPENDENT) else "own"
+                    for why in rows.values()
+                ),
             )
 
+    def kept(self, table: SourceTable) -> str:
+        """A SQLite predicate over ``t`` for the rows that are not set aside; '' where none is."""
+        predicates = self.predicates(table)
+        return f"({chain('OR', [f'({p})' for p in predicates])}) IS NOT TRUE" if predicates else ""
+
     def predicates(self, table: SourceTable) -> tuple[str, ...]:
-        """SQLite predicates over ``t`` that meet exactly the rows set aside."""
-        rows = self._rows.get(table.name)
-        if not rows:
-            return ()
+        """SQLite predicates over ``t``, which together meet exactly the rows set aside; each row
+        meets one of them."""
+        return tuple(predicate for predicate, _ in self._parts(table))
+
+    def reasons(self, table: SourceTable) -> tuple[Reason, ...]:
+        """Why the rows of each predicate were set aside."""
+        return tuple(reason for _, reason in self._parts(table))
+
+    def _parts(self, table: SourceTable) -> Iterator[tuple[str, Reason]]:
+        grouped: dict[Reason, list[Row]] = {}
+        for row, reason in self._rows.get(table.name, {}).items():
+            grouped.setdefault(reason, []).append(row)
+        for reason in sorted(grouped, key=lambda r: (r.column or "", r.text)):
+            for predicate in self._one_of(table, grouped[reason]):
+                yield predicate, reason
+
+    def _one_of(self, table: SourceTable, rows: list[Row]) -> list[str]:
         encoding = self._catalogue.encoding
         references = [column_sql(table, c) for c in identity_columns(table)]
         ordered = sorted(rows, key=repr)
         if len(references) == 1 and all(isinstance(row[0], int) for row in ordered):
             numbers = ", ".join(str(n) for n in sorted(int(str(row[0])) for row in ordered))
-            return (f"{references[0]} IN ({numbers})",)
+            return [f"{references[0]} IN ({numbers})"]
         one = [
             " AND ".join(
                 f"{r} COLLATE BINARY IS {sql_literal(v, encoding)}"
@@ -178,7 +200,7 @@ class Quarantine:
             for row in ordered
         ]
         # SQLite's expressions may be 1,000 deep: a long chain of OR is cut into several.
-        return tuple(" OR ".join(f"({c})" for c in part) for part in _chunks(one, 500))
+        return [" OR ".join(f"({c})" for c in part) for part in _chunks(one, 500)]
 
 
 def mapped_sql(rule: Rule, reference: str, encoding: str) -> str:

@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from migration_job.plan.decide import Wish
-from migration_job.plan.model import Affinity, Catalogue, SourceForeignKey, SourceTable
+from migration_job.plan.model import (
+    Affinity,
+    Catalogue,
+    SourceForeignKey,
+    SourceIndex,
+    SourceTable,
+)
 from migration_job.plan.rules import (
     DateRule,
     IntegerRule,
@@ -110,6 +116,10 @@ class Relations:
         """The foreign keys of a table, in their order."""
         return [r for r in self.all if r.child == table]
 
+    def refers_to(self, table: str, columns: Sequence[str]) -> bool:
+        """Whether a foreign key refers to the very columns."""
+        return any(r.parent == table and set(r.parent_columns) == set(columns) for r in self.all)
+
     def needs_equality(self, table: SourceTable, column: str) -> bool:
         """Whether a key, an index or a foreign key compares the column's values."""
         name = fold(column)
@@ -210,13 +220,18 @@ def _spelled(table: SourceTable, name: str) -> str | None:
 
 
 def _is_key(table: SourceTable, columns: Sequence[str]) -> bool:
+    """Whether no two rows agree in the columns. What is unique under any collation is so byte by
+    byte, which is how the target compares."""
     wanted = {fold(c) for c in columns}
     if {fold(c) for c in table.primary_key} == wanted:
         return True
-    for index in table.indexes:
-        terms = [fold(t.column) for t in index.columns if t.column is not None]
-        binary = all(t.collation.upper() == "BINARY" for t in index.columns)
-        whole = index.where is None and len(terms) == len(index.columns)
-        if index.unique and whole and binary and set(terms) == wanted:
-            return True
-    return False
+    return any(
+        index.unique and index.where is None and _columns(index) == wanted
+        for index in table.indexes
+    )
+
+
+def _columns(index: SourceIndex) -> set[str] | None:
+    """The columns of an index, None where it is over an expression."""
+    names = [fold(t.column) for t in index.columns if t.column is not None]
+    return set(names) if len(names) == len(index.columns) else None

@@ -51,6 +51,22 @@ def apply_back(connection: apsw.Connection, batch: Iterable[RowsBack]) -> None:
         _put_in(connection, rows, old)
 
 
+def unwritable(connection: apsw.Connection, table: SourceTable) -> str:
+    """Why this job cannot write rows of the table, '' where it can: its indexes, CHECKs or
+    generated columns may call what only the application has. Nothing is written."""
+    columns = [quote(c.name) for c in table.columns if not c.generated]
+    places = ", ".join("NULL" for _ in columns)
+    name = f"main.{quote(table.name)}"
+    try:
+        connection.execute(
+            f"EXPLAIN INSERT OR ABORT INTO {name} ({', '.join(columns)}) VALUES ({places})"
+        ).fetchall()
+        connection.execute(f"EXPLAIN DELETE FROM {name} AS t WHERE 1").fetchall()
+    except apsw.Error as error:
+        return str(error)
+    return ""
+
+
 def set_sequence(connection: apsw.Connection, table: str, value: int) -> None:
     """Raise an AUTOINCREMENT table's high-water mark to ``value``, never lower it."""
     connection.execute(

@@ -210,6 +210,21 @@ def _derived(sql: str) -> bool:
     return re.search(r"using\s+fts[345].*content\s*=\s*['\"]?\w", sql, re.I | re.S) is not None
 
 
+def refuse_unreadable(connection: apsw.Connection, tables: Iterable[CapturedTable]) -> None:
+    """Raises InputError for a table whose changes could not be read: it is in the order of a
+    collation that only the application has."""
+    for captured in tables:
+        name = captured.table.name
+        try:
+            connection.execute(f"SELECT * FROM main.{quote(name)} LIMIT 0").fetchall()
+        except apsw.SQLError:
+            raise InputError(
+                f"the changes of table {name!r} cannot be followed: its rows are in the order of "
+                "a collation that only the application has",
+                advice="stop the application and migrate without --live",
+            ) from None
+
+
 def _refuse_clash(connection: apsw.Connection) -> None:
     clash = connection.execute(
         "SELECT name FROM main.sqlite_schema WHERE name LIKE ? ESCAPE '\\'",

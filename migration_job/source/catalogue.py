@@ -128,8 +128,7 @@ def rowid_name(table: SourceTable) -> str | None:
         return None
     if table.rowid_alias is not None:
         return quote(table.rowid_alias)
-    names = {fold(column.name) for column in table.columns}
-    return next((n for n in ("rowid", "_rowid_", "oid") if n not in names), None)
+    return table.rowid_name
 
 
 def _rows(connection: apsw.Connection, sql: str) -> list[tuple[Any, ...]]:

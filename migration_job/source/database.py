@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote as url_quote
@@ -24,10 +24,24 @@ written back or a checkpoint restarts the log: both are over in well under a sec
 HEADER = b"SQLite format 3\x00"
 """The first 16 bytes of every unencrypted database (https://sqlite.org/fileformat2.html)."""
 
+CHAINED = 100
+"""Terms that are joined one after another; more are nested."""
+
 BENIGN_PREFIXES = ("NULL value in ", "CHECK constraint failed in ")
 BENIGN_WORDS = (" value in ", "non-unique entry in index ")
 """What ``integrity_check`` reports about values rather than about the file; preflight has its own,
 better words for those."""
+
+SEARCH_INDEX = (
+    "malformed inverted index for FTS",
+    "unable to validate the inverted index for FTS",
+    "In RTree ",
+)
+"""How ``integrity_check`` begins what it says of a virtual table's own index. A full-text index
+that fell behind its content is common, damages no table, and is not carried over."""
+
+COLLATIONS = frozenset({"BINARY", "NOCASE", "RTRIM"})
+"""Those that every SQLite has; others are an application's own."""
 
 
 def quote(name: str) -> str:
@@ -38,6 +52,15 @@ def quote(name: str) -> str:
     if "\x00" in name:
         raise InputError(f"a name holds a NUL character: {name!r}")
     return '"' + name.replace('"', '""') + '"'
+
+
+def chain(operator: str, terms: Sequence[str]) -> str:
+    """The terms joined by an associative operator, nested by halves: SQLite's expressions may be
+    1,000 deep, and a plain chain over the columns of a wide table is deeper. '' for no term."""
+    if len(terms) <= CHAINED:
+        return f" {operator} ".join(terms)
+    half = len(terms) // 2
+    return f"({chain(operator, terms[:half])}) {operator} ({chain(operator, terms[half:])})"
 
 
 def literal(text: str) -> str:
@@ -100,20 +123,13 @@ def check_integrity(connection: apsw.Connection, *, limit: int = 20, quick: bool
 
     Values that break the file's own constraints are not damage: preflight reports those.
     """
-    try:
-        pragma = "quick_check" if quick else "integrity_check"
-        rows = [str(r[0]) for r in connection.execute(f"PRAGMA {pragma}({limit * 50})")]
-    except apsw.CorruptError as error:
-        rows = [str(error)]
-    except apsw.SQLError:
-        # The schema calls a function or collation that only the application has; the pages can
-        # still be checked.
-        rows = [str(r[0]) for r in connection.execute(f"PRAGMA quick_check({limit * 50})")]
-    computed = _computed_indexes(connection)
+    with _guessed_collations(connection):
+        rows = _checked(connection, "quick_check" if quick else "integrity_check", limit * 50)
+        doubtful = _doubtful_indexes(connection)
     damage = [
         row
         for row in rows
-        if row != "ok" and not _about_values(row) and _index_of(row) not in computed
+        if row != "ok" and not _about_values(row) and _index_of(row) not in doubtful
     ]
     if damage:
         shown = "\n  ".join(damage[:limit])
@@ -124,38 +140,103 @@ def check_integrity(connection: apsw.Connection, *, limit: int = 20, quick: bool
         )
 
 
-_MISSING = re.compile(r"row \d+ missing from index (.*)", re.DOTALL)
+def _checked(connection: apsw.Connection, pragma: str, limit: int) -> list[str]:
+    try:
+        return [str(r[0]) for r in connection.execute(f"PRAGMA {pragma}({limit})")]
+    except apsw.CorruptError as error:
+        return [str(error)]
+    except apsw.SQLError:
+        # The schema calls a function that only the application has; the pages can still be checked.
+        return [str(r[0]) for r in connection.execute(f"PRAGMA quick_check({limit})")]
+
+
+def stand_in_collations(connection: apsw.Connection) -> None:
+    """Let the connection read tables and indexes under collations that only the application has.
+    What they say of two values stays unknown: whatever would ask them ends with apsw.SQLError,
+    as it would without this."""
+    connection.collation_needed(lambda _, name: _stand_in(connection, name))
+
+
+def _stand_in(connection: apsw.Connection, name: str) -> None:
+    def unknown(left: str, right: str) -> int:
+        del left, right
+        raise apsw.SQLError(f"no such collation sequence: {name}")
+
+    connection.create_collation(name, unknown)
+
+
+@contextmanager
+def _guessed_collations(connection: apsw.Connection) -> Iterator[None]:
+    """The application's own collations taken for byte order, for a check that cannot go on without;
+    what it then says of their order is nothing to go by."""
+    own = {name for _, name in _collated(connection) if name.upper() not in COLLATIONS}
+    for name in own:
+        connection.create_collation(name, lambda left, right: (left > right) - (left < right))
+    try:
+        yield
+    finally:
+        for name in own:
+            _stand_in(connection, name)
+
+
+_MISSING = re.compile(
+    r"row \d+ missing from index (.*)|row not in PRIMARY KEY order for (.*)", re.DOTALL
+)
 
 
 def _index_of(row: str) -> str | None:
-    """The index in which ``integrity_check`` misses a row that the table has."""
+    """The index (the table, where it is its own index) in which ``integrity_check`` does not find
+    a row in its place."""
     match = _MISSING.fullmatch(row)
-    return match[1] if match is not None else None
+    return (match[1] or match[2]) if match is not None else None
 
 
-def _computed_indexes(connection: apsw.Connection) -> set[str]:
-    """Indexes of expressions and partial ones. What an expression gives may differ between
+def _doubtful_indexes(connection: apsw.Connection) -> set[str]:
+    """Indexes of expressions, partial ones, and those under an application's own collation, with
+    the tables that are in the order of one. What an expression gives may differ between
     releases of SQLite (the digits of a real as text do), so that the release that wrote an entry
     and the one that checks it look in different places. No row is lost by it: the number of entries
     is checked as well, and rows are read from the table."""
-    found: set[str] = set()
+    found = {
+        name
+        for names, collation in _collated(connection)
+        if collation.upper() not in COLLATIONS
+        for name in names
+    }
     try:
-        tables = [
-            str(r[0])
-            for r in connection.execute("SELECT name FROM main.sqlite_schema WHERE type = 'table'")
-        ]
-        for table in tables:
-            for index in list(connection.execute(f"PRAGMA main.index_list({quote(table)})")):
-                terms = connection.execute(f"PRAGMA main.index_xinfo({quote(str(index[1]))})")
-                if index[4] or any(term[1] == -2 for term in terms):
-                    found.add(str(index[1]))
+        for _, index, partial in _indexes(connection):
+            terms = connection.execute(f"PRAGMA main.index_xinfo({quote(index)})")
+            if partial or any(term[1] == -2 for term in terms):
+                found.add(index)
     except apsw.Error:
         return set()  # a schema that cannot be read excuses nothing
     return found
 
 
+def _indexes(connection: apsw.Connection) -> Iterator[tuple[str, str, bool]]:
+    """Table, name and whether it is partial, for every index."""
+    tables = list(connection.execute("SELECT name FROM main.sqlite_schema WHERE type = 'table'"))
+    for (table,) in tables:
+        for index in list(connection.execute(f"PRAGMA main.index_list({quote(str(table))})")):
+            yield str(table), str(index[1]), bool(index[4])
+
+
+def _collated(connection: apsw.Connection) -> list[tuple[tuple[str, str], str]]:
+    """Every index and its table, with each collation that it is ordered by."""
+    try:
+        return [
+            ((index, table), str(term[4]))
+            for table, index, _ in _indexes(connection)
+            for term in list(connection.execute(f"PRAGMA main.index_xinfo({quote(index)})"))
+            if term[5]
+        ]
+    except apsw.Error:
+        return []
+
+
 def _about_values(row: str) -> bool:
-    return row.startswith(BENIGN_PREFIXES) or any(word in row for word in BENIGN_WORDS)
+    benign = row.startswith((*BENIGN_PREFIXES, *SEARCH_INDEX))
+    return benign or any(word in row for word in BENIGN_WORDS)
 
 
 def _look_at(file: Path) -> None:
@@ -206,6 +287,7 @@ def _opened(file: Path, options: str, busy_timeout_ms: int) -> apsw.Connection:
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
     connection = apsw.Connection(uri, flags=flags)
     try:
+        stand_in_collations(connection)
         connection.set_busy_timeout(busy_timeout_ms)
         connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
         connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import psycopg
 
 from migration_job.errors import BlockedError, OperationError
-from migration_job.plan.model import ColumnPlan, TablePlan
+from migration_job.plan.model import ColumnPlan, Reason, TablePlan
 from migration_job.plan.rules import CannotCarry
 from migration_job.target import records
 from migration_job.target.database import lost, qualified, quote
@@ -39,7 +39,7 @@ class TableChange:
     """Rows that are there now, as COPY's text, without ledger entries."""
     rows: list[Key] = field(default_factory=list)
     """The other rows that are there now: the values of ``table.copied``, in that order."""
-    quarantined: dict[str, str] = field(default_factory=dict)
+    quarantined: dict[str, Reason] = field(default_factory=dict)
     """``key_text`` of the rows that the plan keeps out, and the reason."""
     number: int = 0
     """The table's number in the source's log."""
@@ -205,11 +205,15 @@ def _forward(
 
 
 def _quarantined(
-    table: TablePlan, key: str, row: Sequence[SourceValue], reason: str
+    table: TablePlan, key: str, row: Sequence[SourceValue], reason: Reason
 ) -> records.QuarantineEntry:
     values = {c.source or "": to_json(v) for c, v in zip(table.copied, row, strict=True)}
     return records.QuarantineEntry(
-        table.source or "", key, reason, json.dumps(values, ensure_ascii=False)
+        table.source or "",
+        key,
+        reason.text,
+        json.dumps(values, ensure_ascii=False),
+        reason.column,
     )
 
 

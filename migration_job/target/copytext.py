@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from migration_job.plan.model import SourceTable, TablePlan
 from migration_job.plan.rules import RuleBase
+from migration_job.source.database import chain
 from migration_job.source.reader import column_sql
 from migration_job.target.database import quote
 
@@ -94,7 +95,7 @@ class TableSql:
     @property
     def weight(self) -> str:
         """The size in bytes of all of them in a row."""
-        return " + ".join(self.sizes) or "0"
+        return chain("+", self.sizes) or "0"
 
 
 UNBOUNDED = frozenset(
@@ -128,10 +129,10 @@ def compose(plan: TablePlan, table: SourceTable) -> TableSql:
         columns=tuple(c.target for c in columns),
         line=line,
         bare=None if bare == line else bare,
-        nulls=" + ".join(f"({r} IS NULL)" for r in references) or "0",
-        clean=" AND ".join(condition_sql(c.rule, r) for c, r in doubtful) if doubtful else None,
+        nulls=chain("+", [f"({r} IS NULL)" for r in references]) or "0",
+        clean=chain("AND", [condition_sql(c.rule, r) for c, r in doubtful]) if doubtful else None,
         checked=any(not c.rule.plain for c, _ in doubtful),
-        keep=f"({' OR '.join(f'({q})' for q in plan.quarantine)}) IS NOT TRUE"
+        keep=f"({chain('OR', [f'({q})' for q in plan.quarantine])}) IS NOT TRUE"
         if plan.quarantine
         else None,
         sizes=sizes,

@@ -67,6 +67,14 @@ thousands of small tables, commits would be most of the time."""
 BARE_TRIES = 3
 """Blocks of a table that may turn out to need escapes before all of it is escaped at once."""
 
+SAME_TYPE_NAME = 50
+"""With each table comes an array type, called as the table with underscores before it (and cut). So
+tables that differ in those alone are created one after another: PostgreSQL finds another name for
+the type of a table that is there, not for one that another session creates at the same time."""
+
+SHAPES_AT_ONCE = 500
+"""Columns whose sizes are asked for at once: a SELECT has 2,000 terms at most."""
+
 STREAMED_TEXT = frozenset({"text", "widened-text", "json"})
 
 Advance = Callable[[int, int], None]
@@ -401,15 +409,19 @@ class TableCopy:
         """Stream a row whose values are too large to hold, piece by piece."""
         here = f"{self._rowid} = ?"
         where = here if self._sql.keep is None else f"{here} AND {self._sql.keep}"
-        tests = ", ".join(
-            f"typeof({r}), ifnull(octet_length({r}), 0)"
-            for r in (column_sql(self._table, str(c.source)) for c in self._plan.copied)
-        )
-        shape = self._session.source.execute(
-            f"SELECT {tests} FROM {self._from} WHERE {where}", (rowid,)
-        ).fetchone()
-        if shape is None:
-            return  # in quarantine
+        references = [column_sql(self._table, str(c.source)) for c in self._plan.copied]
+        shape: list[Any] = []
+        for start in range(0, len(references), SHAPES_AT_ONCE):
+            tests = ", ".join(
+                f"typeof({r}), ifnull(octet_length({r}), 0)"
+                for r in references[start : start + SHAPES_AT_ONCE]
+            )
+            found = self._session.source.execute(
+                f"SELECT {tests} FROM {self._from} WHERE {where}", (rowid,)
+            ).fetchone()
+            if found is None:
+                return  # in quarantine
+            shape += found
         noted: list[records.LedgerEntry] = []
         separator = b""
         for column, kind, size in zip(self._plan.copied, shape[::2], shape[1::2], strict=True):
@@ -465,7 +477,7 @@ class TableCopy:
     def _set_aside(self) -> Iterator[records.QuarantineEntry]:
         """Each row that a predicate names, once, under the first predicate that names it."""
         names = [c.name for c in self._table.columns]
-        for position, predicate in enumerate(self._plan.quarantine):
+        for position, (predicate, reason) in enumerate(self._plan.set_aside):
             earlier = "".join(f" AND ({p}) IS NOT TRUE" for p in self._plan.quarantine[:position])
             for row in read_rows(
                 self._session.source,
@@ -479,7 +491,8 @@ class TableCopy:
                 yield records.QuarantineEntry(
                     table=self._table.name,
                     key=key_text(key),
-                    reason=predicate,
+                    reason=reason.text,
+                    column=reason.column,
                     row=json.dumps(whole, ensure_ascii=False),
                 )
 
@@ -520,8 +533,12 @@ def tasks(
     statistics, as tasks; what ``done`` names is left out. Foreign keys, views and sequences come
     after all of them."""
     made: list[Task[Session]] = []
+    before: dict[str, str] = {}
     for table in plan.tables:
-        made.extend(_table_tasks(plan, table, catalogue, done, advance))
+        alike = table.target.lstrip("_")[:SAME_TYPE_NAME]
+        made.extend(_table_tasks(plan, table, catalogue, done, advance, before.get(alike)))
+        if (table.target, "rows") not in done:
+            before[alike] = f"rows {table.target}"
     return made
 
 
@@ -531,7 +548,9 @@ def _table_tasks(
     catalogue: Catalogue,
     done: set[tuple[str, str]],
     advance: Callable[[str, int, int], None],
+    before: str | None,
 ) -> Iterator[Task[Session]]:
+    """``before`` is the copy that has to end before this table may be created."""
     name = table.target
     small = table.rows <= SMALL_ROWS
     weight = float(table.rows * (1 + len(table.columns)))
@@ -545,7 +564,7 @@ def _table_tasks(
             _load_table(session, plan, table, catalogue, advance)
 
         # Copies come first, the largest of them first of all; what builds on them follows.
-        yield Task(copied[0], copy, weight=1e12 + weight)
+        yield Task(copied[0], copy, weight=1e12 + weight, after=(before,) if before else ())
         if small:
             return
     waits = copied

@@ -61,7 +61,8 @@ CREATE TABLE migration.quarantine (
     tab text NOT NULL,
     key text NOT NULL,
     reason text NOT NULL,
-    source_row text NOT NULL
+    source_row text NOT NULL,
+    col text
 );
 CREATE INDEX ledger_row ON migration.ledger (tab, hashtextextended(key, 0));
 CREATE INDEX quarantine_row ON migration.quarantine (tab, hashtextextended(key, 0));
@@ -125,6 +126,8 @@ class QuarantineEntry:
     reason: str
     row: str
     """JSON object: source column to :func:`migration_job.values.to_json` of its value."""
+    column: str | None = None
+    """The column whose value is at fault, where it is one column's."""
 
 
 # ------------------------------------------------------------------------- whose target it is
@@ -355,10 +358,12 @@ def add_quarantine(connection: psycopg.Connection, entries: Iterator[QuarantineE
     count = 0
     with (
         connection.cursor() as cursor,
-        cursor.copy("COPY migration.quarantine (tab, key, reason, source_row) FROM STDIN") as copy,
+        cursor.copy(
+            "COPY migration.quarantine (tab, key, reason, source_row, col) FROM STDIN"
+        ) as copy,
     ):
         for entry in entries:
-            copy.write_row((entry.table, entry.key, entry.reason, entry.row))
+            copy.write_row((entry.table, entry.key, entry.reason, entry.row, entry.column))
             count += 1
     return count
 
@@ -437,7 +442,8 @@ def ledger(connection: psycopg.Connection, limit: int) -> list[LedgerEntry]:
 def quarantine(connection: psycopg.Connection, limit: int) -> list[QuarantineEntry]:
     """The first ``limit`` rows, in a stable order."""
     rows = connection.execute(
-        "SELECT tab, key, reason, source_row FROM migration.quarantine ORDER BY tab, key LIMIT %s",
+        "SELECT tab, key, reason, source_row, col FROM migration.quarantine "
+        "ORDER BY tab, key LIMIT %s",
         (limit,),
     )
     return [QuarantineEntry(*row) for row in rows]

@@ -111,9 +111,10 @@ def _replay(
         raise VerificationError(
             f"{len(failed)} of {len(counted)} of the application's queries answer otherwise on "
             f"the target: {first}",
-            advice="nothing was switched. Where the dialects differ, give the query as a pair "
-            "NAME.sqlite.sql and NAME.postgresql.sql, and change the application alike; "
-            "report.json lists all",
+            advice="nothing was switched. Where the policy widened a column that the query reads, "
+            "map its values or set the rows aside instead; where the dialects differ, give the "
+            "query as a pair NAME.sqlite.sql and NAME.postgresql.sql, and change the application "
+            "alike; report.json lists all",
         )
     return {r.name: _word(r) for r in counted} | {
         r.name: "left out: the source refuses the query" for r in left_out

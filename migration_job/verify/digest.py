@@ -31,7 +31,7 @@ from psycopg.rows import tuple_row
 
 from migration_job.plan.model import ColumnPlan, SourceTable, TablePlan
 from migration_job.source.catalogue import rowid_name
-from migration_job.source.database import quote
+from migration_job.source.database import chain, quote
 from migration_job.source.reader import Row, column_sql
 from migration_job.source.rowkey import key_columns
 from migration_job.values import key_values
@@ -227,7 +227,7 @@ def _line(plan: TablePlan, table: SourceTable) -> _Line | None:
     ]
     return _Line(
         source=_grouped("concat_ws", _sqlite(FIELD), here, 500),
-        source_nulls=" + ".join(f"({reference} IS NULL)" for reference in references),
+        source_nulls=chain("+", [f"({reference} IS NULL)" for reference in references]),
         target=_grouped("concat_ws", _postgres(FIELD), there, 90),
         target_nulls=" + ".join(
             f"num_nulls({', '.join(quote(c.target) for c in columns[i : i + 90])})"
@@ -471,7 +471,7 @@ def _measure(sides: Sides, plan: TablePlan, table: SourceTable) -> tuple[int, in
     rows, *longest = ask("count(*)", *(f"max({size})" for size in sizes))
     if sum(longest) <= UNCOMPRESSED:
         return rows, 0, sum(longest)
-    weight = " + ".join(sizes)
+    weight = chain("+", sizes)
     size, widest = ask(f"total({weight})", f"max({weight})")
     return rows, size + rows * 10 * len(plan.columns), widest
 

@@ -17,7 +17,7 @@ from psycopg.rows import tuple_row
 
 from migration_job.plan.model import Catalogue, ColumnPlan, Plan, SourceTable, TablePlan
 from migration_job.report.model import Difference
-from migration_job.source.database import quote
+from migration_job.source.database import chain, quote
 from migration_job.values import key_values, to_json
 
 SETTINGS = (
@@ -156,7 +156,7 @@ def not_quarantined(plan: TablePlan) -> str:
     hold; '' where it must hold all."""
     if not plan.quarantine:
         return ""
-    return "(" + " OR ".join(f"({q})" for q in plan.quarantine) + ") IS NOT TRUE"
+    return f"({chain('OR', [f'({q})' for q in plan.quarantine])}) IS NOT TRUE"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from migration_job.plan.model import ColumnPlan, SourceTable, TablePlan
 from migration_job.source.catalogue import rowid_name
-from migration_job.source.database import quote
+from migration_job.source.database import chain, quote
 from migration_job.source.reader import (
     ROWID,
     Row,
@@ -189,7 +189,7 @@ def _weight(plan: TablePlan, table: SourceTable) -> str:
         for c in plan.copied
         if c.rule.kind in kinds
     ]
-    return "(" + " + ".join(terms) + ")" if terms else ""
+    return f"({chain('+', terms)})" if terms else ""
 
 
 def _compare_batch(

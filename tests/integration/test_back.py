@@ -9,13 +9,16 @@ import apsw
 import psycopg
 import pytest
 from livekit import PLAN, Migration, begin, fresh_source, uid
+from running import DONE, USAGE, run
 from test_catchup import both_sides
 
+from migration_job.errors import InputError
 from migration_job.live import back
 from migration_job.live.back import bring_back, differences
 from migration_job.live.catchup import catch_up
 from migration_job.live.decision import take_decision
 from migration_job.live.pair import Pair, opened
+from migration_job.live.switch import require_way_back
 from migration_job.plan.model import ColumnPlan
 from migration_job.plan.rules import WidenedTextRule
 from migration_job.source import fence
@@ -207,3 +210,35 @@ def test_the_source_takes_nothing_while_it_is_open(migration: Migration) -> None
         with pytest.raises(Exception, match="found it open"):
             bring_back(pair)
         assert isinstance(pair.source, apsw.Connection)
+
+
+def test_a_table_that_only_the_application_can_write_stops_the_switch(
+    tmp_path: Path, postgres: str
+) -> None:
+    """What PostgreSQL takes could not come back; found before the switch, not on the way back."""
+    source = tmp_path / "app.db"
+    with apsw.Connection(str(source)) as application:
+        application.create_scalar_function("own", lambda a: a, 1, deterministic=True)
+        application.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT CHECK (own(a) <> ''))")
+        application.execute("CREATE TABLE u(id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1, 'x')")
+    options = ("--target", postgres, "--report", tmp_path / "report", "--state", tmp_path)
+    assert run("migrate", source, "--live", *options).status == DONE
+    with opened(source, postgres) as pair:
+        with pytest.raises(InputError, match=r"changes to t could not come back.*own\(\)"):
+            require_way_back(pair, ())
+        require_way_back(pair, ("T",))
+
+
+def test_a_table_that_only_the_application_can_read_stops_a_live_migration(
+    tmp_path: Path, postgres: str
+) -> None:
+    source = tmp_path / "app.db"
+    with apsw.Connection(str(source)) as application:
+        application.create_collation("own", lambda a, b: (a > b) - (a < b))
+        application.execute("CREATE TABLE t(k TEXT COLLATE own PRIMARY KEY) WITHOUT ROWID")
+        application.execute("INSERT INTO t VALUES ('x')")
+    options = ("--target", postgres, "--report", tmp_path / "report")
+    ended = run("migrate", source, "--live", *options, "--state", tmp_path)
+    assert ended.status == USAGE, ended.said
+    assert "the changes of table 't' cannot be followed: its rows are in the order" in ended.err
+    assert run("migrate", source, *options).status == DONE

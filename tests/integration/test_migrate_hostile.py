@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from running import DONE, USAGE, Ended, run
+from running import DIFFERS, DONE, USAGE, Ended, build, run
 
 pytestmark = pytest.mark.postgres
 
@@ -171,6 +171,33 @@ def test_two_thousand_tables(tmp_path: Path, postgres: str) -> None:
     assert all(t["target_rows"] == 2 for t in tables.values())
     with psycopg.connect(postgres) as target:
         assert target.execute("SELECT b FROM t1999 WHERE id = 1").fetchone() == (1999,)
+
+
+@pytest.mark.parametrize("huge", [0, 5_000_000])
+def test_a_table_of_1500_columns(huge: int, tmp_path: Path, postgres: str) -> None:
+    """SQLite's expressions may be 1,000 deep and its SELECTs 2,000 terms long."""
+    source = tmp_path / "source.db"
+    connection = sqlite3.connect(source)
+    names = [f"c{n}" for n in range(1500)]
+    kinds = ("TEXT", "INTEGER", "BLOB", "BOOLEAN", "DATE")
+    listed = ", ".join(f"{n} {kinds[i % 5]}" for i, n in enumerate(names))
+    connection.execute(f"CREATE TABLE t({listed})")
+    values = ["x", 5, b"\x00", 1, "2024-01-01"] * 300
+    marks = ", ".join("?" * 1500)
+    short, long = [*values[:-5], "tab\t" * 9000], ["y" * huge, 5, *values[2:-4]]
+    for row in (values, [*short, *[None] * 4], [*long, *[None] * 4]):
+        connection.execute(f"INSERT INTO t VALUES ({marks})", row)
+    connection.commit()
+    connection.close()
+    ended = _migrate(source, postgres, tmp_path / "report")
+    assert ended.status == DONE, ended.said
+    with psycopg.connect(postgres) as target:
+        rows = target.execute("SELECT length(c0), c1, c2, c3, c1495 FROM t ORDER BY ctid")
+        assert rows.fetchall() == [
+            (1, 5, b"\x00", True, "x"),
+            (1, 5, b"\x00", True, "tab\t" * 9000),
+            (huge, 5, b"\x00", True, "x"),
+        ]
 
 
 @pytest.mark.slow
@@ -382,3 +409,143 @@ def test_a_source_on_read_only_media(tmp_path: Path, postgres: str) -> None:
         assert _migrate(source, postgres, tmp_path / "report").status == DONE
     finally:
         folder.chmod(0o700)
+
+
+QUARANTINED = """
+    CREATE TABLE cases(id INTEGER PRIMARY KEY, title TEXT, n INT);
+    CREATE TABLE images(id INTEGER PRIMARY KEY, case_id INT REFERENCES cases(id));
+    CREATE VIEW shown AS SELECT id, title FROM cases WHERE n > 0;
+    INSERT INTO cases VALUES (1, 'good', 5), (2, 'a' || char(0), 6), (3, CAST(x'ff' AS TEXT), 7);
+    INSERT INTO images VALUES (1, 1), (2, 2), (3, 2);
+"""
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("SELECT id, title FROM cases", DONE),
+        ("SELECT count(*) FROM images", DONE),
+        (
+            "SELECT c.title, count(i.id) FROM cases c LEFT JOIN images i ON i.case_id = c.id"
+            " GROUP BY c.id, c.title",
+            DONE,
+        ),
+        ("SELECT * FROM shown ORDER BY id", DONE),
+        ("SELECT count(*) + CASE WHEN max(title) = 'good' THEN 0 ELSE 1 END FROM cases", DONE),
+        ("SELECT 5 / 2.0 - 5 / 2 FROM cases", DONE),
+        ("SELECT 'a' = 'A' COLLATE \"C\" FROM cases", DIFFERS),
+    ],
+)
+def test_the_applications_queries_without_what_is_in_quarantine(
+    query: str, status: int, tmp_path: Path, postgres: str
+) -> None:
+    """What the policy set aside is accounted for; every query would answer otherwise by it."""
+    source = tmp_path / "source.db"
+    build(source, QUARANTINED)
+    (tmp_path / "checks").mkdir()
+    (tmp_path / "checks" / "one.sql").write_text(query)
+    (tmp_path / "policy.yaml").write_text("default: quarantine\n")
+    options = ("--checks", tmp_path / "checks", "--policy", tmp_path / "policy.yaml")
+    ended = _migrate(source, postgres, tmp_path / "report", *options)
+    assert ended.status == status, ended.said
+    assert "without the rows in quarantine, which 2 tables of the source still have" in ended.said
+    assert len(_report(tmp_path / "report")["quarantine"]) == 4
+
+
+RADCASE = """
+    CREATE TABLE cases(id TEXT PRIMARY KEY, title TEXT NOT NULL, modality TEXT, diagnosis TEXT,
+                       difficulty INTEGER DEFAULT 2);
+    CREATE TABLE users(id TEXT PRIMARY KEY, username TEXT UNIQUE NOT NULL, email TEXT UNIQUE,
+                       password_hash TEXT NOT NULL);
+    CREATE TABLE dicom_series(id TEXT PRIMARY KEY, case_id TEXT NOT NULL, series_uid TEXT,
+                              folder_name TEXT NOT NULL, FOREIGN KEY (case_id) REFERENCES cases);
+"""
+
+
+@pytest.mark.parametrize("action", ["widen", "quarantine"])
+def test_what_a_profile_wishes_of_values_that_are_too_long(
+    action: str, tmp_path: Path, postgres: str
+) -> None:
+    source = tmp_path / "source.db"
+    build(source, RADCASE)
+    long = [random.Random(n).randbytes(2500).hex() for n in range(5)]
+    words = " ".join(random.Random(9).randbytes(5).hex() for _ in range(120_000))
+    one, two = "0d5a7b64-1111-4222-8333-000000000001", "0d5a7b64-1111-4222-8333-000000000002"
+    connection = sqlite3.connect(source)
+    connection.execute("INSERT INTO cases VALUES (?, 't', ?, ?, 3)", (one, long[0], words))
+    connection.execute("INSERT INTO cases VALUES (?, 'u', 'CT', 'x', 3)", (two,))
+    connection.execute("INSERT INTO users VALUES (?, ?, ?, 'p')", (one, *long[1:3]))
+    connection.execute("INSERT INTO users VALUES (?, 'short', 'e', 'p')", (two,))
+    connection.execute("INSERT INTO dicom_series VALUES (?, ?, ?, 'f')", (one, one, long[3]))
+    connection.execute("INSERT INTO dicom_series VALUES (?, ?, '1.2', 'f')", (two, two))
+    connection.commit()
+    connection.close()
+    (tmp_path / "policy.yaml").write_text(f"default: {action}\n")
+    options = ("--profile", "radcase", "--policy", tmp_path / "policy.yaml")
+    ended = _migrate(source, postgres, tmp_path / "report", *options)
+    assert ended.status == DONE, ended.said
+    found = [f["message"] for f in _report(tmp_path / "report")["findings"]]
+    missing = {m.split(":")[0] for m in found if "values too long for a" in m}
+    with psycopg.connect(postgres) as target:
+        kept = {
+            str(r[0])
+            for r in target.execute("SELECT indexname FROM pg_indexes WHERE schemaname = 'public'")
+        }
+    if action == "quarantine":
+        assert missing == set()
+        assert {"idx_cases_modality", "users_username_key", "dicom_series_series_uid_key"} <= kept
+    else:
+        assert "the profile's index idx_cases_modality" in missing
+        assert "the profile's index idx_cases_search" in missing
+        assert "the profile's UNIQUE (series_uid)" in missing
+        assert "idx_cases_modality" not in kept
+
+
+def test_each_row_in_quarantine_says_why(tmp_path: Path, postgres: str) -> None:
+    source = tmp_path / "source.db"
+    build(
+        source,
+        "CREATE TABLE p(id INTEGER PRIMARY KEY, t TEXT, n INT NOT NULL, k TEXT CHECK (k <> 'no'));"
+        "PRAGMA ignore_check_constraints = ON;"
+        "INSERT INTO p VALUES (1, 'a' || char(0), 1, 'x'), (2, CAST(x'ff' AS TEXT), 1, 'x'),"
+        " (3, 'c', 'many', 'x'), (4, 'd', 1, 'no'), (5, 'e', 1, 'x');"
+        "CREATE TABLE c(p INT REFERENCES p(id)); INSERT INTO c VALUES (1), (5), (99);",
+    )
+    (tmp_path / "policy.yaml").write_text("default: quarantine\norphans: quarantine\n")
+    ended = _migrate(source, postgres, tmp_path / "report", "--policy", tmp_path / "policy.yaml")
+    assert ended.status == DONE, ended.said
+    found = _report(tmp_path / "report")["quarantine"]
+    assert [(q["table"], q["key"], q["column"], q["reason"]) for q in found] == [
+        (
+            "c",
+            [1],
+            None,
+            "depends on a row in quarantine, by its foreign key (p) to p (id)",
+        ),
+        ("c", [3], "p", "no parent for the foreign key (p) to p (id)"),
+        ("p", [1], "t", "nul-in-text: text with a NUL character, which PostgreSQL cannot hold"),
+        ("p", [2], "t", "undecodable-text: text whose bytes are not valid in its encoding"),
+        ("p", [3], "n", "text-in-integer: the value is not integer"),
+        ("p", [4], None, "against CHECK (k <> 'no')"),
+    ]
+
+
+def test_a_long_chain_into_quarantine_takes_a_record_of_its_length(
+    tmp_path: Path, postgres: str
+) -> None:
+    """Not of its square: each row's reason once named all rows."""
+    source = tmp_path / "source.db"
+    build(
+        source,
+        "CREATE TABLE o(id INTEGER PRIMARY KEY, up INT REFERENCES o);"
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)"
+        " INSERT INTO o SELECT i, i + 1 FROM n;",
+    )
+    (tmp_path / "policy.yaml").write_text("orphans: quarantine\n")
+    ended = _migrate(source, postgres, tmp_path / "report", "--policy", tmp_path / "policy.yaml")
+    assert ended.status == DONE, ended.said
+    with psycopg.connect(postgres) as target:
+        row = target.execute("SELECT count(*), max(length(reason)) FROM migration.quarantine")
+        count, longest = row.fetchone() or (0, 0)
+    assert count == 2000
+    assert longest < 100

@@ -3,6 +3,7 @@ to, what the tool says, and what the target holds by an independent comparison."
 
 from __future__ import annotations
 
+import random
 import sqlite3
 from pathlib import Path
 
@@ -93,6 +94,21 @@ PARENT_AND_CHILD = """
             "CREATE TABLE p(id INTEGER PRIMARY KEY); INSERT INTO p VALUES (1), (2);"
             "CREATE TABLE c(p TEXT REFERENCES p(id)); INSERT INTO c VALUES ('1'), ('2'), (NULL);",
             holds={"SELECT count(*) FROM c JOIN p ON p.id::text = c.p::text": [(2,)]},
+        ),
+        Case(
+            "a reference to what is unique whatever its case",
+            "CREATE TABLE p(id INTEGER PRIMARY KEY, n TEXT COLLATE NOCASE UNIQUE);"
+            "CREATE TABLE c(n TEXT REFERENCES p(n) ON DELETE RESTRICT);"
+            "INSERT INTO p VALUES (1, 'Bob'), (2, 'Eve'); INSERT INTO c VALUES ('Bob'), (NULL);"
+            "CREATE TABLE d(n TEXT REFERENCES p(n)); INSERT INTO d VALUES ('BOB'), ('Eve');",
+            says=("orphans: .*1 row without a parent",),
+            silent=("foreign-key-not-carried",),
+            holds={
+                FOREIGN_KEYS: [("c", "p", "r", True), ("d", "p", "a", False)],
+                "SELECT count(*) FROM pg_index WHERE indisunique AND indrelid = 'p'::regclass": [
+                    (3,)
+                ],
+            },
         ),
         Case(
             "a reference in another case",
@@ -189,6 +205,12 @@ NEXT = "INSERT INTO t DEFAULT VALUES RETURNING id"
             "room for the next key, not only for the last",
             "CREATE TABLE t(id INTEGER PRIMARY KEY, n INT); INSERT INTO t(id) VALUES (2147483647);",
             holds={NEXT: [(2147483648,)]},
+        ),
+        Case(
+            "room for a thousand million rows more, as on the source",
+            "CREATE TABLE t(id INTEGER PRIMARY KEY, n INT); INSERT INTO t(id) VALUES (1200000000);"
+            "CREATE TABLE u(id INTEGER PRIMARY KEY, n INT); INSERT INTO u(id) VALUES (1100000000);",
+            types={"t.id": "bigint", "u.id": "integer"},
         ),
         Case(
             "a name that needs quoting",
@@ -332,6 +354,19 @@ GENERATED = (
             ledger=0,
         ),
         Case(
+            "NOT NULL stays where the target makes the values",
+            "CREATE TABLE t(a INTEGER, s INTEGER NOT NULL AS (a + 1),"
+            " v TEXT NOT NULL AS (printf('%d', a))); INSERT INTO t(a) VALUES (1);",
+            holds={
+                "SELECT attname::text, attnotnull FROM pg_attribute"
+                " WHERE attrelid = 't'::regclass AND attnum > 0 ORDER BY attnum": [
+                    ("a", False),
+                    ("s", True),
+                    ("v", False),
+                ]
+            },
+        ),
+        Case(
             "text",
             "CREATE TABLE t(first TEXT, last TEXT, whole TEXT AS (first || ' ' || last) STORED);"
             "INSERT INTO t VALUES ('Ada', 'L'), ('x', NULL);",
@@ -448,6 +483,9 @@ def _default(declared: str, sql: str, query: str, expected: object, **more: obje
         _default(
             "INTEGER", "(strftime('%s','now'))", "abs(v - extract(epoch FROM now())) < 5", True
         ),
+        _default("TEXT", "(hex(randomblob(16)))", "v ~ '^[0-9A-F]{32}$'", True),
+        _default("TEXT", "(lower(hex(randomblob(20))))", "v ~ '^[0-9a-f]{40}$'", True),
+        _default("TEXT", "(lower(hex(randomblob(32))))", "v ~ '^[0-9a-f]{64}$'", True),
         Case(
             "one without a translation is said, never a literal",
             "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT DEFAULT (printf('%05d', 7)));"
@@ -531,6 +569,30 @@ NAMES = (
             holds={
                 "SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
                 " WHERE c.relnamespace = 'public'::regnamespace": [(2,)]
+            },
+        ),
+        Case(
+            "relations of PostgreSQL's own",
+            "CREATE TABLE pg_class(id INTEGER PRIMARY KEY, relname TEXT UNIQUE);"
+            "CREATE TABLE migration(run INT); CREATE TABLE public(a INT);"
+            "INSERT INTO pg_class VALUES (1, 'x'); INSERT INTO migration VALUES (7);"
+            "CREATE VIEW pg_tables AS SELECT id, relname FROM pg_class;"
+            "CREATE VIEW v AS SELECT relname FROM pg_tables;",
+            holds={
+                "SELECT relname FROM public.v": [("x",)],
+                "SELECT id FROM public.pg_tables": [(1,)],
+                "SELECT run FROM public.migration": [(7,)],
+            },
+        ),
+        Case(
+            "tables that differ in underscores alone, as their array types do",
+            "".join(
+                f"CREATE TABLE {'_' * n}{name}(a INT); INSERT INTO {'_' * n}{name} VALUES ({n});"
+                for name in ("t", "u")
+                for n in range(6)
+            ),
+            holds={
+                "SELECT t.a, _t.a, __t.a, ______t.a FROM t, _t, __t, _____t ______t": [(0, 1, 2, 5)]
             },
         ),
         Case(
@@ -691,6 +753,188 @@ def test_pitfall_35_views_triggers_and_what_cannot_be_carried(
     case: Case, tmp_path: Path, postgres: str
 ) -> None:
     check(case, tmp_path, postgres)
+
+
+def _digits(seed: int, size: int) -> str:
+    """Text that does not compress below half."""
+    return random.Random(seed).randbytes(size // 2).hex()
+
+
+def _long_keys(connection: sqlite3.Connection) -> None:
+    connection.executescript(
+        "CREATE TABLE k(k TEXT PRIMARY KEY, v INT);"
+        "CREATE TABLE w(a BLOB, b TEXT, v INT, PRIMARY KEY(a, b)) WITHOUT ROWID;"
+        "CREATE TABLE u(id INTEGER PRIMARY KEY, k TEXT UNIQUE);"
+        "CREATE TABLE c(k TEXT REFERENCES k(k), u TEXT REFERENCES u(k));"
+    )
+    for seed in range(3):
+        text = _digits(seed, 9000)
+        connection.execute("INSERT INTO k VALUES (?, ?)", (text, seed))
+        connection.execute("INSERT INTO w VALUES (?, ?, ?)", (text.encode()[:4500], text, seed))
+        connection.execute("INSERT INTO u VALUES (?, ?)", (seed, text))
+        connection.execute("INSERT INTO c VALUES (?, ?)", (text, text))
+
+
+def test_pitfall_33_keys_too_long_for_an_index(tmp_path: Path, postgres: str) -> None:
+    """They stay unique, over their digests; what referred to them cannot be a foreign key."""
+    check(
+        Case(
+            "long keys",
+            _long_keys,
+            says=(
+                "index-over-digest: .*sqlite_autoindex_k_1",
+                "index-over-digest: .*sqlite_autoindex_w_1",
+                "foreign-key-not-carried: .*k has no such key",
+                "foreign-key-not-carried: .*u has no such key",
+            ),
+            holds={"SELECT count(*) FROM c JOIN k USING (k) JOIN u ON u.k = c.u": [(3,)]},
+            ledger=0,
+        ),
+        tmp_path,
+        postgres,
+    )
+    violates(postgres, "INSERT INTO k SELECT k, 9 FROM k LIMIT 1", psycopg.errors.UniqueViolation)
+    violates(
+        postgres, "INSERT INTO w SELECT a, b, 9 FROM w LIMIT 1", psycopg.errors.UniqueViolation
+    )
+
+
+def test_pitfall_35_an_index_of_text_that_is_longer_in_utf8(tmp_path: Path, postgres: str) -> None:
+    text = "".join(chr(0x4E00 + random.Random(n).randrange(20000)) for n in range(1250))
+    check(
+        Case(
+            "two bytes here, three there",
+            f"CREATE TABLE t(a TEXT); CREATE INDEX i ON t(a); INSERT INTO t VALUES ('{text}');",
+            says=("index-by-hash: index i",),
+            encoding="UTF-16le",
+        ),
+        tmp_path,
+        postgres,
+    )
+
+
+def test_pitfall_35_indexes_of_more_columns_than_32(tmp_path: Path, postgres: str) -> None:
+    names = ", ".join(f"c{n}" for n in range(33))
+    check(
+        Case(
+            "33 columns",
+            f"CREATE TABLE p({names}, PRIMARY KEY ({names})) WITHOUT ROWID;"
+            f"CREATE TABLE u({names}, UNIQUE ({names})); CREATE INDEX i ON u({names});"
+            f"CREATE TABLE c({names}, FOREIGN KEY ({names}) REFERENCES p);"
+            f"INSERT INTO p VALUES ({', '.join(['1'] * 33)});"
+            "INSERT INTO c SELECT * FROM p; INSERT INTO u SELECT * FROM p;",
+            says=(
+                "index-not-carried: unique index sqlite_autoindex_p_1: it has 33 columns",
+                "index-not-carried: unique index sqlite_autoindex_u_1: it has 33 columns",
+                "index-not-carried: index i: it has 33 columns",
+                "foreign-key-not-carried: .*p has no such key",
+            ),
+        ),
+        tmp_path,
+        postgres,
+    )
+
+
+def _wide(declared: str, value: str, count: int = 950) -> str:
+    names = [f"c{n}" for n in range(count)]
+    return (
+        f"CREATE TABLE t({', '.join(f'{n} {declared}' for n in names)});"
+        f"INSERT INTO t VALUES ({', '.join([value] * count)}); INSERT INTO t(c0) VALUES ({value});"
+    )
+
+
+@cases(
+    ("declared", "value", "fits"),
+    [
+        ("INTEGER", "5000000000", True),
+        ("TEXT", "'four'", True),
+        ("TEXT", "'nineteen characters'", False),
+        ("TEXT", f"'{'x' * 3000}'", False),
+        ("UUID", "'0d5a7b64-1111-4222-8333-000000000000'", False),
+        ("BOOLEAN", "1", True),
+    ],
+)
+def test_pitfall_33_rows_too_large_for_a_page(
+    declared: str, value: str, *, fits: bool, tmp_path: Path, postgres: str
+) -> None:
+    source = _wide(declared, value)
+    if fits:
+        check(Case("fits", source, silent=("row-too-large",)), tmp_path, postgres)
+        return
+    said = ("error row-too-large: 1 row of more than 8,160 bytes",)
+    check(Case("does not fit", source, BLOCKED, says=said), tmp_path, postgres)
+    aside = tmp_path / "aside"
+    aside.mkdir()
+    settled = Case(
+        "set aside",
+        source,
+        policy="tables: {t: {action: quarantine}}\n",
+        says=("warning row-too-large",),
+        holds={"SELECT count(*) FROM t": [(1,)]},
+        quarantine=1,
+    )
+    check(settled, aside, postgres)
+
+
+def _own_collation(connection: sqlite3.Connection) -> None:
+    """Every order that only the application knows: of an index, of a whole table, in a CHECK."""
+    connection.create_collation("localized", lambda a, b: (b > a) - (b < a))
+    connection.executescript(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, name TEXT COLLATE localized UNIQUE, "
+        " n INT COLLATE localized, CHECK (name <> 'z' COLLATE localized));"
+        "INSERT INTO t VALUES (1, 'a10', 1), (2, 'a9', 2), (3, NULL, 'x');"
+        "CREATE TABLE w(k TEXT COLLATE localized PRIMARY KEY, v INT) WITHOUT ROWID;"
+        "INSERT INTO w VALUES ('a', 1), ('b', 2), ('c', 3);"
+        "CREATE TABLE c(w TEXT REFERENCES w(k)); INSERT INTO c VALUES ('b');"
+    )
+
+
+def test_pitfall_34_a_collation_of_the_applications_own(tmp_path: Path, postgres: str) -> None:
+    check(
+        Case(
+            "a collation that only the application has",
+            _own_collation,
+            says=(
+                "index-not-carried: unique index sqlite_autoindex_t_1: the collation localized",
+                "check-not-carried: CHECK .*(?i:localized)",
+                "collation: compares under LOCALIZED",
+            ),
+            silent=("check-violated",),
+            holds={
+                "SELECT id, name FROM t ORDER BY id": [(1, "a10"), (2, "a9"), (3, None)],
+                "SELECT k, v FROM w ORDER BY v": [("a", 1), ("b", 2), ("c", 3)],
+                "SELECT w FROM c": [("b",)],
+            },
+            ledger=2,
+        ),
+        tmp_path,
+        postgres,
+    )
+
+
+@cases(
+    "behind",
+    [
+        "CREATE VIRTUAL TABLE s USING fts5(body, content='docs', content_rowid='id');"
+        "INSERT INTO s(rowid, body) SELECT id, body FROM docs; UPDATE docs SET body = 'other';",
+        "CREATE VIRTUAL TABLE s USING fts4(other, content='docs');",
+    ],
+)
+def test_pitfall_36_a_search_index_that_fell_behind(
+    behind: str, tmp_path: Path, postgres: str
+) -> None:
+    """It is not carried over, and no table is damaged by it."""
+    check(
+        Case(
+            "search",
+            "CREATE TABLE docs(id INTEGER PRIMARY KEY, body TEXT);"
+            f"INSERT INTO docs VALUES (1, 'hello'); {behind}",
+            says=("virtual-table-not-carried: virtual table s",),
+            holds={"SELECT count(*) FROM docs": [(1,)]},
+        ),
+        tmp_path,
+        postgres,
+    )
 
 
 def _fts(module: str) -> str:

@@ -281,6 +281,12 @@ FOUND: dict[str, Database] = {
         ),
         (rows("a", ("a",), (0,), ("",)), rows("b", ("b",), ("0.0",))),
     ),
+    "a time of day for a column of times": Database(
+        (
+            'CREATE TABLE "c"("a" TIME, "c" DATETIME GENERATED ALWAYS AS ("a"), '
+            '"d" DATETIME, "e" DATETIME AS (coalesce("a", "d")))',
+        )
+    ),
     "a quarantined row with a generated value": Database(
         (
             'CREATE TABLE "back\\slash"("id" INTEGER, "b" my type(1,2) NOT NULL, '

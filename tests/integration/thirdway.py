@@ -108,6 +108,7 @@ def read_source(path: Path) -> dict[str, Table]:
     """Every ordinary table with every value, generated ones included."""
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     connection.text_factory = bytes
+    _stand_in_collations(connection)
     try:
         found = {}
         virtual = _virtual(connection)
@@ -124,6 +125,15 @@ def read_source(path: Path) -> dict[str, Table]:
         return found
     finally:
         connection.close()
+
+
+def _stand_in_collations(connection: sqlite3.Connection) -> None:
+    """SQLite does not even open a table that is in the order of an unknown collation."""
+    statements = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")
+    for (sql,) in statements.fetchall():
+        for name in re.findall(rb"COLLATE\s+(\w+)", sql, re.I):
+            if name.upper() not in (b"BINARY", b"NOCASE", b"RTRIM"):
+                connection.create_collation(name.decode(), lambda a, b: (a > b) - (a < b))
 
 
 def _virtual(connection: sqlite3.Connection) -> list[str]:

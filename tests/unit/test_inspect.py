@@ -82,3 +82,18 @@ def test_wrong_input(tmp_path: Path, clean: Path) -> None:
     for arguments in ([tmp_path / "no.db"], [clean, "x.yaml"], [clean, "--profile", "nope"]):
         result = run(*arguments)
         assert isinstance(result.exception, InputError)
+
+
+def test_a_suggestion_settles_what_shows_only_behind_another(tmp_path: Path) -> None:
+    """Widened to bytes, the text 'a' and the bytes of 'a' are one key."""
+    source = database(
+        tmp_path / "source.db",
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, k INT UNIQUE)",
+        "INSERT INTO t(k) VALUES (1), ('a'), (x'61')",
+    )
+    (tmp_path / "block.yaml").write_text("default: block\n")
+    policy = tmp_path / "policy.yaml"
+    result = run(source, policy, "--policy", tmp_path / "block.yaml", "--suggest")
+    assert result.exit_code == ExitStatus.BLOCKED
+    assert "key-collides:t.k" in policy.read_text()
+    assert run(source, "--policy", policy).exit_code == ExitStatus.DONE

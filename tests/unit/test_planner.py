@@ -231,7 +231,11 @@ def test_orphans_are_kept_not_valid(tmp_path: Path) -> None:
 
 def test_orphans_and_all_that_depends_on_them_go_to_quarantine(tmp_path: Path) -> None:
     plan = plan_of(orphaned(tmp_path), "orphans: quarantine")
-    assert plan.table("c").quarantine == ('t."id" IN (2, 3, 4, 5)',)
+    assert plan.table("c").quarantine == ('t."id" IN (4)', 't."id" IN (2, 3, 5)')
+    assert [(r.column, r.text) for r in plan.table("c").reasons] == [
+        (None, "depends on a row in quarantine, by its foreign key (up) to c (id)"),
+        ("p", "no parent for the foreign key (p) to p (id)"),
+    ]
     assert all(k.validated for k in plan.table("c").foreign_keys)
     assert findings_of(plan, "quarantined-with-parent")[0].count == 1
 
