@@ -7,10 +7,12 @@ views and sequences that the target can have.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
 from queue import SimpleQueue
+from typing import TypeVar
 
 import apsw
 
@@ -74,6 +76,18 @@ def make_plan(
     return _Planner(connection, catalogue, profile, chosen, zone, others).plan()
 
 
+_Item = TypeVar("_Item")
+_Found = TypeVar("_Found")
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """What looks at the source through one connection."""
+
+    observer: Observer
+    quarantine: Quarantine
+
+
 class _Planner:
     def __init__(
         self,
@@ -85,13 +99,16 @@ class _Planner:
         others: Sequence[apsw.Connection],
     ) -> None:
         self._connection = connection
-        self._others = others
         self._catalogue = catalogue
         self._profile = profile or Profile(name="none")
         self._policy = policy
         default: DefaultAction = policy.default or self._profile.default
         self._findings = Findings(policy, default)
-        self._observer = Observer(connection, catalogue)
+        self._readers = [
+            _Reader(Observer(one, catalogue), Quarantine(one, catalogue))
+            for one in (connection, *others)
+        ]
+        self._observer = self._readers[0].observer
         self._decider = Decider(self._observer, policy, self._findings, zone)
         self._facts: dict[str, dict[str, ColumnFacts]] = {}
         self._decisions: dict[tuple[str, str], Decision] = {}
@@ -103,14 +120,13 @@ class _Planner:
         """Tables and columns whose key the target cannot have."""
         self._impossible: set[tuple[str, tuple[str, ...]]] = set()
         """Those that no index of PostgreSQL's takes as they are."""
-        self._quarantine = Quarantine(connection, catalogue)
+        self._quarantine = self._readers[0].quarantine
 
     def plan(self) -> Plan:
         self._name_everything()
         self._observe()
         wishes = self._relations.spread_wishes(self._wishes())
-        for table in self._catalogue.tables:
-            self._decide(table, wishes)
+        self._decide_all(wishes)
         dropped = self._agree_on_types()
         self._settle_maps()
         for table in self._catalogue.tables:
@@ -207,29 +223,38 @@ class _Planner:
     # -------------------------------------------------------------------------------- values
 
     def _observe(self) -> None:
-        observers: SimpleQueue[Observer] = SimpleQueue()
-        connections = [self._connection, *self._others]
-        for connection in connections:
-            observers.put(Observer(connection, self._catalogue))
+        def look(reader: _Reader, table: SourceTable) -> dict[str, ColumnFacts]:
+            facts = reader.observer.facts(table)
+            reader.observer.look_at_text(table, facts)
+            return facts
 
-        def look(table: SourceTable) -> dict[str, ColumnFacts]:
-            observer = observers.get()
-            try:
-                facts = observer.facts(table)
-                observer.look_at_text(table, facts)
-                return facts
-            finally:
-                observers.put(observer)
-
-        with ThreadPoolExecutor(len(connections)) as pool:
-            with undisturbed():
-                looks = pool.map(look, self._catalogue.tables)
-            every = list(looks)
+        every = self._at_once(look, self._catalogue.tables)
         for table, facts in zip(self._catalogue.tables, every, strict=True):
             alias = table.rowid_alias
             if alias is not None and table.sequence is not None:
                 facts[alias].high = max(facts[alias].high or 0, table.sequence)
             self._facts[table.name] = facts
+
+    def _at_once(
+        self, work: Callable[[_Reader, _Item], _Found], items: Sequence[_Item]
+    ) -> list[_Found]:
+        """``work`` on every item, in as many threads as there are connections, each of which is in
+        one hand at a time; the results in the items' order."""
+        free: SimpleQueue[_Reader] = SimpleQueue()
+        for reader in self._readers:
+            free.put(reader)
+
+        def by_one(item: _Item) -> _Found:
+            reader = free.get()
+            try:
+                return work(reader, item)
+            finally:
+                free.put(reader)
+
+        with ThreadPoolExecutor(len(self._readers)) as pool:
+            with undisturbed():
+                found = pool.map(by_one, items)
+            return list(found)
 
     def _wishes(self) -> dict[tuple[str, str], Wish]:
         found: dict[tuple[str, str], Wish] = {}
@@ -240,29 +265,45 @@ class _Planner:
                     found[table.name, column.name] = wish
         return found
 
-    def _decide(self, table: SourceTable, wishes: dict[tuple[str, str], Wish]) -> None:
-        facts = self._facts[table.name]
+    def _decide_all(self, wishes: dict[tuple[str, str], Wish]) -> None:
+        tables = self._catalogue.tables
+        proposed = {table.name: self._propose(table, wishes) for table in tables}
+
+        def trial(reader: _Reader, table: SourceTable) -> dict[str, int]:
+            return reader.observer.trial(table, proposed[table.name], self._facts[table.name])
+
+        for table, slow in zip(tables, self._at_once(trial, tables), strict=True):
+            self._decide(table, proposed[table.name], slow, wishes)
+
+    def _propose(self, table: SourceTable, wishes: dict[tuple[str, str], Wish]) -> dict[str, Rule]:
+        """The rule that each readable column would have if all its values met it."""
         rules: dict[str, Rule] = {}
         for column in table.columns:
-            own = facts[column.name]
+            own = self._facts[table.name][column.name]
             if own.unreadable:
                 continue
-            rule = self._decider.propose(table, column, own, wishes.get((table.name, column.name)))
+            wish = wishes.get((table.name, column.name))
+            rule = self._decider.propose(table, column, own, wish)
             if type_of(rule) == "json" and self._relations.needs_equality(table, column.name):
                 # json has no equality: no key, no index, no comparison.
-                rule = self._decider.wrap(
-                    _text_for(own),
-                    self._policy.column(table.name, column.name),
-                    wishes.get((table.name, column.name)),
-                )
+                policy = self._policy.column(table.name, column.name)
+                rule = self._decider.wrap(_text_for(own), policy, wish)
             rules[column.name] = rule
-        slow = self._observer.trial(table, rules, facts)
+        return rules
+
+    def _decide(
+        self,
+        table: SourceTable,
+        rules: dict[str, Rule],
+        slow: dict[str, int],
+        wishes: dict[tuple[str, str], Wish],
+    ) -> None:
         for column in table.columns:
             if column.name in rules:
                 self._decisions[table.name, column.name] = self._decider.decide(
                     table,
                     column,
-                    facts[column.name],
+                    self._facts[table.name][column.name],
                     rules[column.name],
                     slow=slow[column.name],
                     wish=wishes.get((table.name, column.name)),
@@ -561,10 +602,14 @@ class _Planner:
         """Look for rows without their parent; the foreign keys that cannot be validated."""
         unvalidated: set[Relation] = set()
         rules = {place: decision.rule for place, decision in self._decisions.items()}
-        for relation in self._relations.all:
-            if relation in dropped or relation.parent not in self._targets:
-                continue
-            rows = self._quarantine.orphans(relation, rules)
+        relations = [
+            r for r in self._relations.all if r not in dropped and r.parent in self._targets
+        ]
+
+        def look(reader: _Reader, relation: Relation) -> Rows:
+            return reader.quarantine.orphans(relation, rules)
+
+        for relation, rows in zip(relations, self._at_once(look, relations), strict=True):
             if not rows.count:
                 continue
             orphans = (
