@@ -84,7 +84,7 @@ def _source(lab: Lab, *, captured: bool, synchronous: str) -> Iterator[apsw.Conn
             connection.execute(f"PRAGMA synchronous = {synchronous}")
             if captured:
                 catalogue = read_catalogue(connection)
-                tables = capture.captured_tables(catalogue, make_plan(connection, catalogue))
+                tables = capture.captured_tables(catalogue, make_plan(connection, catalogue).keys)
                 with connection:
                     capture.install(connection, tables, run="bench", capture="bench")
             yield connection

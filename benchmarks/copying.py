@@ -13,10 +13,11 @@ from benchmarks import peers
 from benchmarks.lab import MIB, Lab, tables_of
 from benchmarks.project import migrate
 from benchmarks.results import Goal, Sample, Section, ratio
-from migration_job.plan.model import Catalogue, Plan
+from migration_job.plan.model import Plan
 from migration_job.plan.planner import make_plan
 from migration_job.source.catalogue import read_catalogue
 from migration_job.source.database import quote as sqlite_quote
+from migration_job.source.model import Catalogue
 from migration_job.source.snapshot import open_immutable
 from migration_job.target import load, records, schema
 from migration_job.target.database import connect

@@ -34,7 +34,7 @@ from migration_job.errors import (
     VerificationError,
 )
 from migration_job.phases import Phase, require
-from migration_job.plan.model import Catalogue, Finding, Plan
+from migration_job.plan.model import Finding, Plan
 from migration_job.plan.planner import make_plan
 from migration_job.plan.policy import Policy, load_policy
 from migration_job.plan.profile import load_profile
@@ -52,6 +52,7 @@ from migration_job.report.model import (
 from migration_job.signals import stopped_by_signals, undisturbed
 from migration_job.source import backup, integrity, snapshot
 from migration_job.source.catalogue import read_catalogue
+from migration_job.source.model import Catalogue
 from migration_job.source.snapshot import Snapshot
 from migration_job.target import database, load, records, schema
 from migration_job.values import SourceValue, key_values

@@ -19,9 +19,10 @@ from migration_job.errors import OperationError
 from migration_job.live.pair import Pair, flush
 from migration_job.live.proof import differing_keys
 from migration_job.live.steps import step
-from migration_job.plan.model import SourceTable, TablePlan
+from migration_job.plan.model import TablePlan
 from migration_job.source import fence
 from migration_job.source.apply import RowsBack, apply_back
+from migration_job.source.model import SourceTable
 from migration_job.source.reader import read_rows
 from migration_job.target import records
 from migration_job.target.apply import Key, key_places, key_plans, text_array

@@ -16,21 +16,14 @@ import psycopg
 
 from migration_job.errors import BlockedError, InputError, OperationError
 from migration_job.live.lock import Lock
-from migration_job.plan.model import (
-    Catalogue,
-    ColumnPlan,
-    Plan,
-    SequencePlan,
-    SourceTable,
-    TablePlan,
-    UniquePlan,
-)
+from migration_job.plan.model import ColumnPlan, Plan, SequencePlan, TablePlan, UniquePlan
 from migration_job.plan.planner import make_plan
 from migration_job.plan.policy import load_policy
 from migration_job.plan.profile import load_profile
 from migration_job.plan.rules import IntegerRule
 from migration_job.source import capture, fence, snapshot
 from migration_job.source.catalogue import read_catalogue, rowid_name
+from migration_job.source.model import Catalogue, SourceTable
 from migration_job.target import capture as target_capture
 from migration_job.target.database import connect, literal, qualified, quote
 
@@ -67,7 +60,7 @@ class LiveStart:
             self._stop_following()
             connection = fence.open_source(self._source)
             try:
-                tables = capture.captured_tables(catalogue, self.adapt(plan, catalogue))
+                tables = capture.captured_tables(catalogue, self.adapt(plan, catalogue).keys)
                 capture.refuse_unreadable(connection, tables)
                 self._install(connection, tables, run_id)
             finally:

@@ -12,10 +12,11 @@ import apsw
 import psycopg
 
 from migration_job.errors import OperationError
-from migration_job.plan.model import Catalogue, Plan, SourceTable, TablePlan
+from migration_job.plan.model import Plan, TablePlan
 from migration_job.source import capture as source_capture
 from migration_job.source.catalogue import read_catalogue
 from migration_job.source.fence import SourceState, open_source, read_state
+from migration_job.source.model import Catalogue, SourceTable
 from migration_job.target import capture as target_capture
 from migration_job.target import database, records
 from migration_job.verify.sides import Sides

@@ -58,7 +58,7 @@ def decide(
             target_capture.set_pair(pair.target, token, 1)
             digest = certify(pair, 1, base=base)
         with step("switch.decide"):
-            tables = capture.captured_tables(pair.catalogue, pair.plan)
+            tables = capture.captured_tables(pair.catalogue, pair.plan.keys)
             capture.install(pair.source, tables, run=pair.run_id, capture=token, plain=True)
             take_decision(pair.source, digest, one_way)
             fence.commit(pair.source, limit=lock_limit)

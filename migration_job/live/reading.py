@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from migration_job.live.pair import Pair
-from migration_job.plan.model import ColumnPlan, SourceTable, TablePlan
+from migration_job.plan.model import ColumnPlan, TablePlan
 from migration_job.source.capture import LOG
 from migration_job.source.database import chain, quote
+from migration_job.source.model import SourceTable
 from migration_job.source.reader import codec_of, column_sql, decode, read_by_keys
 from migration_job.target.apply import Key, TableChange, forward_key, key_places, key_plans
 from migration_job.target.copytext import condition_sql, field_sql

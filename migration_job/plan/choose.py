@@ -10,7 +10,6 @@ from typing import Literal
 
 from migration_job.errors import InputError
 from migration_job.plan import jsontext, moments
-from migration_job.plan.model import SourceColumn
 from migration_job.plan.observe import ColumnFacts
 from migration_job.plan.rules import (
     BooleanRule,
@@ -33,6 +32,7 @@ from migration_job.plan.rules import (
     WidenedByteaRule,
     WidenedTextRule,
 )
+from migration_job.source.model import SourceColumn
 from migration_job.values import SourceValue
 
 Family = Literal[

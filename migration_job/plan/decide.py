@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from migration_job.plan import choose
 from migration_job.plan.findings import Findings, settle_column
-from migration_job.plan.model import SourceColumn, SourceTable
 from migration_job.plan.observe import (
     MAX_SINGLED_OUT,
     ColumnFacts,
@@ -30,6 +29,7 @@ from migration_job.plan.rules import (
     WidenedTextRule,
     type_of,
 )
+from migration_job.source.model import SourceColumn, SourceTable
 from migration_job.source.reader import Row
 
 NUMBER_CLASSES = {"integer", "real"}

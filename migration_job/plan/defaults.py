@@ -9,7 +9,6 @@ import apsw
 
 from migration_job.plan import moments
 from migration_job.plan.expressions import Untranslatable
-from migration_job.plan.model import SourceColumn
 from migration_job.plan.rules import (
     CannotCarry,
     DateRule,
@@ -24,6 +23,7 @@ from migration_job.plan.rules import (
     WidenedTextRule,
     type_of,
 )
+from migration_job.source.model import SourceColumn
 from migration_job.source.sqltext import tokenize
 
 _CONSTANT_WORDS = ("NULL", "TRUE", "FALSE")

@@ -13,23 +13,20 @@ from migration_job.plan import expressions, naming
 from migration_job.plan.defaults import translate_default
 from migration_job.plan.expressions import Known, Untranslatable
 from migration_job.plan.findings import Findings
-from migration_job.plan.model import (
-    Catalogue,
-    CheckPlan,
-    IndexPlan,
-    SourceColumn,
-    SourceIndex,
-    SourceIndexColumn,
-    SourceTable,
-    UniquePlan,
-    ViewPlan,
-)
+from migration_job.plan.model import CheckPlan, IndexPlan, UniquePlan, ViewPlan
 from migration_job.plan.observe import ColumnFacts, Observer
 from migration_job.plan.quarantine import Quarantine
 from migration_job.plan.relations import Relations
 from migration_job.plan.rules import Rule, type_of
 from migration_job.plan.views import ViewTable, translate_view
 from migration_job.source.database import quote
+from migration_job.source.model import (
+    Catalogue,
+    SourceColumn,
+    SourceIndex,
+    SourceIndexColumn,
+    SourceTable,
+)
 from migration_job.source.reader import column_sql
 from migration_job.source.sqltext import tokenize
 from migration_job.values import fold

@@ -15,7 +15,6 @@ from typing import Any
 
 import apsw
 
-from migration_job.plan.model import Catalogue, SourceTable
 from migration_job.plan.rules import (
     BooleanRule,
     ByteaRule,
@@ -29,6 +28,7 @@ from migration_job.plan.rules import (
 )
 from migration_job.source.catalogue import rowid_name
 from migration_job.source.database import quote
+from migration_job.source.model import Catalogue, SourceTable
 from migration_job.source.reader import (
     ROWID,
     Row,

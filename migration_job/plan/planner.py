@@ -21,14 +21,11 @@ from migration_job.plan.collisions import find_collisions
 from migration_job.plan.decide import Decider, Decision, Wish, count_rows
 from migration_job.plan.findings import Findings, settle_column, settle_table
 from migration_job.plan.model import (
-    Catalogue,
     ColumnPlan,
     ForeignKeyPlan,
     Plan,
     Reason,
     SequencePlan,
-    SourceColumn,
-    SourceTable,
     TablePlan,
     UniquePlan,
 )
@@ -49,6 +46,7 @@ from migration_job.plan.rules import (
 )
 from migration_job.signals import undisturbed
 from migration_job.source.database import quote
+from migration_job.source.model import Catalogue, SourceColumn, SourceTable
 from migration_job.source.reader import Row
 from migration_job.values import fold
 

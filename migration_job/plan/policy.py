@@ -29,8 +29,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from migration_job.errors import InputError
 from migration_job.plan import moments
-from migration_job.plan.model import Action, Catalogue, SourceTable
+from migration_job.plan.model import Action
 from migration_job.plan.rules import Entry, EpochUnit, Pattern, Scalar
+from migration_job.source.model import Catalogue, SourceTable
 from migration_job.values import fold
 
 DefaultAction = Literal["widen", "quarantine", "block"]

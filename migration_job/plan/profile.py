@@ -22,19 +22,11 @@ from migration_job.errors import InputError
 from migration_job.plan.decide import Wish
 from migration_job.plan.expressions import kind_of
 from migration_job.plan.findings import Findings
-from migration_job.plan.model import (
-    Catalogue,
-    CheckPlan,
-    ColumnPlan,
-    IndexPlan,
-    SourceForeignKey,
-    SourceTable,
-    TablePlan,
-    UniquePlan,
-)
+from migration_job.plan.model import CheckPlan, ColumnPlan, IndexPlan, TablePlan, UniquePlan
 from migration_job.plan.objects import MAX_INDEX_BYTES
 from migration_job.plan.policy import DefaultAction
 from migration_job.plan.rules import ConstantRule, Entry, Scalar
+from migration_job.source.model import Catalogue, SourceForeignKey, SourceTable
 from migration_job.values import fold
 
 PROFILES = Path(__file__).resolve().parent.parent / "profiles"

@@ -9,11 +9,12 @@ from typing import TypeVar
 
 import apsw
 
-from migration_job.plan.model import Catalogue, Reason, SourceTable
+from migration_job.plan.model import Reason
 from migration_job.plan.observe import Rows, identity_columns, show_key, shown_columns
 from migration_job.plan.relations import Place, Relation, Relations
 from migration_job.plan.rules import Entry, MapRule, Rule
 from migration_job.source.database import chain, quote
+from migration_job.source.model import Catalogue, SourceTable
 from migration_job.source.reader import (
     Row,
     codec_of,

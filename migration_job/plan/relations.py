@@ -6,13 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from migration_job.plan.decide import Wish
-from migration_job.plan.model import (
-    Affinity,
-    Catalogue,
-    SourceForeignKey,
-    SourceIndex,
-    SourceTable,
-)
 from migration_job.plan.rules import (
     DateRule,
     IntegerRule,
@@ -28,6 +21,13 @@ from migration_job.plan.rules import (
     TimeRule,
     TimestampRule,
     UuidRule,
+)
+from migration_job.source.model import (
+    Affinity,
+    Catalogue,
+    SourceForeignKey,
+    SourceIndex,
+    SourceTable,
 )
 from migration_job.values import fold
 

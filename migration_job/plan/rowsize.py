@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import apsw
 
-from migration_job.plan.model import Catalogue, SourceTable
 from migration_job.plan.observe import Rows, identity_columns, show_key, shown_columns
 from migration_job.plan.rules import CannotCarry, Rule, type_of
 from migration_job.source.database import chain
+from migration_job.source.model import Catalogue, SourceTable
 from migration_job.source.reader import Row, column_sql, read_rows
 
 MAX_ROW_BYTES = 8160

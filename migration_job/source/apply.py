@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import apsw
 
-from migration_job.plan.model import SourceTable
 from migration_job.source.catalogue import rowid_name
 from migration_job.source.database import quote
+from migration_job.source.model import SourceTable
 from migration_job.source.reader import (
     KEYS_PER_QUERY,
     bindable,

@@ -26,15 +26,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import apsw
 
 from migration_job.errors import InputError, OperationError
-from migration_job.plan.model import Catalogue, Plan, SourceIndex, SourceIndexColumn, SourceTable
 from migration_job.source.catalogue import MARK, OWN_PREFIX, rowid_name
 from migration_job.source.database import literal, quote
+from migration_job.source.model import Catalogue, SourceIndex, SourceIndexColumn, SourceTable
 from migration_job.source.reader import ROWID
 from migration_job.values import fold
 
@@ -62,16 +62,16 @@ class CapturedTable:
 # ------------------------------------------------------------------------------ installing
 
 
-def captured_tables(catalogue: Catalogue, plan: Plan) -> list[CapturedTable]:
-    """What is to be captured: every table of the plan. Raises InputError, with the reason, for a
-    table that cannot be."""
+def captured_tables(
+    catalogue: Catalogue, keys: Mapping[str, tuple[str, ...]]
+) -> list[CapturedTable]:
+    """What is to be captured: every table, by the key that ``keys`` has for its folded name.
+    Raises InputError, with the reason, for a table that cannot be."""
     _refuse_virtual(catalogue)
     found = []
     for number, table in enumerate(catalogue.tables, start=1):
-        try:
-            key = _logged_key(table, plan.table(table.name).key)
-        except KeyError:
-            key = ()
+        planned = keys.get(fold(table.name))
+        key = () if planned is None else _logged_key(table, planned)
         if ROWID in key and rowid_name(table) is None:
             raise InputError(
                 f"table {table.name!r} has no key that identifies its rows, and its columns hide "

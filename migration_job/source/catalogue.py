@@ -12,7 +12,8 @@ from typing import Any
 import apsw
 
 from migration_job.errors import InputError
-from migration_job.plan.model import (
+from migration_job.source.database import literal, quote
+from migration_job.source.model import (
     Affinity,
     Catalogue,
     SourceColumn,
@@ -22,7 +23,6 @@ from migration_job.plan.model import (
     SourceObject,
     SourceTable,
 )
-from migration_job.source.database import literal, quote
 from migration_job.source.sqltext import parse_index, parse_table, tokenize
 from migration_job.values import fold
 

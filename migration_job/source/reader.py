@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import apsw
 
-from migration_job.plan.model import SourceTable
 from migration_job.source.catalogue import rowid_name
 from migration_job.source.database import quote
+from migration_job.source.model import SourceTable
 from migration_job.values import BrokenText, SourceValue, fold
 
 Row = tuple[SourceValue, ...]

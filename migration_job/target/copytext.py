@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from migration_job.plan.model import SourceTable, TablePlan
+from migration_job.plan.model import TablePlan
 from migration_job.plan.rules import RuleBase
 from migration_job.source.database import chain
+from migration_job.source.model import SourceTable
 from migration_job.source.reader import column_sql
 from migration_job.target.database import quote
 

@@ -22,10 +22,11 @@ import apsw
 import psycopg
 
 from migration_job.errors import OperationError
-from migration_job.plan.model import Catalogue, ColumnPlan, Plan, SourceTable, TablePlan
+from migration_job.plan.model import ColumnPlan, Plan, TablePlan
 from migration_job.plan.rules import CannotCarry
 from migration_job.source.catalogue import rowid_name
 from migration_job.source.database import quote as sqlite_quote
+from migration_job.source.model import Catalogue, SourceTable
 from migration_job.source.reader import Row, column_sql, read_rows
 from migration_job.source.rowkey import key_columns
 from migration_job.target import records, schema
@@ -203,7 +204,7 @@ class TableCopy:
         self._table = table
         self._encoding = encoding
         self._sql = compose(plan, table)
-        self._key = key_columns(plan, table)
+        self._key = key_columns(plan.key, table)
         self._from = f"main.{sqlite_quote(table.name)} AS t"
         self._rowid = rowid_name(table)
         self._bare_tries = 0 if self._sql.bare is None else BARE_TRIES

@@ -29,9 +29,10 @@ from psycopg.adapt import Loader
 from psycopg.pq import Format
 from psycopg.rows import tuple_row
 
-from migration_job.plan.model import ColumnPlan, SourceTable, TablePlan
+from migration_job.plan.model import ColumnPlan, TablePlan
 from migration_job.source.catalogue import rowid_name
 from migration_job.source.database import chain, quote
+from migration_job.source.model import SourceTable
 from migration_job.source.reader import Row, column_sql
 from migration_job.source.rowkey import key_columns
 from migration_job.values import key_values
@@ -447,7 +448,7 @@ def compare(sides: Sides, plan: TablePlan, places: Places) -> Agreed | Doubt:
             agreed = _in_order(source, target, size)
             if agreed is not None and agreed.rows == rows:
                 return agreed
-        key = key_columns(plan, table)
+        key = key_columns(plan.key, table)
         return _as_bags(sides, table, key, source, target, rows, size, places)
     except _Ambiguous:
         return Doubt("data that holds the control character U+001D")

@@ -21,11 +21,11 @@ from migration_job.plan.model import (
     ForeignKeyPlan,
     IndexPlan,
     SequencePlan,
-    SourceColumn,
     TablePlan,
     ViewPlan,
 )
 from migration_job.source.database import quote
+from migration_job.source.model import SourceColumn
 from migration_job.source.reader import read_rows
 from migration_job.source.rowkey import key_columns
 from migration_job.values import display, key_text, key_values, to_json
@@ -359,7 +359,7 @@ def _quarantine(
     if not expected:
         return
     found.checked["quarantined rows"] += expected
-    key = key_columns(plan, table)
+    key = key_columns(plan.key, table)
     names = [c.name for c in table.columns]
     rows = read_rows(
         sides.source,

@@ -15,9 +15,10 @@ import apsw
 import psycopg
 from psycopg.rows import tuple_row
 
-from migration_job.plan.model import Catalogue, ColumnPlan, Plan, SourceTable, TablePlan
+from migration_job.plan.model import ColumnPlan, Plan, TablePlan
 from migration_job.report.model import Difference
 from migration_job.source.database import chain, quote
+from migration_job.source.model import Catalogue, SourceTable
 from migration_job.values import key_values, to_json
 
 SETTINGS = (

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from migration_job.plan.model import ColumnPlan, SourceTable, TablePlan
+from migration_job.plan.model import ColumnPlan, TablePlan
 from migration_job.source.catalogue import rowid_name
 from migration_job.source.database import chain, quote
+from migration_job.source.model import SourceTable
 from migration_job.source.reader import (
     ROWID,
     Row,
@@ -70,7 +71,7 @@ def compare_keys(sides: Sides, plan: TablePlan, keys: Iterable[Row]) -> Differen
     is equal. The plan must have a key for the table."""
     table = sides.table(plan)
     differences = Differences(table.name)
-    key = key_columns(plan, table)
+    key = key_columns(plan.key, table)
     columns = compared_columns(plan)
     pending: list[Row] = []
 
@@ -158,7 +159,7 @@ class _Seen:
 def _by_key(
     sides: Sides, plan: TablePlan, table: SourceTable, differences: Differences
 ) -> tuple[int, str, _Seen]:
-    columns = [*key_columns(plan, table), *(str(c.source) for c in compared_columns(plan))]
+    columns = [*key_columns(plan.key, table), *(str(c.source) for c in compared_columns(plan))]
     seen, digest = _Seen(), hashlib.sha256()
     count = 0
     weight = _weight(plan, table)
@@ -203,7 +204,7 @@ def _compare_batch(
     """Compare source rows (key, then columns) with the target's; returns the places met."""
     if not batch:
         return []
-    width = len(key_columns(plan, table))
+    width = len(key_columns(plan.key, table))
     columns = compared_columns(plan)
     texts = [key_text(row[:width]) for row in batch]
     ledger = ledger_for(sides, table.name, texts)
@@ -415,7 +416,7 @@ def _compare_large(
     digest: Any,
 ) -> Iterator[list[str]]:
     """Compare the rows that ``where`` names, one by one; yields the places met for each."""
-    key = key_columns(plan, table)
+    key = key_columns(plan.key, table)
     keys = list(read_rows(sides.source, table, key, encoding=sides.plan.encoding, where=where))
     for row in keys:
         sides.go_on()
@@ -541,7 +542,7 @@ def _buckets(rows: Iterable[tuple[Any, ...]]) -> tuple[list[int], int]:
 def _bag_of_source(
     sides: Sides, plan: TablePlan, table: SourceTable, digest: Any = None
 ) -> Iterator[tuple[Row, tuple[Any, ...]]]:
-    key = key_columns(plan, table)
+    key = key_columns(plan.key, table)
     columns = compared_columns(plan)
     names = [*key, *(str(c.source) for c in columns)]
     silent = Differences(table.name)
@@ -593,7 +594,7 @@ def _name_bag_differences(
     """Collect the rows of the buckets that differ and say which are on one side alone."""
     balance: Counter[tuple[Any, ...]] = Counter()
     examples: dict[tuple[Any, ...], str] = {}
-    width = len(key_columns(plan, table))
+    width = len(key_columns(plan.key, table))
     for row, meanings in _bag_of_source(sides, plan, table):
         if _hash(meanings) % BUCKETS in wrong:
             balance[meanings] += 1

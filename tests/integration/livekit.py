@@ -168,7 +168,7 @@ def begin(source: Path, dsn: str, plan: Plan = PLAN) -> Migration:
         records.store_certificate(target, "first", "{}", "verified")
     connection = apsw.Connection(str(source))
     with connection:
-        tables = capture.captured_tables(read_catalogue(connection), plan)
+        tables = capture.captured_tables(read_catalogue(connection), plan.keys)
         capture.install(connection, tables, run=run_id, capture=token)
     connection.close()
     return Migration(source, dsn)

@@ -11,7 +11,6 @@ import apsw
 import pytest
 
 from migration_job.errors import InputError
-from migration_job.plan.model import Plan, TablePlan
 from migration_job.source import capture
 from migration_job.source.catalogue import read_catalogue, rowid_name
 from migration_job.source.database import quote
@@ -52,17 +51,10 @@ def run_script(path: Path, script: str) -> None:
     connection.close()
 
 
-def plan_for(keys: dict[str, tuple[str, ...]]) -> Plan:
-    tables = tuple(
-        TablePlan(source=name, target=name, columns=(), key=key) for name, key in keys.items()
-    )
-    return Plan(profile="none", encoding="UTF-8", tables=tables)
-
-
 def install(path: Path, keys: dict[str, tuple[str, ...]] = KEYS, **options: Any) -> None:
     connection = apsw.Connection(str(path))
     with connection:
-        tables = capture.captured_tables(read_catalogue(connection), plan_for(keys))
+        tables = capture.captured_tables(read_catalogue(connection), keys)
         capture.install(connection, tables, run="test", capture="c1", **options)
     connection.close()
 

@@ -7,8 +7,9 @@ import random
 import apsw
 import pytest
 
-from migration_job.plan.model import ColumnPlan, SourceColumn, SourceTable, TablePlan
+from migration_job.plan.model import ColumnPlan, TablePlan
 from migration_job.plan.rules import ByteaRule, IntegerRule, Rule, TextRule
+from migration_job.source.model import SourceColumn, SourceTable
 from migration_job.target.copytext import compose, copy_sql, escape
 from migration_job.values import SourceValue
 

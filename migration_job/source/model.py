@@ -1,0 +1,125 @@
+"""A SQLite schema as data.
+
+Nothing here reads a database: the catalogue fills these classes, and everybody else reads them.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from migration_job.values import fold
+
+Affinity = Literal["integer", "text", "blob", "real", "numeric"]
+"""SQLite's five column affinities (https://sqlite.org/datatype3.html#determination_of_column_affinity)."""
+
+
+class Data(BaseModel):
+    """Immutable, and refuses fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceColumn(Data):
+    """One column, as ``PRAGMA table_xinfo`` and the table's SQL tell it."""
+
+    name: str
+    declared: str
+    """The declared type as written, '' where there is none."""
+    affinity: Affinity
+    not_null: bool
+    default: str | None
+    """The default's SQL text, or None."""
+    primary_key: int
+    """1-based position in the primary key, 0 outside it."""
+    generated: Literal["", "virtual", "stored"]
+    expression: str | None = None
+    """A generated column's expression."""
+    collation: str = "BINARY"
+
+
+class SourceIndexColumn(Data):
+    """One term of an index: a column's name, or an expression's SQL."""
+
+    column: str | None
+    expression: str | None
+    descending: bool
+    collation: str
+
+
+class SourceIndex(Data):
+    name: str
+    unique: bool
+    origin: Literal["c", "u", "pk"]
+    """``PRAGMA index_list``: CREATE INDEX, UNIQUE constraint, PRIMARY KEY."""
+    columns: tuple[SourceIndexColumn, ...]
+    where: str | None
+    sql: str | None
+
+
+class SourceForeignKey(Data):
+    columns: tuple[str, ...]
+    parent: str
+    parent_columns: tuple[str, ...]
+    """Resolved: the parent's primary key where the declaration names none."""
+    on_update: str
+    on_delete: str
+    deferred: bool
+
+
+class SourceTable(Data):
+    name: str
+    sql: str
+    columns: tuple[SourceColumn, ...]
+    primary_key: tuple[str, ...]
+    """Columns in key order; () where none is declared."""
+    rowid_alias: str | None
+    """The INTEGER PRIMARY KEY column that is the rowid."""
+    autoincrement: bool
+    without_rowid: bool
+    strict: bool
+    indexes: tuple[SourceIndex, ...]
+    foreign_keys: tuple[SourceForeignKey, ...]
+    checks: tuple[str, ...]
+    sequence: int | None
+    """The high-water mark in ``sqlite_sequence``."""
+
+    @cached_property
+    def rowid_name(self) -> str | None:
+        """The first of SQLite's names of the rowid that no column hides; None where all are."""
+        # Every column of a wide table asks.
+        names = {fold(column.name) for column in self.columns}
+        return next((n for n in ("rowid", "_rowid_", "oid") if n not in names), None)
+
+
+class SourceObject(Data):
+    """A view, a trigger or a virtual table: its name, its SQL, the table it hangs on."""
+
+    kind: Literal["view", "trigger", "virtual", "shadow"]
+    name: str
+    table: str
+    sql: str
+
+
+class Catalogue(Data):
+    """The whole schema of a SQLite file, without the tables of SQLite's own and this job's own."""
+
+    encoding: Literal["UTF-8", "UTF-16le", "UTF-16be"]
+    schema_version: int
+    application_id: int
+    user_version: int
+    page_size: int
+    journal_mode: str
+    tables: tuple[SourceTable, ...]
+    others: tuple[SourceObject, ...]
+
+    def table(self, name: str) -> SourceTable:
+        """The table of that name (names ignore ASCII case); KeyError where there is none."""
+        return self._by_name[fold(name)]
+
+    @cached_property
+    def _by_name(self) -> dict[str, SourceTable]:
+        # Thousands of tables ask for one another: looking through all of them would be quadratic.
+        return {fold(table.name): table for table in self.tables}
