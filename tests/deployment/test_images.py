@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import docker
 import pytest
@@ -18,15 +17,13 @@ from infra.names import Names
 from infra.scram import verifier
 from infra.settings import Settings, read
 from infra.stage import data_directory
+from tests.deployment.database import HEALTH, PASSWORD, TEMPORARY, query, serving
 from tests.deployment.engine import client_or_skip, healthy, host_of, running
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 
-PASSWORD = "superuserPassword0123456789"
 POOLER_PASSWORD = "poolerPassword0123456789"
 NAMES = Names("radcase", "test")
-TEMPORARY = "/tmp"  # noqa: S108 - the containers' own
-HEALTH = {"interval": 10**9, "timeout": 3 * 10**9, "retries": 60}
 
 
 @pytest.fixture(scope="module")
@@ -45,58 +42,12 @@ def settings() -> Settings:
     return read({"source": "a.db", "postgresqlSettings": {"work_mem": "8MB"}}, "test")
 
 
-@contextmanager
-def serving(client: docker.DockerClient, image: str, settings: Settings) -> Iterator[Container]:
-    """PostgreSQL as a stage runs it: without root, read-only, with the rendered configuration."""
-    files = {
-        "postgresql.conf": rendering.postgresql_conf(settings, "test"),
-        "pg_hba.conf": rendering.pg_hba_conf(settings, "test"),
-        "superuser-password": PASSWORD,
-    }
-    mount, data = data_directory(settings.postgres_version)
-    with running(
-        client,
-        image,
-        files={"/etc/postgresql": archive(files, "999:999")},
-        command=["postgres", "-c", "config_file=/etc/postgresql/postgresql.conf"],
-        user="999:999",
-        read_only=True,
-        cap_drop=["ALL"],
-        tmpfs={TEMPORARY: "mode=1777", "/var/run/postgresql": "uid=999,gid=999,mode=2775"},
-        mounts=[
-            docker.types.Mount("/etc/postgresql", None, type="volume"),
-            docker.types.Mount(mount, None, type="volume"),
-        ],
-        environment={
-            "PGDATA": data,
-            "POSTGRES_USER": "postgres",
-            "POSTGRES_PASSWORD_FILE": "/etc/postgresql/superuser-password",
-            "POSTGRES_INITDB_ARGS": "--encoding=UTF8 --locale=C.UTF-8 --data-checksums",
-        },
-        healthcheck={"test": ["CMD", "pg_isready", "-q", "-h", "127.0.0.1"], **HEALTH},
-        mem_limit="1g",
-        shm_size="256m",
-    ) as container:
-        yield healthy(container)
-
-
 @pytest.fixture(scope="module")
 def postgres(
     client: docker.DockerClient, images: Images, settings: Settings
 ) -> Iterator[Container]:
     with serving(client, images.postgres, settings) as container:
         yield container
-
-
-def query(container: Container, sql: str, database: str = "postgres") -> str:
-    """The superuser's answer, through the container's own socket."""
-    script = (
-        'PGPASSWORD="$(cat /etc/postgresql/superuser-password)" psql --no-psqlrc -qAt '
-        f'-v ON_ERROR_STOP=1 -h /var/run/postgresql -U postgres -d {database} -c "$SQL"'
-    )
-    done = container.exec_run(["bash", "-c", script], environment={"SQL": sql})
-    assert done.exit_code == 0, done.output.decode()
-    return done.output.decode().strip()
 
 
 def test_postgres_runs_as_its_own_user_on_a_read_only_file_system(postgres: Container) -> None:
