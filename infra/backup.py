@@ -23,6 +23,8 @@ SOCKETS = "/var/run/postgresql"
 REPOSITORY = "/var/lib/pgbackrest"
 CONFIG = "/etc/pgbackrest"
 STANZA = "main"
+STORE_AUTHORITY = "store-ca.crt"
+"""Beside pgbackrest.conf: whom pgBackRest trusts as the S3-compatible store."""
 SCHEDULER = "/usr/local/lib/backup/scheduler.py"
 ARCHIVE_SECONDS = 60
 """A quiet database archives its unfinished segment this often: what a lost disk may cost."""
@@ -49,19 +51,20 @@ def archiving() -> list[Value]:
 
 
 def configuration(
-    settings: Settings, names: Names, stage: str, data: str, cipher: pulumi.Input[str]
-) -> pulumi.Output[str]:
-    """pgbackrest.conf; ``data`` is the data directory in the containers. Secret by its cipher."""
-    return pulumi.Output.from_input(cipher).apply(
-        lambda key: rendering.render(
-            "pgbackrest.conf.j2",
-            stage=stage,
-            s3=settings.backup_s3,
-            cipher_pass=key,
-            retention_full=settings.backup_retention,
-            data_directory=data,
-            user=names.backup_role,
-        )
+    settings: Settings, names: Names, stage: str, *, data: str, directory: str, cipher: str
+) -> str:
+    """pgbackrest.conf for a container that has it in ``directory``; ``data`` is the data directory
+    in both."""
+    return rendering.render(
+        "pgbackrest.conf.j2",
+        stage=stage,
+        s3=settings.backup_s3,
+        directory=directory,
+        authority_file=STORE_AUTHORITY,
+        cipher_pass=cipher,
+        retention_full=settings.backup_retention,
+        data_directory=data,
+        user=names.backup_role,
     )
 
 

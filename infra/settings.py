@@ -98,6 +98,8 @@ class S3(BaseModel):
     key: S3Text
     key_secret: S3Text = Field(repr=False)
     uri_style: Literal["host", "path"] = "host"
+    authority: PathText = ""
+    """The file of the authority that signed its certificate, where that is one's own."""
 
 
 HostText = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.:_-]{0,253}$")]
@@ -439,7 +441,9 @@ class Settings(BaseModel):
     backup_s3: S3 | None = Field(
         None,
         description="An S3-compatible store for the backups, instead of a volume: `bucket`, "
-        "`endpoint`, `region`, `path`, `key`, `keySecret`, `uriStyle` (host or path).",
+        "`endpoint` (with its port where that is not 443; always TLS), `region`, `path`, `key`, "
+        "`keySecret`, `uriStyle` (host or path) and, where its certificate is of an authority of "
+        "your own, `authority` (a PEM file).",
     )
     restore_port: Port = Field(25432, description="The port of a database restored beside this.")
 

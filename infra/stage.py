@@ -136,7 +136,7 @@ class Stage(pulumi.ComponentResource):
                 "pg_hba.conf": rendering.pg_hba_conf(settings, self._stage),
                 "superuser-password": self.credentials.password("superuser"),
                 **self._tls_files("postgres"),
-                **self._backup_files(data),
+                **self._backup_files(data, rendering.POSTGRES_CONFIG),
             },
             command=[
                 "postgres",
@@ -173,20 +173,26 @@ class Stage(pulumi.ComponentResource):
         sockets = self._volume("sockets", f"{self._names.postgres}-sockets")
         return {backup.REPOSITORY: repository.name, backup.SOCKETS: sockets.name}
 
-    def _backup_files(self, data: str) -> dict[str, pulumi.Output[str]]:
-        if not self._settings.backup:
+    def _backup_files(self, data: str, directory: str) -> dict[str, pulumi.Input[str]]:
+        """What pgBackRest reads in the container that has it in ``directory``."""
+        settings = self._settings
+        if not settings.backup:
             return {}
-        cipher = self.credentials.password("backup_cipher")
-        return {
-            "pgbackrest.conf": backup.configuration(
-                self._settings, self._names, self._stage, data, cipher
+        conf = self.credentials.password("backup_cipher").apply(
+            lambda cipher: backup.configuration(
+                settings, self._names, self._stage, data=data, directory=directory, cipher=cipher
             )
-        }
+        )
+        files: dict[str, pulumi.Input[str]] = {"pgbackrest.conf": conf}
+        if settings.backup_s3 and settings.backup_s3.authority:
+            files[backup.STORE_AUTHORITY] = _given(settings.backup_s3.authority)
+        return files
 
     def _backup(self) -> None:
         _, data = data_directory(self._settings.postgres_version)
         password = self.credentials.password("backup")
-        files = self._backup_files(data) | {"pgpass": password.apply(lambda p: f"*:*:*:*:{p}\n")}
+        files = self._backup_files(data, backup.CONFIG)
+        files["pgpass"] = password.apply(lambda p: f"*:*:*:*:{p}\n")
         service = backup.service(
             self._settings, self._names, self._images, files=files, volumes=self._data
         )
@@ -528,7 +534,7 @@ def _given(path: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise StageError(
             f"expected the PEM file {path}, found none to read: {type(error).__name__}",
-            advice="set tlsCertificate, tlsKey and tlsAuthority to files that you may read",
+            advice="name a file that you may read, absolute or relative to the project's directory",
         ) from error
 
 

@@ -32,12 +32,14 @@ def serving(
     configured: tuple[Value, ...] = (),
     files: Mapping[str, str] | None = None,
     volumes: Mapping[str, str | None] | None = None,
+    archives: Mapping[str, bytes] | None = None,
     **options: Any,
 ) -> Iterator[Container]:
     """PostgreSQL without root, read-only, with the rendered configuration.
 
     ``configured`` is added to postgresql.conf, ``files`` beside it; ``volumes`` are mounted by path
-    (None for one that goes with the container), beside and instead of the usual ones.
+    (None for one that goes with the container), beside and instead of the usual ones; ``archives``
+    are unpacked into the directories that they are named by.
     """
     beside = {
         "postgresql.conf": rendering.postgresql_conf(settings, "test", configured),
@@ -51,7 +53,7 @@ def serving(
     with running(
         client,
         image,
-        files={rendering.POSTGRES_CONFIG: archive(beside, "999:999")},
+        files={rendering.POSTGRES_CONFIG: archive(beside, "999:999"), **(archives or {})},
         command=["postgres", "-c", f"config_file={rendering.POSTGRES_CONFIG}/postgresql.conf"],
         user="999:999",
         read_only=True,
