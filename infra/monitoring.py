@@ -14,6 +14,7 @@ from infra.containers import LABEL, MEBIBYTE, Health, Service, ServiceContainer
 from infra.images import Images
 from infra.names import Names
 from infra.settings import Settings
+from migration_job.lines import VARIABLE as LOG_FORMAT
 
 NOBODY = "65534:65534"
 GRAFANA_USER = "472:0"
@@ -273,6 +274,7 @@ def _page(watch: Watch) -> Service:
             f"--port={PAGE_PORT}",
             backup,
         ],
+        environment={LOG_FORMAT: "json"},
         ports={PAGE_PORT: watch.settings.dashboard_port},
     )
 

@@ -28,6 +28,7 @@ from infra.names import Names
 from infra.places import Paths
 from infra.roles import Roles
 from infra.settings import External, Gate, Settings
+from migration_job.lines import VARIABLE as LOG_FORMAT
 
 POSTGRES_USER = "999:999"
 POOLER_USER = "998:998"
@@ -499,6 +500,7 @@ class Stage(pulumi.ComponentResource):
                 *live.arguments("sync", inputs),
                 *("--metrics-port", str(monitoring.SYNC_METRICS_PORT)),
             ],
+            environment={LOG_FORMAT: "json"},
             binds=self._binds(),
             capabilities=job.ROOT_CAPABILITIES if root else (),
             volumes={rendering.ALIAS_DIRECTORY: self.alias.name} if self.alias else {},

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from migration_job import __version__
 from migration_job.errors import ExitStatus, JobError
+from migration_job.lines import VARIABLE, LogFormat, choose, line
 
 if TYPE_CHECKING:
     app: typer.Typer
@@ -55,8 +56,18 @@ def build(only: str | None = None) -> typer.Typer:
     return program
 
 
-def _program() -> None:
-    """Keep the commands named, however few there are."""
+def _program(
+    log_format: Annotated[
+        LogFormat | None,
+        typer.Option(
+            help="`json` for one object a line (time, level, message), for what collects logs; "
+            f"{VARIABLE} in the environment says the same."
+        ),
+    ] = None,
+) -> None:
+    """A callback also keeps the commands named, however few there are."""
+    if log_format is not None:
+        choose(log_format)
 
 
 def version() -> None:
@@ -76,6 +87,6 @@ def main() -> NoReturn:
     try:
         build(asked if asked in COMMANDS else None)()
     except JobError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(line(f"error: {error}") + "\n")
         sys.exit(int(error.status))
     sys.exit(int(ExitStatus.DONE))

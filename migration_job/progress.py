@@ -16,6 +16,8 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from migration_job.lines import is_json, line
+
 PLAIN_INTERVAL = 5.0
 """Seconds between plain lines within a phase."""
 
@@ -27,7 +29,7 @@ class Reporter:
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
         self._stream = stream if stream is not None else sys.stderr
         self._quiet = quiet
-        self._live = not quiet and self._stream.isatty()
+        self._live = not quiet and self._stream.isatty() and not is_json()
         self._lock = threading.Lock()
         self._bar: Progress | None = None
         self._phase = ""
@@ -45,7 +47,7 @@ class Reporter:
             if self._bar is not None:
                 self._bar.console.print(text, markup=False, highlight=False)
             else:
-                self._stream.write(text + "\n")
+                self._stream.write(line(text) + "\n")
                 self._stream.flush()
 
     @contextmanager

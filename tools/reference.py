@@ -86,6 +86,8 @@ def _commands() -> Iterator[str]:
     yield from ("", "| exit status | meaning |", "|---|---|")
     yield from (f"| {int(status)} | {STATUS[status]} |" for status in ExitStatus)
     context = typer.Context(program, info_name="migration-job")
+    yield from ("", "Options that stand before the command:")
+    yield from _parameters(program, context)
     for name in sorted(program.commands):
         command = program.commands[name]
         if not command.hidden:
@@ -101,6 +103,10 @@ def _command(command: Any, context: typer.Context) -> Iterator[str]:
             inner = command.commands[name]
             yield from _command(inner, typer.Context(inner, context, info_name=name))
         return
+    yield from _parameters(command, context)
+
+
+def _parameters(command: Any, context: typer.Context) -> Iterator[str]:
     rows = [row for row in (_parameter(p, context) for p in command.params) if row]
     if rows:
         yield from ("", "| argument or option | default | meaning |", "|---|---|---|")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from migration_job.commands.live_options import say
 from migration_job.dashboard.panels import BACKUP, DATABASE, MIGRATION
 from migration_job.dashboard.server import Dashboard, Prometheus
 
@@ -26,5 +27,5 @@ def dashboard(
     """Serve the stage's panels as one page, until interrupted."""
     boards = (MIGRATION, DATABASE, *((BACKUP,) if backup else ()))
     page = Dashboard(Prometheus(prometheus), boards, host=host, port=port)
-    typer.echo(f"the dashboard is at {page.url} (Ctrl-C ends it)")
+    say(f"the dashboard is at {page.url} (Ctrl-C ends it)")
     page.serve_forever()

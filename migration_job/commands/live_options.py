@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from migration_job.errors import InputError
+from migration_job.lines import line
 from migration_job.live.settings import Endpoints, endpoints, read_secret
 from migration_job.target.database import read_dsn
 
@@ -91,8 +92,8 @@ def collect(
 
 
 def say(text: str) -> None:
-    """One plain line of progress."""
-    sys.stdout.write(f"{text}\n")
+    """One line of progress."""
+    sys.stdout.write(f"{line(text)}\n")
     sys.stdout.flush()
 
 

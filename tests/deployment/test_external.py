@@ -18,7 +18,7 @@ from infra.images import Builder
 from migration_job.demo.radcase import make_radcase
 from migration_job.embedded import free_port
 from tests.deployment.engine import client_or_skip, healthy, running
-from tests.deployment.workshop import Workshop, require_pulumi
+from tests.deployment.workshop import Workshop, check, require_pulumi
 
 pytestmark = [
     pytest.mark.pulumi,
@@ -172,6 +172,10 @@ def test_the_same_gate_switch_and_way_back(workshop: Workshop, server: Server) -
     with psycopg.connect(address, autocommit=True) as connection:
         assert connection.execute("SELECT current_user").fetchone() == ("rad app",)
         changed = connection.execute("UPDATE cases SET diagnosis = 'elsewhere'").rowcount
+
+    looked = check(workshop)
+    assert "SKIPPED" in looked
+    assert "PostgreSQL is somebody else's" in looked
 
     again = workshop.up()
     assert set(again.changes) == {"same"}, again.output

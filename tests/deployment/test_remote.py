@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import testinfra
 from docker.models.containers import Container
 
 from infra.images import Builder
 from migration_job.demo.radcase import make_radcase
 from migration_job.embedded import free_port
 from tests.deployment.engine import client_or_skip, running
-from tests.deployment.workshop import Workshop, require_pulumi
+from tests.deployment.workshop import Workshop, check, require_pulumi
 
 pytestmark = [
     pytest.mark.pulumi,
@@ -158,19 +157,13 @@ def test_a_source_that_is_not_there_is_named(workshop: Workshop) -> None:
     assert workshop.left() == []
 
 
-def test_the_whole_way_by_ssh(workshop: Workshop, page: Page, address: str) -> None:
+def test_the_whole_way_by_ssh(workshop: Workshop, page: Page) -> None:
     done = workshop.up()
     assert not done.failed, done.output
     assert done.outputs["phase"] == "switched"
     assert done.outputs["rows"] == 2000
     assert page.starts == 2  # by the gate, with the socket that is there and its group
-    # testinfra's docker backend runs the docker client, which takes the address from here.
-    os.environ["DOCKER_HOST"] = address
-    try:
-        postgres = testinfra.get_host(f"docker://{workshop.names.postgres}")
-        assert postgres.run("pg_isready -h 127.0.0.1").rc == 0
-    finally:
-        del os.environ["DOCKER_HOST"]
+    check(workshop)
     again = workshop.up()
     assert set(again.changes) == {"same"}, again.output
     gone = workshop.destroy()

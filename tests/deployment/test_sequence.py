@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import pytest
 
 from migration_job.demo.radcase import make_radcase
 from tests.deployment.engine import client_or_skip
-from tests.deployment.workshop import ROOT, Result, Workshop, environment, require_pulumi
+from tests.deployment.workshop import Result, Workshop, check, require_pulumi
 
 pytestmark = [
     pytest.mark.pulumi,
@@ -91,19 +89,7 @@ def test_no_secret_is_in_the_state_nor_was_printed(workshop: Workshop, first: Re
 
 
 def test_check_passes(workshop: Workshop, first: Result) -> None:
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-            *("tests/deployment/provisioned", "--stage", workshop.stage),
-        ],
-        cwd=ROOT,
-        env=environment(workshop),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-    assert "passed" in done.stdout
+    check(workshop)
 
 
 def test_destroy_goes_back_to_sqlite_with_what_was_written_since(

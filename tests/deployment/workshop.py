@@ -7,6 +7,7 @@ import resource
 import secrets
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,24 @@ def _copy(target: Path) -> None:
     # What was fetched for images is fetched once.
     (ROOT / ".cache").mkdir(exist_ok=True)
     (target / ".cache").symlink_to(ROOT / ".cache")
+
+
+def check(workshop: Workshop) -> str:
+    """`make check` on the workshop's stage: what pytest said; an AssertionError where it failed."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"),
+            *("tests/deployment/provisioned", "--stage", workshop.stage),
+        ],
+        cwd=ROOT,
+        env=environment(workshop),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert "passed" in done.stdout
+    return done.stdout
 
 
 def environment(workshop: Workshop) -> dict[str, str]:
