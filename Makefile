@@ -25,10 +25,11 @@ test: setup ## run every test that this machine can run
 	@$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile $(TESTS)
 
 .PHONY: lint
-lint: setup ## check style, form and types
+lint: setup ## check style, types and security rules, and ask for advisories where that can be done
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@$(PYTHON) -m mypy
+	@tools/audit --where-reachable
 
 .PHONY: audit
 audit: setup ## ask the public advisory database about every pinned package

@@ -209,6 +209,67 @@ def test_the_dev_stage_as_committed_opens_with_anybodys_passphrase() -> None:
     assert "encryptionsalt" not in shown.stdout
 
 
+# -------------------------------------------------------------------------------- tools/audit
+
+PINNED = "one==1 \\\\\n    --hash=sha256:0\ntwo==2 \\\\\n    --hash=sha256:1\n"
+FAKE_EXPORT = f"""#!/bin/sh
+while [ "$1" != --output-file ]; do shift; done
+printf '{PINNED}' >"$2"
+"""
+FAKE_AUDIT = """#!/bin/sh
+for file; do :; done
+echo "$(grep -c == "$file")" >>calls
+%s
+"""
+REACHES = "echo 'No known vulnerabilities found'"
+FINDS = "echo 'Found 1 known vulnerability'; exit 1"
+    "echo 'No known vulnerabilities found'",
+    "echo 'Found 1 known vulnerability'; exit 1",
+)
+NOT_THERE = "echo 'connection refused' >&2; exit 1"
+
+
+@pytest.fixture
+def audited(checkout: Checkout) -> Checkout:
+    checkout.fake("uv", FAKE_EXPORT)
+    (checkout.path / ".venv" / "bin").mkdir(parents=True)
+    return checkout
+
+
+def _audit(checkout: Checkout, does: str, *words: str) -> subprocess.CompletedProcess[str]:
+    program = checkout.path / ".venv" / "bin" / "pip-audit"
+    program.write_text(FAKE_AUDIT % does)
+    program.chmod(0o755)
+    return checkout.run("tools/audit", *words)
+
+
+def test_every_pinned_package_is_asked_about_once_one_was_answered(audited: Checkout) -> None:
+    done = _audit(audited, REACHES, "--where-reachable")
+    assert (done.returncode, done.stdout) == (0, "No known vulnerabilities found\n"), done.stderr
+    assert audited.calls() == ["1", "2"]
+
+
+def test_an_advisory_fails_the_lint(audited: Checkout) -> None:
+    done = _audit(audited, FINDS, "--where-reachable")
+    assert done.returncode == 1
+    assert "Found 1 known vulnerability" in done.stderr
+
+
+def test_lint_goes_on_with_one_line_where_the_database_cannot_be_asked(audited: Checkout) -> None:
+    done = _audit(audited, NOT_THERE, "--where-reachable")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("note: the advisory database cannot be asked")
+    assert done.stdout.count("\n") == 1
+    assert audited.calls() == ["1"], "one package tells"
+
+
+def test_an_audit_that_was_asked_for_fails_there(audited: Checkout) -> None:
+    done = _audit(audited, NOT_THERE)
+    assert done.returncode == 2
+    assert "connection refused" in done.stderr
+    assert "error: the advisory database could not be asked" in done.stderr
+
+
 # ------------------------------------------------------------------------ tools/docker-engine
 
 
@@ -243,7 +304,7 @@ def test_every_target_is_in_the_help() -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["common.sh", "setup", "system-packages", "docker-engine", "stage"]
+    "script", ["audit", "common.sh", "setup", "system-packages", "docker-engine", "stage"]
 )
 def test_the_scripts_are_plain_sh(script: str) -> None:
     subprocess.run(["sh", "-n", str(ROOT / "tools" / script)], check=True)
