@@ -538,8 +538,14 @@ def read(raw: Mapping[str, object], where: str) -> Settings:
     return settings
 
 
+UNREAD = "https://encrypted.invalid/"
+"""What stands for a value that the stage file holds encrypted. It passes for any of them, and
+nothing that reads the file by itself has a use for one."""
+
+
 def read_file(path: Path) -> Settings:
-    """The settings of a stage file, as ``pulumi up`` would see them."""
+    """The settings of a stage file as ``pulumi up`` would see them, but for what is encrypted in
+    it (``pulumi config set --secret``): that is :data:`UNREAD`."""
     try:
         content = yaml.safe_load(path.read_text()) or {}
     except FileNotFoundError as error:
@@ -552,12 +558,20 @@ def read_file(path: Path) -> Settings:
     config = content.get("config") or {}
     return read(
         {
-            key.removeprefix(f"{PROJECT}:"): value
+            key.removeprefix(f"{PROJECT}:"): _without_secrets(value)
             for key, value in config.items()
             if key.startswith(f"{PROJECT}:")
         },
         path.name,
     )
+
+
+def _without_secrets(value: object) -> object:
+    if isinstance(value, dict):
+        if value.keys() == {"secure"}:
+            return UNREAD
+        return {key: _without_secrets(item) for key, item in value.items()}
+    return value
 
 
 def _structured(value: object) -> object:

@@ -35,6 +35,23 @@ def test_the_stage_files_are_valid(stage: str) -> None:
     assert read_file(ROOT / f"Pulumi.{stage}.yaml").application == "radcase"
 
 
+def test_a_stage_file_with_encrypted_values_can_be_read_by_itself(tmp_path: Path) -> None:
+    """`make check`, `make status` and others read it so, after `pulumi config set --secret`."""
+    file = tmp_path / "Pulumi.test.yaml"
+    file.write_text(
+        """config:
+  sqlite-to-postgresql:source: a.db
+  sqlite-to-postgresql:alertWebhook: {secure: v1:abc}
+  sqlite-to-postgresql:backup: true
+  sqlite-to-postgresql:backupS3:
+    {bucket: b, endpoint: s3.example.org, key: {secure: v1:abc}, keySecret: {secure: v1:abc}}
+"""
+    )
+    settings = read_file(file)
+    assert settings.backup_s3
+    assert settings.backup_s3.bucket == "b"
+
+
 def test_the_stages_differ_where_stages_differ() -> None:
     dev, staging, production = (read_file(ROOT / f"Pulumi.{stage}.yaml") for stage in STAGES)
     assert (dev.cutover, staging.cutover, production.cutover) == ("switch", "switch", "hold")
