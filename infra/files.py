@@ -54,7 +54,7 @@ class FilesProvider(StageProvider):
 
 
 def _write(props: Mapping[str, Any]) -> str:
-    content = archive(props["files"], props["user"])
+    content = archive({**props["files"], **props["secrets"]}, props["user"])
     client = engine.connect(props["docker_host"])
     try:
         container = client.containers.create(
@@ -77,7 +77,10 @@ def _write(props: Mapping[str, Any]) -> str:
 
 
 class Files(Resource):
-    """Files in a volume. ``digest`` changes with them and tells nothing of what they hold."""
+    """Files in a volume. ``digest`` changes with them and tells nothing of what they hold.
+
+    What is given as a plain string stands in Pulumi's state as it is: a secret has to be an output.
+    """
 
     digest: pulumi.Output[str]
 
@@ -92,6 +95,11 @@ class Files(Resource):
         docker_host: str,
         opts: pulumi.ResourceOptions,
     ) -> None:
+        given = {} if isinstance(files, pulumi.Output) else files
+        # Apart, so that a policy can read the plain ones before anything is made: one value that is
+        # not known yet makes all beside it unknown.
+        plain = {path: text for path, text in given.items() if isinstance(text, str)}
+        rest = {path: text for path, text in given.items() if path not in plain}
         super().__init__(
             FilesProvider(),
             name,
@@ -99,11 +107,12 @@ class Files(Resource):
                 "volume": volume,
                 "image": image,
                 "user": user,
-                "files": files if isinstance(files, pulumi.Output) else dict(files),
+                "files": plain,
+                "secrets": files if isinstance(files, pulumi.Output) else rest,
                 "docker_host": docker_host,
                 "digest": None,
             },
             pulumi.ResourceOptions.merge(
-                opts, pulumi.ResourceOptions(additional_secret_outputs=["files"])
+                opts, pulumi.ResourceOptions(additional_secret_outputs=["secrets"])
             ),
         )

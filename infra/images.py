@@ -146,7 +146,7 @@ class Builder:
         """The image by digest, pulled unless it is there."""
         if not self._id(name):
             if self._dry_run:
-                return name
+                return self._registrys_digest(name)
             self._say(f"pulling {name}")
             try:
                 self._client.images.pull(name)
@@ -159,6 +159,14 @@ class Builder:
         image = self._client.images.get(name)
         digests = image.attrs.get("RepoDigests") or ()
         return str(digests[0] if digests else image.id)
+
+    def _registrys_digest(self, name: str) -> str:
+        """The image by the digest that the registry has for it now; its name where it has none."""
+        try:
+            digest = self._client.images.get_registry_data(name).id
+        except (DockerException, RequestException):
+            return name
+        return f"{name.partition(':')[0]}@{digest}"
 
     def _id(self, name: str) -> str:
         try:

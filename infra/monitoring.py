@@ -196,7 +196,7 @@ def _prometheus(watch: Watch, volume: pulumi.Input[str]) -> Service:
 
 def _alertmanager(watch: Watch, volume: pulumi.Input[str]) -> Service:
     settings = watch.settings
-    files = {
+    files: dict[str, pulumi.Input[str]] = {
         "alertmanager.yml": rendering.render(
             "alertmanager.yml.j2",
             stage=watch.stage,
@@ -204,7 +204,7 @@ def _alertmanager(watch: Watch, volume: pulumi.Input[str]) -> Service:
         )
     }
     if settings.alert_webhook:
-        files["webhook"] = settings.alert_webhook
+        files["webhook"] = pulumi.Output.secret(settings.alert_webhook)
     return _service(
         watch,
         "alertmanager",

@@ -33,6 +33,7 @@ def violations(kind: str, name: str, properties: Properties, *, stage: str) -> l
         *_limits(name, properties),
         *_privileges(name, properties),
         *_health(name, properties),
+        *_image(name, properties),
     ]
 
 
@@ -81,6 +82,23 @@ def _health(name: str, properties: Properties) -> Iterator[str]:
     runs_on = properties.get("restart") in ("always", "unless-stopped", "on-failure")
     if runs_on and not (properties.get("healthcheck") or {}).get("tests"):
         yield f"expected {name}, which runs on, to have a health check, found none"
+
+
+def _image(name: str, properties: Properties) -> Iterator[str]:
+    image = str(properties.get("image") or "")
+    if not _FIXED_IMAGE.search(image):
+        yield (
+            f"expected {name}'s image by digest, found {image or 'none'}: a tag may be another "
+            "image tomorrow"
+        )
+
+
+_FIXED_IMAGE = re.compile(
+    r"(?:^|@)sha256:[0-9a-f]{64}$"
+    # An image of this project's that a preview finds not built yet: its tag is the digest of all
+    # that goes into it.
+    r"|^sqlite-to-postgresql/[a-z0-9_-]+:[0-9a-f]{16}$"
+)
 
 
 def _configuration(name: str, properties: Properties, *, guarded: bool) -> Iterator[str]:

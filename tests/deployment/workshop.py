@@ -56,10 +56,13 @@ class Result:
 class Workshop:
     """One stage in a copy of the project, driven by Pulumi's Automation API."""
 
-    def __init__(self, directory: Path, client: docker.DockerClient, **settings: object) -> None:
+    def __init__(
+        self, directory: Path, client: docker.DockerClient, stage: str = "", **settings: object
+    ) -> None:
+        """``stage`` is a name for one that is only previewed; others have one of their own."""
         self.client = client
         self.directory = directory / "project"
-        self.stage = f"test-{secrets.token_hex(3)}"
+        self.stage = stage or f"test-{secrets.token_hex(3)}"
         self.settings = {
             "stateDirectory": str(directory / "state"),
             "strategy": "offline",
@@ -129,6 +132,18 @@ class Workshop:
             dict(summary.resource_changes or {}),
             outputs,
         )
+
+    def preview(self, *, policy_pack: Path) -> Result:
+        """``pulumi preview --policy-pack``: nothing is created."""
+        said: list[str] = []
+        began = _processor_seconds()
+        try:
+            self.stack.preview(
+                on_output=said.append, color="never", policy_packs=[str(policy_pack)]
+            )
+        except automation.errors.CommandError as error:
+            return Result(True, f"{''.join(said)}\n{error}", _processor_seconds() - began)
+        return Result(False, "\n".join(said), _processor_seconds() - began)
 
     def export(self) -> str:
         """The state as `pulumi stack export` prints it (the Automation API shows secrets)."""

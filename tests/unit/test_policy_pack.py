@@ -26,6 +26,7 @@ INI = (
     "server_tls_sslmode = verify-full\n"
 )
 CLOSED: dict[str, Any] = {
+    "image": "postgres@sha256:" + "0" * 64,
     "memory": 512,
     "logOpts": {"max-size": "10m"},
     "restart": "unless-stopped",
@@ -53,6 +54,13 @@ def test_a_closed_container_passes() -> None:
     assert guards.violations(guards.DYNAMIC, "db", FILES, stage="production") == []
 
 
+@pytest.mark.parametrize(
+    "image", ["sha256:" + "0" * 64, "sqlite-to-postgresql/postgres-14:0123456789abcdef"]
+)
+def test_an_image_of_fixed_content_passes(image: str) -> None:
+    assert check({**CLOSED, "image": image}) == []
+
+
 def _with(path: tuple[Any, ...], value: Any) -> dict[str, Any]:
     changed: Any = copy.deepcopy(CLOSED)
     at = changed
@@ -75,6 +83,9 @@ def _with(path: tuple[Any, ...], value: Any) -> dict[str, Any]:
         (("volumes", 0), {"hostPath": "/var/run/docker.sock"}, "socket"),
         (("mounts", 0), {"type": "bind", "source": "/run/user/1000/docker.sock"}, "gate.command"),
         (("healthcheck",), None, "health check"),
+        (("image",), "postgres:14", "by digest"),
+        (("image",), "sqlite-to-postgresql/pooler:latest", "by digest"),
+        (("image",), None, "by digest"),
     ],
 )
 def test_an_opened_container_is_refused(path: tuple[Any, ...], value: Any, says: str) -> None:
