@@ -13,6 +13,7 @@ import typer
 from benchmarks import (
     capture_cost,
     copying,
+    earnest,
     growth,
     live,
     operations,
@@ -36,6 +37,7 @@ MEASURES: dict[str, Callable[[Lab], Section]] = {
     "capture": capture_cost.measure,
     "pooler": pooler.measure,
     "operations": operations.measure,
+    "stage": earnest.measure,
     "shapes": growth.measure_shapes,
     "tuning": tuned.measure,
     "ways": ways.measure,

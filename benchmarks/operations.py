@@ -19,15 +19,15 @@ CHANGES = re.compile(r"^\s+[+~-]\S* \d+ ", re.MULTILINE)
 def measure(lab: Lab) -> Section:
     """Each once to warm up, then ``lab.runs`` times."""
     rows = [_demo(lab)]
-    missing = _missing()
-    if missing is None:
+    cause = missing()
+    if cause is None:
         rows.append(_up(lab))
     return Section(
         key="operations",
         title="What an operator waits for",
         rows=tuple(rows),
         text="Each after one run that sets everything up."
-        + ("" if missing is None else f" `pulumi up` was not measured: {missing}."),
+        + ("" if cause is None else f" `pulumi up` was not measured: {cause}."),
     )
 
 
@@ -46,7 +46,8 @@ def _demo(lab: Lab) -> Row:
     return _row("`make demo`, warm", 40, [_make("demo").seconds for _ in range(lab.runs)])
 
 
-def _missing() -> str | None:
+def missing() -> str | None:
+    """Why a stage cannot be measured here; None where it can."""
     for program in ("pulumi", "docker"):
         if shutil.which(program) is None:
             return f"{program} is not installed here"

@@ -7,8 +7,8 @@ from pathlib import Path
 from benchmarks.results import Results, Row, Sample, Section
 
 ORDER = (
-    *("migrate", "copy", "growth", "catchup", "capture", "pooler", "operations", "shapes"),
-    *("tuning", "ways"),
+    *("migrate", "copy", "growth", "catchup", "capture", "pooler", "operations", "stage"),
+    *("shapes", "tuning", "ways"),
 )
 PLOT = "benchmarks.svg"
 
