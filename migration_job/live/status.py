@@ -23,6 +23,7 @@ STALE_SECONDS = 10.0
 
 
 NOT_ASKED = "not asked (no --target)"
+EMPTY = "no run of this job has filled it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class _Target:
     @property
     def down(self) -> bool:
         """Whether it was asked and did not answer as it should."""
-        return bool(self.problem) and self.problem != NOT_ASKED
+        return self.problem not in ("", NOT_ASKED, EMPTY)
 
 
 def status(
@@ -90,7 +91,7 @@ def _look_at_target(dsn: str) -> _Target:
     try:
         run = records.read_run(target)
         if run is None:
-            return _Target(problem="no run of this job has filled it")
+            return _Target(problem=EMPTY)
         fenced = target_capture.installed(target)
         queued = (
             target.execute(
@@ -213,8 +214,12 @@ def _next(here: _Source, there: _Target, report: Report | None, holder: str | No
         return _next_switched(state, there, running)
     if there.down:
         return "bring the target back; SQLite serves meanwhile"
+    if there.problem == EMPTY:
+        return "`migration-job migrate`"
     if state is not None and not running:
         return "start `migration-job sync`: nobody follows the source"
+    if there.problem and running and not (report and report.problem):
+        return "`migration-job switch`: it proves the rest first"
     if there.problem:
         return "ask again with --target-file, to see how far the target is"
     if there.phase in ("verified", "rolled back", "caught up"):

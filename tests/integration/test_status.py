@@ -1,0 +1,155 @@
+"""`status` says in ten lines where things stand and what to do next, in every phase."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+from livekit import fresh_source
+from test_switch import Stage
+from test_switch import stage as stage  # the fixture
+
+from migration_job.live.rollback import rollback
+from migration_job.live.settle import settle
+from migration_job.live.status import status
+from migration_job.live.switch import move_reads, switch
+from migration_job.live.sync import Sync
+from migration_job.phases import Phase
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+from status import in_stages_words  # noqa: E402
+
+pytestmark = pytest.mark.postgres
+
+NAMES = (
+    *("serves", "source", "target", "certificate", "connection"),
+    *("sync", "at work", "way back", "next"),
+)
+
+
+def lines(stage: Stage, *, dsn: str | None = "") -> dict[str, str]:
+    """What it says, by each line's first word; at most ten lines, each with something in it."""
+    told = status(
+        stage.migration.source,
+        dsn=stage.migration.dsn if dsn == "" else dsn,
+        connection=stage.ends.connection,
+        state=stage.ends.state,
+    )
+    assert len(told) <= 10
+    found = {line[:12].strip(): line[12:] for line in told}
+    assert tuple(found) == NAMES
+    assert all(found.values())
+    return found
+
+
+def set_phase(stage: Stage, phase: Phase) -> None:
+    """As a run that was cut off in that phase has left it."""
+    with psycopg.connect(stage.migration.dsn, autocommit=True) as target:
+        target.execute("UPDATE migration.run SET phase = %s", [phase.value])
+
+
+def test_before_anything_was_done(tmp_path: Path, postgres: str) -> None:
+    told = status(fresh_source(tmp_path), dsn=postgres, connection=None, state=None)
+    assert told[0] == "serves      SQLite"
+    assert "no run of this job" in told[2]
+    assert told[-1] == "next        `migration-job migrate`"
+
+
+@pytest.mark.parametrize(
+    ("phase", "next_"),
+    [
+        (Phase.PREPARED, "`migration-job migrate`; it goes on"),
+        (Phase.CAPTURING, "`migration-job migrate`; it goes on"),
+        (Phase.COPIED, "`migration-job migrate`; it goes on"),
+        (Phase.CAUGHT_UP, "`migration-job switch`"),
+        (Phase.VERIFIED, "`migration-job switch`"),
+    ],
+)
+def test_on_the_way_there(stage: Stage, phase: Phase, next_: str) -> None:
+    Sync(stage.ends).run(once=True)
+    set_phase(stage, phase)
+    told = lines(stage)
+    assert told["serves"] == "SQLite"
+    assert f"phase {phase.value!r}" in told["target"]
+    assert told["next"].startswith(next_)
+    assert told["way back"] == "not needed: SQLite serves"
+
+
+def test_with_nobody_following(stage: Stage) -> None:
+    assert "start `migration-job sync`" in lines(stage)["next"]
+
+
+def test_with_the_reads_moved(stage: Stage) -> None:
+    Sync(stage.ends).run(once=True)
+    move_reads(stage.ends)
+    told = lines(stage)
+    assert told["serves"] == "SQLite (PostgreSQL answers reads)"
+    assert "writes to SQLite" in told["connection"]
+    assert "reads from PostgreSQL" in told["connection"]
+    assert "`migration-job switch`" in told["next"]
+
+
+def test_switched_within_the_window_and_after_it(stage: Stage) -> None:
+    switch(stage.ends)
+    Sync(stage.ends).run(once=True)
+    told = lines(stage)
+    assert told["serves"].startswith("PostgreSQL, since 20")
+    assert "the window ends 20" in told["way back"]
+    assert told["next"] == "nothing; `migration-job rollback` goes back"
+    with closing(sqlite3.connect(stage.migration.source)) as source, source:
+        source.execute("UPDATE _migration_state SET switched_at = '2026-01-01T00:00:00+00:00'")
+    assert lines(stage)["next"] == "`migration-job settle`"
+
+
+def test_rolled_back(stage: Stage) -> None:
+    switch(stage.ends)
+    rollback(stage.ends)
+    Sync(stage.ends).run(once=True)
+    told = lines(stage)
+    assert told["serves"] == "SQLite"
+    assert "`migration-job switch`" in told["next"]
+
+
+def test_settled(stage: Stage, tmp_path: Path) -> None:
+    switch(stage.ends)
+    settle(stage.ends, tmp_path / "report", force=True)
+    told = lines(stage)
+    assert told["way back"] == "given up by settle"
+    assert told["next"] == "nothing: the migration is over"
+
+
+def test_without_the_target_the_syncs_word_is_taken(stage: Stage) -> None:
+    Sync(stage.ends).run(once=True)
+    told = lines(stage, dsn=None)
+    assert told["target"] == "not asked (no --target)"
+    assert told["next"] == "`migration-job switch`: it proves the rest first"
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        (
+            "next        `migration-job switch`: it proves the rest first",
+            "next        `cutover: switch` in Pulumi.dev.yaml, then `make up STAGE=dev`: it proves "
+            "the rest first",
+        ),
+        (
+            "next        nothing; `migration-job rollback` goes back",
+            "next        nothing; `cutover: hold` and `make up STAGE=dev` goes back",
+        ),
+        (
+            "next        bring PostgreSQL back; if it is gone for good, `rollback --accept-loss`",
+            "next        bring PostgreSQL back; if it is gone for good, "
+            "`MIGRATION_ACCEPT_LOSS=yes make down STAGE=dev`",
+        ),
+        ("serves      SQLite", "serves      SQLite"),
+    ],
+)
+def test_of_a_stage_it_speaks_of_the_stage_file_and_make(said: str, wanted: str) -> None:
+    assert in_stages_words(said, "dev") == wanted
