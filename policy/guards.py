@@ -112,7 +112,7 @@ def _configuration(name: str, properties: Properties, *, guarded: bool) -> Itera
         elif path.endswith("pgbouncer.ini"):
             yield from _pgbouncer(name, text, guarded=guarded)
         elif path.endswith("postgresql.conf") and guarded and _setting(text, "ssl") != "on":
-            yield f"expected ssl = on in {name}'s postgresql.conf, found it off: `tls: true`"
+            yield f"expected ssl = on in {name}'s postgresql.conf, found it off: `tls: private`"
 
 
 def _pg_hba(name: str, text: str, *, guarded: bool) -> Iterator[str]:
@@ -133,7 +133,7 @@ def _pgbouncer(name: str, text: str, *, guarded: bool) -> Iterator[str]:
     if guarded:
         for side in ("client_tls_sslmode", "server_tls_sslmode"):
             if _setting(text, side) not in ("require", "verify-ca", "verify-full"):
-                yield f"expected {side} to demand TLS in {name}'s pgbouncer.ini: `tls: true`"
+                yield f"expected {side} to demand TLS in {name}'s pgbouncer.ini: `tls: private`"
 
 
 def _lines(text: str) -> Iterator[Sequence[str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -152,6 +153,8 @@ def main() -> None:
     words.add_argument("--differential-hours", type=float, required=True)
     words.add_argument("--port", type=int, default=9854)
     chosen = words.parse_args()
+    # The container's first process: without a handler it would not end until it is killed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     state = State()
     serve(state, chosen.port)
     while True:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from typing import Annotated
 
 import typer
@@ -25,6 +27,8 @@ def dashboard(
     backup: Annotated[bool, typer.Option(help="Show the backups' panels.")] = True,
 ) -> None:
     """Serve the stage's panels as one page, until interrupted."""
+    # As a container's first process it would not end until it is killed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     boards = (MIGRATION, DATABASE, *((BACKUP,) if backup else ()))
     page = Dashboard(Prometheus(prometheus), boards, host=host, port=port)
     say(f"the dashboard is at {page.url} (Ctrl-C ends it)")

@@ -15,6 +15,7 @@ from migration_job.cli import app
 from migration_job.demo.radcase import make_radcase
 from migration_job.embedded import EmbeddedPgBouncer, EmbeddedPostgres
 
+PROFILE = Path(__file__).resolve().parents[2] / "migration_job" / "profiles" / "radcase"
 PASSWORD = "for-this-test-alone"
 ALIAS = "radcase"
 
@@ -112,3 +113,44 @@ def test_citus_without_the_extension_shows_its_plan(postgres: str, tmp_path: Pat
     (plan,) = [one["message"] for one in findings if one["code"] == "feature-enabled"]
     assert "reference tables" in plan
     assert "distributed by user_id" in plan
+
+
+STAND_IN = """
+SET allow_system_table_mods = on;
+INSERT INTO pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion)
+    VALUES (999999, 'citus', 10, 'public'::regnamespace, false, '0');
+CREATE TABLE public.called (n serial, what text, which text, by text);
+CREATE FUNCTION create_reference_table(which regclass) RETURNS void LANGUAGE sql
+    AS $$ INSERT INTO public.called (what, which) VALUES ('reference', which::text) $$;
+CREATE FUNCTION create_distributed_table(which regclass, by text) RETURNS void LANGUAGE sql
+    AS $$ INSERT INTO public.called (what, which, by) VALUES ('distributed', which::text, by) $$;
+"""
+"""The two functions of Citus that the profile calls, which write down that they were."""
+
+
+def test_where_citus_is_the_tables_are_made_what_the_plan_says(
+    postgres: str, tmp_path: Path
+) -> None:
+    """Parents before children: Citus refuses a reference table that refers to a plain one."""
+    assert migrate(tmp_path, postgres, "").exit_code == 0
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(STAND_IN.encode())
+        connection.execute((PROFILE / "020_citus.sql").read_bytes())
+        called = connection.execute("SELECT what, which, by FROM called ORDER BY n").fetchall()
+        references = connection.execute(
+            "SELECT conrelid::regclass::text, confrelid::regclass::text FROM pg_constraint "
+            "WHERE contype = 'f' AND conrelid <> confrelid"
+        ).fetchall()
+    placed = [which for _, which, _ in called]
+    assert {which for what, which, _ in called if what == "reference"} == {
+        *("institutions", "programs", "users", "cases", "images", "tags"),
+    }
+    assert {(which, by) for what, which, by in called if what == "distributed"} == {
+        (one, "user_id") for one in ("user_case_progress", "user_xp", "active_sessions")
+    }
+    wrong = [
+        (child, parent)
+        for child, parent in references
+        if child in placed and (parent not in placed or placed.index(parent) > placed.index(child))
+    ]
+    assert wrong == []

@@ -83,6 +83,54 @@ def test_every_guarantee_has_its_test() -> None:
     assert [n for n in numbers if not found[n]] == []
 
 
+FEATURES = "## What it has, and where each was tried"
+WHERE = (
+    *("real container", "embedded", "rendered only", "code alone", "stand-in", "not tried"),
+    "promtool",
+)
+
+
+def _features() -> list[list[str]]:
+    """The README's table of features: what, where, tried by."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = text.partition(FEATURES)[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")]
+    return [row for row in rows if row[0] != "where" and not row[0].startswith("**")]
+
+
+def test_every_feature_says_where_it_was_tried_and_by_which_tests() -> None:
+    rows = _features()
+    assert len(rows) > 40
+    for row in rows:
+        what, where, tried = row
+        assert where.startswith(WHERE), what
+        linked = LINK.findall(tried)
+        assert bool(linked) == (where != "not tried"), what
+        for link in linked:
+            file = ROOT / link
+            assert link.startswith("tests/"), what
+            assert re.search(r"^(async )?def test_", file.read_text(), re.MULTILINE), link
+        if where.startswith("real container"):
+            assert any("tests/deployment/" in link for link in linked), what
+
+
+def test_every_deployment_test_is_in_the_table_of_features() -> None:
+    linked = {link for row in _features() for link in LINK.findall(row[2])}
+    there = {
+        path.relative_to(ROOT).as_posix() for path in ROOT.glob("tests/deployment/**/test_*.py")
+    }
+    assert there - linked == set()
+
+
+def test_howto_pages_fit_on_a_screen_and_are_all_in_their_index() -> None:
+    folder = ROOT / "docs" / "how-to"
+    pages = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.md")}
+    long = {name: n for name, text in pages.items() if (n := len(text.splitlines())) > 45}
+    # Two ways to follow a connection, and the gate between them.
+    assert long.keys() <= {"following-the-connection.md"}, long
+    assert set(LINK.findall(pages.pop("README.md"))) == pages.keys()
+
+
 def test_decisions_are_all_in_their_index() -> None:
     folder = ROOT / "docs" / "decisions"
     index = (folder / "README.md").read_text(encoding="utf-8")
