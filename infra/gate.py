@@ -25,6 +25,7 @@ from infra.containers import MEBIBYTE, Health, Service
 from infra.errors import StageError
 from infra.names import Names
 from infra.settings import Gate, Settings
+from migration_job.lines import VARIABLE as LOG_FORMAT
 
 PORT = 8080
 CONFIG = "/run/gate"
@@ -73,6 +74,7 @@ def service(
             *("--state", str(state)),
             *("--restart", restart_command(gate)),
         ],
+        environment={LOG_FORMAT: "json"},
         ports={PORT: gate.port},
         binds=(str(state),),
         read_only=(str(connection),),

@@ -75,6 +75,7 @@ class Provisioned:
             names.sync: follows,
             names.example: settings.example_application,
             names.backup: settings.backup,
+            names.gate: settings.gate is not None,
         }
         wanted |= dict.fromkeys(
             (f"{names.prefix}-{one}" for one in MONITORING), settings.monitoring
