@@ -12,7 +12,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import docker
 from docker.errors import APIError, ContainerError, DockerException
@@ -20,6 +20,7 @@ from docker.types import Mount
 
 from infra.errors import StageError
 from infra.images import ROOT
+from infra.names import Names
 from infra.settings import Settings
 from migration_job.connection import SqliteSide, read_connection, write_connection
 
@@ -219,6 +220,23 @@ def prepare_there(
     except DockerException as error:
         raise StageError(f"the engine could not look at its host's files: {error}") from error
     return f"{uid}:{gid}"
+
+
+def ask_there(client: docker.DockerClient, names: Names, command: list[str]) -> str:
+    """What a command says in the sync's container, which has the stage's directories under their
+    own paths. StageError with its words where it fails, or where there is no such container."""
+    try:
+        done = client.containers.get(names.sync).exec_run(command, demux=True)
+    except DockerException as error:
+        raise StageError(
+            f"expected the container {names.sync} on the engine to look with, found: {error}",
+            advice="run `pulumi up`; a stage with `strategy: offline` has it from the switch on",
+        ) from error
+    parts = cast("tuple[bytes | None, bytes | None]", done.output)
+    said, problem = ((part or b"").decode(errors="replace") for part in parts)
+    if done.exit_code:
+        raise StageError(f"{' '.join(command)} failed there: {(problem or said).strip()[-500:]}")
+    return said
 
 
 def _look(client: docker.DockerClient, image: str, source: Path) -> dict[str, Any]:

@@ -9,8 +9,10 @@ import argparse
 import subprocess
 import sys
 
+from infra import engine
 from infra.errors import StageError
 from infra.images import ROOT
+from infra.names import Names
 from infra.places import paths
 from infra.settings import read_file
 
@@ -25,6 +27,14 @@ def main() -> None:
     try:
         settings = read_file(ROOT / f"Pulumi.{chosen.stage}.yaml")
         folder = paths(settings, chosen.stage).report / "backup"
+        if not engine.is_local(settings.docker_host):
+            sync = Names(settings.application, chosen.stage).sync
+            raise StageError(
+                f"expected an engine of this machine's, found {settings.docker_host}: the backup "
+                "is on its host",
+                advice=f"restore it there, into a directory of the stage: docker exec {sync} "
+                f"python3 -m migration_job restore-backup {folder} FILE",
+            )
     except StageError as error:
         sys.exit(f"error: {error}")
     # The job is called by its command line, as everywhere in this program.

@@ -16,7 +16,7 @@ from infra import engine
 from infra.errors import StageError
 from infra.images import ROOT
 from infra.names import Names
-from infra.places import paths
+from infra.places import ask_there, paths
 from infra.roles import identifier, psql
 from infra.settings import Settings, read_file
 
@@ -24,11 +24,19 @@ from infra.settings import Settings, read_file
 def retire(settings: Settings, names: Names) -> str:
     """Take the other login's password away; returns its name. StageError where the connection does
     not name the serving one yet."""
+    if settings.external:
+        raise StageError(
+            "expected a PostgreSQL of the stage's own, found target: external",
+            advice="its passwords are whoever's who runs it: docs/how-to/rotate.md",
+        )
     serving = names.serving_role(settings.credentials_version)
     old = names.serving_role(settings.credentials_version + 1)
     file = paths(settings, names.stack).connection / "database.json"
+    client = engine.connect(settings.docker_host)
     try:
-        side = json.loads(file.read_text())["write"]
+        local = engine.is_local(settings.docker_host)
+        text = file.read_text() if local else ask_there(client, names, ["cat", str(file)])
+        side = json.loads(text)["write"]
     except (OSError, ValueError, KeyError) as error:
         raise StageError(f"expected the connection in {file}, found none to read") from error
     if side.get("engine") == "postgresql" and side.get("user") != serving:
@@ -36,7 +44,7 @@ def retire(settings: Settings, names: Names) -> str:
             f"expected the connection to name {serving}, found {side.get('user')!a}",
             advice="run `pulumi up` first; nothing was ended",
         )
-    container = engine.connect(settings.docker_host).containers.get(names.postgres)
+    container = client.containers.get(names.postgres)
     status, said = psql(container, f"ALTER ROLE {identifier(old)} PASSWORD NULL;")
     if status:
         raise StageError(f"PostgreSQL refused to end {old}: {said}")

@@ -1,6 +1,7 @@
 """``make status STAGE=dev``: which side serves, as ``migration-job status`` says it.
 
-It looks at the stage's own files on this machine, and so needs neither Pulumi nor Docker.
+It looks at the stage's own files on this machine, and so needs neither Pulumi nor Docker. Those of
+a remote engine's stage are looked at by its sync's container, which asks PostgreSQL as well.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from infra import engine, live  # noqa: E402
 from infra.errors import StageError  # noqa: E402
-from infra.places import paths  # noqa: E402
-from infra.settings import read_file  # noqa: E402
+from infra.names import Names  # noqa: E402
+from infra.places import Paths, ask_there, paths  # noqa: E402
+from infra.settings import Settings, read_file  # noqa: E402
 from migration_job.errors import ExitStatus, JobError  # noqa: E402
 from migration_job.live.status import status  # noqa: E402
 
@@ -37,12 +40,26 @@ def in_stages_words(line: str, stage: str) -> str:
     return line
 
 
+def there(settings: Settings, names: Names, where: Paths) -> list[str]:
+    """The lines of a stage on a remote engine."""
+    command = ["python3", "-m", "migration_job", "--log-format", "text", "status"]
+    command += [str(where.source), "--target-file", live.TARGET_FILE]
+    command += ["--connection", str(where.connection), "--state", str(where.job)]
+    return ask_there(engine.connect(settings.docker_host), names, command).splitlines()
+
+
 def main() -> int:
     """Print the lines; the process's exit status."""
     stage = sys.argv[1]
     try:
-        where = paths(read_file(ROOT / f"Pulumi.{stage}.yaml"), stage)
-        for line in status(where.source, dsn=None, connection=where.connection, state=where.job):
+        settings = read_file(ROOT / f"Pulumi.{stage}.yaml")
+        where = paths(settings, stage)
+        lines = (
+            status(where.source, dsn=None, connection=where.connection, state=where.job)
+            if engine.is_local(settings.docker_host)
+            else there(settings, Names(settings.application, stage), where)
+        )
+        for line in lines:
             print(in_stages_words(line, stage))
     except (StageError, JobError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from docker.models.containers import Container
 from migration_job.demo.radcase import make_radcase
 from migration_job.embedded import free_port
 from tests.deployment.engine import client_or_skip
-from tests.deployment.workshop import Result, Workshop, check, environment, require_pulumi
+from tests.deployment.workshop import Result, Workshop, check, require_pulumi, run
 
 pytestmark = [
     pytest.mark.pulumi,
@@ -214,14 +213,7 @@ def _restore(workshop: Workshop, *words: str) -> subprocess.CompletedProcess[str
 
 
 def _module(workshop: Workshop, name: str, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", name, workshop.stage, *words],
-        cwd=workshop.directory,
-        env=environment(workshop),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run(workshop, "-m", name, workshop.stage, *words)
 
 
 def test_the_sqlite_file_from_before_comes_back(

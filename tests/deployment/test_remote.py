@@ -19,7 +19,7 @@ from infra.images import Builder
 from migration_job.demo.radcase import make_radcase
 from migration_job.embedded import free_port
 from tests.deployment.engine import client_or_skip, running
-from tests.deployment.workshop import Workshop, check, require_pulumi
+from tests.deployment.workshop import Workshop, check, require_pulumi, run
 
 pytestmark = [
     pytest.mark.pulumi,
@@ -164,6 +164,13 @@ def test_the_whole_way_by_ssh(workshop: Workshop, page: Page) -> None:
     assert done.outputs["rows"] == 2000
     assert page.starts == 2  # by the gate, with the socket that is there and its group
     check(workshop)
+    said = run(workshop, "tools/status.py", workshop.stage)
+    assert said.returncode == 0, said.stderr
+    assert "serves      PostgreSQL, since" in said.stdout
+    assert "takes writes" in said.stdout  # PostgreSQL itself was asked
+    assert "`cutover: hold`" in said.stdout
+    ended = run(workshop, "-m", "infra.rotate", workshop.stage)
+    assert "can no longer log in" in ended.stdout, ended.stderr
     again = workshop.up()
     assert set(again.changes) == {"same"}, again.output
     gone = workshop.destroy()

@@ -31,6 +31,7 @@ ROOMS = (
     "images",
     "migration_job",
     "example_app",
+    "tools",
 )
 PASSPHRASE = "for tests alone"
 
@@ -219,6 +220,18 @@ def check(workshop: Workshop) -> str:
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert "passed" in done.stdout
     return done.stdout
+
+
+def run(workshop: Workshop, *words: str) -> subprocess.CompletedProcess[str]:
+    """A Python program of the project's, as the workshop's copy has it."""
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=workshop.directory,
+        env=environment(workshop),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def environment(workshop: Workshop) -> dict[str, str]:
