@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import threading
 import time
+import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import docker
 import psycopg
 import pytest
 from docker.models.containers import Container
@@ -27,8 +32,41 @@ pytestmark = [
 LIMIT_SECONDS = 240
 
 
+class Hook(ThreadingHTTPServer):
+    """Where Alertmanager is told to send alerts: the engine's host, as containers reach it."""
+
+    def __init__(self, client: docker.DockerClient) -> None:
+        bridge = client.networks.get("bridge").attrs["IPAM"]["Config"][0]
+        host = str(bridge.get("Gateway") or bridge["Subnet"].rsplit(".", 1)[0] + ".1")
+        self.received: list[dict[str, Any]] = []
+        super().__init__((host, 0), _Received)
+        self.address = f"http://{host}:{self.server_port}/secretWord"
+
+
+class _Received(BaseHTTPRequestHandler):
+    server: Hook
+
+    def do_POST(self) -> None:
+        self.server.received.append(
+            json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        )
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+def hook() -> Iterator[Hook]:
+    with Hook(client_or_skip()) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def workshop(hook: Hook, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     require_pulumi()
     client = client_or_skip()
     directory = tmp_path_factory.mktemp("earnest")
@@ -44,6 +82,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
         tls="private",
         monitoring=True,
         backup=True,
+        alertWebhook=hook.address,
         **{port: free_port() for port in ports},
     )
     yield made
@@ -164,6 +203,26 @@ def test_check_passes_with_all_of_it_on(workshop: Workshop, up: Result) -> None:
     """Every target is scraped, every panel has data, there is a backup, nothing is open."""
     said = check(workshop)
     assert {line for line in said.splitlines() if line.startswith("SKIPPED")} == set(), said
+
+
+def test_an_alert_reaches_the_operator(workshop: Workshop, up: Result, hook: Hook) -> None:
+    address = f"http://127.0.0.1:{workshop.settings['alertmanagerPort']}/api/v2/alerts"
+    alert = [{"labels": {"alertname": "Tried", "severity": "warning"}}]
+    request = urllib.request.Request(
+        address, json.dumps(alert).encode(), {"Content-Type": "application/json"}
+    )
+    urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
+
+    def told() -> set[str]:
+        return {
+            one["labels"]["alertname"] for message in hook.received for one in message["alerts"]
+        }
+
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while "Tried" not in told():
+        assert time.monotonic() < deadline, hook.received
+        time.sleep(0.1)
+    assert "secretWord" not in workshop.export()
 
 
 # ------------------------------------------------------------------------------- backed up

@@ -1,4 +1,5 @@
-"""The whole way by the real Pulumi CLI on a real engine: up, up again, check, destroy."""
+"""The whole way by the real Pulumi CLI on a real engine: up, up again, check, destroy; under a
+certificate of the operator's own."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from infra import certificates
 from migration_job.demo.radcase import make_radcase
 from tests.deployment.engine import client_or_skip
 from tests.deployment.workshop import Result, Workshop, check, require_pulumi
@@ -24,6 +26,17 @@ pytestmark = [
 ROWS = 3000
 
 
+def given(directory: Path) -> dict[str, str]:
+    """A certificate for where the application connects to, by an authority that is not the stage's;
+    as settings."""
+    authority, key = certificates.authority("somebody's own")
+    certificate, server_key, _ = certificates.issue(authority, key, ["127.0.0.1"])
+    made = {"tlsCertificate": certificate, "tlsKey": server_key, "tlsAuthority": authority}
+    for name, text in made.items():
+        (directory / f"{name}.pem").write_text(text)
+    return {name: str(directory / f"{name}.pem") for name in made}
+
+
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     require_pulumi()
@@ -32,7 +45,9 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     source = directory / "data" / "radcase.db"
     source.parent.mkdir()
     make_radcase(source, rows=ROWS, seed=7)
-    made = Workshop(directory, client, source=str(source), profile="radcase")
+    made = Workshop(
+        directory, client, source=str(source), profile="radcase", tls="given", **given(directory)
+    )
     yield made
     made.clear()
 
@@ -54,7 +69,8 @@ def dsn(first: Result) -> str:
     out = first.outputs
     return (
         f"host={out['host']} port={int(out['port'])} dbname={out['database']} "
-        f"user={out['user']} password={out['password']}"
+        f"user={out['user']} password={out['password']} "
+        f"sslmode=verify-full sslrootcert={out['connection']}/ca.crt"
     )
 
 
@@ -83,8 +99,9 @@ def test_a_second_up_changes_nothing_and_is_quick(workshop: Workshop, first: Res
 
 
 def test_no_secret_is_in_the_state_nor_was_printed(workshop: Workshop, first: Result) -> None:
-    secret = first.outputs["password"]
-    assert secret not in workshop.export()
+    secret, state = first.outputs["password"], workshop.export()
+    assert secret not in state
+    assert "PRIVATE KEY" not in state
     assert secret not in first.output
 
 
