@@ -132,21 +132,25 @@ class Builder:
         return self._reachable
 
     def _registry_answers(self, name: str) -> bool:
+        return bool(self._registrys_digest(name))
+
+    def _registrys_digest(self, name: str) -> str:
+        """The digest that the registry has for that image now; '' where none answers."""
         patience = self._client.api.timeout
         self._client.api.timeout = REGISTRY_SECONDS
         try:
-            self._client.images.get_registry_data(name)
+            return str(self._client.images.get_registry_data(name).id)
         except (DockerException, RequestException):
-            return False
+            return ""
         finally:
             self._client.api.timeout = patience
-        return True
 
     def _pulled(self, name: str) -> str:
         """The image by digest, pulled unless it is there."""
         if not self._id(name):
             if self._dry_run:
-                return self._registrys_digest(name)
+                digest = self._registrys_digest(name)
+                return f"{name.partition(':')[0]}@{digest}" if digest else name
             self._say(f"pulling {name}")
             try:
                 self._client.images.pull(name)
@@ -159,14 +163,6 @@ class Builder:
         image = self._client.images.get(name)
         digests = image.attrs.get("RepoDigests") or ()
         return str(digests[0] if digests else image.id)
-
-    def _registrys_digest(self, name: str) -> str:
-        """The image by the digest that the registry has for it now; its name where it has none."""
-        try:
-            digest = self._client.images.get_registry_data(name).id
-        except (DockerException, RequestException):
-            return name
-        return f"{name.partition(':')[0]}@{digest}"
 
     def _id(self, name: str) -> str:
         try:

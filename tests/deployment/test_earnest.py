@@ -82,9 +82,9 @@ def workshop(hook: Hook, tmp_path_factory: pytest.TempPathFactory) -> Iterator[W
         tls="private",
         monitoring=True,
         backup=True,
-        alertWebhook=hook.address,
         **{port: free_port() for port in ports},
     )
+    made.set_secret("alertWebhook", hook.address)
     yield made
     restored = f"{made.names.prefix}-restored"
     for container in client.containers.list(all=True, filters={"name": restored}):
@@ -202,7 +202,9 @@ def test_passwords_rotate_under_the_application(workshop: Workshop, up: Result) 
 def test_check_passes_with_all_of_it_on(workshop: Workshop, up: Result) -> None:
     """Every target is scraped, every panel has data, there is a backup, nothing is open."""
     said = check(workshop)
-    assert {line for line in said.splitlines() if line.startswith("SKIPPED")} == set(), said
+    skipped = [line for line in said.splitlines() if line.startswith("SKIPPED")]
+    # A stage with one: test_gate_on_docker.py.
+    assert [line for line in skipped if "has no gate" not in line] == []
 
 
 def test_an_alert_reaches_the_operator(workshop: Workshop, up: Result, hook: Hook) -> None:

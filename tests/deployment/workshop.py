@@ -102,13 +102,19 @@ class Workshop:
         self._write()
 
     def set_secret(self, path: str, value: str) -> None:
-        """``pulumi config set --secret --path``; `set` would write the stage file without it."""
+        """``pulumi config set --secret --path``; `set` keeps a setting that is whole a secret."""
         self.stack.set_config(f"{PROJECT}:{path}", automation.ConfigValue(value, True), path=True)
 
     def _write(self) -> None:
         path = self.directory / f"Pulumi.{self.stage}.yaml"
         content = yaml.safe_load(path.read_text()) if path.exists() else {}
-        content["config"] = {f"{PROJECT}:{key}": value for key, value in self.settings.items()}
+        encrypted = {
+            key: value
+            for key, value in (content.get("config") or {}).items()
+            if isinstance(value, dict) and value.keys() == {"secure"}
+        }
+        wanted = {f"{PROJECT}:{key}": value for key, value in self.settings.items()}
+        content["config"] = encrypted | wanted
         path.write_text(yaml.safe_dump(content))
 
     def up(self) -> Result:
