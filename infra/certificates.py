@@ -22,6 +22,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from pulumi.dynamic import CreateResult, DiffResult, Resource, UpdateResult
 
 from infra.dynamic import StageProvider
+from infra.names import Names
+from infra.settings import Settings
 
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 365
@@ -29,6 +31,20 @@ RENEW_AT = 0.75
 """The part of a certificate's life after which the next update issues another."""
 BACKDATE = datetime.timedelta(hours=1)
 """A client whose clock is behind still accepts a certificate made just now."""
+
+
+def certified_names(settings: Settings, names: Names) -> dict[str, list[str]]:
+    """The host names and addresses by which a stage's servers are reached: within the stage, on the
+    engine's host, and as the connection names the pooler."""
+    here = [settings.bind_address, "localhost", "127.0.0.1"]
+    return {
+        "postgres": [names.postgres_host, *here],
+        "pgbouncer": [
+            names.pooler_host,
+            *([settings.connection_host] if settings.connection_host else []),
+            *here,
+        ],
+    }
 
 
 def authority(stage: str) -> tuple[str, str]:

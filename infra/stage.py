@@ -15,7 +15,7 @@ import pulumi_docker as docker
 import yaml
 
 from infra import backup, engine, example, gate, job, live, monitoring, rendering, tuning
-from infra.certificates import Certificates
+from infra.certificates import Certificates, certified_names
 from infra.containers import LABEL, Health, Service, ServiceContainer
 from infra.credentials import Credentials
 from infra.cutover import Cutover
@@ -201,15 +201,10 @@ class Stage(pulumi.ComponentResource):
         ServiceContainer(service, self._settings, self._stage, self.network, opts)
 
     def _certificates(self) -> Certificates:
-        settings, names = self._settings, self._names
-        local = ("localhost", "127.0.0.1")
         return Certificates(
             "certificates",
             stage=self._stage,
-            names={
-                "postgres": [names.postgres_host, settings.bind_address, *local],
-                "pgbouncer": [names.pooler_host, settings.bind_address, *local],
-            },
+            names=certified_names(self._settings, self._names),
             version=1,
             opts=self._own(),
         )

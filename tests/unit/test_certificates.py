@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.certificates import CertificatesProvider, authority, issue
+from infra.certificates import CertificatesProvider, authority, certified_names, issue
+from infra.names import Names
+from infra.settings import Settings
 
 NAMES = {"postgres": ["postgres", "127.0.0.1"], "pgbouncer": ["pgbouncer", "127.0.0.1"]}
 
@@ -67,3 +69,12 @@ def test_they_stay_until_they_are_due_and_keep_their_authority() -> None:
     assert renewed is not None
     assert renewed["authority"] == made["authority"]
     assert renewed["servers"]["postgres"] != made["servers"]["postgres"]
+
+
+def test_the_pooler_is_certified_by_the_name_that_the_connection_has_for_it(tmp_path: Path) -> None:
+    settings = Settings(source="a.db", connection_host="db.example.org")
+    names = certified_names(settings, Names("radcase", "dev"))
+    certificate, key = authority("dev")
+    issued, issued_key, _ = issue(certificate, key, names["pgbouncer"])
+    handshake(tmp_path, certificate, issued, issued_key, "db.example.org")
+    handshake(tmp_path, certificate, issued, issued_key, settings.bind_address)

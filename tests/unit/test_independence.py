@@ -1,4 +1,5 @@
-"""Verification shares nothing with the copier, nor its two ways with each other."""
+"""Imports run one way; verification shares nothing with the copier, nor its two ways with each
+other."""
 
 from __future__ import annotations
 
@@ -48,3 +49,22 @@ def test_the_two_ways_do_not_meet() -> None:
         "verify.typed" in name or "verify.meaning" in name for name in _reaches("digest")
     )
     assert not any("verify.digest" in name for name in _reaches("typed"))
+
+
+ABOVE = {
+    "source": ("plan", "target", "verify", "report", "live", "run", "commands"),
+    "plan": ("target", "verify", "report", "live", "run", "commands"),
+    "target": ("verify", "report", "live", "run", "commands"),
+    "verify": ("target", "live", "run", "commands"),
+    "live": ("commands",),
+}
+"""What each room of the job must not import (docs/design.md, the rooms)."""
+
+
+@pytest.mark.parametrize("room", ABOVE)
+def test_no_room_imports_from_above(room: str) -> None:
+    for file in (VERIFY.parent / room).rglob("*.py"):
+        for name in _imports(file):
+            assert not any(
+                f"{name}.".startswith(f"migration_job.{above}.") for above in ABOVE[room]
+            ), f"{file.name} imports {name}"
