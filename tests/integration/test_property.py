@@ -281,6 +281,17 @@ FOUND: dict[str, Database] = {
         ),
         (rows("a", ("a",), (0,), ("",)), rows("b", ("b",), ("0.0",))),
     ),
+    "a real for a generated column of numeric": Database(
+        (
+            'CREATE TABLE "a" ("a", "n" NUMERIC GENERATED ALWAYS AS ("a") VIRTUAL, '
+            '"i" INTEGER GENERATED ALWAYS AS ("a" * 10.0) STORED)',
+        ),
+        (rows("a", ("a",), (0.30000000000000004,), (0.25,)),),
+    ),
+    "a real within a generated text": Database(
+        ('CREATE TABLE "a" ("a", "t" GENERATED ALWAYS AS ("a" || \'x\') VIRTUAL)',),
+        (rows("a", ("a",), (0.30000000000000004,)),),
+    ),
     "a time of day for a column of times": Database(
         (
             'CREATE TABLE "c"("a" TIME, "c" DATETIME GENERATED ALWAYS AS ("a"), '

@@ -1,9 +1,10 @@
 """A third way to compare a SQLite file with the PostgreSQL database made of it.
 
 It shares no code with the project: it reads the source with the standard library's sqlite3 (the
-file must be closed by then), the target's text output with psycopg, and decides for itself what a
-target value means. What differs must be in the report: a value in the ledger, a row in the
-quarantine, a schema object in a finding.
+file must be closed by then; virtual columns alone are computed by the SQLite that the project
+uses), the target's text output with psycopg, and decides for itself what a target value means. What
+differs must be in the report: a value in the ledger, a row in the quarantine, a schema object in a
+finding.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import apsw
 import psycopg
 
 PG_TEXT = {
@@ -122,7 +124,34 @@ def read_source(path: Path) -> dict[str, Table]:
             ):
                 continue
             found[name] = _read_table(connection, name)
-        return found
+    finally:
+        connection.close()
+    if apsw.sqlite_lib_version() != sqlite3.sqlite_version:
+        for table in found.values():
+            _compute_anew(path, table)
+    return found
+
+
+def _compute_anew(path: Path, table: Table) -> None:
+    """Virtual columns are not in the file: each SQLite computes them, and versions differ in how
+    many digits of a real become text. The report says whose values were carried: apsw's."""
+    virtual = [c.name for c in table.columns if c.hidden == 2]
+    if not virtual:
+        return
+    parts = ", ".join(
+        f"typeof(t.{q(name)}), CASE typeof(t.{q(name)}) WHEN 'text' THEN "
+        f"CAST(t.{q(name)} AS BLOB) ELSE t.{q(name)} END"
+        for name in virtual
+    )
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        ((encoding,),) = connection.execute("PRAGMA encoding").fetchall()
+        for row, raw in zip(
+            table.rows, connection.execute(f"SELECT {parts} FROM {q(table.name)} t"), strict=True
+        ):
+            for name, storage, content in zip(virtual, raw[::2], raw[1::2], strict=True):
+                is_text = storage == "text"
+                row[name] = _text(content, encoding) if is_text else Cell(storage, content)
     finally:
         connection.close()
 
