@@ -205,7 +205,10 @@ class LiveStage:
         program = self.start_job(command, *options)
         status = program.wait()
         if status != 0:
-            raise AssertionError(f"{command} ended with {status}:\n{program.output}")
+            raise AssertionError(
+                f"{command} ended with {status}:\n{program.output}\n"
+                f"PgBouncer's log ends:\n{self.bouncer.log_tail()}"
+            )
         return program.output
 
     def start_application(self, *options: str) -> tuple[Program, str]:

@@ -138,18 +138,19 @@ def _compute_anew(path: Path, table: Table) -> None:
     virtual = [c.name for c in table.columns if c.hidden == 2]
     if not virtual:
         return
-    parts = ", ".join(
-        f"typeof(t.{q(name)}), CASE typeof(t.{q(name)}) WHEN 'text' THEN "
-        f"CAST(t.{q(name)} AS BLOB) ELSE t.{q(name)} END"
-        for name in virtual
-    )
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     try:
         ((encoding,),) = connection.execute("PRAGMA encoding").fetchall()
-        for row, raw in zip(
-            table.rows, connection.execute(f"SELECT {parts} FROM {q(table.name)} t"), strict=True
-        ):
-            for name, storage, content in zip(virtual, raw[::2], raw[1::2], strict=True):
+        for name in virtual:
+            ref = f"t.{q(name)}"
+            text = f"CASE typeof({ref}) WHEN 'text' THEN CAST({ref} AS BLOB) ELSE {ref} END"
+            try:
+                values = connection.execute(
+                    f"SELECT typeof({ref}), {text} FROM {q(table.name)} t"
+                ).fetchall()
+            except apsw.Error:
+                continue  # a value that a STRICT table refuses, which older versions let pass
+            for row, (storage, content) in zip(table.rows, values, strict=True):
                 is_text = storage == "text"
                 row[name] = _text(content, encoding) if is_text else Cell(storage, content)
     finally:
