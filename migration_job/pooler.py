@@ -30,6 +30,9 @@ COMMAND_SECONDS = 5.0
 
 POLL_SECONDS = 0.02
 
+LOGIN_SECONDS = 1.0
+"""How long logins under way may take to end before the alias is taken away all the same."""
+
 _ALIAS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -88,6 +91,9 @@ class Pooler:
         """Admit nobody: take the alias away. Clients that are connected, and those that PAUSE
         holds, are told "database removed" and disconnected. Raises OperationError."""
         self._write("")
+        # A console that does not answer now is asked again below.
+        with contextlib.suppress(OperationError):
+            self._end_logins()
         self._reload_until(lambda shown: shown is None, limit)
 
     def is_open(self) -> bool:
@@ -149,6 +155,32 @@ class Pooler:
         self._run(f"RECONNECT {self.alias.name}", tolerate=("no such database",))
 
     # ---------------------------------------------------------------------------- within
+
+    def _end_logins(self) -> None:
+        """Have nobody in the middle of a login when PgBouncer drops the database: it closes those
+        who are logged in, forgets the others, and crashes when one of them goes on (seen with 1.18;
+        kill_pool() is the same in 1.25; pgbouncer#1401).
+
+        With no client more allowed, new ones are refused before they are given the database, and
+        those under way soon end. The next RELOAD sets the limit back to the file's.
+        """
+        if self._shown() is None:
+            return
+        self._run("SET max_client_conn = 0")
+        deadline = time.monotonic() + LOGIN_SECONDS
+        while self._logging_in() and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS / 4)
+
+    def _logging_in(self) -> bool:
+        for row in self._run("SHOW SOCKETS"):
+            database = row["database"]
+            if database in ("(nodb)", "pgbouncer"):
+                continue  # it has no database yet, or the console's
+            # Those who wait in the alias' own pool are closed with it.
+            waits = row["state"] == "cl_waiting_login" and database != self.alias.name
+            if waits or row["state"] == "cl_login":
+                return True
+        return False
 
     def _busy(self) -> str:
         try:

@@ -110,6 +110,48 @@ def test_queries_held_when_the_alias_goes_are_told_so(
     assert connect().execute("SELECT 1").fetchone() == (1,)
 
 
+def test_pgbouncer_lives_on_when_the_alias_goes_in_the_middle_of_logins(
+    pooler: Pooler, pgbouncer: EmbeddedPgBouncer, connect: Callable[[], psycopg.Connection]
+) -> None:
+    """It forgets those who are logging in when it drops a database, and crashed when they went
+    on."""
+    pid = pgbouncer.pid
+    ended = threading.Event()
+    served = [0]
+
+    def come_and_go() -> None:
+        while not ended.is_set():
+            with contextlib.suppress(psycopg.Error):
+                with connect() as application:
+                    application.execute("SELECT 1")
+                served[0] += 1
+
+    threads = [threading.Thread(target=come_and_go) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(12):
+            before = served[0]
+            pooler.open_alias()
+            _until(lambda before=before: served[0] >= before + 8)  # type: ignore[misc]
+            pooler.close_alias(limit=10)
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert pgbouncer.running
+    assert pgbouncer.pid == pid
+    pooler.open_alias()
+    connect().close()
+
+
+def _until(condition: Callable[[], bool], limit: float = 20.0) -> None:
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.005)
+
+
 def test_an_open_transaction_ends_the_pause_within_its_limit(
     pooler: Pooler, connect: Callable[[], psycopg.Connection]
 ) -> None:
