@@ -50,10 +50,17 @@ class Known:
     rule: RuleBase
     exact: bool = True
     collation: str = "BINARY"
+    hidden: str = ""
+    """Why an expression cannot refer to it on the target, though it can on the source."""
 
 
 Scope = Mapping[str, Known]
-"""Columns by lower-cased name, and by lower-cased ``table.name``."""
+"""Columns by what :func:`spelled` makes of their names, with and without their table's."""
+
+
+def spelled(name: str, table: str = "") -> str:
+    """A column's key in a :data:`Scope`. Names hold any character but NUL, the dot as well."""
+    return fold(f"{table}\0{name}" if table else name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,14 +181,15 @@ class Translator:
         return replace(inner, sql=f"({inner.sql})") if not inner.known else inner
 
     def _column(self, node: exp.Column) -> Typed:
-        qualified = fold(f"{node.table}.{node.name}") if node.table else fold(node.name)
-        known = self._scope.get(qualified)
+        known = self._scope.get(spelled(node.name, node.table))
         if known is None:
             identifier = node.this
             if isinstance(identifier, exp.Identifier) and identifier.quoted and not node.table:
                 # SQLite takes a double-quoted name that is no column for a string.
                 return Typed(text_literal(node.name), "text", literal=node.name, is_literal=True)
             raise Untranslatable(f"there is no column {node.sql(dialect='sqlite')}")
+        if known.hidden:
+            raise Untranslatable(known.hidden)
         return Typed(known.sql, known.kind, known=known, collation=known.collation)
 
     def _literal(self, node: exp.Literal) -> Typed:

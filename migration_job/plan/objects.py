@@ -169,8 +169,12 @@ class Objects:
                 yield name, default
 
     def _generated(self, view: TableView, scope: expressions.Scope) -> Iterator[tuple[str, str]]:
-        made = {fold(n) for n, c in view.columns.items() if c.source.generated}
-        within = {k: v for k, v in scope.items() if k.rpartition(".")[2] not in made}
+        within = dict(scope)
+        for name, column in view.columns.items():
+            if column.source.generated:
+                why = f"it refers to the generated column {name}, which is not one there"
+                for key in _spellings(view, name):
+                    within[key] = replace(scope[key], hidden=why)
         for name, column in view.columns.items():
             expression = column.source.expression
             if not column.source.generated or expression is None:
@@ -185,8 +189,8 @@ class Objects:
                 yield name, sql
                 # PostgreSQL's generated columns may not refer to one another: the expression
                 # stands in for the column.
-                for spelled in (name, f"{view.source.name}.{name}"):
-                    within[fold(spelled)] = replace(scope[fold(spelled)], sql=f"({sql})")
+                for key in _spellings(view, name):
+                    within[key] = replace(scope[key], sql=f"({sql})")
             except Untranslatable as reason:
                 self._findings.add(
                     "generated-as-plain",
@@ -520,6 +524,10 @@ class Objects:
         )
 
 
+def _spellings(view: TableView, column: str) -> tuple[str, str]:
+    return expressions.spelled(column), expressions.spelled(column, view.source.name)
+
+
 def scope_of(view: TableView) -> dict[str, Known]:
     """The columns of a table as an expression may name them."""
     found: dict[str, Known] = {}
@@ -531,8 +539,8 @@ def scope_of(view: TableView) -> dict[str, Known]:
             exact=column.exact,
             collation=column.source.collation.upper(),
         )
-        for spelled in (name, f"{view.source.name}.{name}"):
-            found[fold(spelled)] = known
+        for key in _spellings(view, name):
+            found[key] = known
     alias = view.source.rowid_alias
     if alias is not None and alias in view.columns:
         for name in ("rowid", "_rowid_", "oid"):

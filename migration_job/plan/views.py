@@ -18,6 +18,7 @@ from migration_job.plan.expressions import (
     Typed,
     Untranslatable,
     number,
+    spelled,
     truth,
 )
 from migration_job.plan.rules import ConstantRule
@@ -267,7 +268,7 @@ class _Select:
                 collation=known.collation,
             )
             listed.append((name, own))
-            self._scope[fold(f"{alias}.{name}")] = own
+            self._scope[spelled(name, alias)] = own
             if fold(name) in self._scope:
                 self._ambiguous.add(fold(name))
             self._scope[fold(name)] = own

@@ -292,6 +292,25 @@ FOUND: dict[str, Database] = {
         ('CREATE TABLE "a" ("a", "t" GENERATED ALWAYS AS ("a" || \'x\') VIRTUAL)',),
         (rows("a", ("a",), (0.30000000000000004,)),),
     ),
+    "columns named by a dot and by nothing, and generated from them": Database(
+        (
+            'CREATE TABLE "a" ("." TIME NOT NULL DEFAULT 0 CHECK ("." >= 0), '
+            '"b" GENERATED ALWAYS AS (".") VIRTUAL, "" GENERATED ALWAYS AS ("b") VIRTUAL)',
+            'CREATE TABLE "n" ("b", "n.b", CHECK ("n"."b" <> "n.b"))',
+        ),
+        (
+            rows("a", (".",), ("10:00:00",)),
+            rows("n", ("b", "n.b"), ("plain", "dotted")),
+        ),
+        ('CREATE VIEW "v" AS SELECT "n"."b" AS "p", "n.b" AS "d" FROM "n"',),
+    ),
+    "a generated column of a generated column that is carried as values": Database(
+        (
+            'CREATE TABLE "t" ("a", "x" GENERATED ALWAYS AS (printf(\'%s!\', "a")), '
+            '"y" TEXT GENERATED ALWAYS AS ("x" || \'?\'))',
+        ),
+        (rows("t", ("a",), ("v",)),),
+    ),
     "a time of day for a column of times": Database(
         (
             'CREATE TABLE "c"("a" TIME, "c" DATETIME GENERATED ALWAYS AS ("a"), '
