@@ -18,8 +18,8 @@ import pytest
 from docker.models.containers import Container
 
 from migration_job.demo.radcase import make_radcase
-from migration_job.embedded import free_port
 from tests.deployment.engine import client_or_skip
+from tests.deployment.ports import free_port
 from tests.deployment.workshop import Result, Workshop, check, require_pulumi, run
 
 pytestmark = [

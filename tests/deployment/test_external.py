@@ -16,8 +16,8 @@ from docker.models.containers import Container
 from infra.files import archive
 from infra.images import Builder
 from migration_job.demo.radcase import make_radcase
-from migration_job.embedded import free_port
 from tests.deployment.engine import client_or_skip, healthy, running
+from tests.deployment.ports import free_port
 from tests.deployment.workshop import Workshop, check, require_pulumi
 
 pytestmark = [

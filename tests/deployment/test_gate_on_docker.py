@@ -31,8 +31,8 @@ from psycopg.conninfo import make_conninfo
 from example_app.journal import compare_postgres, compare_sqlite
 from example_app.load import Load
 from infra.images import Builder
-from migration_job.embedded import free_port
 from tests.deployment.engine import client_or_skip, unique
+from tests.deployment.ports import free_port
 from tests.deployment.workshop import ROOT, Result, Workshop, environment, require_pulumi
 
 pytestmark = [

@@ -16,10 +16,10 @@ from infra.images import Builder
 from infra.names import Names
 from infra.scram import verifier
 from infra.settings import read
-from migration_job.embedded import free_port
 from tests.deployment import rights
 from tests.deployment.database import query, serving
 from tests.deployment.engine import client_or_skip
+from tests.deployment.ports import free_port
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 

@@ -20,7 +20,7 @@ from pulumi import automation
 
 from infra.names import Names
 from infra.settings import PROJECT
-from migration_job.embedded import free_port
+from tests.deployment.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = (

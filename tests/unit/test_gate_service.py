@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,16 @@ from infra.names import Names
 from infra.settings import Gate
 
 UPSTREAM: dict[str, Any] = {"upstream": "radcase:3000", "port": 13000}
+
+
+@pytest.fixture(autouse=True)
+def loop() -> Iterator[None]:
+    """Pulumi's outputs want an event loop, and a test before may have ended the thread's."""
+    made = asyncio.new_event_loop()
+    asyncio.set_event_loop(made)
+    yield
+    asyncio.set_event_loop(None)
+    made.close()
 
 
 def service(wanted: Gate, socket: gate.EngineSocket | None = None) -> Service:
