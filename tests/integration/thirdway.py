@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -866,8 +866,10 @@ def _same_number(cell: Cell, text: str | None) -> bool:
     if text is not None and text.startswith("\\x"):
         text = bytes.fromhex(text[2:]).decode(errors="replace")
     try:
-        return isinstance(cell.content, int | float) and float(str(text)) == cell.content
-    except ValueError:
+        if isinstance(cell.content, float):
+            return float(str(text)) == cell.content
+        return isinstance(cell.content, int) and Decimal(str(text)) == cell.content
+    except (ValueError, InvalidOperation):
         return False
 
 
