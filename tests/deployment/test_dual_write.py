@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from migration_job.demo.radcase import make_radcase
@@ -165,8 +167,40 @@ def test_writes_move_and_none_is_lost(workshop: Workshop, application: Applicati
     assert set(application.acknowledged) == on_target(workshop)
 
 
+@contextlib.contextmanager
+def clients_that_come_and_go(workshop: Workshop) -> Iterator[None]:
+    """Logins at PgBouncer all the time, by the connection as it is when they begin."""
+    said = json.loads((workshop.connection / "database.json").read_text())["write"]
+    address = psycopg.conninfo.make_conninfo(
+        host=said["host"],
+        port=said["port"],
+        dbname=said["database"],
+        user=said["user"],
+        password=said["password"],
+    )
+    ended = threading.Event()
+
+    def come_and_go() -> None:
+        while not ended.is_set():
+            with contextlib.suppress(psycopg.Error), psycopg.connect(address) as connection:
+                connection.execute("SELECT 1")
+
+    threads = [threading.Thread(target=come_and_go) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+
+
 def test_hold_is_the_way_back(workshop: Workshop, application: Application) -> None:
-    set_cutover(workshop, "hold")
+    with clients_that_come_and_go(workshop):
+        set_cutover(workshop, "hold")
+    pooler = workshop.client.containers.get(workshop.names.pooler)
+    assert pooler.attrs["RestartCount"] == 0, pooler.logs().decode()[-3000:]
     assert engines(workshop) == ("sqlite", "sqlite")
     again = Application(application.path)
     again.start()
