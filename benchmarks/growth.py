@@ -51,7 +51,7 @@ def measure(lab: Lab) -> Section:
         title="Ten times the rows",
         rows=rows,
         text=f"{small.stat().st_size // MIB} MiB and {large.stat().st_size // MIB} MiB of SQLite. "
-        "Memory is the job's largest resident set, as the kernel reports it at its end.",
+        "Memory is the job's largest resident set, as the kernel has it.",
     )
 
 

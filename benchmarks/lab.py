@@ -6,8 +6,10 @@ import os
 import platform
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,11 +21,14 @@ from migration_job.embedded import EmbeddedPostgres
 
 MIB = 1 << 20
 
+PEAK_SECONDS = 0.05
+"""Between looks at a command's peak memory, which never goes down."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
     """A finished command: seconds by the clock, seconds of processor time, and the largest
-    resident set of it or of a child that it waited for, in MiB."""
+    resident set of its own, in MiB."""
 
     seconds: float
     cpu: float
@@ -48,7 +53,8 @@ def run_timed(
             stderr=subprocess.STDOUT,
             env={**os.environ, **(env or {})},
         )
-        _, status, usage = os.wait4(process.pid, 0)
+        with _peak_of(process.pid) as peak:
+            _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
@@ -57,7 +63,31 @@ def run_timed(
         tail = "\n".join(text.splitlines()[-20:])
         raise CommandFailed(f"{Path(command[0]).name} ended with {process.returncode}:\n{tail}")
     scale = 1024 if platform.system() == "Linux" else 1
-    return Timing(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * scale / MIB, text)
+    largest = max(peak, default=usage.ru_maxrss * scale) / MIB
+    return Timing(seconds, usage.ru_utime + usage.ru_stime, largest, text)
+
+
+@contextmanager
+def _peak_of(pid: int) -> Iterator[list[int]]:
+    """The largest resident set of a process, in bytes, as its own pages make it: what the system
+    reports at its end counts the pages of whoever started it as well. Empty without /proc."""
+    found: list[int] = []
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(PEAK_SECONDS):
+            with suppress(OSError):
+                for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+                    if line.startswith("VmHWM:"):
+                        found.append(int(line.split()[1]) * 1024)
+
+    watch = threading.Thread(target=look, daemon=True)
+    watch.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        watch.join()
 
 
 @dataclass(slots=True)
