@@ -4,8 +4,8 @@ The alias is the database name that the application uses. It is admitted while i
 the alias file and PgBouncer has read that file; without it nobody gets in, also after a restart.
 
 PAUSE has two traps (pgbouncer#715, #369): a RESUME leaves a PAUSE that is still waiting hanging
-for ever, and PAUSE waits for open transactions without a limit. So each command has a session and a
-time limit of its own, and whoever pauses resumes on every way out.
+for ever, and PAUSE waits for open transactions without a limit. So PAUSE has a session of its own,
+each command a time limit, and whoever pauses resumes on every way out.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class Pooler:
         self.alias = alias
         self._console = console
         self._alias_file = alias_file
+        self._session: psycopg.Connection | None = None
 
     # ------------------------------------------------------------------------ the alias
 
@@ -132,7 +133,7 @@ class Pooler:
             # Somebody's who died; it may be waiting still, so it is not to be relied on.
             self.resume()
         try:
-            self._run(f"PAUSE {self.alias.name}", limit=limit)
+            self._run(f"PAUSE {self.alias.name}", limit=limit, apart=True)
         except OperationError as error:
             self.resume()
             raise OperationError(
@@ -235,11 +236,44 @@ class Pooler:
         write_durably(self._alias_file, content.encode(), mode=mode, owner=owner)
 
     def _run(
-        self, command: str, *, limit: float = COMMAND_SECONDS, tolerate: tuple[str, ...] = ()
+        self,
+        command: str,
+        *,
+        limit: float = COMMAND_SECONDS,
+        tolerate: tuple[str, ...] = (),
+        apart: bool = False,
     ) -> list[dict[str, Any]]:
-        """One command in a session of its own; its rows by column name."""
+        """One command; its rows by column name. With ``apart`` in a session of its own, else in one
+        that is kept: a login costs more than the command, and at a switch writers wait for it."""
+        kept, self._session = self._session, None
+        if kept is not None and not apart:
+            try:
+                rows = _ask(kept, command, limit)
+            except psycopg.Error:
+                kept.close()  # PgBouncer may have been restarted since: asked anew
+            else:
+                self._session = kept
+                return rows
+        console = self._log_in()
         try:
-            console = psycopg.connect(
+            rows = _ask(console, command, limit)
+        except psycopg.Error as error:
+            console.close()
+            if any(words in str(error) for words in tolerate):
+                return []
+            raise OperationError(
+                f"PgBouncer failed to {command.split()[0]} within {limit:g} s: {_first_line(error)}"
+            ) from None
+        if apart:
+            console.close()
+            self._session = kept
+        else:
+            self._session = console
+        return rows
+
+    def _log_in(self) -> psycopg.Connection:
+        try:
+            return psycopg.connect(
                 self._console, autocommit=True, connect_timeout=int(COMMAND_SECONDS)
             )
         except psycopg.Error as error:
@@ -247,23 +281,21 @@ class Pooler:
                 f"PgBouncer's admin console does not answer: {_first_line(error)}",
                 advice="check that PgBouncer runs, and the console's address, user and password",
             ) from None
-        try:
-            # ClientCursor: the console knows the simple protocol only.
-            cursor = psycopg.ClientCursor(console)
-            with time_limit(console, limit):
-                cursor.execute(command.encode())
-            if cursor.description is None:
-                return []
-            names = [column.name for column in cursor.description]
-            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-        except psycopg.Error as error:
-            if any(words in str(error) for words in tolerate):
-                return []
-            raise OperationError(
-                f"PgBouncer failed to {command.split()[0]} within {limit:g} s: {_first_line(error)}"
-            ) from None
-        finally:
-            console.close()
+
+    def __del__(self) -> None:
+        if self._session is not None:
+            self._session.close()
+
+
+def _ask(console: psycopg.Connection, command: str, limit: float) -> list[dict[str, Any]]:
+    # ClientCursor: the console knows the simple protocol only.
+    cursor = psycopg.ClientCursor(console)
+    with time_limit(console, limit):
+        cursor.execute(command.encode())
+    if cursor.description is None:
+        return []
+    names = [column.name for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def _value(text: str) -> str:

@@ -154,7 +154,11 @@ def _prepare(pair: Pair, limit: float, say: Say) -> int:
     prove_all_references(pair)
     _prove_counts(pair)
     catch_up_fully(pair, enough=FEW_ENTRIES, limit=limit)
-    return position
+    # What changed while all of it was proved, which takes longer with a larger database, is proved
+    # now: the fence is left with the last few changes.
+    later = catch_up(pair).position
+    prove_references(pair, touched_keys(pair, position, later))
+    return later
 
 
 def _prove_counts(pair: Pair) -> None:
