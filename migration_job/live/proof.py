@@ -205,7 +205,8 @@ def _orphans_of(
     parent: TablePlan,
     keys: Sequence[Key],
 ) -> list[tuple[object, ...]]:
-    arrays = _arrays(parent, keys)
+    present = _arrays(parent, keys)
+    arrays = None if present is None else _gone(target, parent, present)
     if arrays is None:
         return []
     item, _ = keys_join(parent)
@@ -214,6 +215,21 @@ def _orphans_of(
     condition = " AND ".join(f"c.{quote(a)} = {names[b]}" for a, b in pairs)
     query = _orphans(table, key, f" AND {condition}", f", {item}")
     return target.execute(query, arrays).fetchall()
+
+
+def _gone(
+    target: psycopg.Connection, plan: TablePlan, arrays: list[list[str]]
+) -> list[list[str]] | None:
+    """Of these keys those without a row: only they can leave references to nothing. A look into the
+    key's index each, while whoever refers to a key may have to be looked for in a whole table."""
+    item, condition = keys_join(plan)
+    columns = ", ".join(f"k.k{i}::text" for i in range(len(arrays)))
+    rows = target.execute(
+        f"SELECT {columns} FROM {item} WHERE NOT EXISTS "
+        f"(SELECT 1 FROM {qualified(plan.target)} AS t WHERE {condition})".encode(),
+        arrays,
+    ).fetchall()
+    return [[str(value) for value in column] for column in zip(*rows, strict=True)] or None
 
 
 def _arrays(plan: TablePlan, keys: Iterable[Key]) -> list[list[str]] | None:
