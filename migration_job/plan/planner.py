@@ -34,7 +34,7 @@ from migration_job.plan.observe import MAX_SINGLED_OUT, ColumnFacts, Observer, R
 from migration_job.plan.policy import DefaultAction, Policy
 from migration_job.plan.profile import Profile, check_columns, in_sqlite, summary, unique_name
 from migration_job.plan.quarantine import Quarantine
-from migration_job.plan.relations import Relation, Relations
+from migration_job.plan.relations import Place, Relation, Relations
 from migration_job.plan.rowsize import MAX_ROW_BYTES, find_too_large
 from migration_job.plan.rules import (
     IntegerRule,
@@ -596,6 +596,14 @@ class _Planner:
             text += "; without it the rows can be carried"
         self._findings.add(code, "by-action", text, table=table.name, item=name, rows=rows)
 
+    def _spelled_apart(self, child: Place, parent: Place) -> bool:
+        """Whether both ends become text, and numbers that are equal on the source two texts."""
+        ends = (child, parent)
+        if not all(self._decisions[end].rule.kind == "widened-text" for end in ends):
+            return False
+        classes = set().union(*(self._facts[table][column].classes for table, column in ends))
+        return {"integer", "real"} <= classes
+
     def _orphans(self, dropped: set[Relation]) -> set[Relation]:
         """Look for rows without their parent; the foreign keys that cannot be validated."""
         unvalidated: set[Relation] = set()
@@ -605,7 +613,8 @@ class _Planner:
         ]
 
         def look(reader: _Reader, relation: Relation) -> Rows:
-            return reader.quarantine.orphans(relation, rules)
+            apart = any(self._spelled_apart(*pair) for pair in relation.pairs)
+            return reader.quarantine.orphans(relation, rules, as_text=apart)
 
         for relation, rows in zip(relations, self._at_once(look, relations), strict=True):
             if not rows.count:

@@ -80,10 +80,12 @@ class Quarantine:
             f"SELECT {listed} FROM ranked WHERE place_ > 1)",
         )
 
-    def orphans(self, relation: Relation, rules: Mapping[Place, Rule]) -> Rows:
+    def orphans(
+        self, relation: Relation, rules: Mapping[Place, Rule], *, as_text: bool = False
+    ) -> Rows:
         """The child's rows whose reference meets no parent. Compared as the target will: after
-        the maps of either side, by bytes, whatever the parent's collation. Rows with a NULL in
-        the reference refer to none."""
+        the maps of either side, by bytes, whatever the parent's collation; with ``as_text`` by how
+        values are spelled, where 0 is not 0.0. Rows with a NULL in the reference refer to none."""
         table = self._catalogue.table(relation.child)
         encoding = self._catalogue.encoding
         pairs = []
@@ -94,6 +96,8 @@ class Quarantine:
             if entries != _entries(rules[parent]) or any(e.target is None for e in entries):
                 left = mapped_sql(rules[child], left, encoding)
                 right = mapped_sql(rules[parent], right, encoding)
+            if as_text:
+                left, right = f"CAST({left} AS TEXT)", f"CAST({right} AS TEXT)"
             pairs.append((left, right))
         present = " AND ".join(f"{child} IS NOT NULL" for child, _ in pairs)
         same = " AND ".join(f"{parent} = {child} COLLATE BINARY" for child, parent in pairs)

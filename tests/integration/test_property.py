@@ -339,6 +339,13 @@ FOUND: dict[str, Database] = {
         ),
         (rows("a", ("a",), (0,)),),
     ),
+    "a reference whose numbers become different texts": Database(
+        (
+            'CREATE TABLE "a" ("a" BOOLEAN NOT NULL UNIQUE PRIMARY KEY)',
+            'CREATE TABLE "b" ("b" REAL NOT NULL UNIQUE, FOREIGN KEY ("b") REFERENCES "a" ("a"))',
+        ),
+        (rows("a", ("a",), (0,), ("true",)), rows("b", ("b",), (0,), ("true",))),
+    ),
     "a time of day for a column of times": Database(
         (
             'CREATE TABLE "c"("a" TIME, "c" DATETIME GENERATED ALWAYS AS ("a"), '
