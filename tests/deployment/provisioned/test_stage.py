@@ -53,7 +53,9 @@ def test_the_containers_are_denied_what_they_do_not_need(stage: Provisioned) -> 
         # The job, the gate and the example are the source's owner, who may be root: three rights.
         if user in {"", "0", "root"}:
             assert name in (stage.names.sync, stage.names.gate, stage.names.example), name
-            assert set(host["CapAdd"]) <= {"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER"}, name
+            assert set(host["CapAdd"] or ()) <= {"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER"}, (
+                name
+            )
         else:
             assert not host["CapAdd"], name
 
