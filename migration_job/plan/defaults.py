@@ -4,6 +4,7 @@ their PostgreSQL counterparts; nothing else is carried."""
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 import apsw
 
@@ -163,6 +164,7 @@ def _random_hex(case: str, size: int, rule: Rule) -> str:
     if not isinstance(inner, TextRule | WidenedTextRule) or not 1 <= size <= MAX_RANDOM:
         raise Untranslatable("random bytes of that length have no translation")
     digests = " || ".join(["md5(gen_random_uuid()::text)"] * -(-size // 16))
+    _require_room(inner, 2 * size)
     text = f"left({digests}, {2 * size})"
     return text if case == "lower" else f"upper({text})"
 
@@ -197,8 +199,14 @@ def _now(pattern: str, rule: Rule) -> str:
     if isinstance(inner, TimeRule) and pattern == "%H:%M:%S":
         return f"date_trunc('second', {UTC_NOW})::time"
     if isinstance(inner, TextRule | WidenedTextRule):
+        _require_room(inner, len(datetime.now(UTC).strftime(pattern.replace("%f", "%S.000"))))
         return f"to_char({UTC_NOW}, '{_format(pattern)}')"
     raise Untranslatable(f"the current time in a column of type {type_of(rule)}")
+
+
+def _require_room(rule: TextRule | WidenedTextRule, length: int) -> None:
+    if isinstance(rule, TextRule) and rule.max_length is not None and rule.max_length < length:
+        raise Untranslatable(f"its {length} characters do not fit {type_of(rule)}")
 
 
 def _shape(pattern: str) -> str | None:

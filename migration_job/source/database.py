@@ -169,7 +169,13 @@ def stand_in_collations(connection: apsw.Connection) -> None:
     """Let the connection read tables and indexes under collations that only the application has.
     What they say of two values stays unknown: whatever would ask them ends with apsw.SQLError,
     as it would without this."""
-    connection.collation_needed(lambda _, name: _stand_in(connection, name))
+
+    def needed(_: apsw.Connection, name: str) -> None:
+        # SQLite asks for its own too, in a file in UTF-16, before it makes do with what it has.
+        if name.upper() not in COLLATIONS:
+            _stand_in(connection, name)
+
+    connection.collation_needed(needed)
 
 
 def _stand_in(connection: apsw.Connection, name: str) -> None:

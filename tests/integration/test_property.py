@@ -352,6 +352,18 @@ FOUND: dict[str, Database] = {
             '"d" DATETIME, "e" DATETIME AS (coalesce("a", "d")))',
         )
     ),
+    "rows to be checked one by one in UTF-16": Database(
+        (
+            'CREATE TABLE "id" ("b" COLLATE NOCASE UNIQUE PRIMARY KEY)',
+            'CREATE TABLE "a" ("a" REAL NOT NULL, '
+            "\"b\" INT GENERATED ALWAYS AS (CASE WHEN \"a\" THEN 'y' ELSE 'n' END) VIRTUAL) STRICT",
+        ),
+        (rows("id", ("b",), (0,), ("",)), rows("a", ("a",), (1,), (-1,))),
+        encoding="UTF-16be",
+    ),
+    "the time for a default of a short text": Database(
+        ('CREATE TABLE "a" ("b" VARCHAR(5) NOT NULL DEFAULT CURRENT_TIMESTAMP UNIQUE)',)
+    ),
     "a quarantined row with a generated value": Database(
         (
             'CREATE TABLE "back\\slash"("id" INTEGER, "b" my type(1,2) NOT NULL, '

@@ -260,7 +260,8 @@ def test_defaults(tmp_path: Path) -> None:
         k TEXT DEFAULT 5, l INTEGER DEFAULT (abs(random())), m DATE DEFAULT CURRENT_DATE,
         n TEXT DEFAULT (lower(hex(randomblob(8)))), o INTEGER DEFAULT (unixepoch()),
         p TEXT DEFAULT 'it''s', q BOOLEAN DEFAULT 'no', r INTEGER DEFAULT TRUE,
-        s TEXT DEFAULT (datetime('now', 'localtime')))""",
+        s TEXT DEFAULT (datetime('now', 'localtime')), t VARCHAR(8) DEFAULT (hex(randomblob(4))),
+        u VARCHAR(7) DEFAULT (hex(randomblob(4))), v VARCHAR(9) DEFAULT CURRENT_DATE)""",
     )
     plan = plan_of(path)
     defaults = {c.source: c.default for c in plan.table("t").columns}
@@ -284,11 +285,16 @@ def test_defaults(tmp_path: Path) -> None:
         "q": None,
         "r": "1",
         "s": None,
+        "t": "upper(left(md5(gen_random_uuid()::text), 8))",
+        "u": None,
+        "v": None,
     }
     assert sorted(str(f.column) for f in findings_of(plan, "default-not-carried")) == [
         "l",
         "q",
         "s",
+        "u",
+        "v",
     ]
 
 
