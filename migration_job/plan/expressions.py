@@ -20,6 +20,7 @@ from sqlglot.errors import SqlglotError
 
 from migration_job.plan import moments
 from migration_job.plan.rules import (
+    Affinity,
     CannotCarry,
     MapRule,
     RuleBase,
@@ -50,6 +51,8 @@ class Known:
     rule: RuleBase
     exact: bool = True
     collation: str = "BINARY"
+    affinity: Affinity = "blob"
+    """SQLite's, which decides what a comparison converts; "blob" where there is none."""
     hidden: str = ""
     """Why an expression cannot refer to it on the target, though it can on the source."""
 
@@ -623,6 +626,10 @@ def compare(left: Typed, right: Typed, word: str) -> Typed:
 def _compare_text(left: Typed, right: Typed, word: str) -> Typed:
     # A COLLATE written here comes first, then a column's own; the left before the right.
     sides = (left, right)
+    numeric = [p.known is not None and p.known.affinity not in ("text", "blob") for p in sides]
+    if numeric[0] != numeric[1] and not any(p.is_literal for p in sides):
+        # SQLite compares the other side's text as a number where it looks like one.
+        raise Untranslatable("text compared with a column of numeric affinity")
     candidates = [p.collation for p in sides if p.named]
     candidates += [p.collation for p in sides if p.known is not None]
     collation = candidates[0] if candidates else "BINARY"
@@ -643,6 +650,8 @@ def _coerced(part: Typed, other: Typed) -> Typed:
     if not part.is_literal or other.known is None:
         return part
     known = other.known
+    if _of_other_classes(part.literal, known):
+        raise Untranslatable("a number compared with text")
     if known.kind == "text" and isinstance(part.literal, int):
         return Typed(
             text_literal(str(part.literal)), "text", literal=str(part.literal), is_literal=True
@@ -657,6 +666,17 @@ def _coerced(part: Typed, other: Typed) -> Typed:
     if known.kind in ("time", "date", "uuid") and isinstance(part.literal, str):
         return _spelled(part.literal, known)
     return part
+
+
+def _of_other_classes(literal: str | int | float | None, known: Known) -> bool:
+    """Whether SQLite compares a number with text here, of which the number is always the less."""
+    if known.kind in NUMBERS:
+        return known.affinity == "blob" and isinstance(literal, str)
+    if known.kind != "text" or known.affinity == "text":
+        return False
+    if isinstance(literal, str) and known.affinity != "blob":
+        return bool(re.match(r"\s*[-+]?\.?\d", literal))
+    return isinstance(literal, int)
 
 
 def _spelled(text: str, known: Known) -> Typed:

@@ -538,6 +538,7 @@ def scope_of(view: TableView) -> dict[str, Known]:
             rule=column.rule,
             exact=column.exact,
             collation=column.source.collation.upper(),
+            affinity=column.source.affinity,
         )
         for key in _spellings(view, name):
             found[key] = known

@@ -73,6 +73,7 @@ def translate_view(sql: str, known: Mapping[str, ViewTable]) -> TranslatedView:
             rule=part.known.rule if part.known is not None else ConstantRule(),
             exact=part.known.exact if part.known is not None else False,
             collation=part.collation,
+            affinity=part.known.affinity if part.known is not None else "blob",
         )
         for target, (name, part) in zip(targets, outputs, strict=True)
     }
@@ -239,6 +240,7 @@ class _Select:
                         rule=part.known.rule if part.known else ConstantRule(),
                         exact=part.known.exact if part.known else False,
                         collation=part.collation,
+                        affinity=part.known.affinity if part.known else "blob",
                     ),
                 )
                 for target, (name, part) in zip(targets, outputs, strict=True)
@@ -266,6 +268,7 @@ class _Select:
                 rule=known.rule,
                 exact=known.exact,
                 collation=known.collation,
+                affinity=known.affinity,
             )
             listed.append((name, own))
             self._scope[spelled(name, alias)] = own

@@ -364,6 +364,16 @@ FOUND: dict[str, Database] = {
     "the time for a default of a short text": Database(
         ('CREATE TABLE "a" ("b" VARCHAR(5) NOT NULL DEFAULT CURRENT_TIMESTAMP UNIQUE)',)
     ),
+    "a number beside text in a column of numeric affinity": Database(
+        ('CREATE TABLE "c" ("a" JSON NOT NULL UNIQUE, "t" TEXT, "n")',),
+        (rows("c", ("a", "t", "n"), ('"\\u0000"', "1", 1), ('" "', '"', 2)),),
+        (
+            'CREATE VIEW "v" AS SELECT "a" FROM "c" WHERE "a" > 0',
+            'CREATE VIEW "w" AS SELECT "a" FROM "c" WHERE "a" > "t"',
+            'CREATE VIEW "x" AS SELECT "a" FROM "c" WHERE "n" = \'1\'',
+            'CREATE VIEW "y" AS SELECT "a" FROM "c" WHERE "a" > \'0\'',
+        ),
+    ),
     "a quarantined row with a generated value": Database(
         (
             'CREATE TABLE "back\\slash"("id" INTEGER, "b" my type(1,2) NOT NULL, '

@@ -17,6 +17,7 @@ from migration_job.plan.expressions import (
     value,
 )
 from migration_job.plan.rules import (
+    Affinity,
     BooleanRule,
     ByteaRule,
     DateRule,
@@ -47,11 +48,29 @@ def scope() -> dict[str, Known]:
         "g": ("uuid", UuidRule()),
         "js": ("json", JsonRule()),
     }
+    affinities: dict[str, Affinity] = {"i": "integer", "t": "text", "u": "text"}
     known = {
-        name: Known(sql=f'"{name}"', kind=kind_of(type_), rule=rule)
+        name: Known(
+            sql=f'"{name}"',
+            kind=kind_of(type_),
+            rule=rule,
+            affinity=affinities.get(name, "numeric"),
+        )
         for name, (type_, rule) in rules.items()
     }
-    known["c"] = Known(sql='"c"', kind="text", rule=TextRule(), collation="NOCASE")
+    for name, affinity, collation in (
+        ("c", "text", "NOCASE"),
+        ("tn", "numeric", "BINARY"),  # text in a column that makes numbers of what looks like one
+        ("tb", "blob", "BINARY"),
+    ):
+        known[name] = Known(
+            sql=f'"{name}"',
+            kind="text",
+            rule=TextRule(),
+            collation=collation,
+            affinity=affinity,  # type: ignore[arg-type]
+        )
+    known["ib"] = Known(sql='"ib"', kind="integer", rule=IntegerRule())
     return known
 
 
@@ -68,6 +87,9 @@ def scope() -> dict[str, Known]:
         ("t in ('a', 'b')", "((\"t\" = 'a') OR (\"t\" = 'b'))"),
         ("t = 5", "(\"t\" = '5')"),
         ("i = '5'", '("i" = 5)'),
+        ("tn = 'b'", "(\"tn\" = 'b')"),
+        ("tb = '5'", "(\"tb\" = '5')"),
+        ("tb = t", '("tb" = "t")'),
         ("t < 'b'", "(\"t\" COLLATE \"C\" < 'b')"),
         ("c = 'Bob'", "(lower(\"c\" COLLATE \"C\") = lower('Bob' COLLATE \"C\"))"),
         ("t = 'x' collate nocase", "(lower(\"t\" COLLATE \"C\") = lower('x' COLLATE \"C\"))"),
@@ -139,6 +161,11 @@ def test_values(sqlite: str, postgresql: str) -> None:
         "i > ",
         "cast(t as integer) > 1",
         "current_timestamp > '2024'",
+        "tn > 0",
+        "tn = '5'",
+        "tn < t",
+        "tb = 0",
+        "ib = '5'",
         "js = '{}'",
     ],
 )
