@@ -21,6 +21,7 @@ import json
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TypeAlias
 
 
@@ -32,6 +33,12 @@ class BrokenText:
 
 
 SourceValue: TypeAlias = int | float | str | bytes | BrokenText | None
+
+
+def positional(value: float) -> str:
+    """A finite real's shortest digits without an exponent, always with a decimal point."""
+    text = format(Decimal(repr(value)), "f")
+    return text if "." in text else text + ".0"
 
 
 _ASCII = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")

@@ -49,6 +49,8 @@ class ColumnPlan(Data):
     clean: bool = True
     """Preflight: every value meets the rule's fast condition, so SQLite's own expression converts
     the column and no row of it has a ledger entry."""
+    nulls: bool = True
+    """False where preflight met no NULL: the copy then looks for none."""
     reason: str = ""
     """Why this type, in a few words for ``inspect``."""
 

@@ -743,6 +743,7 @@ class _Planner:
                 identity=identity,
                 sequence=self._free(table, f"{target}_{own}_seq") if identity else None,
                 clean=decision.clean,
+                nulls=bool(nulls) or _maps_to_null(rule),
                 reason=decision.reason,
             )
 

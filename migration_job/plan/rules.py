@@ -27,7 +27,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from migration_job.plan import jsontext, moments
-from migration_job.values import BrokenText, SourceValue, display, same, storage_class
+from migration_job.source.database import POSITIONAL
+from migration_job.values import BrokenText, SourceValue, display, positional, same, storage_class
 
 Affinity = Literal["integer", "text", "blob", "real", "numeric"]
 
@@ -151,12 +152,6 @@ def postgres_float(value: float) -> str:
     return ("-" if sign else "") + body
 
 
-def positional(value: float) -> str:
-    """A finite real's shortest digits without an exponent, always with a decimal point."""
-    text = format(Decimal(repr(value)), "f")
-    return text if "." in text else text + ".0"
-
-
 # SQLite's own conversions are exact in these bounds: checked against Python's over millions of
 # values. Beyond them the 15 or 17 digits may be off in the last place.
 # (Comparisons, not abs(): that fails on the lowest integer, wherever SQLite evaluates it.)
@@ -259,23 +254,23 @@ class NumericRule(RuleBase):
 
     def fast_sql(self, column: str) -> str | None:
         if self.precision is None:
+            # 15 digits that give the same real again are the shortest ones.
+            fifteen = f"printf('%!.15g', {column})"
+            short = f"{_MODERATE.format(column)} AND CAST({fifteen} AS REAL) = {column}"
             return (
-                f"CASE typeof({column}) WHEN 'real' THEN printf('%!.15g', {column}) "
-                f"ELSE {column} END"
+                f"CASE WHEN typeof({column}) <> 'real' THEN {column} "
+                f"WHEN {short} THEN {fifteen} ELSE {POSITIONAL}({column}) END"
             )
         if self.scale <= 0:
             return f"CAST({column} AS INTEGER)"
         return f"CASE WHEN {column} IS NOT NULL THEN printf('%.{self.scale}f', {column}) END"
 
     def fast_condition(self, column: str) -> str | None:
-        # 15 digits that give the same real again are the shortest ones; others are left to Python.
-        fifteen = (
-            f"{_MODERATE.format(column)} AND CAST(printf('%!.15g', {column}) AS REAL) = {column}"
-        )
         if self.precision is None:
+            # Zero may be a negative one.
             return (
-                f"(typeof({column}) IN ('integer', 'null') "
-                f"OR typeof({column}) = 'real' AND {fifteen})"
+                f"(typeof({column}) IN ('integer', 'null') OR typeof({column}) = 'real' "
+                f"AND {column} <> 0.0 AND {_FINITE.format(column)})"
             )
         whole = max(0, min(15, self.precision - self.scale))
         if self.scale < 0:

@@ -16,6 +16,7 @@ from urllib.parse import quote as url_quote
 import apsw
 
 from migration_job.errors import InputError
+from migration_job.values import positional
 
 BUSY_TIMEOUT_MS = 10_000
 """How long a read waits for a lock. A reader meets one only while a rollback journal is being
@@ -165,6 +166,29 @@ def _checked_by_table(connection: apsw.Connection, pragma: str) -> Iterator[str]
                 yield str(row[0])
 
 
+POSITIONAL = "migration_positional"
+"""The SQL function that gives a real's shortest digits (:func:`migration_job.values.positional`),
+which SQLite's own ``printf`` does not know."""
+
+
+def equip(connection: apsw.Connection) -> None:
+    """Give a reading connection what the file's schema and the job's queries need."""
+    stand_in_collations(connection)
+    add_functions(connection)
+
+
+def add_functions(connection: apsw.Connection) -> None:
+    """Give a connection what the rules' SQL calls (:meth:`RuleBase.fast_sql`)."""
+    connection.create_scalar_function(
+        POSITIONAL, _positional, 1, deterministic=True, flags=apsw.SQLITE_DIRECTONLY
+    )
+
+
+def _positional(*values: apsw.SQLiteValue) -> str | None:
+    (value,) = values
+    return positional(value) if isinstance(value, float) else None
+
+
 def stand_in_collations(connection: apsw.Connection) -> None:
     """Let the connection read tables and indexes under collations that only the application has.
     What they say of two values stays unknown: whatever would ask them ends with apsw.SQLError,
@@ -308,7 +332,7 @@ def _opened(file: Path, options: str, busy_timeout_ms: int) -> apsw.Connection:
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
     connection = apsw.Connection(uri, flags=flags)
     try:
-        stand_in_collations(connection)
+        equip(connection)
         connection.set_busy_timeout(busy_timeout_ms)
         connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
         connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)

@@ -19,7 +19,7 @@ import apsw
 
 from migration_job.errors import InputError, OperationError
 from migration_job.source.capture import LOG, STATE, installed
-from migration_job.source.database import open_readonly, quote
+from migration_job.source.database import add_functions, open_readonly, quote
 
 RETRY_SECONDS = 0.002
 """Between attempts for the write lock: SQLite's own back-off grows to 100 ms, in which a busy
@@ -57,6 +57,7 @@ def open_source(path: Path, *, busy_timeout_ms: int = 50) -> apsw.Connection:
     uri = f"file:{url_quote(os.fspath(path.absolute()))}?mode=rw"
     try:
         connection = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI)
+        add_functions(connection)
         connection.set_busy_timeout(busy_timeout_ms)
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 0)

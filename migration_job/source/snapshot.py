@@ -37,8 +37,8 @@ from migration_job.errors import InputError, OperationError
 from migration_job.source.database import (
     BUSY_TIMEOUT_MS,
     HEADER,
+    equip,
     open_readonly,
-    stand_in_collations,
 )
 
 NAME = "snapshot.db"
@@ -103,7 +103,7 @@ def open_immutable(path: Path) -> apsw.Connection:
     uri = f"file:{url_quote(os.fspath(path.absolute()))}?mode=ro&immutable=1"
     connection = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
     try:
-        stand_in_collations(connection)
+        equip(connection)
         connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
         connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
@@ -363,7 +363,7 @@ def _recovered(source: Path, folder: Path) -> Iterator[apsw.Connection]:
             os.fspath(private / source.name), flags=apsw.SQLITE_OPEN_READWRITE
         )
         try:
-            stand_in_collations(connection)
+            equip(connection)
             connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
             connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
             connection.execute("BEGIN")

@@ -44,10 +44,13 @@ def _sql_escape(expression: str) -> str:
     )
 
 
-def field_sql(rule: RuleBase, column: str, *, escape: bool = True) -> str | None:
+def field_sql(
+    rule: RuleBase, column: str, *, escape: bool = True, nulls: bool = True
+) -> str | None:
     """A SQLite expression for the field of a value that meets the rule's fast condition, never
     NULL; None where the rule has none. Without ``escape`` it is right only for text that holds
-    none of the characters in ``ESCAPES``."""
+    none of the characters in ``ESCAPES``; without ``nulls`` only where no value is NULL (one that
+    is leaves its field out, at which COPY ends)."""
     text = rule.fast_sql(column)
     if text is None:
         return None
@@ -55,6 +58,8 @@ def field_sql(rule: RuleBase, column: str, *, escape: bool = True) -> str | None
         text = f"'\\' || {text}"
     elif escape and not rule.plain:
         text = _sql_escape(text)
+    if not nulls:
+        return text
     if text == column:
         return f"ifnull({column}, '{NULL}')"
     return f"CASE WHEN {column} IS NULL THEN '{NULL}' ELSE {text} END"
@@ -83,7 +88,7 @@ class TableSql:
     """The line without its escapes, which is cheaper, for blocks that :func:`needs_no_escape`
     vouches for; None where it would be no other or there is no vouching."""
     nulls: str
-    """The number of NULLs in a row."""
+    """The number of NULLs in a row, of the columns that have any."""
     clean: str | None
     """The predicate of a clean row; None where every row is."""
     checked: bool
@@ -110,16 +115,18 @@ def compose(plan: TablePlan, table: SourceTable) -> TableSql:
     twice as fast as a chain of ``||``."""
     columns = plan.copied
     references = [column_sql(table, str(c.source)) for c in columns]
-    fields = [field_sql(c.rule, r) for c, r in zip(columns, references, strict=True)]
+    fields = [field_sql(c.rule, r, nulls=c.nulls) for c, r in zip(columns, references, strict=True)]
     known = [f for f in fields if f is not None]
     line = bare = None
     if len(known) == len(fields):
         line = _joined(known)
         if not any(c.rule.kind in BYTEA_KINDS for c in columns):
             unescaped = (
-                field_sql(c.rule, r, escape=False) for c, r in zip(columns, references, strict=True)
+                field_sql(c.rule, r, escape=False, nulls=c.nulls)
+                for c, r in zip(columns, references, strict=True)
             )
             bare = _joined([f for f in unescaped if f is not None])
+    maybe_null = [r for c, r in zip(columns, references, strict=True) if c.nulls]
     doubtful = [(c, r) for c, r in zip(columns, references, strict=True) if not c.clean]
     sizes = tuple(
         f"ifnull(octet_length({r}), 0)"
@@ -130,7 +137,7 @@ def compose(plan: TablePlan, table: SourceTable) -> TableSql:
         columns=tuple(c.target for c in columns),
         line=line,
         bare=None if bare == line else bare,
-        nulls=chain("+", [f"({r} IS NULL)" for r in references]) or "0",
+        nulls=chain("+", [f"({r} IS NULL)" for r in maybe_null]) or "0",
         clean=chain("AND", [condition_sql(c.rule, r) for c, r in doubtful]) if doubtful else None,
         checked=any(not c.rule.plain for c, _ in doubtful),
         keep=f"({chain('OR', [f'({q})' for q in plan.quarantine])}) IS NOT TRUE"

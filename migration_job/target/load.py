@@ -228,10 +228,11 @@ class TableCopy:
     # ------------------------------------------------------------------- rows in blocks
 
     def _by_block(self, stream: _Stream) -> None:
-        widest = self._widest()
+        wide = self._widest() > WIDE_BYTES
+        end = None if wide else self._dense_end()
         wanted = FIRST_ROWS
         last: int | None = None
-        while (bounds := self._bounds(last, wanted, wide=widest > WIDE_BYTES)) is not None:
+        while (bounds := self._bounds(last, wanted, wide=wide, end=end)) is not None:
             low, high, weight = bounds
             if low == high and weight > HUGE_BYTES:
                 self._huge_row(stream, low)
@@ -252,8 +253,24 @@ class TableCopy:
             return bound
         return int(self._one(f"SELECT max({self._sql.weight}) FROM {self._from}")[0] or 0)
 
-    def _bounds(self, last: int | None, wanted: int, *, wide: bool) -> tuple[int, int, int] | None:
-        """The first and last rowid of the next block and, where rows are wide, its weight."""
+    def _dense_end(self) -> int | None:
+        """The last rowid where at least half of the numbers up to it are rows, so that the next
+        block need not be looked for; else None."""
+        low, high = self._one(
+            f"SELECT (SELECT min({self._rowid}) FROM {self._from}), "
+            f"(SELECT max({self._rowid}) FROM {self._from})"
+        )
+        dense = low is not None and low > 0 and high <= 2 * self._plan.rows
+        return high if dense else None
+
+    def _bounds(
+        self, last: int | None, wanted: int, *, wide: bool, end: int | None
+    ) -> tuple[int, int, int] | None:
+        """The first and last rowid of the next block and, where rows are wide, its weight. ``end``
+        is what :meth:`_dense_end` gives."""
+        if end is not None:
+            start = 0 if last is None else last
+            return None if start >= end else (start + 1, min(start + wanted, end), 0)
         after = "" if last is None else f"WHERE {self._rowid} > ?"
         values = () if last is None else (last,)
         head = f"SELECT {self._rowid} AS r" + (f", {self._sql.weight} AS w" if wide else "")

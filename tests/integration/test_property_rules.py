@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from migration_job.embedded import EmbeddedPostgres
 from migration_job.plan import rules
+from migration_job.source.database import add_functions
 from migration_job.values import BrokenText, SourceValue, same
 
 EXAMPLES = int(os.environ.get("PROPERTY_RULE_EXAMPLES", "10"))
@@ -134,6 +135,7 @@ def server(postgres_server: EmbeddedPostgres) -> Iterator[psycopg.Connection[Any
 @pytest.fixture(scope="module")
 def sqlite() -> Iterator[apsw.Connection]:
     connection = apsw.Connection(":memory:")
+    add_functions(connection)
     yield connection
     connection.close()
 

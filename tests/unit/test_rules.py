@@ -37,6 +37,7 @@ from migration_job.plan.rules import (
     postgres_float,
     type_of,
 )
+from migration_job.source.database import add_functions
 from migration_job.values import BrokenText, SourceValue, same
 
 RULES: list[RuleBase] = [
@@ -160,6 +161,7 @@ VALUES: st.SearchStrategy[SourceValue] = st.one_of(
 @functools.cache
 def table_for(declared: str, collation: str) -> apsw.Connection:
     memory = apsw.Connection(":memory:")
+    add_functions(memory)
     memory.execute(f"CREATE TABLE t(c {declared} {collation})")
     return memory
 
