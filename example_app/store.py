@@ -90,8 +90,7 @@ class Store:
             except TryAgain as reason:
                 if time.monotonic() + pause > until:
                     raise Unavailable(str(reason)) from reason
-            if choose() == side:
-                time.sleep(pause)
+            if not _moved(choose, side, within=pause):
                 pause = min(pause * 2, LONGEST_PAUSE)
 
     def _once(self, side: Side, attempt: Callable[[Session], Result], fresh: bool) -> Result:
@@ -116,6 +115,17 @@ class Store:
         for _, session in stale:
             session.close()
         return found or connect(side)
+
+
+def _moved(choose: Callable[[], Side], side: Side, *, within: float) -> bool:
+    """Wait until another side than ``side`` is named, for ``within`` seconds at most: a look at the
+    file costs next to nothing, and a request that is told to try again waits for nothing else."""
+    until = time.monotonic() + within
+    while choose() == side:
+        if time.monotonic() >= until:
+            return False
+        time.sleep(FIRST_PAUSE)
+    return True
 
 
 def sqlite_side(path: Path) -> Side:

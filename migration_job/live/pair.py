@@ -40,6 +40,8 @@ class Pair:
     """For a commit while ``target`` is in a transaction that only reads."""
     statements: dict[str, Any] = field(default_factory=dict)
     """SQL by source table, composed once."""
+    identities: list[tuple[str, str, str]] | None = None
+    """Source table, source column and the target's sequence; None before they were asked for."""
     touched_width: int = 0
     """Key columns of the temporary table of touched keys; 0 before there is one."""
 

@@ -153,6 +153,7 @@ def prove_references(pair: Pair, touched: dict[int, list[Key]]) -> None:
         for number, keys in touched.items()
         for plan in [pair.captured[number][1]]
     }
+    gone = {name: _gone(pair.target, plan, keys) for name, (plan, keys) in changed.items()}
     for table in pair.plan.tables:
         for key in table.foreign_keys:
             if not key.validated:
@@ -160,14 +161,16 @@ def prove_references(pair: Pair, touched: dict[int, list[Key]]) -> None:
             if table.target in changed:
                 found = _orphans_among(pair.target, table, key, *changed[table.target])
                 _refuse_orphans(table, key, found)
-            if key.parent in changed and _refers_to_key(key, changed[key.parent][0]):
-                found = _orphans_of(pair.target, table, key, *changed[key.parent])
-                _refuse_orphans(table, key, found)
-            elif key.parent in changed:
+            if key.parent not in changed:
+                continue
+            parent, absent = changed[key.parent][0], gone[key.parent]
+            if not _refers_to_key(key, parent):
                 # The reference is to other columns than the row's key, whose old values are gone.
                 _refuse_orphans(
                     table, key, pair.target.execute(_orphans(table, key, "")).fetchall()
                 )
+            elif absent is not None:
+                _refuse_orphans(table, key, _orphans_of(pair.target, table, key, parent, absent))
 
 
 def _orphans(table: TablePlan, key: ForeignKeyPlan, more: str, source: str = "") -> bytes:
@@ -203,25 +206,25 @@ def _orphans_of(
     table: TablePlan,
     key: ForeignKeyPlan,
     parent: TablePlan,
-    keys: Sequence[Key],
+    absent: list[list[str]],
 ) -> list[tuple[object, ...]]:
-    present = _arrays(parent, keys)
-    arrays = None if present is None else _gone(target, parent, present)
-    if arrays is None:
-        return []
     item, _ = keys_join(parent)
     names = {column: f"k.k{i}" for i, column in enumerate(_key_targets(parent))}
     pairs = zip(key.columns, key.parent_columns, strict=True)
     condition = " AND ".join(f"c.{quote(a)} = {names[b]}" for a, b in pairs)
     query = _orphans(table, key, f" AND {condition}", f", {item}")
-    return target.execute(query, arrays).fetchall()
+    return target.execute(query, absent).fetchall()
 
 
 def _gone(
-    target: psycopg.Connection, plan: TablePlan, arrays: list[list[str]]
+    target: psycopg.Connection, plan: TablePlan, keys: Sequence[Key]
 ) -> list[list[str]] | None:
-    """Of these keys those without a row: only they can leave references to nothing. A look into the
-    key's index each, while whoever refers to a key may have to be looked for in a whole table."""
+    """Of these keys those without a row, as an array for each column; None where there are none.
+    Only they can leave references to nothing. A look into the key's index each, while whoever
+    refers to a key may have to be looked for in a whole table."""
+    arrays = _arrays(plan, keys)
+    if arrays is None:
+        return None
     item, condition = keys_join(plan)
     columns = ", ".join(f"k.k{i}::text" for i in range(len(arrays)))
     rows = target.execute(

@@ -38,7 +38,13 @@ def raise_source_sequences(pair: Pair) -> None:
 
 
 def _identities(pair: Pair) -> list[tuple[str, str, str]]:
-    """Source table, source column and the target's sequence of each identity."""
+    """Source table, source column and the target's sequence of each identity; asked for once."""
+    if pair.identities is None:
+        pair.identities = _read_identities(pair)
+    return pair.identities
+
+
+def _read_identities(pair: Pair) -> list[tuple[str, str, str]]:
     planned = [
         (plan.source, column.source, plan.target, column.target)
         for plan in pair.plan.tables

@@ -40,6 +40,12 @@ from migration_job.target import records
 FEW_ENTRIES = 200
 """A fence is asked for when no more than this many log entries are left: some 50 ms of work."""
 
+FEW_ROWS = 4
+"""What a fence is best left with: no more rows than come in the time in which they are proved."""
+
+SETTLING_ROUNDS = 10
+"""Rounds after which the fence is asked for with what there is."""
+
 ATTEMPTS = 5
 
 LONGEST_SECONDS = 60.0
@@ -154,11 +160,18 @@ def _prepare(pair: Pair, limit: float, say: Say) -> int:
     prove_all_references(pair)
     _prove_counts(pair)
     catch_up_fully(pair, enough=FEW_ENTRIES, limit=limit)
+    raise_target_sequences(pair)
     # What changed while all of it was proved, which takes longer with a larger database, is proved
-    # now: the fence is left with the last few changes.
-    later = catch_up(pair).position
-    prove_references(pair, touched_keys(pair, position, later))
-    return later
+    # now, and what changed meanwhile, and so on: the fence is left with the last few changes,
+    # whatever the size.
+    for _ in range(SETTLING_ROUNDS):
+        later = catch_up(pair).position
+        touched = touched_keys(pair, position, later)
+        prove_references(pair, touched)
+        position = later
+        if sum(len(keys) for keys in touched.values()) <= FEW_ROWS:
+            break
+    return position
 
 
 def _prove_counts(pair: Pair) -> None:

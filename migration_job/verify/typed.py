@@ -317,8 +317,10 @@ def _with_index(sides: Sides, sql: str, values: Sequence[Any]) -> list[tuple[Any
     """Run a query by key. The planner does not know how few keys there are, and a sequential scan
     for each batch would cost the square of the table."""
     with sides.target.transaction():
-        for way in ("seqscan", "hashjoin", "mergejoin"):
-            sides.target.execute(f"SET LOCAL enable_{way} TO off")
+        sides.target.execute(
+            "SELECT set_config('enable_' || way, 'off', true) "
+            "FROM unnest('{seqscan,hashjoin,mergejoin}'::text[]) AS way"
+        )
         return sides.rows_of(sql, values)
 
 
