@@ -236,7 +236,8 @@ class Objects:
         if _too_many(index) or self._too_wide(view, index):
             return None
         name = self.reserve(f"{view.target}_{'_'.join(columns)}_key", index.name)
-        return UniquePlan(name=name, columns=tuple(columns))
+        # A column may be named twice, under two collations for one.
+        return UniquePlan(name=name, columns=tuple(dict.fromkeys(columns)))
 
     def _referenced(self, view: TableView, index: SourceIndex) -> Iterator[UniquePlan]:
         """What a foreign key can refer to, beside the index under another collation."""
@@ -252,7 +253,7 @@ class Objects:
             or self._too_wide(view, index)
         ):
             return
-        targets = tuple(c.target for c in columns)
+        targets = tuple(dict.fromkeys(c.target for c in columns))
         name = self.reserve(f"{view.target}_{'_'.join(targets)}_key", index.name)
         yield UniquePlan(name=name, columns=targets)
 

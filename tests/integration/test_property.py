@@ -374,6 +374,14 @@ FOUND: dict[str, Database] = {
             'CREATE VIEW "y" AS SELECT "a" FROM "c" WHERE "a" > \'0\'',
         ),
     ),
+    "a column twice in a unique index that is referred to": Database(
+        (
+            'CREATE TABLE "a" ("a" INTEGER PRIMARY KEY, "t" TEXT, UNIQUE ("t", "t"))',
+            'CREATE TABLE "b" ("a" INT NOT NULL UNIQUE REFERENCES "a" ("a"))',
+        ),
+        (rows("a", ("a", "t"), (1, "x")), rows("b", ("a",), (1,))),
+        ('CREATE UNIQUE INDEX "b" ON "a" ("a", "a" COLLATE NOCASE)',),
+    ),
     "a quarantined row with a generated value": Database(
         (
             'CREATE TABLE "back\\slash"("id" INTEGER, "b" my type(1,2) NOT NULL, '
