@@ -21,6 +21,7 @@ from migration_job.plan.rules import Rule, type_of
 from migration_job.plan.views import ViewTable, translate_view
 from migration_job.source.database import quote
 from migration_job.source.model import (
+    Affinity,
     Catalogue,
     SourceColumn,
     SourceIndex,
@@ -559,7 +560,7 @@ def _computed(column: ColumnView) -> str:
 
 def _stored(part: expressions.Typed, column: ColumnView) -> str:
     """The part as the generated column's type: truth values are numbers unless it is boolean."""
-    wanted = expressions.kind_of(column.type)
+    wanted, affinity = expressions.kind_of(column.type), column.source.affinity
     if part.kind == "boolean" and wanted in expressions.NUMBERS:
         return expressions.number(part).sql
     # PostgreSQL rounds a real to 15 digits for numeric, and either to a whole number for integer.
@@ -568,12 +569,22 @@ def _stored(part: expressions.Typed, column: ColumnView) -> str:
         ("real", "integer"),
         ("numeric", "integer"),
     }
+    if part.kind == wanted == "numeric" and (
+        part.known is None or _makes_integers(part.known.affinity) != _makes_integers(affinity)
+    ):
+        raise Untranslatable("SQLite makes integers of the reals 1.0 and 2.0 in one of the columns")
     both_numbers = {part.kind, wanted} <= expressions.NUMBERS and not rounded
     if part.kind == "time" and part.known is not None and type_of(part.known.rule) != column.type:
         raise Untranslatable(f"it gives a {type_of(part.known.rule)} for a column of {column.type}")
     if part.kind not in ("null", wanted) and not both_numbers:
         raise Untranslatable(f"it gives a {part.kind} for a column of {column.type}")
     return part.sql
+
+
+def _makes_integers(affinity: Affinity) -> bool:
+    """Whether a column of this affinity holds no whole real
+    (https://sqlite.org/datatype3.html, section 3)."""
+    return affinity in ("integer", "numeric")
 
 
 def _is_plain(index: SourceIndex) -> bool:

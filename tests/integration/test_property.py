@@ -382,6 +382,13 @@ FOUND: dict[str, Database] = {
         (rows("a", ("a", "t"), (1, "x")), rows("b", ("a",), (1,))),
         ('CREATE UNIQUE INDEX "b" ON "a" ("a", "a" COLLATE NOCASE)',),
     ),
+    "a whole real for a generated column that makes an integer of it": Database(
+        (
+            'CREATE TABLE "a" ("a" COLLATE NOCASE, "b" ANY GENERATED ALWAYS AS ("a") VIRTUAL, '
+            '"c" ANY GENERATED ALWAYS AS (coalesce("a", 2.0)) STORED)',
+        ),
+        (rows("a", ("a",), (0,), (None,), (0.5,), (1.0,)),),
+    ),
     "a quarantined row with a generated value": Database(
         (
             'CREATE TABLE "back\\slash"("id" INTEGER, "b" my type(1,2) NOT NULL, '
