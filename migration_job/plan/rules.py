@@ -608,8 +608,9 @@ class JsonRule(RuleBase):
         if text is None:
             return None
         if self.affinity in ("integer", "numeric", "real"):
-            if re.fullmatch(r"-?[0-9]{1,18}", text, re.ASCII):
-                return float(text) if self.affinity == "real" else int(text)
+            whole = re.fullmatch(r"-?[0-9]{1,19}", text, re.ASCII) is not None
+            if whole and self.affinity != "real" and INT64_LOW <= int(text) <= INT64_HIGH:
+                return int(text)
             if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?", text, re.ASCII):
                 return float(text)
         return text
@@ -831,8 +832,9 @@ class TimestampRule(RuleBase):
                 f"AND length({column}) = {length} "
                 f"AND substr({column}, 20) GLOB '{suffix}'"
             )
-        # Year 0 is none of PostgreSQL's; at both ends an offset would lead out of the calendar.
-        text += f" AND substr({column}, 1, 4) <> '0000'"
+        # SQLite's functions read years before 1, too ('0000', '-2024'). At both ends an offset
+        # would lead out of the calendar.
+        text += f" AND substr({column}, 1, 4) >= '0001'"
         if shape.offset:
             text += f" AND substr({column}, 1, 4) NOT IN ('0001', '9999')"
         return f"({column} IS NULL OR {text})"
@@ -862,7 +864,7 @@ class DateRule(RuleBase):
         return (
             f"({column} IS NULL OR typeof({column}) = 'text' "
             f"AND date({column}) IS {column} COLLATE BINARY "
-            f"AND substr({column}, 1, 4) <> '0000')"
+            f"AND substr({column}, 1, 4) >= '0001')"
         )
 
 

@@ -239,9 +239,13 @@ def _json_target(rule: Any, text: str) -> str:
     if rule.affinity in ("text", "blob"):
         return text
     number = _json_number(text)
-    if number is None or (rule.affinity != "real" and re.fullmatch(r"-?\d{1,18}", text)):
+    if number is None or (rule.affinity != "real" and _is_int64(text)):
         return text
     return "real " + _bits(number)
+
+
+def _is_int64(text: str) -> bool:
+    return re.fullmatch(r"-?\d{1,19}", text, re.ASCII) is not None and -(2**63) <= int(text) < 2**63
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -389,6 +389,23 @@ FOUND: dict[str, Database] = {
         ),
         (rows("a", ("a",), (0,), (None,), (0.5,), (1.0,)),),
     ),
+    "the largest integer in a column of documents": Database(
+        ('CREATE TABLE "a" ("b" JSON DEFAULT 9223372036854775807, "c" JSON)',),
+        (rows("a", ("c",), (9223372036854775807,), (-(2**63),), (2.0**63,), (0.5,)),),
+    ),
+    "the largest integer for a default of documents": Database(
+        ('CREATE TABLE "a" ("b" JSON NOT NULL DEFAULT 9223372036854775807)',),
+    ),
+    "times before the year 1": Database(
+        ('CREATE TABLE "a" ("b" DATETIME, "c" DATE)',),
+        (
+            rows(
+                "a",
+                ("b", "c"),
+                ("-2024-01-01 00:00:00", "-2024-01-01"),
+            ),
+        ),
+    ),
     "a quarantined row with a generated value": Database(
         (
             'CREATE TABLE "back\\slash"("id" INTEGER, "b" my type(1,2) NOT NULL, '

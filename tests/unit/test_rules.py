@@ -202,6 +202,8 @@ def stored(
 @example(value=None, collation="")
 @example(value="2024-01-01 00:00:00  ", collation="COLLATE RTRIM")
 @example(value="[] ", collation="COLLATE RTRIM")
+@example(value="-2024-01-01 00:00:00", collation="")
+@example(value="-2024-01-01", collation="")
 @example(value=-0.0, collation="")
 @example(value=-(2**63), collation="")
 def test_sql_and_python_agree(rule: RuleBase, value: SourceValue, collation: str) -> None:
