@@ -33,7 +33,7 @@ from migration_job.plan.objects import ColumnView, Objects, TableView
 from migration_job.plan.observe import MAX_SINGLED_OUT, ColumnFacts, Observer, Rows
 from migration_job.plan.policy import DefaultAction, Policy
 from migration_job.plan.profile import Profile, check_columns, in_sqlite, summary, unique_name
-from migration_job.plan.quarantine import Quarantine
+from migration_job.plan.quarantine import Quarantine, Spelling
 from migration_job.plan.relations import Place, Relation, Relations
 from migration_job.plan.rowsize import MAX_ROW_BYTES, find_too_large
 from migration_job.plan.rules import (
@@ -596,13 +596,15 @@ class _Planner:
             text += "; without it the rows can be carried"
         self._findings.add(code, "by-action", text, table=table.name, item=name, rows=rows)
 
-    def _spelled_apart(self, child: Place, parent: Place) -> bool:
-        """Whether both ends become text, and numbers that are equal on the source two texts."""
+    def _spelling(self, child: Place, parent: Place) -> Spelling:
+        """How the target compares a reference with its parent."""
         ends = (child, parent)
-        if not all(self._decisions[end].rule.kind == "widened-text" for end in ends):
-            return False
+        kinds = {self._decisions[end].rule.kind for end in ends}
         classes = set().union(*(self._facts[table][column].classes for table, column in ends))
-        return {"integer", "real"} <= classes
+        if len(kinds) > 1 or not {"integer", "real"} <= classes:
+            return "same"
+        spellings: dict[str, Spelling] = {"widened-text": "text", "numeric": "decimal"}
+        return spellings.get(kinds.pop(), "same")
 
     def _orphans(self, dropped: set[Relation]) -> set[Relation]:
         """Look for rows without their parent; the foreign keys that cannot be validated."""
@@ -613,8 +615,8 @@ class _Planner:
         ]
 
         def look(reader: _Reader, relation: Relation) -> Rows:
-            apart = any(self._spelled_apart(*pair) for pair in relation.pairs)
-            return reader.quarantine.orphans(relation, rules, as_text=apart)
+            spellings = [self._spelling(*pair) for pair in relation.pairs]
+            return reader.quarantine.orphans(relation, rules, spellings)
 
         for relation, rows in zip(relations, self._at_once(look, relations), strict=True):
             if not rows.count:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import apsw
 
@@ -13,7 +13,7 @@ from migration_job.plan.model import Reason
 from migration_job.plan.observe import Rows, identity_columns, show_key, shown_columns
 from migration_job.plan.relations import Place, Relation, Relations
 from migration_job.plan.rules import Entry, MapRule, Rule
-from migration_job.source.database import chain, quote
+from migration_job.source.database import POSITIONAL, chain, quote
 from migration_job.source.model import Catalogue, SourceTable
 from migration_job.source.reader import (
     Row,
@@ -25,6 +25,10 @@ from migration_job.source.reader import (
 from migration_job.values import BrokenText, SourceValue
 
 _Item = TypeVar("_Item")
+
+Spelling = Literal["same", "text", "decimal"]
+"""How two numbers that are equal on the source are compared on the target: as there, as texts, or
+as decimals (a real's are its shortest digits, an integer's all of them)."""
 
 DEPENDENT = "depends on a row in quarantine"
 
@@ -81,22 +85,24 @@ class Quarantine:
         )
 
     def orphans(
-        self, relation: Relation, rules: Mapping[Place, Rule], *, as_text: bool = False
+        self, relation: Relation, rules: Mapping[Place, Rule], spellings: Sequence[Spelling]
     ) -> Rows:
         """The child's rows whose reference meets no parent. Compared as the target will: after
-        the maps of either side, by bytes, whatever the parent's collation; with ``as_text`` by how
-        values are spelled, where 0 is not 0.0. Rows with a NULL in the reference refer to none."""
+        the maps of either side, by bytes, whatever the parent's collation, and by how it will
+        spell each of the pairs. Rows with a NULL in the reference refer to none."""
         table = self._catalogue.table(relation.child)
         encoding = self._catalogue.encoding
         pairs = []
-        for child, parent in relation.pairs:
+        for (child, parent), spelling in zip(relation.pairs, spellings, strict=True):
             left, right = f"t.{quote(child[1])}", f"p.{quote(parent[1])}"
             # The same map on both sides keeps equals equal, and the plain columns use an index.
             entries = _entries(rules[child])
             if entries != _entries(rules[parent]) or any(e.target is None for e in entries):
                 left = mapped_sql(rules[child], left, encoding)
                 right = mapped_sql(rules[parent], right, encoding)
-            if as_text:
+            if spelling == "decimal":
+                pairs.append((_decimal(left), _decimal(right)))
+            elif spelling == "text":
                 left, right = f"CAST({left} AS TEXT)", f"CAST({right} AS TEXT)"
             pairs.append((left, right))
         present = " AND ".join(f"{child} IS NOT NULL" for child, _ in pairs)
@@ -244,6 +250,16 @@ def sql_literal(value: SourceValue, encoding: str) -> str:
         case int():
             # The lowest integer has no literal of its own: its digits without the sign overflow.
             return str(value) if value != -(2**63) else "(-9223372036854775807 - 1)"
+
+
+def _decimal(value: str) -> str:
+    """A SQLite expression by which numbers are equal if PostgreSQL's numeric finds them so: beyond
+    2^53, where a real's shortest digits may be another integer's, by those digits."""
+    return (
+        f"CASE WHEN {value} BETWEEN -{1 << 53} AND {1 << 53} THEN {value} "
+        f"WHEN typeof({value}) = 'real' THEN replace({POSITIONAL}({value}), '.0', '') "
+        f"ELSE CAST({value} AS TEXT) END"
+    )
 
 
 def _chunks(items: list[_Item], size: int) -> Iterator[list[_Item]]:

@@ -406,6 +406,16 @@ FOUND: dict[str, Database] = {
             ),
         ),
     ),
+    "a reference from an integer to a real beyond 2^53": Database(
+        (
+            'CREATE TABLE "a" ("a" REAL NOT NULL PRIMARY KEY)',
+            'CREATE TABLE "c" ("a" INT NOT NULL, FOREIGN KEY ("a") REFERENCES "a" ("a")) STRICT',
+        ),
+        (
+            rows("a", ("a",), (0.0,), (-5.961766033605661e16,), (0.5,), (2.0**60,)),
+            rows("c", ("a",), (-5.961766033605661e16,), (0,), (2**60,)),
+        ),
+    ),
     "a quarantined row with a generated value": Database(
         (
             'CREATE TABLE "back\\slash"("id" INTEGER, "b" my type(1,2) NOT NULL, '
