@@ -416,6 +416,10 @@ FOUND: dict[str, Database] = {
             rows("c", ("a",), (-5.961766033605661e16,), (0,), (2**60,)),
         ),
     ),
+    "an integer and a whole real beyond 64 bits at a fixed scale": Database(
+        ('CREATE TABLE "a" ("a" NUMERIC(38,10) NOT NULL UNIQUE)',),
+        (rows("a", ("a",), (0,), (1e22,)),),
+    ),
     "a quarantined row with a generated value": Database(
         (
             'CREATE TABLE "back\\slash"("id" INTEGER, "b" my type(1,2) NOT NULL, '

@@ -415,6 +415,8 @@ def _numeric_forms(cell: Cell, text: str) -> set[str]:
         return {"*" if "." not in text else "whole"} if Decimal(text) == cell.content else set()
     if _same_real(cell, text):
         fixed = "." in text and text.rstrip("0").endswith(".") and not text.endswith(".0")
+        # Beyond 64 bits SQLite has no integer that it could be.
+        fixed = fixed and -(2**63) <= Decimal(text) < 2**63
         return {"whole real"} if fixed else {"*"}
     return set()
 
