@@ -53,6 +53,8 @@ class Database:
             connection.execute("BEGIN")
             for statement in self.tables:
                 connection.execute(statement)
+            connection.execute("COMMIT")
+            # Each by itself: an identity beyond the largest integer ends a whole transaction.
             for rows in self.rows:
                 _insert(connection, rows)
             for statement in self.more:
@@ -60,7 +62,6 @@ class Database:
                     connection.execute(statement)
                 except sqlite3.Error:
                     continue
-            connection.execute("COMMIT")
         finally:
             connection.close()
 

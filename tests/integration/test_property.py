@@ -420,6 +420,13 @@ FOUND: dict[str, Database] = {
         ('CREATE TABLE "a" ("a" NUMERIC(38,10) NOT NULL UNIQUE)',),
         (rows("a", ("a",), (0,), (1e22,)),),
     ),
+    "an identity that has come to its end": Database(
+        (
+            'CREATE TABLE "c" ("a" INTEGER PRIMARY KEY AUTOINCREMENT, "b" INT NOT NULL UNIQUE, '
+            'FOREIGN KEY ("b") REFERENCES "c") STRICT',
+        ),
+        (rows("c", ("a", "b"), (9_223_372_036_854_775_807, 1), (None, 2)),),
+    ),
     "a quarantined row with a generated value": Database(
         (
             'CREATE TABLE "back\\slash"("id" INTEGER, "b" my type(1,2) NOT NULL, '
