@@ -18,7 +18,8 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import apsw
+import apsw.ext
 import psycopg
 import sqlglot
 from psycopg.pq import ExecStatus
@@ -235,11 +237,34 @@ def _run(
 
 def _ask_source(query: str, source: apsw.Connection) -> _Answer:
     started = time.perf_counter()
-    cursor = source.execute(query)
-    rows: list[tuple[object, ...]] = list(cursor)
+    try:
+        rows: list[tuple[object, ...]] = list(source.execute(query))
+    except UnicodeDecodeError:
+        rows = list(_undecoded(query, source))
     # An exhausted apsw cursor no longer knows its columns; a query without rows has none to name.
     columns = tuple(f"#{i + 1}" for i in range(len(rows[0]))) if rows else ()
     return _Answer(columns, rows, time.perf_counter() - started)
+
+
+def _undecoded(query: str, source: apsw.Connection) -> Iterator[tuple[object, ...]]:
+    """The rows of a query that gives text which does not decode: such text as its bytes, which is
+    what the target has of it."""
+    width = len(apsw.ext.query_info(source, query).description)
+    codec = str(source.pragma("encoding"))
+    names = [f"c{i}" for i in range(width)]
+    terms = ", ".join(
+        f"typeof({n}), CASE typeof({n}) WHEN 'text' THEN CAST({n} AS BLOB) ELSE {n} END"
+        for n in names
+    )
+    for row in source.execute(f"WITH q({', '.join(names)}) AS ({query}) SELECT {terms} FROM q"):
+        values: list[object] = []
+        for kind, value in zip(row[::2], row[1::2], strict=True):
+            text = value
+            if kind == "text" and isinstance(value, bytes):
+                with suppress(UnicodeDecodeError):
+                    text = value.decode(codec)
+            values.append(text)
+        yield tuple(values)
 
 
 def _ask_target(query: str, target: psycopg.Connection[tuple[object, ...]]) -> _Answer:

@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 import pytest
 import thirdway
-from hostile import Database, Rows, databases
+from hostile import Database, Raw, Rows, databases
 from hypothesis import HealthCheck, Phase, given, settings
 from running import BLOCKED, DONE, run
 
@@ -426,6 +426,20 @@ FOUND: dict[str, Database] = {
             'FOREIGN KEY ("b") REFERENCES "c") STRICT',
         ),
         (rows("c", ("a", "b"), (9_223_372_036_854_775_807, 1), (None, 2)),),
+    ),
+    "a view of text that does not decode": Database(
+        ('CREATE TABLE "select" ("a" BOOLEAN UNIQUE, "b" TIME NOT NULL DEFAULT 0)',),
+        (
+            rows(
+                "select",
+                ("a", "b"),
+                (b"", "10:00:00"),
+                (Raw(b"\xff"), "10:00:00"),
+                ("é", "10:00:00"),
+                (None, "10:00:00"),
+            ),
+        ),
+        ('CREATE VIEW "b" AS SELECT "a" FROM "select"',),
     ),
     "a quarantined row with a generated value": Database(
         (
