@@ -1,6 +1,7 @@
 """The product's conscience: random databases are migrated and compared by a third way.
 
-150 random databases by default, 2,000 with ``PROPERTY_EXAMPLES=2000``. What it may not do, ever:
+150 random databases by default, the same every time; 2,000 with ``PROPERTY_EXAMPLES=2000``, others
+every time, or those of ``PROPERTY_SEED``. What the job may not do, ever:
 end otherwise than done or blocked; lose, change or invent a value that is not accounted for; drop
 a part of the schema without a finding; stop for a reason that is not in the source; stop for a
 reason that the policy which ``inspect --suggest`` writes does not settle.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -20,12 +22,14 @@ import psycopg
 import pytest
 import thirdway
 from hostile import Database, Raw, Rows, databases
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from running import BLOCKED, DONE, run
 
 from migration_job.embedded import EmbeddedPostgres
 
 EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "150"))
+LONG = "PROPERTY_EXAMPLES" in os.environ
+SEED = int(os.environ.get("PROPERTY_SEED", random.SystemRandom().randrange(1 << 32)))
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
@@ -161,17 +165,23 @@ def _settings(examples: int) -> Any:
         suppress_health_check=list(HealthCheck),
         print_blob=True,
         # The default run tries the same databases every time; a longer one tries others.
-        derandomize="PROPERTY_EXAMPLES" not in os.environ,
+        derandomize=not LONG,
         phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     )
 
 
-def test_random_databases_arrive_unchanged(target: str, place: Path) -> None:
+def test_random_databases_arrive_unchanged(
+    target: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @(seed(SEED) if LONG else lambda test: test)
     @_settings(EXAMPLES)
     @given(databases())
     def holds(database: Database) -> None:
         judge(database, target, place)
 
+    if LONG:
+        with capsys.disabled():
+            print(f"\n{EXAMPLES} databases, seed {SEED}")
     holds()
 
 
