@@ -105,7 +105,9 @@ class Load:
     """Eight writers and eight readers, unless told otherwise, from :meth:`start` to :meth:`stop`.
 
     ``rate`` is the number of writes per second of all writers together; without it they write as
-    fast as they are answered. The same seed gives the same requests, but for their ids.
+    fast as they are answered. The readers list, search and count, for which whole tables are gone
+    through; with ``by_key`` they ask for single cases, which takes as long in a table of any size.
+    The same seed gives the same requests, but for their ids.
     """
 
     def __init__(
@@ -117,12 +119,13 @@ class Load:
         readers: int = 8,
         rate: float | None = None,
         seed: int = 0,
+        by_key: bool = False,
     ) -> None:
         self.run = secrets.token_hex(4)
         self._address = urlsplit(url)
         self._journal = journal
         self._writers, self._readers = writers, readers
-        self._rate, self._seed = rate, seed
+        self._rate, self._seed, self._by_key = rate, seed, by_key
         self._over = threading.Event()
         self._result = Result()
         self._lock = threading.Lock()
@@ -193,12 +196,21 @@ class Load:
         # Where the writers are held to a rate, so are the readers.
         pause = 0.0 if self._rate is None else self._readers / self._rate
         try:
+            cases = self._cases(client) if self._by_key else []
             while not self._over.wait(pause):
-                word = chance.choice(WORDS)
-                path = chance.choice(("/cases", f"/search?{urlencode({'q': word})}", "/stats"))
+                if cases:
+                    path = f"/cases/{chance.choice(cases)}"
+                else:
+                    word = chance.choice(WORDS)
+                    path = chance.choice(("/cases", f"/search?{urlencode({'q': word})}", "/stats"))
                 self._send(client, "GET", path, None, write=False)
         finally:
             client.close()
+
+    @staticmethod
+    def _cases(client: _Client) -> list[str]:
+        _, answer = client.send("GET", "/cases", None)
+        return [str(row[0]) for row in answer["rows"]]
 
     # --------------------------------------------------------------------------------- both
 
