@@ -32,12 +32,14 @@ S = TypeVar("S", bound=Session)
 @dataclass(frozen=True, slots=True)
 class Task(Generic[S]):
     """One piece of work. ``weight`` decides what is begun first among the tasks that may begin;
-    ``after`` names the tasks that must have ended."""
+    ``after`` names the tasks that must have ended. A ``short`` one waits for the disk more than it
+    works: one of several threads does these first, while the others keep the processor busy."""
 
     name: str
     run: Callable[[S], None]
     weight: float = 0.0
     after: tuple[str, ...] = ()
+    short: bool = False
 
 
 class _Board(Generic[S]):
@@ -51,17 +53,30 @@ class _Board(Generic[S]):
         self.error: BaseException | None = None
         self.sessions: list[S] = []
 
-    def take(self) -> Task[S] | None:
-        """The heaviest task that may begin; waits for one, None when there will be none."""
+    def take(self, *, short_first: bool) -> Task[S] | None:
+        """The heaviest task that may begin, or the heaviest short one; waits for one, None when
+        there will be none."""
         with self.changed:
             while True:
                 if self.error is not None or not self.waiting:
                     return None
-                for task in self.waiting:
-                    if self.ended.issuperset(task.after):
-                        self.waiting.remove(task)
-                        return task
+                task = self._next(short_first=False)
+                if short_first and task is not None and not task.short:
+                    task = self._next(short_first=True) or task
+                if task is not None:
+                    self.waiting.remove(task)
+                    return task
                 self.changed.wait()
+
+    def _next(self, *, short_first: bool) -> Task[S] | None:
+        return next(
+            (
+                task
+                for task in self.waiting
+                if (task.short or not short_first) and self.ended.issuperset(task.after)
+            ),
+            None,
+        )
 
     def finish(self, task: Task[S]) -> None:
         with self.changed:
@@ -90,9 +105,12 @@ def run_all(tasks: Sequence[Task[S]], open_session: Callable[[], S], jobs: int) 
     if unknown:
         raise ValueError(f"tasks wait for what is not there: {sorted(unknown)}")
     board = _Board(tasks)
+    number = max(1, min(jobs, len(tasks)))
     threads = [
-        threading.Thread(target=_work, args=(board, open_session), name=f"worker-{n}", daemon=True)
-        for n in range(max(1, min(jobs, len(tasks))))
+        threading.Thread(
+            target=_work, args=(board, open_session, n == 1), name=f"worker-{n}", daemon=True
+        )
+        for n in range(number)
     ]
     try:
         with undisturbed():
@@ -110,10 +128,10 @@ def run_all(tasks: Sequence[Task[S]], open_session: Callable[[], S], jobs: int) 
         raise board.error
 
 
-def _work(board: _Board[S], open_session: Callable[[], S]) -> None:
+def _work(board: _Board[S], open_session: Callable[[], S], short_first: bool) -> None:
     session: S | None = None
     try:
-        while (task := board.take()) is not None:
+        while (task := board.take(short_first=short_first)) is not None:
             if session is None:
                 session = open_session()
                 with board.changed:

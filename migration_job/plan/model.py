@@ -114,6 +114,8 @@ class TablePlan(Data):
     carried exactly by their rules or a bijective map; () where only the rowid does."""
     rows: int = 0
     """Rows counted by preflight in the snapshot."""
+    widest: int | None = None
+    """A number of bytes that the text and blobs of no row exceed together; None: unknown."""
     quarantine: tuple[str, ...] = ()
     """SQLite predicates (over the source table, aliased ``t``) whose rows go to quarantine."""
     reasons: tuple[Reason, ...] = ()
@@ -193,10 +195,13 @@ class Plan(Data):
         return {name: table.key for name, table in self._by_source.items()}
 
     def digest(self) -> str:
-        """SHA-256 of the plan without its findings and row counts: equal plans, equal digests."""
+        """SHA-256 of the plan without its findings and what preflight has counted: equal plans,
+        equal digests."""
         content = self.model_dump_json(
-            exclude={"findings": True, "tables": {"__all__": {"rows", "columns"}}}
+            exclude={"findings": True, "tables": {"__all__": {"rows", "widest", "columns"}}}
         ) + "".join(
-            c.model_dump_json(exclude={"clean", "reason"}) for t in self.tables for c in t.columns
+            c.model_dump_json(exclude={"clean", "nulls", "reason"})
+            for t in self.tables
+            for c in t.columns
         )
         return hashlib.sha256(content.encode()).hexdigest()

@@ -711,6 +711,7 @@ class _Planner:
                 indexes=parts.indexes,
                 key=self._row_key(table),
                 rows=max((f.rows for f in self._facts[table.name].values()), default=0),
+                widest=sum(f.heaviest for f in self._facts[table.name].values()),
                 quarantine=self._quarantine.predicates(table),
                 reasons=self._quarantine.reasons(table),
                 without_rowid=table.without_rowid,
