@@ -50,7 +50,8 @@ MARK = "\x1d"
 FIELD, NULL, LINE = MARK + "1", MARK + "0", MARK + "2"
 
 BLOCK_BYTES = 1 << 20
-"""What one block of either side aims at."""
+"""What one block of either side aims at. A query for each costs the target more than smaller ones
+would gain."""
 
 FIRST_ROWS = 1_000
 MOST_ROWS = 20_000
@@ -216,19 +217,19 @@ def _line(plan: TablePlan, table: SourceTable) -> _Line | None:
     known = [pair for pair in pairs if pair is not None]
     if not columns or len(known) != len(pairs):
         return None
+    # A NULL where preflight met none would leave a mark out, so that the block has too few of them.
     here = [
-        f"ifnull({reference}, {_sqlite(NULL)})"
-        if source == reference
-        else f"CASE WHEN {reference} IS NULL THEN {_sqlite(NULL)} ELSE {source} END"
-        for reference, (source, _) in zip(references, known, strict=True)
+        _or_null(source, reference) if column.nulls else source
+        for column, reference, (source, _) in zip(columns, references, known, strict=True)
     ]
+    maybe_null = [r for c, r in zip(columns, references, strict=True) if c.nulls]
     there = [
         target if column.not_null else f"coalesce({target}, {_postgres(NULL)})"
         for column, (_, target) in zip(columns, known, strict=True)
     ]
     return _Line(
         source=_grouped("concat_ws", _sqlite(FIELD), here, 500),
-        source_nulls=chain("+", [f"({reference} IS NULL)" for reference in references]),
+        source_nulls=chain("+", [f"({reference} IS NULL)" for reference in maybe_null]) or "0",
         target=_grouped("concat_ws", _postgres(FIELD), there, 90),
         target_nulls=" + ".join(
             f"num_nulls({', '.join(quote(c.target) for c in columns[i : i + 90])})"
@@ -236,6 +237,12 @@ def _line(plan: TablePlan, table: SourceTable) -> _Line | None:
         ),
         fields=len(known),
     )
+
+
+def _or_null(source: str, reference: str) -> str:
+    if source == reference:
+        return f"ifnull({reference}, {_sqlite(NULL)})"
+    return f"CASE WHEN {reference} IS NULL THEN {_sqlite(NULL)} ELSE {source} END"
 
 
 def _grouped(function: str, separator: str, parts: list[str], most: int) -> str:
@@ -286,6 +293,7 @@ class _Source:
         self._line = line
         self._rowid = rowid_name(table)
         self._from = f"main.{quote(table.name)} AS t"
+        self._rows = plan.rows
         self._keep = not_quarantined(plan)
         self._as_blob = sides.plan.encoding == "UTF-8"
 
@@ -294,17 +302,13 @@ class _Source:
         if self._rowid is None:
             yield from self._single_rows()
             return
+        end = self._end_without_gaps()
         wanted, low = FIRST_ROWS, None
         while True:
             self._sides.go_on()
-            after = f"WHERE {self._rowid} > {low}" if low is not None else ""
-            found = self._sides.source.execute(
-                f"SELECT max(r) FROM (SELECT {self._rowid} AS r FROM {self._from} {after} "
-                f"ORDER BY {self._rowid} LIMIT {wanted})"
-            ).fetchone()
-            if found is None or found[0] is None:
+            high = self._next_end(low, wanted) if end is None else min((low or 0) + wanted, end)
+            if high is None or high == low:
                 return
-            high = int(found[0])
             span = f"{self._rowid} <= {high}"
             if low is not None:
                 span += f" AND {self._rowid} > {low}"
@@ -313,6 +317,25 @@ class _Source:
                 yield block
                 wanted = min(max(wanted * BLOCK_BYTES // max(len(block.data), 1), 1), MOST_ROWS)
             low = high
+
+    def _end_without_gaps(self) -> int | None:
+        """The last rowid where the rowids are 1, 2, 3 and so on, or nearly; else None."""
+        found = self._sides.source.execute(
+            f"SELECT min({self._rowid}), (SELECT max({self._rowid}) FROM {self._from}) "
+            f"FROM {self._from}"
+        ).fetchone()
+        if found is None or found[0] is None:
+            return None
+        low, high = int(found[0]), int(found[1])
+        return high if 0 < low <= high <= 2 * self._rows else None
+
+    def _next_end(self, low: int | None, wanted: int) -> int | None:
+        after = f"WHERE {self._rowid} > {low}" if low is not None else ""
+        found = self._sides.source.execute(
+            f"SELECT max(r) FROM (SELECT {self._rowid} AS r FROM {self._from} {after} "
+            f"ORDER BY {self._rowid} LIMIT {wanted})"
+        ).fetchone()
+        return None if found is None or found[0] is None else int(found[0])
 
     def _block(self, span: str) -> _Block | None:
         where = f"{span} AND {self._keep}" if self._keep else span
@@ -469,6 +492,9 @@ def _measure(sides: Sides, plan: TablePlan, table: SourceTable) -> tuple[int, in
         found = sides.source.execute(f"SELECT {', '.join(terms)} {source}").fetchone()
         return tuple(int(value or 0) for value in found or ())
 
+    if plan.widest is not None and plan.widest <= UNCOMPRESSED:
+        (rows,) = ask("count(*)")
+        return rows, 0, plan.widest
     rows, *longest = ask("count(*)", *(f"max({size})" for size in sizes))
     if sum(longest) <= UNCOMPRESSED:
         return rows, 0, sum(longest)

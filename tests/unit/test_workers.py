@@ -43,6 +43,28 @@ def test_a_task_runs_after_what_it_waits_for() -> None:
     assert order == ["a", "b", "c"]
 
 
+def test_one_of_two_threads_does_the_short_tasks_beside_the_heaviest() -> None:
+    order: list[str] = []
+    short_ones_done = threading.Event()
+
+    def heaviest(_: Session) -> None:
+        assert short_ones_done.wait(10)
+        order.append("heaviest")
+
+    def last_short(_: Session) -> None:
+        order.append("short 2")
+        short_ones_done.set()
+
+    tasks: list[Task[Session]] = [
+        Task("heaviest", heaviest, weight=9),
+        Task("heavy", lambda s: order.append("heavy"), weight=8),
+        Task("short 1", lambda s: order.append("short 1"), weight=2, short=True),
+        Task("short 2", last_short, weight=1, short=True),
+    ]
+    run_all(tasks, Session, 2)
+    assert order[:2] == ["short 1", "short 2"]
+
+
 def test_the_heaviest_begins_first() -> None:
     order: list[str] = []
     tasks: list[Task[Session]] = [
