@@ -44,6 +44,9 @@ SAMPLE_ROWS = 200
 """Rows looked at from either end of a table to guess the shapes of its columns; every guess is
 then tried on every row."""
 
+SAMPLED_VALUES, FEWEST_SAMPLED = 200_000, 20
+"""With many columns fewer rows are looked at, so that all samples together stay some 20 MB."""
+
 EXAMPLES = 5
 """Keys and values shown with a finding."""
 
@@ -175,6 +178,8 @@ class Observer:
         self._connection = connection
         self._encoding = catalogue.encoding
         self._tables = {t.name: t for t in catalogue.tables}
+        columns = sum(len(t.columns) for t in catalogue.tables)
+        self._sample_rows = max(FEWEST_SAMPLED, min(SAMPLE_ROWS, SAMPLED_VALUES // max(columns, 1)))
 
     # ------------------------------------------------------------------------------- facts
 
@@ -255,7 +260,7 @@ class Observer:
             sql = (
                 f"SELECT {', '.join([*kinds, *values])} FROM main.{quote(table.name)} AS t"
                 + (f" ORDER BY {end}" if end else "")
-                + f" LIMIT {SAMPLE_ROWS}"
+                + f" LIMIT {self._sample_rows}"
             )
             for row in self._connection.execute(sql):
                 for name, kind, value in zip(

@@ -6,7 +6,7 @@ SQL text (``sqltext``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import apsw
@@ -92,7 +92,8 @@ def read_catalogue(connection: apsw.Connection) -> Catalogue:
                 tables.append(
                     _table(connection, name, sql, without_rowid, strict, sequences.get(name))
                 )
-    resolved = [_with_parent_keys(table, tables) for table in tables]
+    by_name = {fold(table.name): table for table in tables}
+    resolved = [_with_parent_keys(table, by_name) for table in tables]
     return Catalogue(
         encoding=str(_pragma(connection, "encoding")),  # type: ignore[arg-type]
         schema_version=int(_pragma(connection, "schema_version")),
@@ -324,10 +325,9 @@ def _foreign_keys(
     return tuple(keys)
 
 
-def _with_parent_keys(table: SourceTable, tables: Sequence[SourceTable]) -> SourceTable:
+def _with_parent_keys(table: SourceTable, parents: Mapping[str, SourceTable]) -> SourceTable:
     """Foreign keys that name no parent columns mean the parent's primary key; names are given the
-    parent's own spelling."""
-    parents = {fold(parent.name): parent for parent in tables}
+    parent's own spelling. ``parents`` are all tables by their folded names."""
     keys: list[SourceForeignKey] = []
     for key in table.foreign_keys:
         parent = parents.get(fold(key.parent))
