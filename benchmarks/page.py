@@ -118,7 +118,16 @@ def plot(results: Results, path: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "benchmarks"
     from matplotlib import pyplot
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 5.5), layout="constrained")
+    scored = [
+        (f"{row.what} ({row.goal})", _score(row))
+        for key in ORDER
+        if key in results.sections
+        for row in results.sections[key].rows
+        if row.goal is not None
+    ]
+    scored.reverse()
+    height = max(5.5, 1 + 0.27 * len(scored))
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(14, height), layout="constrained")
     ways: dict[str, float] = {}
     for key in ("copy", "migrate"):
         for row in results.sections[key].rows if key in results.sections else ():
@@ -133,19 +142,14 @@ def plot(results: Results, path: Path) -> None:
     left.bar_label(bars, fmt="%.1f s", padding=3)
     left.set_xlabel("seconds, median (less is better)")
     left.margins(x=0.2)
-    scored = [
-        (f"{row.what}\n({row.goal})", _score(row))
-        for key in ORDER
-        if key in results.sections
-        for row in results.sections[key].rows
-        if row.goal is not None
-    ]
-    scored.reverse()
+    # By place, not by title: several rows may have the same.
     right.barh(
-        [title for title, _ in scored],
+        range(len(scored)),
         [score for _, score in scored],
+        tick_label=[title for title, _ in scored],
         color=["#35b779" if score >= 1 else "#d1495b" for _, score in scored],
     )
+    right.margins(y=0.01)
     right.axvline(1, color="black", linewidth=1)
     right.set_xscale("log")
     right.set_xticks([0.5, 1, 2, 5, 10], labels=["0.5", "1", "2", "5", "10"])
