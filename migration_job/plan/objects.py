@@ -576,6 +576,8 @@ def _stored(part: expressions.Typed, column: ColumnView) -> str:
     both_numbers = {part.kind, wanted} <= expressions.NUMBERS and not rounded
     if part.kind == "time" and part.known is not None and type_of(part.known.rule) != column.type:
         raise Untranslatable(f"it gives a {type_of(part.known.rule)} for a column of {column.type}")
+    if part.kind == "time" and part.known is not None and not part.known.exact:
+        raise Untranslatable("the times that it is computed from have several shapes")
     if part.kind not in ("null", wanted) and not both_numbers:
         raise Untranslatable(f"it gives a {part.kind} for a column of {column.type}")
     return part.sql

@@ -451,6 +451,10 @@ FOUND: dict[str, Database] = {
         ),
         ('CREATE VIEW "b" AS SELECT "a" FROM "select"',),
     ),
+    "times of two shapes and a generated column of them": Database(
+        ('CREATE TABLE "b" ("b" DATETIME UNIQUE, "c" DATETIME GENERATED ALWAYS AS ("b") VIRTUAL)',),
+        (rows("b", ("b",), ("2024-03-01 10:00:00",), ("2024-03-01 10:00:00.5",)),),
+    ),
     "a quarantined row with a generated value": Database(
         (
             'CREATE TABLE "back\\slash"("id" INTEGER, "b" my type(1,2) NOT NULL, '
