@@ -174,8 +174,12 @@ class Objects:
         for name, column in view.columns.items():
             if column.source.generated:
                 why = f"it refers to the generated column {name}, which is not one there"
-                for key in _spellings(view, name):
-                    within[key] = replace(scope[key], hidden=why)
+            elif not column.exact:
+                why = f"it is computed from {name}, some values of which a rule changes"
+            else:
+                continue
+            for key in _spellings(view, name):
+                within[key] = replace(scope[key], hidden=why)
         for name, column in view.columns.items():
             expression = column.source.expression
             if not column.source.generated or expression is None:
@@ -576,8 +580,6 @@ def _stored(part: expressions.Typed, column: ColumnView) -> str:
     both_numbers = {part.kind, wanted} <= expressions.NUMBERS and not rounded
     if part.kind == "time" and part.known is not None and type_of(part.known.rule) != column.type:
         raise Untranslatable(f"it gives a {type_of(part.known.rule)} for a column of {column.type}")
-    if part.kind == "time" and part.known is not None and not part.known.exact:
-        raise Untranslatable("the times that it is computed from have several shapes")
     if part.kind not in ("null", wanted) and not both_numbers:
         raise Untranslatable(f"it gives a {part.kind} for a column of {column.type}")
     return part.sql

@@ -455,6 +455,21 @@ FOUND: dict[str, Database] = {
         ('CREATE TABLE "b" ("b" DATETIME UNIQUE, "c" DATETIME GENERATED ALWAYS AS ("b") VIRTUAL)',),
         (rows("b", ("b",), ("2024-03-01 10:00:00",), ("2024-03-01 10:00:00.5",)),),
     ),
+    "identifiers of two spellings and a generated column of them": Database(
+        ('CREATE TABLE "t" ("b" UUID, "c" UUID GENERATED ALWAYS AS ("b") STORED)',),
+        (
+            rows(
+                "t",
+                ("b",),
+                ("0f8fad5b-d9cb-469f-a165-70867728950e",),
+                ("0F8FAD5B-D9CB-469F-A165-70867728950E",),
+            ),
+        ),
+    ),
+    "times of two shapes within an expression": Database(
+        ('CREATE TABLE "b" ("b" DATETIME, "c" DATETIME GENERATED ALWAYS AS (coalesce("b", "b")))',),
+        (rows("b", ("b",), ("2024-03-01 10:00:00",), ("2024-03-01 10:00:00.5",)),),
+    ),
     "a quarantined row with a generated value": Database(
         (
             'CREATE TABLE "back\\slash"("id" INTEGER, "b" my type(1,2) NOT NULL, '
