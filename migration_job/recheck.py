@@ -103,7 +103,7 @@ class Recheck:
                         target=table.target, source_rows=table.rows
                     )
             found = verified(
-                run.plan,
+                run.plan.uncounted(),
                 catalogue,
                 taken,
                 self.dsn,

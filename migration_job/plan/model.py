@@ -194,6 +194,20 @@ class Plan(Data):
         """The key of each source table, by the table's folded name."""
         return {name: table.key for name, table in self._by_source.items()}
 
+    def uncounted(self) -> Plan:
+        """The plan without what preflight found of the values in its snapshot (no NULL, none wider
+        than so much): of a later state of the source it says nothing."""
+        tables = tuple(
+            table.model_copy(
+                update={
+                    "widest": None,
+                    "columns": tuple(c.model_copy(update={"nulls": True}) for c in table.columns),
+                }
+            )
+            for table in self.tables
+        )
+        return self.model_copy(update={"tables": tables})
+
     def digest(self) -> str:
         """SHA-256 of the plan without its findings and what preflight has counted: equal plans,
         equal digests."""

@@ -113,3 +113,23 @@ def test_a_source_whose_schema_has_changed(source: Path, postgres: str) -> None:
     ended, _ = _verify(source, postgres)
     assert ended.status == USAGE
     assert "word" in ended.err
+
+
+def test_what_preflight_counted_is_not_asked_of_a_later_state(source: Path, postgres: str) -> None:
+    _migrate(source, postgres)
+    wide = "w" * 100_000
+    connection = sqlite3.connect(source)
+    connection.execute("UPDATE t SET n = NULL WHERE id = 1")
+    connection.commit()
+    with psycopg.connect(postgres) as target:
+        target.execute("UPDATE t SET n = NULL WHERE id = 1")
+    _, report = _verify(source, postgres)
+    assert report["tables"]["t"]["compared"] == "digest", "a NULL where there was none"
+    connection.execute("UPDATE t SET word = ? WHERE id = 1", (wide,))
+    connection.commit()
+    connection.close()
+    with psycopg.connect(postgres) as target:
+        target.execute("UPDATE t SET word = %s WHERE id = 1", (wide,))
+    ended, report = _verify(source, postgres)
+    assert ended.status == DONE, ended.said
+    assert report["tables"]["t"]["compared"] == "typed", "a row too wide for a block"
