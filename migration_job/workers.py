@@ -60,23 +60,19 @@ class _Board(Generic[S]):
             while True:
                 if self.error is not None or not self.waiting:
                     return None
-                task = self._next(short_first=False)
-                if short_first and task is not None and not task.short:
-                    task = self._next(short_first=True) or task
+                short = self._next(short=True) if short_first else None
+                task = short or self._next(short=False)
                 if task is not None:
                     self.waiting.remove(task)
                     return task
                 self.changed.wait()
 
-    def _next(self, *, short_first: bool) -> Task[S] | None:
-        return next(
-            (
-                task
-                for task in self.waiting
-                if (task.short or not short_first) and self.ended.issuperset(task.after)
-            ),
-            None,
-        )
+    def _next(self, *, short: bool) -> Task[S] | None:
+        """The heaviest task that may begin, of the short ones alone where that is said."""
+        for task in self.waiting:
+            if (task.short or not short) and self.ended.issuperset(task.after):
+                return task
+        return None
 
     def finish(self, task: Task[S]) -> None:
         with self.changed:

@@ -19,14 +19,13 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import apsw
 import apsw.ext
@@ -36,7 +35,8 @@ from psycopg.pq import ExecStatus
 from sqlglot import exp
 
 from migration_job.errors import InputError
-from migration_job.values import SourceValue, display
+from migration_job.source.reader import codec_of, decode
+from migration_job.values import BrokenText, SourceValue, display
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -250,21 +250,20 @@ def _undecoded(query: str, source: apsw.Connection) -> Iterator[tuple[object, ..
     """The rows of a query that gives text which does not decode: such text as its bytes, which is
     what the target has of it."""
     width = len(apsw.ext.query_info(source, query).description)
-    codec = str(source.pragma("encoding"))
+    codec = codec_of(str(source.pragma("encoding")))
     names = [f"c{i}" for i in range(width)]
     terms = ", ".join(
         f"typeof({n}), CASE typeof({n}) WHEN 'text' THEN CAST({n} AS BLOB) ELSE {n} END"
         for n in names
     )
     for row in source.execute(f"WITH q({', '.join(names)}) AS ({query}) SELECT {terms} FROM q"):
-        values: list[object] = []
-        for kind, value in zip(row[::2], row[1::2], strict=True):
-            text = value
-            if kind == "text" and isinstance(value, bytes):
-                with suppress(UnicodeDecodeError):
-                    text = value.decode(codec)
-            values.append(text)
-        yield tuple(values)
+        pairs = zip(row[::2], row[1::2], strict=True)
+        yield tuple(_text(v, codec) if kind == "text" else v for kind, v in pairs)
+
+
+def _text(raw: Any, codec: str) -> str | bytes:
+    text = decode(raw, codec)
+    return text.raw if isinstance(text, BrokenText) else text
 
 
 def _ask_target(query: str, target: psycopg.Connection[tuple[object, ...]]) -> _Answer:
