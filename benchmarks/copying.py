@@ -22,6 +22,7 @@ from migration_job.source.snapshot import open_immutable
 from migration_job.target import load, records, schema
 from migration_job.target.database import connect
 from migration_job.target.database import quote as target_quote
+from migration_job.target.tablecopy import Session
 from migration_job.workers import run_all
 
 SAMPLE_TABLE = "quiz_attempts"
@@ -70,12 +71,12 @@ def copy_alone(source: Path, plan: Plan, catalogue: Catalogue, dsn: str, jobs: i
             job_version="benchmark",
         )
 
-    def session() -> load.Session:
+    def session() -> Session:
         target = connect(dsn)
         load.tune_session(target)
-        return load.Session(open_immutable(source), target)
+        return Session(open_immutable(source), target)
 
-    tasks = load.tasks(plan, catalogue, set(), lambda _table, _rows, _bytes: None)
+    tasks = load.tasks(plan, catalogue, set(), lambda _rows: None)
     copies = [task for task in tasks if task.name.startswith("rows ")]
     start = time.perf_counter()
     run_all(copies, session, jobs)

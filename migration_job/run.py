@@ -55,6 +55,7 @@ from migration_job.source.catalogue import read_catalogue
 from migration_job.source.model import Catalogue
 from migration_job.source.snapshot import Snapshot
 from migration_job.target import database, load, records, schema
+from migration_job.target.tablecopy import Session
 from migration_job.values import SourceValue, key_values
 from migration_job.verify.application import Demands, prove
 from migration_job.verify.content import Verification, Verified
@@ -341,10 +342,10 @@ class Migration:
 
         beside = load.works_beside(plan, options.jobs)
 
-        def session() -> load.Session:
+        def session() -> Session:
             connection = database.connect(options.dsn, purpose="migration-job copy")
             load.tune_session(connection, beside=beside)
-            return load.Session(taken.connect(), connection)
+            return Session(taken.connect(), connection)
 
         rows = sum(t.rows for t in plan.tables if (t.target, "rows") not in done)
         try:
@@ -361,14 +362,12 @@ class Migration:
         catalogue: Catalogue,
         plan: Plan,
         done: set[tuple[str, str]],
-        session: Callable[[], load.Session],
+        session: Callable[[], Session],
         rows: int,
     ) -> None:
         options, reporter = self.options, self.reporter
         with reporter.phase("copy", total=rows):
-            tasks = load.tasks(
-                plan, catalogue, done, lambda _table, count, _bytes: reporter.advance(count)
-            )
+            tasks = load.tasks(plan, catalogue, done, reporter.advance)
             run_all(tasks, session, options.jobs)
         with reporter.phase("references"):
             load.tune_session(target)

@@ -5,6 +5,7 @@ SQLite and libpq release the interpreter's lock while they work, so threads use 
 
 from __future__ import annotations
 
+import heapq
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -47,36 +48,47 @@ class _Board(Generic[S]):
 
     def __init__(self, tasks: Sequence[Task[S]]) -> None:
         self.changed = threading.Condition()
-        self.waiting = sorted(tasks, key=lambda t: -t.weight)
-        self.ended: set[str] = set()
-        self.left = len(tasks)
         self.error: BaseException | None = None
         self.sessions: list[S] = []
+        self._tasks = tasks
+        self._left = len(tasks)
+        """Tasks that nobody has taken."""
+        self._unmet = [len(set(task.after)) for task in tasks]
+        self._waiting: dict[str, list[int]] = {}
+        """Tasks, by number, that wait for one that has not ended."""
+        self._ready: dict[bool, list[tuple[float, int]]] = {True: [], False: []}
+        """Heaps of those that may begin, the short ones and the others."""
+        for number, task in enumerate(tasks):
+            for name in set(task.after):
+                self._waiting.setdefault(name, []).append(number)
+            if not task.after:
+                self._make_ready(number)
+
+    def _make_ready(self, number: int) -> None:
+        task = self._tasks[number]
+        heapq.heappush(self._ready[task.short], (-task.weight, number))
 
     def take(self, *, short_first: bool) -> Task[S] | None:
         """The heaviest task that may begin, or the heaviest short one; waits for one, None when
         there will be none."""
         with self.changed:
             while True:
-                if self.error is not None or not self.waiting:
+                if self.error is not None or not self._left:
                     return None
-                short = self._next(short=True) if short_first else None
-                task = short or self._next(short=False)
-                if task is not None:
-                    self.waiting.remove(task)
-                    return task
+                heaps = [heap for heap in self._ready.values() if heap]
+                if heaps:
+                    short = self._ready[True]
+                    heap = short if short_first and short else min(heaps)
+                    self._left -= 1
+                    return self._tasks[heapq.heappop(heap)[1]]
                 self.changed.wait()
-
-    def _next(self, *, short: bool) -> Task[S] | None:
-        """The heaviest task that may begin, of the short ones alone where that is said."""
-        for task in self.waiting:
-            if (task.short or not short) and self.ended.issuperset(task.after):
-                return task
-        return None
 
     def finish(self, task: Task[S]) -> None:
         with self.changed:
-            self.ended.add(task.name)
+            for number in self._waiting.pop(task.name, ()):
+                self._unmet[number] -= 1
+                if not self._unmet[number]:
+                    self._make_ready(number)
             self.changed.notify_all()
 
     def fail(self, error: BaseException) -> None:

@@ -469,7 +469,8 @@ class Observer:
         result = Examination(slow=slow)
         if not isinstance_bytea(rule):
             for bad in (facts.nul, facts.broken):
-                self._try(table, rule, self._by_id(table, name, bad), result)
+                if bad.ids:
+                    self._try(table, rule, self._by_id(table, name, bad), result)
         if slow:
             c = column_sql(table, name)
             condition = rule.fast_condition(c)

@@ -772,7 +772,8 @@ class _Planner:
     ) -> tuple[tuple[str, ...], tuple[UniquePlan, ...]]:
         if not table.primary_key or any(c not in targets for c in table.primary_key):
             return (), ()
-        if (table.name, table.primary_key) in self._collided | self._impossible:
+        key = (table.name, table.primary_key)
+        if key in self._collided or key in self._impossible:
             return (), ()
         columns = tuple(targets[c] for c in table.primary_key)
         facts = self._facts[table.name]

@@ -111,10 +111,12 @@ class Policy(Part):
 
     def table(self, name: str) -> TablePolicy:
         """The table's own part; an empty one where there is none. Names ignore ASCII case."""
-        return _find(self.tables, name) or TablePolicy()
+        return (_find(self.tables, name) if self.tables else None) or _NO_TABLE
 
     def column(self, table: str, column: str) -> ColumnPolicy:
-        return _find(self.table(table).columns, column) or ColumnPolicy()
+        """The column's own part; an empty one where there is none."""
+        columns = self.table(table).columns
+        return (_find(columns, column) if columns else None) or _NO_COLUMN
 
     def accepts(self, code: str, table: str | None, column: str | None, item: str | None) -> bool:
         """Whether a finding is acknowledged: everywhere, for its table, column or object."""
@@ -146,6 +148,9 @@ class Policy(Part):
                     column,
                     [c.name for c in table.columns],
                 )
+
+
+_NO_TABLE, _NO_COLUMN = TablePolicy(), ColumnPolicy()
 
 
 def _find(parts: Mapping[str, _Part], name: str) -> _Part | None:

@@ -1053,6 +1053,9 @@ POSTGRES_TYPES: Mapping[str, str] = {
 
 def type_of(rule: RuleBase) -> str:
     """The PostgreSQL type that goes with a rule by itself (a plan may choose a wider one)."""
+    fixed = POSTGRES_TYPES.get(rule.kind)
+    if fixed is not None:
+        return fixed
     match rule:
         case MapRule():
             return type_of(rule.inner)
@@ -1064,5 +1067,4 @@ def type_of(rule: RuleBase) -> str:
             return "numeric" if precision is None else f"numeric({precision},{scale})"
         case TextRule(max_length=length):
             return "text" if length is None else f"varchar({length})"
-        case _:
-            return POSTGRES_TYPES[rule.kind]
+    raise AssertionError(f"a rule of an unknown kind: {rule.kind}")

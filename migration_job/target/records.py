@@ -9,7 +9,7 @@ truthfully what it holds, whenever the job is cut off.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -269,21 +269,32 @@ def distrust(connection: psycopg.Connection) -> None:
         connection.execute("UPDATE migration.run SET plan_digest = ''")
 
 
-def mark(
-    connection: psycopg.Connection, table: str, step: str, *, rows: int = 0, quarantined: int = 0
-) -> None:
+def mark(connection: psycopg.Connection, table: str, step: str) -> None:
     """Record a step of a table as done; call it in the step's own transaction."""
-    connection.execute(
-        "INSERT INTO migration.progress (tab, step, rows, quarantined) VALUES (%s, %s, %s, %s)",
-        (table, step, rows, quarantined),
-    )
+    connection.execute("INSERT INTO migration.progress (tab, step) VALUES (%s, %s)", (table, step))
 
 
-def mark_all(connection: psycopg.Connection, table: str, steps: list[str]) -> None:
-    """Record several steps of a table as done; call it in their own transaction."""
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A step of a table that is done."""
+
+    table: str
+    step: str
+    rows: int = 0
+    quarantined: int = 0
+
+
+def mark_all(connection: psycopg.Connection, marks: Sequence[Mark]) -> None:
+    """Record steps as done; call it in their own transaction."""
     connection.execute(
-        "INSERT INTO migration.progress (tab, step) SELECT %s, s FROM unnest(%s::text[]) AS s",
-        (table, steps),
+        "INSERT INTO migration.progress (tab, step, rows, quarantined) "
+        "SELECT * FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[])",
+        (
+            [mark.table for mark in marks],
+            [mark.step for mark in marks],
+            [mark.rows for mark in marks],
+            [mark.quarantined for mark in marks],
+        ),
     )
 
 

@@ -17,13 +17,15 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 import apsw
 import apsw.sqlite_extra
+from psycopg import Cursor
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 from psycopg.pq import Format
@@ -36,6 +38,7 @@ from migration_job.source.model import SourceTable
 from migration_job.source.reader import Row, column_sql
 from migration_job.source.rowkey import key_columns
 from migration_job.values import key_values
+from migration_job.verify.facts import Facts
 from migration_job.verify.sides import (
     Sides,
     compared_columns,
@@ -106,9 +109,10 @@ class _Line:
 # ------------------------------------------------------------------------- how values are spelled
 
 
-def _functions(connection: apsw.Connection) -> None:
-    """Make known ``ieee754_to_blob``, from SQLite's own extension, else from Python, and
-    ``decimal_text``: a real's shortest decimal digits, never with an exponent."""
+def equip(connection: apsw.Connection) -> None:
+    """Give a source's connection what its lines are spelled with: ``ieee754_to_blob``, from
+    SQLite's own extension, else from Python, and ``decimal_text``, a real's shortest decimal
+    digits, never with an exponent."""
     try:
         apsw.sqlite_extra.load(connection, "ieee754")
     except (KeyError, ValueError, OSError, apsw.Error):
@@ -387,6 +391,18 @@ def _joined(lines: list[bytes]) -> bytes:
     return LINE.encode().join(lines)
 
 
+def _one_ahead(
+    fetch: Callable[[int], _Block | None], items: Sequence[int]
+) -> Iterator[_Block | None]:
+    """``fetch`` of each item in turn, the next one in another thread while this one is used."""
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(fetch, items[0])
+        for item in items[1:]:
+            found, ahead = ahead.result(), pool.submit(fetch, item)
+            yield found
+        yield ahead.result()
+
+
 class _BytesLoader(Loader):
     """Gives a text value's bytes as they came."""
 
@@ -399,38 +415,43 @@ class _BytesLoader(Loader):
 class _Target:
     """The target's rows as blocks of lines, in their physical order."""
 
-    def __init__(self, sides: Sides, plan: TablePlan, line: _Line) -> None:
+    def __init__(self, sides: Sides, plan: TablePlan, line: _Line, pages: int) -> None:
         self._sides = sides
         self._plan = plan
         self._line = line
         self._name = target_name(plan)
+        self._pages = pages
 
     def blocks(self, bytes_expected: int) -> Iterator[_Block]:
-        """Every row once, by ranges of pages; ``bytes_expected`` sizes them, where it is known."""
-        pages = int(
-            self._sides.one(
-                "SELECT pg_relation_size(%s::regclass) / current_setting('block_size')::integer",
-                (self._name,),
-            )[0]
-        )
+        """Every row once, by ranges of pages; ``bytes_expected`` sizes them, where it is known.
+        Where there are several, the server works on the next one meanwhile."""
+        pages = self._pages
         expected = bytes_expected or pages * PAGE_BYTES
         step = max(1, min(pages, pages * BLOCK_BYTES // max(expected, 1)))
-        query = (
-            f"SELECT string_agg({self._line.target}, {_postgres(LINE)}), "
-            f"count(*), sum({self._line.target_nulls}) FROM ONLY {self._name} "
-            "WHERE ctid >= '"
-        )
         with self._sides.target.cursor(binary=True, row_factory=tuple_row) as cursor:
             # The text as its bytes: decoding it would be for nothing.
             cursor.adapters.register_loader("text", _BytesLoader)
-            for first in range(0, pages, step):
-                self._sides.go_on()
-                found = cursor.execute(
-                    f"{query}({first},0)' AND ctid < '({first + step},0)'".encode()
-                ).fetchone()
-                if found is not None and found[1]:
-                    block = _Block(found[0], int(found[1]), int(found[2]))
+            found: Iterable[_Block | None]
+            if pages <= step:
+                found = [self._range(cursor, 0, pages)]
+            else:
+                starts = range(0, pages, step)
+                found = _one_ahead(lambda first: self._range(cursor, first, step), starts)
+            for block in found:
+                if block is not None:
                     yield _checked(block, self._line.fields)
+
+    def _range(self, cursor: Cursor[Any], first: int, pages: int) -> _Block | None:
+        """The rows of some pages; None where they have none."""
+        self._sides.go_on()
+        found = cursor.execute(
+            f"SELECT string_agg({self._line.target}, {_postgres(LINE)}), "
+            f"count(*), sum({self._line.target_nulls}) FROM ONLY {self._name} "
+            f"WHERE ctid >= '({first},0)' AND ctid < '({first + pages},0)'".encode()
+        ).fetchone()
+        if found is None or not found[1]:
+            return None
+        return _Block(found[0], int(found[1]), int(found[2]))
 
     def at(self, places: list[str]) -> list[bytes]:
         """The lines of the rows at these places."""
@@ -449,23 +470,22 @@ Places = Callable[[list[str]], list[str]]
 """From the ledger's key texts to the physical places (``ctid``) of their rows on the target."""
 
 
-def compare(sides: Sides, plan: TablePlan, places: Places) -> Agreed | Doubt:
-    """Compare all rows of a table; ``places`` finds the rows that the ledger's keys became, which
-    are left out of the digests. Raises sides.Stopped when cancelled."""
+def compare(sides: Sides, plan: TablePlan, facts: Facts, places: Places) -> Agreed | Doubt:
+    """Compare all rows of a table, in a session that :func:`equip` has seen; ``places`` finds the
+    rows that the ledger's keys became, which are left out of the digests. Raises sides.Stopped
+    when cancelled."""
     table = sides.table(plan)
     line = _line(plan, table)
     if line is None:
         return Doubt("a column that SQL alone cannot compare")
-    _functions(sides.source)
     rows, size, widest = _measure(sides, plan, table)
     if widest > WIDEST:
         return Doubt("rows too large for blocks")
-    touched = int(
-        sides.one("SELECT count(*) FROM migration.ledger WHERE tab = %s", (table.name,))[0]
-    )
+    touched = facts.ledger.get(table.name, 0)
     if touched > MOST_LEDGER_ROWS or (touched and not plan.key):
         return Doubt(f"{touched} values changed by rules")
-    source, target = _Source(sides, plan, table, line), _Target(sides, plan, line)
+    source = _Source(sides, plan, table, line)
+    target = _Target(sides, plan, line, facts.pages.get(plan.target, 0))
     try:
         if not touched:
             agreed = _in_order(source, target, size)

@@ -66,8 +66,14 @@ class Facts:
     columns: dict[str, dict[str, ColumnFact]] = field(default_factory=lambda: defaultdict(dict))
     constraints: dict[str, list[ConstraintFact]] = field(default_factory=lambda: defaultdict(list))
     indexes: dict[str, dict[str, IndexFact]] = field(default_factory=lambda: defaultdict(dict))
+    pages: dict[str, int] = field(default_factory=dict)
+    """Of each table's own rows."""
+    sequences: dict[tuple[str, str], str] = field(default_factory=dict)
+    """The sequence, as SQL names it, that a column of a table hands its values out from."""
     quarantined: dict[str, int] = field(default_factory=dict)
     """Rows in quarantine, by source table."""
+    ledger: dict[str, int] = field(default_factory=dict)
+    """Ledger entries, by source table."""
     types: dict[str, tuple[int, int]] = field(default_factory=dict)
     """What a type's spelling in the plan means to this server."""
 
@@ -105,15 +111,32 @@ JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_am AS m ON m.oid = c.relam
 WHERE t.relnamespace = 'public'::regnamespace
 """
 
+RELATIONS = """
+SELECT relname, relkind::text, relpersistence::text,
+       CASE WHEN relkind = 'r'
+            THEN pg_relation_size(oid) / current_setting('block_size')::integer END
+FROM pg_class WHERE relnamespace = 'public'::regnamespace
+"""
+
+SEQUENCES = """
+SELECT t.relname, a.attname, s.oid::regclass::text
+FROM pg_depend AS d JOIN pg_class AS s ON s.oid = d.objid AND s.relkind = 'S'
+JOIN pg_class AS t ON t.oid = d.refobjid
+JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
+  AND d.deptype IN ('a', 'i') AND t.relnamespace = 'public'::regnamespace
+"""
+"""As ``pg_get_serial_sequence`` finds them."""
+
 
 def read_facts(sides: Sides, types: Iterable[str]) -> Facts:
     """Everything that the relations' checks need; ``types`` are the plan's spellings."""
     facts = Facts()
-    for name, kind, persistence in sides.rows(
-        "SELECT relname, relkind::text, relpersistence::text FROM pg_class "
-        "WHERE relnamespace = 'public'::regnamespace"
-    ):
+    for name, kind, persistence, pages in sides.rows(RELATIONS):
         facts.kinds[name] = (kind, persistence)
+        facts.pages[name] = int(pages or 0)
+    for name, column, sequence in sides.rows(SEQUENCES):
+        facts.sequences[name, column] = sequence
     for row in sides.rows(COLUMNS):
         facts.columns[row[0]][row[1]] = ColumnFact(
             row[2], row[3], row[4], (int(row[5]), int(row[6])), row[7], row[8]
@@ -129,6 +152,8 @@ def read_facts(sides: Sides, types: Iterable[str]) -> Facts:
         facts.indexes[row[0]][row[1]] = IndexFact(row[2], row[3], row[4], tuple(row[5]), row[6])
     for name, count in sides.rows("SELECT tab, count(*) FROM migration.quarantine GROUP BY tab"):
         facts.quarantined[name] = int(count)
+    for name, count in sides.rows("SELECT tab, count(*) FROM migration.ledger GROUP BY tab"):
+        facts.ledger[name] = int(count)
     facts.types = _meanings(sides, sorted(set(types)))
     return facts
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -399,33 +399,51 @@ def _quarantine(
 # ------------------------------------------------------------------------ sequences and views
 
 
-def check_sequence(
-    sides: Sides, sequence: SequencePlan, source_table: str, facts: Facts
+def check_sequences(
+    sides: Sides, sequences: Sequence[tuple[SequencePlan, str]], facts: Facts
 ) -> Relations:
-    """The next value that an identity column hands out is beyond every key."""
-    found = Relations(Counter({"sequences": 1}))
-    differences = Differences(source_table)
-    found.differences.append(differences)
-    if sequence.column not in facts.columns[sequence.table]:
-        return found  # that it is missing is said of the table
-    table, column = f"public.{quote(sequence.table)}", quote(sequence.column)
-    name = sides.one("SELECT pg_get_serial_sequence(%s, %s)", (table, sequence.column))[0]
-    if name is None:
-        differences.add("sequence", "the column hands out no values", column=sequence.column)
-        return found
-    last, called = sides.one(f"SELECT last_value, is_called FROM {name}")
-    following = int(last) + (1 if called else 0)
-    highest = sides.one(f"SELECT max({column}) FROM ONLY {table}")[0]
-    needed = max(sequence.last_value, int(highest) if highest is not None else 0) + 1
-    if following < needed:
-        differences.add(
-            "sequence",
-            f"the next value is {following}, expected at least {needed}",
-            column=sequence.column,
-            source=str(needed),
-            target=str(following),
-        )
+    """The next value that each identity column hands out is beyond every key; with each, the name
+    of its table on the source."""
+    found = Relations(Counter({"sequences": len(sequences)}))
+    there: list[tuple[SequencePlan, Differences]] = []
+    for sequence, source_table in sequences:
+        differences = Differences(source_table)
+        found.differences.append(differences)
+        if sequence.column not in facts.columns[sequence.table]:
+            continue  # that it is missing is said of the table
+        if (sequence.table, sequence.column) in facts.sequences:
+            there.append((sequence, differences))
+        else:
+            differences.add("sequence", "the column hands out no values", column=sequence.column)
+    for (sequence, differences), row in zip(there, _states(sides, there, facts), strict=True):
+        last, called, highest = row
+        following = last + (1 if called else 0)
+        needed = max(sequence.last_value, highest or 0) + 1
+        if following < needed:
+            differences.add(
+                "sequence",
+                f"the next value is {following}, expected at least {needed}",
+                column=sequence.column,
+                source=str(needed),
+                target=str(following),
+            )
     return found
+
+
+def _states(
+    sides: Sides, sequences: Sequence[tuple[SequencePlan, Differences]], facts: Facts
+) -> list[tuple[int, bool, int | None]]:
+    """Each sequence's last value, whether it was handed out, and the highest key there is."""
+    if not sequences:
+        return []
+    queries = (
+        f"SELECT {number} AS number, last_value, is_called, (SELECT max({quote(sequence.column)}) "
+        f"FROM ONLY public.{quote(sequence.table)})::bigint "
+        f"FROM {facts.sequences[sequence.table, sequence.column]}"
+        for number, (sequence, _) in enumerate(sequences)
+    )
+    rows = sides.rows(f"{' UNION ALL '.join(queries)} ORDER BY number")
+    return [(last, called, highest) for _, last, called, highest in rows]
 
 
 def check_view(

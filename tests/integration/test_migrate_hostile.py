@@ -549,3 +549,37 @@ def test_a_long_chain_into_quarantine_takes_a_record_of_its_length(
         count, longest = row.fetchone() or (0, 0)
     assert count == 2000
     assert longest < 100
+
+
+@pytest.mark.parametrize("at", ["CREATE TABLE", "CREATE INDEX", "ALTER TABLE"])
+def test_of_tables_loaded_together_the_one_that_is_refused_is_named(
+    at: str, tmp_path: Path, postgres: str
+) -> None:
+    """Small tables share a transaction; its error must not be told of the first of them."""
+    tables = "".join(
+        f"CREATE TABLE t{n}(id INTEGER PRIMARY KEY, word TEXT); CREATE INDEX i{n} ON t{n}(word);"
+        f"INSERT INTO t{n}(word) VALUES ('a'), ('b');"
+        for n in range(9)
+    )
+    source = tmp_path / "source.db"
+    build(source, tables)
+    wanted = "i6" if at == "CREATE INDEX" else "t6"
+    with psycopg.connect(postgres, autocommit=True) as target:
+        target.execute("CREATE SCHEMA guard")
+        target.execute(
+            "CREATE FUNCTION guard.refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN "
+            "IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() WHERE object_identity = "
+            f"'public.{wanted}' AND command_tag = '{at}') THEN RAISE 'not here'; END IF; END $$"
+        )
+        target.execute(
+            "CREATE EVENT TRIGGER guard ON ddl_command_end EXECUTE FUNCTION guard.refuse()"
+        )
+    ended = _migrate(source, postgres, tmp_path / "report")
+    assert ended.status not in (DONE, DIFFERS), ended.said
+    part = "its columns" if at == "CREATE TABLE" else "its keys and indexes"
+    assert f"the target refused table t6, {part}: not here" in ended.said
+    with psycopg.connect(postgres) as target:
+        target.execute("DROP EVENT TRIGGER guard")
+        names = target.execute("SELECT tab, count(*) FROM migration.progress GROUP BY tab")
+        assert {count for _, count in names} == {4}, "each that arrived is whole"
+    assert _migrate(source, postgres, tmp_path / "report").status == DONE
