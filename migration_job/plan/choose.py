@@ -10,7 +10,7 @@ from typing import Literal
 
 from migration_job.errors import InputError
 from migration_job.plan import jsontext, moments
-from migration_job.plan.observe import ColumnFacts
+from migration_job.plan.facts import ColumnFacts
 from migration_job.plan.rules import (
     BooleanRule,
     ByteaRule,

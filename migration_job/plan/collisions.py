@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import apsw
 
-from migration_job.plan.observe import Rows, identity_columns, show_key, shown_columns
+from migration_job.plan.facts import Rows
+from migration_job.plan.observe import identity_columns, show_key, shown_columns
 from migration_job.plan.rules import CannotCarry, RuleBase
 from migration_job.source.model import SourceTable
 from migration_job.source.reader import read_rows

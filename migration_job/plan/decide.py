@@ -6,14 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from migration_job.plan import choose
+from migration_job.plan.facts import MAX_SINGLED_OUT, ColumnFacts, Examination, Rows
 from migration_job.plan.findings import Findings, settle_column
-from migration_job.plan.observe import (
-    MAX_SINGLED_OUT,
-    ColumnFacts,
-    Examination,
-    Observer,
-    Rows,
-)
+from migration_job.plan.observe import Observer
 from migration_job.plan.policy import ColumnPolicy, Policy
 from migration_job.plan.rules import (
     Entry,

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import yaml
 
+from migration_job.plan.facts import Rows
 from migration_job.plan.model import Finding, Severity
-from migration_job.plan.observe import Rows
 from migration_job.plan.policy import DefaultAction, Policy
 
 Judgement = Literal["error", "by-action", "warning", "note"]

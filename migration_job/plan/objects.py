@@ -12,9 +12,10 @@ import apsw
 from migration_job.plan import expressions, naming
 from migration_job.plan.defaults import translate_default
 from migration_job.plan.expressions import Known, Untranslatable
+from migration_job.plan.facts import ColumnFacts
 from migration_job.plan.findings import Findings
 from migration_job.plan.model import CheckPlan, IndexPlan, UniquePlan, ViewPlan
-from migration_job.plan.observe import ColumnFacts, Observer
+from migration_job.plan.observe import Observer
 from migration_job.plan.quarantine import Quarantine
 from migration_job.plan.relations import Relations
 from migration_job.plan.rules import Rule, type_of

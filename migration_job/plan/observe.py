@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import apsw
 
+from migration_job.plan.facts import EXAMPLES, ColumnFacts, Examination, Rows
 from migration_job.plan.rules import (
     BooleanRule,
     ByteaRule,
@@ -47,12 +47,6 @@ then tried on every row."""
 SAMPLED_VALUES, FEWEST_SAMPLED = 200_000, 20
 """With many columns fewer rows are looked at, so that all samples together stay some 20 MB."""
 
-EXAMPLES = 5
-"""Keys and values shown with a finding."""
-
-MAX_SINGLED_OUT = 100_000
-"""Rows of one table that are kept by key (for quarantine); more are only counted."""
-
 COLUMNS_AT_ONCE = 300
 """Well under SQLite's limit of 2,000 terms of a SELECT, at five terms a column."""
 
@@ -62,6 +56,9 @@ BLOCK_ROWS = 2_000
 BLOCK_BYTES = 4_000_000
 LARGE_VALUE = 1_000_000
 PIECE = 1_000_000
+
+CELLS_AT_ONCE = 500_000
+"""Values that are worth a part of their own, where parts of a table are looked at side by side."""
 
 SEPARATOR = "char(31)"
 """Between values in a block: one ASCII byte, so that no broken end of one value can be mended by
@@ -91,84 +88,10 @@ def show_key(columns: Sequence[str], values: Sequence[SourceValue]) -> str:
     )
 
 
-@dataclass(slots=True)
-class Rows:
-    """Rows singled out: all counted, the first few kept to show, many kept by identity."""
+Span = tuple[int, int] | None
+"""The first and last rowid of a part of a table; None: the whole of it."""
 
-    count: int = 0
-    keys: list[str] = field(default_factory=list)
-    why: list[str] = field(default_factory=list)
-    ids: set[Row] = field(default_factory=set)
-
-    def add(self, identity: Row, key: str, why: str = "") -> None:
-        if identity in self.ids:
-            return
-        self.count += 1
-        if len(self.keys) < EXAMPLES:
-            self.keys.append(key)
-            self.why.append(why)
-        if len(self.ids) < MAX_SINGLED_OUT:
-            self.ids.add(identity)
-
-
-@dataclass(slots=True)
-class ColumnFacts:
-    """The values of one column, counted."""
-
-    rows: int = 0
-    integers: int = 0
-    reals: int = 0
-    texts: int = 0
-    blobs: int = 0
-    low: int | None = None
-    high: int | None = None
-    """Of the integers."""
-    heaviest: int = 0
-    """Bytes of the largest text or blob."""
-    infinities: int = 0
-    sample: list[SourceValue] = field(default_factory=list)
-    nul: Rows = field(default_factory=Rows)
-    """Text with a NUL character."""
-    broken: Rows = field(default_factory=Rows)
-    """Text with undecodable bytes."""
-    unreadable: str = ""
-    """Why no value can be read (a generated column that needs a function SQLite does not have)."""
-
-    @property
-    def values(self) -> int:
-        return self.integers + self.reals + self.texts + self.blobs
-
-    @property
-    def nulls(self) -> int:
-        return self.rows - self.values
-
-    @property
-    def classes(self) -> set[str]:
-        """The storage classes met, without null."""
-        counts = {
-            "integer": self.integers,
-            "real": self.reals,
-            "text": self.texts,
-            "blob": self.blobs,
-        }
-        return {name for name, count in counts.items() if count}
-
-
-@dataclass(slots=True)
-class Examination:
-    """A rule tried on every value of a column."""
-
-    slow: int = 0
-    """Values that do not meet the fast condition."""
-    cannot: Rows = field(default_factory=Rows)
-    """Values that the rule has no target value for, bad text apart."""
-    bad: Rows = field(default_factory=Rows)
-    """Text with a NUL character or undecodable bytes that the rule cannot carry."""
-    changed: Rows = field(default_factory=Rows)
-
-    @property
-    def clean(self) -> bool:
-        return not self.slow and not self.cannot.count and not self.bad.count
+HIGHEST, LOWEST = 2**63 - 1, -(2**63)
 
 
 class Observer:
@@ -183,21 +106,45 @@ class Observer:
 
     # ------------------------------------------------------------------------------- facts
 
-    def facts(self, table: SourceTable) -> dict[str, ColumnFacts]:
+    def spans(self, table: SourceTable, most: int) -> list[Span]:
+        """Up to ``most`` parts of a large table, which together are the whole of it."""
+        rowid = rowid_name(table)
+        plain = self._encoding == "UTF-8" and not any(c.generated for c in table.columns)
+        if most < 2 or rowid is None or not plain:
+            return [None]
+        name = f"main.{quote(table.name)}"
+        ends = self._connection.execute(
+            f"SELECT (SELECT min({rowid}) FROM {name}), (SELECT max({rowid}) FROM {name})"
+        ).fetchall()[0]
+        if ends[0] is None:
+            return [None]
+        low, high = int(ends[0]), int(ends[1])  # type: ignore[arg-type]
+        parts = min(most, (high - low) * len(table.columns) // CELLS_AT_ONCE)
+        if parts < 2:
+            return [None]
+        cuts = [low + (high - low) * n // parts for n in range(1, parts)]
+        # What a wrong minimum or maximum would leave out is in the outermost parts.
+        return list(zip([LOWEST, *(c + 1 for c in cuts)], [*cuts, HIGHEST], strict=True))
+
+    def facts(self, table: SourceTable, span: Span = None) -> dict[str, ColumnFacts]:
         """Every column's facts, generated columns included, without the look at the text."""
         found = self._sample(table)
         readable = [n for n, f in found.items() if not f.unreadable]
         for start in range(0, len(readable), COLUMNS_AT_ONCE):
-            self._count(table, readable[start : start + COLUMNS_AT_ONCE], found)
+            self._count(table, readable[start : start + COLUMNS_AT_ONCE], found, span)
         if not readable:
-            found[table.columns[0].name].rows = int(self._one(table, ["count(*)"])[0])
+            found[table.columns[0].name].rows = int(self._one(table, ["count(*)"], span)[0])
         rows = max(f.rows for f in found.values())
         for facts in found.values():
             facts.rows = rows
         return found
 
     def _count(
-        self, table: SourceTable, readable: Sequence[str], found: Mapping[str, ColumnFacts]
+        self,
+        table: SourceTable,
+        readable: Sequence[str],
+        found: Mapping[str, ColumnFacts],
+        span: Span,
     ) -> None:
         """Columns mostly hold one class, so one condition asks for all of them at once; only where
         it fails is each asked for."""
@@ -211,9 +158,9 @@ class Observer:
         for name, c in references.items():
             # Not count(c), which would read every value: this looks at its header alone.
             terms += [f"count(*) FILTER (WHERE {c} IS NULL)", *_extremes(expected[name], c)]
-        row = self._one(table, terms)
+        row = self._one(table, terms, span)
         rows, as_usual = int(row[0]), int(row[1])
-        mixed = set() if as_usual == rows else self._mixed(table, usual, rows)
+        mixed = set() if as_usual == rows else self._mixed(table, usual, rows, span)
         position = 2
         for name in readable:
             width = len(_extremes(expected[name], ""))
@@ -221,13 +168,16 @@ class Observer:
             position += 1 + width
             found[name].rows = rows
             if name in mixed:
-                self._detailed(table, name, found[name])
+                self._detailed(table, name, found[name], span)
             else:
                 _note(found[name], expected[name], rows - int(nulls), extremes)
 
-    def _mixed(self, table: SourceTable, usual: Mapping[str, str], rows: int) -> set[str]:
+    def _mixed(
+        self, table: SourceTable, usual: Mapping[str, str], rows: int, span: Span
+    ) -> set[str]:
         """The columns with a value that does not meet its condition."""
-        counts = self._one(table, [f"count(*) FILTER (WHERE {term})" for term in usual.values()])
+        terms = [f"count(*) FILTER (WHERE {term})" for term in usual.values()]
+        counts = self._one(table, terms, span)
         return {n for n, count in zip(usual, counts, strict=True) if int(count) < rows}
 
     def _sample(self, table: SourceTable) -> dict[str, ColumnFacts]:
@@ -271,7 +221,7 @@ class Observer:
                     if kind != "null":
                         found[name].sample.append(value)
 
-    def _detailed(self, table: SourceTable, name: str, facts: ColumnFacts) -> None:
+    def _detailed(self, table: SourceTable, name: str, facts: ColumnFacts, span: Span) -> None:
         c = column_sql(table, name)
         kinds = ("integer", "real", "text", "blob")
         row = self._one(
@@ -283,19 +233,24 @@ class Observer:
                 f"max(CASE WHEN typeof({c}) IN ('text', 'blob') THEN octet_length({c}) END)",
                 f"sum(typeof({c}) = 'real' AND {c} IN (9e999, -9e999))",
             ],
+            span,
         )
         counts = [int(v or 0) for v in row[:4]]
         facts.integers, facts.reals, facts.texts, facts.blobs = counts
         facts.low, facts.high = row[4], row[5]
         facts.heaviest, facts.infinities = int(row[6] or 0), int(row[7] or 0)
 
-    def _one(self, table: SourceTable, terms: Sequence[str]) -> tuple[Any, ...]:
+    def _one(self, table: SourceTable, terms: Sequence[str], span: Span = None) -> tuple[Any, ...]:
         sql = f"SELECT {', '.join(terms)} FROM main.{quote(table.name)} AS t NOT INDEXED"
+        if span is not None:
+            sql += f" WHERE {_within(table, span)}"
         return tuple(self._connection.execute(sql).fetchall()[0])
 
     # -------------------------------------------------------------------------------- text
 
-    def look_at_text(self, table: SourceTable, facts: Mapping[str, ColumnFacts]) -> None:
+    def look_at_text(
+        self, table: SourceTable, facts: Mapping[str, ColumnFacts], span: Span = None
+    ) -> None:
         """Find every text with a NUL character or undecodable bytes, and note it in ``facts``."""
         columns = [n for n, f in facts.items() if f.texts and not f.unreadable]
         if not columns:
@@ -304,10 +259,14 @@ class Observer:
             self._look_singly(table, facts, columns, "", ())
             return
         for start in range(0, len(columns), COLUMNS_AT_ONCE):
-            self._look_at(table, facts, columns[start : start + COLUMNS_AT_ONCE])
+            self._look_at(table, facts, columns[start : start + COLUMNS_AT_ONCE], span)
 
     def _look_at(
-        self, table: SourceTable, facts: Mapping[str, ColumnFacts], columns: list[str]
+        self,
+        table: SourceTable,
+        facts: Mapping[str, ColumnFacts],
+        columns: list[str],
+        span: Span,
     ) -> None:
         large = [n for n in columns if facts[n].heaviest > LARGE_VALUE]
         references = []
@@ -316,9 +275,9 @@ class Observer:
             tests = [f"typeof({c}) = 'text'"] if facts[name].blobs else []
             tests += [f"octet_length({c}) <= {LARGE_VALUE}"] if name in large else []
             references.append(f"CASE WHEN {' AND '.join(tests)} THEN {c} END" if tests else c)
-        self._look_in_blocks(table, facts, columns, references)
+        self._look_in_blocks(table, facts, columns, references, span or (LOWEST, HIGHEST))
         for name in large:
-            self._look_in_pieces(table, facts[name], name)
+            self._look_in_pieces(table, facts[name], name, span)
 
     def _look_in_blocks(
         self,
@@ -326,6 +285,7 @@ class Observer:
         facts: Mapping[str, ColumnFacts],
         columns: list[str],
         references: list[str],
+        span: tuple[int, int],
     ) -> None:
         rowid = column_sql(table, ROWID)
         weight = sum(min(facts[n].heaviest, LARGE_VALUE) for n in columns)
@@ -338,19 +298,17 @@ class Observer:
         sql = (
             f"SELECT max(r), CAST(group_concat(s, {SEPARATOR}) AS BLOB) FROM "
             f"(SELECT {rowid} AS r, {text} AS s FROM main.{quote(table.name)} AS t "
-            f"WHERE {rowid} > ? ORDER BY {rowid} LIMIT {limit})"
+            f"WHERE {rowid} BETWEEN ? AND ? ORDER BY {rowid} LIMIT {limit})"
         )
-        # The lowest rowid of all is met by no '>'.
-        after, first = -(2**63), True
-        while True:
-            query = sql.replace(f"{rowid} > ?", f"{rowid} >= ?") if first else sql
-            found: tuple[Any, ...] = self._connection.execute(query, (after,)).fetchall()[0]
+        start, end = span
+        while start <= end:
+            found: tuple[Any, ...] = self._connection.execute(sql, (start, end)).fetchall()[0]
             last, block = found
             if last is None:
                 return
             if block is not None and _suspicious(block):
-                self._look_singly(table, facts, columns, f"{rowid} BETWEEN ? AND ?", (after, last))
-            after, first = last, False
+                self._look_singly(table, facts, columns, f"{rowid} BETWEEN ? AND ?", (start, last))
+            start = int(last) + 1
 
     def _look_singly(
         self,
@@ -381,10 +339,14 @@ class Observer:
                 key = show_key(shown, row[len(identity) : start])
                 found.add(row[: len(identity)], key, display(value, 60))
 
-    def _look_in_pieces(self, table: SourceTable, facts: ColumnFacts, name: str) -> None:
+    def _look_in_pieces(
+        self, table: SourceTable, facts: ColumnFacts, name: str, span: Span
+    ) -> None:
         """The large texts of a UTF-8 database, a piece at a time."""
         c = column_sql(table, name)
         where = f"typeof({c}) = 'text' AND octet_length({c}) > {LARGE_VALUE}"
+        if span is not None:
+            where += f" AND {_within(table, span)}"
         shown = shown_columns(table)
         large = list(
             read_rows(
@@ -411,14 +373,16 @@ class Observer:
         table: SourceTable,
         rules: Mapping[str, RuleBase],
         facts: Mapping[str, ColumnFacts],
+        span: Span = None,
     ) -> dict[str, int]:
-        """For each column the number of values that do not meet its rule's fast condition."""
+        """For each column the number of values that do not meet its rule's fast condition;
+        ``facts`` are of the whole table."""
         counts = dict.fromkeys(rules, 0)
         names = [n for n, rule in rules.items() if not _implied(rule, facts[n])]
         for start in range(0, len(names), COLUMNS_AT_ONCE):
             part = names[start : start + COLUMNS_AT_ONCE]
             terms = [self._slow_count(column_sql(table, n), rules[n]) for n in part]
-            for name, count in zip(part, self._one(table, terms), strict=True):
+            for name, count in zip(part, self._one(table, terms, span), strict=True):
                 counts[name] = int(count or 0)
         return counts
 
@@ -426,7 +390,7 @@ class Observer:
     def _slow_count(column: str, rule: RuleBase) -> str:
         condition = rule.fast_condition(column)
         missed = f"typeof({column}) <> 'null'" if condition is None else f"NOT {condition}"
-        return f"sum({missed})"
+        return f"count(*) FILTER (WHERE {missed})"
 
     def longest(self, table: SourceTable, name: str) -> int:
         """Characters of the column's longest text."""
@@ -520,6 +484,10 @@ class Observer:
                 found.add(row[:width], show_key(shown, row[width:-1]), why or display(value))
             else:
                 found.add(row[:width], "")
+
+
+def _within(table: SourceTable, span: tuple[int, int]) -> str:
+    return f"{column_sql(table, ROWID)} BETWEEN {span[0]} AND {span[1]}"
 
 
 def isinstance_bytea(rule: RuleBase) -> bool:

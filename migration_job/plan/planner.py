@@ -7,7 +7,8 @@ views and sequences that the target can have.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ import apsw
 from migration_job.plan import naming
 from migration_job.plan.collisions import find_collisions
 from migration_job.plan.decide import Decider, Decision, Wish, count_rows
+from migration_job.plan.facts import MAX_SINGLED_OUT, ColumnFacts, Rows
 from migration_job.plan.findings import Findings, settle_column, settle_table
 from migration_job.plan.model import (
     ColumnPlan,
@@ -30,7 +32,7 @@ from migration_job.plan.model import (
     UniquePlan,
 )
 from migration_job.plan.objects import ColumnView, Objects, TableView
-from migration_job.plan.observe import MAX_SINGLED_OUT, ColumnFacts, Observer, Rows
+from migration_job.plan.observe import Observer, Span
 from migration_job.plan.policy import DefaultAction, Policy
 from migration_job.plan.profile import Profile, check_columns, in_sqlite, summary, unique_name
 from migration_job.plan.quarantine import Quarantine, Spelling
@@ -52,6 +54,9 @@ from migration_job.values import fold
 
 MAX_COLUMNS = 1600
 """PostgreSQL's limit of a table."""
+
+PARTS_PER_READER = 3
+"""A large table is looked at in so many parts for each connection, since some take longer."""
 
 
 def make_plan(
@@ -84,6 +89,14 @@ class _Reader:
 
     observer: Observer
     quarantine: Quarantine
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A table, or some of its rows."""
+
+    table: SourceTable
+    span: Span
 
 
 class _Planner:
@@ -221,17 +234,33 @@ class _Planner:
     # -------------------------------------------------------------------------------- values
 
     def _observe(self) -> None:
-        def look(reader: _Reader, table: SourceTable) -> dict[str, ColumnFacts]:
-            facts = reader.observer.facts(table)
-            reader.observer.look_at_text(table, facts)
+        def look(reader: _Reader, part: _Part) -> dict[str, ColumnFacts]:
+            facts = reader.observer.facts(part.table, part.span)
+            reader.observer.look_at_text(part.table, facts, part.span)
             return facts
 
-        every = self._at_once(look, self._catalogue.tables)
-        for table, facts in zip(self._catalogue.tables, every, strict=True):
+        for part, facts in zip(self._parts, self._at_once(look, self._parts), strict=True):
+            name = part.table.name
+            if name not in self._facts:
+                self._facts[name] = facts
+            else:
+                for column, own in self._facts[name].items():
+                    own.extend(facts[column])
+        for table in self._catalogue.tables:
             alias = table.rowid_alias
             if alias is not None and table.sequence is not None:
+                facts = self._facts[table.name]
                 facts[alias].high = max(facts[alias].high or 0, table.sequence)
-            self._facts[table.name] = facts
+
+    @cached_property
+    def _parts(self) -> list[_Part]:
+        """What is looked at in one go: whole tables, and parts of large ones."""
+        most = len(self._readers) * PARTS_PER_READER if len(self._readers) > 1 else 1
+        return [
+            _Part(table, span)
+            for table in self._catalogue.tables
+            for span in self._observer.spans(table, most)
+        ]
 
     def _at_once(
         self, work: Callable[[_Reader, _Item], _Found], items: Sequence[_Item]
@@ -267,11 +296,15 @@ class _Planner:
         tables = self._catalogue.tables
         proposed = {table.name: self._propose(table, wishes) for table in tables}
 
-        def trial(reader: _Reader, table: SourceTable) -> dict[str, int]:
-            return reader.observer.trial(table, proposed[table.name], self._facts[table.name])
+        def trial(reader: _Reader, part: _Part) -> dict[str, int]:
+            name = part.table.name
+            return reader.observer.trial(part.table, proposed[name], self._facts[name], part.span)
 
-        for table, slow in zip(tables, self._at_once(trial, tables), strict=True):
-            self._decide(table, proposed[table.name], slow, wishes)
+        slow: dict[str, Counter[str]] = {table.name: Counter() for table in tables}
+        for part, counts in zip(self._parts, self._at_once(trial, self._parts), strict=True):
+            slow[part.table.name].update(counts)
+        for table in tables:
+            self._decide(table, proposed[table.name], slow[table.name], wishes)
 
     def _propose(self, table: SourceTable, wishes: dict[tuple[str, str], Wish]) -> dict[str, Rule]:
         """The rule that each readable column would have if all its values met it."""
@@ -293,7 +326,7 @@ class _Planner:
         self,
         table: SourceTable,
         rules: dict[str, Rule],
-        slow: dict[str, int],
+        slow: Mapping[str, int],
         wishes: dict[tuple[str, str], Wish],
     ) -> None:
         for column in table.columns:

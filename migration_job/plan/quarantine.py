@@ -9,8 +9,9 @@ from typing import Literal, TypeVar
 
 import apsw
 
+from migration_job.plan.facts import Rows
 from migration_job.plan.model import Reason
-from migration_job.plan.observe import Rows, identity_columns, show_key, shown_columns
+from migration_job.plan.observe import identity_columns, show_key, shown_columns
 from migration_job.plan.relations import Place, Relation, Relations
 from migration_job.plan.rules import Entry, MapRule, Rule
 from migration_job.source.database import POSITIONAL, chain, quote

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import apsw
 
-from migration_job.plan.observe import Rows, identity_columns, show_key, shown_columns
+from migration_job.plan.facts import Rows
+from migration_job.plan.observe import identity_columns, show_key, shown_columns
 from migration_job.plan.rules import CannotCarry, Rule, type_of
 from migration_job.source.database import chain
 from migration_job.source.model import Catalogue, SourceTable

@@ -8,9 +8,13 @@ import apsw
 import pytest
 import yaml
 
-from migration_job.plan.observe import BLOCK_ROWS, LARGE_VALUE
+from migration_job.plan.observe import BLOCK_ROWS, LARGE_VALUE, Observer
+from migration_job.plan.planner import make_plan
+from migration_job.plan.policy import parse_policy
 from migration_job.plan.rules import MapRule
 from migration_job.plan.suggest import merge, suggest
+from migration_job.source.catalogue import read_catalogue
+from migration_job.source.database import reading
 from migration_job.values import BrokenText
 from tests.unit.planning import column_of, database, findings_of, plan_of
 
@@ -290,7 +294,7 @@ def test_dependents_follow_through_cycles(tmp_path: Path) -> None:
 
 
 def test_quarantine_is_for_a_few_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("migration_job.plan.observe.MAX_SINGLED_OUT", 3)
+    monkeypatch.setattr("migration_job.plan.facts.MAX_SINGLED_OUT", 3)
     path = database(
         tmp_path / "a.db",
         "CREATE TABLE p(id INTEGER PRIMARY KEY)",
@@ -302,3 +306,33 @@ def test_quarantine_is_for_a_few_rows(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [f.code for f in blocked] == ["too-many-rows"]
     policy = yaml.safe_dump(merge({"default": "quarantine"}, yaml.safe_load(blocked[0].settle)))
     assert not plan_of(path, policy).blocked
+
+
+@pytest.mark.parametrize("without", ["", " WITHOUT ROWID"])
+def test_a_table_that_is_looked_at_in_parts_is_no_other_table(
+    without: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large tables are looked at by several connections, each at a range of rowids."""
+    path = database(
+        tmp_path / "a.db",
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, i, r REAL, s TEXT, d DATETIME, n INT, b BLOB, "
+        f"g AS (id * 2)){without}",
+        "CREATE TABLE u(id INTEGER PRIMARY KEY AUTOINCREMENT, i INTEGER, r REAL, s TEXT, m)",
+        "WITH RECURSIVE c(x) AS (SELECT -9 UNION ALL SELECT x + 1 FROM c WHERE x < 300) "
+        "INSERT INTO t(id, i, r, s, d, n, b) SELECT x, iif(x % 50, x, 'text ' || x), x / 7.0, "
+        "iif(x % 60, 'ab', 'a' || char(0)), iif(x % 40, '2025-01-02 03:04:05', 'soon'), "
+        "iif(x % 70, NULL, x * 10000000000), zeroblob(x + 9) FROM c",
+        "INSERT INTO u(id, i, r, s, m) SELECT (id + 10) * 11, id, r, s, iif(id = 250, 1.5, id) "
+        "FROM t",
+        f"INSERT INTO u(s) VALUES (CAST(x'61ff' AS TEXT)), (hex(zeroblob({LARGE_VALUE})))",
+        f"INSERT INTO u(s) VALUES (hex(zeroblob({LARGE_VALUE})) || char(0))",
+    )
+    policy = parse_policy("default: quarantine")
+    with reading(path) as one, reading(path) as other:
+        catalogue = read_catalogue(one)
+        whole = make_plan(one, catalogue, policy=policy)
+        monkeypatch.setattr("migration_job.plan.observe.CELLS_AT_ONCE", 10)
+        assert len(Observer(one, catalogue).spans(catalogue.table("u"), 6)) == 6
+        parts = make_plan(one, catalogue, policy=policy, others=[other])
+    assert parts.model_dump() == whole.model_dump()
+    assert {"nul-in-text", "undecodable-text"} <= {f.code for f in whole.findings}
