@@ -368,7 +368,7 @@ class Migration:
         options, reporter = self.options, self.reporter
         with reporter.phase("copy", total=rows):
             tasks = load.tasks(plan, catalogue, done, reporter.advance)
-            run_all(tasks, session, options.jobs)
+            run_all(tasks, session, load.sessions(tasks, options.jobs))
         with reporter.phase("references"):
             load.tune_session(target)
             schema.add_foreign_keys(target, plan, done)

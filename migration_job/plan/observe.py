@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import apsw
@@ -20,6 +21,7 @@ from migration_job.plan.rules import (
     ByteaRule,
     CannotCarry,
     IntegerRule,
+    MapRule,
     RuleBase,
     TextIntegerRule,
     TextRule,
@@ -43,6 +45,8 @@ from migration_job.values import BrokenText, SourceValue, display
 SAMPLE_ROWS = 200
 """Rows looked at from either end of a table to guess the shapes of its columns; every guess is
 then tried on every row."""
+
+SAMPLED_AT_ONCE = 50
 
 SAMPLED_VALUES, FEWEST_SAMPLED = 200_000, 20
 """With many columns fewer rows are looked at, so that all samples together stay some 20 MB."""
@@ -212,14 +216,10 @@ class Observer:
                 + (f" ORDER BY {end}" if end else "")
                 + f" LIMIT {self._sample_rows}"
             )
-            for row in self._connection.execute(sql):
-                for name, kind, value in zip(
-                    names, row[: len(names)], row[len(names) :], strict=True
-                ):
-                    if isinstance(value, bytes) and kind == "text":
-                        value = value.decode(codec, errors="replace")
-                    if kind != "null":
-                        found[name].sample.append(value)
+            cursor = self._connection.execute(sql)
+            while rows := list(islice(cursor, SAMPLED_AT_ONCE)):
+                for number, name in enumerate(names):
+                    found[name].sample += _of_column(rows, number, number + len(names), codec)
 
     def _detailed(self, table: SourceTable, name: str, facts: ColumnFacts, span: Span) -> None:
         c = column_sql(table, name)
@@ -492,7 +492,7 @@ def _within(table: SourceTable, span: tuple[int, int]) -> str:
 
 def isinstance_bytea(rule: RuleBase) -> bool:
     """Whether the rule takes text as bytes, so that no text is too broken for it."""
-    inner = getattr(rule, "inner", rule)
+    inner = rule.inner if isinstance(rule, MapRule) else rule
     return inner.kind in BYTEA_RULES
 
 
@@ -536,6 +536,21 @@ def _implied(rule: RuleBase, facts: ColumnFacts) -> bool:
             return classes <= {"integer"}
         case _:
             return not classes
+
+
+def _of_column(
+    rows: Sequence[tuple[Any, ...]], kind: int, value: int, codec: str
+) -> Iterator[SourceValue]:
+    """The values of a column that are not NULL; its storage classes and its values, text as bytes,
+    are at these places of the rows."""
+    for row in rows:
+        match row[kind]:
+            case "null":
+                continue
+            case "text":
+                yield row[value].decode(codec, errors="replace")
+            case _:
+                yield row[value]
 
 
 def _likely_class(sample: Sequence[SourceValue]) -> str:

@@ -7,12 +7,12 @@ views and sequences that the target can have.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from queue import SimpleQueue
 from typing import TypeVar
 
 import apsw
@@ -265,23 +265,29 @@ class _Planner:
     def _at_once(
         self, work: Callable[[_Reader, _Item], _Found], items: Sequence[_Item]
     ) -> list[_Found]:
-        """``work`` on every item, in as many threads as there are connections, each of which is in
-        one hand at a time; the results in the items' order."""
-        free: SimpleQueue[_Reader] = SimpleQueue()
-        for reader in self._readers:
-            free.put(reader)
+        """``work`` on every item, in a thread for each connection; the results in the items'
+        order. The first error ends it and is raised."""
+        found: dict[int, _Found] = {}
+        numbers = iter(range(len(items)))
+        failed = threading.Event()
 
-        def by_one(item: _Item) -> _Found:
-            reader = free.get()
+        def some(reader: _Reader) -> None:
             try:
-                return work(reader, item)
-            finally:
-                free.put(reader)
+                for number in numbers:
+                    if failed.is_set():
+                        return
+                    found[number] = work(reader, items[number])
+            except BaseException:
+                failed.set()
+                raise
 
+        # One future for each thread, not for each item, whose end would wake this thread.
         with ThreadPoolExecutor(len(self._readers)) as pool:
             with undisturbed():
-                found = pool.map(by_one, items)
-            return list(found)
+                futures = [pool.submit(some, reader) for reader in self._readers]
+            for future in futures:
+                future.result()
+        return [found[number] for number in range(len(items))]
 
     def _wishes(self) -> dict[tuple[str, str], Wish]:
         found: dict[tuple[str, str], Wish] = {}

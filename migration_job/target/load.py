@@ -8,7 +8,7 @@ quarantine arrive in the same transaction.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import apsw
@@ -34,6 +34,9 @@ STANDARD_COLUMNS, FEWEST_STATISTICS = 40, 20
 grows with the square of their number: at 150 columns it is a third of all of PostgreSQL's. Tables
 with more columns than this get a statistics target in proportion (100 is PostgreSQL's own), until
 autovacuum's first ANALYZE."""
+
+MANY_SHORT = 10
+"""Groups of small tables for each session."""
 
 SAME_TYPE_NAME = 50
 """With each table comes an array type, called as the table with underscores before it (and cut). So
@@ -88,6 +91,13 @@ def tasks(
         else:
             made.extend(_table_tasks(loader, table, done, ()))
     return made + [_group_task(loader, group) for group in _groups(together)]
+
+
+def sessions(tasks: Sequence[Task[Session]], jobs: int) -> int:
+    """How many sessions load these: one more than there are to work side by side, where there is
+    much that waits for the disk."""
+    short = sum(task.short for task in tasks)
+    return jobs + 1 if short >= MANY_SHORT * jobs else jobs
 
 
 def _type_name(table: TablePlan) -> str:

@@ -124,14 +124,15 @@ class Verification:
         def places(keys: list[str]) -> list[str]:
             return typed.places_of_keys(sides, table, keys)
 
-        verdict = digest.compare(sides, table, self._read_facts(sides), places)
+        facts = self._read_facts(sides)
+        verdict = digest.compare(sides, table, facts, places)
         if isinstance(verdict, digest.Agreed):
             self._record(
                 source.name,
                 TableResult(verdict.rows, verdict.rows, "digest", verdict.digest),
             )
             if not self._deep:
-                if table.key:
+                if table.key and facts.ledger.get(source.name):
                     for keys in ledger_keys(sides, source.name, LEDGER_BATCH):
                         self._add(typed.compare_ledger_rows(sides, table, keys))
                 return
