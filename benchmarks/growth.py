@@ -61,10 +61,17 @@ def measure_shapes(lab: Lab) -> Section:
     files: dict[str, Path] = {title: make() for title, make in shapes(lab).items()}
     base: list[float] = []
     speeds: dict[str, list[float]] = {title: [] for title in files}
-    for _ in range(lab.runs):
-        base.append(_speed(lab, default))
-        for title, path in files.items():
-            speeds[title].append(_speed(lab, path))
+    names = []
+    for run in range(lab.runs):
+        for number, (path, speed) in enumerate(
+            [(default, base), *((files[title], speeds[title]) for title in files)]
+        ):
+            names.append(f"shape_{run}_{number}")
+            done = migrate(path, lab.database(names[-1]))
+            speed.append(path.stat().st_size / MIB / done.timing.seconds)
+    # Not before: where thousands of files were deleted minutes ago, ext4 creates others slowly.
+    for name in names:
+        lab.server.drop_database(name)
     reference = Sample(label="the default", values=tuple(base), unit="MiB/s")
     rows = tuple(
         ratio(
@@ -84,8 +91,3 @@ def measure_shapes(lab: Lab) -> Section:
         rows=rows,
         text="The whole of `migrate`, verified, in bytes of the SQLite file per second.",
     )
-
-
-def _speed(lab: Lab, source: Path) -> float:
-    done = migrate(source, lab.database())
-    return source.stat().st_size / MIB / done.timing.seconds
