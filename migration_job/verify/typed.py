@@ -528,6 +528,13 @@ def _as_bag(
     return source_rows, target_rows, digest.hexdigest()
 
 
+_UNACCOUNTED = ("?",)
+"""Stands for a source value that nothing accounts for: it equals no text of the target's."""
+
+_NO_VALUE = "!"
+"""Before a target's text that no value of the column's type is spelled as."""
+
+
 def _hash(meanings: tuple[Any, ...]) -> int:
     return int.from_bytes(hashlib.blake2b(repr(meanings).encode(), digest_size=16).digest(), "big")
 
@@ -561,8 +568,7 @@ def _bag_of_source(
         ledger = ledger_for(sides, table.name, texts)
         for text, row in zip(texts, batch, strict=True):
             expected = _expected(text, columns, row[len(key) :], ledger, silent)
-            # A value that nothing accounts for equals no text of the target's.
-            meanings = tuple(("?",) if m is _UNKNOWN else m for m in expected)
+            meanings = tuple(_UNACCOUNTED if m is _UNKNOWN else m for m in expected)
             if digest is not None:
                 digest.update(repr(meanings).encode())
             yield row, meanings
@@ -583,7 +589,7 @@ def _meaning_or_text(column: ColumnPlan, text: str | None) -> Any:
     try:
         return of_target(column, text)
     except ValueError:
-        return ("!", text)
+        return (_NO_VALUE, text)
 
 
 def _name_bag_differences(
@@ -649,7 +655,19 @@ def _most_alike(row: tuple[Any, ...], others: list[tuple[Any, ...]]) -> tuple[An
 
 
 def _shown(meanings: tuple[Any, ...]) -> str:
-    return ", ".join(display(m if isinstance(m, str | None) else repr(m)) for m in meanings)
+    return ", ".join(map(_shown_one, meanings))
+
+
+def _shown_one(meaning: Any) -> str:
+    match meaning:
+        case _ if meaning == _UNACCOUNTED:
+            return "a value that neither plan nor ledger accounts for"
+        case (str(mark), text) if mark == _NO_VALUE:
+            return f"{display(text)}, which is no value of the column's"
+        case str() | None:
+            return display(meaning)
+        case _:
+            return display(repr(meaning))
 
 
 def compare_ledger_rows(sides: Sides, plan: TablePlan, keys: list[str]) -> Differences:

@@ -10,7 +10,7 @@ import pytest
 from migration_job.plan import rules
 from migration_job.plan.model import ColumnPlan
 from migration_job.values import SourceValue
-from migration_job.verify import meaning
+from migration_job.verify import meaning, typed
 
 KINDS = {
     typing.get_args(member.model_fields["kind"].annotation)[0]
@@ -140,3 +140,12 @@ def test_random_reals_keep_their_last_bit() -> None:
             assert meaning.of_source(column, value) != meaning.of_target(
                 column, rules.postgres_float(neighbour)
             ), (SEED, value)
+
+
+def test_a_row_without_a_key_is_shown_in_words() -> None:
+    """Its report names what stands for a value that cannot be shown, not the stand-in."""
+    shown = typed._shown((("?",), ("!", "12:99"), "x", None))
+    assert shown == (
+        "a value that neither plan nor ledger accounts for, "
+        "'12:99', which is no value of the column's, 'x', NULL"
+    )
