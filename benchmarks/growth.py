@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from benchmarks import peers
+from benchmarks.copying import plan_of
 from benchmarks.lab import MIB, Lab
 from benchmarks.project import migrate
 from benchmarks.results import Goal, Row, Sample, Section, ratio
-from benchmarks.shapes import shapes
+from benchmarks.shapes import MANY_TABLES, shapes
 
 FACTOR = 10
 
@@ -69,6 +72,7 @@ def measure_shapes(lab: Lab) -> Section:
             names.append(f"shape_{run}_{number}")
             done = migrate(path, lab.database(names[-1]))
             speed.append(path.stat().st_size / MIB / done.timing.seconds)
+    alone = _server_alone(lab, files[MANY_TABLES], names)
     # Not before: where thousands of files were deleted minutes ago, ext4 creates others slowly.
     for name in names:
         lab.server.drop_database(name)
@@ -85,9 +89,42 @@ def measure_shapes(lab: Lab) -> Section:
         )
         for title, v in speeds.items()
     )
+    whole = Sample(
+        label="migrate, verified",
+        values=tuple(files[MANY_TABLES].stat().st_size / MIB / v for v in speeds[MANY_TABLES]),
+    )
+    rows += (
+        ratio(
+            f"{MANY_TABLES}, whole migrate",
+            "the same statements, rows from ready files: PostgreSQL alone",
+            whole,
+            Sample(label="PostgreSQL alone", values=alone),
+            None,
+        ),
+    )
     return Section(
         key="shapes",
         title="Other shapes",
         rows=rows,
-        text="The whole of `migrate`, verified, in bytes of the SQLite file per second.",
+        text="The whole of `migrate`, verified, in bytes of the SQLite file per second. The last "
+        "line says what of it PostgreSQL needs by itself to create, fill, index and analyze so "
+        "many tables, in as many sessions as the job has.",
     )
+
+
+def _server_alone(lab: Lab, source: Path, names: list[str]) -> tuple[float, ...]:
+    """Seconds of each run of :func:`peers.server_alone`; adds the databases' names to ``names``."""
+    plan, _ = plan_of(source)
+    folder = lab.server.directory / "ready"
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o777)
+    names.append("ready")
+    dsn = lab.database(names[-1])
+    migrate(source, dsn)
+    files = peers.write_text_files(dsn, folder, [table.target for table in plan.tables])
+    seconds = []
+    for run in range(lab.runs):
+        names.append(f"ready_{run}")
+        sessions = (os.cpu_count() or 1) + 1
+        seconds.append(peers.server_alone(lab.database(names[-1]), plan.tables, files, sessions))
+    return tuple(seconds)

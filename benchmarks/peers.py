@@ -6,7 +6,8 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import apsw
@@ -15,6 +16,10 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from benchmarks.lab import CommandFailed, Timing, run_timed
+from migration_job.plan.model import TablePlan
+from migration_job.target import schema
+from migration_job.target.database import qualified
+from migration_job.target.load import GROUP_TABLES, tune_session
 
 DEBIAN_PACKAGES = {"pgloader": "pgloader", "sqlite3": "sqlite3"}
 
@@ -88,6 +93,37 @@ def server_side_copy(dsn: str, files: dict[str, Path]) -> float:
                 sql.SQL("COPY {} FROM {}").format(sql.Identifier(table), sql.Literal(str(file)))
             )
         return time.perf_counter() - start
+
+
+def server_alone(
+    dsn: str, tables: Sequence[TablePlan], files: dict[str, Path], sessions: int
+) -> float:
+    """Seconds for PostgreSQL alone to have these tables with keys, indexes and statistics: the
+    statements that the job sends, as many tables to a transaction, but rows from ready files."""
+    groups = iter([tables[i : i + GROUP_TABLES] for i in range(0, len(tables), GROUP_TABLES)])
+
+    def work() -> None:
+        with psycopg.connect(dsn) as connection:
+            tune_session(connection)
+            for group in groups:
+                for statement in _whole(group, files):
+                    connection.execute(statement.encode())
+                connection.commit()
+
+    start = time.perf_counter()
+    with ThreadPoolExecutor(sessions) as pool:
+        for future in [pool.submit(work) for _ in range(sessions)]:
+            future.result()
+    return time.perf_counter() - start
+
+
+def _whole(tables: Sequence[TablePlan], files: dict[str, Path]) -> Iterator[str]:
+    names = [qualified(table.target) for table in tables]
+    yield "; ".join(schema.table_sql(table) for table in tables)
+    for table, name in zip(tables, names, strict=True):
+        yield f"COPY {name} FROM '{files[table.target]}' WITH (FREEZE)"
+    steps = [s for t in tables for s in (*schema.key_steps(t), *schema.index_steps(t))]
+    yield "; ".join([*(step.sql for step in steps), f"ANALYZE {', '.join(names)}"])
 
 
 def row_by_row(source: Path, dsn: str, table: str, columns: Sequence[str], rows: int) -> float:

@@ -16,6 +16,7 @@ WIDE_COLUMNS = 150
 TEXT_BYTES = 200_000
 BLOB_BYTES = 500_000
 SMALL_TABLES = 2_000
+MANY_TABLES = f"{SMALL_TABLES:,} small tables"
 
 WORDS = ["lung", "nodule", "mass", "opacity", "left", "right", "upper", "lower", "lobe", "with"]
 
@@ -32,7 +33,7 @@ def shapes(lab: Lab) -> dict[str, Callable[[], Path]]:
         f"wide tables ({WIDE_COLUMNS} columns)": file("wide", wide),
         f"long texts (to {TEXT_BYTES:,} bytes)": file("texts", texts),
         f"blobs (to {BLOB_BYTES:,} bytes)": file("blobs", blobs),
-        f"{SMALL_TABLES:,} small tables": file("small", small),
+        MANY_TABLES: file("small", small),
         "one huge table": file("huge", huge),
     }
 
