@@ -12,7 +12,6 @@ from __future__ import annotations
 import concurrent.futures
 import hashlib
 import json
-import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -61,7 +60,7 @@ from migration_job.verify.application import Demands, prove
 from migration_job.verify.content import Verification, Verified
 from migration_job.verify.kept import hide_quarantined
 from migration_job.verify.sides import Sides
-from migration_job.workers import run_all
+from migration_job.workers import default_jobs, run_all
 
 BACKUP = "backup"
 """The folder of the snapshot, inside the report's."""
@@ -117,7 +116,8 @@ class Options:
     profile: str = "none"
     policy: Path | None = None
     deep: bool = False
-    jobs: int = field(default_factory=lambda: max(2, os.cpu_count() or 2))
+    jobs: int | None = None
+    """Sessions that work side by side; None: :func:`default_jobs`, and one more where it helps."""
     demands: Demands = field(default_factory=Demands)
     """What the application's own queries have to stand before the certificate."""
 
@@ -128,6 +128,7 @@ class Migration:
 
     def __init__(self, options: Options, reporter: Reporter, live: Live | None = None) -> None:
         self.options = options
+        self._jobs = options.jobs or default_jobs()
         self.reporter = reporter
         self.live = live
         self.run_id = ""
@@ -260,7 +261,7 @@ class Migration:
     ) -> tuple[Catalogue, Plan]:
         """The plan, every value tried. Raises BlockedError where the policy does not allow it, and
         InputError first where the source is damaged."""
-        connections = [taken.connect() for _ in range(self.options.jobs)]
+        connections = [taken.connect() for _ in range(self._jobs)]
         try:
             catalogue = read_catalogue(connections[0])
             plan = make_plan(
@@ -340,7 +341,7 @@ class Migration:
         for name, reason in refused.items():
             self.report.findings.append(_without_extension(name, reason))
 
-        beside = load.works_beside(plan, options.jobs)
+        beside = load.works_beside(plan, self._jobs)
 
         def session() -> Session:
             connection = database.connect(options.dsn, purpose="migration-job copy")
@@ -368,11 +369,11 @@ class Migration:
         options, reporter = self.options, self.reporter
         with reporter.phase("copy", total=rows):
             tasks = load.tasks(plan, catalogue, done, reporter.advance)
-            run_all(tasks, session, load.sessions(tasks, options.jobs))
+            run_all(tasks, session, options.jobs or load.sessions(tasks, self._jobs))
         with reporter.phase("references"):
             load.tune_session(target)
             schema.add_foreign_keys(target, plan, done)
-            run_all(load.foreign_key_tasks(plan, done), session, options.jobs)
+            run_all(load.foreign_key_tasks(plan, done), session, self._jobs)
             for step, run in (
                 ("sequences", schema.set_sequences),
                 ("views", schema.create_views),
@@ -405,7 +406,7 @@ class Migration:
         options = self.options
         began = now()
         found = verified(
-            plan, catalogue, taken, options.dsn, self.reporter, deep=options.deep, jobs=options.jobs
+            plan, catalogue, taken, options.dsn, self.reporter, deep=options.deep, jobs=self._jobs
         )
         tell_verified(self.report, target, plan, found)
         with self.reporter.phase("integrity check"):

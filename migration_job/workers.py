@@ -6,6 +6,7 @@ SQLite and libpq release the interpreter's lock while they work, so threads use 
 from __future__ import annotations
 
 import heapq
+import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,22 @@ from typing import Generic, Protocol, TypeVar
 
 from migration_job.signals import undisturbed
 
+MOST_JOBS = 8
+"""Sessions that a run takes by itself. A stage's role for the job may have 16, the run's first and
+the sync's among them, however many cores the engine's host has."""
+
 JOIN_INTERVAL = 0.2
 """Seconds between looks at the threads, so that the main thread can still be interrupted."""
+
+
+def default_jobs() -> int:
+    """As many sessions as there are cores that this process may use, within two and
+    ``MOST_JOBS``."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 2
+    return min(max(cores, 2), MOST_JOBS)
 
 
 class Session(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +35,10 @@ def migrate(
         bool, typer.Option("--deep", help="Compare every value one by one, besides the digests.")
     ] = False,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Connections that work side by side.")
+        int | None,
+        typer.Option(
+            min=1, help="Connections that work side by side; else one for each core, two to eight."
+        ),
     ] = None,
     checks: Annotated[
         Path | None,
@@ -81,7 +83,7 @@ def migrate(
         profile=profile,
         policy=policy,
         deep=deep,
-        jobs=jobs or max(2, os.cpu_count() or 2),
+        jobs=jobs,
         demands=demands(
             checks,
             profile,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from migration_job.recheck import Recheck
 from migration_job.source.memory import uncounted
 from migration_job.target.database import read_dsn
 from migration_job.verify.application import demands
+from migration_job.workers import default_jobs
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +32,10 @@ def verify(
         bool, typer.Option("--deep", help="Compare every value one by one, besides the digests.")
     ] = False,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Connections that work side by side.")
+        int | None,
+        typer.Option(
+            min=1, help="Connections that work side by side; else one for each core, two to eight."
+        ),
     ] = None,
     checks: Annotated[
         Path | None,
@@ -65,7 +68,7 @@ def verify(
         report_folder=report,
         reporter=reporter,
         deep=deep,
-        jobs=jobs or max(2, os.cpu_count() or 2),
+        jobs=jobs or default_jobs(),
         demands=demands(
             checks,
             "none",

@@ -26,8 +26,9 @@ SMALL_ROWS = 20_000
 """Tables up to this many rows get their keys and indexes in the copy's own transaction, in which
 there may be several tables with as many rows together."""
 
-GROUP_TABLES = 20
-"""Small tables in one transaction, at most: it locks each of their relations."""
+GROUP_TABLES, GROUP_BYTES = 20, 16 << 20
+"""Small tables in one transaction, at most: it locks each of their relations. One that may hold
+more bytes has a transaction of its own, in which its rows are told of as they arrive."""
 
 STANDARD_COLUMNS, FEWEST_STATISTICS = 40, 20
 """ANALYZE walks each of its 30,000 rows from the first column to every column, so that its work
@@ -86,7 +87,7 @@ def tasks(
             after = before.get(_type_name(table))
             before[_type_name(table)] = _copy_title(table)
             made.extend(_table_tasks(loader, table, done, (after,) if after else ()))
-        elif not copied and table.rows <= SMALL_ROWS:
+        elif not copied and table.rows <= SMALL_ROWS and _most_bytes(table) <= GROUP_BYTES:
             together.append(table)
         else:
             made.extend(_table_tasks(loader, table, done, ()))
@@ -102,6 +103,13 @@ def sessions(tasks: Sequence[Task[Session]], jobs: int) -> int:
 
 def _type_name(table: TablePlan) -> str:
     return table.target.lstrip("_")[:SAME_TYPE_NAME]
+
+
+def _most_bytes(table: TablePlan) -> int:
+    """A size that the texts and blobs of all rows do not exceed."""
+    if table.widest is None:
+        return 0 if not table.rows else GROUP_BYTES + 1
+    return table.rows * table.widest
 
 
 def _groups(tables: list[TablePlan]) -> Iterator[list[TablePlan]]:
@@ -228,26 +236,25 @@ class _Loader:
         trips and commits would be most of the time. Where PostgreSQL refuses one, each is tried
         by itself, so that the error names it."""
         try:
-            arrived = self._load_whole(session, tables)
+            self._load_whole(session, tables)
         except (psycopg.Error, OperationError):
             if len(tables) == 1 or session.stopped.is_set() or session.target.closed:
                 raise
             for table in tables:
                 self.load_small(session, [table])
-        else:
-            self._advance(arrived)
 
-    def _load_whole(self, session: Session, tables: list[TablePlan]) -> int:
-        """Returns the number of rows."""
+    def _load_whole(self, session: Session, tables: list[TablePlan]) -> None:
+        # Of several, rows are told of when they are there: each may have to be loaded again.
         arrived: list[int] = []
+        told = self._advance if len(tables) == 1 else arrived.append
         marks: list[records.Mark] = []
         with _explained(session, tables), session.target.transaction():
             self._create(session, tables)
             for table in tables:
-                marks.append(_rows_mark(table, self._copy(session, table, arrived.append)))
+                marks.append(_rows_mark(table, self._copy(session, table, told)))
             marks += _build(session, tables)
             records.mark_all(session.target, marks)
-        return sum(arrived)
+        self._advance(sum(arrived))
 
     def _create(self, session: Session, tables: list[TablePlan]) -> None:
         statements = [schema.table_sql(table) for table in tables]

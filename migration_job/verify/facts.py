@@ -125,8 +125,9 @@ JOIN pg_class AS t ON t.oid = d.refobjid
 JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
 WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
   AND d.deptype IN ('a', 'i') AND t.relnamespace = 'public'::regnamespace
+ORDER BY d.deptype
 """
-"""As ``pg_get_serial_sequence`` finds them."""
+"""As ``pg_get_serial_sequence`` finds them; an identity's own comes last, so that it counts."""
 
 
 def read_facts(sides: Sides, types: Iterable[str]) -> Facts:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 
 import pytest
 
-from migration_job.workers import Task, run_all
+from infra.roles import CLUSTER
+from migration_job.workers import Task, default_jobs, run_all
 
 
 class Session:
@@ -114,3 +116,15 @@ def test_a_name_that_no_task_has_is_refused() -> None:
     tasks: list[Task[Session]] = [Task("a", lambda s: None, after=("b",))]
     with pytest.raises(ValueError, match="'b'"):
         run_all(tasks, Session, 1)
+
+
+@pytest.mark.parametrize(("cores", "jobs"), [(1, 2), (4, 4), (96, 8)])
+def test_a_host_of_many_cores_asks_for_no_more_sessions_than_a_stages_role_has(
+    cores: int, jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    assert default_jobs() == jobs
+    limit = re.search(r"\{migration\} LOGIN CONNECTION LIMIT (\d+)", CLUSTER)
+    assert limit is not None
+    # Beside them: the run's first, one more for small tables, and the sync's few.
+    assert default_jobs() + 2 + 4 <= int(limit[1])
