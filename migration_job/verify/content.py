@@ -72,6 +72,8 @@ class Verification:
         self._result = Verified()
         self._facts_lock = threading.Lock()
         self._facts: Facts | None = None
+        self._waiting = sum(table.source is not None for table in plan.tables)
+        self._working = 0
 
     def run(self, advance: Callable[[int], None]) -> Verified:
         """Verify everything. Differences are the result, not an error; OperationError where a side
@@ -110,13 +112,25 @@ class Verification:
 
     def _content(self, table: TablePlan, advance: Callable[[int], None]) -> Callable[[Sides], None]:
         def run(sides: Sides) -> None:
+            with self._lock:
+                self._waiting -= 1
             there = self._read_facts(sides).columns[table.target]
             if not {c.target for c in table.columns if c.source is not None} <= there.keys():
                 return  # the relations say so
-            self._compare(sides, table)
+            with self._lock:
+                self._working += 1
+            try:
+                self._compare(sides, table)
+            finally:
+                with self._lock:
+                    self._working -= 1
             advance(table.rows)
 
         return run
+
+    def _spare(self) -> bool:
+        """Whether one of the workers has nothing left to compare."""
+        return not self._waiting and self._working < self._jobs
 
     def _compare(self, sides: Sides, table: TablePlan) -> None:
         source = sides.table(table)
@@ -125,7 +139,7 @@ class Verification:
             return typed.places_of_keys(sides, table, keys)
 
         facts = self._read_facts(sides)
-        verdict = digest.compare(sides, table, facts, places)
+        verdict = digest.compare(sides, table, facts, places, self._spare)
         if isinstance(verdict, digest.Agreed):
             self._record(
                 source.name,

@@ -17,8 +17,8 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -392,15 +392,17 @@ def _joined(lines: list[bytes]) -> bytes:
 
 
 def _one_ahead(
-    fetch: Callable[[int], _Block | None], items: Sequence[int]
+    fetch: Callable[[int], _Block | None], items: Sequence[int], spare: Callable[[], bool]
 ) -> Iterator[_Block | None]:
-    """``fetch`` of each item in turn, the next one in another thread while this one is used."""
+    """``fetch`` of each item in turn; where there is a core to spare, of the next one in another
+    thread while this one is used."""
+    ahead: Future[_Block | None] | None = None
     with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(fetch, items[0])
-        for item in items[1:]:
-            found, ahead = ahead.result(), pool.submit(fetch, item)
+        for number, item in enumerate(items, 1):
+            found = fetch(item) if ahead is None else ahead.result()
+            more = number < len(items) and spare()
+            ahead = pool.submit(fetch, items[number]) if more else None
             yield found
-        yield ahead.result()
 
 
 class _BytesLoader(Loader):
@@ -415,29 +417,33 @@ class _BytesLoader(Loader):
 class _Target:
     """The target's rows as blocks of lines, in their physical order."""
 
-    def __init__(self, sides: Sides, plan: TablePlan, line: _Line, pages: int) -> None:
+    def __init__(
+        self,
+        sides: Sides,
+        plan: TablePlan,
+        line: _Line,
+        pages: int,
+        spare: Callable[[], bool],
+    ) -> None:
         self._sides = sides
         self._plan = plan
         self._line = line
         self._name = target_name(plan)
         self._pages = pages
+        self._spare = spare
 
     def blocks(self, bytes_expected: int) -> Iterator[_Block]:
-        """Every row once, by ranges of pages; ``bytes_expected`` sizes them, where it is known.
-        Where there are several, the server works on the next one meanwhile."""
+        """Every row once, by ranges of pages; ``bytes_expected`` sizes them, where it is known."""
         pages = self._pages
         expected = bytes_expected or pages * PAGE_BYTES
         step = max(1, min(pages, pages * BLOCK_BYTES // max(expected, 1)))
         with self._sides.target.cursor(binary=True, row_factory=tuple_row) as cursor:
             # The text as its bytes: decoding it would be for nothing.
             cursor.adapters.register_loader("text", _BytesLoader)
-            found: Iterable[_Block | None]
-            if pages <= step:
-                found = [self._range(cursor, 0, pages)]
-            else:
-                starts = range(0, pages, step)
-                found = _one_ahead(lambda first: self._range(cursor, first, step), starts)
-            for block in found:
+            starts = range(0, pages, step)
+            for block in _one_ahead(
+                lambda first: self._range(cursor, first, step), starts, self._spare
+            ):
                 if block is not None:
                     yield _checked(block, self._line.fields)
 
@@ -470,10 +476,12 @@ Places = Callable[[list[str]], list[str]]
 """From the ledger's key texts to the physical places (``ctid``) of their rows on the target."""
 
 
-def compare(sides: Sides, plan: TablePlan, facts: Facts, places: Places) -> Agreed | Doubt:
+def compare(
+    sides: Sides, plan: TablePlan, facts: Facts, places: Places, spare: Callable[[], bool]
+) -> Agreed | Doubt:
     """Compare all rows of a table, in a session that :func:`equip` has seen; ``places`` finds the
-    rows that the ledger's keys became, which are left out of the digests. Raises sides.Stopped
-    when cancelled."""
+    rows that the ledger's keys became, which are left out of the digests. ``spare`` says whether
+    a core is idle: then both sides work at once. Raises sides.Stopped when cancelled."""
     table = sides.table(plan)
     line = _line(plan, table)
     if line is None:
@@ -485,7 +493,7 @@ def compare(sides: Sides, plan: TablePlan, facts: Facts, places: Places) -> Agre
     if touched > MOST_LEDGER_ROWS or (touched and not plan.key):
         return Doubt(f"{touched} values changed by rules")
     source = _Source(sides, plan, table, line)
-    target = _Target(sides, plan, line, facts.pages.get(plan.target, 0))
+    target = _Target(sides, plan, line, facts.pages.get(plan.target, 0), spare)
     try:
         if not touched:
             agreed = _in_order(source, target, size)
