@@ -432,7 +432,7 @@ class _Target:
         self._pages = pages
         self._spare = spare
 
-    def blocks(self, bytes_expected: int) -> Iterator[_Block]:
+    def blocks(self, bytes_expected: int, *, count_marks: bool = True) -> Iterator[_Block]:
         """Every row once, by ranges of pages; ``bytes_expected`` sizes them, where it is known."""
         pages = self._pages
         expected = bytes_expected or pages * PAGE_BYTES
@@ -445,7 +445,7 @@ class _Target:
                 lambda first: self._range(cursor, first, step), starts, self._spare
             ):
                 if block is not None:
-                    yield _checked(block, self._line.fields)
+                    yield _checked(block, self._line.fields) if count_marks else block
 
     def _range(self, cursor: Cursor[Any], first: int, pages: int) -> _Block | None:
         """The rows of some pages; None where they have none."""
@@ -531,41 +531,62 @@ def _measure(sides: Sides, plan: TablePlan, table: SourceTable) -> tuple[int, in
     return rows, size + rows * 10 * len(plan.columns), widest
 
 
+class _Stream:
+    """A side's blocks as one text, of which as much is kept as the other side has not reached."""
+
+    def __init__(self, blocks: Iterator[_Block]) -> None:
+        self._blocks = blocks
+        self.rows = self.nulls = 0
+        self.text, self.start = b"", 0
+        """What is not compared yet: the text from this place on."""
+
+    @property
+    def left(self) -> int:
+        return len(self.text) - self.start
+
+    def more(self) -> bool:
+        """Take the next block, once all that was taken is compared; False where there is none."""
+        block = next(self._blocks, None)
+        if block is None:
+            return False
+        # A joint stands between any two blocks.
+        self.text, self.start = LINE.encode() + block.data, 0
+        self.rows += block.rows
+        self.nulls += block.nulls
+        return True
+
+    def goes_on_like(self, other: _Stream) -> bool:
+        """Whether all that is left of ``other``, and no more than is left here, is what comes next
+        here; both move on behind it."""
+        piece = other.text if other.start == 0 else other.text[other.start :]
+        # In place: slices of both sides would be as many copies.
+        same = self.text.startswith(piece, self.start)
+        self.start += len(piece)
+        other.start += len(piece)
+        return same
+
+
 def _in_order(source: _Source, target: _Target, size: int) -> Agreed | None:
-    """Compare the two streams byte by byte; None at the first byte that differs."""
+    """Compare the two streams byte by byte; None at the first byte that differs.
+
+    The marks of the source alone are counted: equal texts have equally many, and as many rows and
+    NULLs on both sides take up as many of them, so that none is left to the target's data.
+    """
     digest = hashlib.sha256()
-    left, right = source.blocks(), target.blocks(size)
-    # What each side has ahead of the other; a joint stands between any two blocks.
-    here = there = b""
-    rows = rows_there = 0
-    joint = LINE.encode()
-    left_open = right_open = True
-    while left_open or right_open or here or there:
-        if left_open and len(here) <= len(there):
-            block = next(left, None)
-            if block is None:
-                left_open = False
-            else:
-                here += joint + block.data
-                rows += block.rows
-        elif right_open:
-            block = next(right, None)
-            if block is None:
-                right_open = False
-            else:
-                there += joint + block.data
-                rows_there += block.rows
-        common = min(len(here), len(there))
-        if here[:common] != there[:common]:
+    here, there = _Stream(source.blocks()), _Stream(target.blocks(size, count_marks=False))
+    while True:
+        if not here.left and here.more():
+            digest.update(here.text)
+        if not there.left:
+            there.more()
+        if not here.left or not there.left:
+            break
+        shorter, longer = (here, there) if here.left <= there.left else (there, here)
+        if not longer.goes_on_like(shorter):
             return None
-        if common:
-            digest.update(here[:common])
-            here, there = here[common:], there[common:]
-        elif (not left_open and there) or (not right_open and here):
-            return None
-    if rows != rows_there:
+    if here.left or there.left or (here.rows, here.nulls) != (there.rows, there.nulls):
         return None
-    return Agreed(rows, digest.hexdigest(), ordered=True)
+    return Agreed(here.rows, digest.hexdigest(), ordered=True)
 
 
 def _hash_sum(lines: list[bytes]) -> int:

@@ -30,6 +30,7 @@ SETTINGS = (
     "SET search_path TO public",
     "SET statement_timeout TO 0",
     "SET jit TO off",
+    "SET work_mem TO '64MB'",
     "SET max_parallel_workers_per_gather TO 0",
     "SET synchronize_seqscans TO off",
     "SET default_transaction_read_only TO on",

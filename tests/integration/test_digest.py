@@ -53,6 +53,13 @@ def _odd(connection: sqlite3.Connection) -> None:
     )
 
 
+def _with_nulls(connection: sqlite3.Connection) -> None:
+    connection.executemany(
+        "INSERT INTO t(word, n) VALUES (?, ?)",
+        [(None if i % 7 == 3 else f"w{i}", i) for i in range(500)],
+    )
+
+
 TABLE = "CREATE TABLE t(id INTEGER PRIMARY KEY, word TEXT, n REAL);"
 SPARSE = TABLE + "INSERT INTO t(id) VALUES (-9223372036854775808), (-5), (9223372036854775000);"
 LOOSE = "CREATE TABLE t(word, n REAL);"
@@ -109,6 +116,25 @@ def test_equal_is_found_equal_and_a_change_is_found(
             target.commit()
     ended = run("verify", source, "--target", postgres, "--report", tmp_path / "again")
     assert ended.status == DONE, ended.said
+
+
+def test_a_text_that_is_spelled_as_null_is_not_taken_for_one(tmp_path: Path, postgres: str) -> None:
+    """Both sides' blocks are equal byte by byte here, and so is the number of rows."""
+    source = tmp_path / "source.db"
+    _make(
+        source,
+        "UTF-8",
+        TABLE,
+        _with_nulls,
+    )
+    assert run("migrate", source, "--target", postgres, "--report", tmp_path / "r").status == DONE
+    with psycopg.connect(postgres) as target:
+        target.execute("CREATE TEMP TABLE before AS SELECT * FROM t ORDER BY ctid")
+        target.execute("TRUNCATE t")
+        target.execute(r"INSERT INTO t SELECT id, coalesce(word, E'\x1d0'), n FROM before")
+    ended = run("verify", source, "--target", postgres, "--report", tmp_path / "again")
+    assert ended.status == DIFFERS, ended.said
+    assert _report(tmp_path / "again")["difference_count"] == 71
 
 
 def _report(folder: Path) -> dict[str, Any]:
