@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from benchmarks import peers
@@ -11,6 +10,7 @@ from benchmarks.lab import MIB, Lab
 from benchmarks.project import migrate
 from benchmarks.results import Goal, Row, Sample, Section, ratio
 from benchmarks.shapes import MANY_TABLES, shapes
+from migration_job.workers import default_jobs
 
 FACTOR = 10
 
@@ -64,15 +64,18 @@ def measure_shapes(lab: Lab) -> Section:
     files: dict[str, Path] = {title: make() for title, make in shapes(lab).items()}
     base: list[float] = []
     speeds: dict[str, list[float]] = {title: [] for title in files}
+    loaded: dict[Path, str] = {}
     names = []
     for run in range(lab.runs):
         for number, (path, speed) in enumerate(
             [(default, base), *((files[title], speeds[title]) for title in files)]
         ):
             names.append(f"shape_{run}_{number}")
-            done = migrate(path, lab.database(names[-1]))
+            loaded[path] = lab.database(names[-1])
+            done = migrate(path, loaded[path])
             speed.append(path.stat().st_size / MIB / done.timing.seconds)
-    alone = _server_alone(lab, files[MANY_TABLES], names)
+    many = files[MANY_TABLES]
+    alone = _server_alone(lab, many, loaded[many], names)
     # Not before: where thousands of files were deleted minutes ago, ext4 creates others slowly.
     for name in names:
         lab.server.drop_database(name)
@@ -91,7 +94,7 @@ def measure_shapes(lab: Lab) -> Section:
     )
     whole = Sample(
         label="migrate, verified",
-        values=tuple(files[MANY_TABLES].stat().st_size / MIB / v for v in speeds[MANY_TABLES]),
+        values=tuple(many.stat().st_size / MIB / v for v in speeds[MANY_TABLES]),
     )
     rows += (
         ratio(
@@ -112,19 +115,17 @@ def measure_shapes(lab: Lab) -> Section:
     )
 
 
-def _server_alone(lab: Lab, source: Path, names: list[str]) -> tuple[float, ...]:
-    """Seconds of each run of :func:`peers.server_alone`; adds the databases' names to ``names``."""
+def _server_alone(lab: Lab, source: Path, loaded: str, names: list[str]) -> tuple[float, ...]:
+    """Seconds of each run of :func:`peers.server_alone` for what the database ``loaded`` holds of
+    the source; adds its databases' names to ``names``."""
     plan, _ = plan_of(source)
     folder = lab.server.directory / "ready"
     folder.mkdir(exist_ok=True)
     folder.chmod(0o777)
-    names.append("ready")
-    dsn = lab.database(names[-1])
-    migrate(source, dsn)
-    files = peers.write_text_files(dsn, folder, [table.target for table in plan.tables])
+    files = peers.write_text_files(loaded, folder, [table.target for table in plan.tables])
+    sessions = default_jobs() + 1
     seconds = []
     for run in range(lab.runs):
         names.append(f"ready_{run}")
-        sessions = (os.cpu_count() or 1) + 1
         seconds.append(peers.server_alone(lab.database(names[-1]), plan.tables, files, sessions))
     return tuple(seconds)

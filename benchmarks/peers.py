@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,9 +17,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from benchmarks.lab import CommandFailed, Timing, run_timed
 from migration_job.plan.model import TablePlan
-from migration_job.target import schema
 from migration_job.target.database import qualified
-from migration_job.target.load import GROUP_TABLES, tune_session
+from migration_job.target.load import GROUP_TABLES, build_sql, create_sql, tune_session
 
 DEBIAN_PACKAGES = {"pgloader": "pgloader", "sqlite3": "sqlite3"}
 
@@ -106,8 +105,11 @@ def server_alone(
         with psycopg.connect(dsn) as connection:
             tune_session(connection)
             for group in groups:
-                for statement in _whole(group, files):
-                    connection.execute(statement.encode())
+                connection.execute(create_sql(group).encode())
+                for table in group:
+                    copied = f"COPY {qualified(table.target)} FROM '{files[table.target]}'"
+                    connection.execute(f"{copied} WITH (FREEZE)".encode())
+                connection.execute(build_sql(group).encode())
                 connection.commit()
 
     start = time.perf_counter()
@@ -115,15 +117,6 @@ def server_alone(
         for future in [pool.submit(work) for _ in range(sessions)]:
             future.result()
     return time.perf_counter() - start
-
-
-def _whole(tables: Sequence[TablePlan], files: dict[str, Path]) -> Iterator[str]:
-    names = [qualified(table.target) for table in tables]
-    yield "; ".join(schema.table_sql(table) for table in tables)
-    for table, name in zip(tables, names, strict=True):
-        yield f"COPY {name} FROM '{files[table.target]}' WITH (FREEZE)"
-    steps = [s for t in tables for s in (*schema.key_steps(t), *schema.index_steps(t))]
-    yield "; ".join([*(step.sql for step in steps), f"ANALYZE {', '.join(names)}"])
 
 
 def row_by_row(source: Path, dsn: str, table: str, columns: Sequence[str], rows: int) -> float:

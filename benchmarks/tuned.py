@@ -73,8 +73,8 @@ def measure(lab: Lab) -> Section:
         f"{' or '.join(map(str, SCALES.values()))} for each GB, every row as likely as another, "
         f"{SECONDS} s a run, median of {lab.runs}; RadCase's queries, all of the profile's "
         f"checks one after another over {lab.rows:,} rows. For transactions more is better, for "
-        "queries less. Rows read at random from data a little larger than memory are what a large "
-        "shared_buffers serves worst: a page in it is often in the system's cache as well.",
+        "queries less. Each run's connections are new and first map shared_buffers page by page, "
+        "which costs the larger one more; a pool's connections are kept.",
     )
 
 

@@ -39,6 +39,7 @@ from migration_job.source.reader import (
     column_sql,
     read_by_keys,
     read_rows,
+    rowid_ends,
 )
 from migration_job.values import BrokenText, SourceValue, display
 
@@ -112,17 +113,13 @@ class Observer:
 
     def spans(self, table: SourceTable, most: int) -> list[Span]:
         """Up to ``most`` parts of a large table, which together are the whole of it."""
-        rowid = rowid_name(table)
         plain = self._encoding == "UTF-8" and not any(c.generated for c in table.columns)
-        if most < 2 or rowid is None or not plain:
+        if most < 2 or rowid_name(table) is None or not plain:
             return [None]
-        name = f"main.{quote(table.name)}"
-        ends = self._connection.execute(
-            f"SELECT (SELECT min({rowid}) FROM {name}), (SELECT max({rowid}) FROM {name})"
-        ).fetchall()[0]
-        if ends[0] is None:
+        ends = rowid_ends(self._connection, table)
+        if ends is None:
             return [None]
-        low, high = int(ends[0]), int(ends[1])  # type: ignore[arg-type]
+        low, high = ends
         parts = min(most, (high - low) * len(table.columns) // CELLS_AT_ONCE)
         if parts < 2:
             return [None]
@@ -130,9 +127,15 @@ class Observer:
         # What a wrong minimum or maximum would leave out is in the outermost parts.
         return list(zip([LOWEST, *(c + 1 for c in cuts)], [*cuts, HIGHEST], strict=True))
 
-    def facts(self, table: SourceTable, span: Span = None) -> dict[str, ColumnFacts]:
-        """Every column's facts, generated columns included, without the look at the text."""
-        found = self._sample(table)
+    def facts(
+        self, table: SourceTable, sample: Mapping[str, ColumnFacts], span: Span = None
+    ) -> dict[str, ColumnFacts]:
+        """Every column's facts, generated columns included, without the look at the text;
+        ``sample`` is what :meth:`sample` gives."""
+        found = {
+            name: ColumnFacts(sample=facts.sample, unreadable=facts.unreadable)
+            for name, facts in sample.items()
+        }
         readable = [n for n, f in found.items() if not f.unreadable]
         for start in range(0, len(readable), COLUMNS_AT_ONCE):
             self._count(table, readable[start : start + COLUMNS_AT_ONCE], found, span)
@@ -184,7 +187,9 @@ class Observer:
         counts = self._one(table, terms, span)
         return {n for n, count in zip(usual, counts, strict=True) if int(count) < rows}
 
-    def _sample(self, table: SourceTable) -> dict[str, ColumnFacts]:
+    def sample(self, table: SourceTable) -> dict[str, ColumnFacts]:
+        """Values of each column from either end of the table, nothing counted yet; and which
+        columns cannot be read."""
         found = {c.name: ColumnFacts() for c in table.columns}
         names = list(found)
         for column in table.columns:

@@ -99,6 +99,10 @@ class _Part:
     span: Span
 
 
+_Sample = dict[str, ColumnFacts]
+"""A table's columns with what :meth:`Observer.sample` knows of them."""
+
+
 class _Planner:
     def __init__(
         self,
@@ -121,6 +125,8 @@ class _Planner:
         ]
         self._observer = self._readers[0].observer
         self._decider = Decider(self._observer, policy, self._findings, zone)
+        self._parts: list[_Part] = []
+        """What is looked at in one go: whole tables, and parts of large ones."""
         self._facts: dict[str, dict[str, ColumnFacts]] = {}
         self._decisions: dict[tuple[str, str], Decision] = {}
         self._targets: dict[str, str] = {}
@@ -234,8 +240,19 @@ class _Planner:
     # -------------------------------------------------------------------------------- values
 
     def _observe(self) -> None:
+        tables = self._catalogue.tables
+        most = len(self._readers) * PARTS_PER_READER if len(self._readers) > 1 else 1
+
+        def begin(reader: _Reader, table: SourceTable) -> tuple[_Sample, list[_Part]]:
+            parts = [_Part(table, span) for span in reader.observer.spans(table, most)]
+            return reader.observer.sample(table), parts
+
+        begun = self._at_once(begin, tables)
+        samples = {table.name: sample for table, (sample, _) in zip(tables, begun, strict=True)}
+        self._parts = [part for _, parts in begun for part in parts]
+
         def look(reader: _Reader, part: _Part) -> dict[str, ColumnFacts]:
-            facts = reader.observer.facts(part.table, part.span)
+            facts = reader.observer.facts(part.table, samples[part.table.name], part.span)
             reader.observer.look_at_text(part.table, facts, part.span)
             return facts
 
@@ -246,21 +263,11 @@ class _Planner:
             else:
                 for column, own in self._facts[name].items():
                     own.extend(facts[column])
-        for table in self._catalogue.tables:
+        for table in tables:
             alias = table.rowid_alias
             if alias is not None and table.sequence is not None:
                 facts = self._facts[table.name]
                 facts[alias].high = max(facts[alias].high or 0, table.sequence)
-
-    @cached_property
-    def _parts(self) -> list[_Part]:
-        """What is looked at in one go: whole tables, and parts of large ones."""
-        most = len(self._readers) * PARTS_PER_READER if len(self._readers) > 1 else 1
-        return [
-            _Part(table, span)
-            for table in self._catalogue.tables
-            for span in self._observer.spans(table, most)
-        ]
 
     def _at_once(
         self, work: Callable[[_Reader, _Item], _Found], items: Sequence[_Item]

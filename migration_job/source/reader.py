@@ -7,6 +7,7 @@ changed keys, the typed comparison's other half) comes through here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import apsw
 
@@ -103,6 +104,16 @@ def read_rows(
             else value
             for i, value in enumerate(row[:width])
         )
+
+
+def rowid_ends(connection: apsw.Connection, table: SourceTable) -> tuple[int, int] | None:
+    """The lowest and the highest rowid of a table that has a name for it; None without rows.
+    Two lookups in its b-tree: SQLite would scan for both at once."""
+    rowid, rows = rowid_name(table), f"main.{quote(table.name)}"
+    found: tuple[Any, ...] = connection.execute(
+        f"SELECT (SELECT min({rowid}) FROM {rows}), (SELECT max({rowid}) FROM {rows})"
+    ).fetchall()[0]
+    return None if found[0] is None else (int(found[0]), int(found[1]))
 
 
 def read_by_keys(

@@ -19,7 +19,7 @@ from migration_job.plan.model import Plan, TablePlan
 from migration_job.source.model import Catalogue
 from migration_job.target import records, schema
 from migration_job.target.database import lost, qualified
-from migration_job.target.tablecopy import Loaded, Session, TableCopy
+from migration_job.target.tablecopy import Advance, Loaded, Session, TableCopy
 from migration_job.workers import Task
 
 SMALL_ROWS = 20_000
@@ -62,10 +62,6 @@ def works_beside(plan: Plan, jobs: int) -> bool:
     """Whether there are enough large tables for all sessions to have their own to build."""
     large = sum(table.rows > SMALL_ROWS for table in plan.tables)
     return 1 < jobs <= large
-
-
-Advance = Callable[[int], None]
-"""Called with the number of rows that have arrived since the last call."""
 
 
 def tasks(
@@ -251,14 +247,13 @@ class _Loader:
         with _explained(session, tables), session.target.transaction():
             self._create(session, tables)
             for table in tables:
-                marks.append(_rows_mark(table, self._copy(session, table, told)))
-            marks += _build(session, tables)
+                marks += [_rows_mark(table, self._copy(session, table, told)), *_built(table)]
+            _execute(session, tables[0], "its keys and indexes", build_sql(tables))
             records.mark_all(session.target, marks)
         self._advance(sum(arrived))
 
     def _create(self, session: Session, tables: list[TablePlan]) -> None:
-        statements = [schema.table_sql(table) for table in tables]
-        _execute(session, tables[0], "its columns", statements)
+        _execute(session, tables[0], "its columns", create_sql(tables))
 
     def _copy(self, session: Session, table: TablePlan, advance: Advance) -> Loaded:
         if table.source is None:
@@ -271,23 +266,34 @@ def _rows_mark(table: TablePlan, loaded: Loaded) -> records.Mark:
     return records.Mark(table.target, "rows", loaded.rows, loaded.quarantined)
 
 
-def _build(session: Session, tables: list[TablePlan]) -> list[records.Mark]:
-    """Keys, indexes and statistics, in one round trip; returns what there is to record."""
-    statements: list[str] = []
-    marks: list[records.Mark] = []
-    for table in tables:
-        steps = [*schema.key_steps(table), *schema.index_steps(table)]
-        statements += [step.sql for step in steps]
-        marks += [records.Mark(table.target, step.name) for step in steps]
-        marks.append(records.Mark(table.target, "statistics"))
-    statements.append(f"ANALYZE {', '.join(qualified(table.target) for table in tables)}")
-    _execute(session, tables[0], "its keys and indexes", statements)
-    return marks
+def _steps(table: TablePlan) -> list[schema.Step]:
+    return [*schema.key_steps(table), *schema.index_steps(table)]
 
 
-def _execute(session: Session, table: TablePlan, what: str, statements: list[str]) -> None:
+def create_sql(tables: Sequence[TablePlan]) -> str:
+    """The statements that create tables which are loaded together, in one text."""
+    return _one_text([schema.table_sql(table) for table in tables])
+
+
+def build_sql(tables: Sequence[TablePlan]) -> str:
+    """Those that give them, once they are full, their keys, indexes and statistics."""
+    names = ", ".join(qualified(table.target) for table in tables)
+    return _one_text([*(s.sql for t in tables for s in _steps(t)), f"ANALYZE {names}"])
+
+
+def _one_text(statements: list[str]) -> str:
+    # A line of its own for what ends one: its last line may be a comment.
+    return "\n;\n".join(statements)
+
+
+def _built(table: TablePlan) -> list[records.Mark]:
+    names = [*(step.name for step in _steps(table)), "statistics"]
+    return [records.Mark(table.target, name) for name in names]
+
+
+def _execute(session: Session, table: TablePlan, what: str, statements: str) -> None:
     try:
-        session.target.execute("; ".join(statements).encode())
+        session.target.execute(statements.encode())
     except psycopg.Error as error:
         if session.target.closed or session.stopped.is_set():
             raise

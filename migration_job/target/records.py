@@ -271,7 +271,7 @@ def distrust(connection: psycopg.Connection) -> None:
 
 def mark(connection: psycopg.Connection, table: str, step: str) -> None:
     """Record a step of a table as done; call it in the step's own transaction."""
-    connection.execute("INSERT INTO migration.progress (tab, step) VALUES (%s, %s)", (table, step))
+    mark_all(connection, [Mark(table, step)])
 
 
 @dataclass(frozen=True, slots=True)

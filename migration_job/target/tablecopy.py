@@ -23,7 +23,7 @@ from migration_job.plan.rules import CannotCarry
 from migration_job.source.catalogue import rowid_name
 from migration_job.source.database import quote as sqlite_quote
 from migration_job.source.model import SourceTable
-from migration_job.source.reader import Row, column_sql, read_rows
+from migration_job.source.reader import Row, column_sql, read_rows, rowid_ends
 from migration_job.source.rowkey import key_columns
 from migration_job.target import records
 from migration_job.target.copytext import (
@@ -231,12 +231,10 @@ class TableCopy:
     def _dense_end(self) -> int | None:
         """The last rowid where at least half of the numbers up to it are rows, so that the next
         block need not be looked for; else None."""
-        low, high = self._one(
-            f"SELECT (SELECT min({self._rowid}) FROM {self._from}), "
-            f"(SELECT max({self._rowid}) FROM {self._from})"
-        )
-        dense = low is not None and low > 0 and high <= 2 * self._plan.rows
-        return high if dense else None
+        ends = rowid_ends(self._session.source, self._table)
+        if ends is None or ends[0] <= 0 or ends[1] > 2 * self._plan.rows:
+            return None
+        return ends[1]
 
     def _bounds(
         self, last: int | None, wanted: int, *, wide: bool, end: int | None

@@ -114,13 +114,14 @@ class Verification:
         def run(sides: Sides) -> None:
             with self._lock:
                 self._waiting -= 1
-            there = self._read_facts(sides).columns[table.target]
-            if not {c.target for c in table.columns if c.source is not None} <= there.keys():
+            facts = self._read_facts(sides)
+            there = facts.columns[table.target].keys()
+            if not {c.target for c in table.columns if c.source is not None} <= there:
                 return  # the relations say so
             with self._lock:
                 self._working += 1
             try:
-                self._compare(sides, table)
+                self._compare(sides, table, facts)
             finally:
                 with self._lock:
                     self._working -= 1
@@ -132,13 +133,12 @@ class Verification:
         """Whether one of the workers has nothing left to compare."""
         return not self._waiting and self._working < self._jobs
 
-    def _compare(self, sides: Sides, table: TablePlan) -> None:
+    def _compare(self, sides: Sides, table: TablePlan, facts: Facts) -> None:
         source = sides.table(table)
 
         def places(keys: list[str]) -> list[str]:
             return typed.places_of_keys(sides, table, keys)
 
-        facts = self._read_facts(sides)
         verdict = digest.compare(sides, table, facts, places, self._spare)
         if isinstance(verdict, digest.Agreed):
             self._record(

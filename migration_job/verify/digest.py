@@ -35,7 +35,7 @@ from migration_job.plan.model import ColumnPlan, TablePlan
 from migration_job.source.catalogue import rowid_name
 from migration_job.source.database import chain, quote
 from migration_job.source.model import SourceTable
-from migration_job.source.reader import Row, column_sql
+from migration_job.source.reader import Row, column_sql, rowid_ends
 from migration_job.source.rowkey import key_columns
 from migration_job.values import key_values
 from migration_job.verify.facts import Facts
@@ -295,6 +295,7 @@ class _Source:
     def __init__(self, sides: Sides, plan: TablePlan, table: SourceTable, line: _Line) -> None:
         self._sides = sides
         self._line = line
+        self._table = table
         self._rowid = rowid_name(table)
         self._from = f"main.{quote(table.name)} AS t"
         self._rows = plan.rows
@@ -324,14 +325,10 @@ class _Source:
 
     def _end_without_gaps(self) -> int | None:
         """The last rowid where the rowids are 1, 2, 3 and so on, or nearly; else None."""
-        found = self._sides.source.execute(
-            f"SELECT min({self._rowid}), (SELECT max({self._rowid}) FROM {self._from}) "
-            f"FROM {self._from}"
-        ).fetchone()
-        if found is None or found[0] is None:
+        ends = rowid_ends(self._sides.source, self._table)
+        if ends is None or ends[0] <= 0 or ends[1] > 2 * self._rows:
             return None
-        low, high = int(found[0]), int(found[1])
-        return high if 0 < low <= high <= 2 * self._rows else None
+        return ends[1]
 
     def _next_end(self, low: int | None, wanted: int) -> int | None:
         after = f"WHERE {self._rowid} > {low}" if low is not None else ""

@@ -137,7 +137,8 @@ class Pair:
         catalogue = read_catalogue(self.source)
         self.plan: Plan = make_plan(self.source, catalogue)
         table = catalogue.table("t")
-        facts = Observer(self.source, catalogue).facts(table)
+        observer = Observer(self.source, catalogue)
+        facts = observer.facts(table, observer.sample(table))
         planned = {c.source: c for c in self.plan.table("t").columns}
         self.scope = scope_of(
             TableView(
