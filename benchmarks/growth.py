@@ -10,6 +10,7 @@ from benchmarks.lab import MIB, Lab
 from benchmarks.project import migrate
 from benchmarks.results import Goal, Row, Sample, Section, ratio
 from benchmarks.shapes import MANY_TABLES, shapes
+from migration_job.target import load
 from migration_job.workers import default_jobs
 
 FACTOR = 10
@@ -118,14 +119,14 @@ def measure_shapes(lab: Lab) -> Section:
 def _server_alone(lab: Lab, source: Path, loaded: str, names: list[str]) -> tuple[float, ...]:
     """Seconds of each run of :func:`peers.server_alone` for what the database ``loaded`` holds of
     the source; adds its databases' names to ``names``."""
-    plan, _ = plan_of(source)
+    plan, catalogue = plan_of(source)
     folder = lab.server.directory / "ready"
     folder.mkdir(exist_ok=True)
     folder.chmod(0o777)
     files = peers.write_text_files(loaded, folder, [table.target for table in plan.tables])
-    sessions = default_jobs() + 1
+    sessions = load.sessions(load.tasks(plan, catalogue, set(), lambda _: None), default_jobs())
     seconds = []
     for run in range(lab.runs):
         names.append(f"ready_{run}")
-        seconds.append(peers.server_alone(lab.database(names[-1]), plan.tables, files, sessions))
+        seconds.append(peers.server_alone(lab.database(names[-1]), plan, files, sessions))
     return tuple(seconds)

@@ -16,9 +16,15 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from benchmarks.lab import CommandFailed, Timing, run_timed
-from migration_job.plan.model import TablePlan
+from migration_job.plan.model import Plan
 from migration_job.target.database import qualified
-from migration_job.target.load import GROUP_TABLES, build_sql, create_sql, tune_session
+from migration_job.target.load import (
+    GROUP_TABLES,
+    build_sql,
+    create_sql,
+    sequences_of,
+    tune_session,
+)
 
 DEBIAN_PACKAGES = {"pgloader": "pgloader", "sqlite3": "sqlite3"}
 
@@ -94,11 +100,11 @@ def server_side_copy(dsn: str, files: dict[str, Path]) -> float:
         return time.perf_counter() - start
 
 
-def server_alone(
-    dsn: str, tables: Sequence[TablePlan], files: dict[str, Path], sessions: int
-) -> float:
+def server_alone(dsn: str, plan: Plan, files: dict[str, Path], sessions: int) -> float:
     """Seconds for PostgreSQL alone to have these tables with keys, indexes and statistics: the
     statements that the job sends, as many tables to a transaction, but rows from ready files."""
+    sequences = sequences_of(plan)
+    tables = plan.tables
     groups = iter([tables[i : i + GROUP_TABLES] for i in range(0, len(tables), GROUP_TABLES)])
 
     def work() -> None:
@@ -109,7 +115,7 @@ def server_alone(
                 for table in group:
                     copied = f"COPY {qualified(table.target)} FROM '{files[table.target]}'"
                     connection.execute(f"{copied} WITH (FREEZE)".encode())
-                connection.execute(build_sql(group).encode())
+                connection.execute(build_sql(group, sequences).encode())
                 connection.commit()
 
     start = time.perf_counter()

@@ -51,6 +51,7 @@ from migration_job.report.model import (
 from migration_job.signals import stopped_by_signals, undisturbed
 from migration_job.source import backup, integrity, snapshot
 from migration_job.source.catalogue import read_catalogue
+from migration_job.source.memory import staying
 from migration_job.source.model import Catalogue
 from migration_job.source.snapshot import Snapshot
 from migration_job.target import database, load, records, schema
@@ -117,7 +118,7 @@ class Options:
     policy: Path | None = None
     deep: bool = False
     jobs: int | None = None
-    """Sessions that work side by side; None: :func:`default_jobs`, and one more where it helps."""
+    """Sessions that work side by side; None: :func:`default_jobs`, and two more where it helps."""
     demands: Demands = field(default_factory=Demands)
     """What the application's own queries have to stand before the certificate."""
 
@@ -191,7 +192,7 @@ class Migration:
         with undisturbed():
             sealed = pool.submit(backup.seal, taken, self.run_id)
             intact = pool.submit(_check_integrity, taken, everything)
-        with reporter.phase("plan"):
+        with reporter.phase("plan"), staying():
             catalogue, plan = self._plan(taken, profile, policy, intact)
         manifest = sealed.result()
         self.report.backup = manifest.model_dump()
@@ -375,7 +376,6 @@ class Migration:
             schema.add_foreign_keys(target, plan, done)
             run_all(load.foreign_key_tasks(plan, done), session, self._jobs)
             for step, run in (
-                ("sequences", schema.set_sequences),
                 ("views", schema.create_views),
                 ("after load", schema.run_after_load),
             ):
@@ -481,7 +481,7 @@ def tell_verified(report: Report, target: psycopg.Connection, plan: Plan, found:
             continue
         entry = report.tables.setdefault(table.source, TableReport(target=table.target))
         entry.quarantined_rows = quarantined.get(table.source, 0)
-        result = next((r for n, r in found.tables.items() if n == table.source), None)
+        result = found.tables.get(table.source)
         if result is not None:
             entry.target_rows = result.target_rows
             entry.compared = result.compared

@@ -47,7 +47,7 @@ _ASCII = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz
 def fold(name: str) -> str:
     """A name as SQLite compares names: ASCII letters in lower case, all others as they are, so
     that é and É are two tables."""
-    return name.translate(_ASCII)
+    return name.lower() if name.isascii() else name.translate(_ASCII)
 
 
 def storage_class(value: SourceValue) -> str:

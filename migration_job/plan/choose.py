@@ -4,8 +4,9 @@ its values are. Only a proposal: preflight tries it on every value."""
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 
 from migration_job.errors import InputError
@@ -32,7 +33,7 @@ from migration_job.plan.rules import (
     WidenedByteaRule,
     WidenedTextRule,
 )
-from migration_job.source.model import SourceColumn
+from migration_job.source.model import Affinity, SourceColumn
 from migration_job.values import SourceValue
 
 Family = Literal[
@@ -76,8 +77,13 @@ _DECLARED = re.compile(
 
 def family_of(column: SourceColumn) -> tuple[Family, tuple[int, ...]]:
     """What a declared type means to people, and its numbers, e.g. ``("decimal", (10, 2))``."""
-    match = _DECLARED.fullmatch(column.declared)
-    name = (match[1] or "").upper() if match is not None else column.declared.upper()
+    return _family(column.declared, column.affinity)
+
+
+@lru_cache(maxsize=1_000)
+def _family(declared: str, affinity: Affinity) -> tuple[Family, tuple[int, ...]]:
+    match = _DECLARED.fullmatch(declared)
+    name = (match[1] or "").upper() if match is not None else declared.upper()
     numbers = tuple(int(n) for n in match.groups()[1:3] if n) if match is not None else ()
     first = name.split(" ")[0] if name else ""
     if first in ("BOOL", "BOOLEAN"):
@@ -96,7 +102,7 @@ def family_of(column: SourceColumn) -> tuple[Family, tuple[int, ...]]:
         if numbers and 1 <= numbers[0] <= MAX_NUMERIC_PRECISION and numbers[-1] <= numbers[0]:
             return "decimal", (numbers[0], numbers[1] if len(numbers) > 1 else 0)
         return "numeric", ()
-    match column.affinity:
+    match affinity:
         case "text":
             if "CHAR" in name and numbers and 1 <= numbers[0] <= MAX_VARCHAR:
                 return "varchar", numbers[:1]
@@ -209,12 +215,23 @@ def epoch_unit(facts: ColumnFacts) -> EpochUnit | None:
     return None
 
 
+_DIGITS = str.maketrans("123456789", "000000000")
+_CLOCK_END = len("YYYY-MM-DD HH:MM:SS")
+"""Behind it a fraction and a zone, which are part of the shape, digits and all."""
+
+
 def _commonest_shape(facts: ColumnFacts, *, clock_only: bool = False) -> str | None:
-    counts: Counter[str] = Counter()
+    """The shape of most of the sampled texts. Texts that differ in the digits of their date and
+    clock alone are of one shape, so that one of them is read."""
+    alike: defaultdict[str, list[str]] = defaultdict(list)
     for value in facts.sample:
-        moment = moments.read(value) if isinstance(value, str) else None
+        if isinstance(value, str):
+            alike[value[:_CLOCK_END].translate(_DIGITS) + value[_CLOCK_END:]].append(value)
+    counts: Counter[str] = Counter()
+    for texts in alike.values():
+        moment = next(filter(None, map(moments.read, texts)), None)
         if moment is not None and (moment.day is None) == clock_only:
-            counts[moment.shape] += 1
+            counts[moment.shape] += len(texts)
     return counts.most_common(1)[0][0] if counts else None
 
 

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from functools import lru_cache
+from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 _SHAPE = re.compile(
@@ -24,8 +25,7 @@ _SHAPE = re.compile(
 MICROSECOND_DIGITS = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """A text taken apart. ``naive`` is what it says, before its zone is applied."""
 
     shape: str
@@ -63,16 +63,10 @@ def read(text: str) -> Moment | None:
             clock = time(int(hm[:2]), int(hm[3:]), int((seconds or ":0")[1:]), micro)
     except ValueError:
         return None
-    shape = "".join(
-        (
-            "YYYY-MM-DD" if day_text else "",
-            separator or "",
-            "HH:MM" if hm else "",
-            ":SS" if seconds else "",
-            "." + "f" * (len(fraction) - 1) if fraction else "",
-            zone or "",
-        )
-    )
+    shape = ("YYYY-MM-DD" if day_text else "") + (separator or "")
+    shape += ("HH:MM:SS" if seconds else "HH:MM") if hm else ""
+    shape += "." + "f" * (len(fraction) - 1) if fraction else ""
+    shape += zone or ""
     return Moment(shape, day, clock, offset)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection
 
 MAX_BYTES = 63
 """PostgreSQL cuts longer names at this length, in an application's queries as well: a name cut the
@@ -18,12 +18,12 @@ def cut(name: str) -> str:
     return name.encode()[:MAX_BYTES].decode(errors="ignore")
 
 
-def relation_name(name: str, taken: Iterable[str], *, whole: str | None = None) -> str:
+def relation_name(name: str, taken: Collection[str], *, whole: str | None = None) -> str:
     """The target's name of a table, view or index; ``whole`` tells two cut names apart."""
     return distinct(cut(name) or "_", whole or name, taken)
 
 
-def column_name(name: str, taken: Iterable[str]) -> str:
+def column_name(name: str, taken: Collection[str]) -> str:
     """The target's name of a column."""
     wanted = cut(name) or "_"
     if wanted in SYSTEM_COLUMNS:
@@ -31,15 +31,14 @@ def column_name(name: str, taken: Iterable[str]) -> str:
     return distinct(wanted, name, taken)
 
 
-def distinct(wanted: str, whole: str, taken: Iterable[str]) -> str:
+def distinct(wanted: str, whole: str, taken: Collection[str]) -> str:
     """``wanted`` where it is free; else its beginning and a short digest of ``whole``."""
-    names = set(taken)
-    if wanted not in names:
+    if wanted not in taken:
         return wanted
     salt = whole
     while True:
         mark = "_" + hashlib.sha256(salt.encode()).hexdigest()[:8]
         candidate = wanted.encode()[: MAX_BYTES - len(mark)].decode(errors="ignore") + mark
-        if candidate not in names:
+        if candidate not in taken:
             return candidate
         salt += "'"

@@ -432,12 +432,14 @@ class Objects:
 
     def views(self) -> tuple[ViewPlan, ...]:
         """The views that have a translation; those that depend on a view that has none do not."""
+        waiting = [o for o in self._catalogue.others if o.kind == "view"]
+        if not waiting:
+            return ()
         known: dict[str, ViewTable] = {
             fold(name): ViewTable(_qualified(t.target), scope_of(t), tuple(t.columns))
             for name, t in self._tables.items()
         }
         planned: list[ViewPlan] = []
-        waiting = [o for o in self._catalogue.others if o.kind == "view"]
         reasons: dict[str, str] = {}
         progress = True
         while waiting and progress:

@@ -32,6 +32,8 @@ from migration_job.source.catalogue import rowid_name
 from migration_job.source.database import quote
 from migration_job.source.model import Catalogue, SourceTable
 from migration_job.source.reader import (
+    HIGHEST_ROWID,
+    LOWEST_ROWID,
     ROWID,
     Row,
     bindable,
@@ -39,7 +41,6 @@ from migration_job.source.reader import (
     column_sql,
     read_by_keys,
     read_rows,
-    rowid_ends,
 )
 from migration_job.values import BrokenText, SourceValue, display
 
@@ -49,8 +50,9 @@ then tried on every row."""
 
 SAMPLED_AT_ONCE = 50
 
-SAMPLED_VALUES, FEWEST_SAMPLED = 200_000, 20
-"""With many columns fewer rows are looked at, so that all samples together stay some 20 MB."""
+SAMPLED_VALUES, FEWEST_SAMPLED = 100_000, 10
+"""With many columns fewer rows are looked at, so that all samples together stay some 10 MB, and
+the thousand tables that have them do not take long."""
 
 COLUMNS_AT_ONCE = 300
 """Well under SQLite's limit of 2,000 terms of a SELECT, at five terms a column."""
@@ -96,7 +98,8 @@ def show_key(columns: Sequence[str], values: Sequence[SourceValue]) -> str:
 Span = tuple[int, int] | None
 """The first and last rowid of a part of a table; None: the whole of it."""
 
-HIGHEST, LOWEST = 2**63 - 1, -(2**63)
+Ends = tuple[int, int] | None
+"""The lowest and the highest rowid of a table; None without rows, or without a name for it."""
 
 
 class Observer:
@@ -111,13 +114,11 @@ class Observer:
 
     # ------------------------------------------------------------------------------- facts
 
-    def spans(self, table: SourceTable, most: int) -> list[Span]:
-        """Up to ``most`` parts of a large table, which together are the whole of it."""
+    def spans(self, table: SourceTable, ends: Ends, most: int) -> list[Span]:
+        """Up to ``most`` parts of a large table, which together are the whole of it; ``ends`` is
+        what :meth:`sample` gives."""
         plain = self._encoding == "UTF-8" and not any(c.generated for c in table.columns)
-        if most < 2 or rowid_name(table) is None or not plain:
-            return [None]
-        ends = rowid_ends(self._connection, table)
-        if ends is None:
+        if most < 2 or ends is None or not plain:
             return [None]
         low, high = ends
         parts = min(most, (high - low) * len(table.columns) // CELLS_AT_ONCE)
@@ -125,7 +126,8 @@ class Observer:
             return [None]
         cuts = [low + (high - low) * n // parts for n in range(1, parts)]
         # What a wrong minimum or maximum would leave out is in the outermost parts.
-        return list(zip([LOWEST, *(c + 1 for c in cuts)], [*cuts, HIGHEST], strict=True))
+        first, last = [LOWEST_ROWID, *(c + 1 for c in cuts)], [*cuts, HIGHEST_ROWID]
+        return list(zip(first, last, strict=True))
 
     def facts(
         self, table: SourceTable, sample: Mapping[str, ColumnFacts], span: Span = None
@@ -187,9 +189,9 @@ class Observer:
         counts = self._one(table, terms, span)
         return {n for n, count in zip(usual, counts, strict=True) if int(count) < rows}
 
-    def sample(self, table: SourceTable) -> dict[str, ColumnFacts]:
-        """Values of each column from either end of the table, nothing counted yet; and which
-        columns cannot be read."""
+    def sample(self, table: SourceTable) -> tuple[dict[str, ColumnFacts], Ends]:
+        """Values of each column from either end of the table, nothing counted yet, and which
+        columns cannot be read; and the table's ends."""
         found = {c.name: ColumnFacts() for c in table.columns}
         names = list(found)
         for column in table.columns:
@@ -199,32 +201,43 @@ class Observer:
                 except apsw.Error as error:
                     found[column.name].unreadable = str(error)
                     names.remove(column.name)
+        ends: Ends = None
         for start in range(0, len(names), COLUMNS_AT_ONCE):
-            self._sample_of(table, names[start : start + COLUMNS_AT_ONCE], found)
-        return found
+            ends = self._sample_of(table, names[start : start + COLUMNS_AT_ONCE], found)
+        return found, ends
 
     def _sample_of(
         self, table: SourceTable, names: Sequence[str], found: Mapping[str, ColumnFacts]
-    ) -> None:
-        order = rowid_name(table)
+    ) -> Ends:
         codec = codec_of(self._encoding)
-        for end in [""] if order is None else [f"t.{order}", f"t.{order} DESC"]:
-            kinds = [f"typeof({column_sql(table, n)})" for n in names]
-            heads = [_head(column_sql(table, n)) for n in names]
-            values = [
-                f"CASE {k} WHEN 'text' THEN CAST({h} AS BLOB) WHEN 'blob' THEN {h} "
-                f"ELSE {column_sql(table, n)} END"
-                for n, h, k in zip(names, heads, kinds, strict=True)
-            ]
-            sql = (
-                f"SELECT {', '.join([*kinds, *values])} FROM main.{quote(table.name)} AS t"
-                + (f" ORDER BY {end}" if end else "")
-                + f" LIMIT {self._sample_rows}"
-            )
-            cursor = self._connection.execute(sql)
-            while rows := list(islice(cursor, SAMPLED_AT_ONCE)):
-                for number, name in enumerate(names):
-                    found[name].sample += _of_column(rows, number, number + len(names), codec)
+        references = [column_sql(table, name) for name in names]
+        rowid = rowid_name(table)
+        terms = [f"typeof({c})" for c in references]
+        terms += [_head(c) for c in references]
+        terms += [] if rowid is None else [f"t.{rowid}"]
+        cursor = self._connection.execute(
+            f"SELECT {', '.join(terms)} FROM main.{quote(table.name)} AS t "
+            + self._from_the_ends(table, rowid)
+        )
+        first = last = None
+        while rows := list(islice(cursor, SAMPLED_AT_ONCE)):
+            for number, name in enumerate(names):
+                found[name].sample += _of_column(rows, number, number + len(names), codec)
+            first, last = first or rows[0], rows[-1]
+        if rowid is None or first is None or last is None:
+            return None
+        return int(first[-1]), int(last[-1])
+
+    def _from_the_ends(self, table: SourceTable, rowid: str | None) -> str:
+        """What has a query of a table give some rows from both ends, in their order."""
+        if rowid is None:
+            return f"LIMIT {self._sample_rows}"
+        some = " UNION ALL ".join(
+            f"SELECT r FROM (SELECT {rowid} AS r FROM main.{quote(table.name)} "
+            f"ORDER BY {rowid} {order} LIMIT {self._sample_rows})"
+            for order in ("ASC", "DESC")
+        )
+        return f"WHERE t.{rowid} IN ({some}) ORDER BY t.{rowid}"
 
     def _detailed(self, table: SourceTable, name: str, facts: ColumnFacts, span: Span) -> None:
         c = column_sql(table, name)
@@ -280,7 +293,9 @@ class Observer:
             tests = [f"typeof({c}) = 'text'"] if facts[name].blobs else []
             tests += [f"octet_length({c}) <= {LARGE_VALUE}"] if name in large else []
             references.append(f"CASE WHEN {' AND '.join(tests)} THEN {c} END" if tests else c)
-        self._look_in_blocks(table, facts, columns, references, span or (LOWEST, HIGHEST))
+        self._look_in_blocks(
+            table, facts, columns, references, span or (LOWEST_ROWID, HIGHEST_ROWID)
+        )
         for name in large:
             self._look_in_pieces(table, facts[name], name, span)
 
@@ -516,9 +531,12 @@ def _suspicious(block: bytes) -> bool:
 
 
 def _head(c: str) -> str:
-    """The beginning of a value, which tells its shape. octet_length() reads a value's size without
-    its content; whatever is larger than any shape is not read at all."""
-    return f"CASE WHEN octet_length({c}) <= {SHAPE_BYTES} THEN {c} ELSE substr('', 1) END"
+    """A value, text as its bytes. octet_length() reads a value's size without its content;
+    whatever is larger than any shape is not read at all."""
+    return (
+        f"CASE WHEN octet_length({c}) > {SHAPE_BYTES} THEN x'' "
+        f"WHEN typeof({c}) = 'text' THEN CAST({c} AS BLOB) ELSE {c} END"
+    )
 
 
 def _implied(rule: RuleBase, facts: ColumnFacts) -> bool:

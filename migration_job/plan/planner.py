@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import TypeVar
 
 import apsw
@@ -91,16 +92,8 @@ class _Reader:
     quarantine: Quarantine
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A table, or some of its rows."""
-
-    table: SourceTable
-    span: Span
-
-
-_Sample = dict[str, ColumnFacts]
-"""A table's columns with what :meth:`Observer.sample` knows of them."""
+_Facts = dict[str, ColumnFacts]
+"""A table's columns with what is known of them."""
 
 
 class _Planner:
@@ -125,9 +118,9 @@ class _Planner:
         ]
         self._observer = self._readers[0].observer
         self._decider = Decider(self._observer, policy, self._findings, zone)
-        self._parts: list[_Part] = []
-        """What is looked at in one go: whole tables, and parts of large ones."""
-        self._facts: dict[str, dict[str, ColumnFacts]] = {}
+        self._spans: dict[str, list[Span]] = {}
+        """What of each table is looked at in one go: the whole, or each of some parts."""
+        self._facts: dict[str, _Facts] = {}
         self._decisions: dict[tuple[str, str], Decision] = {}
         self._targets: dict[str, str] = {}
         self._columns: dict[tuple[str, str], str] = {}
@@ -240,34 +233,55 @@ class _Planner:
     # -------------------------------------------------------------------------------- values
 
     def _observe(self) -> None:
-        tables = self._catalogue.tables
         most = len(self._readers) * PARTS_PER_READER if len(self._readers) > 1 else 1
 
-        def begin(reader: _Reader, table: SourceTable) -> tuple[_Sample, list[_Part]]:
-            parts = [_Part(table, span) for span in reader.observer.spans(table, most)]
-            return reader.observer.sample(table), parts
+        def begin(reader: _Reader, table: SourceTable) -> tuple[list[Span], _Facts]:
+            sample, ends = reader.observer.sample(table)
+            return reader.observer.spans(table, ends, most), sample
 
-        begun = self._at_once(begin, tables)
-        samples = {table.name: sample for table, (sample, _) in zip(tables, begun, strict=True)}
-        self._parts = [part for _, parts in begun for part in parts]
-
-        def look(reader: _Reader, part: _Part) -> dict[str, ColumnFacts]:
-            facts = reader.observer.facts(part.table, samples[part.table.name], part.span)
-            reader.observer.look_at_text(part.table, facts, part.span)
+        def look(reader: _Reader, table: SourceTable, span: Span, sample: _Facts) -> _Facts:
+            facts = reader.observer.facts(table, sample, span)
+            reader.observer.look_at_text(table, facts, span)
             return facts
 
-        for part, facts in zip(self._parts, self._at_once(look, self._parts), strict=True):
-            name = part.table.name
-            if name not in self._facts:
-                self._facts[name] = facts
-            else:
-                for column, own in self._facts[name].items():
-                    own.extend(facts[column])
-        for table in tables:
+        tables = self._catalogue.tables
+        for table, (spans, _, found) in zip(tables, self._by_part(begin, look), strict=True):
+            self._spans[table.name] = spans
+            whole, *others = found
+            for part in others:
+                for column, own in whole.items():
+                    own.extend(part[column])
             alias = table.rowid_alias
             if alias is not None and table.sequence is not None:
-                facts = self._facts[table.name]
-                facts[alias].high = max(facts[alias].high or 0, table.sequence)
+                whole[alias].high = max(whole[alias].high or 0, table.sequence)
+            self._facts[table.name] = whole
+
+    def _by_part(
+        self,
+        begin: Callable[[_Reader, SourceTable], tuple[list[Span], _Item]],
+        work: Callable[[_Reader, SourceTable, Span, _Item], _Found],
+    ) -> list[tuple[list[Span], _Item, list[_Found]]]:
+        """``begin`` on every table, and ``work`` on each of the parts that it names; for each table
+        the parts, what ``begin`` gave beside them, and what ``work`` found in each."""
+
+        def first(reader: _Reader, table: SourceTable) -> tuple[list[Span], _Item, list[_Found]]:
+            spans, item = begin(reader, table)
+            # A table in one part at once, while SQLite still has its pages.
+            done = [work(reader, table, spans[0], item)] if len(spans) == 1 else []
+            return spans, item, done
+
+        tables = self._catalogue.tables
+        begun = self._at_once(first, tables)
+        parts = [
+            (table, span, item)
+            for table, (spans, item, done) in zip(tables, begun, strict=True)
+            if not done
+            for span in spans
+        ]
+        found = iter(self._at_once(lambda reader, part: work(reader, *part), parts))
+        return [
+            (spans, item, done or list(islice(found, len(spans)))) for spans, item, done in begun
+        ]
 
     def _at_once(
         self, work: Callable[[_Reader, _Item], _Found], items: Sequence[_Item]
@@ -306,18 +320,20 @@ class _Planner:
         return found
 
     def _decide_all(self, wishes: dict[tuple[str, str], Wish]) -> None:
+        def begin(_: _Reader, table: SourceTable) -> tuple[list[Span], dict[str, Rule]]:
+            return self._spans[table.name], self._propose(table, wishes)
+
+        def trial(
+            reader: _Reader, table: SourceTable, span: Span, rules: dict[str, Rule]
+        ) -> dict[str, int]:
+            return reader.observer.trial(table, rules, self._facts[table.name], span)
+
         tables = self._catalogue.tables
-        proposed = {table.name: self._propose(table, wishes) for table in tables}
-
-        def trial(reader: _Reader, part: _Part) -> dict[str, int]:
-            name = part.table.name
-            return reader.observer.trial(part.table, proposed[name], self._facts[name], part.span)
-
-        slow: dict[str, Counter[str]] = {table.name: Counter() for table in tables}
-        for part, counts in zip(self._parts, self._at_once(trial, self._parts), strict=True):
-            slow[part.table.name].update(counts)
-        for table in tables:
-            self._decide(table, proposed[table.name], slow[table.name], wishes)
+        for table, (_, rules, found) in zip(tables, self._by_part(begin, trial), strict=True):
+            slow: Counter[str] = Counter()
+            for counts in found:
+                slow.update(counts)
+            self._decide(table, rules, slow, wishes)
 
     def _propose(self, table: SourceTable, wishes: dict[tuple[str, str], Wish]) -> dict[str, Rule]:
         """The rule that each readable column would have if all its values met it."""

@@ -12,7 +12,7 @@ from typing import Any
 import apsw
 
 from migration_job.errors import InputError
-from migration_job.source.database import literal, quote
+from migration_job.source.database import quote
 from migration_job.source.model import (
     Affinity,
     Catalogue,
@@ -74,6 +74,7 @@ def read_catalogue(connection: apsw.Connection) -> Catalogue:
         if kind == "table" and _is_virtual(sql)
     }
     sequences = _sequences(connection)
+    indexes = {name: sql for kind, name, _, sql in statements if kind == "index"}
     tables: list[SourceTable] = []
     others: list[SourceObject] = []
     for kind, name, table, sql in statements:
@@ -90,7 +91,15 @@ def read_catalogue(connection: apsw.Connection) -> Catalogue:
                 )
             else:
                 tables.append(
-                    _table(connection, name, sql, without_rowid, strict, sequences.get(name))
+                    _table(
+                        connection,
+                        name,
+                        sql,
+                        without_rowid=without_rowid,
+                        strict=strict,
+                        sequence=sequences.get(name),
+                        index_sql=indexes,
+                    )
                 )
     by_name = {fold(table.name): table for table in tables}
     resolved = [_with_parent_keys(table, by_name) for table in tables]
@@ -155,7 +164,10 @@ def _own(name: str, sql: str) -> bool:
 
 
 def _is_virtual(sql: str) -> bool:
-    tokens = tokenize(sql[:200])
+    head = sql[:200]
+    if "VIRTUAL" not in head.upper():
+        return False
+    tokens = tokenize(head)
     return len(tokens) > 1 and tokens[1].is_word("VIRTUAL")
 
 
@@ -198,9 +210,11 @@ def _table(
     connection: apsw.Connection,
     name: str,
     sql: str,
+    *,
     without_rowid: bool,
     strict: bool,
     sequence: int | None,
+    index_sql: Mapping[str, str],
 ) -> SourceTable:
     text = parse_table(sql)
     written = {fold(c.name): c for c in text.columns}
@@ -223,7 +237,7 @@ def _table(
             )
         )
     primary = tuple(c.name for c in sorted(columns, key=lambda c: c.primary_key) if c.primary_key)
-    indexes = _indexes(connection, name)
+    indexes = _indexes(connection, name, index_sql)
     alias = None
     if len(primary) == 1 and not without_rowid:
         key = next(c for c in columns if c.name == primary[0])
@@ -255,18 +269,16 @@ def _without_generated(declared: str) -> str:
     return declared
 
 
-def _indexes(connection: apsw.Connection, table: str) -> tuple[SourceIndex, ...]:
+def _indexes(
+    connection: apsw.Connection, table: str, statements: Mapping[str, str]
+) -> tuple[SourceIndex, ...]:
+    """The table's indexes; ``statements`` are those that made the indexes of all tables."""
     found: list[SourceIndex] = []
     for _, name, unique, origin, _ in _rows(connection, f"PRAGMA main.index_list({quote(table)})"):
         if _of_sqlite(str(name)) and origin == "c":
             continue
-        sql_rows = _rows(
-            connection,
-            "SELECT sql FROM main.sqlite_schema WHERE type = 'index' "
-            f"AND name = {literal(str(name))}",
-        )
-        sql = sql_rows[0][0] if sql_rows else None
-        text = parse_index(str(sql)) if sql is not None else None
+        sql = statements.get(str(name))
+        text = parse_index(sql) if sql is not None else None
         terms: list[SourceIndexColumn] = []
         for position, cid, column, descending, collation, is_key in _rows(
             connection, f"PRAGMA main.index_xinfo({quote(str(name))})"
@@ -290,7 +302,7 @@ def _indexes(connection: apsw.Connection, table: str) -> tuple[SourceIndex, ...]
                 origin=origin,
                 columns=tuple(terms),
                 where=text.where if text is not None else None,
-                sql=None if sql is None else str(sql),
+                sql=sql,
             )
         )
     # index_list goes from the newest to the oldest.

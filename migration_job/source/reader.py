@@ -21,6 +21,8 @@ Row = tuple[SourceValue, ...]
 ROWID = "\x00rowid"
 """Stands for the rowid in a list of columns; no SQL name can hold a NUL."""
 
+LOWEST_ROWID, HIGHEST_ROWID = -(2**63), 2**63 - 1
+
 BATCH_ROWS = 1_000
 BATCH_BYTES = 8_000_000
 """A batch ends at the first of the two, so that memory stays flat however wide the rows are; a

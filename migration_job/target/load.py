@@ -2,13 +2,14 @@
 
 A table is created, filled and recorded in one transaction: so it is there whole or not at all,
 its rows can be written frozen, and under ``wal_level = minimal`` they need no log. Its ledger and
-quarantine arrive in the same transaction.
+quarantine arrive in the same transaction, and its sequence is set there, whose entries the session
+still holds.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import apsw
@@ -91,10 +92,10 @@ def tasks(
 
 
 def sessions(tasks: Sequence[Task[Session]], jobs: int) -> int:
-    """How many sessions load these: one more than there are to work side by side, where there is
+    """How many sessions load these: two more than there are to work side by side, where there is
     much that waits for the disk."""
     short = sum(task.short for task in tasks)
-    return jobs + 1 if short >= MANY_SHORT * jobs else jobs
+    return jobs + 2 if short >= MANY_SHORT * jobs else jobs
 
 
 def _type_name(table: TablePlan) -> str:
@@ -219,12 +220,15 @@ class _Loader:
         self._plan = plan
         self._catalogue = catalogue
         self._advance = advance
+        self._sequences = sequences_of(plan)
 
     def load_large(self, session: Session, table: TablePlan) -> None:
         """A table's rows; its keys, indexes and statistics are tasks of their own."""
         with _explained(session, [table]), session.target.transaction():
             self._create(session, [table])
             loaded = self._copy(session, table, self._advance)
+            if statements := self._sequences.get(table.target):
+                _execute(session, table, "its sequence", _one_text(statements))
             records.mark_all(session.target, [_rows_mark(table, loaded)])
 
     def load_small(self, session: Session, tables: list[TablePlan]) -> None:
@@ -248,7 +252,8 @@ class _Loader:
             self._create(session, tables)
             for table in tables:
                 marks += [_rows_mark(table, self._copy(session, table, told)), *_built(table)]
-            _execute(session, tables[0], "its keys and indexes", build_sql(tables))
+            built = build_sql(tables, self._sequences)
+            _execute(session, tables[0], "its keys and indexes", built)
             records.mark_all(session.target, marks)
         self._advance(sum(arrived))
 
@@ -275,10 +280,24 @@ def create_sql(tables: Sequence[TablePlan]) -> str:
     return _one_text([schema.table_sql(table) for table in tables])
 
 
-def build_sql(tables: Sequence[TablePlan]) -> str:
-    """Those that give them, once they are full, their keys, indexes and statistics."""
+def build_sql(tables: Sequence[TablePlan], sequences: Mapping[str, list[str]]) -> str:
+    """Those that give them, once they are full, their keys, indexes, sequences' places and
+    statistics; ``sequences`` is what :func:`sequences_of` gives."""
+    built = [
+        statement
+        for table in tables
+        for statement in (*(s.sql for s in _steps(table)), *sequences.get(table.target, ()))
+    ]
     names = ", ".join(qualified(table.target) for table in tables)
-    return _one_text([*(s.sql for t in tables for s in _steps(t)), f"ANALYZE {names}"])
+    return _one_text([*built, f"ANALYZE {names}"])
+
+
+def sequences_of(plan: Plan) -> dict[str, list[str]]:
+    """For each target table with identities the statements that set their sequences."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for sequence in plan.sequences:
+        found[sequence.table].append(schema.sequence_sql(sequence))
+    return found
 
 
 def _one_text(statements: list[str]) -> str:

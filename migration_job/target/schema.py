@@ -17,6 +17,7 @@ from migration_job.plan.model import (
     ForeignKeyPlan,
     IndexPlan,
     Plan,
+    SequencePlan,
     TablePlan,
     ViewPlan,
 )
@@ -185,18 +186,14 @@ def create_views(connection: psycopg.Connection, plan: Plan) -> None:
         records.mark(connection, "", "views")
 
 
-def set_sequences(connection: psycopg.Connection, plan: Plan) -> None:
-    """Put each identity's sequence where the next value is ``last_value + 1``."""
-    with connection.transaction():
-        for sequence in plan.sequences:
-            name = literal(qualified(sequence.table))
-            column = literal(sequence.column)
-            value, called = max(sequence.last_value, 1), sequence.last_value >= 1
-            connection.execute(
-                f"SELECT setval(pg_get_serial_sequence({name}, {column}), {value}, "
-                f"{'true' if called else 'false'})"
-            )
-        records.mark(connection, "", "sequences")
+def sequence_sql(sequence: SequencePlan) -> str:
+    """What puts an identity's sequence where the next value is ``last_value + 1``."""
+    name, column = literal(qualified(sequence.table)), literal(sequence.column)
+    value, called = max(sequence.last_value, 1), sequence.last_value >= 1
+    return (
+        f"SELECT setval(pg_get_serial_sequence({name}, {column}), {value}, "
+        f"{'true' if called else 'false'})"
+    )
 
 
 def run_after_load(connection: psycopg.Connection, plan: Plan) -> None:

@@ -23,7 +23,14 @@ from migration_job.plan.rules import CannotCarry
 from migration_job.source.catalogue import rowid_name
 from migration_job.source.database import quote as sqlite_quote
 from migration_job.source.model import SourceTable
-from migration_job.source.reader import Row, column_sql, read_rows, rowid_ends
+from migration_job.source.reader import (
+    HIGHEST_ROWID,
+    LOWEST_ROWID,
+    Row,
+    column_sql,
+    read_rows,
+    rowid_ends,
+)
 from migration_job.source.rowkey import key_columns
 from migration_job.target import records
 from migration_job.target.copytext import (
@@ -39,6 +46,10 @@ from migration_job.values import SourceValue, key_text, to_json, to_text
 BLOCK_BYTES = 128 << 10
 """What one block aims at. Larger ones fit no processor cache, on neither side: a megabyte takes a
 twentieth longer."""
+
+WHOLE_BYTES = 4 * BLOCK_BYTES
+"""A table that cannot be larger is one block: with thousands of them, looking for its ends and a
+second block would be half of what reading them takes."""
 
 FIRST_ROWS = 512
 MOST_ROWS = 20_000
@@ -199,6 +210,10 @@ class TableCopy:
     # ------------------------------------------------------------------- rows in blocks
 
     def _by_block(self, stream: _Stream) -> None:
+        bound = self._bound()
+        if bound is not None and self._plan.rows * bound <= WHOLE_BYTES:
+            self._block(stream, LOWEST_ROWID, HIGHEST_ROWID)
+            return
         wide = self._widest() > WIDE_BYTES
         end = None if wide else self._dense_end()
         wanted = self._first_rows()
@@ -216,10 +231,16 @@ class TableCopy:
 
     def _first_rows(self) -> int:
         """Rows of the first block, which is smaller than others where nothing bounds a row."""
-        if self._plan.widest is None:
+        bound = self._bound()
+        if bound is None:
             return FIRST_ROWS
-        bound = self._plan.widest + MOST_DIGITS * len(self._plan.copied)
         return max(FIRST_ROWS, min(MOST_ROWS, BLOCK_BYTES // bound))
+
+    def _bound(self) -> int | None:
+        """Bytes that no row's text exceeds, escapes apart; None: unknown."""
+        if self._plan.widest is None:
+            return None
+        return self._plan.widest + MOST_DIGITS * len(self._plan.copied)
 
     def _widest(self) -> int:
         """A size that no row exceeds, exact only where it may be beyond ``WIDE_BYTES``."""

@@ -138,7 +138,8 @@ class Pair:
         self.plan: Plan = make_plan(self.source, catalogue)
         table = catalogue.table("t")
         observer = Observer(self.source, catalogue)
-        facts = observer.facts(table, observer.sample(table))
+        sample, _ = observer.sample(table)
+        facts = observer.facts(table, sample)
         planned = {c.source: c for c in self.plan.table("t").columns}
         self.scope = scope_of(
             TableView(

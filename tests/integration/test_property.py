@@ -15,6 +15,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import pytest
 import thirdway
 from hostile import Database, Raw, Rows, databases
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
 from running import BLOCKED, DONE, run
 
 from migration_job.embedded import EmbeddedPostgres
@@ -84,6 +86,26 @@ def judge(database: Database, dsn: str, place: Path) -> None:
     assert thirdway.compare_schema(source, found, records, said["findings"], dsn) == []
     assert said["outcome"] == "verified"
     assert path.read_bytes() == before, "the source file was changed"
+
+
+SMALL_STEPS = {
+    "plan.observe.CELLS_AT_ONCE": 2,
+    "plan.observe.BLOCK_ROWS": 2,
+    "target.tablecopy.WHOLE_BYTES": -1,
+    "target.tablecopy.FIRST_ROWS": 2,
+    "target.tablecopy.MOST_ROWS": 2,
+    "verify.digest.FIRST_ROWS": 1,
+    "verify.digest.MOST_ROWS": 2,
+}
+"""With these a few rows go the way of a large table: in several parts, and in block after block."""
+
+
+@contextmanager
+def steps(*, small: bool) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SMALL_STEPS.items() if small else ():
+            patch.setattr(f"migration_job.{name}", value)
+        yield
 
 
 def _leave_out(source: Mapping[str, thirdway.Table], findings: list[Mapping[str, Any]]) -> None:
@@ -175,9 +197,10 @@ def test_random_databases_arrive_unchanged(
 ) -> None:
     @(seed(SEED) if LONG else lambda test: test)
     @_settings(EXAMPLES)
-    @given(databases())
-    def holds(database: Database) -> None:
-        judge(database, target, place)
+    @given(databases(), st.booleans())
+    def holds(database: Database, small: bool) -> None:
+        with steps(small=small):
+            judge(database, target, place)
 
     if LONG:
         with capsys.disabled():
@@ -480,6 +503,8 @@ FOUND: dict[str, Database] = {
 }
 
 
+@pytest.mark.parametrize("small", [False, True], ids=["", "in small steps"])
 @pytest.mark.parametrize("name", FOUND)
-def test_a_counter_example_once_found(name: str, target: str, place: Path) -> None:
-    judge(FOUND[name], target, place)
+def test_a_counter_example_once_found(name: str, small: bool, target: str, place: Path) -> None:
+    with steps(small=small):
+        judge(FOUND[name], target, place)

@@ -332,7 +332,9 @@ def test_a_table_that_is_looked_at_in_parts_is_no_other_table(
         catalogue = read_catalogue(one)
         whole = make_plan(one, catalogue, policy=policy)
         monkeypatch.setattr("migration_job.plan.observe.CELLS_AT_ONCE", 10)
-        assert len(Observer(one, catalogue).spans(catalogue.table("u"), 6)) == 6
+        table, observer = catalogue.table("u"), Observer(one, catalogue)
+        _, ends = observer.sample(table)
+        assert len(observer.spans(table, ends, 6)) == 6
         parts = make_plan(one, catalogue, policy=policy, others=[other])
     assert parts.model_dump() == whole.model_dump()
     assert {"nul-in-text", "undecodable-text"} <= {f.code for f in whole.findings}
