@@ -104,6 +104,8 @@ class Lab:
     """Empty: PostgreSQL 14 as it is after initdb, durable, the same for everybody. What a loader
     sets for its own session is its own merit."""
     _server: EmbeddedPostgres | None = field(default=None)
+    _given: tuple[str, str] | None = field(default=None)
+    """DSN and name of the last database that :meth:`database` gave."""
 
     @property
     def server(self) -> EmbeddedPostgres:
@@ -120,13 +122,20 @@ class Lab:
     def database(self, name: str = "bench") -> str:
         """An empty database in a server with nothing left to write, and its DSN."""
         self.server.drop_database(name)
-        dsn = self.server.create_database(name)
         self.settle()
-        return dsn
+        self._given = self.server.create_database(name), name
+        return self._given[0]
 
     def settle(self) -> None:
-        """Have what earlier work left behind written, so that nobody pays for another."""
+        """Have what earlier work left behind done, so that nobody pays for another: rows vacuumed
+        and analyzed, which autovacuum would begin with at any moment, and everything written."""
         with psycopg.connect(self.server.dsn, autocommit=True) as connection:
+            if self._given is not None:
+                dsn, name = self._given
+                there = "SELECT 1 FROM pg_database WHERE datname = %s"
+                if connection.execute(there, (name,)).fetchone() is not None:
+                    with psycopg.connect(dsn, autocommit=True) as last:
+                        last.execute("VACUUM (ANALYZE)")
             connection.execute("CHECKPOINT")
 
     def radcase(self, rows: int | None = None) -> Path:

@@ -127,16 +127,9 @@ def _core_of_its_own(server: int, pooler: int) -> Iterator[bool]:
         os.sched_setaffinity(0, before)
 
 
-def transactions_per_second(
-    pgbench: str,
-    dsn: str,
-    options: Sequence[str],
-    *,
-    clients: int = CLIENTS,
-    seconds: int = SECONDS,
-) -> float:
+def transactions_per_second(pgbench: str, dsn: str, options: Sequence[str]) -> float:
     """One run of pgbench; connection times are left out except where each transaction has one."""
-    command = [pgbench, *("-c", str(clients)), *("-j", "2"), *("-T", str(seconds)), "-n"]
+    command = [pgbench, *("-c", str(CLIENTS)), *("-j", "2"), *("-T", str(SECONDS)), "-n"]
     output = run_timed([*command, *options, dsn]).output
     found = re.search(r"^tps = ([0-9.]+)", output, re.MULTILINE)
     if found is None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -13,7 +13,6 @@ from statistics import median
 import psycopg
 
 from benchmarks.lab import Lab, run_timed
-from benchmarks.pooler import transactions_per_second
 from benchmarks.project import ROOT, migrate
 from benchmarks.results import Row, Sample, Section, ratio
 from infra import tuning
@@ -26,7 +25,11 @@ SCALES = {"data that fit": 20, "data larger than memory": 80}
 CLIENTS = 20
 """The pool's size in the stage files."""
 
-SECONDS = 10
+WARM_SECONDS, SECONDS = 24, 8
+"""Of one run of pgbench, whose connections are kept as a pool's are: first each of them maps
+shared_buffers page by page, which costs the larger one more and is not counted; then as many
+stretches as there are runs."""
+
 DISK = 50 * tuning.GB
 REPEATS = 5
 CHECKS = ROOT / "migration_job" / "profiles" / "radcase" / "checks"
@@ -71,10 +74,10 @@ def measure(lab: Lab) -> Section:
         rows=tuple(rows),
         text=f"{held}. pgbench with {CLIENTS} clients, scale "
         f"{' or '.join(map(str, SCALES.values()))} for each GB, every row as likely as another, "
-        f"{SECONDS} s a run, median of {lab.runs}; RadCase's queries, all of the profile's "
-        f"checks one after another over {lab.rows:,} rows. For transactions more is better, for "
-        "queries less. Each run's connections are new and first map shared_buffers page by page, "
-        "which costs the larger one more; a pool's connections are kept.",
+        f"connections kept, median of {lab.runs} stretches of {SECONDS} s after the first "
+        f"{WARM_SECONDS} s, in which each connection maps shared_buffers page by page; RadCase's "
+        f"queries, all of the profile's checks one after another over {lab.rows:,} rows, as often. "
+        "For transactions more is better, for queries less.",
     )
 
 
@@ -89,15 +92,25 @@ def _figures(lab: Lab, server: EmbeddedPostgres, gigabytes: int) -> dict[str, li
         run_timed([pgbench, "-i", "-q", "-s", str(scale * gigabytes), data[title]])
     radcase = server.create_database("radcase")
     migrate(lab.radcase(), radcase, profile="radcase")
-    figures: defaultdict[str, list[float]] = defaultdict(list)
-    for _ in range(lab.runs):
-        for title, dsn in data.items():
-            for kind, options in (("reads", ["-S"]), ("TPC-B-like", [])):
-                figures[f"pgbench, {kind}, {title}"].append(
-                    transactions_per_second(pgbench, dsn, options, clients=CLIENTS, seconds=SECONDS)
-                )
-        figures[QUERIES].append(_queries(radcase))
+    figures: dict[str, list[float]] = {}
+    for title, dsn in data.items():
+        for kind, options in (("reads", ["-S"]), ("TPC-B-like", [])):
+            figures[f"pgbench, {kind}, {title}"] = _stretches(pgbench, dsn, options, lab.runs)
+    figures[QUERIES] = [_queries(radcase) for _ in range(lab.runs)]
     return figures
+
+
+def _stretches(pgbench: str, dsn: str, options: Sequence[str], count: int) -> list[float]:
+    """Transactions per second in each of ``count`` stretches of one run, once it is warm."""
+    seconds = WARM_SECONDS + count * SECONDS
+    command = [pgbench, *("-c", str(CLIENTS)), *("-j", "2"), *("-T", str(seconds)), "-n"]
+    output = run_timed([*command, *("-P", str(SECONDS)), *options, dsn]).output
+    told = re.findall(r"^progress: [0-9.]+ s, ([0-9.]+) tps", output, re.MULTILINE)
+    # The last stretch may end with the run and not be told of.
+    counted = [float(value) for value in told[WARM_SECONDS // SECONDS :]]
+    if len(counted) < count - 1:
+        raise ValueError(f"expected {count} lines of progress from pgbench, found:\n{output}")
+    return counted[:count]
 
 
 def _queries(dsn: str) -> float:
