@@ -16,7 +16,7 @@ from migration_job.plan.model import Plan, SequencePlan, TablePlan
 from migration_job.report.model import Difference
 from migration_job.source.database import quote
 from migration_job.verify import digest, relations, typed
-from migration_job.verify.facts import Facts, read_facts
+from migration_job.verify.facts import Facts, read_relations, read_tables
 from migration_job.verify.sides import (
     Differences,
     Sides,
@@ -70,15 +70,17 @@ class Verification:
         self._jobs = jobs
         self._lock = threading.Lock()
         self._result = Verified()
-        self._facts_lock = threading.Lock()
+        self._tables_lock, self._relations_lock = threading.Lock(), threading.Lock()
         self._facts: Facts | None = None
+        self._complete = False
         self._waiting = sum(table.source is not None for table in plan.tables)
         self._working = 0
 
     def run(self, advance: Callable[[int], None]) -> Verified:
         """Verify everything. Differences are the result, not an error; OperationError where a side
         cannot be read."""
-        tasks: list[Task[Sides]] = []
+        # First, by one worker, while the others compare.
+        tasks: list[Task[Sides]] = [Task("catalogues", self._read, weight=1e12)]
         for table in self._plan.tables:
             weight = float(table.rows * (1 + len(table.columns)))
             if table.source is not None:
@@ -114,7 +116,7 @@ class Verification:
         def run(sides: Sides) -> None:
             with self._lock:
                 self._waiting -= 1
-            facts = self._read_facts(sides)
+            facts = self._tables(sides)
             there = facts.columns[table.target].keys()
             if not {c.target for c in table.columns if c.source is not None} <= there:
                 return  # the relations say so
@@ -170,20 +172,33 @@ class Verification:
 
     def _relations(self, table: TablePlan) -> Callable[[Sides], None]:
         def run(sides: Sides) -> None:
-            self._note(relations.check_table(sides, table, self._read_facts(sides)))
+            self._note(relations.check_table(sides, table, self._everything(sides)))
 
         return run
 
-    def _read_facts(self, sides: Sides) -> Facts:
-        with self._facts_lock:
+    def _tables(self, sides: Sides) -> Facts:
+        """What is known of tables, read by whoever needs it first."""
+        with self._tables_lock:
             if self._facts is None:
-                types = (c.type for t in self._plan.tables for c in t.columns)
-                self._facts = read_facts(sides, types)
+                self._facts = read_tables(sides)
             return self._facts
+
+    def _read(self, sides: Sides) -> None:
+        self._everything(sides)
+
+    def _everything(self, sides: Sides) -> Facts:
+        """The same, once all the rest is known as well: until then others compare rows."""
+        facts = self._tables(sides)
+        with self._relations_lock:
+            if not self._complete:
+                types = (c.type for t in self._plan.tables for c in t.columns)
+                read_relations(sides, facts, types)
+                self._complete = True
+        return facts
 
     def _sequences(self, sequences: list[tuple[SequencePlan, str]]) -> Callable[[Sides], None]:
         def run(sides: Sides) -> None:
-            self._note(relations.check_sequences(sides, sequences, self._read_facts(sides)))
+            self._note(relations.check_sequences(sides, sequences, self._everything(sides)))
 
         return run
 

@@ -227,6 +227,8 @@ def _line(plan: TablePlan, table: SourceTable) -> _Line | None:
         for column, reference, (source, _) in zip(columns, references, known, strict=True)
     ]
     maybe_null = [r for c, r in zip(columns, references, strict=True) if c.nulls]
+    # Where the source has no NULL, one on the target is a mark too many.
+    names = [quote(c.target) for c in columns if c.nulls]
     there = [
         target if column.not_null else f"coalesce({target}, {_postgres(NULL)})"
         for column, (_, target) in zip(columns, known, strict=True)
@@ -236,9 +238,9 @@ def _line(plan: TablePlan, table: SourceTable) -> _Line | None:
         source_nulls=chain("+", [f"({reference} IS NULL)" for reference in maybe_null]) or "0",
         target=_grouped("concat_ws", _postgres(FIELD), there, 90),
         target_nulls=" + ".join(
-            f"num_nulls({', '.join(quote(c.target) for c in columns[i : i + 90])})"
-            for i in range(0, len(columns), 90)
-        ),
+            f"num_nulls({', '.join(names[i : i + 90])})" for i in range(0, len(names), 90)
+        )
+        or "0",
         fields=len(known),
     )
 
@@ -464,7 +466,8 @@ class _Target:
         found = cursor.execute(
             f"SELECT string_agg({self._line.target}, {_postgres(LINE)}), "
             f"count(*), sum({self._line.target_nulls}) FROM ONLY {self._name} "
-            f"WHERE ctid >= '({first},0)' AND ctid < '({first + pages},0)'".encode()
+            f"WHERE ctid >= '({first},0)' AND ctid < '({first + pages},0)'".encode(),
+            prepare=False,
         ).fetchone()
         if found is None or not found[1]:
             return None
@@ -591,7 +594,8 @@ def _in_order(source: _Source, target: _Target, size: int) -> Agreed | None:
     """Compare the two streams byte by byte; None at the first byte that differs.
 
     The marks of the source alone are counted: equal texts have equally many, and as many rows and
-    NULLs on both sides take up as many of them, so that none is left to the target's data.
+    NULLs on both sides take up as many of them, so that none is left to the target's data. NULLs
+    are counted where preflight met some: another of the target's would leave it fewer than none.
     """
     digest = hashlib.sha256()
     here, there = _Stream(source.blocks()), _Stream(target.blocks(size, count_marks=False))

@@ -130,18 +130,25 @@ ORDER BY d.deptype
 """As ``pg_get_serial_sequence`` finds them; an identity's own comes last, so that it counts."""
 
 
-def read_facts(sides: Sides, types: Iterable[str]) -> Facts:
-    """Everything that the relations' checks need; ``types`` are the plan's spellings."""
+def read_tables(sides: Sides) -> Facts:
+    """What the comparison of rows needs: relations, columns and the ledger's counts."""
     facts = Facts()
     for name, kind, persistence, pages in sides.rows(RELATIONS):
         facts.kinds[name] = (kind, persistence)
         facts.pages[name] = int(pages or 0)
-    for name, column, sequence in sides.rows(SEQUENCES):
-        facts.sequences[name, column] = sequence
     for row in sides.rows(COLUMNS):
         facts.columns[row[0]][row[1]] = ColumnFact(
             row[2], row[3], row[4], (int(row[5]), int(row[6])), row[7], row[8]
         )
+    for name, count in sides.rows("SELECT tab, count(*) FROM migration.ledger GROUP BY tab"):
+        facts.ledger[name] = int(count)
+    return facts
+
+
+def read_relations(sides: Sides, facts: Facts, types: Iterable[str]) -> None:
+    """Everything else that the relations' checks need; ``types`` are the plan's spellings."""
+    for name, column, sequence in sides.rows(SEQUENCES):
+        facts.sequences[name, column] = sequence
     for row in sides.rows(CONSTRAINTS):
         kind, name, validated, columns, usable, parent, parent_columns, *rest = row[1:]
         facts.constraints[row[0]].append(
@@ -153,10 +160,7 @@ def read_facts(sides: Sides, types: Iterable[str]) -> Facts:
         facts.indexes[row[0]][row[1]] = IndexFact(row[2], row[3], row[4], tuple(row[5]), row[6])
     for name, count in sides.rows("SELECT tab, count(*) FROM migration.quarantine GROUP BY tab"):
         facts.quarantined[name] = int(count)
-    for name, count in sides.rows("SELECT tab, count(*) FROM migration.ledger GROUP BY tab"):
-        facts.ledger[name] = int(count)
     facts.types = _meanings(sides, sorted(set(types)))
-    return facts
 
 
 def _meanings(sides: Sides, types: list[str]) -> dict[str, tuple[int, int]]:
