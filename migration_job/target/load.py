@@ -2,8 +2,8 @@
 
 A table is created, filled and recorded in one transaction: so it is there whole or not at all,
 its rows can be written frozen, and under ``wal_level = minimal`` they need no log. Its ledger and
-quarantine arrive in the same transaction, and its sequence is set there, whose entries the session
-still holds.
+quarantine arrive in the same transaction, and its sequence is set there, while the session still
+holds what it knows of it.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from migration_job.verify.sides import (
     Sides,
     Stopped,
     ledger_keys,
-    not_quarantined,
+    rows_expected,
 )
 from migration_job.workers import Task, run_all
 
@@ -154,7 +154,7 @@ class Verification:
                 return
         compared = typed.compare_table(sides, table)
         found = compared.differences
-        expected = _rows_expected(sides, table)
+        expected = rows_expected(sides, table)
         if compared.source_rows != expected:
             found.add(
                 "count", f"expected {expected} rows in the source, read {compared.source_rows}"
@@ -242,14 +242,6 @@ class Verification:
     def _record(self, name: str, result: TableResult) -> None:
         with self._lock:
             self._result.tables[name] = result
-
-
-def _rows_expected(sides: Sides, table: TablePlan) -> int:
-    keep = not_quarantined(table)
-    where = f" WHERE {keep}" if keep else ""
-    name = quote(sides.table(table).name)
-    row = sides.source.execute(f"SELECT count(*) FROM main.{name} AS t{where}").fetchone()
-    return int(row[0]) if row is not None else 0
 
 
 def _digest_of(sides: Sides, table: str, columns: str) -> tuple[int, str]:

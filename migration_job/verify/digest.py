@@ -44,6 +44,7 @@ from migration_job.verify.sides import (
     compared_columns,
     ledger_keys,
     not_quarantined,
+    rows_expected,
     target_name,
 )
 
@@ -379,12 +380,6 @@ class _Source:
         if lines:
             yield _checked(_Block(_joined(lines), len(lines), nulls), self._line.fields)
 
-    def count(self) -> int:
-        """The rows that the target must hold."""
-        where = f" WHERE {self._keep}" if self._keep else ""
-        ((rows,),) = self._sides.source.execute(f"SELECT count(*) FROM {self._from}{where}")
-        return int(str(rows))
-
     def of_keys(self, table: SourceTable, key: tuple[str, ...], keys: list[Row]) -> list[bytes]:
         """The lines of single rows."""
         terms = [column_sql(table, name) for name in key]
@@ -514,7 +509,7 @@ def compare(
             if agreed is not None and rows in (None, agreed.rows):
                 return agreed
         if rows is None:
-            rows = source.count()
+            rows = rows_expected(sides, plan)
         key = key_columns(plan.key, table)
         return _as_bags(sides, table, key, source, target, rows, size, places)
     except _Ambiguous:

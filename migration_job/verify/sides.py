@@ -161,6 +161,15 @@ def not_quarantined(plan: TablePlan) -> str:
     return f"({chain('OR', [f'({q})' for q in plan.quarantine])}) IS NOT TRUE"
 
 
+def rows_expected(sides: Sides, plan: TablePlan) -> int:
+    """How many rows of the source the target must hold."""
+    keep = not_quarantined(plan)
+    where = f" WHERE {keep}" if keep else ""
+    name = quote(sides.table(plan).name)
+    row = sides.source.execute(f"SELECT count(*) FROM main.{name} AS t{where}").fetchone()
+    return int(row[0]) if row is not None else 0
+
+
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """A ledger entry, as the verifier reads it from the target's records."""
