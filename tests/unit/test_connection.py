@@ -73,11 +73,14 @@ def test_old_versions_with_their_passwords_go(tmp_path: Path) -> None:
 
 
 def test_a_reader_never_sees_two_versions_mixed(tmp_path: Path) -> None:
+    """Nor none, as long as the present version and the one before it are kept: so no reading may
+    take longer than one change. The readers say when each has ended what it had begun."""
     write_connection(tmp_path, HERE, HERE)
     stop = threading.Event()
     broken: list[object] = []
+    ended = [threading.Semaphore(0) for _ in range(3)]
 
-    def read() -> None:
+    def read(done: threading.Semaphore) -> None:
         while not stop.is_set():
             try:
                 told = json.loads((tmp_path / "database.json").read_text())
@@ -85,16 +88,22 @@ def test_a_reader_never_sees_two_versions_mixed(tmp_path: Path) -> None:
                     broken.append(told)
             except Exception as error:
                 broken.append(error)
+            done.release()
 
-    readers = [threading.Thread(target=read) for _ in range(3)]
+    readers = [threading.Thread(target=read, args=(done,)) for done in ended]
     for reader in readers:
         reader.start()
-    for _ in range(40):
-        write_connection(tmp_path, THERE, THERE)
-        write_connection(tmp_path, HERE, HERE)
-    stop.set()
-    for reader in readers:
-        reader.join()
+    try:
+        for side in [THERE, HERE] * 40:
+            write_connection(tmp_path, side, side)
+            for done in ended:
+                while done.acquire(blocking=False):
+                    pass  # a reading that had ended before
+                assert done.acquire(timeout=30), "a reader has stopped"
+    finally:
+        stop.set()
+        for reader in readers:
+            reader.join()
     assert broken == []
 
 
