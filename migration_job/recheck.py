@@ -122,7 +122,7 @@ class Recheck:
                 found,
                 target,
                 run_id=run.run_id,
-                plan=run.plan,
+                plan_digest=run.plan.digest(),
                 source=report.source,
                 sha256=taken.digests().content,
                 position=None,

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,6 +68,9 @@ BACKUP = "backup"
 """The folder of the snapshot, inside the report's."""
 
 RUN_FILE = "run.json"
+
+Integrity = concurrent.futures.Future[None]
+"""The integrity check of the snapshot; its error is the result's."""
 
 SHOWN = 3
 """Findings or differences named in the last words; all are in the report."""
@@ -191,12 +195,18 @@ class Migration:
         everything = self.live is not None or options.deep or taken.bytes <= integrity.FULL_BYTES
         with undisturbed():
             sealed = pool.submit(backup.seal, taken, self.run_id)
-            intact = pool.submit(_check_integrity, taken, everything)
+
+        @cache
+        def intact() -> Integrity:
+            with undisturbed():
+                return pool.submit(_check_integrity, taken, everything)
+
         with reporter.phase("plan"), staying():
             catalogue, plan = self._plan(taken, profile, policy, intact)
         manifest = sealed.result()
         self.report.backup = manifest.model_dump()
-        done = self._begin(target, before, manifest.content_sha256, plan)
+        plan_digest = plan.digest()
+        done = self._begin(target, before, manifest.content_sha256, plan, plan_digest)
         self._load(target, taken, catalogue, plan, done)
         records.set_phase(target, Phase.COPIED)
         self.report.phase = Phase.COPIED
@@ -204,7 +214,7 @@ class Migration:
             self.live.after_copy(target, plan)
         position = None if self.live is None else self._position(taken)
         certificate = self._verify(
-            target, taken, catalogue, plan, manifest.content_sha256, position, intact
+            target, taken, catalogue, plan, plan_digest, manifest.content_sha256, position, intact
         )
         records.store_certificate(
             target, certificate.digest, certificate.model_dump_json(), Phase.VERIFIED
@@ -258,18 +268,25 @@ class Migration:
         taken: Snapshot,
         profile: Any,
         policy: Policy | None,
-        intact: concurrent.futures.Future[None],
+        intact: Callable[[], Integrity],
     ) -> tuple[Catalogue, Plan]:
-        """The plan, every value tried. Raises BlockedError where the policy does not allow it, and
-        InputError first where the source is damaged."""
+        """The plan, every value tried; ``intact`` begins the integrity check and gives it. Raises
+        BlockedError where the policy does not allow the plan, and InputError first where the source
+        is damaged."""
         connections = [taken.connect() for _ in range(self._jobs)]
         try:
             catalogue = read_catalogue(connections[0])
             plan = make_plan(
-                connections[0], catalogue, profile=profile, policy=policy, others=connections[1:]
+                connections[0],
+                catalogue,
+                profile=profile,
+                policy=policy,
+                others=connections[1:],
+                # What is left of the planning keeps one core busy at most.
+                observed=intact,
             )
         except Exception:
-            intact.result()  # a damaged source explains most surprises
+            intact().result()  # a damaged source explains most surprises
             raise
         finally:
             for connection in connections:
@@ -278,7 +295,7 @@ class Migration:
             plan = self.live.adapt(plan, catalogue)
         self._tell_plan(plan)
         if plan.blocked:
-            intact.result()
+            intact().result()
             first = "; ".join(
                 f"{_place(f.table, f.column)}{f.message}" for f in plan.blocked[:SHOWN]
             )
@@ -303,10 +320,11 @@ class Migration:
         before: records.RunRow | None,
         sha256: str,
         plan: Plan,
+        plan_digest: str,
     ) -> set[tuple[str, str]]:
         """Make the target ready; returns the steps that an earlier attempt has done."""
         if before is not None:
-            same = (before.snapshot_sha256, before.plan_digest) == (sha256, plan.digest())
+            same = (before.snapshot_sha256, before.plan_digest) == (sha256, plan_digest)
             if same:
                 done = records.done(target)
                 self.reporter.say(f"going on with run {self.run_id}: {len(done)} steps are done")
@@ -324,6 +342,7 @@ class Migration:
             source_path=str(self.options.source.absolute()),
             snapshot_sha256=sha256,
             plan=plan,
+            plan_digest=plan_digest,
             job_version=__version__,
         )
         self.report.phase = Phase.PREPARED
@@ -397,9 +416,10 @@ class Migration:
         taken: Snapshot,
         catalogue: Catalogue,
         plan: Plan,
+        plan_digest: str,
         sha256: str,
         position: int | None,
-        intact: concurrent.futures.Future[None],
+        intact: Callable[[], Integrity],
     ) -> Certificate:
         """Verify and certify. Raises VerificationError where anything differs, and InputError where
         the source turns out to be damaged."""
@@ -410,7 +430,7 @@ class Migration:
         )
         tell_verified(self.report, target, plan, found)
         with self.reporter.phase("integrity check"):
-            intact.result()
+            intact().result()
         if found.difference_count:
             records.distrust(target)
         refuse_differences(found)
@@ -421,7 +441,7 @@ class Migration:
             found,
             target,
             run_id=self.run_id,
-            plan=plan,
+            plan_digest=plan_digest,
             source=str(options.source.absolute()),
             sha256=sha256,
             position=position,
@@ -584,7 +604,7 @@ def certify(
     target: psycopg.Connection,
     *,
     run_id: str,
-    plan: Plan,
+    plan_digest: str,
     source: str,
     sha256: str,
     position: int | None,
@@ -599,7 +619,7 @@ def certify(
     certificate = Certificate(
         run_id=run_id,
         job_version=__version__,
-        plan_digest=plan.digest(),
+        plan_digest=plan_digest,
         source=source,
         snapshot_sha256=sha256,
         position=position,

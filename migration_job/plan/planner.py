@@ -68,16 +68,18 @@ def make_plan(
     policy: Policy | None = None,
     zone: str = "UTC",
     others: Sequence[apsw.Connection] = (),
+    observed: Callable[[], object] | None = None,
 ) -> Plan:
     """The plan for the connection's present state, every value tried. ``others`` are connections to
-    the very same state, which let more tables be looked at at once.
+    the very same state, which let more tables be looked at at once. ``observed`` is called once
+    the facts of every table are known: from then on the planning needs little of the processor.
 
     ``Plan.blocked`` is empty where the run may go on. Raises InputError where policy or profile
     name what is not there.
     """
     chosen = policy or Policy()
     chosen.check(catalogue)
-    return _Planner(connection, catalogue, profile, chosen, zone, others).plan()
+    return _Planner(connection, catalogue, profile, chosen, zone, others).plan(observed)
 
 
 _Item = TypeVar("_Item")
@@ -132,9 +134,11 @@ class _Planner:
         """Those that no index of PostgreSQL's takes as they are."""
         self._quarantine = self._readers[0].quarantine
 
-    def plan(self) -> Plan:
+    def plan(self, observed: Callable[[], object] | None) -> Plan:
         self._name_everything()
         self._observe()
+        if observed is not None:
+            observed()
         wishes = self._relations.spread_wishes(self._wishes())
         self._decide_all(wishes)
         dropped = self._agree_on_types()
@@ -942,6 +946,8 @@ def _unique_keys(table: SourceTable) -> list[tuple[str, ...]]:
 def _with_distinct_constraints(table: TablePlan) -> TablePlan:
     """The table with no two constraints of one name: names that differ may be one once they are
     cut. Those of unique constraints stay, since they name an index as well."""
+    if not table.checks and not table.foreign_keys:
+        return table
     taken = {unique.name for unique in table.uniques}
 
     def named(name: str, whole: str) -> str:

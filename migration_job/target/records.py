@@ -223,6 +223,7 @@ def begin(
     source_path: str,
     snapshot_sha256: str,
     plan: Plan,
+    plan_digest: str,
     job_version: str,
 ) -> None:
     """Make the records, in one transaction; the target is this run's own from here on."""
@@ -236,7 +237,7 @@ def begin(
                 source_path,
                 snapshot_sha256,
                 plan.model_dump_json(),
-                plan.digest(),
+                plan_digest,
                 job_version,
             ),
         )
