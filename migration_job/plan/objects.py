@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import apsw
 
@@ -60,11 +61,32 @@ class ColumnView:
     exact: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TableView:
     source: SourceTable
     target: str
     columns: dict[str, ColumnView]
+
+    @cached_property
+    def scope(self) -> expressions.Scope:
+        """The columns as an expression may name them."""
+        found: dict[str, Known] = {}
+        for name, column in self.columns.items():
+            known = Known(
+                sql=quote(column.target),
+                kind=expressions.kind_of(column.type),
+                rule=column.rule,
+                exact=column.exact,
+                collation=column.source.collation.upper(),
+                affinity=column.source.affinity,
+            )
+            for key in _spellings(self, name):
+                found[key] = known
+        alias = self.source.rowid_alias
+        if alias is not None and alias in self.columns:
+            for name in ("rowid", "_rowid_", "oid"):
+                found.setdefault(name, found[fold(alias)])
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,26 +138,25 @@ class Objects:
         """The parts of a table, without the unique keys over the ``collided`` columns and without
         the ``broken`` CHECKs (``table.number``); what cannot be had is noted."""
         view = self._tables[table.name]
-        scope = scope_of(view)
         uniques: list[UniquePlan] = []
         indexes: list[IndexPlan] = []
         for index in table.indexes:
             if index.unique and tuple(t.column for t in index.columns) in collided:
                 continue
             if index.origin == "pk":
-                indexes.extend(self._folded_key(view, index, scope))
+                indexes.extend(self._folded_key(view, index))
                 continue
             plain = self._plain_unique(view, index)
             if plain is not None:
                 uniques.append(plain)
             else:
                 uniques.extend(self._referenced(view, index))
-                indexes.extend(self._index(view, index, scope))
+                indexes.extend(self._index(view, index))
         self._report_collations(view)
         return Parts(
             defaults=dict(self._defaults(view)),
-            generated=dict(self._generated(view, scope)),
-            checks=tuple(self._checks(view, scope, broken)),
+            generated=dict(self._generated(view)),
+            checks=tuple(self._checks(view, broken)),
             uniques=tuple(uniques),
             indexes=tuple(indexes),
         )
@@ -170,8 +191,10 @@ class Objects:
             if default is not None:
                 yield name, default
 
-    def _generated(self, view: TableView, scope: expressions.Scope) -> Iterator[tuple[str, str]]:
-        within = dict(scope)
+    def _generated(self, view: TableView) -> Iterator[tuple[str, str]]:
+        if not any(column.source.generated for column in view.columns.values()):
+            return
+        within = dict(view.scope)
         for name, column in view.columns.items():
             if column.source.generated:
                 why = f"it refers to the generated column {name}, which is not one there"
@@ -180,7 +203,7 @@ class Objects:
             else:
                 continue
             for key in _spellings(view, name):
-                within[key] = replace(scope[key], hidden=why)
+                within[key] = replace(view.scope[key], hidden=why)
         for name, column in view.columns.items():
             expression = column.source.expression
             if not column.source.generated or expression is None:
@@ -196,7 +219,7 @@ class Objects:
                 # PostgreSQL's generated columns may not refer to one another: the expression
                 # stands in for the column.
                 for key in _spellings(view, name):
-                    within[key] = replace(scope[key], sql=f"({sql})")
+                    within[key] = replace(view.scope[key], sql=f"({sql})")
             except Untranslatable as reason:
                 self._findings.add(
                     "generated-as-plain",
@@ -207,14 +230,12 @@ class Objects:
                     column=name,
                 )
 
-    def _checks(
-        self, view: TableView, scope: expressions.Scope, broken: set[str]
-    ) -> Iterator[CheckPlan]:
+    def _checks(self, view: TableView, broken: set[str]) -> Iterator[CheckPlan]:
         for number, check in enumerate(view.source.checks, 1):
             if f"{view.source.name}.{number}" in broken:
                 continue
             try:
-                expression = expressions.condition(check, scope)
+                expression = expressions.condition(check, view.scope)
             except Untranslatable as reason:
                 self._not_carried(
                     "check-not-carried", view, f"CHECK ({_short(check)}): {reason}", number=number
@@ -269,26 +290,22 @@ class Objects:
         self._relations.add(free)
         return free
 
-    def _folded_key(
-        self, view: TableView, index: SourceIndex, scope: expressions.Scope
-    ) -> Iterator[IndexPlan]:
+    def _folded_key(self, view: TableView, index: SourceIndex) -> Iterator[IndexPlan]:
         """A primary key under another collation allows fewer keys than PostgreSQL's does; one of
         values that are too long is an index over their digests."""
         folded = any(_collation(t) != "BINARY" for t in index.columns)
         if folded or _too_many(index) or self._too_wide(view, index):
-            yield from self._index(view, index, scope)
+            yield from self._index(view, index)
 
-    def _index(
-        self, view: TableView, index: SourceIndex, scope: expressions.Scope
-    ) -> Iterator[IndexPlan]:
+    def _index(self, view: TableView, index: SourceIndex) -> Iterator[IndexPlan]:
         try:
             if _too_many(index):
                 raise Untranslatable(
                     f"it has {len(index.columns)} columns, and PostgreSQL's have "
                     f"{MAX_INDEX_COLUMNS} at most"
                 )
-            terms = [self._term(view, term, scope, unique=index.unique) for term in index.columns]
-            where = expressions.condition(index.where, scope) if index.where is not None else None
+            terms = [self._term(view, term, unique=index.unique) for term in index.columns]
+            where = None if index.where is None else expressions.condition(index.where, view.scope)
         except Untranslatable as reason:
             what = "unique index" if index.unique else "index"
             self._not_carried(
@@ -312,18 +329,11 @@ class Objects:
             name=target, unique=index.unique, terms=tuple(terms), where=where, method=method
         )
 
-    def _term(
-        self,
-        view: TableView,
-        term: SourceIndexColumn,
-        scope: expressions.Scope,
-        *,
-        unique: bool,
-    ) -> str:
+    def _term(self, view: TableView, term: SourceIndexColumn, *, unique: bool) -> str:
         if term.column is None:
             if term.expression is None or term.expression == "rowid":
                 raise Untranslatable("it is over the rowid")
-            part = expressions.value(term.expression, scope, plain_case=not unique)
+            part = expressions.value(term.expression, view.scope, plain_case=not unique)
             text, kind = f"({part.sql})", part.kind
         else:
             column = view.columns.get(term.column)
@@ -436,7 +446,7 @@ class Objects:
         if not waiting:
             return ()
         known: dict[str, ViewTable] = {
-            fold(name): ViewTable(_qualified(t.target), scope_of(t), tuple(t.columns))
+            fold(name): ViewTable(_qualified(t.target), t.scope, tuple(t.columns))
             for name, t in self._tables.items()
         }
         planned: list[ViewPlan] = []
@@ -535,27 +545,6 @@ class Objects:
 
 def _spellings(view: TableView, column: str) -> tuple[str, str]:
     return expressions.spelled(column), expressions.spelled(column, view.source.name)
-
-
-def scope_of(view: TableView) -> dict[str, Known]:
-    """The columns of a table as an expression may name them."""
-    found: dict[str, Known] = {}
-    for name, column in view.columns.items():
-        known = Known(
-            sql=quote(column.target),
-            kind=expressions.kind_of(column.type),
-            rule=column.rule,
-            exact=column.exact,
-            collation=column.source.collation.upper(),
-            affinity=column.source.affinity,
-        )
-        for key in _spellings(view, name):
-            found[key] = known
-    alias = view.source.rowid_alias
-    if alias is not None and alias in view.columns:
-        for name in ("rowid", "_rowid_", "oid"):
-            found.setdefault(name, found[fold(alias)])
-    return found
 
 
 def _computed(column: ColumnView) -> str:

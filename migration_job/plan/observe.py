@@ -293,9 +293,7 @@ class Observer:
             tests = [f"typeof({c}) = 'text'"] if facts[name].blobs else []
             tests += [f"octet_length({c}) <= {LARGE_VALUE}"] if name in large else []
             references.append(f"CASE WHEN {' AND '.join(tests)} THEN {c} END" if tests else c)
-        self._look_in_blocks(
-            table, facts, columns, references, span or (LOWEST_ROWID, HIGHEST_ROWID)
-        )
+        self._look_in_blocks(table, facts, columns, references, span)
         for name in large:
             self._look_in_pieces(table, facts[name], name, span)
 
@@ -305,7 +303,7 @@ class Observer:
         facts: Mapping[str, ColumnFacts],
         columns: list[str],
         references: list[str],
-        span: tuple[int, int],
+        span: Span,
     ) -> None:
         rowid = column_sql(table, ROWID)
         weight = sum(min(facts[n].heaviest, LARGE_VALUE) for n in columns)
@@ -315,12 +313,17 @@ class Observer:
             if len(references) > 1
             else references[0]
         )
+        if span is None and facts[columns[0]].rows <= limit:
+            (block,) = self._one(table, [f"CAST(group_concat({text}, {SEPARATOR}) AS BLOB)"])
+            if block is not None and _suspicious(block):
+                self._look_singly(table, facts, columns, "", ())
+            return
         sql = (
             f"SELECT max(r), CAST(group_concat(s, {SEPARATOR}) AS BLOB) FROM "
             f"(SELECT {rowid} AS r, {text} AS s FROM main.{quote(table.name)} AS t "
             f"WHERE {rowid} BETWEEN ? AND ? ORDER BY {rowid} LIMIT {limit})"
         )
-        start, end = span
+        start, end = span or (LOWEST_ROWID, HIGHEST_ROWID)
         while start <= end:
             found: tuple[Any, ...] = self._connection.execute(sql, (start, end)).fetchall()[0]
             last, block = found

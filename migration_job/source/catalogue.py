@@ -223,11 +223,12 @@ def _table(
         connection, f"PRAGMA main.table_xinfo({quote(name)})"
     ):
         own = written.get(fold(str(column)))
+        kind = _without_generated(str(declared or ""))
         columns.append(
             SourceColumn(
                 name=str(column),
-                declared=_without_generated(str(declared or "")),
-                affinity=affinity_of(_without_generated(str(declared or "")), strict=strict),
+                declared=kind,
+                affinity=affinity_of(kind, strict=strict),
                 not_null=bool(not_null),
                 default=None if default is None else str(default),
                 primary_key=int(position),
@@ -262,6 +263,8 @@ def _table(
 
 def _without_generated(declared: str) -> str:
     """SQLite counts ``GENERATED ALWAYS`` as part of a type that precedes it."""
+    if "generated" not in declared.lower():
+        return declared
     words = declared.split()
     upper = [w.upper() for w in words]
     if upper[-2:] == ["GENERATED", "ALWAYS"]:
@@ -274,18 +277,20 @@ def _indexes(
 ) -> tuple[SourceIndex, ...]:
     """The table's indexes; ``statements`` are those that made the indexes of all tables."""
     found: list[SourceIndex] = []
-    for _, name, unique, origin, _ in _rows(connection, f"PRAGMA main.index_list({quote(table)})"):
+    for _, name, unique, origin, partial in _rows(
+        connection, f"PRAGMA main.index_list({quote(table)})"
+    ):
         if _of_sqlite(str(name)) and origin == "c":
             continue
         sql = statements.get(str(name))
-        text = parse_index(sql) if sql is not None else None
+        described = _rows(connection, f"PRAGMA main.index_xinfo({quote(str(name))})")
+        # cid -1 is the rowid, -2 an expression: the text alone says which, as it does a condition.
+        told = partial or any(cid == -2 for _, cid, *_ in described)
+        text = parse_index(sql) if sql is not None and told else None
         terms: list[SourceIndexColumn] = []
-        for position, cid, column, descending, collation, is_key in _rows(
-            connection, f"PRAGMA main.index_xinfo({quote(str(name))})"
-        ):
+        for position, cid, column, descending, collation, is_key in described:
             if not is_key:
                 continue
-            # cid -1 is the rowid, -2 an expression.
             expression = text.terms[position] if text is not None and cid == -2 else None
             terms.append(
                 SourceIndexColumn(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from migration_job.values import fold
 
@@ -29,8 +29,7 @@ _TOKEN = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     kind: TokenKind
     text: str
     start: int
@@ -120,11 +119,16 @@ class TableText:
     """Lower-cased column sets of the table-level foreign keys that are INITIALLY DEFERRED."""
 
 
+_TELLING = re.compile(r"\b(?:COLLATE|AUTOINCREMENT|AS|CHECK|INITIALLY)\b", re.IGNORECASE)
+"""Without any of these words, quoted ones among them, a table's text tells nothing of its own."""
+
 _TABLE_CONSTRAINTS = ("CONSTRAINT", "PRIMARY", "UNIQUE", "CHECK", "FOREIGN")
 
 
 def parse_table(sql: str) -> TableText:
-    """What a CREATE TABLE statement says beyond the PRAGMAs."""
+    """What a CREATE TABLE statement says beyond the PRAGMAs; no columns where it is nothing."""
+    if _TELLING.search(sql) is None:
+        return TableText((), (), ())
     tokens = tokenize(sql)
     opening = next((i for i, t in enumerate(tokens) if t.is_symbol("(")), None)
     if opening is None:

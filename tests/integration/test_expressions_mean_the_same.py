@@ -16,7 +16,7 @@ import pytest
 
 from migration_job.plan.expressions import Untranslatable, condition, value
 from migration_job.plan.model import Plan
-from migration_job.plan.objects import ColumnView, TableView, scope_of
+from migration_job.plan.objects import ColumnView, TableView
 from migration_job.plan.observe import Observer
 from migration_job.plan.planner import make_plan
 from migration_job.source.catalogue import read_catalogue
@@ -141,18 +141,16 @@ class Pair:
         sample, _ = observer.sample(table)
         facts = observer.facts(table, sample)
         planned = {c.source: c for c in self.plan.table("t").columns}
-        self.scope = scope_of(
-            TableView(
-                table,
-                "t",
-                {
-                    c.name: ColumnView(
-                        c, c.name, planned[c.name].type, planned[c.name].rule, facts[c.name], True
-                    )
-                    for c in table.columns
-                },
-            )
-        )
+        self.scope = TableView(
+            table,
+            "t",
+            {
+                c.name: ColumnView(
+                    c, c.name, planned[c.name].type, planned[c.name].rule, facts[c.name], True
+                )
+                for c in table.columns
+            },
+        ).scope
         self.target = psycopg.connect(dsn, autocommit=True)
         types = ", ".join(f"{quote(c.target)} {c.type}" for c in self.plan.table("t").columns)
         self.target.execute(f"CREATE TABLE t({types})".encode())
