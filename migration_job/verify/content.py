@@ -30,7 +30,7 @@ LEDGER_BATCH = 1_000
 
 DIGEST_PIECE = 10_000
 
-SEQUENCES_AT_ONCE = 50
+SEQUENCES_AT_ONCE = 500
 """In one query: thousands of identity columns would be as many round trips."""
 
 

@@ -24,6 +24,7 @@ from migration_job.plan.model import (
     TablePlan,
     ViewPlan,
 )
+from migration_job.source.catalogue import rowid_name
 from migration_job.source.database import quote
 from migration_job.source.model import SourceColumn
 from migration_job.source.reader import read_rows
@@ -433,17 +434,33 @@ def check_sequences(
 def _states(
     sides: Sides, sequences: Sequence[tuple[SequencePlan, Differences]], facts: Facts
 ) -> list[tuple[int, bool, int | None]]:
-    """Each sequence's last value, whether it was handed out, and the highest key there is."""
-    if not sequences:
-        return []
-    queries = (
-        f"SELECT {number} AS number, last_value, is_called, (SELECT max({quote(sequence.column)}) "
-        f"FROM ONLY public.{quote(sequence.table)})::bigint "
-        f"FROM {facts.sequences[sequence.table, sequence.column]}"
-        for number, (sequence, _) in enumerate(sequences)
+    """Each sequence's last value, whether it was handed out, and the highest key there is. That is
+    the source's: where the target has another, the comparison of the rows says so."""
+    names = [facts.sequences[sequence.table, sequence.column] for sequence, _ in sequences]
+    rows = sides.rows(
+        "SELECT pg_sequence_last_value(name::regclass) "
+        "FROM unnest(%s::text[]) WITH ORDINALITY AS s (name, number) ORDER BY number",
+        (names,),
     )
-    rows = sides.rows(f"{' UNION ALL '.join(queries)} ORDER BY number")
-    return [(last, called, highest) for _, last, called, highest in rows]
+    found: list[tuple[int, bool, int | None]] = []
+    for (_, differences), name, (last,) in zip(sequences, names, rows, strict=True):
+        # NULL: no value was handed out yet.
+        value, called = (last, True) if last is not None else _untouched(sides, name)
+        found.append((value, called, _highest(sides, differences.table)))
+    return found
+
+
+def _untouched(sides: Sides, sequence: str) -> tuple[int, bool]:
+    last, called = sides.one(f"SELECT last_value, is_called FROM {sequence}")
+    return int(last), bool(called)
+
+
+def _highest(sides: Sides, table: str) -> int | None:
+    """The highest rowid of a source table: an identity column was the rowid's alias there."""
+    source = sides.catalogue.table(table)
+    query = f"SELECT max({rowid_name(source)}) FROM main.{quote(source.name)}"
+    row = sides.source.execute(query).fetchone()
+    return None if row is None or row[0] is None else int(row[0])
 
 
 def check_view(
