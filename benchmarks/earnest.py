@@ -124,7 +124,8 @@ def _idle(names: Names) -> dict[str, Sample]:
         time.sleep(SAMPLE_SECONDS)
         for container in containers:
             name = str(container.name).removeprefix(f"{names.prefix}-")
-            held = _held(dict(container.stats(stream=False))["memory_stats"])
+            told: Any = container.stats(stream=False)
+            held = _held(told["memory_stats"])
             values.setdefault(name, []).append(held / MIB)
     return {
         name: Sample(label="MiB", values=tuple(found), unit="MiB") for name, found in values.items()
