@@ -69,11 +69,16 @@ def works_beside(plan: Plan, jobs: int) -> bool:
 
 
 def tasks(
-    plan: Plan, catalogue: Catalogue, done: set[tuple[str, str]], advance: Advance
+    plan: Plan,
+    catalogue: Catalogue,
+    done: set[tuple[str, str]],
+    advance: Advance,
+    *,
+    small_rows: int = SMALL_ROWS,
 ) -> list[Task[Session]]:
     """What loads the plan: for each table its copy, then its keys, its indexes and its
-    statistics, as tasks; small tables whole, several in one task. What ``done`` names is left out.
-    Foreign keys, views and sequences come after all of them."""
+    statistics, as tasks; tables up to ``small_rows`` whole, several in one task. What ``done``
+    names is left out. Foreign keys and views come after all of them."""
     loader = _Loader(plan, catalogue, advance)
     alike = Counter(_type_name(table) for table in plan.tables)
     made: list[Task[Session]] = []
@@ -81,16 +86,17 @@ def tasks(
     together: list[TablePlan] = []
     for table in plan.tables:
         copied = (table.target, "rows") in done
-        if copied and table.rows <= SMALL_ROWS:
+        small = table.rows <= small_rows
+        if copied and small:
             continue  # whole, as its transaction was
         if not copied and alike[_type_name(table)] > 1:
             after = before.get(_type_name(table))
             before[_type_name(table)] = _copy_title(table)
-            made.extend(_table_tasks(loader, table, done, (after,) if after else ()))
-        elif not copied and table.rows <= SMALL_ROWS and _most_bytes(table) <= GROUP_BYTES:
+            made.extend(_table_tasks(loader, table, done, (after,) if after else (), small=small))
+        elif not copied and small and _most_bytes(table) <= GROUP_BYTES:
             together.append(table)
         else:
-            made.extend(_table_tasks(loader, table, done, ()))
+            made.extend(_table_tasks(loader, table, done, (), small=small))
     return made + [_group_task(loader, group) for group in _groups(together)]
 
 
@@ -149,11 +155,15 @@ def _group_task(loader: _Loader, tables: list[TablePlan]) -> Task[Session]:
 
 
 def _table_tasks(
-    loader: _Loader, table: TablePlan, done: set[tuple[str, str]], after: tuple[str, ...]
+    loader: _Loader,
+    table: TablePlan,
+    done: set[tuple[str, str]],
+    after: tuple[str, ...],
+    *,
+    small: bool,
 ) -> Iterator[Task[Session]]:
     """``after`` names the copies that have to end before this table may be created."""
     name = table.target
-    small = table.rows <= SMALL_ROWS
     weight = _weight(table)
     waits: tuple[str, ...] = ()
     if (name, "rows") not in done:

@@ -306,9 +306,10 @@ class TableCopy:
         only = "" if self._sql.clean is None else f" FILTER (WHERE {self._sql.clean})"
         source = f"FROM {self._from} WHERE {where}"
         if self._bare_tries:
+            counted = "0" if self._sql.nulls == "0" else f"sum({self._sql.nulls}){only}"
             text, clean, every, nulls = self._one(
                 f"SELECT {self._as_bytes(f'group_concat({self._sql.bare}, char(10)){only}')}, "
-                f"count(*){only}, count(*), sum({self._sql.nulls}){only} {source}",
+                f"count(*){only}, count(*), {counted} {source}",
                 (low, high),
             )
             fields = len(self._sql.columns)

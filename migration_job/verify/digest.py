@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
@@ -38,7 +38,7 @@ from migration_job.source.model import SourceTable
 from migration_job.source.reader import HIGHEST_ROWID, Row, column_sql, rowid_ends
 from migration_job.source.rowkey import key_columns
 from migration_job.values import key_values
-from migration_job.verify.facts import Facts
+from migration_job.verify.facts import ColumnFact, Facts
 from migration_job.verify.sides import (
     Sides,
     compared_columns,
@@ -52,6 +52,9 @@ MARK = "\x1d"
 """ASCII's group separator, a character that text for people does not hold."""
 
 FIELD, NULL, LINE = MARK + "1", MARK + "0", MARK + "2"
+
+NONE = "0"
+"""A number of NULLs, as SQL, where there can be none."""
 
 BLOCK_BYTES = 1 << 20
 """What one block of either side aims at. A query for each costs the target more than smaller ones
@@ -104,6 +107,9 @@ class _Line:
     source_nulls: str
     target: str
     target_nulls: str
+    unexpected_nulls: str
+    """Of the target's columns that have none on the source: such a NULL leaves its field out of the
+    line, so there must be none."""
     fields: int
 
 
@@ -215,7 +221,8 @@ def _moment(here: str) -> str:
     return f"substr({here}, 1, 10) || ' ' || substr({here}, 12, 8)"
 
 
-def _line(plan: TablePlan, table: SourceTable) -> _Line | None:
+def _line(plan: TablePlan, table: SourceTable, there_now: Mapping[str, ColumnFact]) -> _Line | None:
+    """``there_now`` are the target's columns as they are."""
     columns = compared_columns(plan)
     references = [column_sql(table, str(c.source)) for c in columns]
     pairs = [_spelling(c, r) for c, r in zip(columns, references, strict=True)]
@@ -228,22 +235,38 @@ def _line(plan: TablePlan, table: SourceTable) -> _Line | None:
         for column, reference, (source, _) in zip(columns, references, known, strict=True)
     ]
     maybe_null = [r for c, r in zip(columns, references, strict=True) if c.nulls]
-    # Where the source has no NULL, one on the target is a mark too many.
-    names = [quote(c.target) for c in columns if c.nulls]
     there = [
-        target if column.not_null else f"coalesce({target}, {_postgres(NULL)})"
+        f"coalesce({target}, {_postgres(NULL)})" if column.nulls else _as_argument(column, target)
         for column, (_, target) in zip(columns, known, strict=True)
     ]
+    open_to_null = [c for c in columns if not there_now[c.target].not_null]
     return _Line(
         source=_grouped("concat_ws", _sqlite(FIELD), here, 500),
-        source_nulls=chain("+", [f"({reference} IS NULL)" for reference in maybe_null]) or "0",
+        source_nulls=chain("+", [f"({reference} IS NULL)" for reference in maybe_null]) or NONE,
         target=_grouped("concat_ws", _postgres(FIELD), there, 90),
-        target_nulls=" + ".join(
-            f"num_nulls({', '.join(names[i : i + 90])})" for i in range(0, len(names), 90)
-        )
-        or "0",
+        target_nulls=_nulls_among([c for c in open_to_null if c.nulls]),
+        unexpected_nulls=_nulls_among([c for c in open_to_null if not c.nulls]),
         fields=len(known),
     )
+
+
+def _as_argument(column: ColumnPlan, target: str) -> str:
+    """What gives concat_ws() the text: it spells any type as a cast to text does, without making a
+    text of it first, but for the blanks at the end of a ``char``."""
+    character = column.type.startswith(("char", "varchar", "text"))
+    return target if character else target.removesuffix("::text")
+
+
+def _nulls_among(columns: Sequence[ColumnPlan]) -> str:
+    """PostgreSQL's number of NULLs in a row's columns."""
+    names = [quote(c.target) for c in columns]
+    groups = (names[i : i + 90] for i in range(0, len(names), 90))
+    return " + ".join(f"num_nulls({', '.join(group)})" for group in groups) or NONE
+
+
+def _total(number: str) -> str:
+    """The sum over the rows."""
+    return number if number == NONE else f"sum({number})"
 
 
 def _or_null(source: str, reference: str) -> str:
@@ -274,8 +297,8 @@ def _postgres(text: str) -> str:
 # ------------------------------------------------------------------------------ the two streams
 
 
-class _Ambiguous(Exception):
-    """The data holds the mark that lines are built with."""
+class _Unclear(Exception):
+    """Lines do not say what the values are; the typed comparison must. Its text is the reason."""
 
 
 @dataclass(slots=True)
@@ -288,7 +311,7 @@ class _Block:
 def _checked(block: _Block, fields: int) -> _Block:
     marks = block.rows * (fields - 1) + (block.rows - 1) + block.nulls
     if block.data.count(MARK.encode()) != marks:
-        raise _Ambiguous
+        raise _Unclear("data that holds the control character U+001D")
     return block
 
 
@@ -355,7 +378,7 @@ class _Source:
         if self._as_blob:
             lines = f"CAST({lines} AS BLOB)"
         found = self._sides.source.execute(
-            f"SELECT {lines}, count(*), sum({self._line.source_nulls}) FROM {self._from} "
+            f"SELECT {lines}, count(*), {_total(self._line.source_nulls)} FROM {self._from} "
             f"WHERE {where}"
         ).fetchone()
         if found is None or not found[1]:
@@ -460,12 +483,15 @@ class _Target:
         self._sides.go_on()
         found = cursor.execute(
             f"SELECT string_agg({self._line.target}, {_postgres(LINE)}), "
-            f"count(*), sum({self._line.target_nulls}) FROM ONLY {self._name} "
+            f"count(*), {_total(self._line.target_nulls)}, {_total(self._line.unexpected_nulls)} "
+            f"FROM ONLY {self._name} "
             f"WHERE ctid >= '({first},0)' AND ctid < '({first + pages},0)'".encode(),
             prepare=False,
         ).fetchone()
         if found is None or not found[1]:
             return None
+        if found[3]:
+            raise _Unclear("NULLs in columns that have none on the source")
         return _Block(found[0], int(found[1]), int(found[2]))
 
     def at(self, places: list[str]) -> list[bytes]:
@@ -492,7 +518,7 @@ def compare(
     rows that the ledger's keys became, which are left out of the digests. ``spare`` says whether
     a core is idle: then both sides work at once. Raises sides.Stopped when cancelled."""
     table = sides.table(plan)
-    line = _line(plan, table)
+    line = _line(plan, table, facts.columns[plan.target])
     if line is None:
         return Doubt("a column that SQL alone cannot compare")
     rows, size, widest = _measure(sides, plan, table)
@@ -512,8 +538,8 @@ def compare(
             rows = rows_expected(sides, plan)
         key = key_columns(plan.key, table)
         return _as_bags(sides, table, key, source, target, rows, size, places)
-    except _Ambiguous:
-        return Doubt("data that holds the control character U+001D")
+    except _Unclear as reason:
+        return Doubt(str(reason))
 
 
 def _is_one_block(plan: TablePlan) -> bool:
@@ -589,8 +615,9 @@ def _in_order(source: _Source, target: _Target, size: int) -> Agreed | None:
     """Compare the two streams byte by byte; None at the first byte that differs.
 
     The marks of the source alone are counted: equal texts have equally many, and as many rows and
-    NULLs on both sides take up as many of them, so that none is left to the target's data. NULLs
-    are counted where preflight met some: another of the target's would leave it fewer than none.
+    NULLs on both sides take up as many of them, so that none is left to the target's data. A NULL
+    that the source has not would leave a field out of its line: each side's blocks are refused
+    where there is one.
     """
     digest = hashlib.sha256()
     here, there = _Stream(source.blocks()), _Stream(target.blocks(size, count_marks=False))

@@ -13,6 +13,12 @@ import psycopg
 import pytest
 from running import DIFFERS, DONE, run
 
+from migration_job.progress import Reporter
+from migration_job.run import verified
+from migration_job.source import snapshot
+from migration_job.source.catalogue import read_catalogue
+from migration_job.target import records
+
 pytestmark = pytest.mark.postgres
 
 
@@ -57,6 +63,12 @@ def _with_nulls(connection: sqlite3.Connection) -> None:
     connection.executemany(
         "INSERT INTO t(word, n) VALUES (?, ?)",
         [(None if i % 7 == 3 else f"w{i}", i) for i in range(500)],
+    )
+
+
+def _plain_texts(connection: sqlite3.Connection) -> None:
+    connection.executemany(
+        "INSERT INTO t(word, n) VALUES (?, ?)", [(f"w{i}", f"n{i}") for i in range(500)]
     )
 
 
@@ -135,6 +147,29 @@ def test_a_text_that_is_spelled_as_null_is_not_taken_for_one(tmp_path: Path, pos
     ended = run("verify", source, "--target", postgres, "--report", tmp_path / "again")
     assert ended.status == DIFFERS, ended.said
     assert _report(tmp_path / "again")["difference_count"] == 71
+
+
+def test_a_text_that_holds_two_fields_is_not_taken_for_both(tmp_path: Path, postgres: str) -> None:
+    """A NULL where the source has none leaves its field out, so here too all bytes are equal, to
+    a verification by the very plan of the copy."""
+    source = tmp_path / "source.db"
+    script = "CREATE TABLE t(id INTEGER PRIMARY KEY, word TEXT, n TEXT);"
+    _make(source, "UTF-8", script, _plain_texts)
+    assert run("migrate", source, "--target", postgres, "--report", tmp_path / "r").status == DONE
+    with psycopg.connect(postgres) as target:
+        target.execute("CREATE TEMP TABLE before AS SELECT * FROM t ORDER BY ctid")
+        target.execute("TRUNCATE t")
+        target.execute(r"INSERT INTO t SELECT id, word || E'\x1d1' || n, NULL FROM before")
+        target.commit()
+        done = records.read_run(target)
+    assert done is not None
+    taken = snapshot.take(source, tmp_path / "snapshot")
+    reader = taken.connect()
+    catalogue = read_catalogue(reader)
+    reader.close()
+    quiet = Reporter(quiet=True)
+    found = verified(done.plan, catalogue, taken, postgres, quiet, deep=False, jobs=2)
+    assert found.difference_count == 1_000
 
 
 def _report(folder: Path) -> dict[str, Any]:
