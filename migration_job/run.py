@@ -388,7 +388,7 @@ class Migration:
     ) -> None:
         options, reporter = self.options, self.reporter
         with reporter.phase("copy", total=rows):
-            tasks = load.tasks(plan, catalogue, done, reporter.advance)
+            tasks = load.tasks(plan, catalogue, done, reporter.advance, jobs=self._jobs)
             run_all(tasks, session, options.jobs or load.sessions(tasks, self._jobs))
         with reporter.phase("references"):
             load.tune_session(target)

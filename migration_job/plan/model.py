@@ -130,6 +130,14 @@ class TablePlan(Data):
         return tuple(zip(self.quarantine, reasons, strict=True))
 
     @property
+    def rowid_key(self) -> str | None:
+        """The target column that is the primary key and has the source's rowids; None where none
+        has."""
+        return next(
+            (c.target for c in self.columns if c.identity and self.primary_key == (c.target,)), None
+        )
+
+    @property
     def copied(self) -> tuple[ColumnPlan, ...]:
         """The columns whose values come from the source, in target order."""
         return tuple(c for c in self.columns if c.source is not None and c.generated is None)

@@ -4,14 +4,19 @@ A table is created, filled and recorded in one transaction: so it is there whole
 its rows can be written frozen, and under ``wal_level = minimal`` they need no log. Its ledger and
 quarantine arrive in the same transaction, and its sequence is set there, while the session still
 holds what it knows of it.
+
+Where there are sessions enough, one table that outweighs the others is filled by several, each of
+its parts in a transaction that records it; that its rows are there is recorded after the last.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import apsw
 import psycopg
@@ -20,7 +25,7 @@ from migration_job.errors import OperationError
 from migration_job.plan.model import Plan, TablePlan
 from migration_job.source.model import Catalogue
 from migration_job.target import records, schema
-from migration_job.target.database import lost, qualified
+from migration_job.target.database import lost, qualified, quote
 from migration_job.target.tablecopy import Advance, Loaded, Session, TableCopy
 from migration_job.workers import Task
 
@@ -32,16 +37,37 @@ GROUP_TABLES, GROUP_BYTES = 20, 16 << 20
 """Small tables in one transaction, at most: it locks each of their relations. One that may hold
 more bytes has a transaction of its own, in which its rows are told of as they arrive."""
 
-STANDARD_COLUMNS, STANDARD_STATISTICS, FEWEST_STATISTICS = 40, 100, 20
+STANDARD_COLUMNS, FEWEST_STATISTICS = 40, 20
 """ANALYZE walks each of its 30,000 rows from the first column to every column, so that its work
 grows with the square of their number: at 150 columns it is a third of all of PostgreSQL's. Tables
-with more columns than this get a statistics target in proportion (100 is PostgreSQL's own). Small
-ones get the square root of their rows, the usual number of a histogram's classes: 100 would note
-every seventh value of 750 rows, at a quarter of ANALYZE's work. Both until autovacuum's first
-ANALYZE, which comes within minutes."""
+with more columns than this get a statistics target in proportion (100 is PostgreSQL's own), until
+autovacuum's first ANALYZE."""
+
+BRIEFLY_ANALYZED = range(101, 1_001)
+"""Tables with so many rows, a few dozen pages at most, get statistics of the columns that keys,
+indexes and references are over: the others, which PostgreSQL has to read the whole table for
+anyway, are three quarters of ANALYZE's work on thousands of tables. Autovacuum adds them in its
+first minute; smaller tables it would leave out."""
 
 MANY_SHORT = 10
 """Groups of small tables for each session."""
+
+PART_VALUES = 1_000_000
+"""Rows times columns of a part, where several sessions fill one table. The number of parts depends
+on the snapshot alone, so that a run which goes on has the same, with however many sessions."""
+
+FEWEST_SPLITTING = 3
+"""Sessions from which on one table is filled by several: COPY keeps the server's core and half of
+the job's busy, so that two sessions for it on two cores would gain little, and its rows are not
+frozen, since other sessions have to see the table."""
+
+MOST_PARTS = 64
+
+ROWS = "rows"
+"""The step of a table whose rows are all there."""
+
+IN_PARTS = re.compile(r"made for (\d+) parts")
+"""That of one which is there before its rows are."""
 
 SAME_TYPE_NAME = 50
 """With each table comes an array type, called as the table with underscores before it (and cut). So
@@ -74,29 +100,43 @@ def tasks(
     done: set[tuple[str, str]],
     advance: Advance,
     *,
+    jobs: int = 1,
     small_rows: int = SMALL_ROWS,
 ) -> list[Task[Session]]:
     """What loads the plan: for each table its copy, then its keys, its indexes and its
-    statistics, as tasks; tables up to ``small_rows`` whole, several in one task. What ``done``
+    statistics, as tasks; tables up to ``small_rows`` whole, several in one task; in parts a table
+    that would keep one of ``jobs`` sessions busy for longer than all the others. What ``done``
     names is left out. Foreign keys and views come after all of them."""
     loader = _Loader(plan, catalogue, advance)
+    share = sum(map(_weight, plan.tables)) / jobs if jobs >= FEWEST_SPLITTING else math.inf
     alike = Counter(_type_name(table) for table in plan.tables)
     made: list[Task[Session]] = []
+    begun = {name: int(m[1]) for name, step in done if (m := IN_PARTS.fullmatch(step))}
     before: dict[str, str] = {}
     together: list[TablePlan] = []
     for table in plan.tables:
-        copied = (table.target, "rows") in done
-        small = table.rows <= small_rows
+        alone = alike[_type_name(table)] == 1
+        parts = begun.get(table.target) or (
+            loader.parts(table) if alone and _weight(table) > share else 1
+        )
+        small = parts == 1 and table.rows <= small_rows
+        copied = (table.target, ROWS) in done
         if copied and small:
             continue  # whole, as its transaction was
-        if not copied and alike[_type_name(table)] > 1:
+        if copied:
+            pass
+        elif not alone:
             after = before.get(_type_name(table))
             before[_type_name(table)] = _copy_title(table)
-            made.extend(_table_tasks(loader, table, done, (after,) if after else (), small=small))
-        elif not copied and small and _most_bytes(table) <= GROUP_BYTES:
+            made.append(_copy_task(loader, table, (after,) if after else (), small=small))
+        elif parts > 1:
+            made.extend(_part_tasks(loader, table, parts, done))
+        elif small and _most_bytes(table) <= GROUP_BYTES:
             together.append(table)
         else:
-            made.extend(_table_tasks(loader, table, done, (), small=small))
+            made.append(_copy_task(loader, table, (), small=small))
+        if not small:
+            made.extend(_build_tasks(table, done, () if copied else (_copy_title(table),)))
     return made + [_group_task(loader, group) for group in _groups(together)]
 
 
@@ -154,30 +194,48 @@ def _group_task(loader: _Loader, tables: list[TablePlan]) -> Task[Session]:
     return Task(title, load, weight=weight, short=True)
 
 
-def _table_tasks(
-    loader: _Loader,
-    table: TablePlan,
-    done: set[tuple[str, str]],
-    after: tuple[str, ...],
-    *,
-    small: bool,
-) -> Iterator[Task[Session]]:
+def _copy_task(
+    loader: _Loader, table: TablePlan, after: tuple[str, ...], *, small: bool
+) -> Task[Session]:
     """``after`` names the copies that have to end before this table may be created."""
-    name = table.target
-    weight = _weight(table)
-    waits: tuple[str, ...] = ()
-    if (name, "rows") not in done:
-        waits = (_copy_title(table),)
 
-        def copy(session: Session) -> None:
-            if small:
-                loader.load_small(session, [table])
-            else:
-                loader.load_large(session, table)
+    def copy(session: Session) -> None:
+        if small:
+            loader.load_small(session, [table])
+        else:
+            loader.load_large(session, table)
 
-        yield Task(waits[0], copy, weight=FIRST_OF_ALL + weight, after=after, short=small)
-    if small:
-        return
+    weight = FIRST_OF_ALL + _weight(table)
+    return Task(_copy_title(table), copy, weight=weight, after=after, short=small)
+
+
+def _part_tasks(
+    loader: _Loader, table: TablePlan, parts: int, done: set[tuple[str, str]]
+) -> Iterator[Task[Session]]:
+    """What makes the table, fills each of its parts, and says at last that its rows are there."""
+    name, weight = table.target, FIRST_OF_ALL + _weight(table)
+    waits: list[str] = []
+    step = f"made for {parts} parts"
+    if (name, step) not in done:
+        waits = [f"table {name}"]
+        make = partial(loader.create, table=table, step=step)
+        yield Task(waits[0], make, weight=weight)
+    filled: list[str] = []
+    for number in range(parts):
+        step = f"rows, part {number + 1} of {parts}"
+        if (name, step) not in done:
+            filled.append(f"{step} of {name}")
+            fill = partial(loader.load_part, table=table, part=(number, parts), step=step)
+            yield Task(filled[-1], fill, weight=weight, after=tuple(waits))
+    end = partial(loader.end_parts, table=table)
+    yield Task(_copy_title(table), end, weight=weight, after=tuple(filled or waits))
+
+
+def _build_tasks(
+    table: TablePlan, done: set[tuple[str, str]], waits: tuple[str, ...]
+) -> Iterator[Task[Session]]:
+    """Keys, indexes and statistics of a large table, after the tasks that ``waits`` names."""
+    name, weight = table.target, _weight(table)
     for step in schema.key_steps(table):
         if (name, step.name) not in done:
             title = f"{step.name} of {name}"
@@ -214,21 +272,16 @@ def _analyze(table: TablePlan) -> Callable[[Session], None]:
     def run(session: Session) -> None:
         with session.target.transaction():
             if len(table.columns) > STANDARD_COLUMNS:
-                in_proportion = STANDARD_STATISTICS * STANDARD_COLUMNS // len(table.columns)
-                session.target.execute(_statistics_sql(in_proportion).encode())
+                target = max(FEWEST_STATISTICS, 100 * STANDARD_COLUMNS // len(table.columns))
+                session.target.execute(
+                    "SELECT set_config('default_statistics_target', least("
+                    "current_setting('default_statistics_target')::integer, %s)::text, true)",
+                    (target,),
+                )
             session.target.execute(f"ANALYZE {qualified(table.target)}")
             records.mark(session.target, table.target, "statistics")
 
     return run
-
-
-def _statistics_sql(target: int) -> str:
-    """What gives the transaction's ANALYZE no higher statistics target than this."""
-    return (
-        "SELECT set_config('default_statistics_target', least("
-        f"current_setting('default_statistics_target')::integer, {max(target, FEWEST_STATISTICS)}"
-        ")::text, true)"
-    )
 
 
 class _Loader:
@@ -248,6 +301,37 @@ class _Loader:
             if statements := self._sequences.get(table.target):
                 _execute(session, table, "its sequence", _one_text(statements))
             records.mark_all(session.target, [_rows_mark(table, loaded)])
+
+    def parts(self, table: TablePlan) -> int:
+        """In how many parts several sessions can fill the table. They are ranges of rowids, and
+        the target has to have these as its key: only so can verification read rows in one order
+        that several sessions have written in none."""
+        if table.rowid_key is None or self._plan.encoding != "UTF-8":
+            return 1
+        return max(1, min(MOST_PARTS, table.rows * len(table.columns) // PART_VALUES))
+
+    def create(self, session: Session, table: TablePlan, step: str) -> None:
+        """Make a table that is filled in parts; what goes to quarantine does so here."""
+        with _explained(session, [table]), session.target.transaction():
+            self._create(session, [table])
+            aside = self._copier(session, table).quarantine()
+            if statements := self._sequences.get(table.target):
+                _execute(session, table, "its sequence", _one_text(statements))
+            records.mark_all(session.target, [records.Mark(table.target, step, 0, aside)])
+
+    def load_part(
+        self, session: Session, table: TablePlan, part: tuple[int, int], step: str
+    ) -> None:
+        """Fill one part of a table, its number from 0 and of how many, in a transaction that
+        records it."""
+        with _explained(session, [table]), session.target.transaction():
+            loaded = self._copier(session, table).run_part(*part, self._advance)
+            records.mark_all(session.target, [records.Mark(table.target, step, loaded.rows, 0)])
+
+    def end_parts(self, session: Session, table: TablePlan) -> None:
+        """Record that all parts of a table are there."""
+        with _explained(session, [table]), session.target.transaction():
+            records.sum_up(session.target, table.target, ROWS)
 
     def load_small(self, session: Session, tables: list[TablePlan]) -> None:
         """Whole tables in one transaction, and in few round trips: with thousands of them, round
@@ -281,12 +365,15 @@ class _Loader:
     def _copy(self, session: Session, table: TablePlan, advance: Advance) -> Loaded:
         if table.source is None:
             return Loaded(0, 0, 0)
-        source = self._catalogue.table(table.source)
-        return TableCopy(session, table, source, self._plan.encoding).run(advance)
+        return self._copier(session, table).run(advance)
+
+    def _copier(self, session: Session, table: TablePlan) -> TableCopy:
+        source = self._catalogue.table(str(table.source))
+        return TableCopy(session, table, source, self._plan.encoding)
 
 
 def _rows_mark(table: TablePlan, loaded: Loaded) -> records.Mark:
-    return records.Mark(table.target, "rows", loaded.rows, loaded.quarantined)
+    return records.Mark(table.target, ROWS, loaded.rows, loaded.quarantined)
 
 
 def _steps(table: TablePlan) -> list[schema.Step]:
@@ -306,9 +393,21 @@ def build_sql(tables: Sequence[TablePlan], sequences: Mapping[str, list[str]]) -
         for table in tables
         for statement in (*(s.sql for s in _steps(table)), *sequences.get(table.target, ()))
     ]
-    names = ", ".join(qualified(table.target) for table in tables)
-    classes = _statistics_sql(math.isqrt(max(table.rows for table in tables)))
-    return _one_text([*built, classes, f"ANALYZE {names}"])
+    return _one_text([*built, f"ANALYZE {', '.join(map(_analyzed, tables))}"])
+
+
+def _analyzed(table: TablePlan) -> str:
+    """The table, and with it the columns if there are some that ANALYZE leaves out."""
+    name = qualified(table.target)
+    # With a list of columns it also leaves out an index's expressions.
+    plain = {quote(c.target) for c in table.columns}
+    terms = [term.removesuffix(" DESC") for index in table.indexes for term in index.terms]
+    if table.rows not in BRIEFLY_ANALYZED or not plain.issuperset(terms):
+        return name
+    keys = [table.primary_key, *(u.columns for u in table.uniques)]
+    keys += [key.columns for key in table.foreign_keys]
+    columns = sorted({*terms, *(quote(column) for key in keys for column in key)})
+    return f"{name} ({', '.join(columns)})" if columns else name
 
 
 def sequences_of(plan: Plan) -> dict[str, list[str]]:

@@ -1,8 +1,8 @@
 """The run's own records on the target: schema ``migration``.
 
 ``migration.run`` has one row: which run this target belongs to. Everything a run has made on the
-target it made after that row was written, and every table arrives together with its row of
-``migration.progress``, its ledger and its quarantine in one transaction; so a target always says
+target it made after that row was written, and every table (or part of one) arrives together with
+its row of ``migration.progress`` and its ledger in one transaction; so a target always says
 truthfully what it holds, whenever the job is cut off.
 """
 
@@ -296,6 +296,17 @@ def mark_all(connection: psycopg.Connection, marks: Sequence[Mark]) -> None:
             [mark.rows for mark in marks],
             [mark.quarantined for mark in marks],
         ),
+    )
+
+
+def sum_up(connection: psycopg.Connection, table: str, step: str) -> None:
+    """Record a step as done whose rows are those of all the table's steps before it; call it in a
+    transaction."""
+    connection.execute(
+        "INSERT INTO migration.progress (tab, step, rows, quarantined) "
+        "SELECT tab, %s, sum(rows), sum(quarantined) FROM migration.progress WHERE tab = %s "
+        "GROUP BY tab",
+        (step, table),
     )
 
 

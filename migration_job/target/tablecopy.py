@@ -200,8 +200,33 @@ class TableCopy:
             elif self._rowid is None or self._awkward():
                 self._by_order(stream)
             else:
-                self._by_block(stream)
-        return Loaded(stream.rows, self._quarantine(), stream.ledger)
+                self._by_block(stream, (LOWEST_ROWID, HIGHEST_ROWID))
+        return Loaded(stream.rows, self.quarantine(), stream.ledger)
+
+    def run_part(self, number: int, parts: int, advance: Advance) -> Loaded:
+        """Copy one of ``parts`` ranges of rowids, which together are the table; the ledger's
+        entries included, the rows in quarantine not. Another session may have made the table."""
+        statement = copy_sql(qualified(self._plan.target), self._sql.columns, freeze=False)
+        span = self._part(number, parts)
+        with _Stream(self._session, statement, advance) as stream:
+            if self._sql.line is None:
+                between = f"{self._rowid} BETWEEN ? AND ?"
+                where = between if self._sql.keep is None else f"{between} AND {self._sql.keep}"
+                self._by_row(stream, where, span)
+            else:
+                self._by_block(stream, span)
+        return Loaded(stream.rows, 0, stream.ledger)
+
+    def _part(self, number: int, parts: int) -> tuple[int, int]:
+        """The first and the last rowid of a part; the snapshot gives each session the same ends.
+        What lies beyond them is in the outermost parts."""
+        ends = rowid_ends(self._session.source, self._table)
+        if ends is None:
+            return (LOWEST_ROWID, HIGHEST_ROWID) if number == 0 else (0, -1)
+        low, high = ends
+        first = LOWEST_ROWID if number == 0 else low + (high - low) * number // parts + 1
+        last = HIGHEST_ROWID if number == parts - 1 else low + (high - low) * (number + 1) // parts
+        return first, last
 
     def _awkward(self) -> bool:
         """Text in UTF-16 with doubts about it: SQLite's conversion would hide what is broken."""
@@ -209,16 +234,22 @@ class TableCopy:
 
     # ------------------------------------------------------------------- rows in blocks
 
-    def _by_block(self, stream: _Stream) -> None:
+    def _by_block(self, stream: _Stream, span: tuple[int, int]) -> None:
+        """The rows between two rowids, those included."""
+        first, stop = span
         bound = self._bound()
         if bound is not None and self._plan.rows * bound <= WHOLE_BYTES:
-            self._block(stream, LOWEST_ROWID, HIGHEST_ROWID)
+            self._block(stream, first, stop)
             return
-        wide = self._widest() > WIDE_BYTES
+        wide = self._widest(span) > WIDE_BYTES
         end = None if wide else self._dense_end()
+        if end is not None:
+            first, stop = max(first, 1), min(stop, end)
         wanted = self._first_rows()
-        last: int | None = None
-        while (bounds := self._bounds(last, wanted, wide=wide, end=end)) is not None:
+        last: int | None = None if first == LOWEST_ROWID else first - 1
+        while (
+            bounds := self._bounds(last, stop, wanted, wide=wide, dense=end is not None)
+        ) is not None:
             low, high, weight = bounds
             if low == high and weight > HUGE_BYTES:
                 self._huge_row(stream, low)
@@ -242,12 +273,14 @@ class TableCopy:
             return None
         return self._plan.widest + MOST_DIGITS * len(self._plan.copied)
 
-    def _widest(self) -> int:
-        """A size that no row exceeds, exact only where it may be beyond ``WIDE_BYTES``."""
+    def _widest(self, span: tuple[int, int]) -> int:
+        """A size that no row of a span exceeds, exact only where it may be beyond
+        ``WIDE_BYTES``."""
         bound = self._plan.widest
         if not self._sql.sizes or (bound is not None and bound <= WIDE_BYTES):
             return bound or 0
-        return int(self._one(f"SELECT max({self._sql.weight}) FROM {self._from}")[0] or 0)
+        rows = f"FROM {self._from} WHERE {self._rowid} BETWEEN ? AND ?"
+        return int(self._one(f"SELECT max({self._sql.weight}) {rows}", span)[0] or 0)
 
     def _dense_end(self) -> int | None:
         """The last rowid where at least half of the numbers up to it are rows, so that the next
@@ -258,17 +291,16 @@ class TableCopy:
         return ends[1]
 
     def _bounds(
-        self, last: int | None, wanted: int, *, wide: bool, end: int | None
+        self, last: int | None, stop: int, wanted: int, *, wide: bool, dense: bool
     ) -> tuple[int, int, int] | None:
-        """The first and last rowid of the next block and, where rows are wide, its weight. ``end``
-        is what :meth:`_dense_end` gives."""
-        if end is not None:
-            start = 0 if last is None else last
-            return None if start >= end else (start + 1, min(start + wanted, end), 0)
-        after = "" if last is None else f"WHERE {self._rowid} > ?"
-        values = () if last is None else (last,)
+        """The first and last rowid of the block after ``last``, up to ``stop``, and its weight
+        where rows are wide; ``dense`` says that it need not be looked for."""
+        if dense and last is not None:
+            return None if last >= stop else (last + 1, min(last + wanted, stop), 0)
+        after = f"{self._rowid} <= ?" + ("" if last is None else f" AND {self._rowid} > ?")
+        values = (stop,) if last is None else (stop, last)
         head = f"SELECT {self._rowid} AS r" + (f", {self._sql.weight} AS w" if wide else "")
-        rows = f"{head} FROM {self._from} {after} ORDER BY {self._rowid} LIMIT {wanted}"
+        rows = f"{head} FROM {self._from} WHERE {after} ORDER BY {self._rowid} LIMIT {wanted}"
         if not wide:
             low, high = self._one(f"SELECT min(r), max(r) FROM ({rows})", values)
             return None if low is None else (low, high, 0)
@@ -482,7 +514,8 @@ class TableCopy:
 
     # ------------------------------------------------------------------------ quarantine
 
-    def _quarantine(self) -> int:
+    def quarantine(self) -> int:
+        """Keep the rows that the plan sets aside, whole; returns how many."""
         if not self._plan.quarantine:
             return 0
         return records.add_quarantine(self._session.target, self._set_aside())

@@ -3,9 +3,10 @@
 Each side's own SQL spells a row as one line of text in which equal lines mean equal values, and
 lines are gathered into blocks by the databases themselves. A freshly loaded table lies in the
 order in which it was read from the source, so the two streams are equal byte for byte. Where the
-order differs (rows were updated since, or a rule needed Python) the lines are compared as a bag,
-by sums of 128-bit hashes, and the rows that the ledger names are taken out of the sums and left to
-the typed comparison.
+order differs (several sessions wrote the table, or rows were updated since) the same spans of the
+key are compared, if that is the source's rowid. Otherwise, and where rules changed values, the
+lines are compared as a bag, by sums of 128-bit hashes, and the rows that the ledger names are taken
+out of the sums and left to the typed comparison.
 
 Lines are unambiguous without escaping: separators and NULL are spelled with one control
 character, and both sides count it. A block with more of them than separators and NULLs account
@@ -315,6 +316,10 @@ def _checked(block: _Block, fields: int) -> _Block:
     return block
 
 
+_Span = tuple[int | None, int | None]
+"""Rowids above the first and up to the second; None: without an end there."""
+
+
 class _Source:
     """The source's rows as blocks of lines, in the order of its rowids."""
 
@@ -328,33 +333,35 @@ class _Source:
         self._whole = _is_one_block(plan)
         self._keep = not_quarantined(plan)
         self._as_blob = sides.plan.encoding == "UTF-8"
+        self._wanted = FIRST_ROWS
 
     def blocks(self) -> Iterator[_Block]:
-        """Every row once. The next block begins after the last rowid that this one ended with."""
+        """Every row once."""
         if self._rowid is None:
             yield from self._single_rows()
             return
-        if self._whole:
-            self._sides.go_on()
-            # A condition on the rowid keeps SQLite from reading an index instead, in its order.
-            block = self._block(f"{self._rowid} <= {HIGHEST_ROWID}")
+        for span in self.spans():
+            block = self.block(span)
             if block is not None:
                 yield block
-            return
-        end = self._end_without_gaps()
-        wanted, low = FIRST_ROWS, None
+
+    def spans(self) -> Iterator[_Span]:
+        """Ranges of rowids with about as many bytes as a block should have, one after another and
+        without an end on either side, so that together they are everything."""
+        low: int | None = None
+        end = None if self._whole else self._end_without_gaps()
         while True:
             self._sides.go_on()
-            high = self._next_end(low, wanted) if end is None else min((low or 0) + wanted, end)
-            if high is None or high == low:
+            if self._whole:
+                high = None
+            elif end is None:
+                high = self._next_end(low)
+            else:
+                high = (low or 0) + self._wanted
+                high = None if high >= end else high
+            yield low, high
+            if high is None:
                 return
-            span = f"{self._rowid} <= {high}"
-            if low is not None:
-                span += f" AND {self._rowid} > {low}"
-            block = self._block(span)
-            if block is not None:
-                yield block
-                wanted = min(max(wanted * BLOCK_BYTES // max(len(block.data), 1), 1), MOST_ROWS)
             low = high
 
     def _end_without_gaps(self) -> int | None:
@@ -364,16 +371,21 @@ class _Source:
             return None
         return ends[1]
 
-    def _next_end(self, low: int | None, wanted: int) -> int | None:
+    def _next_end(self, low: int | None) -> int | None:
         after = f"WHERE {self._rowid} > {low}" if low is not None else ""
         found = self._sides.source.execute(
             f"SELECT max(r) FROM (SELECT {self._rowid} AS r FROM {self._from} {after} "
-            f"ORDER BY {self._rowid} LIMIT {wanted})"
+            f"ORDER BY {self._rowid} LIMIT {self._wanted})"
         ).fetchone()
         return None if found is None or found[0] is None else int(found[0])
 
-    def _block(self, span: str) -> _Block | None:
-        where = f"{span} AND {self._keep}" if self._keep else span
+    def block(self, span: _Span) -> _Block | None:
+        """The rows of a span, from which the next one's size is learnt; None where it has none."""
+        low, high = span
+        # A condition on the rowid keeps SQLite from reading an index instead, in its order.
+        where = f"{self._rowid} <= {HIGHEST_ROWID if high is None else high}"
+        where += f" AND {self._rowid} > {low}" if low is not None else ""
+        where += f" AND {self._keep}" if self._keep else ""
         lines = f"group_concat({self._line.source}, {_sqlite(LINE)})"
         if self._as_blob:
             lines = f"CAST({lines} AS BLOB)"
@@ -384,6 +396,7 @@ class _Source:
         if found is None or not found[1]:
             return None
         data = found[0] if isinstance(found[0], bytes) else str(found[0]).encode()
+        self._wanted = min(max(self._wanted * BLOCK_BYTES // max(len(data), 1), 1), MOST_ROWS)
         return _checked(_Block(data, int(found[1]), int(found[2])), self._line.fields)
 
     def _single_rows(self) -> Iterator[_Block]:
@@ -468,9 +481,7 @@ class _Target:
         pages = self._pages
         expected = bytes_expected or pages * PAGE_BYTES
         step = max(1, min(pages, pages * BLOCK_BYTES // max(expected, 1)))
-        with self._sides.target.cursor(binary=True, row_factory=tuple_row) as cursor:
-            # The text as its bytes: decoding it would be for nothing.
-            cursor.adapters.register_loader("text", _BytesLoader)
+        with self._cursor() as cursor:
             starts = range(0, pages, step)
             for block in _one_ahead(
                 lambda first: self._range(cursor, first, step), starts, self._spare
@@ -478,16 +489,43 @@ class _Target:
                 if block is not None:
                     yield _checked(block, self._line.fields) if count_marks else block
 
+    def between(self, key: str, span: _Span) -> _Block | None:
+        """The rows of a span of the target's own key, in its order."""
+        low, high = span
+        name, line = quote(key), self._line
+        bounds = [] if low is None else [f"{name} > {low}"]
+        bounds += [] if high is None else [f"{name} <= {high}"]
+        where = f"WHERE {' AND '.join(bounds)}" if bounds else ""
+        with self._cursor() as cursor:
+            # An aggregate takes the rows as a sorted subquery gives them; if it ever did not, the
+            # texts would differ, and the table be left to other ways.
+            return self._fetched(
+                cursor,
+                f"SELECT string_agg(l, {_postgres(LINE)}), count(*), {_total('n')}, {_total('u')} "
+                f"FROM (SELECT {line.target} AS l, {line.target_nulls} AS n, "
+                f"{line.unexpected_nulls} AS u FROM ONLY {self._name} {where} "
+                f"ORDER BY {name}) AS s",
+            )
+
+    def _cursor(self) -> Cursor[Any]:
+        cursor = self._sides.target.cursor(binary=True, row_factory=tuple_row)
+        # The text as its bytes: decoding it would be for nothing.
+        cursor.adapters.register_loader("text", _BytesLoader)
+        return cursor
+
     def _range(self, cursor: Cursor[Any], first: int, pages: int) -> _Block | None:
         """The rows of some pages; None where they have none."""
-        self._sides.go_on()
-        found = cursor.execute(
+        return self._fetched(
+            cursor,
             f"SELECT string_agg({self._line.target}, {_postgres(LINE)}), "
             f"count(*), {_total(self._line.target_nulls)}, {_total(self._line.unexpected_nulls)} "
             f"FROM ONLY {self._name} "
-            f"WHERE ctid >= '({first},0)' AND ctid < '({first + pages},0)'".encode(),
-            prepare=False,
-        ).fetchone()
+            f"WHERE ctid >= '({first},0)' AND ctid < '({first + pages},0)'",
+        )
+
+    def _fetched(self, cursor: Cursor[Any], query: str) -> _Block | None:
+        self._sides.go_on()
+        found = cursor.execute(query.encode(), prepare=False).fetchone()
         if found is None or not found[1]:
             return None
         if found[3]:
@@ -532,6 +570,8 @@ def compare(
     try:
         if not touched:
             agreed = _in_order(source, target, size)
+            if agreed is None and plan.rowid_key is not None:
+                agreed = _in_key_order(source, target, plan.rowid_key, spare)
             if agreed is not None and rows in (None, agreed.rows):
                 return agreed
         if rows is None:
@@ -634,6 +674,31 @@ def _in_order(source: _Source, target: _Target, size: int) -> Agreed | None:
     if here.left or there.left or (here.rows, here.nulls) != (there.rows, there.nulls):
         return None
     return Agreed(here.rows, digest.hexdigest(), ordered=True)
+
+
+def _in_key_order(
+    source: _Source, target: _Target, key: str, spare: Callable[[], bool]
+) -> Agreed | None:
+    """Compare the same spans of keys on both sides, for rows that lie on the target in another
+    order, because several sessions wrote them or some were changed since; None at the first span
+    that differs. The digest is that of :func:`_in_order`."""
+    digest = hashlib.sha256()
+    rows = 0
+    with ThreadPoolExecutor(1) as pool:
+        for span in source.spans():
+            ahead = pool.submit(target.between, key, span) if spare() else None
+            here = source.block(span)
+            there = target.between(key, span) if ahead is None else ahead.result()
+            if here is None or there is None:
+                if here is not there:
+                    return None
+                continue
+            if (here.data, here.rows, here.nulls) != (there.data, there.rows, there.nulls):
+                return None
+            digest.update(LINE.encode())
+            digest.update(here.data)
+            rows += here.rows
+    return Agreed(rows, digest.hexdigest(), ordered=True)
 
 
 def _hash_sum(lines: list[bytes]) -> int:

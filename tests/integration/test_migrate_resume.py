@@ -17,6 +17,7 @@ import pytest
 from running import DONE, run
 
 from migration_job.embedded import EmbeddedPostgres
+from migration_job.target import load
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
@@ -27,8 +28,9 @@ CUT = """
 import itertools, os, sys
 import psycopg
 from migration_job.cli import main
+from migration_job.target import load
 
-limit = int(sys.argv.pop(1))
+limit, load.PART_VALUES = int(sys.argv.pop(1)), int(sys.argv.pop(1))
 calls = itertools.count(1)
 
 def counted(call):
@@ -127,9 +129,11 @@ def _arguments(folder: Path, dsn: str) -> list[str]:
     ]
 
 
-def _cut(folder: Path, dsn: str, call: int) -> subprocess.CompletedProcess[str]:
+def _cut(
+    folder: Path, dsn: str, call: int, *more: str, part_values: int = load.PART_VALUES
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", CUT, str(call), *_arguments(folder, dsn)],
+        [sys.executable, "-c", CUT, str(call), str(part_values), *_arguments(folder, dsn), *more],
         capture_output=True,
         text=True,
         timeout=300,
@@ -137,18 +141,25 @@ def _cut(folder: Path, dsn: str, call: int) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.parametrize("in_parts", [False, True])
 def test_a_run_cut_off_anywhere_ends_the_same(
-    tmp_path: Path, postgres_server: EmbeddedPostgres
+    in_parts: bool,
+    tmp_path: Path,
+    postgres_server: EmbeddedPostgres,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rng = random.Random(SEED)
+    part_values, more = (10_000, ("--jobs", "4")) if in_parts else (load.PART_VALUES, ())
+    monkeypatch.setattr(load, "PART_VALUES", part_values)
     _source(tmp_path / "source.db")
     dsn = postgres_server.create_database("uncut")
-    whole = _cut(tmp_path, dsn, 10**9)
+    whole = _cut(tmp_path, dsn, 10**9, *more, part_values=part_values)
     assert whole.returncode == DONE, whole.stderr
     calls = int(whole.stdout.split("calls ")[1])
     expected = _content(dsn)
     assert expected["ledger"]
     assert expected["quarantine"]
+    assert any("rows, part 10 of 10" in step for step in expected["progress"]) == in_parts
     postgres_server.drop_database("uncut")
     # The ends and the beginning, and between them anywhere.
     points = [2, 8, calls - 2, *sorted(rng.sample(range(9, calls - 2), CUTS - 3))]
@@ -156,12 +167,34 @@ def test_a_run_cut_off_anywhere_ends_the_same(
     for point in points:
         name = f"cut_{point}"
         dsn = postgres_server.create_database(name)
-        cut = _cut(tmp_path, dsn, point)
+        cut = _cut(tmp_path, dsn, point, *more, part_values=part_values)
         assert cut.returncode == 137, (point, cut.stderr)
-        ended = run(*_arguments(tmp_path, dsn))
+        ended = run(*_arguments(tmp_path, dsn), *more)
         assert ended.status == DONE, (point, ended.said)
         assert _content(dsn) == expected, point
         postgres_server.drop_database(name)
+
+
+def test_a_table_begun_in_parts_is_ended_in_parts(
+    tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a later run would do by itself, with fewer sessions or in another release."""
+    _source(tmp_path / "source.db")
+    more = ("--jobs", "4")
+    for call in range(100, 400, 10):
+        assert _cut(tmp_path, postgres, call, *more, part_values=10_000).returncode == 137
+        with psycopg.connect(postgres) as target:
+            steps = {r[0] for r in target.execute("SELECT step FROM migration.progress")}
+        if {"made for 10 parts", "rows, part 1 of 10"} <= steps:
+            break
+    assert "rows, part 10 of 10" not in steps
+    ended = run(*_arguments(tmp_path, postgres), "--jobs", "1")
+    assert ended.status == DONE, ended.said
+    with psycopg.connect(postgres) as target:
+        done = target.execute(
+            "SELECT rows, quarantined FROM migration.progress WHERE tab = 'item' AND step = 'rows'"
+        )
+        assert done.fetchall() == [(24_975, 25)]
 
 
 def test_a_run_cut_off_twice_and_in_another_report_directory(tmp_path: Path, postgres: str) -> None:

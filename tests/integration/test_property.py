@@ -91,6 +91,8 @@ def judge(database: Database, dsn: str, place: Path) -> None:
 SMALL_STEPS = {
     "plan.observe.CELLS_AT_ONCE": 2,
     "plan.observe.BLOCK_ROWS": 2,
+    "target.load.FEWEST_SPLITTING": 1,
+    "target.load.PART_VALUES": 2,
     "target.tablecopy.WHOLE_BYTES": -1,
     "target.tablecopy.FIRST_ROWS": 2,
     "target.tablecopy.MOST_ROWS": 2,
