@@ -55,6 +55,9 @@ class Known:
     """SQLite's, which decides what a comparison converts; "blob" where there is none."""
     hidden: str = ""
     """Why an expression cannot refer to it on the target, though it can on the source."""
+    same_order: bool = True
+    """Whether texts are ordered on the source as the target's "C" orders them: by the bytes of
+    UTF-8, not of UTF-16."""
 
 
 Scope = Mapping[str, Known]
@@ -97,6 +100,8 @@ KINDS: Mapping[str, Kind] = {
     "json": "json",
     "jsonb": "json",
 }
+
+ORDERING = ("<", "<=", ">", ">=")
 
 COMPARISONS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.Is)
 
@@ -165,6 +170,7 @@ class Translator:
     def __init__(self, scope: Scope, *, plain_case: bool = False) -> None:
         self._scope = scope
         self._case_collation = "" if plain_case else ' COLLATE "C"'
+        self._same_order = all(known.same_order for known in scope.values())
 
     def translate(self, node: exp.Expr) -> Typed:
         """The node as PostgreSQL's SQL, in parentheses where it needs them."""
@@ -305,7 +311,10 @@ class Translator:
             inner = side.this if isinstance(side, exp.Collate) else side
             if inner.find(exp.Collate) is not None:
                 raise Untranslatable("COLLATE within an operand of a comparison")
-        return compare(self.translate(left), self.translate(right), word)
+        first, second = self.translate(left), self.translate(right)
+        if word in ORDERING and not self._same_order and "text" in (first.kind, second.kind):
+            raise Untranslatable("the source orders texts by their UTF-16 bytes")
+        return compare(first, second, word)
 
     # -------------------------------------------------------------------------- patterns
 
@@ -640,7 +649,7 @@ def _compare_text(left: Typed, right: Typed, word: str) -> Typed:
         a, b = f"rtrim({a}, ' ')", f"rtrim({b}, ' ')"
     elif collation.upper() != "BINARY":
         raise Untranslatable(f"the collation {collation} is the application's own")
-    if word in ("<", "<=", ">", ">="):
+    if word in ORDERING:
         a = f'{a} COLLATE "C"'
     return Typed(f"({a} {word} {b})", "boolean")
 

@@ -66,6 +66,7 @@ class TableView:
     source: SourceTable
     target: str
     columns: dict[str, ColumnView]
+    encoding: str = "UTF-8"
 
     @cached_property
     def scope(self) -> expressions.Scope:
@@ -79,6 +80,7 @@ class TableView:
                 exact=column.exact,
                 collation=column.source.collation.upper(),
                 affinity=column.source.affinity,
+                same_order=self.encoding == "UTF-8",
             )
             for key in _spellings(self, name):
                 found[key] = known

@@ -747,7 +747,9 @@ class _Planner:
                         facts=self._facts[table.name][column.name],
                         exact=decision.exact,
                     )
-            found.append(TableView(table, self._targets[table.name], columns))
+            found.append(
+                TableView(table, self._targets[table.name], columns, self._catalogue.encoding)
+            )
         return found
 
     def _table(

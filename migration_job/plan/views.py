@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sqlglot
 from sqlglot import exp
@@ -74,10 +74,15 @@ def translate_view(sql: str, known: Mapping[str, ViewTable]) -> TranslatedView:
             exact=part.known.exact if part.known is not None else False,
             collation=part.collation,
             affinity=part.known.affinity if part.known is not None else "blob",
+            same_order=_same_order(known),
         )
         for target, (name, part) in zip(targets, outputs, strict=True)
     }
     return TranslatedView(query, scope, tuple(name for name, _ in outputs))
+
+
+def _same_order(known: Mapping[str, ViewTable]) -> bool:
+    return all(column.same_order for table in known.values() for column in table.scope.values())
 
 
 def _targets(names: Sequence[str]) -> list[str]:
@@ -128,7 +133,7 @@ class _Aggregates(Translator):
         part = self.translate(_plain(node.this))
         if part.kind == "boolean":
             part = number(part)
-        if part.kind == "text" and part.collation == "BINARY":
+        if part.kind == "text" and part.collation == "BINARY" and self._same_order:
             return Typed(f'{word}({part.sql} COLLATE "C")', "text")
         if part.kind in NUMBERS or (part.known is not None and part.kind in ("date", "time")):
             if part.kind == "time" and not (part.known is not None and part.known.exact):
@@ -241,6 +246,7 @@ class _Select:
                         exact=part.known.exact if part.known else False,
                         collation=part.collation,
                         affinity=part.known.affinity if part.known else "blob",
+                        same_order=_same_order(self._known),
                     ),
                 )
                 for target, (name, part) in zip(targets, outputs, strict=True)
@@ -262,14 +268,7 @@ class _Select:
     def _offer(self, alias: str, columns: Sequence[tuple[str, Known]]) -> None:
         listed: list[tuple[str, Known]] = []
         for name, known in columns:
-            own = Known(
-                sql=f"{quote(alias)}.{known.sql}",
-                kind=known.kind,
-                rule=known.rule,
-                exact=known.exact,
-                collation=known.collation,
-                affinity=known.affinity,
-            )
+            own = replace(known, sql=f"{quote(alias)}.{known.sql}")
             listed.append((name, own))
             self._scope[spelled(name, alias)] = own
             if fold(name) in self._scope:

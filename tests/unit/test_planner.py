@@ -461,6 +461,32 @@ def test_views_in_whatever_order(tmp_path: Path) -> None:
     assert not acknowledged.blocked
 
 
+@pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le", "UTF-16be"])
+def test_what_orders_texts_is_carried_from_utf8_alone(encoding: str, tmp_path: Path) -> None:
+    """SQLite compares bytes, and those of UTF-16 stand in another order than letters do."""
+    path = database(
+        tmp_path / "a.db",
+        f"PRAGMA encoding = '{encoding}'",
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, b TEXT CHECK (b > '!'), n INTEGER CHECK (n > 0))",
+        "CREATE INDEX some ON t(n) WHERE b BETWEEN 'a' AND 'x'",
+        "CREATE INDEX equal ON t(n) WHERE b = 'x' AND n >= 1",
+        "INSERT INTO t VALUES (1, 'x', 1)",
+        "CREATE VIEW above AS SELECT id FROM t WHERE b > 0",
+        "CREATE VIEW part AS SELECT id FROM t WHERE substr(b, 1, 1) > '0'",
+        "CREATE VIEW nested AS SELECT w FROM (SELECT lower(b) AS w FROM t) WHERE w < 'x'",
+        "CREATE VIEW highest AS SELECT max(b) AS m FROM t",
+        "CREATE VIEW equal_ AS SELECT id FROM t WHERE b = 'Ā' AND n > 0",
+    )
+    plan = plan_of(path)
+    table = plan.table("t")
+    utf8 = encoding == "UTF-8"
+    ordered = {"above", "part", "nested", "highest"}
+    assert {v.source for v in plan.views} == ({*ordered, "equal_"} if utf8 else {"equal_"})
+    assert [i.name for i in table.indexes] == (["some", "equal"] if utf8 else ["equal"])
+    assert len(table.checks) == (2 if utf8 else 1)
+    assert {f.table for f in findings_of(plan, "view-not-carried")} == (set() if utf8 else ordered)
+
+
 def test_virtual_tables_are_reported_with_their_rows(tmp_path: Path) -> None:
     path = database(
         tmp_path / "a.db",
