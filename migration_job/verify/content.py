@@ -88,7 +88,7 @@ class Verification:
                     Task(f"rows {table.target}", self._content(table, advance), weight=1e9 + weight)
                 )
             tasks.append(Task(f"relations {table.target}", self._relations(table), weight=weight))
-        sources = {t.target: t.source or t.target for t in self._plan.tables}
+        sources = {t.target: t.target if t.source is None else t.source for t in self._plan.tables}
         every = [(sequence, sources[sequence.table]) for sequence in self._plan.sequences]
         for start in range(0, len(every), SEQUENCES_AT_ONCE):
             some = every[start : start + SEQUENCES_AT_ONCE]

@@ -67,7 +67,7 @@ class Relations:
 def check_table(sides: Sides, plan: TablePlan, facts: Facts) -> Relations:
     """Everything about one table but its rows' content."""
     found = Relations()
-    differences = Differences(plan.source or plan.target)
+    differences = Differences(plan.target if plan.source is None else plan.source)
     found.differences.append(differences)
     kind = facts.kinds.get(plan.target)
     if kind != ("r", "p"):

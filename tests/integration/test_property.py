@@ -216,6 +216,15 @@ def rows(table: str, columns: tuple[str, ...], *values: tuple[Any, ...]) -> Rows
 
 # Every counter-example that was ever found, shrunk.
 FOUND: dict[str, Database] = {
+    "a table without a name that hands out its keys": Database(
+        ('CREATE TABLE ""("a" INTEGER PRIMARY KEY)',), (rows("", ("a",), (7,)),)
+    ),
+    "a view that depends on the order of UTF-16": Database(
+        ('CREATE TABLE "a"("a" INTEGER PRIMARY KEY, "b" TEXT)',),
+        (rows("a", ("b",), ("Ā",)),),
+        ('CREATE VIEW "c" AS SELECT "a" FROM "a" WHERE "b" > 0',),
+        encoding="UTF-16le",
+    ),
     "an empty blob in a column without a type": Database(
         ('CREATE TABLE t("user")',), (rows("t", ("user",), (b"",)),)
     ),
