@@ -170,7 +170,10 @@ class Translator:
     def __init__(self, scope: Scope, *, plain_case: bool = False) -> None:
         self._scope = scope
         self._case_collation = "" if plain_case else ' COLLATE "C"'
-        self._same_order = all(known.same_order for known in scope.values())
+
+    @property
+    def _same_order(self) -> bool:
+        return all(known.same_order for known in self._scope.values())
 
     def translate(self, node: exp.Expr) -> Typed:
         """The node as PostgreSQL's SQL, in parentheses where it needs them."""
@@ -312,7 +315,7 @@ class Translator:
             if inner.find(exp.Collate) is not None:
                 raise Untranslatable("COLLATE within an operand of a comparison")
         first, second = self.translate(left), self.translate(right)
-        if word in ORDERING and not self._same_order and "text" in (first.kind, second.kind):
+        if word in ORDERING and "text" in (first.kind, second.kind) and not self._same_order:
             raise Untranslatable("the source orders texts by their UTF-16 bytes")
         return compare(first, second, word)
 

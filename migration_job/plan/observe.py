@@ -41,6 +41,7 @@ from migration_job.source.reader import (
     column_sql,
     read_by_keys,
     read_rows,
+    rowid_ranges,
 )
 from migration_job.values import BrokenText, SourceValue, display
 
@@ -124,10 +125,7 @@ class Observer:
         parts = min(most, (high - low) * len(table.columns) // CELLS_AT_ONCE)
         if parts < 2:
             return [None]
-        cuts = [low + (high - low) * n // parts for n in range(1, parts)]
-        # What a wrong minimum or maximum would leave out is in the outermost parts.
-        first, last = [LOWEST_ROWID, *(c + 1 for c in cuts)], [*cuts, HIGHEST_ROWID]
-        return list(zip(first, last, strict=True))
+        return [*rowid_ranges(ends, parts)]
 
     def facts(
         self, table: SourceTable, sample: Mapping[str, ColumnFacts], span: Span = None

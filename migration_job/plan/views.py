@@ -66,6 +66,7 @@ def translate_view(sql: str, known: Mapping[str, ViewTable]) -> TranslatedView:
     if len({fold(n) for n, _ in outputs}) != len(outputs):
         raise Untranslatable("two of its columns have one name")
     targets = _targets([name for name, _ in outputs])
+    same_order = _same_order(known)
     scope = {
         fold(name): Known(
             sql=quote(target),
@@ -74,7 +75,7 @@ def translate_view(sql: str, known: Mapping[str, ViewTable]) -> TranslatedView:
             exact=part.known.exact if part.known is not None else False,
             collation=part.collation,
             affinity=part.known.affinity if part.known is not None else "blob",
-            same_order=_same_order(known),
+            same_order=same_order,
         )
         for target, (name, part) in zip(targets, outputs, strict=True)
     }
@@ -236,6 +237,7 @@ class _Select:
             query, outputs = _query(node.this, self._known)
             alias = node.alias or "q"
             targets = _targets([name for name, _ in outputs])
+            same_order = _same_order(self._known)
             columns = [
                 (
                     name,
@@ -246,7 +248,7 @@ class _Select:
                         exact=part.known.exact if part.known else False,
                         collation=part.collation,
                         affinity=part.known.affinity if part.known else "blob",
-                        same_order=_same_order(self._known),
+                        same_order=same_order,
                     ),
                 )
                 for target, (name, part) in zip(targets, outputs, strict=True)

@@ -118,6 +118,15 @@ def rowid_ends(connection: apsw.Connection, table: SourceTable) -> tuple[int, in
     return None if found[0] is None else (int(found[0]), int(found[1]))
 
 
+def rowid_ranges(ends: tuple[int, int], parts: int) -> list[tuple[int, int]]:
+    """The first and last rowids of so many parts of a table with these ends, which together are the
+    whole of it: what wrong ends would leave out is in the outermost."""
+    low, high = ends
+    cuts = [low + (high - low) * n // parts for n in range(1, parts)]
+    first, last = [LOWEST_ROWID, *(c + 1 for c in cuts)], [*cuts, HIGHEST_ROWID]
+    return list(zip(first, last, strict=True))
+
+
 def read_by_keys(
     connection: apsw.Connection,
     table: SourceTable,

@@ -298,8 +298,7 @@ class _Loader:
         with _explained(session, [table]), session.target.transaction():
             self._create(session, [table])
             loaded = self._copy(session, table, self._advance)
-            if statements := self._sequences.get(table.target):
-                _execute(session, table, "its sequence", _one_text(statements))
+            self._set_sequence(session, table)
             records.mark_all(session.target, [_rows_mark(table, loaded)])
 
     def parts(self, table: TablePlan) -> int:
@@ -315,8 +314,7 @@ class _Loader:
         with _explained(session, [table]), session.target.transaction():
             self._create(session, [table])
             aside = self._copier(session, table).quarantine()
-            if statements := self._sequences.get(table.target):
-                _execute(session, table, "its sequence", _one_text(statements))
+            self._set_sequence(session, table)
             records.mark_all(session.target, [records.Mark(table.target, step, 0, aside)])
 
     def load_part(
@@ -361,6 +359,10 @@ class _Loader:
 
     def _create(self, session: Session, tables: list[TablePlan]) -> None:
         _execute(session, tables[0], "its columns", create_sql(tables))
+
+    def _set_sequence(self, session: Session, table: TablePlan) -> None:
+        if statements := self._sequences.get(table.target):
+            _execute(session, table, "its sequence", _one_text(statements))
 
     def _copy(self, session: Session, table: TablePlan, advance: Advance) -> Loaded:
         if table.source is None:

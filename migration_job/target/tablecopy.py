@@ -30,6 +30,7 @@ from migration_job.source.reader import (
     column_sql,
     read_rows,
     rowid_ends,
+    rowid_ranges,
 )
 from migration_job.source.rowkey import key_columns
 from migration_job.target import records
@@ -207,26 +208,20 @@ class TableCopy:
         """Copy one of ``parts`` ranges of rowids, which together are the table; the ledger's
         entries included, the rows in quarantine not. Another session may have made the table."""
         statement = copy_sql(qualified(self._plan.target), self._sql.columns, freeze=False)
-        span = self._part(number, parts)
+        # The snapshot gives each session the same ends.
+        ends = rowid_ends(self._session.source, self._table) or (0, 0)
+        span = rowid_ranges(ends, parts)[number]
         with _Stream(self._session, statement, advance) as stream:
             if self._sql.line is None:
-                between = f"{self._rowid} BETWEEN ? AND ?"
-                where = between if self._sql.keep is None else f"{between} AND {self._sql.keep}"
-                self._by_row(stream, where, span)
+                self._by_row(stream, self._kept_between(), span)
             else:
                 self._by_block(stream, span)
         return Loaded(stream.rows, 0, stream.ledger)
 
-    def _part(self, number: int, parts: int) -> tuple[int, int]:
-        """The first and the last rowid of a part; the snapshot gives each session the same ends.
-        What lies beyond them is in the outermost parts."""
-        ends = rowid_ends(self._session.source, self._table)
-        if ends is None:
-            return (LOWEST_ROWID, HIGHEST_ROWID) if number == 0 else (0, -1)
-        low, high = ends
-        first = LOWEST_ROWID if number == 0 else low + (high - low) * number // parts + 1
-        last = HIGHEST_ROWID if number == parts - 1 else low + (high - low) * (number + 1) // parts
-        return first, last
+    def _kept_between(self) -> str:
+        """The condition for the rows between two rowids that the target is to have."""
+        between = f"{self._rowid} BETWEEN ? AND ?"
+        return between if self._sql.keep is None else f"{between} AND {self._sql.keep}"
 
     def _awkward(self) -> bool:
         """Text in UTF-16 with doubts about it: SQLite's conversion would hide what is broken."""
@@ -317,8 +312,7 @@ class TableCopy:
 
     def _block(self, stream: _Stream, low: int, high: int) -> tuple[int, int]:
         """Send the rows between two rowids; returns the bytes and rows sent as clean text."""
-        between = f"{self._rowid} BETWEEN ? AND ?"
-        where = between if self._sql.keep is None else f"{between} AND {self._sql.keep}"
+        where = self._kept_between()
         text, clean, every = self._lines(where, low, high)
         if clean and self._sql.checked and not _decodes(text):
             self._by_row(stream, where, (low, high))

@@ -24,10 +24,9 @@ from migration_job.plan.model import (
     TablePlan,
     ViewPlan,
 )
-from migration_job.source.catalogue import rowid_name
 from migration_job.source.database import quote
 from migration_job.source.model import SourceColumn
-from migration_job.source.reader import read_rows
+from migration_job.source.reader import read_rows, rowid_ends
 from migration_job.source.rowkey import key_columns
 from migration_job.values import display, key_text, key_values, to_json
 from migration_job.verify.checks import Check, run_checks
@@ -446,21 +445,15 @@ def _states(
     for (_, differences), name, (last,) in zip(sequences, names, rows, strict=True):
         # NULL: no value was handed out yet.
         value, called = (last, True) if last is not None else _untouched(sides, name)
-        found.append((value, called, _highest(sides, differences.table)))
+        # An identity column was the rowid's alias there.
+        ends = rowid_ends(sides.source, sides.catalogue.table(differences.table))
+        found.append((value, called, None if ends is None else ends[1]))
     return found
 
 
 def _untouched(sides: Sides, sequence: str) -> tuple[int, bool]:
     last, called = sides.one(f"SELECT last_value, is_called FROM {sequence}")
     return int(last), bool(called)
-
-
-def _highest(sides: Sides, table: str) -> int | None:
-    """The highest rowid of a source table: an identity column was the rowid's alias there."""
-    source = sides.catalogue.table(table)
-    query = f"SELECT max({rowid_name(source)}) FROM main.{quote(source.name)}"
-    row = sides.source.execute(query).fetchone()
-    return None if row is None or row[0] is None else int(row[0])
 
 
 def check_view(
