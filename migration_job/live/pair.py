@@ -130,6 +130,7 @@ def open_target(dsn: str) -> psycopg.Connection:
     target = database.connect(dsn, purpose=target_capture.SESSION)
     try:
         target_capture.act_as_replica(target)
+        target_capture.take_token(target)
         target.execute("SET synchronous_commit TO on")
     except BaseException:
         target.close()

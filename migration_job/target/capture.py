@@ -6,22 +6,30 @@ What is promised
     ``migration.reverse_log``.
 
 How
-    A statement trigger takes a shared advisory lock, held to the end of the transaction, and only
-    then looks at ``migration.fence``. Closing takes that lock exclusively, so it waits for every
-    transaction that has written; a transaction that writes later sees the fence closed. A
-    REPEATABLE READ transaction that began before might see it open still, in its old snapshot: so
-    the sessions that are in a transaction when the fence closes are ended (:func:`end_sessions`).
+    A statement trigger locks the table ``migration.fence_lock`` in ROW SHARE mode, held to the end
+    of the transaction, and only then looks at ``migration.fence``. Closing locks it in EXCLUSIVE
+    mode, so it waits for every transaction that has written; a transaction that writes later sees
+    the fence closed. A REPEATABLE READ transaction that began before might see it open still, in
+    its old snapshot: so the sessions that are in a transaction when the fence closes are ended
+    (:func:`end_sessions`).
+
+    Only its owner can take either lock: it takes the right to write to that table. Who may read it
+    (``pg_read_all_data``, ``pg_dump``) can take ACCESS SHARE alone, which is in nobody's way. An
+    advisory lock, which any role can take, would let any role stop the application.
 
     The functions run with their owner's rights: the application's role needs none on this schema.
     Sessions of this job write with ``session_replication_role = replica``, under which the
-    triggers, the application's own triggers and the foreign keys' actions do not fire.
+    application's own triggers and the foreign keys' actions do not fire. These triggers do (ENABLE
+    ALWAYS), since that setting can be had for a database, a role or the server. They let the
+    session through that also has the fence's token, which only the owner of ``migration`` can
+    read (:func:`take_token`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psycopg
 
@@ -30,8 +38,12 @@ from migration_job.plan.model import Plan, TablePlan
 from migration_job.target.database import literal, lost, qualified, quote
 from migration_job.values import fold
 
-LOCK = 0x6D69_6772_6665_6E63
-"""The advisory lock between writers (shared) and the fence (exclusive): "migrfenc" in ASCII."""
+EARLIER_LOCK = 0x6D69_6772_6665_6E63
+"""The advisory lock that targets switched by an earlier release have in place of the table."""
+
+WRITERS, CLOSING = "ROW SHARE", "EXCLUSIVE"
+"""The modes in which writers and the fence lock ``migration.fence_lock``: they exclude each other,
+and neither can be had with the right to SELECT."""
 
 MOVED = "moved to SQLite"
 """How the error of a refused write begins."""
@@ -43,6 +55,27 @@ SESSION = "migration-job live"
 """``application_name`` of the sessions that act in the protocol; whoever takes over ends them."""
 
 PREFIX = "migration_job_"
+EDITION = "the way back, always enabled,"
+"""How the comment on ``migration.fence`` begins; an earlier release's triggers have another."""
+
+TOKEN = "migration.token"  # noqa: S105  # the setting's name
+"""The session's setting that holds the fence's token in sessions of this job."""
+
+GUARD = {"guard": "BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE"}
+LOGGING = {
+    "insert": "AFTER INSERT",
+    "update": "AFTER UPDATE",
+    "delete": "AFTER DELETE",
+    "truncate": "AFTER TRUNCATE",
+}
+"""Each trigger's name, after the prefix, and its event."""
+
+_OWN_SESSION = (
+    "current_setting('session_replication_role') = 'replica' AND "
+    f"current_setting('{TOKEN}', true) = (SELECT token FROM migration.fence_token)"
+)
+"""Whether a session is the job's own. The first half alone is what ordinary writes cost."""
+
 POLL_SECONDS = 0.01
 
 TABLES = """
@@ -53,6 +86,14 @@ CREATE TABLE IF NOT EXISTS migration.fence (
     opened_at timestamp with time zone
 );
 INSERT INTO migration.fence (closed) VALUES (true) ON CONFLICT DO NOTHING;
+CREATE TABLE IF NOT EXISTS migration.fence_lock ();
+CREATE TABLE IF NOT EXISTS migration.fence_token (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    token text NOT NULL DEFAULT gen_random_uuid()::text
+);
+INSERT INTO migration.fence_token DEFAULT VALUES ON CONFLICT DO NOTHING;
+COMMENT ON TABLE migration.fence_lock IS 'locked by writers (ROW SHARE) and the fence (EXCLUSIVE)';
+COMMENT ON TABLE migration.fence_token IS 'what the job''s own sessions show to pass the fence';
 CREATE TABLE IF NOT EXISTS migration.pair (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     capture text NOT NULL,
@@ -90,21 +131,48 @@ _SETTINGS = (
 
 def install(connection: psycopg.Connection, plan: Plan) -> None:
     """Create the fence (closed) and the way-back triggers, in one transaction, which needs each
-    table for itself for a moment; nothing where they are there for this plan. The fence stays as
-    it is where it is there already. Raises OperationError."""
-    mark = f"the way back of plan {plan.digest()}"
+    table for itself for a moment; nothing where they are all there for this plan and enabled. The
+    fence stays as it is where it is there already. The session passes the fence from then on.
+    Raises OperationError."""
+    mark = f"{EDITION} of plan {plan.digest()}"
     try:
         found = connection.execute(
             "SELECT obj_description(to_regclass('migration.fence'), 'pg_class')"
         ).fetchone()
-        if found is not None and found[0] == mark:
-            return
-        with connection.transaction():
-            for statement in install_sql(plan):
-                connection.execute(statement.encode())
-            connection.execute(f"COMMENT ON TABLE migration.fence IS {literal(mark)}".encode())
+        if found is None or found[0] != mark or missing(connection, plan):
+            with connection.transaction():
+                for statement in install_sql(plan):
+                    connection.execute(statement.encode())
+                connection.execute(f"COMMENT ON TABLE migration.fence IS {literal(mark)}".encode())
+        take_token(connection)
     except psycopg.Error as error:
         raise lost(error, "installing the way back") from error
+
+
+def missing(connection: psycopg.Connection, plan: Plan) -> list[str]:
+    """``TABLE.TRIGGER`` of each trigger of the way back that is not there, or would not fire in
+    every session."""
+    rows = connection.execute(
+        "SELECT c.relname, t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid "
+        "WHERE c.relnamespace = 'public'::regnamespace AND t.tgenabled = 'A' "
+        "AND NOT t.tgisinternal AND starts_with(t.tgname, %s)",
+        (PREFIX,),
+    ).fetchall()
+    there = {(str(table), str(name)) for table, name in rows}
+    return [
+        f"{table.target}.{PREFIX}{name}"
+        for table in plan.tables
+        for name in (GUARD if table.source is None else {**GUARD, **LOGGING})
+        if (table.target, PREFIX + name) not in there
+    ]
+
+
+def take_token(connection: psycopg.Connection) -> None:
+    """Have this session pass the fence, where there is one; the token itself does not leave the
+    server, so no log shows it. psycopg.Error where the role does not own the fence."""
+    known = connection.execute("SELECT to_regclass('migration.fence_token') IS NOT NULL").fetchone()
+    if known is not None and known[0]:
+        connection.execute(f"SELECT set_config('{TOKEN}', token, false) FROM migration.fence_token")
 
 
 def installed(connection: psycopg.Connection) -> bool:
@@ -117,14 +185,15 @@ def remove(connection: psycopg.Connection, plan: Plan) -> None:
     """Drop the triggers, their functions, the fence and the log, in one transaction."""
     with connection.transaction():
         for number, table in numbered(plan):
-            for name in ("guard", "insert", "update", "delete", "truncate"):
+            for name in (*GUARD, *LOGGING):
                 connection.execute(
                     f"DROP TRIGGER IF EXISTS {quote(PREFIX + name)} ON {qualified(table.target)}"
                 )
             connection.execute(f"DROP FUNCTION IF EXISTS migration.log_{number}()")
         connection.execute("DROP FUNCTION IF EXISTS migration.guard()")
         connection.execute(
-            "DROP TABLE IF EXISTS migration.reverse_log, migration.fence, migration.back_difference"
+            "DROP TABLE IF EXISTS migration.reverse_log, migration.fence, migration.fence_lock, "
+            "migration.fence_token, migration.back_difference"
         )
 
 
@@ -142,33 +211,25 @@ def key_columns(table: TablePlan) -> tuple[str, ...]:
 def install_sql(plan: Plan) -> Iterator[str]:
     """The statements of :func:`install`."""
     yield TABLES
-    yield (
-        "CREATE OR REPLACE FUNCTION migration.guard() RETURNS trigger LANGUAGE plpgsql "
-        "SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $guard$ BEGIN "
-        f"PERFORM pg_advisory_xact_lock_shared({LOCK}); "
-        "IF (SELECT closed FROM migration.fence) IS NOT FALSE THEN "
-        f"RAISE EXCEPTION {literal(MOVED + ': this database takes no writes')} "
-        f"USING ERRCODE = '{SQLSTATE}'; END IF; RETURN NULL; END $guard$"
-    )
+    yield _guard_function()
     for number, table in numbered(plan):
-        yield from _triggers(
-            table,
-            {"guard": "BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE"},
-            "migration.guard()",
-        )
+        yield from _triggers(table, GUARD, "migration.guard()")
         if table.source is None:
             continue
         yield _log_function(number, table)
-        yield from _triggers(
-            table,
-            {
-                "insert": "AFTER INSERT",
-                "update": "AFTER UPDATE",
-                "delete": "AFTER DELETE",
-                "truncate": "AFTER TRUNCATE",
-            },
-            f"migration.log_{number}()",
-        )
+        yield from _triggers(table, LOGGING, f"migration.log_{number}()")
+
+
+def _guard_function() -> str:
+    return (
+        "CREATE OR REPLACE FUNCTION migration.guard() RETURNS trigger LANGUAGE plpgsql "
+        "SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $guard$ BEGIN "
+        f"LOCK TABLE migration.fence_lock IN {WRITERS} MODE; "
+        "IF (SELECT closed FROM migration.fence) IS NOT FALSE THEN "
+        f"IF {_OWN_SESSION} THEN RETURN NULL; END IF; "
+        f"RAISE EXCEPTION {literal(MOVED + ': this database takes no writes')} "
+        f"USING ERRCODE = '{SQLSTATE}'; END IF; RETURN NULL; END $guard$"
+    )
 
 
 _TRANSITIONS = {
@@ -186,6 +247,8 @@ def _triggers(table: TablePlan, events: dict[str, str], function: str) -> Iterat
             f"CREATE TRIGGER {trigger} {event} ON {target}{_TRANSITIONS.get(name, '')} "
             f"FOR EACH STATEMENT EXECUTE FUNCTION {function}"
         )
+    enabled = ", ".join(f"ENABLE ALWAYS TRIGGER {quote(PREFIX + name)}" for name in events)
+    yield f"ALTER TABLE {qualified(table.target)} {enabled}"
 
 
 def _log_function(number: int, table: TablePlan) -> str:
@@ -194,17 +257,18 @@ def _log_function(number: int, table: TablePlan) -> str:
     key = f"ARRAY[{', '.join(_as_text(c, types[c]) for c in columns)}]"
     settings = _SETTINGS if any(types[c].startswith(_SENSITIVE) for c in columns) else ""
     insert = "INSERT INTO migration.reverse_log (tab, key)"
+    own = f"IF {_OWN_SESSION} THEN RETURN NULL; END IF;"
     if not columns:
         # No key to say which rows: only that there was a change, once.
         return (
             f"CREATE OR REPLACE FUNCTION migration.log_{number}() RETURNS trigger "
             "LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $log$ "
-            f"BEGIN {insert} SELECT {number}, NULL WHERE NOT EXISTS (SELECT FROM "
+            f"BEGIN {own} {insert} SELECT {number}, NULL WHERE NOT EXISTS (SELECT FROM "
             f"migration.reverse_log WHERE key IS NULL AND tab = {number}); RETURN NULL; END $log$"
         )
     return (
         f"CREATE OR REPLACE FUNCTION migration.log_{number}() RETURNS trigger LANGUAGE plpgsql "
-        f"SECURITY DEFINER SET search_path = pg_catalog, pg_temp {settings} AS $log$ BEGIN "
+        f"SECURITY DEFINER SET search_path = pg_catalog, pg_temp {settings} AS $log$ BEGIN {own} "
         f"IF TG_OP = 'INSERT' THEN {insert} SELECT {number}, {key} FROM fresh; "
         f"ELSIF TG_OP = 'UPDATE' THEN {insert} SELECT {number}, {key} FROM gone "
         f"UNION SELECT {number}, {key} FROM fresh; "
@@ -251,7 +315,7 @@ def close_fence(connection: psycopg.Connection, *, limit: float) -> None:
         with connection.transaction():
             connection.execute(f"SET LOCAL lock_timeout TO {max(int(limit * 1000), 1)}")
             connection.execute("SET LOCAL synchronous_commit TO on")
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
+            _lock_out_writers(connection)
             connection.execute(
                 "UPDATE migration.fence SET closed = true, changed_at = clock_timestamp()"
             )
@@ -264,47 +328,83 @@ def close_fence(connection: psycopg.Connection, *, limit: float) -> None:
         ) from None
 
 
+def _lock_out_writers(connection: psycopg.Connection) -> None:
+    """In a transaction: wait for the writers that are under way, and hold up those that come."""
+    known = connection.execute("SELECT to_regclass('migration.fence_lock') IS NOT NULL").fetchone()
+    if known is None or not known[0]:
+        # Switched by an earlier release: its guard takes an advisory lock, until it is replaced.
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (EARLIER_LOCK,))
+        connection.execute(TABLES)
+        connection.execute(_guard_function().encode())
+        take_token(connection)
+    connection.execute(f"LOCK TABLE migration.fence_lock IN {CLOSING} MODE")
+
+
 def _writers(connection: psycopg.Connection) -> int:
     row = connection.execute(
-        "SELECT count(DISTINCT virtualtransaction) FROM pg_locks WHERE locktype = 'advisory' "
-        "AND mode = 'ShareLock' AND granted AND classid = %s AND objid = %s",
-        (LOCK >> 32, LOCK & 0xFFFF_FFFF),
+        "SELECT count(DISTINCT virtualtransaction) FROM pg_locks WHERE granted "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+        "AND relation = to_regclass('migration.fence_lock') AND mode = 'RowShareLock'"
     ).fetchone()
     return int(row[0]) if row is not None else 0
 
 
 def end_sessions(connection: psycopg.Connection, *, limit: float) -> int:
     """End the sessions that are in a transaction, since their snapshots may be older than the
-    closed fence; returns how many. Raises OperationError where one cannot be ended within
-    ``limit``."""
-    return _end(connection, "xact_start IS NOT NULL", limit)
+    closed fence; returns how many. Those that begin one later see it closed, and are not waited
+    for: a role that goes on opening transactions would stop the way back. Raises OperationError
+    where one cannot be ended within ``limit``."""
+    # What pg_stat_activity says of another role's transactions only a member of pg_read_all_stats
+    # sees. Everybody sees in pg_locks that each transaction holds its own number.
+    first = _transactions(connection)
+    return _end(connection, lambda: first & _transactions(connection), limit)
+
+
+def _transactions(connection: psycopg.Connection) -> set[tuple[int, str]]:
+    rows = connection.execute(
+        "SELECT a.pid, l.virtualtransaction FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
+        "WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND l.granted "
+        "AND a.datname = current_database() AND a.usesysid IS NOT NULL "
+        "AND a.pid <> pg_backend_pid()"
+    ).fetchall()
+    return {(int(row[0]), str(row[1])) for row in rows}
 
 
 def take_over(connection: psycopg.Connection, *, limit: float = 10.0) -> int:
     """End this job's other sessions and wait until they are gone: what a dead process has sent may
-    still be running. Only for the holder of the lock."""
-    return _end(connection, f"application_name = {literal(SESSION)}", limit)
+    still be running. Only for the holder of the lock, and only sessions of roles that could be
+    the job's: anybody can give a session its name."""
+
+    def named() -> set[tuple[int, str]]:
+        rows = connection.execute(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
+            "AND application_name = %s AND pid <> pg_backend_pid() AND pg_has_role(usesysid, "
+            "coalesce((SELECT nspowner FROM pg_namespace WHERE nspname = 'migration'), usesysid), "
+            "'MEMBER')",
+            (SESSION,),
+        ).fetchall()
+        return {(int(row[0]), "") for row in rows}
+
+    return _end(connection, named, limit)
 
 
-def _end(connection: psycopg.Connection, condition: str, limit: float) -> int:
+def _end(
+    connection: psycopg.Connection, find: Callable[[], set[tuple[int, str]]], limit: float
+) -> int:
     deadline = time.monotonic() + limit
     ended: set[int] = set()
     while True:
-        rows = connection.execute(
-            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
-            "AND pid <> pg_backend_pid() AND backend_type = 'client backend' "
-            f"AND {condition}".encode()
-        ).fetchall()
-        if not rows:
+        found = find()
+        if not found:
             return len(ended)
-        for (pid,) in rows:
+        for pid, _ in found:
             # A superuser's session cannot be ended by another role, but it ends by itself.
             with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
                 connection.execute("SELECT pg_terminate_backend(%s)", (pid,))
-            ended.add(int(pid))
+            ended.add(pid)
         if time.monotonic() > deadline:
             raise OperationError(
-                f"expected {len(rows)} sessions on the target to end within {limit:g} s, found "
+                f"expected {len(found)} sessions on the target to end within {limit:g} s, found "
                 "them still there",
                 advice="end them by hand (pg_stat_activity shows them), or GRANT pg_signal_backend "
                 "to the job's role, and run the command again",
