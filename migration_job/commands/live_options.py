@@ -53,6 +53,14 @@ ApplicationSource = Annotated[
     str | None,
     typer.Option(help="The SQLite file's path as the application sees it, where it differs."),
 ]
+LockSeconds = Annotated[
+    float,
+    typer.Option(
+        "--catch-up-seconds",
+        min=1,
+        help="How long to wait for each of the source's locks that another program has.",
+    ),
+]
 Owner = Annotated[
     str | None,
     typer.Option(help="UID:GID of the application, which the connection's files are given to."),

@@ -13,6 +13,7 @@ from migration_job.progress import Reporter
 from migration_job.report.model import Report
 from migration_job.run import Migration, Options
 from migration_job.source.memory import uncounted
+from migration_job.source.waiting import patience
 from migration_job.target.database import read_dsn
 from migration_job.verify.application import demands
 
@@ -74,6 +75,13 @@ def migrate(
         Path | None,
         typer.Option(help="With --live: the directory for the lock, the same as `sync`'s."),
     ] = None,
+    catch_up_seconds: Annotated[
+        float,
+        typer.Option(
+            min=1,
+            help="How long to wait for each of the source's locks that another program has.",
+        ),
+    ] = 600.0,
 ) -> None:
     """Plan, copy and verify a SQLite database into an empty PostgreSQL."""
     options = Options(
@@ -101,7 +109,8 @@ def migrate(
     start = (
         LiveStart(source, options.dsn, state, report, profile, policy) if live and state else None
     )
-    told = Migration(options, reporter, start).run()
+    with patience(catch_up_seconds):
+        told = Migration(options, reporter, start).run()
     tell(reporter, told, report)
 
 

@@ -9,8 +9,10 @@ import typer
 
 from migration_job.commands import live_options as options
 from migration_job.errors import OperationError
+from migration_job.live.decision import truthful
 from migration_job.live.lock import Lock
 from migration_job.source import capture, fence
+from migration_job.source.waiting import patience
 
 
 def register(app: typer.Typer) -> None:
@@ -21,13 +23,18 @@ def register(app: typer.Typer) -> None:
 def release(
     source: options.Source,
     state: Annotated[Path, typer.Option(help="The directory for the lock, as `sync` has it.")],
+    catch_up_seconds: options.LockSeconds = 600.0,
 ) -> None:
     """Take the triggers and tables of `migrate --live` out of the SQLite file: its schema is then
     what it was before. Refused while PostgreSQL serves."""
-    with Lock(state).command("release"):
+    with (
+        truthful(source, "release"),
+        patience(catch_up_seconds),
+        Lock(state).command("release"),
+    ):
         connection = fence.open_source(source)
         try:
-            with fence.writing(connection, limit=30.0):
+            with fence.writing(connection, limit=catch_up_seconds):
                 found = fence.read_state(connection)
                 if found is not None and found.closed:
                     raise OperationError(

@@ -36,6 +36,7 @@ def settle(
     force: Annotated[
         bool, typer.Option("--force", help="Give up the way back before the window is over.")
     ] = False,
+    catch_up_seconds: options.LockSeconds = 600.0,
 ) -> None:
     """End the migration: no rollback any more, the SQLite file archived and read-only."""
     ends = options.collect(
@@ -53,7 +54,12 @@ def settle(
     )
     with write_outcome(report, "settle") as outcome:
         archive = run_settle(
-            ends, report, window=timedelta(hours=window_hours), force=force, say=options.say
+            ends,
+            report,
+            window=timedelta(hours=window_hours),
+            force=force,
+            lock_limit=catch_up_seconds,
+            say=options.say,
         )
         outcome.update(phase="settled", archive=str(archive))
     options.say(f"settled; `migration-job restore-backup {archive} FILE` restores the archive")

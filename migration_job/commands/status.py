@@ -9,6 +9,7 @@ import typer
 
 from migration_job.commands import live_options as options
 from migration_job.live.status import status as look
+from migration_job.source.waiting import patience
 from migration_job.target.database import read_dsn
 
 
@@ -25,8 +26,11 @@ def status(
         Path | None, typer.Option(help="The directory that the application reads.")
     ] = None,
     state: options.State = None,
+    catch_up_seconds: options.LockSeconds = 10.0,
 ) -> None:
     """Say which side serves, how far the other one is, and what to do next; changes nothing."""
     dsn = None if target is None and target_file is None else read_dsn(target, target_file)
-    for line in look(source, dsn=dsn, connection=connection, state=state):
+    with patience(catch_up_seconds):
+        lines = look(source, dsn=dsn, connection=connection, state=state)
+    for line in lines:
         options.say(line)

@@ -10,8 +10,10 @@ from typing import Annotated
 import typer
 
 from migration_job.commands import live_options as options
+from migration_job.live.back import LOCK_SECONDS
 from migration_job.live.metrics import MigrationCollector, serving
 from migration_job.live.sync import Sync
+from migration_job.source.waiting import patience
 
 
 def register(app: typer.Typer) -> None:
@@ -42,6 +44,14 @@ def sync(
     once: Annotated[
         bool, typer.Option("--once", help="End when there is nothing left to do.")
     ] = False,
+    catch_up_seconds: Annotated[
+        float,
+        typer.Option(
+            min=1,
+            help="With --once: how long to wait for each of the source's locks; a sync that runs "
+            "on says after 5 s that it waits.",
+        ),
+    ] = 600.0,
 ) -> None:
     """Follow SQLite until the switch and PostgreSQL after it; runs until it is told to stop."""
     ends = options.collect(
@@ -60,9 +70,11 @@ def sync(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    limit = catch_up_seconds if once else min(catch_up_seconds, LOCK_SECONDS)
     with (
+        patience(limit),
         serving(MigrationCollector(report, ends.state), metrics_port)
         if metrics_port
-        else nullcontext()
+        else nullcontext(),
     ):
         Sync(ends, max_lag=max_lag, say=options.say).run(stop.is_set, once=once)

@@ -31,6 +31,9 @@ from migration_job.target.database import lost, qualified, quote
 from migration_job.target.states import raw_rows, rows_by_keys
 from migration_job.values import SourceValue, from_json, key_text
 
+LOCK_SECONDS = 5.0
+"""How long a round waits for the source's lock: `sync` then says so and tries again."""
+
 ROUND_ROWS = 20_000
 """Rows of the queue in one round."""
 
@@ -55,12 +58,15 @@ class _Table:
     everything: bool = False
 
 
-def bring_back(pair: Pair, *, rows: int = ROUND_ROWS) -> BackRound:
-    """One round. Raises OperationError where a row cannot be put into the source."""
+def bring_back(
+    pair: Pair, *, rows: int = ROUND_ROWS, lock_limit: float = LOCK_SECONDS
+) -> BackRound:
+    """One round, which waits up to ``lock_limit`` seconds for the source's lock. Raises
+    OperationError where that is not to be had, or a row cannot be put into the source."""
     with step("sync.reverse"):
         while True:
             try:
-                return _round(pair, rows)
+                return _round(pair, rows, lock_limit)
             except apsw.ConstraintError as error:
                 # As in catch-up: a unique value may still be with a row that comes later.
                 if rows >= _queued(pair):
@@ -112,7 +118,7 @@ def _one_way_numbers(pair: Pair) -> dict[int, str]:
     }
 
 
-def _round(pair: Pair, limit: int) -> BackRound:
+def _round(pair: Pair, limit: int, lock_limit: float) -> BackRound:
     with _snapshot(pair) as (moment, position):
         ids, tables, left = _queue(pair, limit)
         if not ids:
@@ -122,7 +128,7 @@ def _round(pair: Pair, limit: int) -> BackRound:
         # What the source takes over must be on the target's disk: a commit of the application's
         # may have been asynchronous.
         flush(pair)
-        with fence.writing(pair.source, limit=5.0):
+        with fence.writing(pair.source, limit=lock_limit):
             if not pair.state().closed:
                 raise OperationError(
                     "expected the source closed while changes come back, found it open",

@@ -24,6 +24,7 @@ from migration_job.plan.rules import IntegerRule
 from migration_job.source import capture, fence, snapshot
 from migration_job.source.catalogue import read_catalogue, rowid_name
 from migration_job.source.model import Catalogue, SourceTable
+from migration_job.source.waiting import allowed
 from migration_job.target import capture as target_capture
 from migration_job.target.database import connect, literal, qualified, quote
 
@@ -139,7 +140,7 @@ class LiveStart:
                 "expected a source that SQLite serves, found it closed: PostgreSQL serves",
                 advice="`migration-job rollback` takes it back to SQLite first",
             )
-        with fence.writing(connection, limit=30.0):
+        with fence.writing(connection, limit=allowed()):
             same = state is not None and (state.run, state.schema_digest) == (
                 run_id,
                 capture.schema_digest(connection),

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import apsw
 
+from migration_job.errors import JobError, OperationError
+from migration_job.live.pair import Pair
 from migration_job.source import fence
+from migration_job.source.database import open_readonly
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,85 @@ def take_decision(source: apsw.Connection, certificate: str, one_way: tuple[str,
         back_at=None,
         back_position=None,
     )
+
+
+@contextlib.contextmanager
+def truthful(source: Path, command: str) -> Iterator[None]:
+    """Whatever nobody foresaw ends the block as an OperationError that says which side serves, as
+    the source has it now: after a decision nothing may read as if it had not been taken."""
+    try:
+        yield
+    except JobError:
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        raise OperationError(
+            f"{command} {_cause(error)}", advice=f"{_serving(source)}; run the command again"
+        ) from error
+
+
+def _cause(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "was interrupted"
+    if isinstance(error, apsw.FullError):
+        return "failed: the source's disk is full"
+    if isinstance(error, apsw.BusyError | apsw.LockedError):
+        return "failed: the source was locked by another program all the while"
+    # Without what a server's further lines may quote of the data.
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"failed: {lines[0] if lines else type(error).__name__}"
+
+
+def _serving(source: Path) -> str:
+    try:
+        reader = open_readonly(source)
+        try:
+            state = fence.read_state(reader)
+        finally:
+            reader.close()
+    except (JobError, apsw.Error) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        return f"which side serves cannot be read now ({lines[0]}): ask `migration-job status`"
+    if state is None or not state.closed:
+        return "SQLite serves"
+    return (
+        f"PostgreSQL serves, by the decision of {state.switched_at}; where something of it is "
+        "left to do, `sync` does it"
+    )
+
+
+def commit_decision(pair: Pair, *, limit: float, certificate: str | None) -> None:
+    """Commit the decision that is written in the open transaction: that PostgreSQL serves, by
+    ``certificate``, or, where that is None, that SQLite does.
+
+    Returns only where it is taken, and raises only where it is not, with the transaction rolled
+    back: an error of the disk may come after the commit has become durable, so that only the file,
+    read anew, says which is so. Where it cannot be read either, OperationError says that.
+    """
+    try:
+        fence.commit(pair.source, limit=limit)
+    except fence.LockedError:
+        raise  # SQLite says that the transaction is open
+    except BaseException as error:
+        if not _is_taken(pair, certificate, error):
+            raise
+
+
+def _is_taken(pair: Pair, certificate: str | None, error: BaseException) -> bool:
+    fence.give_up(pair.source)
+    try:
+        pair.reopen_source()
+        state = fence.read_state(pair.source)
+    except (JobError, apsw.Error, OSError) as second:
+        to = "SQLite" if certificate is None else "PostgreSQL"
+        raise OperationError(
+            f"it is not known whether the decision that {to} serves was taken: the source's disk "
+            f"failed at its commit ({error}), and the file cannot be read ({second})",
+            advice="make the source readable again; `migration-job status` says then which side "
+            "serves, and this command, run again, goes on from there",
+        ) from error
+    if certificate is None:
+        return state is not None and not state.closed
+    return state is not None and state.closed and state.certificate == certificate
 
 
 def take_back(source: apsw.Connection, *, reads_moved: bool = False) -> None:

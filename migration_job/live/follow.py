@@ -16,16 +16,21 @@ is closed before the source opens (:mod:`migration_job.live.rollback`).
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable
 
+import apsw
 import psycopg
 
 from migration_job.connection import read_connection, write_connection
 from migration_job.errors import JobError, OperationError
-from migration_job.live.pair import Pair, opened
+from migration_job.live.pair import Pair, open_target, opened
 from migration_job.live.settings import Endpoints
 from migration_job.live.steps import step
+from migration_job.phases import Phase
 from migration_job.target import capture as target_capture
+from migration_job.target import records
 
 FOLLOW_SECONDS = 30.0
 """How long a command goes on trying once the decision is taken; then `sync` does."""
@@ -58,7 +63,7 @@ def follow_until(pair: Pair, ends: Endpoints, *, limit: float) -> None:
     try:
         follow_decision(pair, ends)
         return
-    except (JobError, psycopg.Error) as error:
+    except (JobError, psycopg.Error, apsw.Error, OSError) as error:
         last: Exception = error
     while time.monotonic() < deadline:
         time.sleep(RETRY_SECONDS)
@@ -66,9 +71,28 @@ def follow_until(pair: Pair, ends: Endpoints, *, limit: float) -> None:
             with opened(ends.source, ends.dsn) as fresh:
                 follow_decision(fresh, ends)
             return
-        except (JobError, psycopg.Error) as error:
+        except (JobError, psycopg.Error, apsw.Error, OSError) as error:
             last = error
     raise last
+
+
+def record_phase(pair: Pair, phase: Phase, dsn: str, say: Callable[[str], None]) -> None:
+    """Have the target's own record say the phase, after a decision. Who serves does not depend on
+    it, so that a target which does not take it is a warning."""
+    try:
+        # The session may have been ended for another's, where something was down meanwhile.
+        if pair.target.closed:
+            pair.target = open_target(dsn)
+        records.set_phase(pair.target, phase)
+    except (JobError, psycopg.Error):
+        try:
+            with contextlib.closing(open_target(dsn)) as target:
+                records.set_phase(target, phase)
+        except (JobError, psycopg.Error) as error:
+            say(
+                f"warning: the target's record of the phase could not be set to {str(phase)!r} "
+                f"({type(error).__name__}); the same command, run again, sets it"
+            )
 
 
 def agrees(pair: Pair, ends: Endpoints) -> bool:

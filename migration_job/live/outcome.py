@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ import psycopg
 
 from migration_job.durable import write_durably
 from migration_job.errors import JobError, OperationError
+from migration_job.lines import line
 
 
 @contextlib.contextmanager
@@ -36,9 +38,15 @@ def write_outcome(directory: Path, command: str) -> Iterator[dict[str, Any]]:
     finally:
         outcome["seconds"] = round(time.monotonic() - start, 3)
         outcome["at"] = datetime.now(UTC).isoformat(timespec="milliseconds")
-        directory.mkdir(parents=True, exist_ok=True)
         content = json.dumps(outcome, indent=2, ensure_ascii=False) + "\n"
-        write_durably(directory / f"{command}.json", content.encode(), mode=0o644)
+        file = directory / f"{command}.json"
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            write_durably(file, content.encode(), mode=0o644)
+        except OSError as error:
+            # What was done stays done, and is not to be called failed for this.
+            said = line(f"warning: {file} cannot be written: {error.strerror}")
+            sys.stderr.write(said + "\n")
 
 
 def foreseen(error: Exception, command: str) -> OperationError:

@@ -62,6 +62,13 @@ class Pair:
         self.captured = _captured(self.source, self.catalogue, self.plan)
         self.statements.clear()
 
+    def reopen_source(self) -> None:
+        """A new connection to the source in the place of one that cannot be relied on any more.
+        Raises InputError or OperationError."""
+        with contextlib.suppress(apsw.Error):
+            self.source.close()
+        self.source = self.sides.source = open_source(self.path)
+
     def close(self) -> None:
         """Close both."""
         self.sides.target.close()

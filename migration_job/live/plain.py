@@ -7,6 +7,7 @@ is meant to stand still.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import time
@@ -17,12 +18,13 @@ import apsw
 
 from migration_job.errors import OperationError, VerificationError
 from migration_job.live.certificate import certify
-from migration_job.live.decision import Switched, take_decision
+from migration_job.live.decision import Switched, commit_decision, take_decision
 from migration_job.live.pair import Pair
 from migration_job.live.sequences import raise_target_sequences
 from migration_job.live.steps import step
 from migration_job.source import capture, fence, integrity
 from migration_job.source.snapshot import state_sha256
+from migration_job.source.waiting import PatientConnection
 from migration_job.target import capture as target_capture
 from migration_job.target import records
 
@@ -61,17 +63,20 @@ def decide(
             tables = capture.captured_tables(pair.catalogue, pair.plan.keys)
             capture.install(pair.source, tables, run=pair.run_id, capture=token, plain=True)
             take_decision(pair.source, digest, one_way)
-            fence.commit(pair.source, limit=lock_limit)
+            commit_decision(pair, limit=lock_limit, certificate=digest)
     except BaseException:
         fence.give_up(pair.source)
         raise
-    pair.reload()
+    with contextlib.suppress(apsw.Error):  # the decision is taken, whatever this gives
+        pair.reload()
     return Switched((time.monotonic() - start) * 1000, 1, digest)
 
 
 def _reader(path: Path) -> apsw.Connection:
     uri = f"file:{url_quote(os.fspath(path.absolute()))}?mode=ro"
-    return apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+    reader = PatientConnection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+    reader.wait_for_locks()
+    return reader
 
 
 def _require_sound(path: Path) -> None:

@@ -17,26 +17,36 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import apsw
 import psycopg
 
 from migration_job.connection import write_connection
 from migration_job.errors import InputError, JobError, OperationError, VerificationError
 from migration_job.live import hold
 from migration_job.live.back import bring_back, differences, one_way_changes
-from migration_job.live.decision import take_back
-from migration_job.live.follow import FOLLOW_SECONDS, follow_decision, follow_until
+from migration_job.live.decision import commit_decision, take_back, truthful
+from migration_job.live.follow import (
+    FOLLOW_SECONDS,
+    follow_decision,
+    follow_until,
+    record_phase,
+)
 from migration_job.live.lock import Lock
 from migration_job.live.pair import Pair, given_up, opened
 from migration_job.live.sequences import raise_source_sequences
 from migration_job.live.settings import Endpoints
 from migration_job.live.steps import step
+from migration_job.phases import Phase
 from migration_job.source import capture, fence
+from migration_job.source.waiting import allowed, patience
 from migration_job.target import capture as target_capture
-from migration_job.target import records
 
 Say = Callable[[str], None]
 
 SHOWN = 5
+
+DECIDE_SECONDS = 30.0
+"""How long readers of the file may hold up the decision, with the application's queries held."""
 
 LONGEST_SECONDS = 60.0
 """From the PAUSE to the end of all that follows, without the queue: see :mod:`.hold`."""
@@ -70,9 +80,10 @@ def rollback(
     PostgreSQL serving as before; or, where a gate cannot have the application started anew,
     OperationError with SQLite serving.
     """
-    done = _rollback(ends, pause_limit, drain_limit, accept_loss, keep_reads, release, say)
-    hold.wait_for_application(ends.state, ends.connection, say=say)
-    return done
+    with truthful(ends.source, "rollback"), patience(drain_limit):
+        done = _rollback(ends, pause_limit, drain_limit, accept_loss, keep_reads, release, say)
+        hold.wait_for_application(ends.state, ends.connection, say=say)
+        return done
 
 
 def _rollback(
@@ -122,12 +133,13 @@ def _with_target(
         )
     if not state.closed:
         if state.reads_moved and not keep_reads:
-            with fence.writing(pair.source, limit=5.0):
+            with fence.writing(pair.source, limit=drain_limit):
                 fence.change_state(pair.source, reads_moved=0)
         _follow(pair, ends, say)
         say("SQLite serves already")
         return RolledBack(0.0)
     follow_decision(pair, ends)
+    lock_limit = min(drain_limit, DECIDE_SECONDS)
     with step("rollback.prepare"):
         _drain(pair, drain_limit)
         lost = _losses(pair, accept_loss)
@@ -145,10 +157,10 @@ def _with_target(
                 _drain(pair, drain_limit)
                 lost = _losses(pair, accept_loss) or lost
             with step("rollback.decide"):
-                fence.hold_writers(pair.source, limit=5.0)
+                fence.hold_writers(pair.source, limit=lock_limit)
                 raise_source_sequences(pair)
                 take_back(pair.source, reads_moved=keep_reads)
-                fence.commit(pair.source, limit=5.0)
+                commit_decision(pair, limit=lock_limit, certificate=None)
         except BaseException as error:
             fence.give_up(pair.source)
             if isinstance(error, Exception):
@@ -156,7 +168,7 @@ def _with_target(
             raise
         _follow(pair, ends, say)
     held = (time.monotonic() - start) * 1000
-    records.set_phase(pair.target, "rolled back")
+    record_phase(pair, Phase.ROLLED_BACK, ends.dsn, say)
     say(f"decided: SQLite serves; queries were held for {held:.0f} ms")
     return RolledBack(held, lost)
 
@@ -164,7 +176,7 @@ def _with_target(
 def _drain(pair: Pair, limit: float) -> None:
     deadline = time.monotonic() + limit
     while True:
-        done = bring_back(pair)
+        done = bring_back(pair, lock_limit=max(deadline - time.monotonic(), 0))
         if not done.left and done.taken <= 200:
             if done.taken == 0 or not target_capture.is_closed(pair.target):
                 return
@@ -205,7 +217,7 @@ def _follow(pair: Pair, ends: Endpoints, say: Say) -> None:
 def _go_on_with_target(pair: Pair, ends: Endpoints, error: Exception) -> None:
     try:
         follow_until(pair, ends, limit=FOLLOW_SECONDS)
-    except (JobError, psycopg.Error) as second:
+    except (JobError, psycopg.Error, apsw.Error, OSError) as second:
         raise OperationError(
             f"the rollback stopped before the decision ({_told(error)}), and PostgreSQL cannot be "
             f"put back to serving yet: {_told(second)}",
@@ -226,7 +238,7 @@ def _is_plain(pair: Pair) -> bool:
 def _release(pair: Pair) -> None:
     state = fence.read_state(pair.source)
     if state is not None and not state.closed:
-        with fence.writing(pair.source, limit=10.0):
+        with fence.writing(pair.source, limit=allowed()):
             capture.remove(pair.source)
 
 
@@ -244,7 +256,7 @@ def _without_target(
             # SQLite serves, and did all along: nothing is lost.
             _open_without_target(ends, say)
             if release and state is not None:
-                with fence.writing(source, limit=10.0):
+                with fence.writing(source, limit=allowed()):
                     capture.remove(source)
             return RolledBack(0.0)
         current = (
@@ -265,13 +277,13 @@ def _without_target(
                 ends.pooler.close_alias(limit=5.0)
             except OperationError as down:
                 say(f"warning: {down.message}")
-        with fence.writing(source, limit=10.0):
+        with fence.writing(source, limit=allowed()):
             take_back(source)
             # A target that comes back after all follows nothing any more.
             fence.change_state(source, capture=given_up(state.capture))
         _open_without_target(ends, say)
         if release or state.plain:
-            with fence.writing(source, limit=10.0):
+            with fence.writing(source, limit=allowed()):
                 capture.remove(source)
         say(f"SQLite serves; {current}; whatever was written later is lost")
         return RolledBack(0.0, (f"what was written on PostgreSQL later: {current}",))

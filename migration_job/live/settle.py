@@ -28,6 +28,7 @@ import psycopg
 from migration_job.errors import InputError, OperationError
 from migration_job.live.back import bring_back
 from migration_job.live.begin import ROWID_COLUMN
+from migration_job.live.decision import truthful
 from migration_job.live.follow import follow_decision
 from migration_job.live.lock import Lock
 from migration_job.live.pair import Pair, opened
@@ -35,6 +36,7 @@ from migration_job.live.settings import Endpoints
 from migration_job.source import capture, fence
 from migration_job.source.backup import MANIFEST, Manifest, check
 from migration_job.source.snapshot import make_durable, sha256_of
+from migration_job.source.waiting import PatientConnection, allowed, patience
 from migration_job.target import capture as target_capture
 from migration_job.target import records
 from migration_job.target.database import lost, qualified, quote
@@ -53,12 +55,19 @@ def settle(
     *,
     window: timedelta = WINDOW,
     force: bool = False,
+    lock_limit: float = 600.0,
     say: Say = lambda _: None,
 ) -> Path:
     """Give up the way back; returns the archive's directory.
 
-    Raises OperationError before the window is over, unless ``force``d, and where SQLite serves.
+    ``lock_limit`` is how long (seconds) each of the source's locks is waited for. Raises
+    OperationError before the window is over, unless ``force``d, and where SQLite serves.
     """
+    with truthful(ends.source, "settle"), patience(lock_limit):
+        return _settle(ends, report, window, force, say)
+
+
+def _settle(ends: Endpoints, report: Path, window: timedelta, force: bool, say: Say) -> Path:
     archive = report / "archive"
     with Lock(ends.state).command("settle"), opened(ends.source, ends.dsn) as pair:
         state = fence.read_state(pair.source)
@@ -70,11 +79,11 @@ def settle(
         if not state.settled:
             _require_window(pair, state.switched_at or "", window, force)
             follow_decision(pair, ends)
-            while bring_back(pair).taken:
+            while bring_back(pair, lock_limit=allowed()).taken:
                 pass
             _archive(ends.source, archive, pair.run_id)
             say(f"archived to {archive}, checked by reading it back")
-            with fence.writing(pair.source, limit=10.0):
+            with fence.writing(pair.source, limit=allowed()):
                 fence.change_state(pair.source, settled=1)
         _give_up_way_back(pair)
         records.set_phase(pair.target, "settled")
@@ -140,7 +149,8 @@ def _archive(source: Path, folder: Path, run_id: str) -> None:
 def _copy_without_capture(source: Path, copy: Path) -> None:
     copy.unlink(missing_ok=True)
     uri = f"file:{url_quote(os.fspath(source.absolute()))}?mode=ro"
-    reader = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+    reader = PatientConnection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+    reader.wait_for_locks()
     writer = apsw.Connection(os.fspath(copy))
     try:
         with writer.backup("main", reader, "main") as backup:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import apsw
 import psycopg
 
 from migration_job.connection import PostgresSide, SqliteSide, read_connection
@@ -79,6 +80,10 @@ def _look_at_source(source: Path) -> _Source:
     try:
         state = fence.read_state(connection)
         return _Source(state=state, last=0 if state is None else fence.last_position(connection))
+    except JobError as error:
+        return _Source(problem=error.message)
+    except apsw.Error as error:
+        return _Source(problem=f"{source} cannot be read: {error}")
     finally:
         connection.close()
 

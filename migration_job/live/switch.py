@@ -14,9 +14,11 @@ has a time budget: where the target is slow, it is lifted and tried again.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator
 
+import apsw
 import psycopg
 
 from migration_job.deadline import time_limit
@@ -24,18 +26,24 @@ from migration_job.errors import InputError, JobError, OperationError, Verificat
 from migration_job.live import hold, plain
 from migration_job.live.catchup import catch_up, catch_up_fully, touched_keys
 from migration_job.live.certificate import base_certificate, certify
-from migration_job.live.decision import Switched, take_decision
-from migration_job.live.follow import FOLLOW_SECONDS, follow_decision, follow_until
+from migration_job.live.decision import Switched, commit_decision, take_decision, truthful
+from migration_job.live.follow import (
+    FOLLOW_SECONDS,
+    follow_decision,
+    follow_until,
+    record_phase,
+)
 from migration_job.live.lock import Lock
 from migration_job.live.pair import Pair, opened
 from migration_job.live.proof import prove_all_references, prove_counts, prove_references
 from migration_job.live.sequences import raise_target_sequences
 from migration_job.live.settings import Endpoints
 from migration_job.live.steps import step
+from migration_job.phases import Phase
 from migration_job.source import fence
 from migration_job.source.apply import unwritable
+from migration_job.source.waiting import patience
 from migration_job.target import capture as target_capture
-from migration_job.target import records
 
 FEW_ENTRIES = 200
 """A fence is asked for when no more than this many log entries are left: some 50 ms of work."""
@@ -71,23 +79,29 @@ def switch(
     Raises OperationError, VerificationError or BlockedError with SQLite serving as before; or, once
     the decision has been taken, OperationError that says so. Running it again goes on.
     """
-    switched = _switch(ends, budget, catch_up_limit, one_way, say)
-    hold.wait_for_application(ends.state, ends.connection, say=say)
-    return switched
+    with truthful(ends.source, "switch"), patience(catch_up_limit):
+        switched = _switch(ends, budget, catch_up_limit, one_way, say)
+        hold.wait_for_application(ends.state, ends.connection, say=say)
+        return switched
 
 
 def _switch(
     ends: Endpoints, budget: float, catch_up_limit: float, one_way: tuple[str, ...], say: Say
 ) -> Switched:
+    deadline = time.monotonic() + catch_up_limit
     with Lock(ends.state).command("switch"):
-        for attempt in range(1, ATTEMPTS + 1):
+        for attempt in itertools.count(1):
             with opened(ends.source, ends.dsn) as pair:
                 try:
                     return _attempt(pair, ends, budget, catch_up_limit, one_way, say)
-                except _TooMuch as error:
+                except (_TooMuch, fence.LockedError) as error:
                     say(f"attempt {attempt}: {error.message}; SQLite serves, trying again")
-                    last = error
-        raise OperationError(last.message, advice=last.advice)
+                    last: OperationError = error
+            # Another program's lock ends some time; a target that is too slow stays so.
+            slow = isinstance(last, _TooMuch) and attempt >= ATTEMPTS
+            if slow or time.monotonic() > deadline:
+                raise OperationError(last.message, advice=last.advice)
+        raise AssertionError("unreachable")
 
 
 def move_reads(
@@ -95,8 +109,9 @@ def move_reads(
 ) -> None:
     """Have PostgreSQL answer reads while writes stay with SQLite (``strategy: dual-write``): they
     arrive within the lag that ``sync`` shows. Raises as :func:`switch` does."""
-    _move_reads(ends, catch_up_limit)
-    hold.wait_for_application(ends.state, ends.connection, say=say)
+    with truthful(ends.source, "switch --reads-only"), patience(catch_up_limit):
+        _move_reads(ends, catch_up_limit)
+        hold.wait_for_application(ends.state, ends.connection, say=say)
 
 
 def _move_reads(ends: Endpoints, catch_up_limit: float) -> None:
@@ -109,7 +124,7 @@ def _move_reads(ends: Endpoints, catch_up_limit: float) -> None:
         target_capture.install(pair.target, pair.plan)
         base_certificate(pair)
         catch_up_fully(pair, enough=FEW_ENTRIES, limit=catch_up_limit)
-        with fence.writing(pair.source, limit=5.0):
+        with fence.writing(pair.source, limit=catch_up_limit):
             fence.change_state(pair.source, reads_moved=1)
         follow_decision(pair, ends)
 
@@ -126,6 +141,8 @@ def _attempt(
     if state is not None:
         _follow(pair, ends)
         if state.settled or state.closed:
+            if not state.settled:
+                record_phase(pair, Phase.SWITCHED, ends.dsn, say)
             say("PostgreSQL serves already")
             return Switched(0.0, fence.last_position(pair.source), state.certificate or "")
     with step("switch.prepare"):
@@ -148,7 +165,7 @@ def _attempt(
             switched = _decide(pair, base, proved, budget, one_way)
         say(f"decided: PostgreSQL serves; writers were held for {switched.held_ms:.0f} ms")
         _follow(pair, ends)
-    records.set_phase(pair.target, "switched")
+    record_phase(pair, Phase.SWITCHED, ends.dsn, say)
     return switched
 
 
@@ -202,7 +219,9 @@ def _decide(
             digest = certify(pair, done.position, base=base)
         with step("switch.decide"):
             take_decision(pair.source, digest, one_way)
-            fence.commit(pair.source, limit=max(start + budget - time.monotonic(), 0.05))
+            commit_decision(
+                pair, limit=max(start + budget - time.monotonic(), 0.05), certificate=digest
+            )
     except BaseException:
         # Whatever it is, the writers must not wait for it.
         fence.give_up(pair.source)
@@ -233,7 +252,7 @@ def _within(pair: Pair, deadline: float) -> Iterator[None]:
 def _follow(pair: Pair, ends: Endpoints) -> None:
     try:
         follow_until(pair, ends, limit=FOLLOW_SECONDS)
-    except (JobError, psycopg.Error) as error:
+    except (JobError, psycopg.Error, apsw.Error, OSError) as error:
         if not pair.state().closed:
             raise
         message = error.message if isinstance(error, JobError) else type(error).__name__

@@ -20,7 +20,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import apsw
-import psycopg
 
 from migration_job.connection import write_connection
 from migration_job.durable import write_durably
@@ -28,12 +27,14 @@ from migration_job.errors import JobError, OperationError
 from migration_job.live import hold
 from migration_job.live.back import bring_back
 from migration_job.live.catchup import catch_up, trim_log
+from migration_job.live.decision import truthful
 from migration_job.live.follow import BothOpen, follow_decision
 from migration_job.live.lock import Lock
 from migration_job.live.pair import Pair, open_pair
 from migration_job.live.settings import Endpoints
 from migration_job.phases import Phase
 from migration_job.source import fence
+from migration_job.source.waiting import allowed
 
 IDLE_SECONDS = 0.1
 """Between rounds that found nothing to do: a change waits so long at most to be looked at."""
@@ -109,8 +110,9 @@ class Sync:
         """Go on until ``stop()``; with ``once`` until there is nothing left to do."""
         while not stop():
             try:
-                busy = self._turn()
-            except (JobError, psycopg.Error, apsw.Error, OSError) as error:
+                with truthful(self._ends.source, "sync"):
+                    busy = self._turn()
+            except JobError as error:
                 self._fail(error)
                 if once:
                     raise
@@ -193,7 +195,8 @@ class Sync:
     def _trim(self, pair: Pair, position: int) -> None:
         row = pair.source.execute("SELECT min(seq) FROM _migration_log").fetchone()
         if row is not None and row[0] is not None and position - int(row[0]) >= TRIM_AT:
-            trim_log(pair, position)
+            with contextlib.suppress(fence.LockedError):  # later will do
+                trim_log(pair, position)
 
     def _bound_reads(self, pair: Pair) -> None:
         """Reads that have moved go back while the target is further behind than promised."""
@@ -208,7 +211,7 @@ class Sync:
             )
 
     def _back(self, pair: Pair) -> bool:
-        done = bring_back(pair)
+        done = bring_back(pair, lock_limit=allowed())
         self._report.direction = "back"
         row = pair.target.execute(
             "SELECT count(*) FROM (SELECT 1 FROM migration.reverse_log LIMIT 100000) AS queue"
@@ -217,9 +220,8 @@ class Sync:
         self._report.lag_seconds = 0.0
         return done.taken > 0
 
-    def _fail(self, error: Exception) -> None:
-        told = error.message if isinstance(error, JobError) else _first_line(error)
-        self._note(told)
+    def _fail(self, error: JobError) -> None:
+        self._note(error.message)
         self._report.direction = "waiting"
         self._close()
         now = time.monotonic()
@@ -274,11 +276,6 @@ def _wait(seconds: float, stop: Callable[[], bool]) -> None:
     deadline = time.monotonic() + seconds
     while not stop() and time.monotonic() < deadline:
         time.sleep(0.02)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 __all__ = ["OperationError", "Report", "Sync", "read_report"]

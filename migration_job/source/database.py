@@ -15,12 +15,12 @@ from urllib.parse import quote as url_quote
 
 import apsw
 
-from migration_job.errors import InputError
+from migration_job.errors import InputError, OperationError
+from migration_job.source.waiting import PatientConnection
 from migration_job.values import positional
 
-BUSY_TIMEOUT_MS = 10_000
-"""How long a read waits for a lock. A reader meets one only while a rollback journal is being
-written back or a checkpoint restarts the log: both are over in well under a second."""
+JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
+"""The start of a rollback journal that has not been finished (fileformat2, section 3)."""
 
 HEADER = b"SQLite format 3\x00"
 """The first 16 bytes of every unencrypted database (https://sqlite.org/fileformat2.html)."""
@@ -74,30 +74,53 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def open_readonly(path: str | Path, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS) -> apsw.Connection:
+def require_database(path: Path) -> None:
+    """Raises InputError where the file does not begin as a SQLite database does."""
+    _look_at(path)
+
+
+def open_readonly(path: str | Path, *, patience: float | None = None) -> apsw.Connection:
     """A read-only connection whose schema has been read once, so that the file is a database.
 
     The schema of the file is not trusted (views and triggers may call no function with side
     effects). Double-quoted string literals stay allowed, since the file's views may need them.
     A file of 0 bytes is refused: it is what SQLite leaves where an application opened a path that
-    does not exist, and more often a wrong path than a database. Raises InputError.
+    does not exist, and more often a wrong path than a database. It waits for locks up to
+    ``patience`` seconds, or as long as the process may. Raises InputError, or OperationError where
+    the file is locked all the while, or a crashed writer's journal has to be rolled back first.
     """
     file = Path(path)
     _look_at(file)
     try:
-        return _opened(file, "mode=ro", busy_timeout_ms)
+        return _opened(file, "mode=ro", patience)
     except (apsw.CantOpenError, apsw.ReadOnlyError) as error:
+        if _unfinished(file):
+            # The file alone may hold half a transaction.
+            raise OperationError(
+                f"a program died while it wrote to {file}, and its journal is not rolled back yet",
+                advice="SQLite does that when the file is next opened for writing: start the "
+                "application, or `sync`, and run the command again",
+            ) from error
         # A database in WAL mode needs its -wal and -shm beside it; where they are absent and the
         # directory cannot be written, nobody has it open and the file alone is all there is.
         wal = file.with_name(file.name + "-wal")
         if wal.exists() and wal.stat().st_size:
-            raise _explained(file, error) from error
+            raise explained(file, error) from error
         try:
-            return _opened(file, "mode=ro&immutable=1", busy_timeout_ms)
+            return _opened(file, "mode=ro&immutable=1", patience)
         except apsw.Error as second:
-            raise _explained(file, second) from second
+            raise explained(file, second) from second
     except apsw.Error as error:
-        raise _explained(file, error) from error
+        raise explained(file, error) from error
+
+
+def _unfinished(file: Path) -> bool:
+    journal = file.with_name(file.name + "-journal")
+    try:
+        with journal.open("rb") as stream:
+            return stream.read(len(JOURNAL_MAGIC)) == JOURNAL_MAGIC
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -327,13 +350,13 @@ def _no_database(file: Path, start: bytes) -> InputError:
     )
 
 
-def _opened(file: Path, options: str, busy_timeout_ms: int) -> apsw.Connection:
+def _opened(file: Path, options: str, patience: float | None) -> apsw.Connection:
     uri = f"file:{url_quote(os.fspath(file.absolute()))}?{options}"
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    connection = apsw.Connection(uri, flags=flags)
+    connection = PatientConnection(uri, flags=flags)
     try:
         equip(connection)
-        connection.set_busy_timeout(busy_timeout_ms)
+        connection.wait_for_locks(patience)
         connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
         connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
@@ -343,9 +366,10 @@ def _opened(file: Path, options: str, busy_timeout_ms: int) -> apsw.Connection:
     return connection
 
 
-def _explained(file: Path, error: apsw.Error) -> InputError:
+def explained(file: Path, error: apsw.Error) -> InputError | OperationError:
+    """What SQLite said when the file was opened, as an operator understands it."""
     if isinstance(error, apsw.BusyError | apsw.LockedError):
-        return InputError(
+        return OperationError(
             f"the source is locked by another process: {file}: {error}",
             advice="Another program holds an exclusive lock; end its transaction "
             "(or `PRAGMA locking_mode=EXCLUSIVE`) and run again.",

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote as url_quote
@@ -19,11 +19,13 @@ import apsw
 
 from migration_job.errors import InputError, OperationError
 from migration_job.source.capture import LOG, STATE, installed
-from migration_job.source.database import add_functions, open_readonly, quote
+from migration_job.source.database import add_functions, explained, quote, require_database
+from migration_job.source.waiting import POLL_SECONDS, PatientConnection, waiting
 
-RETRY_SECONDS = 0.002
-"""Between attempts for the write lock: SQLite's own back-off grows to 100 ms, in which a busy
-application takes it again and again."""
+
+class LockedError(OperationError):
+    """The source's lock was not to be had in time; nothing was changed, and it can be tried
+    again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +52,24 @@ class SourceState:
     """The target's WAL position at that snapshot."""
 
 
-def open_source(path: Path, *, busy_timeout_ms: int = 50) -> apsw.Connection:
+def open_source(path: Path) -> apsw.Connection:
     """The job's own writing connection: no triggers and no foreign-key actions fire for what it
-    writes, and its commits survive a power cut. Raises InputError where the file is no database."""
-    open_readonly(path).close()
+    writes, and its commits survive a power cut. It waits for locks for as long as the process may
+    (:func:`migration_job.source.waiting.patience`). Raises InputError where the file is no
+    database, OperationError where it is locked all the while."""
+    require_database(path)
     uri = f"file:{url_quote(os.fspath(path.absolute()))}?mode=rw"
     try:
-        connection = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI)
+        connection = PatientConnection(uri, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI)
         add_functions(connection)
-        connection.set_busy_timeout(busy_timeout_ms)
+        connection.wait_for_locks()
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 0)
         connection.pragma("synchronous", "EXTRA")
         connection.pragma("temp_store", "MEMORY")
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+    except (apsw.BusyError, apsw.LockedError, apsw.NotADBError, apsw.CorruptError) as error:
+        raise explained(path, error) from error
     except apsw.Error as error:
         raise InputError(
             f"the source cannot be opened for writing: {path}: {error}",
@@ -114,7 +121,7 @@ def writing(connection: apsw.Connection, *, limit: float) -> Iterator[None]:
 
     The lock is asked for until ``limit`` seconds are over, and so is the commit, which readers may
     hold up where the file is not in WAL mode. Everything is rolled back where the block raises.
-    Raises OperationError where the lock is not to be had.
+    Raises LockedError where the lock is not to be had.
     """
     hold_writers(connection, limit=limit)
     try:
@@ -126,37 +133,41 @@ def writing(connection: apsw.Connection, *, limit: float) -> Iterator[None]:
 
 
 def hold_writers(connection: apsw.Connection, *, limit: float) -> None:
-    """``BEGIN IMMEDIATE``, asked for until ``limit`` seconds are over. Raises OperationError."""
-    _until(limit, lambda: connection.execute("BEGIN IMMEDIATE"), "the source's write lock")
+    """``BEGIN IMMEDIATE``, asked for until ``limit`` seconds are over. Raises LockedError."""
+    _until(connection, limit, "BEGIN IMMEDIATE", "the source's write lock")
 
 
 def commit(connection: apsw.Connection, *, limit: float) -> None:
     """Commit, durably; where readers hold it up, asked for until ``limit`` seconds are over. Raises
-    OperationError with the transaction still open."""
-    _until(limit, lambda: connection.execute("COMMIT"), "the end of reading on the source")
+    LockedError with the transaction still open. After any other error it is not known whether the
+    transaction is durable: only the file, read anew, says so."""
+    _until(connection, limit, "COMMIT", "the end of reading on the source")
 
 
 def give_up(connection: apsw.Connection) -> None:
-    """Roll back where a transaction is open."""
+    """Roll back where a transaction is open. For an error that is on its way: where the rollback
+    fails too, the connection's end does it."""
     if connection.in_transaction:
-        connection.execute("ROLLBACK")
+        with contextlib.suppress(apsw.Error):
+            connection.execute("ROLLBACK")
 
 
-def _until(limit: float, attempt: Callable[[], object], what: str) -> None:
+def _until(connection: apsw.Connection, limit: float, statement: str, what: str) -> None:
     deadline = time.monotonic() + limit
     while True:
         try:
-            attempt()
+            with waiting(connection, max(deadline - time.monotonic(), 0)):
+                connection.execute(statement)
             return
         except apsw.BusyError as error:
             if time.monotonic() > deadline:
-                raise OperationError(
-                    f"expected {what} within its time limit, found the source locked by another "
+                raise LockedError(
+                    f"expected {what} within {limit:.3g} s, found the source locked by another "
                     "program all the while",
                     advice="the application is served as before; end its long transaction and "
                     "run the command again",
                 ) from error
-        time.sleep(RETRY_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
 def last_position(connection: apsw.Connection) -> int:

@@ -35,8 +35,8 @@ import apsw
 
 from migration_job.errors import InputError, OperationError
 from migration_job.source.database import (
-    BUSY_TIMEOUT_MS,
     HEADER,
+    JOURNAL_MAGIC,
     equip,
     open_readonly,
 )
@@ -50,9 +50,6 @@ SPACE_MARGIN = 64 << 20
 
 ATTEMPTS = 3
 """How often an unlocked read is tried before falling back to a locked one."""
-
-JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
-"""The start of a rollback journal that has not been finished (fileformat2, section 3)."""
 
 WAL_VERSIONS = bytes([2, 2])
 """Bytes 18 and 19 of the header, the file format's versions, of a database in WAL mode."""
@@ -250,7 +247,7 @@ def _copy(reader: apsw.Connection, partial: Path) -> None:
     except apsw.FullError as error:
         raise _full(partial) from error
     except (apsw.BusyError, apsw.LockedError) as error:
-        raise InputError(
+        raise OperationError(
             "the source is locked by another process",
             advice="another program holds an exclusive lock; end its transaction and run again",
         ) from error
@@ -308,7 +305,7 @@ def _readable(source: Path, folder: Path) -> Iterator[apsw.Connection]:
 
 
 def _gentle(source: Path) -> apsw.Connection:
-    connection = open_readonly(source, busy_timeout_ms=BUSY_TIMEOUT_MS)
+    connection = open_readonly(source)
     # Closing as the last connection would otherwise move the log into the file.
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     return connection

@@ -7,7 +7,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from migration_job.errors import ExitStatus, InputError
+from migration_job.errors import ExitStatus, InputError, OperationError
 from migration_job.source.catalogue import MARK, affinity_of, read_catalogue, rowid_name
 from migration_job.source.database import check_integrity, literal, open_readonly, quote, reading
 from migration_job.source.model import Catalogue
@@ -273,8 +273,8 @@ def test_a_locked_source_is_said_so(tmp_path: Path) -> None:
     writer = apsw.Connection(str(path))
     try:
         writer.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(InputError, match="locked"):
-            open_readonly(path, busy_timeout_ms=10)
+        with pytest.raises(OperationError, match="locked"):
+            open_readonly(path, patience=0.01)
     finally:
         writer.close()
 
