@@ -1,4 +1,4 @@
-"""The README's table of guarantees: what burns people elsewhere, what happens here, the test.
+"""The table of docs/guarantees.md: the known failure, what happens here, the test.
 
 Each line's tests are found by their names (``test_pitfall_07_...``), so a test that is renamed or
 removed shows at once.
@@ -97,13 +97,13 @@ def tests(root: Path) -> dict[int, list[tuple[str, str]]]:
 def table(root: Path) -> Iterator[str]:
     """The table's lines, Markdown."""
     found = tests(root)
-    yield "| | what burns elsewhere | what happens here | tried by |"
+    yield "| | known failure | what happens here | tested by |"
     yield "|---|---|---|---|"
     for group, lines in GUARANTEES.items():
         yield f"| | **{group}** | | |"
-        for number, (burns, here) in lines.items():
-            links = ", ".join(f"[{_short(name)}]({path})" for name, path in found[number])
-            yield f"| {number} | {burns} | {here} | {links} |"
+        for number, (failure, here) in lines.items():
+            links = ", ".join(f"[{_short(name)}](../{path})" for name, path in found[number])
+            yield f"| {number} | {failure} | {here} | {links} |"
 
 
 def _short(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Write from the code what can be: the reference pages and the README's table of guarantees.
+"""Write from the code what can be: the reference pages and the table of guarantees.
 
 ``python tools/reference.py`` writes them; ``--check`` ends with 1 where one is not what the code
 says (a test runs it).
@@ -60,17 +60,17 @@ def pages() -> dict[str, str]:
     return {
         "docs/commands.md": "\n".join(_commands()) + "\n",
         "docs/settings.md": "\n".join(_settings()) + "\n",
-        "README.md": _readme(),
+        "docs/guarantees.md": _guarantees(),
     }
 
 
-def _readme() -> str:
-    """The README as it is, with the table between the two marks anew."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def _guarantees() -> str:
+    """The page as it is, with the table between the two marks anew."""
+    text = (ROOT / "docs/guarantees.md").read_text(encoding="utf-8")
     before, begin, rest = text.partition("<!-- guarantees -->\n")
     _, end, after = rest.partition("<!-- end of guarantees -->")
     if not (begin and end):
-        raise SystemExit("expected the marks of the table of guarantees in README.md, found none")
+        raise SystemExit("expected the marks of the table in docs/guarantees.md, found none")
     return before + begin + "\n".join(guarantees.table(ROOT)) + "\n" + end + after
 
 
