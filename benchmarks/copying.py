@@ -15,13 +15,12 @@ from benchmarks.project import migrate
 from benchmarks.results import Goal, Sample, Section, ratio
 from migration_job.plan.model import Plan
 from migration_job.plan.planner import make_plan
+from migration_job.quoting import postgres_name, sqlite_name
 from migration_job.source.catalogue import read_catalogue
-from migration_job.source.database import quote as sqlite_quote
 from migration_job.source.model import Catalogue
 from migration_job.source.snapshot import open_immutable
 from migration_job.target import load, records, schema
 from migration_job.target.database import connect
-from migration_job.target.database import quote as target_quote
 from migration_job.target.tablecopy import Session
 from migration_job.workers import run_all
 
@@ -167,7 +166,7 @@ def _emptied(lab: Lab, dsn: str, plan: Plan) -> None:
     """The tables made anew, empty, and nothing left to write."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         for table in plan.tables:
-            connection.execute(f"DROP TABLE IF EXISTS {target_quote(table.target)}".encode())
+            connection.execute(f"DROP TABLE IF EXISTS {postgres_name(table.target)}".encode())
             connection.execute(schema.table_sql(table).encode())
     lab.settle()
 
@@ -178,7 +177,7 @@ def _pairs(plan: Plan) -> list[tuple[str, str]]:
     pairs = []
     for table in plan.tables:
         names = ", ".join(str(c.source).join(("[", "]")) for c in table.copied)
-        columns = ", ".join(target_quote(c.target) for c in table.copied)
-        query = f"select {names} from {sqlite_quote(str(table.source)).strip(chr(34))}"
-        pairs.append((query, f"{target_quote(table.target)} ({columns})"))
+        columns = ", ".join(postgres_name(c.target) for c in table.copied)
+        query = f"select {names} from {sqlite_name(str(table.source)).strip(chr(34))}"
+        pairs.append((query, f"{postgres_name(table.target)} ({columns})"))
     return pairs

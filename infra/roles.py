@@ -28,6 +28,7 @@ from infra import credentials, engine
 from infra.dynamic import StageProvider
 from infra.errors import StageError
 from infra.names import Names
+from migration_job.quoting import postgres_name, postgres_text
 
 SUPERUSER_FILE = "/etc/postgresql/superuser-password"
 
@@ -160,14 +161,14 @@ def identifier(name: str) -> str:
     """An identifier as the settings admit it: lower case, digits and _; it needs no quoting."""
     if re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name) is None:
         raise ValueError(f"not a plain identifier: {name!a}")
-    return f'"{name}"'
+    return postgres_name(name)
 
 
 def literal(text: str) -> str:
     """A string literal of printable ASCII."""
     if not text.isascii() or not text.isprintable():
         raise ValueError("expected printable ASCII")
-    return "'" + text.replace("'", "''") + "'"
+    return postgres_text(text)
 
 
 class RolesProvider(StageProvider):

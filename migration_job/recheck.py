@@ -27,7 +27,7 @@ from migration_job.run import (
 from migration_job.signals import stopped_by_signals
 from migration_job.source import snapshot
 from migration_job.source.catalogue import read_catalogue
-from migration_job.source.model import Catalogue
+from migration_job.source.model import ROWID_NAMES, Catalogue
 from migration_job.target import database, records
 from migration_job.values import fold
 from migration_job.verify.application import Demands
@@ -149,7 +149,7 @@ def _require_same_schema(plan: Plan, catalogue: Catalogue) -> None:
         except KeyError:
             there = set()
         planned = {fold(c.source) for c in table.columns if c.source is not None}
-        gone = planned - there - {"rowid", "_rowid_", "oid"}
+        gone = planned - there - set(ROWID_NAMES)
         if gone:
             raise InputError(
                 f"expected the schema that was migrated, found {table.source} without "

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeAlias
@@ -48,6 +48,15 @@ def fold(name: str) -> str:
     """A name as SQLite compares names: ASCII letters in lower case, all others as they are, so
     that é and É are two tables."""
     return name.lower() if name.isascii() else name.translate(_ASCII)
+
+
+def find_name(wanted: str, names: Iterable[str]) -> str | None:
+    """Which of a file's names is meant by the one that somebody gave: the same one, or else the one
+    that SQLite takes for the same; None where there is none."""
+    known = list(names)
+    if wanted in known:
+        return wanted
+    return next((name for name in known if fold(name) == fold(wanted)), None)
 
 
 def storage_class(value: SourceValue) -> str:

@@ -28,6 +28,7 @@ import typer
 from migration_job.demo import words
 from migration_job.demo.hostile import add_hostile_rows
 from migration_job.errors import InputError
+from migration_job.quoting import sqlite_table
 from migration_job.values import SourceValue
 
 DEFAULT_ROWS = 60_000
@@ -102,7 +103,7 @@ def _schema() -> list[str]:
 
 
 def _count(connection: apsw.Connection, table: str) -> int:
-    return int(connection.execute(f'SELECT count(*) FROM "{table}"').get)
+    return int(connection.execute(f"SELECT count(*) FROM {sqlite_table(table)}").get)
 
 
 def _fill(connection: apsw.Connection, maker: _Maker) -> None:
@@ -112,7 +113,7 @@ def _fill(connection: apsw.Connection, maker: _Maker) -> None:
         if first is None:
             continue
         marks = ", ".join("?" * len(first))
-        insert = f'INSERT INTO "{table}" VALUES ({marks})'
+        insert = f"INSERT INTO {sqlite_table(table)} VALUES ({marks})"
         connection.execute(insert, first)
         connection.executemany(insert, produced)
 

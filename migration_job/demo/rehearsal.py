@@ -18,9 +18,9 @@ import psycopg
 from migration_job.connection import SqliteSide, read_connection, write_connection
 from migration_job.demo.stage import DATABASE, DemoStage
 from migration_job.errors import ExitStatus, OperationError
+from migration_job.quoting import postgres_name
 from migration_job.report import writer
 from migration_job.report.model import Report
-from migration_job.source.database import quote
 
 HASH_BLOCK = 1 << 20
 SHOWN_FINDINGS = 10
@@ -145,7 +145,9 @@ def _ask(stage: DemoStage, report: Report) -> None:
         password=side.password,
         prepare_threshold=None,
     ) as session:
-        row = session.execute(f"SELECT count(*) FROM {quote(largest.target)}".encode()).fetchone()
+        row = session.execute(
+            f"SELECT count(*) FROM {postgres_name(largest.target)}".encode()
+        ).fetchone()
     through = "PostgreSQL" if stage.bouncer is None else "PgBouncer"
     say(f"as the application, through {through}: {largest.target} has {row and row[0]:,} rows")
 

@@ -20,6 +20,7 @@ from migration_job.live.pair import Pair, flush
 from migration_job.live.proof import differing_keys
 from migration_job.live.steps import step
 from migration_job.plan.model import TablePlan
+from migration_job.quoting import postgres_name, postgres_relation
 from migration_job.source import fence
 from migration_job.source.apply import RowsBack, apply_back
 from migration_job.source.model import SourceTable
@@ -27,9 +28,9 @@ from migration_job.source.reader import read_rows
 from migration_job.target import records
 from migration_job.target.apply import Key, key_places, key_plans, text_array
 from migration_job.target.capture import numbered
-from migration_job.target.database import lost, qualified, quote
+from migration_job.target.database import lost
 from migration_job.target.states import raw_rows, rows_by_keys
-from migration_job.values import SourceValue, from_json, key_text
+from migration_job.values import SourceValue, fold, from_json, key_text
 
 LOCK_SECONDS = 5.0
 """How long a round waits for the source's lock: `sync` then says so and tries again."""
@@ -110,11 +111,11 @@ def _queued(pair: Pair) -> int:
 
 
 def _one_way_numbers(pair: Pair) -> dict[int, str]:
-    names = {name.lower() for name in pair.state().one_way}
+    names = {fold(name) for name in pair.state().one_way}
     return {
         number: plan.source
         for number, plan in numbered(pair.plan)
-        if plan.source is not None and plan.source.lower() in names
+        if plan.source is not None and fold(plan.source) in names
     }
 
 
@@ -207,8 +208,10 @@ def _rows_back(pair: Pair, table: _Table, ledger_gone: list[tuple[str, str, str]
     places = key_places(plan)
     rules = [c.rule for c in plan.copied]
     if table.everything:
-        names = ", ".join(f"t.{quote(c)}" for c in columns)
-        present = raw_rows(pair.target, f"SELECT {names} FROM {qualified(plan.target)} AS t")
+        names = ", ".join(f"t.{postgres_name(c)}" for c in columns)
+        present = raw_rows(
+            pair.target, f"SELECT {names} FROM {postgres_relation(plan.target)} AS t"
+        )
         source_keys = _all_source_keys(pair, table)
     else:
         present = list(rows_by_keys(pair.target, plan, columns, list(table.keys)))

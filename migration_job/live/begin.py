@@ -16,20 +16,24 @@ import psycopg
 
 from migration_job.errors import BlockedError, InputError, OperationError
 from migration_job.live.lock import Lock
+from migration_job.plan import naming
 from migration_job.plan.model import ColumnPlan, Plan, SequencePlan, TablePlan, UniquePlan
 from migration_job.plan.planner import make_plan
 from migration_job.plan.policy import load_policy
 from migration_job.plan.profile import load_profile
 from migration_job.plan.rules import IntegerRule
+from migration_job.quoting import postgres_name, postgres_relation, postgres_text
 from migration_job.source import capture, fence, snapshot
 from migration_job.source.catalogue import read_catalogue, rowid_name
-from migration_job.source.model import Catalogue, SourceTable
+from migration_job.source.model import ROWID_NAMES, Catalogue, SourceTable
 from migration_job.source.waiting import allowed
 from migration_job.target import capture as target_capture
-from migration_job.target.database import connect, literal, qualified, quote
+from migration_job.target.database import connect
+from migration_job.values import fold
 
 ROWID_COLUMN = "_migration_rowid"
-"""The target's column for the rowid of a table that has no other key; `settle` drops it."""
+"""The target's column for the rowid of a table that has no other key; `settle` drops it. Where the
+table has a column of that name, this one is called a little longer (:func:`rowid_column`)."""
 
 
 class LiveStart:
@@ -72,12 +76,16 @@ class LiveStart:
         where there is no other."""
         tables = []
         sequences = list(plan.sequences)
+        taken = plan.relation_names()
         for table in plan.tables:
             if table.source is None or table.key:
                 tables.append(table)
                 continue
-            tables.append(_with_rowid(table, catalogue.table(table.source)))
-            sequences.append(SequencePlan(table=table.target, column=ROWID_COLUMN, last_value=0))
+            keyed = _with_rowid(table, catalogue.table(table.source), taken)
+            tables.append(keyed)
+            sequences.append(
+                SequencePlan(table=table.target, column=keyed.columns[-1].target, last_value=0)
+            )
         adapted = plan.model_copy(update={"tables": tuple(tables), "sequences": tuple(sequences)})
         self._require_same_keys(adapted)
         return adapted
@@ -90,13 +98,14 @@ class LiveStart:
         """Close the target's fence, install the way back, and have the rowid columns go on after
         the largest."""
         target_capture.install(target, plan)
-        column = quote(ROWID_COLUMN)
         for table in plan.tables:
-            if any(c.target == ROWID_COLUMN for c in table.columns):
-                name = qualified(table.target)
+            own = rowid_column(table)
+            if own is not None:
+                name, column = postgres_relation(table.target), postgres_name(own)
+                sequence = f"pg_get_serial_sequence({postgres_text(name)}, {postgres_text(own)})"
                 target.execute(
-                    f"SELECT setval(pg_get_serial_sequence({literal(name)}, '{ROWID_COLUMN}'), "
-                    f"max({column})) FROM {name} HAVING max({column}) > 0".encode()
+                    f"SELECT setval({sequence}, max({column})) FROM {name} "
+                    f"HAVING max({column}) > 0".encode()
                 )
 
     def verified(self, target: psycopg.Connection, position: int) -> None:
@@ -164,7 +173,7 @@ class LiveStart:
         for table in plan.tables:
             if table.source is None or table.source not in logged:
                 continue
-            if [w.lower() for w in table.key] != [k.lower() for k in logged[table.source]]:
+            if [fold(w) for w in table.key] != [fold(k) for k in logged[table.source]]:
                 raise OperationError(
                     f"the key of table {table.source!r} would be another now than a moment ago: "
                     "rows have arrived that the first plan did not know",
@@ -176,23 +185,40 @@ def _keys(tables: list[capture.CapturedTable]) -> dict[str, list[str]]:
     return {t.table.name: [capture.key_name(t, c) for c in t.key] for t in tables}
 
 
-def _with_rowid(table: TablePlan, source: SourceTable) -> TablePlan:
+def rowid_column(table: TablePlan) -> str | None:
+    """The target's name of the column that holds the rowid of a table without a key of its own;
+    None where the table has none. An application's column is never taken for it, whatever its name:
+    it is not called as the rowid is on the source."""
+    for column in table.columns:
+        if fold(column.source or "") in ROWID_NAMES and column.target.startswith(ROWID_COLUMN):
+            return column.target
+    return None
+
+
+def _with_rowid(table: TablePlan, source: SourceTable, taken: set[str]) -> TablePlan:
+    """The table with the rowid for a key; ``taken`` are the names of all relations, to which that
+    of its index is added."""
     name = rowid_name(source)
     if name is None or source.rowid_alias is not None:
         raise InputError(
             f"table {source.name!r} has no key that identifies its rows on both sides",
             advice="give the table a primary key without NULL, or migrate without --live",
         )
+    own = naming.column_name(ROWID_COLUMN, [c.target for c in table.columns])
     column = ColumnPlan(
         source=name,
-        target=ROWID_COLUMN,
+        target=own,
         type="bigint",
         rule=IntegerRule(),
         not_null=True,
         identity=True,
         reason="the rowid: the table has no other key",
     )
-    unique = UniquePlan(name=f"{table.target[:40]}{ROWID_COLUMN}", columns=(ROWID_COLUMN,))
+    stem = table.target.encode()[: naming.MAX_BYTES - len(ROWID_COLUMN)].decode(errors="ignore")
+    unique = UniquePlan(
+        name=naming.distinct(stem + ROWID_COLUMN, table.target, taken), columns=(own,)
+    )
+    taken.add(unique.name)
     return table.model_copy(
         update={
             "columns": (*table.columns, column),

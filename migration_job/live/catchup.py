@@ -21,9 +21,10 @@ from migration_job.live.pair import Pair, flush
 from migration_job.live.proof import prove_changes
 from migration_job.live.reading import gather
 from migration_job.live.steps import step
+from migration_job.quoting import sqlite_name
 from migration_job.source.capture import LOG, schema_digest
-from migration_job.source.database import quote
 from migration_job.source.fence import SourceState, last_position, make_durable, trim, writing
+from migration_job.source.model import ROWID_NAMES
 from migration_job.source.reader import codec_of, decode
 from migration_job.target import records
 from migration_job.target.apply import (
@@ -33,7 +34,7 @@ from migration_job.target.apply import (
 )
 from migration_job.target.capture import read_verified, set_verified
 from migration_job.target.database import lost
-from migration_job.values import key_text
+from migration_job.values import fold, key_text
 
 ROUND_ENTRIES = 20_000
 """Log entries in one round: some 10 MB of rows of an ordinary table, and about a second."""
@@ -169,7 +170,7 @@ def _require_same_schema(pair: Pair, state: SourceState) -> None:
 
 
 def _by_rowid(alias: str | None, key: tuple[str, ...]) -> bool:
-    return alias is None and tuple(k.lower() for k in key) in {("rowid",), ("_rowid_",), ("oid",)}
+    return alias is None and [fold(k) in ROWID_NAMES for k in key] == [True]
 
 
 def _require_whole_log(source: apsw.Connection, verified: int, position: int, last: int) -> None:
@@ -180,7 +181,7 @@ def _require_whole_log(source: apsw.Connection, verified: int, position: int, la
             advice="SQLite serves as before; run `migration-job release` and `migration-job "
             "migrate --live` to start over from the file as it is",
         )
-    first = source.execute(f"SELECT min(seq) FROM {quote(LOG)}").fetchone()
+    first = source.execute(f"SELECT min(seq) FROM {sqlite_name(LOG)}").fetchone()
     if first is not None and first[0] is not None and int(first[0]) > verified + 1:
         raise OperationError(
             f"the target has followed the source's log to {verified}, and the log begins at "
@@ -209,7 +210,7 @@ def _logged(pair: Pair, position: int, upto: int) -> Iterator[tuple[int, Key]]:
         for i in range(width)
     )
     for row in pair.source.execute(
-        f"SELECT tab, {terms} FROM {quote(LOG)} WHERE seq > ? AND seq <= ?", (position, upto)
+        f"SELECT tab, {terms} FROM {sqlite_name(LOG)} WHERE seq > ? AND seq <= ?", (position, upto)
     ):
         number = int(row[0])
         if number not in pair.captured:

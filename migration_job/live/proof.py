@@ -11,6 +11,7 @@ from migration_job.errors import VerificationError
 from migration_job.live.pair import Pair
 from migration_job.live.reading import proof_columns, proof_rows
 from migration_job.plan.model import ColumnPlan, ForeignKeyPlan, TablePlan
+from migration_job.quoting import postgres_name, postgres_relation, postgres_text, sqlite_table
 from migration_job.target import records
 from migration_job.target.apply import (
     Key,
@@ -20,8 +21,8 @@ from migration_job.target.apply import (
     row_key,
     text_array,
 )
-from migration_job.target.database import qualified, quote
-from migration_job.values import from_json, key_text
+from migration_job.target.database import execute_raw
+from migration_job.values import fold, from_json, key_text
 from migration_job.verify.typed import compare_keys
 
 SHOWN = 5
@@ -59,16 +60,17 @@ def _compare_lines(pair: Pair, change: TableChange) -> bool | None:
         return None
     plan = change.table
     alike, raw = proof_columns(plan)
-    columns = ", ".join(f"t.{quote(c.target)}" for c in [*alike, *raw])
-    item, condition = keys_join(plan)
-    statement = f"COPY (SELECT {columns} FROM {qualified(plan.target)} AS t, {item} WHERE "
-    statement += f"{condition}) TO STDOUT"
+    columns = ", ".join(f"t.{postgres_name(c.target)}" for c in [*alike, *raw])
     found: list[tuple[object, ...]] = []
-    arrays = [text_array(column) for column in zip(*change.key_texts, strict=True)]
-    if arrays:
+    if change.key_texts:
+        # COPY takes no parameters.
+        arrays = [postgres_text(text_array(c)) for c in zip(*change.key_texts, strict=True)]
+        item, condition = keys_join(plan, arrays=arrays)
+        name = postgres_relation(plan.target)
+        query = f"SELECT {columns} FROM {name} AS t, {item} WHERE {condition}"
         with (
-            psycopg.ClientCursor(pair.target) as cursor,
-            cursor.copy(statement.encode(), arrays) as copy,
+            pair.target.cursor() as cursor,
+            cursor.copy(f"COPY ({query}) TO STDOUT".encode()) as copy,
         ):
             for line in copy:
                 found.append(_parsed(bytes(line).rstrip(b"\n"), raw))
@@ -119,9 +121,9 @@ def prove_counts(pair: Pair) -> None:
     has switched triggers off). Takes time with the database's size. Raises VerificationError."""
     aside = records.quarantined(pair.target)
     for table, plan in pair.captured.values():
-        here = int(pair.source.execute(f"SELECT count(*) FROM main.{quote(table.name)}").get)
+        here = int(pair.source.execute(f"SELECT count(*) FROM {sqlite_table(table.name)}").get)
         there = pair.target.execute(
-            f"SELECT count(*) FROM {qualified(plan.target)}".encode()
+            f"SELECT count(*) FROM {postgres_relation(plan.target)}".encode()
         ).fetchone()
         expected = here - aside.get(table.name, 0)
         if there is None or int(there[0]) != expected:
@@ -141,7 +143,7 @@ def prove_all_references(pair: Pair) -> None:
         for key in table.foreign_keys:
             if key.validated:
                 _refuse_orphans(
-                    table, key, pair.target.execute(_orphans(table, key, "")).fetchall()
+                    table, key, execute_raw(pair.target, _orphans(table, key, "")).fetchall()
                 )
 
 
@@ -167,23 +169,24 @@ def prove_references(pair: Pair, touched: dict[int, list[Key]]) -> None:
             if not _refers_to_key(key, parent):
                 # The reference is to other columns than the row's key, whose old values are gone.
                 _refuse_orphans(
-                    table, key, pair.target.execute(_orphans(table, key, "")).fetchall()
+                    table, key, execute_raw(pair.target, _orphans(table, key, "")).fetchall()
                 )
             elif absent is not None:
                 _refuse_orphans(table, key, _orphans_of(pair.target, table, key, parent, absent))
 
 
-def _orphans(table: TablePlan, key: ForeignKeyPlan, more: str, source: str = "") -> bytes:
+def _orphans(table: TablePlan, key: ForeignKeyPlan, more: str, source: str = "") -> str:
     """A query for the first few values of ``key`` in ``table`` (aliased ``c``) without a parent."""
-    columns = [f"c.{quote(c)}" for c in key.columns]
+    columns = [f"c.{postgres_name(c)}" for c in key.columns]
     pairs = zip(key.columns, key.parent_columns, strict=True)
-    same = " AND ".join(f"p.{quote(b)} = c.{quote(a)}" for a, b in pairs)
+    same = " AND ".join(f"p.{postgres_name(b)} = c.{postgres_name(a)}" for a, b in pairs)
     there = " AND ".join(f"{c} IS NOT NULL" for c in columns)
+    child, parent = postgres_relation(table.target), postgres_relation(key.parent)
     return (
-        f"SELECT {', '.join(f'{c}::text' for c in columns)} FROM {qualified(table.target)} AS c"
-        f"{source} WHERE {there} AND NOT EXISTS (SELECT 1 FROM {qualified(key.parent)} AS p "
-        f"WHERE {same}){more} LIMIT {SHOWN}"
-    ).encode()
+        f"SELECT {', '.join(f'{c}::text' for c in columns)} FROM {child} AS c{source} "
+        f"WHERE {there} AND NOT EXISTS (SELECT 1 FROM {parent} AS p WHERE {same}){more} "
+        f"LIMIT {SHOWN}"
+    )
 
 
 def _orphans_among(
@@ -198,7 +201,7 @@ def _orphans_among(
         return []
     item, condition = keys_join(plan, "c")
     query = _orphans(table, key, f" AND {condition}", f", {item}")
-    return target.execute(query, arrays).fetchall()
+    return execute_raw(target, query, arrays).fetchall()
 
 
 def _orphans_of(
@@ -211,9 +214,9 @@ def _orphans_of(
     item, _ = keys_join(parent)
     names = {column: f"k.k{i}" for i, column in enumerate(_key_targets(parent))}
     pairs = zip(key.columns, key.parent_columns, strict=True)
-    condition = " AND ".join(f"c.{quote(a)} = {names[b]}" for a, b in pairs)
+    condition = " AND ".join(f"c.{postgres_name(a)} = {names[b]}" for a, b in pairs)
     query = _orphans(table, key, f" AND {condition}", f", {item}")
-    return target.execute(query, absent).fetchall()
+    return execute_raw(target, query, absent).fetchall()
 
 
 def _gone(
@@ -227,9 +230,10 @@ def _gone(
         return None
     item, condition = keys_join(plan)
     columns = ", ".join(f"k.k{i}::text" for i in range(len(arrays)))
-    rows = target.execute(
+    rows = execute_raw(
+        target,
         f"SELECT {columns} FROM {item} WHERE NOT EXISTS "
-        f"(SELECT 1 FROM {qualified(plan.target)} AS t WHERE {condition})".encode(),
+        f"(SELECT 1 FROM {postgres_relation(plan.target)} AS t WHERE {condition})",
         arrays,
     ).fetchall()
     return [[str(value) for value in column] for column in zip(*rows, strict=True)] or None
@@ -241,8 +245,8 @@ def _arrays(plan: TablePlan, keys: Iterable[Key]) -> list[list[str]] | None:
 
 
 def _key_targets(plan: TablePlan) -> list[str]:
-    targets = {(c.source or "").lower(): c.target for c in plan.copied}
-    return [targets[name.lower()] for name in plan.key]
+    targets = {fold(c.source or ""): c.target for c in plan.copied}
+    return [targets[fold(name)] for name in plan.key]
 
 
 def _refers_to_key(key: ForeignKeyPlan, parent: TablePlan) -> bool:

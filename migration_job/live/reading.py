@@ -12,13 +12,14 @@ from typing import Any
 
 from migration_job.live.pair import Pair
 from migration_job.plan.model import ColumnPlan, TablePlan
+from migration_job.quoting import sqlite_name, sqlite_table
 from migration_job.source.capture import LOG
-from migration_job.source.database import chain, quote
+from migration_job.source.database import chain
 from migration_job.source.model import SourceTable
 from migration_job.source.reader import codec_of, column_sql, decode, read_by_keys
 from migration_job.target.apply import Key, TableChange, forward_key, key_places, key_plans
 from migration_job.target.copytext import condition_sql, field_sql
-from migration_job.values import key_text
+from migration_job.values import fold, key_text
 
 TOUCHED = "temp._migration_touched"
 
@@ -51,7 +52,7 @@ def gather(pair: Pair, position: int, upto: int) -> list[TableChange]:
     # By class as well as by value: 1, 1.0 and '1' may be three rows.
     classes = ", ".join(f"typeof({name})" for name in names)
     pair.source.execute(
-        f"INSERT INTO {TOUCHED} SELECT tab, {', '.join(names)} FROM {quote(LOG)} "
+        f"INSERT INTO {TOUCHED} SELECT tab, {', '.join(names)} FROM {sqlite_name(LOG)} "
         f"WHERE seq > ? AND seq <= ? GROUP BY tab, {', '.join(names)}, {classes}",
         (position, upto),
     )
@@ -156,7 +157,7 @@ def _statements(pair: Pair, table: SourceTable, plan: TablePlan) -> _Sql:
     conditions = [condition_sql(c.rule, r) for c, r in zip(columns, references, strict=True)]
     ordinary = chain("AND", [*conditions, *(f"({q}) IS NOT TRUE" for q in plan.quarantine)])
     raw = [f"k.k{i}" for i in range(len(plan.key))]
-    join = f"FROM {TOUCHED} AS k CROSS JOIN main.{quote(table.name)} AS t WHERE k.tab = ? AND "
+    join = f"FROM {TOUCHED} AS k CROSS JOIN {sqlite_table(table.name)} AS t WHERE k.tab = ? AND "
     join += _same_key(table, plan, raw)
     whole = [f for f in fields if f is not None]
     utf8 = pair.catalogue.encoding == "UTF-8"
@@ -193,12 +194,12 @@ def _key_texts(plan: TablePlan, raw: list[str]) -> list[str]:
 
 
 def _same_key(table: SourceTable, plan: TablePlan, raw: list[str]) -> str:
-    collations = {c.name.lower(): c.collation.upper() for c in table.columns}
+    collations = {fold(c.name): c.collation.upper() for c in table.columns}
     terms = []
     for name, value in zip(plan.key, raw, strict=True):
         reference = column_sql(table, name)
         # The column's own collation finds the row by its index, BINARY makes sure.
         terms.append(f"{reference} = {value}")
-        if collations.get(name.lower(), "BINARY") != "BINARY":
+        if collations.get(fold(name), "BINARY") != "BINARY":
             terms.append(f"+{reference} COLLATE BINARY = {value}")
     return " AND ".join(terms)

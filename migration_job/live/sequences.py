@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from migration_job.live.pair import Pair
+from migration_job.quoting import postgres_relation, postgres_text, sqlite_name, sqlite_table
 from migration_job.source.apply import set_sequence
-from migration_job.source.database import quote
-from migration_job.target.database import literal, qualified
 
 
 def raise_target_sequences(pair: Pair) -> None:
@@ -16,10 +15,8 @@ def raise_target_sequences(pair: Pair) -> None:
         mark = _source_mark(pair, table, column)
         if mark < 1:
             continue
-        statements.append(
-            f"SELECT setval({literal(name)}, greatest({mark}, (SELECT CASE WHEN is_called THEN "
-            f"last_value ELSE 0 END FROM {name})))"
-        )
+        last = f"(SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {name})"
+        statements.append(f"SELECT setval({postgres_text(name)}, greatest({mark}, {last}))")
     if statements:
         pair.target.execute("; ".join(statements).encode())
 
@@ -54,7 +51,7 @@ def _read_identities(pair: Pair) -> list[tuple[str, str, str]]:
     if not planned:
         return []
     terms = ", ".join(
-        f"pg_get_serial_sequence({literal(qualified(target))}, {literal(name)})"
+        f"pg_get_serial_sequence({postgres_text(postgres_relation(target))}, {postgres_text(name)})"
         for _, _, target, name in planned
     )
     row = pair.target.execute(f"SELECT {terms}".encode()).fetchone() or ()
@@ -66,7 +63,9 @@ def _read_identities(pair: Pair) -> list[tuple[str, str, str]]:
 
 
 def _source_mark(pair: Pair, table: str, column: str) -> int:
-    marks = [pair.source.execute(f"SELECT max({quote(column)}) FROM main.{quote(table)}").get]
+    marks = [
+        pair.source.execute(f"SELECT max({sqlite_name(column)}) FROM {sqlite_table(table)}").get
+    ]
     if pair.catalogue.table(table).autoincrement:
         marks.append(
             pair.source.execute("SELECT max(seq) FROM sqlite_sequence WHERE name = ?", (table,)).get

@@ -27,19 +27,20 @@ import psycopg
 
 from migration_job.errors import InputError, OperationError
 from migration_job.live.back import bring_back
-from migration_job.live.begin import ROWID_COLUMN
+from migration_job.live.begin import rowid_column
 from migration_job.live.decision import truthful
 from migration_job.live.follow import follow_decision
 from migration_job.live.lock import Lock
 from migration_job.live.pair import Pair, opened
 from migration_job.live.settings import Endpoints
+from migration_job.quoting import postgres_name, postgres_relation
 from migration_job.source import capture, fence
 from migration_job.source.backup import MANIFEST, Manifest, check
 from migration_job.source.snapshot import make_durable, sha256_of
 from migration_job.source.waiting import PatientConnection, allowed, patience
 from migration_job.target import capture as target_capture
 from migration_job.target import records
-from migration_job.target.database import lost, qualified, quote
+from migration_job.target.database import lost
 
 WINDOW = timedelta(hours=48)
 """How long the way back stays open, as the strategy has it."""
@@ -179,10 +180,11 @@ def _give_up_way_back(pair: Pair) -> None:
             target.execute(f"SET LOCAL lock_timeout TO '{LOCK_SECONDS}s'")
             target_capture.remove(target, pair.plan)
             for table in pair.plan.tables:
-                if any(c.target == ROWID_COLUMN for c in table.columns):
+                own = rowid_column(table)
+                if own is not None:
                     target.execute(
-                        f"ALTER TABLE {qualified(table.target)} "
-                        f"DROP COLUMN IF EXISTS {quote(ROWID_COLUMN)}".encode()
+                        f"ALTER TABLE {postgres_relation(table.target)} "
+                        f"DROP COLUMN IF EXISTS {postgres_name(own)}".encode()
                     )
     except psycopg.errors.LockNotAvailable as error:
         raise OperationError(

@@ -44,6 +44,7 @@ from migration_job.source import fence
 from migration_job.source.apply import unwritable
 from migration_job.source.waiting import patience
 from migration_job.target import capture as target_capture
+from migration_job.values import find_name
 
 FEW_ENTRIES = 200
 """A fence is asked for when no more than this many log entries are left: some 50 ms of work."""
@@ -147,6 +148,7 @@ def _attempt(
             return Switched(0.0, fence.last_position(pair.source), state.certificate or "")
     with step("switch.prepare"):
         base = base_certificate(pair)
+        one_way = named_tables(pair, one_way)
         require_way_back(pair, one_way)
         if ends.pooler is not None:
             ends.pooler.version()
@@ -263,13 +265,26 @@ def _follow(pair: Pair, ends: Endpoints) -> None:
         ) from error
 
 
+def named_tables(pair: Pair, one_way: tuple[str, ...]) -> tuple[str, ...]:
+    """The plan's tables that an operator has named, as the source spells them. Raises InputError
+    for a name that none has."""
+    known = [t.source for t in pair.plan.tables if t.source is not None]
+    found: dict[str, None] = {}
+    for name in one_way:
+        table = find_name(name, known)
+        if table is None:
+            raise InputError(
+                f"expected tables of the source after --one-way, found {name!r}",
+                advice="give the name as the source's schema has it; ASCII letters may differ in "
+                "case, others may not",
+            )
+        found[table] = None
+    return tuple(found)
+
+
 def require_way_back(pair: Pair, one_way: tuple[str, ...]) -> None:
-    """Raises InputError for a table whose changes on the target could not come back, unless
-    ``one_way`` names it."""
-    known = {t.source.lower() for t in pair.plan.tables if t.source is not None}
-    unknown = [name for name in one_way if name.lower() not in known]
-    if unknown:
-        raise InputError(f"expected tables of the source after --one-way, found {unknown[0]!r}")
+    """Raises InputError for a table whose changes on the target could not come back, unless it is
+    one of ``one_way`` (:func:`named_tables`)."""
     without = [
         t.source
         for t in pair.plan.tables
@@ -286,11 +301,10 @@ def require_way_back(pair: Pair, one_way: tuple[str, ...]) -> None:
 
 
 def _require_writable(pair: Pair, one_way: tuple[str, ...]) -> None:
-    accepted = {name.lower() for name in one_way}
     reasons = {
         table.name: why
         for table in pair.catalogue.tables
-        if table.name.lower() not in accepted and (why := unwritable(pair.source, table))
+        if table.name not in one_way and (why := unwritable(pair.source, table))
     }
     if reasons:
         name, why = next(iter(reasons.items()))

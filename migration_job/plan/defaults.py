@@ -24,6 +24,7 @@ from migration_job.plan.rules import (
     WidenedTextRule,
     type_of,
 )
+from migration_job.quoting import postgres_text
 from migration_job.source.model import SourceColumn
 from migration_job.source.sqltext import tokenize
 
@@ -150,7 +151,7 @@ def _constant(column: SourceColumn, rule: Rule) -> str | None:
         "double precision",
     ):
         return text
-    return "'" + text.replace("'", "''") + "'"
+    return postgres_text(text)
 
 
 def _declared(column: SourceColumn) -> str:
@@ -200,7 +201,7 @@ def _now(pattern: str, rule: Rule) -> str:
         return f"date_trunc('second', {UTC_NOW})::time"
     if isinstance(inner, TextRule | WidenedTextRule):
         _require_room(inner, len(datetime.now(UTC).strftime(pattern.replace("%f", "%S.000"))))
-        return f"to_char({UTC_NOW}, '{_format(pattern)}')"
+        return f"to_char({UTC_NOW}, {postgres_text(_format(pattern))})"
     raise Untranslatable(f"the current time in a column of type {type_of(rule)}")
 
 
@@ -241,4 +242,4 @@ def _format(pattern: str) -> str:
             parts.append(
                 '"' + piece.replace('"', '\\"') + '"' if re.search("[A-Za-z]", piece) else piece
             )
-    return "".join(parts).replace("'", "''")
+    return "".join(parts)

@@ -27,6 +27,7 @@ from migration_job.plan.rules import (
     TimestampRule,
     type_of,
 )
+from migration_job.quoting import postgres_text
 from migration_job.values import fold
 
 # What sqlglot cannot parse becomes a finding here; its own warnings would only repeat it.
@@ -161,7 +162,7 @@ def text_literal(text: str) -> str:
     """Text as a PostgreSQL literal. Raises Untranslatable for NUL."""
     if "\x00" in text:
         raise Untranslatable("a literal holds a NUL character")
-    return "'" + text.replace("'", "''") + "'"
+    return postgres_text(text)
 
 
 class Translator:

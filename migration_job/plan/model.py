@@ -197,6 +197,17 @@ class Plan(Data):
     def _by_source(self) -> dict[str, TablePlan]:
         return {fold(table.source): table for table in self.tables if table.source is not None}
 
+    def relation_names(self) -> set[str]:
+        """Every name on the target that a table, view or index of the plan has."""
+        names = {view.target for view in self.views}
+        for table in self.tables:
+            names.add(table.target)
+            names |= {u.name for u in table.uniques} | {i.name for i in table.indexes}
+            names |= {c.sequence for c in table.columns if c.sequence}
+            if table.primary_key_name:
+                names.add(table.primary_key_name)
+        return names
+
     @property
     def keys(self) -> dict[str, tuple[str, ...]]:
         """The key of each source table, by the table's folded name."""

@@ -21,8 +21,9 @@ from migration_job.plan.quarantine import Quarantine
 from migration_job.plan.relations import Relations
 from migration_job.plan.rules import Rule, type_of
 from migration_job.plan.views import ViewTable, translate_view
-from migration_job.source.database import quote
+from migration_job.quoting import postgres_name, postgres_relation, sqlite_table
 from migration_job.source.model import (
+    ROWID_NAMES,
     Affinity,
     Catalogue,
     SourceColumn,
@@ -74,7 +75,7 @@ class TableView:
         found: dict[str, Known] = {}
         for name, column in self.columns.items():
             known = Known(
-                sql=quote(column.target),
+                sql=postgres_name(column.target),
                 kind=expressions.kind_of(column.type),
                 rule=column.rule,
                 exact=column.exact,
@@ -86,7 +87,7 @@ class TableView:
                 found[key] = known
         alias = self.source.rowid_alias
         if alias is not None and alias in self.columns:
-            for name in ("rowid", "_rowid_", "oid"):
+            for name in ROWID_NAMES:
                 found.setdefault(name, found[fold(alias)])
         return found
 
@@ -341,7 +342,7 @@ class Objects:
             column = view.columns.get(term.column)
             if column is None:
                 raise Untranslatable(f"the column {term.column} is not carried")
-            text, kind = quote(column.target), expressions.kind_of(column.type)
+            text, kind = postgres_name(column.target), expressions.kind_of(column.type)
         if kind == "json" and view.columns.get(term.column or "") is not None:
             raise Untranslatable("json has no order")
         collation = _collation(term)
@@ -385,10 +386,10 @@ class Objects:
         return self._widths[place]
 
     def widths(self, table: SourceTable) -> dict[str, int]:
-        """For each column on the target, by its name in lower case, the bytes that its largest
+        """For each column on the target, by its folded name, the bytes that its largest
         value takes of an index's entry."""
         view = self._tables[table.name]
-        return {c.target.lower(): self._width_of(view, c) for c in view.columns.values()}
+        return {fold(c.target): self._width_of(view, c) for c in view.columns.values()}
 
     def _in_utf8(self, size: int) -> int:
         """Two bytes of UTF-16 are three of UTF-8 at most."""
@@ -507,7 +508,7 @@ class Objects:
         count: int | None
         try:
             count = int(
-                connection.execute(f"SELECT count(*) FROM main.{quote(name)}").fetchall()[0][0]  # type: ignore[arg-type]
+                connection.execute(f"SELECT count(*) FROM {sqlite_table(name)}").fetchall()[0][0]  # type: ignore[arg-type]
             )
         except apsw.Error:
             count = None
@@ -606,7 +607,7 @@ def _digest(term: str, of_bytes: bool) -> str:
 
 def _qualified(name: str) -> str:
     """A relation as a query has to name it: PostgreSQL looks for pg_class among its own first."""
-    return f"public.{quote(name)}"
+    return postgres_relation(name)
 
 
 def _collation(term: SourceIndexColumn) -> str:

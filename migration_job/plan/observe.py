@@ -28,8 +28,8 @@ from migration_job.plan.rules import (
     WidenedByteaRule,
     WidenedTextRule,
 )
+from migration_job.quoting import sqlite_name, sqlite_table
 from migration_job.source.catalogue import rowid_name
-from migration_job.source.database import quote
 from migration_job.source.model import Catalogue, SourceTable
 from migration_job.source.reader import (
     HIGHEST_ROWID,
@@ -214,7 +214,7 @@ class Observer:
         terms += [_head(c) for c in references]
         terms += [] if rowid is None else [f"t.{rowid}"]
         cursor = self._connection.execute(
-            f"SELECT {', '.join(terms)} FROM main.{quote(table.name)} AS t "
+            f"SELECT {', '.join(terms)} FROM {sqlite_table(table.name)} AS t "
             + self._from_the_ends(table, rowid)
         )
         first = last = None
@@ -231,7 +231,7 @@ class Observer:
         if rowid is None:
             return f"LIMIT {self._sample_rows}"
         some = " UNION ALL ".join(
-            f"SELECT r FROM (SELECT {rowid} AS r FROM main.{quote(table.name)} "
+            f"SELECT r FROM (SELECT {rowid} AS r FROM {sqlite_table(table.name)} "
             f"ORDER BY {rowid} {order} LIMIT {self._sample_rows})"
             for order in ("ASC", "DESC")
         )
@@ -257,7 +257,7 @@ class Observer:
         facts.heaviest, facts.infinities = int(row[6] or 0), int(row[7] or 0)
 
     def _one(self, table: SourceTable, terms: Sequence[str], span: Span = None) -> tuple[Any, ...]:
-        sql = f"SELECT {', '.join(terms)} FROM main.{quote(table.name)} AS t NOT INDEXED"
+        sql = f"SELECT {', '.join(terms)} FROM {sqlite_table(table.name)} AS t NOT INDEXED"
         if span is not None:
             sql += f" WHERE {_within(table, span)}"
         return tuple(self._connection.execute(sql).fetchall()[0])
@@ -318,7 +318,7 @@ class Observer:
             return
         sql = (
             f"SELECT max(r), CAST(group_concat(s, {SEPARATOR}) AS BLOB) FROM "
-            f"(SELECT {rowid} AS r, {text} AS s FROM main.{quote(table.name)} AS t "
+            f"(SELECT {rowid} AS r, {text} AS s FROM {sqlite_table(table.name)} AS t "
             f"WHERE {rowid} BETWEEN ? AND ? ORDER BY {rowid} LIMIT {limit})"
         )
         start, end = span or (LOWEST_ROWID, HIGHEST_ROWID)
@@ -422,9 +422,9 @@ class Observer:
     def overflows(self, table: SourceTable, column: str) -> bool:
         """Whether the column holds a real where SQLite's integer arithmetic went beyond 64 bits,
         which PostgreSQL refuses."""
-        reference = f"t.{quote(column)}"
+        reference = f"t.{sqlite_name(column)}"
         row = self._connection.execute(
-            f"SELECT 1 FROM {quote(table.name)} t WHERE typeof({reference}) = 'real' "
+            f"SELECT 1 FROM {sqlite_table(table.name)} t WHERE typeof({reference}) = 'real' "
             f"AND abs({reference}) >= 9.2e18 LIMIT 1"
         ).fetchone()
         return row is not None
@@ -441,7 +441,7 @@ class Observer:
         c = column_sql(table, name)
         listed = [v for v in values if v is not None]
         sql = (
-            f"SELECT count(*) FROM main.{quote(table.name)} AS t "
+            f"SELECT count(*) FROM {sqlite_table(table.name)} AS t "
             f"WHERE {c} COLLATE BINARY IN ({', '.join('?' * len(listed))})"
         )
         bound = tuple(bindable(v) for v in listed)

@@ -47,8 +47,8 @@ from migration_job.plan.rules import (
     WidenedTextRule,
     type_of,
 )
+from migration_job.quoting import sqlite_name
 from migration_job.signals import undisturbed
-from migration_job.source.database import quote
 from migration_job.source.model import Catalogue, SourceColumn, SourceTable
 from migration_job.source.reader import Row
 from migration_job.values import fold
@@ -932,7 +932,7 @@ class _Planner:
 def is_null(column: str) -> str:
     """A predicate over ``t`` that SQLite does not answer from a NOT NULL declaration, which old
     rows may break."""
-    return f"typeof(t.{quote(column)}) = 'null'"
+    return f"typeof(t.{sqlite_name(column)}) = 'null'"
 
 
 def _unique_keys(table: SourceTable) -> list[tuple[str, ...]]:

@@ -126,8 +126,8 @@ class Policy(Part):
             if column is not None:
                 lists.append(self.column(table, column).acknowledge)
         places = [p for p in (item, table, f"{table}.{column}" if column else None) if p]
-        wanted = {code.lower()} | {f"{code}:{place}".lower() for place in places}
-        return any(entry.lower() in wanted for part in lists for entry in part)
+        wanted = {code} | {fold(f"{code}:{place}") for place in places}
+        return any(fold(entry) in wanted for part in lists for entry in part)
 
     def check(self, catalogue: Catalogue) -> None:
         """Raises InputError where the policy names a table or column that is not there."""

@@ -26,6 +26,7 @@ from migration_job.plan.model import CheckPlan, ColumnPlan, IndexPlan, TablePlan
 from migration_job.plan.objects import MAX_INDEX_BYTES
 from migration_job.plan.policy import DefaultAction
 from migration_job.plan.rules import ConstantRule, Entry, Scalar
+from migration_job.quoting import postgres_name
 from migration_job.source.model import Catalogue, SourceForeignKey, SourceTable
 from migration_job.values import fold
 
@@ -259,7 +260,7 @@ def _uniques(
         name = unique_name(wished.name, columns)
         if frozenset(named) in there or name in missing:
             continue
-        reason = _too_long([f'"{c}"' for c in named], "btree", widths)
+        reason = _too_long([postgres_name(c) for c in named], "btree", widths)
         if reason:
             findings.add(
                 "index-not-carried",
@@ -325,18 +326,18 @@ def _too_long(terms: Sequence[str], method: str, widths: Mapping[str, int]) -> s
 
 
 def _columns_of(term: str) -> list[str]:
-    """The columns that an index's term names, in lower case."""
+    """The columns that an index's term names, folded."""
     plain = term.removesuffix(" DESC")
-    return [c.name.lower() for c in sqlglot.parse_one(plain, read="postgres").find_all(exp.Column)]
+    return [fold(c.name) for c in sqlglot.parse_one(plain, read="postgres").find_all(exp.Column)]
 
 
 def _in_the_way(index: IndexPlan, wished: WishedTable, columns: Sequence[ColumnPlan]) -> str:
     """Why an index cannot be had over the columns as they are; '' where it can."""
-    types = {c.target.lower(): c.type for c in columns}
-    wishes = {c.name.lower(): c.type for c in wished.columns}
+    types = {fold(c.target): c.type for c in columns}
+    wishes = {fold(c.name): c.type for c in wished.columns}
     for term in (*index.terms, *([index.where] if index.where else [])):
         for column in sqlglot.parse_one(term, read="postgres").find_all(exp.Column):
-            name = column.name.lower()
+            name = fold(column.name)
             if name not in types:
                 return f"there is no column {column.name}"
             wish = wishes.get(name)
@@ -572,7 +573,7 @@ def _index_term(node: exp.Expr) -> str:
     inner = node.this if isinstance(node, exp.Ordered) else node
     descending = isinstance(node, exp.Ordered) and node.args.get("desc")
     if isinstance(inner, exp.Column | exp.Identifier):
-        text = '"' + inner.name.replace('"', '""') + '"'
+        text = postgres_name(inner.name)
     else:
         text = _pg(inner)
         if not text.startswith("("):

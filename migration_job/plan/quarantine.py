@@ -14,7 +14,8 @@ from migration_job.plan.model import Reason
 from migration_job.plan.observe import identity_columns, show_key, shown_columns
 from migration_job.plan.relations import Place, Relation, Relations
 from migration_job.plan.rules import Entry, MapRule, Rule
-from migration_job.source.database import POSITIONAL, chain, quote
+from migration_job.quoting import sqlite_name, sqlite_table, sqlite_text
+from migration_job.source.database import POSITIONAL, chain
 from migration_job.source.model import Catalogue, SourceTable
 from migration_job.source.reader import (
     Row,
@@ -69,13 +70,13 @@ class Quarantine:
 
     def duplicates(self, table: SourceTable, columns: Sequence[str]) -> Rows:
         """All but the first of the rows that agree in the columns, none of which is NULL."""
-        names = [f"t.{quote(c)} COLLATE BINARY" for c in columns]
-        present = " AND ".join(f"t.{quote(c)} IS NOT NULL" for c in columns)
+        names = [f"t.{sqlite_name(c)} COLLATE BINARY" for c in columns]
+        present = " AND ".join(f"t.{sqlite_name(c)} IS NOT NULL" for c in columns)
         identity = [column_sql(table, c) for c in identity_columns(table)]
         ranked = (
             f"SELECT {', '.join(identity)}, row_number() OVER "
             f"(PARTITION BY {', '.join(names)} ORDER BY {', '.join(identity)}) AS place_ "
-            f"FROM main.{quote(table.name)} AS t WHERE {present}"
+            f"FROM {sqlite_table(table.name)} AS t WHERE {present}"
         )
         listed = ", ".join(f"c{i}" for i in range(len(identity)))
         return self.rows_where(
@@ -95,7 +96,7 @@ class Quarantine:
         encoding = self._catalogue.encoding
         pairs = []
         for (child, parent), spelling in zip(relation.pairs, spellings, strict=True):
-            left, right = f"t.{quote(child[1])}", f"p.{quote(parent[1])}"
+            left, right = f"t.{sqlite_name(child[1])}", f"p.{sqlite_name(parent[1])}"
             # The same map on both sides keeps equals equal, and the plain columns use an index.
             entries = _entries(rules[child])
             if entries != _entries(rules[parent]) or any(e.target is None for e in entries):
@@ -110,7 +111,7 @@ class Quarantine:
         same = " AND ".join(f"{parent} = {child} COLLATE BINARY" for child, parent in pairs)
         where = (
             f"{present} AND NOT EXISTS "
-            f"(SELECT 1 FROM main.{quote(relation.parent)} AS p WHERE {same})"
+            f"(SELECT 1 FROM {sqlite_table(relation.parent)} AS p WHERE {same})"
         )
         return self.rows_where(table, where)
 
@@ -144,7 +145,7 @@ class Quarantine:
         for part in _chunks([k for k in keys if None not in k], KEYS_AT_ONCE):
             conditions = [
                 " AND ".join(
-                    f"t.{quote(c)} = {sql_literal(v, encoding)} COLLATE BINARY"
+                    f"t.{sqlite_name(c)} = {sql_literal(v, encoding)} COLLATE BINARY"
                     for c, v in zip(relation.columns, key, strict=True)
                 )
                 for key in part
@@ -243,7 +244,7 @@ def sql_literal(value: SourceValue, encoding: str) -> str:
         case str():
             if "\x00" in value:
                 return f"CAST(x'{value.encode(codec_of(encoding)).hex()}' AS TEXT)"
-            return "'" + value.replace("'", "''") + "'"
+            return sqlite_text(value)
         case float():
             if math.isinf(value):
                 return "9e999" if value > 0 else "-9e999"

@@ -27,6 +27,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from migration_job.plan import jsontext, moments
+from migration_job.quoting import sqlite_text
 from migration_job.source.database import POSITIONAL
 from migration_job.values import BrokenText, SourceValue, display, positional, same, storage_class
 
@@ -991,7 +992,7 @@ class MapRule(RuleBase):
 
 def _literal(value: str | int | float) -> str:
     if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
+        return sqlite_text(value)
     if isinstance(value, float) and math.isinf(value):
         return "9e999" if value > 0 else "-9e999"
     return repr(value)

@@ -22,7 +22,7 @@ from migration_job.plan.expressions import (
     truth,
 )
 from migration_job.plan.rules import ConstantRule
-from migration_job.source.database import quote
+from migration_job.quoting import postgres_name
 from migration_job.values import fold
 
 
@@ -60,7 +60,7 @@ def translate_view(sql: str, known: Mapping[str, ViewTable]) -> TranslatedView:
     if names:
         if len(names) != len(outputs):
             raise Untranslatable("it names another number of columns than it selects")
-        inner = ", ".join(quote(n) for n in _targets(names))
+        inner = ", ".join(postgres_name(n) for n in _targets(names))
         query = f"SELECT * FROM ({query}) AS q({inner})"
         outputs = [(n, part) for n, (_, part) in zip(names, outputs, strict=True)]
     if len({fold(n) for n, _ in outputs}) != len(outputs):
@@ -69,7 +69,7 @@ def translate_view(sql: str, known: Mapping[str, ViewTable]) -> TranslatedView:
     same_order = _same_order(known)
     scope = {
         fold(name): Known(
-            sql=quote(target),
+            sql=postgres_name(target),
             kind=part.kind,
             rule=part.known.rule if part.known is not None else ConstantRule(),
             exact=part.known.exact if part.known is not None else False,
@@ -174,7 +174,7 @@ class _Select:
         group = self._group(translator, outputs)
         targets = _targets([name for name, _ in outputs])
         listed = ", ".join(
-            f"{part.sql} AS {quote(target)}"
+            f"{part.sql} AS {postgres_name(target)}"
             for target, (_, part) in zip(targets, outputs, strict=True)
         )
         distinct = "DISTINCT " if node.args.get("distinct") else ""
@@ -242,7 +242,7 @@ class _Select:
                 (
                     name,
                     Known(
-                        sql=quote(target),
+                        sql=postgres_name(target),
                         kind=part.kind,
                         rule=part.known.rule if part.known else ConstantRule(),
                         exact=part.known.exact if part.known else False,
@@ -254,7 +254,7 @@ class _Select:
                 for target, (name, part) in zip(targets, outputs, strict=True)
             ]
             self._offer(alias, columns)
-            return f"({query}) AS {quote(alias)}"
+            return f"({query}) AS {postgres_name(alias)}"
         if not isinstance(node, exp.Table) or node.args.get("joins"):
             raise Untranslatable(f"{type(node).__name__} in FROM")
         table = self._known.get(fold(node.name))
@@ -265,12 +265,12 @@ class _Select:
             raise Untranslatable("a table's alias that PostgreSQL would cut")
         columns = [(n, table.scope[fold(n)]) for n in table.columns if fold(n) in table.scope]
         self._offer(alias, columns)
-        return f"{table.sql} AS {quote(alias)}"
+        return f"{table.sql} AS {postgres_name(alias)}"
 
     def _offer(self, alias: str, columns: Sequence[tuple[str, Known]]) -> None:
         listed: list[tuple[str, Known]] = []
         for name, known in columns:
-            own = replace(known, sql=f"{quote(alias)}.{known.sql}")
+            own = replace(known, sql=f"{postgres_name(alias)}.{known.sql}")
             listed.append((name, own))
             self._scope[spelled(name, alias)] = own
             if fold(name) in self._scope:

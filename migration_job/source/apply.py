@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import apsw
 
+from migration_job.quoting import sqlite_name, sqlite_table
 from migration_job.source.catalogue import rowid_name
-from migration_job.source.database import quote
 from migration_job.source.model import SourceTable
 from migration_job.source.reader import (
     KEYS_PER_QUERY,
@@ -54,9 +54,9 @@ def apply_back(connection: apsw.Connection, batch: Iterable[RowsBack]) -> None:
 def unwritable(connection: apsw.Connection, table: SourceTable) -> str:
     """Why this job cannot write rows of the table, '' where it can: its indexes, CHECKs or
     generated columns may call what only the application has. Nothing is written."""
-    columns = [quote(c.name) for c in table.columns if not c.generated]
+    columns = [sqlite_name(c.name) for c in table.columns if not c.generated]
     places = ", ".join("NULL" for _ in columns)
-    name = f"main.{quote(table.name)}"
+    name = sqlite_table(table.name)
     try:
         connection.execute(
             f"EXPLAIN INSERT OR ABORT INTO {name} ({', '.join(columns)}) VALUES ({places})"
@@ -85,14 +85,16 @@ def _hidden(rows: RowsBack) -> list[str]:
     if rowid is not None and rows.table.rowid_alias is None and fold(rowid) not in names:
         hidden.append(rowid)
     hidden += [
-        quote(c.name) for c in rows.table.columns if not c.generated and fold(c.name) not in names
+        sqlite_name(c.name)
+        for c in rows.table.columns
+        if not c.generated and fold(c.name) not in names
     ]
     return hidden
 
 
 def _take_out(connection: apsw.Connection, rows: RowsBack) -> dict[str, tuple[object, ...]]:
     """Delete the touched rows; what they had beside the target's columns, by ``key_text``."""
-    table = f"main.{quote(rows.table.name)}"
+    table = sqlite_table(rows.table.name)
     hidden = _hidden(rows)
     old: dict[str, tuple[object, ...]] = {}
     for keys in _pieces(rows.keys, max(KEYS_PER_QUERY // max(len(rows.key), 1), 1)):
@@ -113,7 +115,7 @@ def _put_in(
     generated = {fold(c.name) for c in rows.table.columns if c.generated}
     # What the source computes itself cannot be inserted; the comparison looks at it all the same.
     own = [i for i, c in enumerate(rows.columns) if fold(c) not in generated]
-    columns = [quote(rows.columns[i]) for i in own]
+    columns = [sqlite_name(rows.columns[i]) for i in own]
     hidden = _hidden(rows)
     place = [rows.columns.index(c) for c in rows.key]
     bare, full = _insert(rows, columns), _insert(rows, [*columns, *hidden])
@@ -134,7 +136,7 @@ def _insert(rows: RowsBack, columns: Sequence[str], broken: frozenset[int] = fro
     places = ", ".join("CAST(? AS TEXT)" if i in broken else "?" for i in range(len(columns)))
     # OR ABORT: a table's own ON CONFLICT REPLACE would remove rows that the target still has.
     return (
-        f"INSERT OR ABORT INTO main.{quote(rows.table.name)} ({', '.join(columns)}) "
+        f"INSERT OR ABORT INTO {sqlite_table(rows.table.name)} ({', '.join(columns)}) "
         f"VALUES ({places})"
     )
 

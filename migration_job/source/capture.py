@@ -32,8 +32,8 @@ from dataclasses import dataclass
 import apsw
 
 from migration_job.errors import InputError, OperationError
+from migration_job.quoting import sqlite_name, sqlite_table, sqlite_text
 from migration_job.source.catalogue import MARK, OWN_PREFIX, rowid_name
-from migration_job.source.database import literal, quote
 from migration_job.source.model import Catalogue, SourceIndex, SourceIndexColumn, SourceTable
 from migration_job.source.reader import ROWID
 from migration_job.values import fold
@@ -109,13 +109,14 @@ def install(
     width = max((len(t.key) for t in tables), default=1)
     columns = "".join(f", k{i}" for i in range(width))
     connection.execute(
-        f"CREATE TABLE {quote(LOG)} {MARK} (seq INTEGER PRIMARY KEY, tab INTEGER{columns})"
+        f"CREATE TABLE {sqlite_name(LOG)} {MARK} (seq INTEGER PRIMARY KEY, tab INTEGER{columns})"
     )
     connection.execute(
-        f"CREATE TABLE {quote(TABLES)} {MARK} (number INTEGER PRIMARY KEY, name TEXT, key TEXT)"
+        f"CREATE TABLE {sqlite_name(TABLES)} {MARK} "
+        "(number INTEGER PRIMARY KEY, name TEXT, key TEXT)"
     )
     connection.execute(
-        f"CREATE TABLE {quote(STATE)} {MARK} (one INTEGER PRIMARY KEY CHECK (one = 1), "
+        f"CREATE TABLE {sqlite_name(STATE)} {MARK} (one INTEGER PRIMARY KEY CHECK (one = 1), "
         "run TEXT, capture TEXT, plain INTEGER NOT NULL, closed INTEGER NOT NULL, "
         "reads_moved INTEGER NOT NULL, settled INTEGER NOT NULL, schema_version INTEGER, "
         "schema_digest TEXT, certificate TEXT, one_way TEXT, switched_at TEXT, "
@@ -123,15 +124,15 @@ def install(
     )
     for table in tables:
         connection.execute(
-            f"INSERT INTO {quote(TABLES)} VALUES (?, ?, ?)",
+            f"INSERT INTO {sqlite_name(TABLES)} VALUES (?, ?, ?)",
             (table.number, table.table.name, json.dumps([key_name(table, c) for c in table.key])),
         )
         for statement in triggers(table):
             connection.execute(statement)
     # A first row, so that there is a last one that trimming leaves alone.
-    connection.execute(f"INSERT INTO {quote(LOG)} (seq, tab) VALUES (1, 0)")
+    connection.execute(f"INSERT INTO {sqlite_name(LOG)} (seq, tab) VALUES (1, 0)")
     connection.execute(
-        f"INSERT INTO {quote(STATE)} (one, run, capture, plain, closed, reads_moved, "
+        f"INSERT INTO {sqlite_name(STATE)} (one, run, capture, plain, closed, reads_moved, "
         "settled, schema_version, schema_digest) VALUES (1, ?, ?, ?, ?, 0, 0, ?, ?)",
         (
             run,
@@ -156,7 +157,7 @@ def remove(connection: apsw.Connection) -> None:
         )
     )
     for kind, name in own:
-        connection.execute(f"DROP {kind} main.{quote(str(name))}")
+        connection.execute(f"DROP {kind} {sqlite_table(str(name))}")
 
 
 def installed(connection: apsw.Connection) -> bool:
@@ -172,7 +173,7 @@ def keys(connection: apsw.Connection) -> dict[str, list[str]]:
     """The key that is logged for each table; empty for a table that is only fenced."""
     return {
         str(name): json.loads(str(key))
-        for name, key in connection.execute(f"SELECT name, key FROM {quote(TABLES)}")
+        for name, key in connection.execute(f"SELECT name, key FROM {sqlite_name(TABLES)}")
     }
 
 
@@ -216,7 +217,7 @@ def refuse_unreadable(connection: apsw.Connection, tables: Iterable[CapturedTabl
     for captured in tables:
         name = captured.table.name
         try:
-            connection.execute(f"SELECT * FROM main.{quote(name)} LIMIT 0").fetchall()
+            connection.execute(f"SELECT * FROM {sqlite_table(name)} LIMIT 0").fetchall()
         except apsw.SQLError:
             raise InputError(
                 f"the changes of table {name!r} cannot be followed: its rows are in the order of "
@@ -246,8 +247,8 @@ def triggers(captured: CapturedTable) -> Iterator[str]:
     """The CREATE TRIGGER statements of one table; only the fence's where it has no key to log."""
     table, number = captured.table, captured.number
     fence = (
-        f"SELECT RAISE(ABORT, {literal(MOVED + ': this file takes no more writes')}) "
-        f"FROM {quote(STATE)} WHERE closed;"
+        f"SELECT RAISE(ABORT, {sqlite_text(MOVED + ': this file takes no more writes')}) "
+        f"FROM {sqlite_name(STATE)} WHERE closed;"
     )
     if not captured.key:
         for event in ("INSERT", "UPDATE", "DELETE"):
@@ -273,8 +274,8 @@ def _trigger(
 ) -> str:
     body = "\n  ".join(statements)
     return (
-        f"CREATE TRIGGER {quote(f'{OWN_PREFIX}{number}_{name}')} {event} ON "
-        f"{quote(table.name)} BEGIN {MARK}\n  {body}\nEND"
+        f"CREATE TRIGGER {sqlite_name(f'{OWN_PREFIX}{number}_{name}')} {event} ON "
+        f"{sqlite_name(table.name)} BEGIN {MARK}\n  {body}\nEND"
     )
 
 
@@ -284,14 +285,16 @@ def _reference(captured: CapturedTable, column: str, prefix: str) -> str:
         if name is None:
             raise OperationError(f"table {captured.table.name!r} has no readable rowid")
         return f"{prefix}.{name}"
-    return f"{prefix}.{quote(column)}"
+    return f"{prefix}.{sqlite_name(column)}"
 
 
 def _log_values(captured: CapturedTable, prefix: str, *, where: str = "") -> str:
     columns = "".join(f", k{i}" for i in range(len(captured.key)))
     values = "".join(f", {_reference(captured, c, prefix)}" for c in captured.key)
     condition = f" WHERE {where}" if where else ""
-    return f"INSERT INTO {quote(LOG)}(tab{columns}) SELECT {captured.number}{values}{condition};"
+    return (
+        f"INSERT INTO {sqlite_name(LOG)}(tab{columns}) SELECT {captured.number}{values}{condition};"
+    )
 
 
 def _key_changed(captured: CapturedTable) -> str:
@@ -322,7 +325,7 @@ def _replaced(captured: CapturedTable, *, for_update: bool) -> Iterator[str]:
     """A statement for each unique index that logs the rows which stand in the new row's way."""
     table = captured.table
     columns = "".join(f", k{i}" for i in range(len(captured.key)))
-    keys = "".join(f", {_reference(captured, c, quote(table.name))}" for c in captured.key)
+    keys = "".join(f", {_reference(captured, c, sqlite_name(table.name))}" for c in captured.key)
     for conditions, changed in _conflicts(captured):
         where = " AND ".join(f"({c})" for c in conditions)
         if for_update:
@@ -330,14 +333,14 @@ def _replaced(captured: CapturedTable, *, for_update: bool) -> Iterator[str]:
             where = f"{f'({changed}) AND ' if changed else ''}{where}"
             where += f" AND NOT ({_is_old_row(captured)})"
         yield (
-            f"INSERT INTO {quote(LOG)}(tab{columns}) SELECT {captured.number}{keys} "
-            f"FROM {quote(table.name)} WHERE {where};"
+            f"INSERT INTO {sqlite_name(LOG)}(tab{columns}) SELECT {captured.number}{keys} "
+            f"FROM {sqlite_name(table.name)} WHERE {where};"
         )
 
 
 def _is_old_row(captured: CapturedTable) -> str:
     return " AND ".join(
-        f"{_reference(captured, c, quote(captured.table.name))} "
+        f"{_reference(captured, c, sqlite_name(captured.table.name))} "
         f"IS {_reference(captured, c, 'OLD')} COLLATE BINARY"
         for c in captured.key
     )
@@ -353,7 +356,7 @@ def _conflicts(captured: CapturedTable) -> Iterator[tuple[list[str], str]]:
     ]
     if rowid is not None and not keyed_by_rowid:
         # The rowid's own uniqueness has no index. (NEW's is -1 where SQLite is to choose it.)
-        yield [f"{quote(table.name)}.{rowid} = NEW.{rowid}"], f"NEW.{rowid} <> OLD.{rowid}"
+        yield [f"{sqlite_name(table.name)}.{rowid} = NEW.{rowid}"], f"NEW.{rowid} <> OLD.{rowid}"
     for index in table.indexes:
         if not index.unique or any(t.expression == "rowid" for t in index.columns):
             continue
@@ -365,7 +368,7 @@ def _conflicts(captured: CapturedTable) -> Iterator[tuple[list[str], str]]:
             conditions.append(index.where)
         elif all(term.column is not None for term in index.columns):
             changed = " OR ".join(
-                f"NEW.{quote(term.column or '')} IS NOT OLD.{quote(term.column or '')} "
+                f"NEW.{sqlite_name(term.column or '')} IS NOT OLD.{sqlite_name(term.column or '')} "
                 "COLLATE BINARY"
                 for term in index.columns
             )
@@ -386,16 +389,16 @@ def _same_row_same_key(captured: CapturedTable, index: SourceIndex) -> bool:
 def _equals_new(table: SourceTable, term: SourceIndexColumn) -> str:
     collation, expression = term.collation, term.expression
     if term.column is not None:
-        name = quote(term.column)
-        return f"{quote(table.name)}.{name} = NEW.{name} COLLATE {quote(collation)}"
+        name = sqlite_name(term.column)
+        return f"{sqlite_name(table.name)}.{name} = NEW.{name} COLLATE {sqlite_name(collation)}"
     # The expression over the new row. The empty SELECT in front gives NEW's values the columns'
     # own affinities and collations, which a bare NEW.x in a FROM clause does not have.
-    names = [quote(c.name) for c in table.columns]
+    names = [sqlite_name(c.name) for c in table.columns]
     row = (
-        f"SELECT {', '.join(names)} FROM {quote(table.name)} WHERE 0 "
+        f"SELECT {', '.join(names)} FROM {sqlite_name(table.name)} WHERE 0 "
         f"UNION ALL SELECT {', '.join(f'NEW.{name}' for name in names)}"
     )
     return (
-        f"({expression}) = (SELECT {expression} FROM ({row}) AS {quote(table.name)}) "
-        f"COLLATE {quote(collation)}"
+        f"({expression}) = (SELECT {expression} FROM ({row}) AS {sqlite_name(table.name)}) "
+        f"COLLATE {sqlite_name(collation)}"
     )

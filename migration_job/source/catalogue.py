@@ -12,7 +12,7 @@ from typing import Any
 import apsw
 
 from migration_job.errors import InputError
-from migration_job.source.database import quote
+from migration_job.quoting import sqlite_name
 from migration_job.source.model import (
     Affinity,
     Catalogue,
@@ -137,7 +137,7 @@ def rowid_name(table: SourceTable) -> str | None:
     if table.without_rowid:
         return None
     if table.rowid_alias is not None:
-        return quote(table.rowid_alias)
+        return sqlite_name(table.rowid_alias)
     return table.rowid_name
 
 
@@ -220,7 +220,7 @@ def _table(
     written = {fold(c.name): c for c in text.columns}
     columns: list[SourceColumn] = []
     for _, column, declared, not_null, default, position, hidden in _rows(
-        connection, f"PRAGMA main.table_xinfo({quote(name)})"
+        connection, f"PRAGMA main.table_xinfo({sqlite_name(name)})"
     ):
         own = written.get(fold(str(column)))
         kind = _without_generated(str(declared or ""))
@@ -278,12 +278,12 @@ def _indexes(
     """The table's indexes; ``statements`` are those that made the indexes of all tables."""
     found: list[SourceIndex] = []
     for _, name, unique, origin, partial in _rows(
-        connection, f"PRAGMA main.index_list({quote(table)})"
+        connection, f"PRAGMA main.index_list({sqlite_name(table)})"
     ):
         if _of_sqlite(str(name)) and origin == "c":
             continue
         sql = statements.get(str(name))
-        described = _rows(connection, f"PRAGMA main.index_xinfo({quote(str(name))})")
+        described = _rows(connection, f"PRAGMA main.index_xinfo({sqlite_name(str(name))})")
         # cid -1 is the rowid, -2 an expression: the text alone says which, as it does a condition.
         told = partial or any(cid == -2 for _, cid, *_ in described)
         text = parse_index(sql) if sql is not None and told else None
@@ -321,7 +321,7 @@ def _foreign_keys(
     written: dict[str, Any],
 ) -> tuple[SourceForeignKey, ...]:
     grouped: dict[int, list[tuple[Any, ...]]] = {}
-    for row in _rows(connection, f"PRAGMA main.foreign_key_list({quote(table)})"):
+    for row in _rows(connection, f"PRAGMA main.foreign_key_list({sqlite_name(table)})"):
         grouped.setdefault(int(row[0]), []).append(row)
     keys: list[SourceForeignKey] = []
     for number in sorted(grouped, reverse=True):  # the list goes from the last to the first

@@ -16,6 +16,7 @@ from urllib.parse import quote as url_quote
 import apsw
 
 from migration_job.errors import InputError, OperationError
+from migration_job.quoting import sqlite_name
 from migration_job.source.waiting import PatientConnection
 from migration_job.values import positional
 
@@ -45,16 +46,6 @@ COLLATIONS = frozenset({"BINARY", "NOCASE", "RTRIM"})
 """Those that every SQLite has; others are an application's own."""
 
 
-def quote(name: str) -> str:
-    """The name as a quoted SQL identifier, the same in SQLite and PostgreSQL.
-
-    Raises InputError for a NUL, which neither can hold in a name.
-    """
-    if "\x00" in name:
-        raise InputError(f"a name holds a NUL character: {name!r}")
-    return '"' + name.replace('"', '""') + '"'
-
-
 def chain(operator: str, terms: Sequence[str]) -> str:
     """The terms joined by an associative operator, nested by halves: SQLite's expressions may be
     1,000 deep, and a plain chain over the columns of a wide table is deeper. '' for no term."""
@@ -62,16 +53,6 @@ def chain(operator: str, terms: Sequence[str]) -> str:
         return f" {operator} ".join(terms)
     half = len(terms) // 2
     return f"({chain(operator, terms[:half])}) {operator} ({chain(operator, terms[half:])})"
-
-
-def literal(text: str) -> str:
-    """The text as a SQLite string literal.
-
-    Raises InputError for a NUL, at which SQLite would end the statement.
-    """
-    if "\x00" in text:
-        raise InputError(f"a SQL literal cannot hold a NUL character: {text!r}")
-    return "'" + text.replace("'", "''") + "'"
 
 
 def require_database(path: Path) -> None:
@@ -185,7 +166,7 @@ def _checked_by_table(connection: apsw.Connection, pragma: str) -> Iterator[str]
     for (name,) in names:
         # The rows of the table at fault are what preflight looks at.
         with suppress(apsw.ConstraintError):
-            for row in connection.execute(f"PRAGMA {pragma}({quote(str(name))})"):
+            for row in connection.execute(f"PRAGMA {pragma}({sqlite_name(str(name))})"):
                 yield str(row[0])
 
 
@@ -273,7 +254,7 @@ def _doubtful_indexes(connection: apsw.Connection) -> set[str]:
     }
     try:
         for _, index, partial in _indexes(connection):
-            terms = connection.execute(f"PRAGMA main.index_xinfo({quote(index)})")
+            terms = connection.execute(f"PRAGMA main.index_xinfo({sqlite_name(index)})")
             if partial or any(term[1] == -2 for term in terms):
                 found.add(index)
     except apsw.Error:
@@ -285,7 +266,7 @@ def _indexes(connection: apsw.Connection) -> Iterator[tuple[str, str, bool]]:
     """Table, name and whether it is partial, for every index."""
     tables = list(connection.execute("SELECT name FROM main.sqlite_schema WHERE type = 'table'"))
     for (table,) in tables:
-        for index in list(connection.execute(f"PRAGMA main.index_list({quote(str(table))})")):
+        for index in list(connection.execute(f"PRAGMA main.index_list({sqlite_name(str(table))})")):
             yield str(table), str(index[1]), bool(index[4])
 
 
@@ -295,7 +276,7 @@ def _collated(connection: apsw.Connection) -> list[tuple[tuple[str, str], str]]:
         return [
             ((index, table), str(term[4]))
             for table, index, _ in _indexes(connection)
-            for term in list(connection.execute(f"PRAGMA main.index_xinfo({quote(index)})"))
+            for term in list(connection.execute(f"PRAGMA main.index_xinfo({sqlite_name(index)})"))
             if term[5]
         ]
     except apsw.Error:

@@ -18,8 +18,9 @@ from urllib.parse import quote as url_quote
 import apsw
 
 from migration_job.errors import InputError, OperationError
+from migration_job.quoting import sqlite_name
 from migration_job.source.capture import LOG, STATE, installed
-from migration_job.source.database import add_functions, explained, quote, require_database
+from migration_job.source.database import add_functions, explained, require_database
 from migration_job.source.waiting import POLL_SECONDS, PatientConnection, waiting
 
 
@@ -85,7 +86,7 @@ def read_state(connection: apsw.Connection) -> SourceState | None:
         return None
     row = connection.execute(
         "SELECT run, capture, plain, closed, reads_moved, settled, schema_version, schema_digest, "
-        f"certificate, one_way, switched_at, back_at, back_position FROM {quote(STATE)}"
+        f"certificate, one_way, switched_at, back_at, back_position FROM {sqlite_name(STATE)}"
     ).fetchone()
     if row is None:
         raise OperationError(
@@ -111,8 +112,8 @@ def read_state(connection: apsw.Connection) -> SourceState | None:
 
 def change_state(connection: apsw.Connection, **values: str | int | None) -> None:
     """Change columns of the state, inside the caller's transaction."""
-    terms = ", ".join(f"{quote(name)} = ?" for name in values)
-    connection.execute(f"UPDATE {quote(STATE)} SET {terms}", tuple(values.values()))
+    terms = ", ".join(f"{sqlite_name(name)} = ?" for name in values)
+    connection.execute(f"UPDATE {sqlite_name(STATE)} SET {terms}", tuple(values.values()))
 
 
 @contextlib.contextmanager
@@ -172,16 +173,17 @@ def _until(connection: apsw.Connection, limit: float, statement: str, what: str)
 
 def last_position(connection: apsw.Connection) -> int:
     """The last position in the log: everything committed up to now is at or before it."""
-    row = connection.execute(f"SELECT max(seq) FROM {quote(LOG)}").fetchone()
+    row = connection.execute(f"SELECT max(seq) FROM {sqlite_name(LOG)}").fetchone()
     return 0 if row is None or row[0] is None else int(row[0])
 
 
 def trim(connection: apsw.Connection, position: int, *, rows: int) -> int:
     """Delete up to ``rows`` of the log that the target has applied durably (``position``), never
     its last row, in the caller's transaction; returns how many."""
+    log = sqlite_name(LOG)
     connection.execute(
-        f"DELETE FROM {quote(LOG)} WHERE seq IN (SELECT seq FROM {quote(LOG)} WHERE seq < ? "
-        f"AND seq < (SELECT max(seq) FROM {quote(LOG)}) ORDER BY seq LIMIT ?)",
+        f"DELETE FROM {log} WHERE seq IN (SELECT seq FROM {log} WHERE seq < ? "
+        f"AND seq < (SELECT max(seq) FROM {log}) ORDER BY seq LIMIT ?)",
         (position, rows),
     )
     return connection.changes()

@@ -15,6 +15,9 @@ from migration_job.values import fold
 Affinity = Literal["integer", "text", "blob", "real", "numeric"]
 """SQLite's five column affinities (https://sqlite.org/datatype3.html#determination_of_column_affinity)."""
 
+ROWID_NAMES = ("rowid", "_rowid_", "oid")
+"""What SQLite calls a row's number where no column has the name."""
+
 
 class Data(BaseModel):
     """Immutable, and refuses fields it does not know."""
@@ -91,7 +94,7 @@ class SourceTable(Data):
         """The first of SQLite's names of the rowid that no column hides; None where all are."""
         # Every column of a wide table asks.
         names = {fold(column.name) for column in self.columns}
-        return next((n for n in ("rowid", "_rowid_", "oid") if n not in names), None)
+        return next((n for n in ROWID_NAMES if n not in names), None)
 
 
 class SourceObject(Data):

@@ -11,8 +11,8 @@ from typing import Any
 
 import apsw
 
+from migration_job.quoting import sqlite_name, sqlite_table
 from migration_job.source.catalogue import rowid_name
-from migration_job.source.database import quote
 from migration_job.source.model import SourceTable
 from migration_job.values import BrokenText, SourceValue, fold
 
@@ -40,7 +40,7 @@ def column_sql(table: SourceTable, column: str) -> str:
     Raises KeyError where the table has no readable rowid.
     """
     if column != ROWID:
-        return f"t.{quote(column)}"
+        return f"t.{sqlite_name(column)}"
     name = rowid_name(table)
     if name is None:
         raise KeyError(f"{table.name} has no rowid that can be read")
@@ -53,7 +53,7 @@ def row_order(table: SourceTable) -> str:
     if not table.without_rowid:
         name = rowid_name(table)
         return f"t.{name}" if name is not None else ""
-    return ", ".join(f"t.{quote(name)}" for name in table.primary_key)
+    return ", ".join(f"t.{sqlite_name(name)}" for name in table.primary_key)
 
 
 def read_rows(
@@ -90,7 +90,7 @@ def read_rows(
     ]
     order = row_order(table) if ordered else ""
     sql = (
-        f"SELECT {', '.join(values + masks)} FROM main.{quote(table.name)} AS t"
+        f"SELECT {', '.join(values + masks)} FROM {sqlite_table(table.name)} AS t"
         + (f" WHERE {where}" if where else "")
         + (f" ORDER BY {order}" if order else "")
     )
@@ -111,7 +111,7 @@ def read_rows(
 def rowid_ends(connection: apsw.Connection, table: SourceTable) -> tuple[int, int] | None:
     """The lowest and the highest rowid of a table that has a name for it; None without rows.
     Two lookups in its b-tree: SQLite would scan for both at once."""
-    rowid, rows = rowid_name(table), f"main.{quote(table.name)}"
+    rowid, rows = rowid_name(table), sqlite_table(table.name)
     found: tuple[Any, ...] = connection.execute(
         f"SELECT (SELECT min({rowid}) FROM {rows}), (SELECT max({rowid}) FROM {rows})"
     ).fetchall()[0]

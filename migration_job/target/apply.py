@@ -17,8 +17,9 @@ import psycopg
 from migration_job.errors import BlockedError, OperationError
 from migration_job.plan.model import ColumnPlan, Reason, TablePlan
 from migration_job.plan.rules import CannotCarry
+from migration_job.quoting import postgres_name, postgres_relation
 from migration_job.target import records
-from migration_job.target.database import lost, qualified, quote
+from migration_job.target.database import execute_raw, lost
 from migration_job.values import SourceValue, display, fold, key_text, to_json, to_text
 
 Key = tuple[SourceValue, ...]
@@ -105,14 +106,20 @@ def forward_key(table: TablePlan, key: Key) -> tuple[str, ...] | None:
     return tuple(texts)
 
 
-def keys_join(table: TablePlan, alias: str = "t") -> tuple[str, str]:
-    """``FROM`` item and condition that join ``alias`` to keys given as one ``text[]`` parameter for
-    each key column."""
+def keys_join(table: TablePlan, alias: str = "t", *, arrays: Sequence[str] = ()) -> tuple[str, str]:
+    """``FROM`` item and condition that join ``alias`` to keys given as one ``text[]`` for each key
+    column: the literals ``arrays``, or else the parameters ``$1`` and on, for
+    :func:`migration_job.target.database.execute_raw`."""
     plans = key_plans(table)
-    arrays = ", ".join(f"%s::text[]::{base_type(c)}[]" for c in plans)
+    given = arrays or [f"${i}" for i in range(1, len(plans) + 1)]
+    typed = ", ".join(
+        f"{value}::text[]::{base_type(c)}[]" for value, c in zip(given, plans, strict=True)
+    )
     names = ", ".join(f"k{i}" for i in range(len(plans)))
-    condition = " AND ".join(f"{alias}.{quote(c.target)} = k.k{i}" for i, c in enumerate(plans))
-    return f"unnest({arrays}) AS k({names})", condition
+    condition = " AND ".join(
+        f"{alias}.{postgres_name(c.target)} = k.k{i}" for i, c in enumerate(plans)
+    )
+    return f"unnest({typed}) AS k({names})", condition
 
 
 def text_array(values: Iterable[str]) -> str:
@@ -131,9 +138,9 @@ def _delete(connection: psycopg.Connection, change: TableChange) -> None:
     if not change.key_texts:
         return
     item, condition = keys_join(change.table)
-    connection.execute(
-        f"DELETE FROM {qualified(change.table.target)} AS t USING {item} "
-        f"WHERE {condition}".encode(),
+    execute_raw(
+        connection,
+        f"DELETE FROM {postgres_relation(change.table.target)} AS t USING {item} WHERE {condition}",
         [text_array(column) for column in zip(*change.key_texts, strict=True)],
     )
 
@@ -152,10 +159,12 @@ def _insert(connection: psycopg.Connection, change: TableChange) -> None:
             continue
         lines.append(_forward(table, key, row, ledger))
     if lines or change.lines:
-        columns = ", ".join(quote(c.target) for c in table.copied)
+        columns = ", ".join(postgres_name(c.target) for c in table.copied)
         with (
             connection.cursor() as cursor,
-            cursor.copy(f"COPY {qualified(table.target)} ({columns}) FROM STDIN".encode()) as copy,
+            cursor.copy(
+                f"COPY {postgres_relation(table.target)} ({columns}) FROM STDIN".encode()
+            ) as copy,
         ):
             if change.lines:
                 copy.write(change.lines + b"\n")

@@ -35,7 +35,8 @@ import psycopg
 
 from migration_job.errors import InputError, OperationError
 from migration_job.plan.model import Plan, TablePlan
-from migration_job.target.database import literal, lost, qualified, quote
+from migration_job.quoting import postgres_name, postgres_relation, postgres_text
+from migration_job.target.database import lost
 from migration_job.values import fold
 
 EARLIER_LOCK = 0x6D69_6772_6665_6E63
@@ -143,7 +144,9 @@ def install(connection: psycopg.Connection, plan: Plan) -> None:
             with connection.transaction():
                 for statement in install_sql(plan):
                     connection.execute(statement.encode())
-                connection.execute(f"COMMENT ON TABLE migration.fence IS {literal(mark)}".encode())
+                connection.execute(
+                    f"COMMENT ON TABLE migration.fence IS {postgres_text(mark)}".encode()
+                )
         take_token(connection)
     except psycopg.Error as error:
         raise lost(error, "installing the way back") from error
@@ -186,9 +189,8 @@ def remove(connection: psycopg.Connection, plan: Plan) -> None:
     with connection.transaction():
         for number, table in numbered(plan):
             for name in (*GUARD, *LOGGING):
-                connection.execute(
-                    f"DROP TRIGGER IF EXISTS {quote(PREFIX + name)} ON {qualified(table.target)}"
-                )
+                trigger, relation = postgres_name(PREFIX + name), postgres_relation(table.target)
+                connection.execute(f"DROP TRIGGER IF EXISTS {trigger} ON {relation}")
             connection.execute(f"DROP FUNCTION IF EXISTS migration.log_{number}()")
         connection.execute("DROP FUNCTION IF EXISTS migration.guard()")
         connection.execute(
@@ -227,7 +229,7 @@ def _guard_function() -> str:
         f"LOCK TABLE migration.fence_lock IN {WRITERS} MODE; "
         "IF (SELECT closed FROM migration.fence) IS NOT FALSE THEN "
         f"IF {_OWN_SESSION} THEN RETURN NULL; END IF; "
-        f"RAISE EXCEPTION {literal(MOVED + ': this database takes no writes')} "
+        f"RAISE EXCEPTION {postgres_text(MOVED + ': this database takes no writes')} "
         f"USING ERRCODE = '{SQLSTATE}'; END IF; RETURN NULL; END $guard$"
     )
 
@@ -241,47 +243,59 @@ _TRANSITIONS = {
 
 def _triggers(table: TablePlan, events: dict[str, str], function: str) -> Iterator[str]:
     for name, event in events.items():
-        trigger, target = quote(PREFIX + name), qualified(table.target)
+        trigger, target = postgres_name(PREFIX + name), postgres_relation(table.target)
         yield f"DROP TRIGGER IF EXISTS {trigger} ON {target}"
         yield (
             f"CREATE TRIGGER {trigger} {event} ON {target}{_TRANSITIONS.get(name, '')} "
             f"FOR EACH STATEMENT EXECUTE FUNCTION {function}"
         )
-    enabled = ", ".join(f"ENABLE ALWAYS TRIGGER {quote(PREFIX + name)}" for name in events)
-    yield f"ALTER TABLE {qualified(table.target)} {enabled}"
+    enabled = ", ".join(f"ENABLE ALWAYS TRIGGER {postgres_name(PREFIX + name)}" for name in events)
+    yield f"ALTER TABLE {postgres_relation(table.target)} {enabled}"
 
 
 def _log_function(number: int, table: TablePlan) -> str:
     columns = key_columns(table)
     types = {c.target: c.type.lower() for c in table.columns}
-    key = f"ARRAY[{', '.join(_as_text(c, types[c]) for c in columns)}]"
     settings = _SETTINGS if any(types[c].startswith(_SENSITIVE) for c in columns) else ""
     insert = "INSERT INTO migration.reverse_log (tab, key)"
     own = f"IF {_OWN_SESSION} THEN RETURN NULL; END IF;"
     if not columns:
         # No key to say which rows: only that there was a change, once.
-        return (
-            f"CREATE OR REPLACE FUNCTION migration.log_{number}() RETURNS trigger "
-            "LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $log$ "
+        body = (
             f"BEGIN {own} {insert} SELECT {number}, NULL WHERE NOT EXISTS (SELECT FROM "
-            f"migration.reverse_log WHERE key IS NULL AND tab = {number}); RETURN NULL; END $log$"
+            f"migration.reverse_log WHERE key IS NULL AND tab = {number}); RETURN NULL; END"
         )
+    else:
+        # A key's column may be called as a variable of PL/pgSQL's is: found, tg_op, new.
+        old, new = (_key_of(image, table) for image in ("gone", "fresh"))
+        body = (
+            "#variable_conflict use_column\n"
+            f"BEGIN {own} IF TG_OP = 'INSERT' THEN {insert} SELECT {number}, {new} FROM fresh; "
+            f"ELSIF TG_OP = 'UPDATE' THEN {insert} SELECT {number}, {old} FROM gone "
+            f"UNION SELECT {number}, {new} FROM fresh; "
+            f"ELSIF TG_OP = 'DELETE' THEN {insert} SELECT {number}, {old} FROM gone; "
+            f"ELSE {insert} VALUES ({number}, NULL); END IF; RETURN NULL; END"
+        )
+    # The body holds names: a literal has no end that a name could hold.
     return (
         f"CREATE OR REPLACE FUNCTION migration.log_{number}() RETURNS trigger LANGUAGE plpgsql "
-        f"SECURITY DEFINER SET search_path = pg_catalog, pg_temp {settings} AS $log$ BEGIN {own} "
-        f"IF TG_OP = 'INSERT' THEN {insert} SELECT {number}, {key} FROM fresh; "
-        f"ELSIF TG_OP = 'UPDATE' THEN {insert} SELECT {number}, {key} FROM gone "
-        f"UNION SELECT {number}, {key} FROM fresh; "
-        f"ELSIF TG_OP = 'DELETE' THEN {insert} SELECT {number}, {key} FROM gone; "
-        f"ELSE {insert} VALUES ({number}, NULL); END IF; RETURN NULL; END $log$"
+        f"SECURITY DEFINER SET search_path = pg_catalog, pg_temp {settings} "
+        f"AS {postgres_text(body)}"
     )
+
+
+def _key_of(image: str, table: TablePlan) -> str:
+    """A row's key as an array of texts, from the transition table ``image``."""
+    types = {c.target: c.type.lower() for c in table.columns}
+    parts = (_as_text(f"{image}.{postgres_name(c)}", types[c]) for c in key_columns(table))
+    return f"ARRAY[{', '.join(parts)}]"
 
 
 def _as_text(column: str, kind: str) -> str:
     # boolean::text is 'true', while its output, which the rules read, is 't'.
     if kind.startswith("bool"):
-        return f"CASE {quote(column)} WHEN true THEN 't' WHEN false THEN 'f' END"
-    return f"{quote(column)}::text"
+        return f"CASE {column} WHEN true THEN 't' WHEN false THEN 'f' END"
+    return f"{column}::text"
 
 
 # ------------------------------------------------------------------------------- the fence

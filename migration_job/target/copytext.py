@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from migration_job.plan.model import TablePlan
 from migration_job.plan.rules import RuleBase
+from migration_job.quoting import postgres_name
 from migration_job.source.database import chain
 from migration_job.source.model import SourceTable
 from migration_job.source.reader import column_sql
-from migration_job.target.database import quote
 
 NULL = r"\N"
 
@@ -169,5 +169,5 @@ def _joined(fields: list[str]) -> str:
 
 def copy_sql(target: str, columns: tuple[str, ...], *, freeze: bool) -> str:
     """The COPY statement."""
-    names = ", ".join(quote(c) for c in columns)
+    names = ", ".join(postgres_name(c) for c in columns)
     return f"COPY {target} ({names}) FROM STDIN" + (" WITH (FREEZE)" if freeze else "")

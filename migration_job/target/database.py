@@ -7,12 +7,15 @@ defaults are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from migration_job.errors import InputError, OperationError
+from migration_job.quoting import postgres_text
 
 OLDEST = 140000
 """PostgreSQL 14, as ``server_version`` counts."""
@@ -39,28 +42,6 @@ SETTINGS = (
 )
 """What a session of the job looks like. Set after connecting, not as start-up options, because a
 pooler in between refuses unknown start-up options."""
-
-IDENTIFIER_BYTES = 63
-"""NAMEDATALEN - 1: PostgreSQL cuts longer names silently, so they are refused here."""
-
-
-def quote(name: str) -> str:
-    """``name`` as a PostgreSQL identifier. Raises ValueError for what cannot be one."""
-    if not name or "\x00" in name or len(name.encode()) > IDENTIFIER_BYTES:
-        raise ValueError(f"not a PostgreSQL identifier: {name!r}")
-    return '"' + name.replace('"', '""') + '"'
-
-
-def qualified(name: str, schema: str = "public") -> str:
-    """``name`` in ``schema``, quoted."""
-    return f"{quote(schema)}.{quote(name)}"
-
-
-def literal(text: str) -> str:
-    """``text`` as an SQL string literal under ``standard_conforming_strings``."""
-    if "\x00" in text:
-        raise ValueError("a PostgreSQL literal cannot hold NUL")
-    return "'" + text.replace("'", "''") + "'"
 
 
 def read_dsn(dsn: str | None, file: Path | None) -> str:
@@ -132,13 +113,21 @@ def connect(dsn: str, *, purpose: str = "migration-job") -> psycopg.Connection:
     try:
         _require(connection, dsn)
         for name, value in SETTINGS:
-            connection.execute(f"SET {name} = {literal(value)}")
+            connection.execute(f"SET {name} = {postgres_text(value)}")
         # A statement prepared on one server connection of a pooler is unknown to the next.
         connection.prepare_threshold = None
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def execute_raw(
+    connection: psycopg.Connection, query: str, parameters: Sequence[object] = ()
+) -> psycopg.RawCursor[tuple[Any, ...]]:
+    """Run a statement that holds names; its parameters are ``$1`` and on, so that a per cent sign
+    in a name is nothing but that."""
+    return psycopg.RawCursor(connection).execute(query.encode(), parameters or None)
 
 
 def _require(connection: psycopg.Connection, dsn: str) -> None:

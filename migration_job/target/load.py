@@ -23,9 +23,10 @@ import psycopg
 
 from migration_job.errors import OperationError
 from migration_job.plan.model import Plan, TablePlan
+from migration_job.quoting import postgres_name, postgres_relation
 from migration_job.source.model import Catalogue
 from migration_job.target import records, schema
-from migration_job.target.database import lost, qualified, quote
+from migration_job.target.database import lost
 from migration_job.target.tablecopy import Advance, Loaded, Session, TableCopy
 from migration_job.workers import Task
 
@@ -278,7 +279,7 @@ def _analyze(table: TablePlan) -> Callable[[Session], None]:
                     "current_setting('default_statistics_target')::integer, %s)::text, true)",
                     (target,),
                 )
-            session.target.execute(f"ANALYZE {qualified(table.target)}")
+            session.target.execute(f"ANALYZE {postgres_relation(table.target)}")
             records.mark(session.target, table.target, "statistics")
 
     return run
@@ -400,15 +401,15 @@ def build_sql(tables: Sequence[TablePlan], sequences: Mapping[str, list[str]]) -
 
 def _analyzed(table: TablePlan) -> str:
     """The table, and with it the columns if there are some that ANALYZE leaves out."""
-    name = qualified(table.target)
+    name = postgres_relation(table.target)
     # With a list of columns it also leaves out an index's expressions.
-    plain = {quote(c.target) for c in table.columns}
+    plain = {postgres_name(c.target) for c in table.columns}
     terms = [term.removesuffix(" DESC") for index in table.indexes for term in index.terms]
     if table.rows not in BRIEFLY_ANALYZED or not plain.issuperset(terms):
         return name
     keys = [table.primary_key, *(u.columns for u in table.uniques)]
     keys += [key.columns for key in table.foreign_keys]
-    columns = sorted({*terms, *(quote(column) for key in keys for column in key)})
+    columns = sorted({*terms, *(postgres_name(column) for key in keys for column in key)})
     return f"{name} ({', '.join(columns)})" if columns else name
 
 

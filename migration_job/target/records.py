@@ -16,7 +16,7 @@ import psycopg
 
 from migration_job.errors import InputError
 from migration_job.plan.model import Plan
-from migration_job.target.database import qualified, quote
+from migration_job.quoting import postgres_name, postgres_relation
 
 SCHEMA = "migration"
 
@@ -247,12 +247,12 @@ def drop_everything(connection: psycopg.Connection, run: RunRow) -> None:
     """Remove what ``run`` made, and nothing else, in one transaction for each table and the
     records last, so that a cut in between leaves a target that is still this run's own."""
     for view in reversed(run.plan.views):
-        connection.execute(f"DROP VIEW IF EXISTS {qualified(view.target)} CASCADE")
+        connection.execute(f"DROP VIEW IF EXISTS {postgres_relation(view.target)} CASCADE")
     for table in run.plan.tables:
-        connection.execute(f"DROP TABLE IF EXISTS {qualified(table.target)} CASCADE")
+        connection.execute(f"DROP TABLE IF EXISTS {postgres_relation(table.target)} CASCADE")
     for statement in run.made:
         connection.execute(statement)
-    connection.execute(f"DROP SCHEMA IF EXISTS {quote(SCHEMA)} CASCADE")
+    connection.execute(f"DROP SCHEMA IF EXISTS {postgres_name(SCHEMA)} CASCADE")
 
 
 def set_phase(connection: psycopg.Connection, phase: str) -> None:
@@ -395,7 +395,7 @@ def forget_rows(connection: psycopg.Connection, table: str, keys: list[str]) -> 
     """Remove the ledger and quarantine of rows that are about to be written anew."""
     for name in ("ledger", "quarantine"):
         connection.execute(
-            f"DELETE FROM migration.{quote(name)} WHERE tab = %s AND hashtextextended(key, 0) IN ("
+            f"DELETE FROM migration.{name} WHERE tab = %s AND hashtextextended(key, 0) IN ("
             "SELECT hashtextextended(k, 0) FROM unnest(%s::text[]) AS k) AND key = ANY(%s::text[])",
             (table, keys, keys),
         )
@@ -474,7 +474,7 @@ def quarantine(connection: psycopg.Connection, limit: int) -> list[QuarantineEnt
 
 def count(connection: psycopg.Connection, name: str) -> int:
     """Rows of one of the record tables."""
-    row = connection.execute(f"SELECT count(*) FROM migration.{quote(name)}").fetchone()
+    row = connection.execute(f"SELECT count(*) FROM migration.{postgres_name(name)}").fetchone()
     return int(row[0]) if row is not None else 0
 
 

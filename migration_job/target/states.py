@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 import psycopg
 
 from migration_job.plan.model import TablePlan
+from migration_job.quoting import postgres_name, postgres_relation
 from migration_job.target.apply import keys_join, text_array
-from migration_job.target.database import qualified, quote
+from migration_job.target.database import execute_raw
 
 TextRow = tuple[str | None, ...]
 
@@ -19,8 +20,8 @@ def raw_rows(
     connection: psycopg.Connection, query: str, parameters: Sequence[object] = ()
 ) -> list[TextRow]:
     """The query's rows as the types' output functions print them; None for NULL. (A cast to text is
-    not the same: boolean prints ``t`` and casts to ``true``.)"""
-    cursor = connection.execute(query.encode(), parameters or None)
+    not the same: boolean prints ``t`` and casts to ``true``.) Parameters are ``$1`` and on."""
+    cursor = execute_raw(connection, query, parameters)
     result = cursor.pgresult
     if result is None:
         return []
@@ -39,8 +40,8 @@ def rows_by_keys(
 ) -> Iterable[TextRow]:
     """The present rows of the given keys (the key columns' texts), their ``columns`` in order."""
     item, condition = keys_join(table)
-    terms = ", ".join(f"t.{quote(c)}" for c in columns)
-    query = f"SELECT {terms} FROM {qualified(table.target)} AS t, {item} WHERE {condition}"
+    terms = ", ".join(f"t.{postgres_name(c)}" for c in columns)
+    query = f"SELECT {terms} FROM {postgres_relation(table.target)} AS t, {item} WHERE {condition}"
     for start in range(0, len(keys), KEYS_PER_QUERY):
         piece = keys[start : start + KEYS_PER_QUERY]
         yield from raw_rows(connection, query, [text_array(c) for c in zip(*piece, strict=True)])

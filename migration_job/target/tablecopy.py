@@ -20,8 +20,8 @@ import psycopg
 from migration_job.errors import OperationError
 from migration_job.plan.model import ColumnPlan, TablePlan
 from migration_job.plan.rules import CannotCarry
+from migration_job.quoting import postgres_relation, sqlite_table
 from migration_job.source.catalogue import rowid_name
-from migration_job.source.database import quote as sqlite_quote
 from migration_job.source.model import SourceTable
 from migration_job.source.reader import (
     HIGHEST_ROWID,
@@ -41,7 +41,6 @@ from migration_job.target.copytext import (
     escape,
     needs_no_escape,
 )
-from migration_job.target.database import qualified
 from migration_job.values import SourceValue, key_text, to_json, to_text
 
 BLOCK_BYTES = 128 << 10
@@ -188,13 +187,13 @@ class TableCopy:
         self._encoding = encoding
         self._sql = compose(plan, table)
         self._key = key_columns(plan.key, table)
-        self._from = f"main.{sqlite_quote(table.name)} AS t"
+        self._from = f"{sqlite_table(table.name)} AS t"
         self._rowid = rowid_name(table)
         self._bare_tries = 0 if self._sql.bare is None else BARE_TRIES
 
     def run(self, advance: Advance) -> Loaded:
         """Copy every row; ledger and quarantine included. Runs in the caller's transaction."""
-        statement = copy_sql(qualified(self._plan.target), self._sql.columns, freeze=True)
+        statement = copy_sql(postgres_relation(self._plan.target), self._sql.columns, freeze=True)
         with _Stream(self._session, statement, advance) as stream:
             if self._sql.line is None:
                 self._by_row(stream, self._sql.keep, ())
@@ -207,7 +206,7 @@ class TableCopy:
     def run_part(self, number: int, parts: int, advance: Advance) -> Loaded:
         """Copy one of ``parts`` ranges of rowids, which together are the table; the ledger's
         entries included, the rows in quarantine not. Another session may have made the table."""
-        statement = copy_sql(qualified(self._plan.target), self._sql.columns, freeze=False)
+        statement = copy_sql(postgres_relation(self._plan.target), self._sql.columns, freeze=False)
         # The snapshot gives each session the same ends.
         ends = rowid_ends(self._session.source, self._table) or (0, 0)
         span = rowid_ranges(ends, parts)[number]

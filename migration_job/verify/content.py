@@ -13,8 +13,8 @@ import psycopg
 
 from migration_job.errors import OperationError
 from migration_job.plan.model import Plan, SequencePlan, TablePlan
+from migration_job.quoting import postgres_name
 from migration_job.report.model import Difference
-from migration_job.source.database import quote
 from migration_job.verify import digest, relations, typed
 from migration_job.verify.facts import Facts, read_relations, read_tables
 from migration_job.verify.sides import (
@@ -249,7 +249,7 @@ def _digest_of(sides: Sides, table: str, columns: str) -> tuple[int, str]:
     total = count = 0
     with sides.target.transaction(), sides.target.cursor(name=f"digest_{table}") as cursor:
         cursor.itersize = DIGEST_PIECE
-        cursor.execute(f"SELECT {columns} FROM migration.{quote(table)}".encode())
+        cursor.execute(f"SELECT {columns} FROM migration.{postgres_name(table)}".encode())
         for row in cursor:
             sides.go_on()
             piece = hashlib.sha256(repr(tuple(row)).encode()).digest()

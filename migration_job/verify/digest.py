@@ -33,8 +33,9 @@ from psycopg.pq import Format
 from psycopg.rows import tuple_row
 
 from migration_job.plan.model import ColumnPlan, TablePlan
+from migration_job.quoting import postgres_name, sqlite_table
 from migration_job.source.catalogue import rowid_name
-from migration_job.source.database import chain, quote
+from migration_job.source.database import chain
 from migration_job.source.model import SourceTable
 from migration_job.source.reader import HIGHEST_ROWID, Row, column_sql, rowid_ends
 from migration_job.source.rowkey import key_columns
@@ -146,7 +147,7 @@ def _spelling(column: ColumnPlan, here: str) -> tuple[str, str] | None:
     rule: Any = column.rule
     while rule.kind == "map":
         rule = rule.inner
-    there = quote(column.target)
+    there = postgres_name(column.target)
     text = f"{there}::text"
     match rule.kind:
         case "integer" | "text-integer" | "integer-text" | "date":
@@ -260,7 +261,7 @@ def _as_argument(column: ColumnPlan, target: str) -> str:
 
 def _nulls_among(columns: Sequence[ColumnPlan]) -> str:
     """PostgreSQL's number of NULLs in a row's columns."""
-    names = [quote(c.target) for c in columns]
+    names = [postgres_name(c.target) for c in columns]
     groups = (names[i : i + 90] for i in range(0, len(names), 90))
     return " + ".join(f"num_nulls({', '.join(group)})" for group in groups) or NONE
 
@@ -328,7 +329,7 @@ class _Source:
         self._line = line
         self._table = table
         self._rowid = rowid_name(table)
-        self._from = f"main.{quote(table.name)} AS t"
+        self._from = f"{sqlite_table(table.name)} AS t"
         self._rows = plan.rows
         self._whole = _is_one_block(plan)
         self._keep = not_quarantined(plan)
@@ -492,7 +493,7 @@ class _Target:
     def between(self, key: str, span: _Span) -> _Block | None:
         """The rows of a span of the target's own key, in its order."""
         low, high = span
-        name, line = quote(key), self._line
+        name, line = postgres_name(key), self._line
         bounds = [] if low is None else [f"{name} > {low}"]
         bounds += [] if high is None else [f"{name} <= {high}"]
         where = f"WHERE {' AND '.join(bounds)}" if bounds else ""
@@ -599,7 +600,7 @@ def _measure(sides: Sides, plan: TablePlan, table: SourceTable) -> tuple[int | N
         if not c.type.startswith(("int", "smallint", "bigint", "boolean", "double", "time", "date"))
     ]
     keep = not_quarantined(plan)
-    source = f"FROM main.{quote(table.name)} AS t" + (f" WHERE {keep}" if keep else "")
+    source = f"FROM {sqlite_table(table.name)} AS t" + (f" WHERE {keep}" if keep else "")
 
     def ask(*terms: str) -> tuple[int, ...]:
         found = sides.source.execute(f"SELECT {', '.join(terms)} {source}").fetchone()

@@ -11,7 +11,7 @@ import re
 import apsw
 
 from migration_job.plan.model import Plan
-from migration_job.source.database import quote
+from migration_job.quoting import sqlite_table
 from migration_job.verify.sides import not_quarantined
 
 _CREATE_VIEW = re.compile(r"\s*CREATE\s+VIEW\s+(IF\s+NOT\s+EXISTS\s+)?", re.IGNORECASE)
@@ -28,8 +28,8 @@ def hide_quarantined(source: apsw.Connection, plan: Plan) -> int:
         keep = not_quarantined(table)
         if table.source is None or not keep:
             continue
-        name = quote(table.source)
-        source.execute(f"CREATE TEMP VIEW {name} AS SELECT * FROM main.{name} AS t WHERE {keep}")
+        hiding, hidden_table = sqlite_table(table.source, "temp"), sqlite_table(table.source)
+        source.execute(f"CREATE VIEW {hiding} AS SELECT * FROM {hidden_table} AS t WHERE {keep}")
         hidden += 1
     if hidden:
         _read_through(source)

@@ -24,7 +24,7 @@ from migration_job.plan.model import (
     TablePlan,
     ViewPlan,
 )
-from migration_job.source.database import quote
+from migration_job.quoting import postgres_name, postgres_relation, sqlite_name, sqlite_table
 from migration_job.source.model import SourceColumn
 from migration_job.source.reader import read_rows, rowid_ends
 from migration_job.source.rowkey import key_columns
@@ -222,12 +222,12 @@ def _foreign_key(
 
 def _orphans(sides: Sides, plan: TablePlan, key: ForeignKeyPlan, differences: Differences) -> None:
     pairs = list(zip(key.columns, key.parent_columns, strict=True))
-    set_all = " AND ".join(f"c.{quote(a)} IS NOT NULL" for a, _ in pairs)
-    equal = " AND ".join(f"p.{quote(b)} = c.{quote(a)}" for a, b in pairs)
-    shown = ", ".join(f"c.{quote(a)}::text" for a, _ in pairs)
+    set_all = " AND ".join(f"c.{postgres_name(a)} IS NOT NULL" for a, _ in pairs)
+    equal = " AND ".join(f"p.{postgres_name(b)} = c.{postgres_name(a)}" for a, b in pairs)
+    shown = ", ".join(f"c.{postgres_name(a)}::text" for a, _ in pairs)
     rows = sides.rows(
         f"SELECT {shown} FROM ONLY {target_name(plan)} AS c WHERE {set_all} AND NOT EXISTS "
-        f"(SELECT 1 FROM ONLY public.{quote(key.parent)} AS p WHERE {equal}) LIMIT 100"
+        f"(SELECT 1 FROM ONLY {postgres_relation(key.parent)} AS p WHERE {equal}) LIMIT 100"
     )
     for row in rows:
         values = ", ".join(display(v) for v in row)
@@ -350,7 +350,7 @@ def _quarantine(
     expected = 0
     if plan.quarantine:
         row = sides.source.execute(
-            f"SELECT count(*) FROM main.{quote(table.name)} AS t WHERE NOT "
+            f"SELECT count(*) FROM {sqlite_table(table.name)} AS t WHERE NOT "
             f"({not_quarantined(plan)})"
         ).fetchone()
         expected = int(row[0]) if row is not None else 0
@@ -480,8 +480,8 @@ def check_view(
     if not whole:
         return found
     here, there = (
-        f"SELECT * FROM {quote(view.source)}",
-        f"SELECT * FROM public.{quote(view.target)}",
+        f"SELECT * FROM {sqlite_name(view.source)}",
+        f"SELECT * FROM {postgres_relation(view.target)}",
     )
     try:
         row = sides.source.execute(f"SELECT count(*) FROM ({here})").fetchone()

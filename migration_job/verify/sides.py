@@ -16,8 +16,9 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from migration_job.plan.model import ColumnPlan, Plan, TablePlan
+from migration_job.quoting import postgres_relation, sqlite_table
 from migration_job.report.model import Difference
-from migration_job.source.database import chain, quote
+from migration_job.source.database import chain
 from migration_job.source.model import Catalogue, SourceTable
 from migration_job.values import key_values, to_json
 
@@ -150,7 +151,7 @@ def compared_columns(plan: TablePlan) -> tuple[ColumnPlan, ...]:
 
 def target_name(plan: TablePlan) -> str:
     """The table on the target, quoted and qualified."""
-    return f"public.{quote(plan.target)}"
+    return postgres_relation(plan.target)
 
 
 def not_quarantined(plan: TablePlan) -> str:
@@ -165,8 +166,8 @@ def rows_expected(sides: Sides, plan: TablePlan) -> int:
     """How many rows of the source the target must hold."""
     keep = not_quarantined(plan)
     where = f" WHERE {keep}" if keep else ""
-    name = quote(sides.table(plan).name)
-    row = sides.source.execute(f"SELECT count(*) FROM main.{name} AS t{where}").fetchone()
+    name = sqlite_table(sides.table(plan).name)
+    row = sides.source.execute(f"SELECT count(*) FROM {name} AS t{where}").fetchone()
     return int(row[0]) if row is not None else 0
 
 

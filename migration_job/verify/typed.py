@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from migration_job.plan.model import ColumnPlan, TablePlan
+from migration_job.quoting import postgres_name, sqlite_table
 from migration_job.source.catalogue import rowid_name
-from migration_job.source.database import chain, quote
+from migration_job.source.database import chain
 from migration_job.source.model import SourceTable
 from migration_job.source.reader import (
     ROWID,
@@ -291,7 +292,9 @@ def _join_on_key(plan: TablePlan) -> tuple[str, str]:
     keys = _key_plans(plan)
     names = ", ".join(f"k{i}" for i in range(len(keys)))
     arrays = ", ".join(f"${i + 1}::text[]" for i in range(len(keys)))
-    equal = " AND ".join(f"t.{quote(c.target)} = k.k{i}::{c.type}" for i, c in enumerate(keys))
+    equal = " AND ".join(
+        f"t.{postgres_name(c.target)} = k.k{i}::{c.type}" for i, c in enumerate(keys)
+    )
     return f"unnest({arrays}) WITH ORDINALITY AS k({names}, n)", equal
 
 
@@ -300,7 +303,7 @@ def _fetch(
 ) -> dict[int, list[tuple[str, tuple[str | None, ...]]]]:
     """The target's rows of these keys, by the key's position: each row's place and values."""
     source, equal = _join_on_key(plan)
-    outputs = "".join(f", t.{quote(c.target)}::text" for c in columns)
+    outputs = "".join(f", t.{postgres_name(c.target)}::text" for c in columns)
     found: dict[int, list[tuple[str, tuple[str | None, ...]]]] = {}
     parameters = [list(part) for part in zip(*keys, strict=True)]
     for row in _with_index(
@@ -390,7 +393,7 @@ def _expect_absent(
 def _name_extra_rows(sides: Sides, plan: TablePlan, seen: _Seen, differences: Differences) -> None:
     """Find the target's rows that answered to no key of the source."""
     keys = _key_plans(plan)
-    outputs = ", ".join(f"{quote(c.target)}::text" for c in keys)
+    outputs = ", ".join(f"{postgres_name(c.target)}::text" for c in keys)
     with sides.target.transaction(), sides.target.cursor(name="extra_rows") as cursor:
         cursor.itersize = BATCH
         cursor.execute(f"SELECT ctid::text, {outputs} FROM ONLY {target_name(plan)}".encode())
@@ -460,7 +463,7 @@ def _large_columns(
         for r in [column_sql(table, str(c.source))]
     )
     found = sides.source.execute(
-        f"SELECT {tests} FROM main.{quote(table.name)} AS t WHERE {rowid_name(table)} = ?",
+        f"SELECT {tests} FROM {sqlite_table(table.name)} AS t WHERE {rowid_name(table)} = ?",
         (rowid,),
     ).fetchone()
     if found is None:
@@ -492,7 +495,7 @@ def _compare_large_value(
         while piece := blob.read(1 << 20):
             digest.update(piece)
             size += len(piece)
-    name = quote(column.target)
+    name = postgres_name(column.target)
     content = name if column.rule.kind in BLOBS else f"convert_to({name}::text, 'UTF8')"
     (there,) = sides.rows_of(
         f"SELECT encode(sha256({content}), 'hex'), octet_length({content}) "
@@ -576,7 +579,7 @@ def _bag_of_source(
 
 def _bag_of_target(sides: Sides, plan: TablePlan) -> Iterator[tuple[Any, ...]]:
     columns = compared_columns(plan)
-    outputs = ", ".join(f"{quote(c.target)}::text" for c in columns)
+    outputs = ", ".join(f"{postgres_name(c.target)}::text" for c in columns)
     with sides.target.transaction(), sides.target.cursor(name="bag") as cursor:
         cursor.itersize = BATCH
         cursor.execute(f"SELECT {outputs} FROM ONLY {target_name(plan)}".encode())

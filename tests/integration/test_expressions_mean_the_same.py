@@ -19,8 +19,9 @@ from migration_job.plan.model import Plan
 from migration_job.plan.objects import ColumnView, TableView
 from migration_job.plan.observe import Observer
 from migration_job.plan.planner import make_plan
+from migration_job.quoting import postgres_name
 from migration_job.source.catalogue import read_catalogue
-from migration_job.source.database import open_readonly, quote
+from migration_job.source.database import open_readonly
 
 pytestmark = pytest.mark.postgres
 
@@ -152,7 +153,9 @@ class Pair:
             },
         ).scope
         self.target = psycopg.connect(dsn, autocommit=True)
-        types = ", ".join(f"{quote(c.target)} {c.type}" for c in self.plan.table("t").columns)
+        types = ", ".join(
+            f"{postgres_name(c.target)} {c.type}" for c in self.plan.table("t").columns
+        )
         self.target.execute(f"CREATE TABLE t({types})".encode())
         for row in self.source.execute("SELECT * FROM t"):
             texts = [

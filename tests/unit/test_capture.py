@@ -11,9 +11,9 @@ import apsw
 import pytest
 
 from migration_job.errors import InputError
+from migration_job.quoting import sqlite_name
 from migration_job.source import capture
 from migration_job.source.catalogue import read_catalogue, rowid_name
-from migration_job.source.database import quote
 from migration_job.source.reader import ROWID
 
 SCHEMA = """
@@ -72,9 +72,9 @@ class Writer:
     def state(self) -> dict[tuple[Any, ...], tuple[Any, ...]]:
         rows = {}
         for name, key in KEYS.items():
-            terms = [quote(c) for c in key] or ["rowid"]
+            terms = [sqlite_name(c) for c in key] or ["rowid"]
             typed = ", ".join(f"typeof({t}), {t}" for t in terms)
-            for row in self.db.execute(f"SELECT {typed}, * FROM {quote(name)}"):
+            for row in self.db.execute(f"SELECT {typed}, * FROM {sqlite_name(name)}"):
                 rows[(name, *row[: 2 * len(terms)])] = row
         return rows
 

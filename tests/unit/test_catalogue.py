@@ -9,7 +9,7 @@ import pytest
 
 from migration_job.errors import ExitStatus, InputError, OperationError
 from migration_job.source.catalogue import MARK, affinity_of, read_catalogue, rowid_name
-from migration_job.source.database import check_integrity, literal, open_readonly, quote, reading
+from migration_job.source.database import check_integrity, open_readonly, reading
 from migration_job.source.model import Catalogue
 from migration_job.source.reader import ROWID, batches, read_by_keys, read_rows
 from migration_job.values import BrokenText
@@ -203,13 +203,6 @@ def test_batches_are_bounded_by_rows_and_bytes() -> None:
     assert [len(b) for b in batches(rows, max_rows=4)] == [4, 4, 2]
     assert [len(b) for b in batches(rows, max_rows=99, max_bytes=40)] == [2, 2, 2, 2, 2]
     assert [len(b) for b in batches([("x" * 99,), ("y",)], max_bytes=10)] == [1, 1]
-
-
-def test_a_quoted_name_is_one_name() -> None:
-    assert quote('a"b') == '"a""b"'
-    assert literal("it's") == "'it''s'"
-    with pytest.raises(InputError):
-        quote("a\x00b")
 
 
 # -------------------------------------------------------------------------------- opening

@@ -276,7 +276,7 @@ def test_defaults(tmp_path: Path) -> None:
         "g": "'dq'",
         "h": "3",
         "i": "-5",
-        "j": "'\\x00ff'",
+        "j": "E'\\\\x00ff'",
         "k": "'5'",
         "l": None,
         "m": "(CURRENT_TIMESTAMP AT TIME ZONE 'UTC')::date",

@@ -14,7 +14,7 @@ from migration_job.plan.model import (
 )
 from migration_job.plan.rules import IntegerRule, TextRule
 from migration_job.target import schema
-from migration_job.target.database import describe, literal, quote, read_dsn
+from migration_job.target.database import describe, read_dsn
 
 TABLE = TablePlan(
     source="Odd \"name\"",
@@ -68,22 +68,6 @@ def test_keys_indexes_and_references() -> None:
         'REFERENCES "public"."p" ("x") ON UPDATE CASCADE ON DELETE SET NULL '
         "DEFERRABLE INITIALLY DEFERRED NOT VALID"
     )
-
-
-@pytest.mark.parametrize("name", ["", "a\x00b", "x" * 64, "ä" * 32])
-def test_what_cannot_be_a_name_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="identifier"):
-        quote(name)
-
-
-def test_a_name_of_63_bytes_is_kept() -> None:
-    assert quote("x" * 63) == '"' + "x" * 63 + '"'
-
-
-def test_literals() -> None:
-    assert literal("it's \\ all") == "'it''s \\ all'"
-    with pytest.raises(ValueError, match="NUL"):
-        literal("\x00")
 
 
 @pytest.mark.parametrize(
