@@ -55,7 +55,7 @@ from migration_job.source.catalogue import read_catalogue
 from migration_job.source.memory import staying
 from migration_job.source.model import Catalogue
 from migration_job.source.snapshot import Snapshot
-from migration_job.target import database, load, records, schema
+from migration_job.target import database, load, records, schema, settings
 from migration_job.target.tablecopy import Session
 from migration_job.values import SourceValue, key_values
 from migration_job.verify.application import Demands, prove
@@ -186,6 +186,7 @@ class Migration:
         profile = load_profile(options.profile)
         target = stack.enter_context(connected(options.dsn))
         records.lock(target)
+        settings.require_fit(target)
         before = self._claim(target)
         if self.live is not None:
             self.live.before_snapshot(self.run_id)

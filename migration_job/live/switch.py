@@ -44,6 +44,7 @@ from migration_job.source import fence
 from migration_job.source.apply import unwritable
 from migration_job.source.waiting import patience
 from migration_job.target import capture as target_capture
+from migration_job.target import settings
 from migration_job.values import find_name
 
 FEW_ENTRIES = 200
@@ -122,6 +123,7 @@ def _move_reads(ends: Endpoints, catch_up_limit: float) -> None:
                 "expected SQLite to take the writes, found PostgreSQL doing so already",
                 advice="`migration-job rollback --keep-reads` gives the writes back",
             )
+        settings.require_fit(pair.target, application=ends.postgres.user)
         target_capture.install(pair.target, pair.plan)
         base_certificate(pair)
         catch_up_fully(pair, enough=FEW_ENTRIES, limit=catch_up_limit)
@@ -152,6 +154,7 @@ def _attempt(
         require_way_back(pair, one_way)
         if ends.pooler is not None:
             ends.pooler.version()
+        settings.require_fit(pair.target, application=ends.postgres.user)
         target_capture.install(pair.target, pair.plan)
         if not target_capture.is_closed(pair.target):
             raise OperationError(

@@ -35,6 +35,16 @@ SETTINGS = (
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
+    ("idle_session_timeout", "0"),
+    ("default_transaction_isolation", "read committed"),
+    ("default_transaction_deferrable", "off"),
+    ("row_security", "on"),
+    ("array_nulls", "on"),
+    ("transform_null_equals", "off"),
+    ("quote_all_identifiers", "off"),
+    ("gin_fuzzy_search_limit", "0"),
+    ("timezone_abbreviations", "Default"),
+    ("xmloption", "content"),
     # A job that is cut off from the network lets go of its locks within half a minute.
     ("tcp_keepalives_idle", "10"),
     ("tcp_keepalives_interval", "5"),
@@ -42,6 +52,9 @@ SETTINGS = (
 )
 """What a session of the job looks like. Set after connecting, not as start-up options, because a
 pooler in between refuses unknown start-up options."""
+
+LATER_SETTINGS = ((170000, "transaction_timeout", "0"),)
+"""More of them, each with the version that knows it first."""
 
 
 def read_dsn(dsn: str | None, file: Path | None) -> str:
@@ -112,8 +125,11 @@ def connect(dsn: str, *, purpose: str = "migration-job") -> psycopg.Connection:
         ) from None
     try:
         _require(connection, dsn)
-        for name, value in SETTINGS:
-            connection.execute(f"SET {name} = {postgres_text(value)}")
+        version = connection.info.server_version
+        later = [(name, value) for since, name, value in LATER_SETTINGS if version >= since]
+        connection.execute(
+            "; ".join(f"SET {name} = {postgres_text(value)}" for name, value in (*SETTINGS, *later))
+        )
         # A statement prepared on one server connection of a pooler is unknown to the next.
         connection.prepare_threshold = None
     except BaseException:

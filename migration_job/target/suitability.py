@@ -14,7 +14,7 @@ from typing import Literal
 
 import psycopg
 
-from migration_job.target import records
+from migration_job.target import records, settings
 
 Verdict = Literal["ok", "warning", "refused"]
 
@@ -44,6 +44,7 @@ def examine(
     return [
         _version(connection),
         _primary(connection),
+        _settings(connection),
         *_rights(connection),
         *([_replica(connection)] if live else []),
         _connections(connection, connections),
@@ -81,6 +82,18 @@ def _primary(connection: psycopg.Connection) -> Check:
             "ALTER ROLE ... SET default_transaction_read_only = off",
         )
     return Check("primary", "ok", "takes writes")
+
+
+def _settings(connection: psycopg.Connection) -> Check:
+    found = settings.unfit(connection)
+    if found:
+        return Check(
+            "settings",
+            "refused",
+            "; ".join(what for what, _ in found),
+            "; ".join(how for _, how in found),
+        )
+    return Check("settings", "ok", "triggers fire in every session")
 
 
 def _rights(connection: psycopg.Connection) -> Iterator[Check]:
@@ -126,9 +139,7 @@ def _replica(connection: psycopg.Connection) -> Check:
 def _connections(connection: psycopg.Connection, wanted: int) -> Check:
     limit = int(_one(connection, "SHOW max_connections"))
     reserved = int(_one(connection, "SHOW superuser_reserved_connections"))
-    used = int(
-        _one(connection, "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'client%%'")
-    )
+    used = int(_one(connection, "SELECT count(*) FROM pg_stat_activity WHERE usesysid IS NOT NULL"))
     free = limit - reserved - used
     found = f"{free} free of {limit}"
     if free < wanted:
