@@ -42,6 +42,14 @@ def switch(
     catch_up_seconds: Annotated[
         float, typer.Option(min=1, help="How long to catch up before giving up.")
     ] = 600.0,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare/--no-compare",
+            help="Compare the content of both sides in full before anybody is held; without it an "
+            "update by a program that switches triggers off stays unseen.",
+        ),
+    ] = True,
     one_way: Annotated[
         list[str] | None,
         typer.Option(help="A table whose later changes need not come back; may be repeated."),
@@ -72,6 +80,7 @@ def switch(
             budget=fence_seconds,
             catch_up_limit=catch_up_seconds,
             one_way=tuple(one_way or ()),
+            compare=compare,
             say=options.say,
         )
         outcome.update(

@@ -16,9 +16,10 @@ import apsw
 import psycopg
 
 from migration_job.errors import OperationError
-from migration_job.live.pair import Pair, flush
+from migration_job.live.pair import Pair
 from migration_job.live.proof import differing_keys
 from migration_job.live.steps import step
+from migration_job.live.whole import new_token, require_file
 from migration_job.plan.model import TablePlan
 from migration_job.quoting import postgres_name, postgres_relation
 from migration_job.source import fence
@@ -27,7 +28,7 @@ from migration_job.source.model import SourceTable
 from migration_job.source.reader import read_rows
 from migration_job.target import records
 from migration_job.target.apply import Key, key_places, key_plans, text_array
-from migration_job.target.capture import numbered
+from migration_job.target.capture import confirm_token, numbered
 from migration_job.target.database import lost
 from migration_job.target.states import raw_rows, rows_by_keys
 from migration_job.values import SourceValue, fold, from_json, key_text
@@ -127,8 +128,8 @@ def _round(pair: Pair, limit: int, lock_limit: float) -> BackRound:
         ledger_gone: list[tuple[str, str, str]] = []
         batch = [_rows_back(pair, table, ledger_gone) for table in tables]
         # What the source takes over must be on the target's disk: a commit of the application's
-        # may have been asynchronous.
-        flush(pair)
+        # may have been asynchronous. This one is waited for, and brings all before it there.
+        token = new_token(pair)
         with fence.writing(pair.source, limit=lock_limit):
             if not pair.state().closed:
                 raise OperationError(
@@ -136,11 +137,13 @@ def _round(pair: Pair, limit: int, lock_limit: float) -> BackRound:
                     advice="run `migration-job status`",
                 )
             apply_back(pair.source, batch)
-            fence.change_state(pair.source, back_at=moment, back_position=position)
+            fence.change_state(pair.source, back_at=moment, back_position=position, token=token)
+            require_file(pair)
         found = differing_keys(
             pair, [(t.plan, rows.keys) for t, rows in zip(tables, batch, strict=True)]
         )
     with pair.target.transaction():
+        confirm_token(pair.target)
         _note(pair, batch, found, ledger_gone)
         _forget_one_way(pair)
         pair.target.execute("DELETE FROM migration.reverse_log WHERE id = ANY(%s)", (ids,))

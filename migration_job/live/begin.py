@@ -49,6 +49,7 @@ class LiveStart:
         self._profile = profile
         self._policy = policy
         self._capture = ""
+        self._tokens: tuple[str, str | None] = ("", None)
 
     def before_snapshot(self, run_id: str) -> None:
         """Install capture on the source, or take up the one that this run has installed. Raises
@@ -92,7 +93,11 @@ class LiveStart:
 
     def position(self, connection: apsw.Connection) -> int:
         """The log's position in the snapshot."""
-        return fence.last_position(connection)
+        position = fence.last_position(connection)
+        state = fence.read_state(connection)
+        if state is not None:
+            self._tokens = (state.token, fence.token_at(connection, position))
+        return position
 
     def after_copy(self, target: psycopg.Connection, plan: Plan) -> None:
         """Close the target's fence, install the way back, and have the rowid columns go on after
@@ -110,7 +115,8 @@ class LiveStart:
 
     def verified(self, target: psycopg.Connection, position: int) -> None:
         """Bind the target to the capture: from now on ``sync`` follows."""
-        target_capture.set_pair(target, self._capture, position)
+        token, log_token = self._tokens
+        target_capture.set_pair(target, self._capture, position, token=token, log_token=log_token)
 
     # ------------------------------------------------------------------------------ within
 

@@ -9,6 +9,7 @@ had.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,11 +22,26 @@ from migration_job.live.pair import Pair, flush
 from migration_job.live.proof import prove_changes
 from migration_job.live.reading import gather
 from migration_job.live.steps import step
+from migration_job.live.whole import (
+    note_doubt,
+    require_capture,
+    require_file,
+    require_identity,
+    since,
+)
 from migration_job.quoting import sqlite_name
 from migration_job.source.capture import LOG, schema_digest
-from migration_job.source.fence import SourceState, last_position, make_durable, trim, writing
+from migration_job.source.fence import (
+    SourceState,
+    last_position,
+    make_durable,
+    token_at,
+    trim,
+    writing,
+)
 from migration_job.source.model import ROWID_NAMES
 from migration_job.source.reader import codec_of, decode
+from migration_job.source.whole import NotWhole, application_changes, shown
 from migration_job.target import records
 from migration_job.target.apply import (
     Key,
@@ -73,11 +89,21 @@ def catch_up(pair: Pair, *, entries: int | None = None) -> Round:
     if entries is None:
         short = own and pair.catalogue.journal_mode.lower() != "wal"
         entries = SHORT_ROUND_ENTRIES if short else ROUND_ENTRIES
+    try:
+        with _reading(pair, own), step("sync.forward"):
+            return _round(pair, entries)
+    except NotWhole as error:
+        if own:
+            note_doubt(pair, error.message)
+        raise
+
+
+@contextlib.contextmanager
+def _reading(pair: Pair, own: bool) -> Iterator[None]:
     if own:
         pair.source.execute("BEGIN")
     try:
-        with step("sync.forward"):
-            return _round(pair, entries)
+        yield
     finally:
         if own:
             pair.source.execute("COMMIT")
@@ -109,9 +135,12 @@ def trim_log(pair: Pair, position: int) -> int:
 def _round(pair: Pair, entries: int) -> Round:
     state = pair.state()
     last = last_position(pair.source)
-    position, verified = _positions(pair)
+    require_file(pair)
     _require_same_schema(pair, state)
-    _require_whole_log(pair.source, verified, position, last)
+    require_capture(pair)
+    require_identity(pair, state)
+    position, verified = _positions(pair)
+    _require_whole_log(pair.source, verified)
     if verified == last:
         return Round(last, last, 0)
     # From here on the target will hold what the source has committed: it must not lose it.
@@ -121,7 +150,7 @@ def _round(pair: Pair, entries: int) -> Round:
         # Also what was applied, and not compared, when a process before this one died.
         changes = gather(pair, verified, upto)
         try:
-            apply_states(pair.target, changes, upto)
+            apply_states(pair.target, changes, upto, token_at(pair.source, upto))
         except psycopg.IntegrityError as error:
             # The rows are of the snapshot, the keys only of the batch: a unique value may still be
             # with a row whose change comes later in the log. The whole log has no such row.
@@ -131,6 +160,7 @@ def _round(pair: Pair, entries: int) -> Round:
             continue
         # Both sides now have these rows as the snapshot has them, also where the log goes on.
         prove_changes(pair, changes)
+        require_file(pair)
         set_verified(pair.target, upto)
         return Round(upto, last, sum(len(change.keys) for change in changes))
 
@@ -154,8 +184,10 @@ def _require_same_schema(pair: Pair, state: SourceState) -> None:
     if version == state.schema_version:
         return
     if schema_digest(pair.source) != state.schema_digest:
-        raise OperationError(
-            "the source's schema has changed since the migration began",
+        changes = application_changes(pair.source)
+        raise NotWhole(
+            f"the source's schema has changed since the migration began: {shown(changes)}; "
+            f"{since(pair)}",
             advice="SQLite serves as before, and nothing more is copied; run `migration-job "
             "release` and `migration-job migrate --live` to start over with the new schema",
         )
@@ -173,14 +205,7 @@ def _by_rowid(alias: str | None, key: tuple[str, ...]) -> bool:
     return alias is None and [fold(k) in ROWID_NAMES for k in key] == [True]
 
 
-def _require_whole_log(source: apsw.Connection, verified: int, position: int, last: int) -> None:
-    if position > last:
-        raise OperationError(
-            f"the target has followed the source's log to {position}, and the log ends at {last}: "
-            "the source was put back to an older state",
-            advice="SQLite serves as before; run `migration-job release` and `migration-job "
-            "migrate --live` to start over from the file as it is",
-        )
+def _require_whole_log(source: apsw.Connection, verified: int) -> None:
     first = source.execute(f"SELECT min(seq) FROM {sqlite_name(LOG)}").fetchone()
     if first is not None and first[0] is not None and int(first[0]) > verified + 1:
         raise OperationError(

@@ -28,11 +28,14 @@ class Switched:
     certificate: str
 
 
-def take_decision(source: apsw.Connection, certificate: str, one_way: tuple[str, ...]) -> None:
+def take_decision(
+    source: apsw.Connection, certificate: str, one_way: tuple[str, ...], token: str
+) -> None:
     """Close the source, in the caller's transaction; its commit is the decision that PostgreSQL
-    serves."""
+    serves. ``token`` is the state's new one, which the target has been told."""
     fence.change_state(
         source,
+        token=token,
         closed=1,
         reads_moved=0,
         certificate=certificate,
@@ -122,9 +125,14 @@ def _is_taken(pair: Pair, certificate: str | None, error: BaseException) -> bool
     return state is not None and state.closed and state.certificate == certificate
 
 
-def take_back(source: apsw.Connection, *, reads_moved: bool = False) -> None:
+def take_back(source: apsw.Connection, token: str, *, reads_moved: bool = False) -> None:
     """Open the source, in the caller's transaction; its commit is the decision that SQLite
-    serves."""
+    serves. ``token`` is the state's new one."""
     fence.change_state(
-        source, closed=0, reads_moved=int(reads_moved), certificate=None, switched_at=None
+        source,
+        token=token,
+        closed=0,
+        reads_moved=int(reads_moved),
+        certificate=None,
+        switched_at=None,
     )

@@ -17,6 +17,7 @@ from migration_job.source import capture as source_capture
 from migration_job.source.catalogue import read_catalogue
 from migration_job.source.fence import SourceState, open_source, read_state
 from migration_job.source.model import Catalogue, SourceTable
+from migration_job.source.whole import NotWhole, OpenFile, gone
 from migration_job.target import capture as target_capture
 from migration_job.target import database, records
 from migration_job.verify.sides import Sides
@@ -38,12 +39,16 @@ class Pair:
     """What the verifier reads through: this source connection, a session of its own."""
     third: psycopg.Connection
     """For a commit while ``target`` is in a transaction that only reads."""
+    file: OpenFile
+    """What ``path`` named when the source was opened."""
     statements: dict[str, Any] = field(default_factory=dict)
     """SQL by source table, composed once."""
     identities: list[tuple[str, str, str]] | None = None
     """Source table, source column and the target's sequence; None before they were asked for."""
     touched_width: int = 0
     """Key columns of the temporary table of touched keys; 0 before there is one."""
+    whole_at: int | None = None
+    """SQLite's ``data_version`` when the capture was last seen whole by this pair."""
 
     def state(self) -> SourceState:
         """The source's state as it is now. Raises OperationError where there is no capture."""
@@ -67,7 +72,9 @@ class Pair:
         Raises InputError or OperationError."""
         with contextlib.suppress(apsw.Error):
             self.source.close()
-        self.source = self.sides.source = open_source(self.path)
+        self.source = self.sides.source = open_existing(self.path)
+        self.file = OpenFile.of(self.path, self.source)
+        self.touched_width, self.whole_at = 0, None
 
     def close(self) -> None:
         """Close both."""
@@ -101,8 +108,9 @@ def open_pair(path: Path, dsn: str) -> Pair:
                 f"{database.describe(dsn)}",
                 advice="run `migration-job migrate` first",
             )
-        source = open_source(path)
+        source = open_existing(path)
         try:
+            file = OpenFile.of(path, source)
             catalogue = read_catalogue(source)
             pair = Pair(
                 path=path,
@@ -114,6 +122,7 @@ def open_pair(path: Path, dsn: str) -> Pair:
                 captured=_captured(source, catalogue, run.plan),
                 sides=Sides(source, open_target(dsn), run.plan, catalogue),
                 third=open_target(dsn),
+                file=file,
             )
             require_pair(pair)
         except BaseException:
@@ -123,6 +132,14 @@ def open_pair(path: Path, dsn: str) -> Pair:
         target.close()
         raise
     return pair
+
+
+def open_existing(path: Path) -> apsw.Connection:
+    """The job's own writing connection. Raises NotWhole where nothing lies at the path,
+    InputError where it is no database."""
+    if not path.exists():
+        raise gone(path)
+    return open_source(path)
 
 
 def flush(pair: Pair) -> None:
@@ -154,7 +171,16 @@ def require_pair(pair: Pair) -> None:
     """Raises OperationError where the source's capture and the target are of different runs."""
     state = read_state(pair.source)
     follows = target_capture.pair(pair.target)
-    if state is None or follows is None:
+    if follows is None:
+        return
+    if state is None:
+        if target_capture.installed(pair.target) and not target_capture.is_closed(pair.target):
+            raise NotWhole(
+                f"PostgreSQL serves, and {pair.path} is not the file that was switched: no change "
+                "capture is on it",
+                advice="PostgreSQL serves as before, and nothing is brought to this file; "
+                "put the right file back. The application must not use this one",
+            )
         return
     if state.run != pair.run_id or state.capture != follows:
         if state.capture == given_up(follows) and not state.closed:

@@ -62,7 +62,7 @@ def decide(
         with step("switch.decide"):
             tables = capture.captured_tables(pair.catalogue, pair.plan.keys)
             capture.install(pair.source, tables, run=pair.run_id, capture=token, plain=True)
-            take_decision(pair.source, digest, one_way)
+            take_decision(pair.source, digest, one_way, token)
             commit_decision(pair, limit=lock_limit, certificate=digest)
     except BaseException:
         fence.give_up(pair.source)

@@ -13,6 +13,7 @@ before.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from migration_job.live.pair import Pair, given_up, opened
 from migration_job.live.sequences import raise_source_sequences
 from migration_job.live.settings import Endpoints
 from migration_job.live.steps import step
+from migration_job.live.whole import confirm, new_token, require_file
 from migration_job.phases import Phase
 from migration_job.source import capture, fence
 from migration_job.source.waiting import allowed, patience
@@ -159,7 +161,8 @@ def _with_target(
             with step("rollback.decide"):
                 fence.hold_writers(pair.source, limit=lock_limit)
                 raise_source_sequences(pair)
-                take_back(pair.source, reads_moved=keep_reads)
+                take_back(pair.source, new_token(pair), reads_moved=keep_reads)
+                require_file(pair)
                 commit_decision(pair, limit=lock_limit, certificate=None)
         except BaseException as error:
             fence.give_up(pair.source)
@@ -168,6 +171,7 @@ def _with_target(
             raise
         _follow(pair, ends, say)
     held = (time.monotonic() - start) * 1000
+    confirm(pair)
     record_phase(pair, Phase.ROLLED_BACK, ends.dsn, say)
     say(f"decided: SQLite serves; queries were held for {held:.0f} ms")
     return RolledBack(held, lost)
@@ -278,7 +282,7 @@ def _without_target(
             except OperationError as down:
                 say(f"warning: {down.message}")
         with fence.writing(source, limit=allowed()):
-            take_back(source)
+            take_back(source, secrets.token_hex(16))
             # A target that comes back after all follows nothing any more.
             fence.change_state(source, capture=given_up(state.capture))
         _open_without_target(ends, say)

@@ -17,6 +17,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import apsw
 import psycopg
@@ -26,6 +27,7 @@ from migration_job.errors import InputError, JobError, OperationError, Verificat
 from migration_job.live import hold, plain
 from migration_job.live.catchup import catch_up, catch_up_fully, touched_keys
 from migration_job.live.certificate import base_certificate, certify
+from migration_job.live.content import prove_content
 from migration_job.live.decision import Switched, commit_decision, take_decision, truthful
 from migration_job.live.follow import (
     FOLLOW_SECONDS,
@@ -39,6 +41,14 @@ from migration_job.live.proof import prove_all_references, prove_counts, prove_r
 from migration_job.live.sequences import raise_target_sequences
 from migration_job.live.settings import Endpoints
 from migration_job.live.steps import step
+from migration_job.live.whole import (
+    confirm,
+    doubtful,
+    new_token,
+    require_capture,
+    require_file,
+    settle_doubt,
+)
 from migration_job.phases import Phase
 from migration_job.source import fence
 from migration_job.source.apply import unwritable
@@ -64,6 +74,18 @@ LONGEST_SECONDS = 60.0
 Say = Callable[[str], None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What one switch was asked for."""
+
+    ends: Endpoints
+    budget: float
+    catch_up_limit: float
+    one_way: tuple[str, ...]
+    compare: bool
+    say: Say
+
+
 class _TooMuch(OperationError):
     """The fence cannot be held long enough at this moment; it was lifted."""
 
@@ -74,30 +96,32 @@ def switch(
     budget: float = 1.0,
     catch_up_limit: float = 600.0,
     one_way: tuple[str, ...] = (),
+    compare: bool = True,
     say: Say = lambda _: None,
 ) -> Switched:
-    """Have PostgreSQL serve. ``budget`` is how long (seconds) the source's writers may be held.
+    """Have PostgreSQL serve. ``budget`` is how long (seconds) the source's writers may be held;
+    with ``compare`` the content of both sides is compared in full before anybody is held.
 
     Raises OperationError, VerificationError or BlockedError with SQLite serving as before; or, once
     the decision has been taken, OperationError that says so. Running it again goes on.
     """
+    wish = _Wish(ends, budget, catch_up_limit, one_way, compare, say)
     with truthful(ends.source, "switch"), patience(catch_up_limit):
-        switched = _switch(ends, budget, catch_up_limit, one_way, say)
+        switched = _switch(wish)
         hold.wait_for_application(ends.state, ends.connection, say=say)
         return switched
 
 
-def _switch(
-    ends: Endpoints, budget: float, catch_up_limit: float, one_way: tuple[str, ...], say: Say
-) -> Switched:
-    deadline = time.monotonic() + catch_up_limit
+def _switch(wish: _Wish) -> Switched:
+    ends = wish.ends
+    deadline = time.monotonic() + wish.catch_up_limit
     with Lock(ends.state).command("switch"):
         for attempt in itertools.count(1):
             with opened(ends.source, ends.dsn) as pair:
                 try:
-                    return _attempt(pair, ends, budget, catch_up_limit, one_way, say)
+                    return _attempt(pair, wish)
                 except (_TooMuch, fence.LockedError) as error:
-                    say(f"attempt {attempt}: {error.message}; SQLite serves, trying again")
+                    wish.say(f"attempt {attempt}: {error.message}; SQLite serves, trying again")
                     last: OperationError = error
             # Another program's lock ends some time; a target that is too slow stays so.
             slow = isinstance(last, _TooMuch) and attempt >= ATTEMPTS
@@ -132,14 +156,8 @@ def _move_reads(ends: Endpoints, catch_up_limit: float) -> None:
         follow_decision(pair, ends)
 
 
-def _attempt(
-    pair: Pair,
-    ends: Endpoints,
-    budget: float,
-    catch_up_limit: float,
-    one_way: tuple[str, ...],
-    say: Say,
-) -> Switched:
+def _attempt(pair: Pair, wish: _Wish) -> Switched:
+    ends, say = wish.ends, wish.say
     state = fence.read_state(pair.source)
     if state is not None:
         _follow(pair, ends)
@@ -150,7 +168,7 @@ def _attempt(
             return Switched(0.0, fence.last_position(pair.source), state.certificate or "")
     with step("switch.prepare"):
         base = base_certificate(pair)
-        one_way = named_tables(pair, one_way)
+        one_way = named_tables(pair, wish.one_way)
         require_way_back(pair, one_way)
         if ends.pooler is not None:
             ends.pooler.version()
@@ -162,22 +180,29 @@ def _attempt(
                 advice="stop the application: both sides may have taken writes; compare them with "
                 "`migration-job verify` before anything else",
             )
-        proved = 0 if state is None else _prepare(pair, catch_up_limit, say)
+        proved = 0 if state is None else _prepare(pair, wish)
     with hold.holding(ends.state, longest=LONGEST_SECONDS, say=say):
         if state is None:
             switched = plain.decide(pair, ends.state, base, one_way=one_way)
         else:
-            switched = _decide(pair, base, proved, budget, one_way)
+            switched = _decide(pair, base, proved, wish.budget, one_way)
         say(f"decided: PostgreSQL serves; writers were held for {switched.held_ms:.0f} ms")
+        confirm(pair)
         _follow(pair, ends)
     record_phase(pair, Phase.SWITCHED, ends.dsn, say)
     return switched
 
 
-def _prepare(pair: Pair, limit: float, say: Say) -> int:
-    """Catch up and prove the references of all rows; returns the position that this covers."""
+def _prepare(pair: Pair, wish: _Wish) -> int:
+    """Catch up and prove content and references of all rows; returns the position that this
+    covers."""
+    limit = wish.catch_up_limit
     catch_up_fully(pair, enough=FEW_ENTRIES, limit=limit)
-    say("caught up; proving references")
+    if wish.compare or doubtful(pair, pair.state()):
+        wish.say("caught up; comparing the content of both sides")
+        settle_doubt(pair, prove_content(pair, wish.ends.state))
+        catch_up_fully(pair, enough=FEW_ENTRIES, limit=limit)
+    wish.say("caught up; proving references")
     position = catch_up(pair).position
     prove_all_references(pair)
     _prove_counts(pair)
@@ -216,14 +241,19 @@ def _decide(
             fence.hold_writers(pair.source, limit=5.0)
         start = time.monotonic()
         with step("switch.drain"), _within(pair, start + budget):
+            require_capture(pair, anew=True)
             done = catch_up(pair)
+            if doubtful(pair, pair.state()):
+                raise _TooMuch("the source's schema cookie moved while the rest was proved")
             if done.behind:
                 raise _TooMuch(f"{done.behind} changes more than a fence can wait for")
             prove_references(pair, touched_keys(pair, proved, done.position))
             raise_target_sequences(pair)
             digest = certify(pair, done.position, base=base)
+            token = new_token(pair)
         with step("switch.decide"):
-            take_decision(pair.source, digest, one_way)
+            take_decision(pair.source, digest, one_way, token)
+            require_file(pair)
             commit_decision(
                 pair, limit=max(start + budget - time.monotonic(), 0.05), certificate=digest
             )

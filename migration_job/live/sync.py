@@ -27,11 +27,13 @@ from migration_job.errors import JobError, OperationError
 from migration_job.live import hold
 from migration_job.live.back import bring_back
 from migration_job.live.catchup import catch_up, trim_log
+from migration_job.live.content import prove_content
 from migration_job.live.decision import truthful
 from migration_job.live.follow import BothOpen, follow_decision
 from migration_job.live.lock import Lock
 from migration_job.live.pair import Pair, open_pair
 from migration_job.live.settings import Endpoints
+from migration_job.live.whole import doubtful, settle_doubt
 from migration_job.phases import Phase
 from migration_job.source import fence
 from migration_job.source.waiting import allowed
@@ -47,6 +49,9 @@ RETRY_SECONDS = 0.5
 
 TRIM_AT = 2_000
 """Applied rows of the log that are worth a transaction of the source to delete."""
+
+PROVE_SHARE = 10
+"""Times as long as a comparison in full took until the next."""
 
 Say = Callable[[str], None]
 
@@ -102,6 +107,7 @@ class Sync:
         self._lag = _Lag()
         self._looked = 0.0
         self._unfollowed = ""
+        self._prove_at = 0.0
         self._failing_since = 0.0
         self._reported = 0.0
         self._report = Report(os.getpid(), "", "waiting", 0, 0.0, 0)
@@ -190,7 +196,23 @@ class Sync:
         self._report.lag_seconds = round(self._lag.of(done.position, time.monotonic()), 3)
         self._bound_reads(pair)
         self._trim(pair, done.position)
+        if done.behind == 0:
+            self._prove(pair)
         return done.keys > 0
+
+    def _prove(self, pair: Pair) -> None:
+        """Where the schema cookie has moved, or a gap was found that is closed now: compare both
+        sides in full, and seldom enough to leave most of the time to following."""
+        began = time.monotonic()
+        if began < self._prove_at or not doubtful(pair, pair.state()):
+            return
+        self._say("the source's schema was touched: comparing the content of both sides")
+        try:
+            settle_doubt(pair, prove_content(pair, self._ends.state))
+        finally:
+            took = time.monotonic() - began
+            self._prove_at = time.monotonic() + PROVE_SHARE * took
+        self._say(f"the content of both sides is equal; that took {took:.1f} s")
 
     def _trim(self, pair: Pair, position: int) -> None:
         row = pair.source.execute("SELECT min(seq) FROM _migration_log").fetchone()

@@ -19,6 +19,11 @@ Cost
     Three or four triggers a table; measured by ``benchmarks/``. No AUTOINCREMENT: it would create
     ``sqlite_sequence``, which can never be dropped again. The log's numbers still never come twice,
     because its last row is never deleted.
+
+Identity
+    Each row of the log has a token, 8 random bytes that SQLite chooses in the writer's own
+    transaction. The target keeps that of the last row that it has applied, so that a file which was
+    put back to an older state, and written to since, is told from the one that was followed.
 """
 
 from __future__ import annotations
@@ -36,6 +41,7 @@ from migration_job.quoting import sqlite_name, sqlite_table, sqlite_text
 from migration_job.source.catalogue import MARK, OWN_PREFIX, rowid_name
 from migration_job.source.model import Catalogue, SourceIndex, SourceIndexColumn, SourceTable
 from migration_job.source.reader import ROWID
+from migration_job.source.whole import record_objects
 from migration_job.values import fold
 
 LOG = f"{OWN_PREFIX}log"
@@ -97,19 +103,22 @@ def install(
     capture: str,
     closed: bool = False,
     plain: bool = False,
+    token: str = "",
 ) -> None:
     """Create the log, the state and the triggers, inside the caller's transaction.
 
     ``run`` is the run that they belong to, ``capture`` names this installation. With ``closed`` the
     source refuses writes from the transaction's commit on; with ``plain`` it is taken out again by
-    a rollback. Raises InputError where the application
-    has something of the same name.
+    a rollback. ``token`` is the state's first (``capture`` where it is not given): see
+    :mod:`migration_job.live.whole`. Raises InputError where the application has something of the
+    same name.
     """
     _refuse_clash(connection)
     width = max((len(t.key) for t in tables), default=1)
     columns = "".join(f", k{i}" for i in range(width))
     connection.execute(
-        f"CREATE TABLE {sqlite_name(LOG)} {MARK} (seq INTEGER PRIMARY KEY, tab INTEGER{columns})"
+        f"CREATE TABLE {sqlite_name(LOG)} {MARK} (seq INTEGER PRIMARY KEY, tab INTEGER{columns}, "
+        "token DEFAULT (randomblob(8)))"
     )
     connection.execute(
         f"CREATE TABLE {sqlite_name(TABLES)} {MARK} "
@@ -120,7 +129,7 @@ def install(
         "run TEXT, capture TEXT, plain INTEGER NOT NULL, closed INTEGER NOT NULL, "
         "reads_moved INTEGER NOT NULL, settled INTEGER NOT NULL, schema_version INTEGER, "
         "schema_digest TEXT, certificate TEXT, one_way TEXT, switched_at TEXT, "
-        "back_at TEXT, back_position TEXT)"
+        "back_at TEXT, back_position TEXT, token TEXT NOT NULL, doubt TEXT)"
     )
     for table in tables:
         connection.execute(
@@ -133,15 +142,13 @@ def install(
     connection.execute(f"INSERT INTO {sqlite_name(LOG)} (seq, tab) VALUES (1, 0)")
     connection.execute(
         f"INSERT INTO {sqlite_name(STATE)} (one, run, capture, plain, closed, reads_moved, "
-        "settled, schema_version, schema_digest) VALUES (1, ?, ?, ?, ?, 0, 0, ?, ?)",
-        (
-            run,
-            capture,
-            int(plain),
-            int(closed),
-            connection.pragma("schema_version"),
-            schema_digest(connection),
-        ),
+        "settled, schema_digest, token) VALUES (1, ?, ?, ?, ?, 0, 0, ?, ?)",
+        (run, capture, int(plain), int(closed), schema_digest(connection), token or capture),
+    )
+    record_objects(connection)
+    connection.execute(
+        f"UPDATE {sqlite_name(STATE)} SET schema_version = ?",
+        (connection.pragma("schema_version"),),
     )
 
 

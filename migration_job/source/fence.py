@@ -51,6 +51,11 @@ class SourceState:
     """The target's clock at the snapshot up to which the source holds its changes."""
     back_position: str | None
     """The target's WAL position at that snapshot."""
+    token: str
+    """Chosen anew by each of the job's own transactions that bring rows or take a decision; the
+    target knows it too, so that an older copy of the file is told from this one."""
+    doubt: str | None
+    """Why the capture may have missed something, until the content has been proved equal."""
 
 
 def open_source(path: Path) -> apsw.Connection:
@@ -86,7 +91,8 @@ def read_state(connection: apsw.Connection) -> SourceState | None:
         return None
     row = connection.execute(
         "SELECT run, capture, plain, closed, reads_moved, settled, schema_version, schema_digest, "
-        f"certificate, one_way, switched_at, back_at, back_position FROM {sqlite_name(STATE)}"
+        "certificate, one_way, switched_at, back_at, back_position, "
+        f"token, doubt FROM {sqlite_name(STATE)}"
     ).fetchone()
     if row is None:
         raise OperationError(
@@ -107,6 +113,8 @@ def read_state(connection: apsw.Connection) -> SourceState | None:
         switched_at=row[10],
         back_at=row[11],
         back_position=row[12],
+        token=str(row[13]),
+        doubt=row[14],
     )
 
 
@@ -175,6 +183,14 @@ def last_position(connection: apsw.Connection) -> int:
     """The last position in the log: everything committed up to now is at or before it."""
     row = connection.execute(f"SELECT max(seq) FROM {sqlite_name(LOG)}").fetchone()
     return 0 if row is None or row[0] is None else int(row[0])
+
+
+def token_at(connection: apsw.Connection, position: int) -> str | None:
+    """The token of the log's row at this position, as hex; None where there is no such row."""
+    row = connection.execute(
+        f"SELECT hex(token) FROM {sqlite_name(LOG)} WHERE seq = ?", (position,)
+    ).fetchone()
+    return None if row is None else str(row[0])
 
 
 def trim(connection: apsw.Connection, position: int, *, rows: int) -> int:

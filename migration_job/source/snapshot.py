@@ -151,6 +151,15 @@ def state_sha256(reader: apsw.Connection, folder: Path) -> str:
         copy.unlink(missing_ok=True)
 
 
+def copy_state(reader: apsw.Connection, folder: Path) -> Path:
+    """The state that ``reader`` sees now, as a file of its own in ``folder``, through the
+    connection that there is. Raises as :func:`take` does."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    copy = folder / "state.db"
+    _copy(reader, copy)
+    return copy
+
+
 def take(source: Path, folder: Path) -> Snapshot:
     """Copy the present state of ``source`` to ``folder``; an older snapshot there is replaced.
 

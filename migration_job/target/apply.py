@@ -47,9 +47,13 @@ class TableChange:
 
 
 def apply_states(
-    connection: psycopg.Connection, changes: Iterable[TableChange], position: int
+    connection: psycopg.Connection,
+    changes: Iterable[TableChange],
+    position: int,
+    token: str | None = None,
 ) -> None:
-    """Apply a batch and record ``position``, in one transaction.
+    """Apply a batch and record ``position`` with the token of the log's row there, in one
+    transaction.
 
     The session must act as a replica (:func:`migration_job.target.capture.act_as_replica`). Raises
     BlockedError where a value cannot be carried and the plan does not quarantine it,
@@ -73,7 +77,7 @@ def apply_states(
                 _delete(connection, change)
             for change in changes:
                 _insert(connection, change)
-            records.set_applied(connection, position)
+            records.set_applied(connection, position, token)
     except psycopg.errors.IntegrityError:
         raise
     except psycopg.Error as error:

@@ -30,6 +30,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import psycopg
 
@@ -98,7 +99,10 @@ COMMENT ON TABLE migration.fence_token IS 'what the job''s own sessions show to 
 CREATE TABLE IF NOT EXISTS migration.pair (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     capture text NOT NULL,
-    verified bigint NOT NULL
+    verified bigint NOT NULL,
+    token text NOT NULL,
+    next_token text NOT NULL,
+    whole_at timestamp with time zone NOT NULL DEFAULT clock_timestamp()
 );
 CREATE TABLE IF NOT EXISTS migration.reverse_log (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -108,6 +112,8 @@ CREATE TABLE IF NOT EXISTS migration.reverse_log (
 CREATE INDEX IF NOT EXISTS reverse_log_whole ON migration.reverse_log (tab) WHERE key IS NULL;
 COMMENT ON TABLE migration.pair IS 'which capture of the source migration.applied counts in';
 COMMENT ON COLUMN migration.pair.verified IS 'what was applied up to here was compared';
+COMMENT ON COLUMN migration.pair.token IS 'of the source''s state; next_token is its next one';
+COMMENT ON COLUMN migration.pair.whole_at IS 'when the capture was last seen whole, at verified';
 CREATE TABLE IF NOT EXISTS migration.back_difference (
     tab text NOT NULL,
     key text NOT NULL,
@@ -429,20 +435,49 @@ def _end(
 # ------------------------------------------------------------------------------- the pair
 
 
-def set_pair(connection: psycopg.Connection, capture: str, position: int) -> None:
-    """Bind the target to one capture of the source, and to a position in its log."""
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """By what the target knows the source again."""
+
+    capture: str
+    token: str
+    """The source's state has this token, or"""
+    next_token: str
+    """this one, where a transaction of the job's was committed there and not noted here yet."""
+    position: int
+    """What was applied of the source's log, and"""
+    log_token: str | None
+    """the token of the log's row there."""
+    whole_at: str
+    """ISO 8601, UTC: when a round last saw the capture whole."""
+
+
+def set_pair(
+    connection: psycopg.Connection,
+    capture: str,
+    position: int,
+    *,
+    token: str = "",
+    log_token: str | None = None,
+) -> None:
+    """Bind the target to one capture of the source, and to a position in its log. ``token`` is that
+    of the source's state (``capture`` where it has just been installed), ``log_token`` that of the
+    log's row at the position."""
     with connection.transaction():
         connection.execute("SET LOCAL synchronous_commit TO on")
         connection.execute(TABLES)
         connection.execute(
-            "INSERT INTO migration.pair (capture, verified) VALUES (%s, %s) ON CONFLICT (one) "
-            "DO UPDATE SET capture = excluded.capture, verified = excluded.verified",
-            (capture, position),
+            "INSERT INTO migration.pair (capture, verified, token, next_token) "
+            "VALUES (%s, %s, %s, %s) ON CONFLICT (one) DO UPDATE SET capture = excluded.capture, "
+            "verified = excluded.verified, token = excluded.token, "
+            "next_token = excluded.next_token, whole_at = clock_timestamp()",
+            (capture, position, token or capture, token or capture),
         )
         connection.execute(
-            "INSERT INTO migration.applied (position) VALUES (%s) ON CONFLICT (one) "
-            "DO UPDATE SET position = excluded.position, updated_at = clock_timestamp()",
-            (position,),
+            "INSERT INTO migration.applied (position, token) VALUES (%s, %s) ON CONFLICT (one) "
+            "DO UPDATE SET position = excluded.position, token = excluded.token, "
+            "updated_at = clock_timestamp()",
+            (position, log_token),
         )
 
 
@@ -471,8 +506,35 @@ def set_verified(connection: psycopg.Connection, position: int) -> None:
     waited for: lost in a crash, it means comparing once more."""
     connection.execute(
         "BEGIN; SET LOCAL synchronous_commit TO off; "
-        f"UPDATE migration.pair SET verified = {int(position)}; COMMIT".encode()
+        f"UPDATE migration.pair SET verified = {int(position)}, whole_at = clock_timestamp(); "
+        "COMMIT".encode()
     )
+
+
+def read_identity(connection: psycopg.Connection) -> Identity | None:
+    """What the target knows the source by; None where it follows none."""
+    if pair(connection) is None:
+        return None
+    row = connection.execute(
+        "SELECT p.capture, p.token, p.next_token, a.position, a.token, "
+        "to_char(p.whole_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') "
+        "FROM migration.pair AS p, migration.applied AS a"
+    ).fetchone()
+    if row is None:
+        return None
+    return Identity(str(row[0]), str(row[1]), str(row[2]), int(row[3]), row[4], str(row[5]))
+
+
+def announce_token(connection: psycopg.Connection, present: str, next_token: str) -> None:
+    """Note, durably, which token the source's state is about to be given by a transaction there."""
+    connection.execute(
+        "UPDATE migration.pair SET token = %s, next_token = %s", (present, next_token)
+    )
+
+
+def confirm_token(connection: psycopg.Connection) -> None:
+    """Note that it was: from now on the one before is that of an older copy."""
+    connection.execute("UPDATE migration.pair SET token = next_token WHERE token <> next_token")
 
 
 def act_as_replica(connection: psycopg.Connection) -> None:

@@ -74,8 +74,10 @@ CREATE TABLE migration.certificate (
 CREATE TABLE migration.applied (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     position bigint NOT NULL,
+    token text,
     updated_at timestamp with time zone NOT NULL DEFAULT clock_timestamp()
 );
+COMMENT ON COLUMN migration.applied.token IS 'of the row at that position in the source''s log';
 COMMENT ON SCHEMA migration IS
     'what moved this database here from SQLite: run, ledger, quarantine, certificate';
 COMMENT ON COLUMN migration.ledger.key IS 'JSON array of the source key''s values';
@@ -493,12 +495,14 @@ def store_certificate(connection: psycopg.Connection, digest: str, body: str, ph
         )
 
 
-def set_applied(connection: psycopg.Connection, position: int) -> None:
-    """The position in the source's change log up to which the target is complete."""
+def set_applied(connection: psycopg.Connection, position: int, token: str | None) -> None:
+    """The position in the source's change log up to which the target is complete, and the token of
+    the log's row there."""
     connection.execute(
-        "INSERT INTO migration.applied (position) VALUES (%s) ON CONFLICT (one) "
-        "DO UPDATE SET position = excluded.position, updated_at = clock_timestamp()",
-        (position,),
+        "INSERT INTO migration.applied (position, token) VALUES (%s, %s) ON CONFLICT (one) "
+        "DO UPDATE SET position = excluded.position, token = excluded.token, "
+        "updated_at = clock_timestamp()",
+        (position, token),
     )
 
 

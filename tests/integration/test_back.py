@@ -31,7 +31,7 @@ def decide(pair: Pair, *one_way: str) -> None:
     """What a switch does, without what is around it."""
     catch_up(pair)
     with fence.writing(pair.source, limit=5):
-        take_decision(pair.source, "certificate", one_way)
+        take_decision(pair.source, "certificate", one_way, pair.state().token)
     target_capture.open_fence(pair.target)
 
 

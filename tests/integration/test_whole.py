@@ -1,0 +1,251 @@
+"""The capture proves that it is whole: lost triggers, replaced files, writes around it.
+
+Whatever was done, the switch refuses with a sentence and SQLite serves, or nothing is missing on
+PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import psycopg
+import pytest
+from livekit import PLAN, Migration, begin, fresh_source, uid
+
+from migration_job.errors import JobError
+from migration_job.live.catchup import catch_up
+from migration_job.live.pair import Pair, opened
+from migration_job.live.settings import Endpoints, endpoints
+from migration_job.live.switch import switch
+from migration_job.source.whole import NotWhole, WrittenAround
+
+pytestmark = pytest.mark.postgres
+
+MODES = ("wal", "delete", "truncate", "persist")
+TRIGGERS = (
+    "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND name LIKE '%_update' "
+    "AND tbl_name = 'users'"
+)
+
+
+@pytest.fixture(params=MODES)
+def migration(request: pytest.FixtureRequest, tmp_path: Path, postgres: str) -> Migration:
+    source = fresh_source(tmp_path)
+    connection = apsw.Connection(str(source))
+    connection.execute("DROP TABLE events")
+    connection.execute(f"PRAGMA journal_mode = {request.param}").fetchall()
+    connection.close()
+    plan = PLAN.model_copy(
+        update={
+            "tables": tuple(t for t in PLAN.tables if t.source != "events"),
+            "sequences": tuple(s for s in PLAN.sequences if s.table != "events"),
+        }
+    )
+    return begin(source, postgres, plan)
+
+
+@pytest.fixture
+def ends(migration: Migration, tmp_path: Path) -> Endpoints:
+    told = tmp_path / "application.json"
+    fields = psycopg.conninfo.conninfo_to_dict(migration.dsn)
+    told.write_text(
+        json.dumps(
+            {
+                "host": "127.0.0.1",
+                "port": 5432,
+                "database": str(fields["dbname"]),
+                "user": "app",
+                "password": "secret",
+            }
+        )
+    )
+    return endpoints(
+        migration.source,
+        migration.dsn,
+        connection=tmp_path / "connection",
+        connect_to=told,
+        console=None,
+        alias_file=None,
+    )
+
+
+@pytest.fixture
+def pair(migration: Migration) -> Iterator[Pair]:
+    writer = migration.writer()
+    writer.execute("INSERT INTO users VALUES (?, 'one', 1), (?, 'two', 2)", (uid(1), uid(2)))
+    writer.close()
+    with opened(migration.source, migration.dsn) as pair:
+        catch_up(pair)
+        yield pair
+
+
+def refused(migration: Migration, ends: Endpoints, match: str) -> None:
+    """The switch refuses, and SQLite goes on serving."""
+    with pytest.raises(JobError, match=match):
+        switch(ends)
+    with psycopg.connect(migration.dsn) as target:
+        assert target.execute("SELECT closed FROM migration.fence").fetchall() == [(True,)]
+    writer = migration.writer()
+    writer.execute("INSERT OR REPLACE INTO users VALUES (?, 'still', 9)", (uid(99),))
+    writer.close()
+
+
+def copied(source: Path, destination: Path) -> None:
+    """By a process of its own: closing the file in this one would drop the locks on it."""
+    subprocess.run(["cp", str(source), str(destination)], check=True)
+
+
+def test_a_trigger_that_was_dropped(migration: Migration, ends: Endpoints, pair: Pair) -> None:
+    writer = migration.writer()
+    ((name, sql),) = writer.execute(TRIGGERS).fetchall()
+    writer.execute(f'DROP TRIGGER "{name}"')
+    writer.execute("UPDATE users SET score = 5")
+    with pytest.raises(NotWhole, match=rf"{name} on users is missing.*position \d+ of its log"):
+        catch_up(pair)
+    refused(migration, ends, f"{name} on users is missing")
+    # Put back word for word: what was missed meanwhile is still missed.
+    writer.execute(sql)
+    refused(migration, ends, "users is not the same on both sides")
+    writer.execute("UPDATE users SET score = score")
+    writer.close()
+    switch(ends)
+    with psycopg.connect(migration.dsn) as target:
+        assert target.execute("SELECT DISTINCT score FROM users ORDER BY 1").fetchall() == [
+            (5.0,),
+            (9.0,),
+        ]
+
+
+def test_a_trigger_that_was_away_between_two_looks(
+    migration: Migration, ends: Endpoints, pair: Pair
+) -> None:
+    writer = migration.writer()
+    ((name, sql),) = writer.execute(TRIGGERS).fetchall()
+    writer.execute(f'BEGIN; DROP TRIGGER "{name}"; UPDATE users SET score = 5; {sql}; COMMIT')
+    writer.close()
+    catch_up(pair)  # nothing to be seen, but the cookie has moved
+    refused(migration, ends, "users is not the same on both sides")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_schema_that_was_edited(
+    migration: Migration, ends: Endpoints, pair: Pair, again: bool
+) -> None:
+    """``writable_schema`` moves no cookie."""
+    writer = migration.writer()
+    name, _ = writer.execute(TRIGGERS).fetchall()[0]
+    row = writer.execute("SELECT * FROM sqlite_schema WHERE name = ?", (name,)).fetchall()[0]
+    writer.execute("PRAGMA writable_schema = ON")
+    writer.execute("DELETE FROM sqlite_schema WHERE name = ?", (name,))
+    writer.close()
+    writer = migration.writer()
+    writer.execute("UPDATE users SET score = 5")
+    if again:
+        writer.execute("PRAGMA writable_schema = ON")
+        writer.execute("INSERT INTO sqlite_schema VALUES (?, ?, ?, ?, ?)", row)
+    writer.close()
+    refused(migration, ends, "users is not the same" if again else f"{name} on users is missing")
+
+
+def test_an_update_with_triggers_switched_off(
+    migration: Migration, ends: Endpoints, pair: Pair
+) -> None:
+    writer = migration.writer()
+    writer.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
+    writer.execute("UPDATE users SET score = 5 WHERE email = 'one'")
+    writer.close()
+    with pytest.raises(WrittenAround, match="around the change capture"):
+        switch(ends)
+    refused(migration, ends, "column score")
+
+
+def test_a_rebuild_in_twelve_steps(migration: Migration, ends: Endpoints, pair: Pair) -> None:
+    """The table is made anew with the same text, and has no triggers any more."""
+    writer = migration.writer()
+    writer.execute("PRAGMA foreign_keys = OFF")
+    text = str(writer.execute("SELECT sql FROM sqlite_schema WHERE name = 'notes'").get)
+    index = "sqlite_sequence"
+    assert writer.execute(f"SELECT count(*) FROM {index}").get is not None
+    writer.execute("BEGIN")
+    writer.execute(text.replace("notes", "notes_new", 1))
+    writer.execute("INSERT INTO notes_new SELECT * FROM notes; DROP TABLE notes")
+    writer.execute("ALTER TABLE notes_new RENAME TO notes")
+    writer.execute("COMMIT")
+    writer.execute("INSERT INTO notes (body) VALUES ('unseen')")
+    writer.close()
+    with pytest.raises(NotWhole, match="notes"):
+        catch_up(pair)
+    refused(migration, ends, "notes")
+
+
+def test_vacuum_is_no_gap(migration: Migration, ends: Endpoints, pair: Pair) -> None:
+    writer = migration.writer()
+    writer.execute("UPDATE users SET score = 7; VACUUM; ANALYZE; REINDEX")
+    writer.close()
+    catch_up(pair)
+    switch(ends)
+
+
+@pytest.mark.parametrize("how", ["removed", "renamed", "replaced", "a link"])
+def test_a_file_that_is_another(
+    migration: Migration, ends: Endpoints, pair: Pair, how: str, tmp_path: Path
+) -> None:
+    source = migration.source
+    backup = tmp_path / "backup.db"
+    copied(source, backup)
+    if how == "removed":
+        source.unlink()
+    elif how == "renamed":
+        source.rename(tmp_path / "away.db")
+    elif how == "replaced":
+        backup.replace(source)
+    else:
+        source.unlink()
+        source.symlink_to(backup)
+    words = "is gone" if how in ("removed", "renamed") else "another file"
+    with pytest.raises(NotWhole, match=words):
+        catch_up(pair)
+
+
+def test_an_older_copy_that_has_reached_the_same_position(
+    migration: Migration, ends: Endpoints, pair: Pair, tmp_path: Path
+) -> None:
+    backup = tmp_path / "backup.db"
+    writer = migration.writer()
+    writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    copied(migration.source, backup)
+    writer.execute("INSERT INTO users VALUES (?, 'lost', 1)", (uid(3),))
+    writer.close()
+    catch_up(pair)
+    pair.close()
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        migration.source.with_name(migration.source.name + suffix).unlink(missing_ok=True)
+    backup.replace(migration.source)
+    writer = migration.writer()
+    writer.execute("INSERT INTO users VALUES (?, 'other', 1)", (uid(4),))
+    writer.close()
+    with (
+        opened(migration.source, migration.dsn) as second,
+        pytest.raises(NotWhole, match="put back to an older state"),
+    ):
+        catch_up(second)
+    refused(migration, ends, "put back to an older state")
+    # `pair` is closed by its fixture once more, which does no harm.
+
+
+@pytest.mark.parametrize("migration", ["wal"], indirect=True)
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+def test_a_log_that_was_removed_under_the_application(
+    migration: Migration, pair: Pair, suffix: str
+) -> None:
+    writer = migration.writer()
+    writer.execute("UPDATE users SET score = 5")
+    catch_up(pair)
+    migration.source.with_name(migration.source.name + suffix).unlink()
+    with pytest.raises(NotWhole, match=f"{suffix} is gone"):
+        catch_up(pair)
+    writer.close()
