@@ -140,7 +140,9 @@ def _round(pair: Pair, limit: int, lock_limit: float) -> BackRound:
             fence.change_state(pair.source, back_at=moment, back_position=position, token=token)
             require_file(pair)
         found = differing_keys(
-            pair, [(t.plan, rows.keys) for t, rows in zip(tables, batch, strict=True)]
+            pair,
+            [(t.plan, rows.keys) for t, rows in zip(tables, batch, strict=True)],
+            ledger_gone,
         )
     with pair.target.transaction():
         confirm_token(pair.target)

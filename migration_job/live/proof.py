@@ -23,7 +23,7 @@ from migration_job.target.apply import (
 )
 from migration_job.target.database import execute_raw
 from migration_job.values import fold, from_json, key_text
-from migration_job.verify.typed import compare_keys
+from migration_job.verify.typed import Back, compare_keys
 
 SHOWN = 5
 
@@ -93,16 +93,31 @@ def _parsed(line: bytes, raw: Sequence[ColumnPlan]) -> tuple[object, ...]:
 
 
 def differing_keys(
-    pair: Pair, batch: Sequence[tuple[TablePlan, Sequence[Key]]]
+    pair: Pair,
+    batch: Sequence[tuple[TablePlan, Sequence[Key]]],
+    forgotten: Sequence[tuple[str, str, str]] = (),
 ) -> list[tuple[str, str, str]]:
     """Which of these rows differ between the sides: source table, ``key_text`` and a message each.
-    For the way back, where a difference is noted and does not stop what follows."""
+    For the way back, where a difference is noted and does not stop what follows. ``forgotten``:
+    source table, ``key_text`` and column of values with a ledger entry that the target has changed.
+    """
     found: list[tuple[str, str, str]] = []
     for plan, keys in batch:
-        for difference in compare_keys(pair.sides, plan, keys).shown:
+        back = Back(
+            frozenset((key, column) for table, key, column in forgotten if table == plan.source),
+            _computed(pair, plan),
+        )
+        for difference in compare_keys(pair.sides, plan, keys, back).shown:
             values = [from_json(value) for value in difference.key or []]
             found.append((plan.source or "", key_text(values), difference.message))
     return found
+
+
+def _computed(pair: Pair, plan: TablePlan) -> frozenset[str]:
+    """Columns that the source generates, and that are plain ones on the target."""
+    generated = {c.name for c in pair.catalogue.table(plan.source or "").columns if c.generated}
+    plain = {c.source for c in plan.columns if c.source is not None and c.generated is None}
+    return frozenset(generated & plain)
 
 
 def _refuse(table: str, differences: Sequence[str], count: int) -> None:

@@ -67,7 +67,8 @@ MAX_NUMERIC_PRECISION = 1000
 
 TYPES_ALLOWED = (
     "smallint, integer, bigint, numeric, numeric(p,s), double precision, boolean, text, "
-    "varchar(n), bytea, uuid, json, jsonb, timestamp with time zone, date, time"
+    "varchar(n), bytea, uuid, json, jsonb, timestamp with time zone, "
+    "timestamptz(n), date, time, time(n)"
 )
 
 _DECLARED = re.compile(
@@ -89,11 +90,11 @@ def _family(declared: str, affinity: Affinity) -> tuple[Family, tuple[int, ...]]
     if first in ("BOOL", "BOOLEAN"):
         return "boolean", ()
     if first in ("DATETIME", "TIMESTAMP", "TIMESTAMPTZ", "DATETIME2", "SMALLDATETIME"):
-        return "timestamp", ()
+        return "timestamp", numbers[:1]
     if name == "DATE":
         return "date", ()
     if first == "TIME":
-        return "time", ()
+        return "time", numbers[:1]
     if name in ("UUID", "GUID", "UNIQUEIDENTIFIER"):
         return "uuid", ()
     if name in ("JSON", "JSONB"):
@@ -137,13 +138,13 @@ def wished(column: SourceColumn, facts: ColumnFacts, zone: str, *, spare: int = 
         case "varchar":
             return TextRule(max_length=numbers[0])
         case "timestamp":
-            return timestamp(facts, zone)
+            return timestamp(facts, zone, declared=numbers)
         case "date":
             return DateRule()
         case "time":
-            return TimeRule(shape=_commonest_shape(facts, clock_only=True) or "HH:MM:SS")
+            return clock(facts, numbers)
         case "uuid":
-            return UuidRule(style=_uuid_style(facts.sample))
+            return uuid_rule(column, facts)
         case "json":
             return json_rule(column)
         case "blob":
@@ -158,6 +159,11 @@ def sized_integer(facts: ColumnFacts, spare: int = 0) -> IntegerRule:
     if INT4[0] <= low and high + spare <= INT4[1]:
         return IntegerRule(low=INT4[0], high=INT4[1])
     return IntegerRule()
+
+
+def uuid_rule(column: SourceColumn, facts: ColumnFacts) -> UuidRule:
+    """The rule to uuid, in the column's commonest spelling."""
+    return UuidRule(style=_uuid_style(facts.sample), affinity=column.affinity)
 
 
 def json_rule(column: SourceColumn) -> JsonRule:
@@ -190,18 +196,49 @@ def as_bytes(facts: ColumnFacts) -> Rule:
 
 
 def timestamp(
-    facts: ColumnFacts, zone: str, epoch: EpochUnit | None = None, *, or_date: bool = True
+    facts: ColumnFacts,
+    zone: str,
+    epoch: EpochUnit | None = None,
+    *,
+    or_date: bool = True,
+    declared: Sequence[int] = (),
+    precision: int | None = None,
 ) -> TimestampRule:
-    """The rule for times: the commonest shape of the text, or the unit of the numbers."""
+    """The rule for times: the commonest shape of the text, or the unit of the numbers. Its
+    precision is the finest that the sample or the declared type has, where none is given."""
     numbers = facts.integers + facts.reals
     if epoch is None and numbers and not facts.texts and not facts.reals:
         epoch = epoch_unit(facts)
     if epoch is not None and numbers >= facts.texts:
-        return TimestampRule(shape="epoch", epoch=epoch, zone=zone)
-    shape = _commonest_shape(facts)
+        if precision is None:
+            precision = FINEST if facts.reals else {"s": 0, "ms": 3}.get(epoch, FINEST)
+        return TimestampRule(shape="epoch", epoch=epoch, zone=zone, precision=precision)
+    shape, seen = _shape_and_digits(facts)
+    if epoch is not None and numbers:
+        seen = max(seen or 0, {"s": 0, "ms": 3}.get(epoch, FINEST))
     if shape is None or (not or_date and "H" not in shape):
         shape = "YYYY-MM-DD HH:MM:SS"
-    return TimestampRule(shape=shape, epoch=epoch, zone=zone)
+    if precision is None:
+        precision = _precision(seen, declared)
+    return TimestampRule(shape=shape, epoch=epoch, zone=zone, precision=precision)
+
+
+def clock(
+    facts: ColumnFacts, declared: Sequence[int] = (), precision: int | None = None
+) -> TimeRule:
+    """The rule for times of day, as :func:`timestamp` is for times."""
+    shape, seen = _shape_and_digits(facts, clock_only=True)
+    if precision is None:
+        precision = _precision(seen, declared)
+    return TimeRule(shape=shape or "HH:MM:SS", precision=precision)
+
+
+FINEST = moments.MICROSECOND_DIGITS
+
+
+def _precision(seen: int | None, declared: Sequence[int]) -> int:
+    """Decimals of a second that a column needs: nothing is known of one without a value."""
+    return min(FINEST, max([FINEST if seen is None else seen, *declared]))
 
 
 def epoch_unit(facts: ColumnFacts) -> EpochUnit | None:
@@ -220,9 +257,12 @@ _CLOCK_END = len("YYYY-MM-DD HH:MM:SS")
 """Behind it a fraction and a zone, which are part of the shape, digits and all."""
 
 
-def _commonest_shape(facts: ColumnFacts, *, clock_only: bool = False) -> str | None:
-    """The shape of most of the sampled texts. Texts that differ in the digits of their date and
-    clock alone are of one shape, so that one of them is read."""
+def _shape_and_digits(
+    facts: ColumnFacts, *, clock_only: bool = False
+) -> tuple[str | None, int | None]:
+    """The shape of most of the sampled texts, and the most decimals of a second among them; None
+    where there is none. Texts that differ in the digits of their date and clock alone are of one
+    shape, so that one of them is read."""
     alike: defaultdict[str, list[str]] = defaultdict(list)
     for value in facts.sample:
         if isinstance(value, str):
@@ -232,7 +272,16 @@ def _commonest_shape(facts: ColumnFacts, *, clock_only: bool = False) -> str | N
         moment = next(filter(None, map(moments.read, texts)), None)
         if moment is not None and (moment.day is None) == clock_only:
             counts[moment.shape] += len(texts)
-    return counts.most_common(1)[0][0] if counts else None
+    if not counts:
+        return None, None
+    digits = max(moments.parse_shape(shape).digits for shape in counts)
+    shape = counts.most_common(1)[0][0]
+    # Many libraries leave a fraction of zero out: then its absence is the shape, and a fraction
+    # what is finer.
+    whole = moments.finer(shape, 0)
+    if whole in counts and moments.parse_shape(shape).has_clock:
+        shape = whole
+    return shape, digits
 
 
 def _uuid_style(sample: Sequence[SourceValue]) -> Literal["lower", "upper", "hex", "HEX"]:
@@ -263,7 +312,9 @@ def _json_style(sample: Sequence[SourceValue]) -> jsontext.Style:
     return max(styles, key=lambda s: best[s])
 
 
-_TYPE = re.compile(r"([a-z][a-z0-9 ]*?)\s*(?:\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\))?")
+_TYPE = re.compile(
+    r"([a-z][a-z0-9 ]*?)\s*(?:\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\))?( with(?:out)? time zone)?"
+)
 
 
 def for_type(
@@ -275,7 +326,7 @@ def for_type(
 ) -> Rule:
     """The rule to a named PostgreSQL type. Raises InputError for a type that is not offered."""
     match = _TYPE.fullmatch(" ".join(wanted.lower().split()))
-    name = match[1] if match is not None else ""
+    name = match[1] + (match[4] or "") if match is not None else ""
     numbers = [int(n) for n in match.groups()[1:3] if n] if match is not None else []
     classes = facts.classes
     match name:
@@ -303,22 +354,27 @@ def for_type(
         case "bytea":
             return as_bytes(facts)
         case "uuid":
-            return UuidRule(style=_uuid_style(facts.sample))
+            return uuid_rule(column, facts)
         case "json":
             return json_rule(column)
         case "jsonb":
-            return JsonbRule(style=_json_style(facts.sample))
+            return JsonbRule(style=_json_style(facts.sample), affinity=column.affinity)
         case "timestamptz" | "timestamp with time zone":
-            return timestamp(facts, zone, epoch)
+            return timestamp(facts, zone, epoch, precision=_given(numbers))
         case "date":
             return DateRule()
         case "time" | "time without time zone":
-            return TimeRule(shape=_commonest_shape(facts, clock_only=True) or "HH:MM:SS")
+            return clock(facts, precision=_given(numbers))
     raise InputError(
         f"expected one of the types {TYPES_ALLOWED}; found {wanted!r} for column {column.name}",
         advice="real (float4) would round and timestamp (without time zone) would forget the "
         "zone: take double precision, and timestamp with time zone.",
     )
+
+
+def _given(numbers: Sequence[int]) -> int:
+    """The precision of a type that is asked for by name: PostgreSQL's own where it names none."""
+    return min(FINEST, numbers[0]) if numbers else FINEST
 
 
 def _integer(bounds: tuple[int, int], classes: set[str]) -> Rule:

@@ -22,6 +22,7 @@ from migration_job.plan.rules import (
     TimestampRule,
     WidenedByteaRule,
     WidenedTextRule,
+    again,
     type_of,
 )
 from migration_job.source.model import SourceColumn, SourceTable
@@ -126,6 +127,9 @@ class Decider:
     ) -> Decision:
         """The rule tried; where it cannot carry every value, what the policy makes of that."""
         examination = self._examine(table, column.name, facts, rule, slow)
+        fine = self._fine_enough(table, column, rule, examination)
+        if fine is not rule:
+            rule, examination = fine, self._examine(table, column.name, facts, fine)
         decision = Decision(rule, examination, self._reason(table, column, facts, wish))
         own = self._policy.column(table.name, column.name)
         action = self._findings.action_for(table.name, column.name)
@@ -147,6 +151,22 @@ class Decider:
                 return self._to_bytes(table, column, facts)
             self._judge_bad_text(table, column, facts, decision, action)
         return decision
+
+    def _fine_enough(
+        self, table: SourceTable, column: SourceColumn, rule: Rule, examination: Examination
+    ) -> Rule:
+        """The rule with a precision that cuts no value off, where the sample had none so fine."""
+        inner = rule.inner if isinstance(rule, MapRule) else rule
+        if (
+            not isinstance(inner, TimestampRule | TimeRule)
+            or not examination.changed.count
+            or self._policy.column(table.name, column.name).type is not None
+        ):
+            return rule
+        digits = min(choose.FINEST, self._observer.decimals(table, column.name))
+        if digits <= inner.precision:
+            return rule
+        return again(rule, inner.model_copy(update={"precision": digits}))
 
     def _examine(
         self,

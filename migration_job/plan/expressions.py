@@ -24,7 +24,9 @@ from migration_job.plan.rules import (
     CannotCarry,
     MapRule,
     RuleBase,
+    TimeRule,
     TimestampRule,
+    base_of,
     type_of,
 )
 from migration_job.quoting import postgres_text
@@ -111,7 +113,7 @@ NUMBERS: frozenset[Kind] = frozenset({"integer", "real", "numeric"})
 
 def kind_of(type_sql: str) -> Kind:
     """The kind of a plan's PostgreSQL type."""
-    return KINDS[type_sql.partition("(")[0].strip()]
+    return KINDS[base_of(type_sql)]
 
 
 def parse(sql: str) -> exp.Expr:
@@ -596,7 +598,7 @@ def _branches(tests: Sequence[str], results: Sequence[Typed]) -> Typed:
 def unified(parts: Sequence[Typed]) -> list[Typed]:
     """The parts as one kind. Raises Untranslatable where SQLite would mix storage classes."""
     kinds = {p.kind for p in parts} - {"null"}
-    if len({type_of(p.known.rule) for p in parts if p.kind == "time" and p.known}) > 1:
+    if len({base_of(type_of(p.known.rule)) for p in parts if p.kind == "time" and p.known}) > 1:
         raise Untranslatable("a time of day beside a time")
     if len(kinds) <= 1:
         return list(parts)
@@ -698,7 +700,7 @@ def _spelled(text: str, known: Known) -> Typed:
     if known.kind == "time":
         moment = moments.read(text)
         same = moment is not None and moment.shape == getattr(inner, "shape", None)
-        if not same or not known.exact:
+        if not same or not known.exact or not in_order(inner):
             raise Untranslatable("a time compared with text of another shape than its own")
     try:
         spelled = inner.forward(text)
@@ -719,8 +721,20 @@ def _same_shape(left: Typed, right: Typed) -> bool:
     if len(rules) < 2:
         # A literal was brought to the column's shape already.
         return True
-    exact = all(p.known is None or p.known.exact for p in (left, right))
+    exact = all(p.known is None or p.known.exact for p in (left, right)) and all(
+        in_order(rule) for rule in rules
+    )
     return exact and getattr(rules[0], "shape", 0) == getattr(rules[1], "shape", 1)
+
+
+def in_order(rule: RuleBase) -> bool:
+    """Whether the texts of the column's times are in the order of the times. A zone at their end
+    is in the way where some say more of a second than others."""
+    inner = rule.inner if isinstance(rule, MapRule) else rule
+    if not isinstance(inner, TimestampRule | TimeRule) or inner.shape == "epoch":
+        return True
+    shape = moments.parse_shape(inner.shape)
+    return not shape.zone or (shape.has_seconds and inner.precision <= shape.digits)
 
 
 def glob_to_regex(pattern: str) -> str:

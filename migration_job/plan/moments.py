@@ -36,8 +36,8 @@ class Moment(NamedTuple):
 
 
 def read(text: str) -> Moment | None:
-    """The moment that the text spells, or None where it is of no known shape, is no real date, or
-    says more than a microsecond."""
+    """The moment that the text spells, cut to microseconds; None where it is of no known shape or
+    no real date."""
     match = _SHAPE.fullmatch(text)
     if match is None or not text:
         return None
@@ -49,8 +49,6 @@ def read(text: str) -> Moment | None:
     if hm is None and (day_text is None or seconds or fraction or zone):
         return None
     if (fraction and not seconds) or (zone and day_text is None):
-        return None
-    if fraction and fraction[MICROSECOND_DIGITS + 1 :].strip("0"):
         return None
     offset = _offset(zone) if zone else None
     if zone and offset is None:
@@ -133,6 +131,44 @@ def write(template: str, moment: datetime) -> str:
             parts.append("." + f"{moment.microsecond:06d}".ljust(9, "0")[: shape.digits])
     parts.append(shape.zone)
     return "".join(parts)
+
+
+@lru_cache(maxsize=256)
+def finer(template: str, digits: int) -> str:
+    """The template that says the same down to ``digits`` decimals of a second."""
+    shape = parse_shape(template)
+    day = "YYYY-MM-DD" if shape.has_date else ""
+    separator = (shape.separator or " ") if shape.has_date else ""
+    fraction = "." + "f" * digits if digits else ""
+    return f"{day}{separator}HH:MM:SS{fraction}{shape.zone}"
+
+
+def fits(template: str, moment: datetime) -> bool:
+    """Whether the template has room for all that the moment says."""
+    shape = parse_shape(template)
+    if moment.microsecond and moment.microsecond % 10 ** max(6 - shape.digits, 0):
+        return False
+    if moment.second and not shape.has_seconds:
+        return False
+    return shape.has_clock or not (moment.hour or moment.minute)
+
+
+def write_finely(template: str, digits: int, moment: datetime) -> str:
+    """The moment in the template; in its finer one (:func:`finer`) where it has no room."""
+    return write(template if fits(template, moment) else finer(template, digits), moment)
+
+
+def offset_text(moment: datetime) -> str:
+    """The offset of an aware moment, e.g. ``+01:00``."""
+    return f"{moment:%z}"[:3] + ":" + f"{moment:%z}"[3:5]
+
+
+def cut(moment: datetime, digits: int) -> datetime:
+    """The moment without what is finer than ``digits`` decimals of a second."""
+    if digits >= MICROSECOND_DIGITS:
+        return moment
+    size = 10 ** (MICROSECOND_DIGITS - digits)
+    return moment.replace(microsecond=moment.microsecond // size * size)
 
 
 @lru_cache(maxsize=64)

@@ -419,6 +419,16 @@ class Observer:
         row = self._one(table, [f"max(CASE typeof({c}) WHEN 'text' THEN length({c}) END)"])
         return int(row[0] or 0)
 
+    def decimals(self, table: SourceTable, name: str) -> int:
+        """The most digits that follow the first point of any of the column's texts."""
+        c = column_sql(table, name)
+        after = f"substr({c}, instr({c}, '.') + 1)"
+        digits = f"length({after}) - length(ltrim({after}, '0123456789'))"
+        row = self._one(
+            table, [f"max(CASE WHEN typeof({c}) = 'text' AND instr({c}, '.') THEN {digits} END)"]
+        )
+        return int(row[0] or 0)
+
     def overflows(self, table: SourceTable, column: str) -> bool:
         """Whether the column holds a real where SQLite's integer arithmetic went beyond 64 bits,
         which PostgreSQL refuses."""

@@ -46,7 +46,9 @@ from migration_job.plan.rules import (
     TextRule,
     WidenedTextRule,
     type_of,
+    under,
 )
+from migration_job.plan.wayback import refusals
 from migration_job.quoting import sqlite_name
 from migration_job.signals import undisturbed
 from migration_job.source.model import Catalogue, SourceColumn, SourceTable
@@ -774,7 +776,7 @@ class _Planner:
                 if primary
                 else None,
                 uniques=(*uniques, *parts.uniques),
-                checks=parts.checks,
+                checks=(*parts.checks, *refusals(table, self._targets[table.name], columns)),
                 foreign_keys=tuple(self._foreign_keys(table, dropped, orphaned)),
                 indexes=parts.indexes,
                 key=self._row_key(table),
@@ -798,7 +800,7 @@ class _Planner:
             if decision is None:
                 continue
             nulls = self._facts[table.name][column.name].nulls
-            rule = decision.rule
+            rule = under(decision.rule, column.affinity)
             identity = column.name == table.rowid_alias and _is_integer(rule)
             target, own = self._targets[table.name], self._columns[table.name, column.name]
             yield ColumnPlan(

@@ -21,6 +21,7 @@ from migration_job.plan.rules import (
     TimeRule,
     TimestampRule,
     UuidRule,
+    again,
 )
 from migration_job.source.model import (
     Affinity,
@@ -164,47 +165,47 @@ class Relations:
         match a, b:
             case IntegerRule(), IntegerRule():
                 wide = IntegerRule(low=min(a.low, b.low), high=max(a.high, b.high))
-                return [("child", _again(left, wide)), ("parent", _again(right, wide))]
+                return [("child", again(left, wide)), ("parent", again(right, wide))]
             case TextRule(), TextRule():
                 lengths = [r.max_length for r in (a, b)]
                 known = [n for n in lengths if n is not None]
                 longest = None if None in lengths else max(known)
                 text = TextRule(max_length=longest)
-                return [("child", _again(left, text)), ("parent", _again(right, text))]
+                return [("child", again(left, text)), ("parent", again(right, text))]
             case TextRule(), IntegerRule():
-                return [("child", _again(left, IntegerTextRule(low=b.low, high=b.high)))]
+                return [("child", again(left, IntegerTextRule(low=b.low, high=b.high)))]
             case IntegerTextRule(), IntegerRule():
-                return [("child", _again(left, IntegerTextRule(low=b.low, high=b.high)))]
+                return [("child", again(left, IntegerTextRule(low=b.low, high=b.high)))]
             case ((NumericRule() | RealRule()), IntegerRule()) if child_classes <= {"integer"}:
                 # The declared type is the child's own idea; its values are the parent's.
-                return [("child", _again(left, IntegerRule(low=b.low, high=b.high)))]
+                return [("child", again(left, IntegerRule(low=b.low, high=b.high)))]
+            case TimestampRule(), TimestampRule():
+                fine = {"precision": max(a.precision, b.precision)}
+                return [
+                    ("child", again(left, a.model_copy(update=fine))),
+                    ("parent", again(right, b.model_copy(update=fine))),
+                ]
             case IntegerRule(), _ if _is_text(b):
-                return [("child", _again(left, TextIntegerRule()))]
+                return [("child", again(left, TextIntegerRule()))]
             case (
                 (IntegerRule() | NumericRule() | RealRule()),
                 (IntegerRule() | NumericRule() | RealRule()),
             ):
                 return [
-                    ("child", _again(left, NumericRule(affinity=_affinity(a)))),
-                    ("parent", _again(right, NumericRule(affinity=_affinity(b)))),
+                    ("child", again(left, NumericRule(affinity=_affinity(a)))),
+                    ("parent", again(right, NumericRule(affinity=_affinity(b)))),
                 ]
             case _:
                 pass
         changes: list[tuple[str, Rule]] = []
         for place, whole, inner in (("child", left, a), ("parent", right, b)):
             if isinstance(inner, SPELLED):
-                changes.append((place, _again(whole, TextRule())))
+                changes.append((place, again(whole, TextRule())))
             elif not _is_text(inner):
                 return []
             elif isinstance(inner, TextRule) and inner.max_length is not None:
-                changes.append((place, _again(whole, TextRule())))
+                changes.append((place, again(whole, TextRule())))
         return changes if child_classes <= {"text"} else []
-
-
-def _again(whole: Rule, inner: Rule) -> Rule:
-    if isinstance(whole, MapRule) and not isinstance(inner, MapRule):
-        return whole.model_copy(update={"inner": inner})
-    return inner
 
 
 def _affinity(rule: IntegerRule | NumericRule | RealRule) -> Affinity:

@@ -9,7 +9,7 @@ import apsw
 
 from migration_job.plan.facts import Rows
 from migration_job.plan.observe import identity_columns, show_key, shown_columns
-from migration_job.plan.rules import CannotCarry, Rule, type_of
+from migration_job.plan.rules import CannotCarry, Rule, base_of, type_of
 from migration_job.source.database import chain
 from migration_job.source.model import Catalogue, SourceTable
 from migration_job.source.reader import Row, column_sql, read_rows
@@ -82,7 +82,7 @@ def _most(rules: Sequence[Rule]) -> list[int]:
     found: list[int] = []
     coarsest = 8
     for rule in rules:
-        width, alignment = FIXED.get(type_of(rule), (MOST, 1))
+        width, alignment = FIXED.get(base_of(type_of(rule)), (MOST, 1))
         # Behind nothing but values of its own alignment, or of a multiple, there is no gap.
         found.append(width + (alignment - 1 if coarsest < alignment else 0))
         coarsest = min(coarsest, alignment)
@@ -107,7 +107,7 @@ def _places(values: Row, rules: Sequence[Rule]) -> Iterator[tuple[int, int]]:
         if text is None:
             continue
         content = _content(text, type_of(rule))
-        yield FIXED.get(type_of(rule)) or (content + 1 if content <= STAYS else POINTER, 1)
+        yield FIXED.get(base_of(type_of(rule))) or (content + 1 if content <= STAYS else POINTER, 1)
 
 
 def _content(text: str, type_sql: str) -> int:

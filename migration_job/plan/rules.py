@@ -36,6 +36,10 @@ Affinity = Literal["integer", "text", "blob", "real", "numeric"]
 INT64_LOW, INT64_HIGH = -(2**63), 2**63 - 1
 
 
+NUMBER_AFFINITIES = frozenset({"integer", "real", "numeric"})
+"""Under these SQLite makes a number of text that looks like one."""
+
+
 class CannotCarry(Exception):
     """The rule has no target value for this source value; the message says why, in lower case."""
 
@@ -66,6 +70,14 @@ class RuleBase(BaseModel):
     def changes(self, value: SourceValue) -> bool:
         """Whether ``value`` needs a ledger row. Raises CannotCarry as ``forward`` does."""
         return not same(self.inverse(self.forward(value)), value)
+
+    def returned(self, value: SourceValue) -> str | None:
+        """The target's text of a value that only a rollback can have written, since ``inverse``
+        gives it for what no value of the source's own stands for (an infinite time, a NaN); None
+        for all others. ``forward`` does not carry such a value: it says nothing of a column's
+        type."""
+        del value
+        return None
 
     def fast_sql(self, column: str) -> str | None:
         """A SQLite expression (``column`` is a quoted column reference) that gives the forward
@@ -185,6 +197,9 @@ class RealRule(RuleBase):
         # SQLite stores a NaN as NULL, so it comes back as text.
         return text if text is None or text == "NaN" else float(text)
 
+    def returned(self, value: SourceValue) -> str | None:
+        return "NaN" if value == "NaN" else None
+
     def fast_sql(self, column: str) -> str | None:
         return f"CASE WHEN {column} IS NOT NULL THEN printf('%!.17g', {column}) END"
 
@@ -243,15 +258,23 @@ class NumericRule(RuleBase):
             return text
         if text in ("Infinity", "-Infinity"):
             return float(text)
-        if self.precision is None:
-            if "." in text:
-                return float(text)
-            return int(text) if INT64_LOW <= int(text) <= INT64_HIGH else text
         number = Decimal(text)
-        whole = number == number.to_integral_value()
-        if whole and self.affinity != "real" and INT64_LOW <= number <= INT64_HIGH:
-            return int(number)
-        return float(text)
+        point = "." in text if self.precision is None else number != number.to_integral_value()
+        if not point and self.affinity != "real":
+            return int(number) if INT64_LOW <= number <= INT64_HIGH else text
+        real = float(text)
+        # Where SQLite makes no number of it, text keeps what a real has no digits for. Elsewhere
+        # the target refuses such a number (:mod:`migration_job.plan.wayback`).
+        exact = not math.isinf(real) and Decimal(repr(real)) == number
+        return real if exact or self.affinity in NUMBER_AFFINITIES else text
+
+    def returned(self, value: SourceValue) -> str | None:
+        if value == "NaN":
+            return "NaN"
+        if self.affinity in NUMBER_AFFINITIES or not isinstance(value, str):
+            return None
+        plain = re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", value, re.ASCII) is not None
+        return value if plain and same(self.inverse(value), value) else None
 
     def fast_sql(self, column: str) -> str | None:
         if self.precision is None:
@@ -339,11 +362,16 @@ class TextRule(RuleBase):
 
     kind: Literal["text"] = "text"
     max_length: int | None = None
+    affinity: Affinity = "text"
+    """The column's: under a numeric one SQLite makes a number of text that looks like one."""
     plain: ClassVar[bool] = False
 
     def forward(self, value: SourceValue) -> str | None:
         if value is None:
             return None
+        if self.affinity in NUMBER_AFFINITIES and isinstance(value, int | float):
+            # Planned for text alone; what looks like a number arrives as one all the same.
+            value = number_text(value) if isinstance(value, float) else str(value)
         text = _text_for(value, "text")
         if self.max_length is not None and len(text) > self.max_length:
             raise CannotCarry(f"{len(text)} characters, {self.max_length} allowed")
@@ -371,6 +399,7 @@ class WidenedTextRule(RuleBase):
 
     kind: Literal["widened-text"] = "widened-text"
     bijective: bool = False
+    affinity: Affinity = "text"
     plain: ClassVar[bool] = False
 
     def forward(self, value: SourceValue) -> str | None:
@@ -478,7 +507,17 @@ class BytesTextRule(RuleBase):
                 raise _expected("text", value)
 
     def inverse(self, text: str | None) -> SourceValue:
-        return None if text is None else bytes.fromhex(text[2:])
+        if text is None:
+            return None
+        raw = bytes.fromhex(text[2:])
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            return BrokenText(raw)
+
+    def changes(self, value: SourceValue) -> bool:
+        self.forward(value)
+        return value is not None  # another storage class, though it comes back
 
 
 class IntegerTextRule(RuleBase):
@@ -526,7 +565,12 @@ class TextIntegerRule(RuleBase):
         return str(value)
 
     def inverse(self, text: str | None) -> SourceValue:
-        return None if text is None else int(text)
+        return int(text) if text is not None and _spells_int64(text) else text
+
+    def returned(self, value: SourceValue) -> str | None:
+        if isinstance(value, float):
+            return number_text(value)
+        return value if isinstance(value, str) and "\x00" not in value else None
 
     def fast_sql(self, column: str) -> str | None:
         return f"CAST({column} AS TEXT)"
@@ -535,9 +579,18 @@ class TextIntegerRule(RuleBase):
         return f"typeof({column}) IN ('integer', 'null')"
 
 
+def _spells_int64(text: str) -> bool:
+    """Whether the text is how an integer of SQLite's is spelled."""
+    plain = re.fullmatch(r"0|-?[1-9][0-9]{0,18}", text, re.ASCII) is not None
+    return plain and INT64_LOW <= int(text) <= INT64_HIGH
+
+
 _HEX = "[0-9a-f]"
 _UUID_GLOB = "-".join(_HEX * n for n in (8, 4, 4, 4, 12))
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+
+
+_LIKE_NUMBER = re.compile(r"[0-9]+(e[0-9]+)?")
 
 
 class UuidRule(RuleBase):
@@ -547,6 +600,7 @@ class UuidRule(RuleBase):
     kind: Literal["uuid"] = "uuid"
     style: Literal["lower", "upper", "hex", "HEX"] = "lower"
     """How the column spells its UUIDs; ``hex`` and ``HEX`` have no hyphens."""
+    affinity: Affinity = "text"
 
     def forward(self, value: SourceValue) -> str | None:
         if value is None:
@@ -564,6 +618,8 @@ class UuidRule(RuleBase):
         if text is None:
             return None
         bare = text if self.style in ("lower", "upper") else text.replace("-", "")
+        if self.affinity in NUMBER_AFFINITIES and _LIKE_NUMBER.fullmatch(bare) is not None:
+            bare = text  # SQLite would make a number of these digits
         return bare.upper() if self.style in ("upper", "HEX") else bare
 
     def fast_sql(self, column: str) -> str | None:
@@ -608,12 +664,13 @@ class JsonRule(RuleBase):
     def inverse(self, text: str | None) -> SourceValue:
         if text is None:
             return None
-        if self.affinity in ("integer", "numeric", "real"):
-            whole = re.fullmatch(r"-?[0-9]{1,19}", text, re.ASCII) is not None
-            if whole and self.affinity != "real" and INT64_LOW <= int(text) <= INT64_HIGH:
-                return int(text)
-            if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?", text, re.ASCII):
-                return float(text)
+        if self.affinity in NUMBER_AFFINITIES:
+            bare = text.strip(" \t\n\r")
+            whole = re.fullmatch(r"-?[0-9]{1,19}", bare, re.ASCII) is not None
+            if whole and self.affinity != "real" and INT64_LOW <= int(bare) <= INT64_HIGH:
+                return int(bare)
+            if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?", bare, re.ASCII):
+                return float(bare)
         return text
 
     def fast_sql(self, column: str) -> str | None:
@@ -630,6 +687,7 @@ class JsonbRule(RuleBase):
     kind: Literal["jsonb"] = "jsonb"
     bijective: bool = False
     style: jsontext.Style = "compact"
+    affinity: Affinity = "text"
     plain: ClassVar[bool] = False
 
     def forward(self, value: SourceValue) -> str | None:
@@ -650,7 +708,13 @@ class JsonbRule(RuleBase):
             raise CannotCarry(f"no jsonb ({error}): {display(value, 60)}") from None
 
     def inverse(self, text: str | None) -> SourceValue:
-        return None if text is None else jsontext.restyle(text, self.style)
+        if text is None:
+            return None
+        if self.affinity in NUMBER_AFFINITIES:
+            number = JsonRule(affinity=self.affinity).inverse(text)
+            if not isinstance(number, str):
+                return number
+        return jsontext.restyle(text, self.style)
 
     def changes(self, value: SourceValue) -> bool:
         if isinstance(value, str) and jsontext.surely_returns(value, self.style):
@@ -674,8 +738,19 @@ class JsonbRule(RuleBase):
 _EPOCH_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _JULIAN_EPOCH_DAYS = 2440587.5
+_JULIAN_END = 5373484.5
 
 EpochUnit = Literal["s", "ms", "us", "julian"]
+
+Precision = Annotated[int, Field(ge=0, le=6)]
+
+
+_TIMESTAMP_OUTPUT = re.compile(
+    r"-?infinity|\d{4,6}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?\+00( BC)?", re.ASCII
+)
+_DATE_OUTPUT = re.compile(r"-?infinity|\d{5,7}-\d\d-\d\d|\d{4,7}-\d\d-\d\d BC", re.ASCII)
+MIDNIGHT_AFTER = "24:00:00"
+"""PostgreSQL's end of a day, which is no time of SQLite's."""
 
 
 def _fraction_glob(digits: int) -> str:
@@ -686,8 +761,9 @@ class TimestampRule(RuleBase):
     """Times to ``timestamp with time zone``. ``shape`` is how the column writes them (a template
     of :mod:`migration_job.plan.moments`, or ``epoch`` with ``epoch`` the unit of its numbers).
 
-    Text of any known shape is carried to its instant; only text of ``shape`` comes back as it was.
-    Text that names no zone is in ``zone``; numbers need ``epoch``.
+    Text of any known shape is carried to its instant, cut to ``precision``; only text of ``shape``
+    comes back as it was, and text of its finer shape (:func:`moments.finer`) where ``shape`` has no
+    room for what it says. Text that names no zone is in ``zone``; numbers need ``epoch``.
     """
 
     kind: Literal["timestamp"] = "timestamp"
@@ -695,6 +771,9 @@ class TimestampRule(RuleBase):
     shape: str = "YYYY-MM-DD HH:MM:SS"
     zone: str = "UTC"
     epoch: EpochUnit | None = None
+    precision: Precision = 6
+    """Decimals of a second, which the type has as well: PostgreSQL rounds what it is given to a
+    time that the source can hold."""
 
     def forward(self, value: SourceValue) -> str | None:
         if value is None:
@@ -711,7 +790,7 @@ class TimestampRule(RuleBase):
                 instant = naive.replace(tzinfo=moments.zone_of(self.zone))
             else:
                 instant = naive.replace(tzinfo=UTC) - moment.offset
-            return moments.postgres_timestamp(instant)
+            return moments.postgres_timestamp(moments.cut(instant, self.precision))
         except OverflowError:
             raise CannotCarry(f"outside the years 1 to 9999: {display(value)}") from None
 
@@ -725,7 +804,8 @@ class TimestampRule(RuleBase):
                 micros = value * (1_000_000 // _EPOCH_UNITS[self.epoch])
             else:
                 micros = round(Decimal(repr(value)) * (1_000_000 // _EPOCH_UNITS[self.epoch]))
-            return moments.postgres_timestamp(_EPOCH + timedelta(microseconds=micros))
+            instant = _EPOCH + timedelta(microseconds=micros)
+            return moments.postgres_timestamp(moments.cut(instant, self.precision))
         except (OverflowError, ValueError, ArithmeticError):
             raise CannotCarry(f"outside the years 1 to 9999: {value!r}") from None
 
@@ -738,24 +818,41 @@ class TimestampRule(RuleBase):
             return text
         if self.shape == "epoch":
             return self._number(instant)
-        offset = moments.parse_shape(self.shape).offset
+        shape, offset = self.shape, moments.parse_shape(self.shape).offset
         try:
             if offset is None:
-                local = instant.astimezone(moments.zone_of(self.zone)).replace(tzinfo=None)
+                there = instant.astimezone(moments.zone_of(self.zone))
+                local = there.replace(tzinfo=None)
+                if there.fold:
+                    # Of the two hours of one name this is the second, and read as the first.
+                    shape = moments.finer(shape, self.precision if local.microsecond else 0)
+                    return moments.write(shape, local) + moments.offset_text(there)
             else:
                 local = (instant + offset).replace(tzinfo=None)
         except OverflowError:
             return text
-        return moments.write(self.shape, local)
+        return moments.write_finely(shape, self.precision, local)
+
+    def returned(self, value: SourceValue) -> str | None:
+        if not isinstance(value, str) or _TIMESTAMP_OUTPUT.fullmatch(value) is None:
+            return None
+        return value if self.inverse(value) == value else None
 
     def _number(self, instant: datetime) -> SourceValue:
         delta = instant - _EPOCH
         micros = (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
         if self.epoch == "julian":
-            return micros / 86_400_000_000 + _JULIAN_EPOCH_DAYS
+            days = micros / 86_400_000_000 + _JULIAN_EPOCH_DAYS
+            # The calendar's last microseconds are the first of the year 10000 in days.
+            return days if days < _JULIAN_END else moments.postgres_timestamp(instant)
         per_unit = 1_000_000 // _EPOCH_UNITS[self.epoch or "us"]
         whole, rest = divmod(micros, per_unit)
-        return whole if not rest else micros / per_unit
+        if not rest:
+            return whole
+        real = micros / per_unit
+        # Far from 1970 a real has no digits for microseconds: then the text keeps them.
+        exact = Decimal(repr(real)) * per_unit == micros
+        return real if exact else moments.postgres_timestamp(instant)
 
     def fast_sql(self, column: str) -> str | None:
         if self.shape == "epoch":
@@ -770,13 +867,23 @@ class TimestampRule(RuleBase):
             modifier = f"{-minutes:+d} minutes"
             head = f"strftime('%Y-%m-%d %H:%M:%S', substr({column}, 1, 19), '{modifier}')"
         elif shape.separator == " ":
-            head = f"substr({column}, 1, 19)" if self.shape != "YYYY-MM-DD HH:MM:SS" else column
+            whole = self.shape == "YYYY-MM-DD HH:MM:SS" and not self.precision
+            head = column if whole else f"substr({column}, 1, 19)"
         else:
             head = f"substr({column}, 1, 10) || ' ' || substr({column}, 12, 8)"
-        if shape.digits:
-            fraction = f"substr({column}, 20, {1 + min(shape.digits, 6)})"
-            head += f" || rtrim(rtrim({fraction}, '0'), '.')"
+        digits = self._digits(shape)
+        if digits:
+            fraction = f"rtrim(rtrim(substr({column}, 20, {1 + digits}), '0'), '.')"
+            if not shape.digits:
+                # Where there is no fraction, the zone may stand in its place.
+                bare = 19 + len(shape.zone)
+                fraction = f"CASE WHEN length({column}) > {bare} THEN {fraction} ELSE '' END"
+            head += f" || {fraction}"
         return f"{head} || '+00'"
+
+    def _digits(self, shape: moments.Shape) -> int:
+        """Decimals of a second that a text of the column may have."""
+        return min(shape.digits or (self.precision if shape.has_seconds else 0), 6)
 
     def _fast_epoch(self, column: str) -> str | None:
         match self.epoch:
@@ -822,16 +929,13 @@ class TimestampRule(RuleBase):
         text = f"typeof({column}) = 'text' AND "
         if not shape.has_clock:
             text += f"date({column}) IS {column} COLLATE BINARY"
-        elif self.shape == "YYYY-MM-DD HH:MM:SS":
+        elif self.shape == "YYYY-MM-DD HH:MM:SS" and not self.precision:
             text += f"datetime({column}) IS {column} COLLATE BINARY"
         else:
             head = f"substr({column}, 1, 19)"
-            suffix = _fraction_glob(shape.digits) + shape.zone
-            length = 19 + (shape.digits + 1 if shape.digits else 0) + len(shape.zone)
             text += (
                 f"strftime('%Y-%m-%d{shape.separator}%H:%M:%S', {head}) IS {head} "
-                f"AND length({column}) = {length} "
-                f"AND substr({column}, 20) GLOB '{suffix}'"
+                f"AND {self._suffix(column, shape)}"
             )
         # SQLite's functions read years before 1, too ('0000', '-2024'). At both ends an offset
         # would lead out of the calendar.
@@ -839,6 +943,19 @@ class TimestampRule(RuleBase):
         if shape.offset:
             text += f" AND substr({column}, 1, 4) NOT IN ('0001', '9999')"
         return f"({column} IS NULL OR {text})"
+
+    def _suffix(self, column: str, shape: moments.Shape) -> str:
+        """A predicate of what follows the seconds."""
+
+        def of(digits: int) -> str:
+            length = 19 + (digits + 1 if digits else 0) + len(shape.zone)
+            glob = _fraction_glob(digits) + shape.zone
+            return f"length({column}) = {length} AND substr({column}, 20) GLOB '{glob}'"
+
+        if shape.digits or not self.precision:
+            return of(shape.digits)
+        finer = f"{of(self.precision)} AND trim(substr({column}, 21, {self.precision}), '0') <> ''"
+        return f"({of(0)} OR {finer})"
 
 
 class DateRule(RuleBase):
@@ -858,6 +975,10 @@ class DateRule(RuleBase):
     def inverse(self, text: str | None) -> SourceValue:
         return text
 
+    def returned(self, value: SourceValue) -> str | None:
+        own = isinstance(value, str) and _DATE_OUTPUT.fullmatch(value) is not None
+        return str(value) if own else None
+
     def fast_sql(self, column: str) -> str | None:
         return column
 
@@ -875,6 +996,8 @@ class TimeRule(RuleBase):
     kind: Literal["time"] = "time"
     bijective: bool = False
     shape: str = "HH:MM:SS"
+    precision: Precision = 6
+    """As with :class:`TimestampRule`."""
 
     def forward(self, value: SourceValue) -> str | None:
         if value is None:
@@ -883,7 +1006,7 @@ class TimeRule(RuleBase):
         moment = moments.read(text)
         if moment is None or moment.day is not None or moment.clock is None:
             raise _expected("a time of day such as 13:45:00", value)
-        clock = moment.clock
+        clock = moments.cut(datetime.combine(datetime.min.date(), moment.clock), self.precision)
         fraction = f".{clock.microsecond:06d}".rstrip("0") if clock.microsecond else ""
         return f"{clock:%H:%M:%S}{fraction}"
 
@@ -893,7 +1016,11 @@ class TimeRule(RuleBase):
         moment = moments.read(text)
         if moment is None or moment.clock is None:
             return text
-        return moments.write(self.shape, datetime.combine(datetime.min.date(), moment.clock))
+        clock = datetime.combine(datetime.min.date(), moment.clock)
+        return moments.write_finely(self.shape, self.precision, clock)
+
+    def returned(self, value: SourceValue) -> str | None:
+        return MIDNIGHT_AFTER if value == MIDNIGHT_AFTER else None
 
     def fast_sql(self, column: str) -> str | None:
         return column if self.shape == "HH:MM:SS" else None
@@ -1046,10 +1173,33 @@ POSTGRES_TYPES: Mapping[str, str] = {
     "uuid": "uuid",
     "json": "json",
     "jsonb": "jsonb",
-    "timestamp": "timestamp with time zone",
     "date": "date",
-    "time": "time",
 }
+
+
+def again(whole: Rule, inner: Rule) -> Rule:
+    """``inner`` behind the map that ``whole`` has, where it has one."""
+    if isinstance(whole, MapRule) and not isinstance(inner, MapRule):
+        return whole.model_copy(update={"inner": inner})
+    return inner
+
+
+def under(rule: Rule, affinity: Affinity) -> Rule:
+    """A rule to text that knows the affinity of its column; any other as it is."""
+    if isinstance(rule, MapRule):
+        return again(rule, under(rule.inner, affinity))
+    if isinstance(rule, TextRule | WidenedTextRule):
+        return rule.model_copy(update={"affinity": affinity})
+    return rule
+
+
+def base_of(type_sql: str) -> str:
+    """A type without length, precision or scale."""
+    return re.sub(r"\([^)]*\)", "", type_sql).strip()
+
+
+def _modifier(precision: int) -> str:
+    return "" if precision == moments.MICROSECOND_DIGITS else f"({precision})"
 
 
 def type_of(rule: RuleBase) -> str:
@@ -1068,4 +1218,8 @@ def type_of(rule: RuleBase) -> str:
             return "numeric" if precision is None else f"numeric({precision},{scale})"
         case TextRule(max_length=length):
             return "text" if length is None else f"varchar({length})"
+        case TimestampRule(precision=precision):
+            return f"timestamp{_modifier(precision)} with time zone"
+        case TimeRule(precision=precision):
+            return f"time{_modifier(precision)}"
     raise AssertionError(f"a rule of an unknown kind: {rule.kind}")

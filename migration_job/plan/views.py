@@ -17,6 +17,7 @@ from migration_job.plan.expressions import (
     Translator,
     Typed,
     Untranslatable,
+    in_order,
     number,
     spelled,
     truth,
@@ -137,7 +138,9 @@ class _Aggregates(Translator):
         if part.kind == "text" and part.collation == "BINARY" and self._same_order:
             return Typed(f'{word}({part.sql} COLLATE "C")', "text")
         if part.kind in NUMBERS or (part.known is not None and part.kind in ("date", "time")):
-            if part.kind == "time" and not (part.known is not None and part.known.exact):
+            if part.kind == "time" and not (
+                part.known is not None and part.known.exact and in_order(part.known.rule)
+            ):
                 raise Untranslatable("the latest of times of several shapes")
             return Typed(f"{word}({part.sql})", part.kind, known=part.known)
         raise Untranslatable(f"{word}() of a {part.kind}")

@@ -103,7 +103,7 @@ def forward_key(table: TablePlan, key: Key) -> tuple[str, ...] | None:
         try:
             text = column.rule.forward(value)
         except CannotCarry:
-            return None
+            text = column.rule.returned(value)
         if text is None:
             return None
         texts.append(text)
@@ -196,10 +196,15 @@ def _forward(
 ) -> list[str | None]:
     line: list[str | None] = []
     for column, value in zip(table.copied, row, strict=True):
+        text: str | None
         try:
             text = column.rule.forward(value)
             changed = column.rule.changes(value)
         except CannotCarry as reason:
+            text, changed = column.rule.returned(value), False
+            if text is not None:
+                line.append(text)
+                continue
             raise BlockedError(
                 f"the source has a new value that the plan cannot carry: {table.source}."
                 f"{column.source} of row {display(key)}: {reason}",

@@ -20,6 +20,8 @@ from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import apsw
+
 from migration_job.plan.model import ColumnPlan
 from migration_job.values import BrokenText, SourceValue, display
 
@@ -85,14 +87,28 @@ def _bits(value: float) -> str:
     return repr(struct.unpack("<d", struct.pack("<d", value))[0])
 
 
-def _real_source(_rule: Any, value: SourceValue) -> str:
+def _real_source(rule: Any, value: SourceValue) -> str:
+    if value == NOT_A_NUMBER:
+        return NOT_A_NUMBER  # SQLite has no other way to hold it
+    if isinstance(value, int) and rule.affinity in ("integer", "numeric"):
+        value = _whole(value)
     if not isinstance(value, float):
         raise _wrong(value, "a real")
     return _bits(value)
 
 
-def _real_target(_rule: Any, text: str) -> str:
-    return _bits(float(text))
+def _whole(value: int) -> float | int:
+    """The real of which a column without whole reals has made an integer."""
+    return float(value) if int(float(value)) == value else value
+
+
+NOT_A_NUMBER = "NaN"
+
+
+def _real_target(rule: Any, text: str) -> str:
+    bits = _bits(float(text))
+    # Under these affinities SQLite has one zero.
+    return "0.0" if bits == "-0.0" and rule.affinity in NUMBERS else bits
 
 
 def _plain_decimal(text: str) -> str:
@@ -113,9 +129,24 @@ def _plain_decimal(text: str) -> str:
     return f"-{plain}" if sign and plain != "0" else plain
 
 
+def _tells_reals(rule: Any) -> bool:
+    """Whether a whole real and an integer are two values in the column: a numeric without precision
+    tells them apart by the decimal point, SQLite where its affinity leaves both as they are."""
+    return rule.precision is None and rule.affinity in ("text", "blob")
+
+
+_DIGITS = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
+
+
 def _numeric_source(rule: Any, value: SourceValue) -> str:
     if isinstance(value, int):
-        return _plain_decimal(str(value)) if rule.precision is not None else f"{value}"
+        return _plain_decimal(str(value))
+    if value == NOT_A_NUMBER:
+        return NOT_A_NUMBER
+    if isinstance(value, str) and rule.affinity in ("text", "blob") and _DIGITS.fullmatch(value):
+        plain = _plain_decimal(value)
+        if not _has_fewer_digits(value):
+            return plain  # a number with more digits than a real of SQLite's
     if not isinstance(value, float):
         raise _wrong(value, "a number")
     if math.isinf(value):
@@ -123,17 +154,22 @@ def _numeric_source(rule: Any, value: SourceValue) -> str:
     if value == 0 and math.copysign(1, value) < 0:
         raise Inexact("numeric has no negative zero")
     plain = _plain_decimal(repr(value))
-    if rule.precision is None:
-        # A numeric without precision tells reals from integers by the decimal point.
-        return plain if "." in plain else plain + ".0"
-    return plain
+    return plain + ".0" if _tells_reals(rule) and "." not in plain else plain
+
+
+def _has_fewer_digits(text: str) -> bool:
+    """Whether SQLite has a number for the text."""
+    if "." not in text:
+        return -(2**63) <= int(text) < 2**63
+    real = float(text)
+    return math.isfinite(real) and Decimal(repr(real)) == Decimal(text)
 
 
 def _numeric_target(rule: Any, text: str) -> str:
     if text in ("Infinity", "-Infinity", "NaN"):
         return text
     plain = _plain_decimal(text)
-    if rule.precision is None and "." in text and "." not in plain:
+    if _tells_reals(rule) and "." in text and "." not in plain and _has_fewer_digits(text):
         return plain + ".0"
     return plain
 
@@ -153,14 +189,57 @@ def _boolean_target(_rule: Any, text: str) -> str:
 # ------------------------------------------------------------------------------- text, bytes
 
 
-def _text_source(_rule: Any, value: SourceValue) -> str:
+_LIKE_NUMBER = re.compile(r"[ \t-\r]*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?[ \t-\r]*", re.ASCII)
+NUMBERS = ("integer", "real", "numeric")
+
+
+def _text_source(rule: Any, value: SourceValue) -> str:
+    if rule.affinity in NUMBERS and isinstance(value, int | float):
+        return _as_number(str(value) if isinstance(value, int) else repr(value))
     if isinstance(value, BrokenText) or not isinstance(value, str):
         raise _wrong(value, "text")
     return value
 
 
+def _text_target(rule: Any, text: str) -> str:
+    if rule.affinity in NUMBERS and _LIKE_NUMBER.fullmatch(text) is not None:
+        return _as_number(text)
+    return text
+
+
+def _text_integer_source(_rule: Any, value: SourceValue) -> str:
+    if isinstance(value, int | float):
+        return _as_number(str(value) if isinstance(value, int) else repr(value))
+    if not isinstance(value, str) or _LIKE_NUMBER.fullmatch(value) is not None:
+        raise _wrong(value, "an integer")
+    return value  # PostgreSQL's text takes what SQLite makes no integer of
+
+
+def _text_integer_target(_rule: Any, text: str) -> str:
+    return _as_number(text) if _LIKE_NUMBER.fullmatch(text) is not None else text
+
+
+def _as_number(text: str) -> str:
+    """What a column of numeric affinity makes of a text that looks like a number. Its digits are
+    read as SQLite reads them, whose last one may not be the nearest."""
+    stored = apsw.Connection(":memory:").execute("SELECT CAST(? AS NUMERIC)", (text,)).get
+    return str(stored) if isinstance(stored, int) else f"{REAL}{_bits(float(stored))}"
+
+
+REAL = "\x00real "
+"""Before a number that a column of text has: no text holds a NUL."""
+
+
 def _same_text(_rule: Any, text: str) -> str:
     return text
+
+
+def _text_bytes_source(_rule: Any, value: SourceValue) -> str:
+    if isinstance(value, BrokenText):
+        return "\\x" + value.raw.hex()
+    if not isinstance(value, str):
+        raise _wrong(value, "text")
+    return "\\x" + value.encode().hex()
 
 
 def _blob_source(_rule: Any, value: SourceValue) -> str:
@@ -196,6 +275,8 @@ _UUID_LENGTHS = {"lower": 36, "upper": 36, "hex": 32, "HEX": 32}
 
 
 def _uuid_source(rule: Any, value: SourceValue) -> str:
+    if _kept_its_hyphens(rule, value):
+        return str(value).lower()
     if not isinstance(value, str) or len(value) != _UUID_LENGTHS[rule.style]:
         raise _wrong(value, "a UUID as this column spells them")
     wanted = value.upper() if rule.style in ("upper", "HEX") else value.lower()
@@ -206,6 +287,23 @@ def _uuid_source(rule: Any, value: SourceValue) -> str:
     if _UUID_LENGTHS[rule.style] == 36 and canonical != value.lower():
         raise _wrong(value, "a UUID as this column spells them")
     return canonical
+
+
+def _kept_its_hyphens(rule: Any, value: SourceValue) -> bool:
+    """Whether it is a UUID whose bare digits the column's affinity would make a number of, so that
+    a column of bare ones has it with its hyphens."""
+    if not isinstance(value, str) or _UUID_LENGTHS[rule.style] != 32:
+        return False
+    if rule.affinity not in NUMBERS:
+        return False
+    bare = value.replace("-", "")
+    wanted = value.upper() if rule.style == "HEX" else value.lower()
+    return (
+        re.fullmatch(r"\d+([eE]\d+)?", bare, re.ASCII) is not None
+        and len(bare) == 32
+        and value == wanted
+        and value.lower() == _hyphened(bare.lower())
+    )
 
 
 def _hyphened(bare: str) -> str:
@@ -226,7 +324,7 @@ def _json_source(rule: Any, value: SourceValue) -> str:
         return value
     if isinstance(value, BrokenText | bytes) or rule.affinity in ("text", "blob"):
         raise _wrong(value, "JSON text")
-    return str(value) if isinstance(value, int) else "real " + _bits(float(value or 0))
+    return str(value) if isinstance(value, int) else _json_real(rule, float(value or 0))
 
 
 def _json_number(text: str) -> float | None:
@@ -238,9 +336,20 @@ def _json_number(text: str) -> float | None:
 def _json_target(rule: Any, text: str) -> str:
     if rule.affinity in ("text", "blob"):
         return text
-    number = _json_number(text)
-    if number is None or (rule.affinity != "real" and _is_int64(text)):
+    # Blanks around it do not keep SQLite from making a number of the document.
+    bare = text.strip(" \t\n\r")
+    number = _json_number(bare)
+    if number is None:
         return text
+    if rule.affinity != "real" and _is_int64(bare):
+        return str(int(bare))
+    return _json_real(rule, number)
+
+
+def _json_real(rule: Any, number: float) -> str:
+    """A column of numeric affinity holds no whole real (https://sqlite.org/datatype3.html)."""
+    if rule.affinity != "real" and number.is_integer() and abs(number) < 2**63:
+        return str(int(number))
     return "real " + _bits(number)
 
 
@@ -263,7 +372,9 @@ def _canonical_json(text: str, pairs: Callable[[list[tuple[str, Any]]], Any]) ->
     return json.dumps(document, sort_keys=True)
 
 
-def _jsonb_source(_rule: Any, value: SourceValue) -> str:
+def _jsonb_source(rule: Any, value: SourceValue) -> str:
+    if isinstance(value, int | float) and rule.affinity in NUMBERS and math.isfinite(value):
+        value = repr(value)
     if not isinstance(value, str):
         raise _wrong(value, "JSON text")
     try:
@@ -307,16 +418,37 @@ def _zone(name: str) -> tzinfo:
     return timezone(size if match[1] == "+" else -size)
 
 
-def _parts(shape: str, value: SourceValue) -> dict[str, str]:
+def _parts(shape: str, value: SourceValue, precision: int = 6) -> dict[str, str]:
     if not isinstance(value, str):
         raise _wrong(value, f"text of the shape {shape}")
     match = _shape_pattern(shape).fullmatch(value)
     if match is None:
+        match = _finer_match(shape, value, precision)
+    if match is None:
         raise _wrong(value, f"of the shape {shape}")
     found = {name: text for name, text in match.groupdict().items() if text is not None}
-    if found.get("f", "")[6:].strip("0"):
-        raise Inexact(f"{display(value)} says more than a microsecond")
+    if found.get("f", "")[precision:].strip("0"):
+        raise Inexact(f"{display(value)} says more than {precision} decimals of a second")
     return found
+
+
+def _finer_match(shape: str, value: str, precision: int) -> re.Match[str] | None:
+    """The text as the column writes a time that its shape has no room for: down to ``precision``
+    decimals of a second, and only where they are needed."""
+    match = re.fullmatch(r"(YYYY-MM-DD)?([ Tt])?(HH:MM)?(:SS)?(\.f+)?(.*)", shape, re.DOTALL)
+    if match is None:
+        return None
+    day, separator, clock, seconds, fraction, zone = match.groups()
+    head = day + (separator or " ") if day else ""
+    finest = f"{head}HH:MM:SS{'.' * bool(precision)}{'f' * precision}{zone}"
+    found = _shape_pattern(finest).fullmatch(value)
+    if found is None:
+        return None
+    digits = len(fraction) - 1 if fraction else 0
+    beyond = (found.groupdict().get("f") or "")[digits:].strip("0")
+    beyond += "" if seconds else found["S"].strip("0")
+    beyond += "" if clock else (found["H"] + found["M"]).strip("0")
+    return found if beyond else None
 
 
 def _clock(found: dict[str, str]) -> tuple[int, int, int, int]:
@@ -324,10 +456,61 @@ def _clock(found: dict[str, str]) -> tuple[int, int, int, int]:
     return int(found.get("H", 0)), int(found.get("M", 0)), int(found.get("S", 0)), micro
 
 
+_BEYOND = re.compile(
+    r"-?infinity|\d{5,6}-\d\d-\d\d( .*\+00)?|\d{4,6}-\d\d-\d\d( .*\+00)? BC"
+    r"|(0001-01-01|9999-12-31) .*\+00",
+    re.ASCII,
+)
+"""PostgreSQL's times and dates beyond the calendar of the source's shapes, as it spells them: the
+source has them as this text."""
+
+
+def _is_beyond(value: object) -> bool:
+    return isinstance(value, str) and _BEYOND.fullmatch(value) is not None
+
+
+def _is_output(rule: Any, value: str) -> bool:
+    """Whether it is a time in PostgreSQL's spelling that the column has no spelling for."""
+    if _is_beyond(value):
+        return True
+    if rule.shape != "epoch" or rule.epoch == "julian" or not _TARGET_TIMESTAMP.fullmatch(value):
+        return False
+    micros = int(_timestamp_target(rule, value))
+    per_unit = 1_000_000 // UNITS[rule.epoch]
+    return Fraction(Decimal(repr(micros / per_unit))) * per_unit != micros
+
+
 def _timestamp_source(rule: Any, value: SourceValue) -> str:
+    if isinstance(value, str) and _is_output(rule, value):
+        return _timestamp_target(rule, value)
     if rule.shape == "epoch":
-        return str(_epoch_micros(rule.epoch, value))
-    found = _parts(rule.shape, value)
+        micros = _epoch_micros(rule.epoch, value)
+        if micros % 10 ** (6 - rule.precision):
+            raise Inexact(f"{display(value)} says more than {rule.precision} decimals of a second")
+        return str(micros)
+    told = _OFFSET.fullmatch(value) if isinstance(value, str) else None
+    if told is not None and rule.zone != "UTC" and not rule.shape.endswith(told[2]):
+        return _told_apart(rule, told[1], told[2])
+    return _local_micros(rule, value)
+
+
+_OFFSET = re.compile(r"(.*:\d\d(?:\.\d+)?)([+-]\d\d:\d\d)", re.ASCII)
+
+
+def _told_apart(rule: Any, text: str, offset: str) -> str:
+    """A time in the hour that clocks repeat, which the column's zone alone does not tell: its
+    offset is written out, and only there."""
+    as_written = _local_micros(rule.model_copy(update={"zone": offset}), text)
+    instant = EPOCH + timedelta(microseconds=int(as_written))
+    there = instant.astimezone(_zone(rule.zone)).utcoffset()
+    naive = _local_micros(rule, text)
+    if naive == as_written or there != _zone(offset).utcoffset(None):
+        raise Inexact(f"{display(text + offset)} needs no offset in {rule.zone}")
+    return as_written
+
+
+def _local_micros(rule: Any, value: SourceValue) -> str:
+    found = _parts(rule.shape, value, rule.precision)
     zone = _zone(found["zone"] or rule.zone)
     try:
         day = int(found["Y"]), int(found["m"]), int(found["d"])
@@ -375,9 +558,13 @@ _TARGET_TIMESTAMP = re.compile(
 
 def _timestamp_target(rule: Any, text: str) -> str:
     match = _TARGET_TIMESTAMP.fullmatch(text)
+    if match is None and _is_beyond(text):
+        return text
     if match is None:
         raise ValueError(f"not a timestamp with time zone: {text!r}")
     year, month, day, hour, minute, second = (int(match[i]) for i in range(1, 7))
+    if year > 9999:
+        return text
     micro = int((match[7] or "").ljust(6, "0"))
     local = datetime(year, month, day, hour, minute, second, micro, tzinfo=_zone(match[8]))
     micros = _micros(local.astimezone(UTC))
@@ -388,6 +575,8 @@ def _timestamp_target(rule: Any, text: str) -> str:
 
 
 def _date_source(_rule: Any, value: SourceValue) -> str:
+    if _is_beyond(value):
+        return str(value)
     found = _parts("YYYY-MM-DD", value)
     try:
         day = datetime(int(found["Y"]), int(found["m"]), int(found["d"]), tzinfo=UTC)
@@ -397,10 +586,16 @@ def _date_source(_rule: Any, value: SourceValue) -> str:
 
 
 def _time_source(rule: Any, value: SourceValue) -> str:
-    hour, minute, second, micro = _clock(_parts(rule.shape, value))
+    if value == _END_OF_DAY:
+        return f"{_END_OF_DAY}.000000"
+    hour, minute, second, micro = _clock(_parts(rule.shape, value, rule.precision))
     if hour > 23 or minute > 59 or second > 59:
         raise _wrong(value, "a time of day")
     return f"{hour:02d}:{minute:02d}:{second:02d}.{micro:06d}"
+
+
+_END_OF_DAY = "24:00:00"
+"""A time of PostgreSQL's that no clock of the source's shows."""
 
 
 def _time_target(_rule: Any, text: str) -> str:
@@ -421,9 +616,9 @@ _SOURCE: dict[str, Callable[[Any, SourceValue], str]] = {
     "widened-text": _text_source,
     "bytea": _blob_source,
     "widened-bytea": _blob_source,
-    "text-bytea": _never_exact,
+    "text-bytea": _text_bytes_source,
     "integer-text": _integer_text_source,
-    "text-integer": _integer_source,
+    "text-integer": _text_integer_source,
     "uuid": _uuid_source,
     "json": _json_source,
     "jsonb": _jsonb_source,
@@ -438,13 +633,13 @@ _TARGET: dict[str, Callable[[Any, str], str]] = {
     "real": _real_target,
     "numeric": _numeric_target,
     "boolean": _boolean_target,
-    "text": _same_text,
-    "widened-text": _same_text,
+    "text": _text_target,
+    "widened-text": _text_target,
     "bytea": _blob_target,
     "widened-bytea": _blob_target,
     "text-bytea": _blob_target,
     "integer-text": _integer_target,
-    "text-integer": _same_text,
+    "text-integer": _text_integer_target,
     "uuid": _uuid_target,
     "json": _json_target,
     "jsonb": _jsonb_target,
@@ -463,9 +658,11 @@ def as_parameter(column: ColumnPlan, meaning: str | None) -> str | None:
     rule: Any = column.rule
     while rule.kind == "map":
         rule = rule.inner
-    if rule.kind == "timestamp":
+    if rule.kind == "timestamp" and not _is_beyond(meaning):
         instant = EPOCH + timedelta(microseconds=int(meaning))
         return f"{instant.year:04d}-{instant:%m-%d %H:%M:%S.%f}+00"
     if rule.kind == "json" and meaning.startswith("real "):
         return meaning[5:]
+    if meaning.startswith(REAL):
+        return meaning.removeprefix(REAL)
     return meaning

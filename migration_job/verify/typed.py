@@ -67,13 +67,28 @@ class Compared:
     differences: Differences
 
 
-def compare_keys(sides: Sides, plan: TablePlan, keys: Iterable[Row]) -> Differences:
+@dataclass(frozen=True, slots=True)
+class Back:
+    """What is otherwise for rows that come back from the target."""
+
+    forgotten: frozenset[tuple[str, str]] = frozenset()
+    """``key_text`` and column of the ledger entries that are no longer true, since the target has
+    changed the value."""
+    computed: frozenset[str] = frozenset()
+    """Columns that the source computes from the others and the target does not: what the target
+    has there says nothing, since nobody keeps it in step with the row."""
+
+
+def compare_keys(
+    sides: Sides, plan: TablePlan, keys: Iterable[Row], back: Back | None = None
+) -> Differences:
     """Compare the present rows of these source keys on both sides; a key that is on neither side
     is equal. The plan must have a key for the table."""
+    back = back or Back()
     table = sides.table(plan)
     differences = Differences(table.name)
     key = key_columns(plan.key, table)
-    columns = compared_columns(plan)
+    columns = tuple(c for c in compared_columns(plan) if c.source not in back.computed)
     pending: list[Row] = []
 
     def settle() -> None:
@@ -88,7 +103,7 @@ def compare_keys(sides: Sides, plan: TablePlan, keys: Iterable[Row]) -> Differen
         present = {key_text(row[: len(key)]): row for row in rows}
         aside = _in_quarantine(sides, table.name, list(present))
         batch = [row for text, row in present.items() if text not in aside]
-        _compare_batch(sides, plan, table, batch, differences, None)
+        _compare_batch(sides, plan, table, batch, differences, None, back)
         gone = [k for k in pending if key_text(k) not in present or key_text(k) in aside]
         _expect_absent(sides, plan, gone, differences)
 
@@ -201,14 +216,20 @@ def _compare_batch(
     batch: Sequence[Row],
     differences: Differences,
     digest: Any,
+    back: Back | None = None,
 ) -> list[str]:
     """Compare source rows (key, then columns) with the target's; returns the places met."""
     if not batch:
         return []
+    back = back or Back()
     width = len(key_columns(plan.key, table))
-    columns = compared_columns(plan)
+    columns = tuple(c for c in compared_columns(plan) if c.source not in back.computed)
     texts = [key_text(row[:width]) for row in batch]
-    ledger = ledger_for(sides, table.name, texts)
+    ledger = {
+        place: entries
+        for place, entries in ledger_for(sides, table.name, texts).items()
+        if place not in back.forgotten
+    }
     expected = [
         _expected(text, columns, row[width:], ledger, differences)
         for text, row in zip(texts, batch, strict=True)

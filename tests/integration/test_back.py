@@ -20,7 +20,7 @@ from migration_job.live.decision import take_decision
 from migration_job.live.pair import Pair, opened
 from migration_job.live.switch import require_way_back
 from migration_job.plan.model import ColumnPlan
-from migration_job.plan.rules import WidenedTextRule
+from migration_job.plan.rules import NumericRule, WidenedTextRule
 from migration_job.source import fence
 from migration_job.target import capture as target_capture
 
@@ -154,19 +154,30 @@ def test_a_death_between_the_two_commits_changes_nothing(
 
 
 def test_what_sqlite_cannot_hold_is_named_and_forgotten_once_it_is_mended(
-    migration: Migration,
+    tmp_path: Path, postgres: str
 ) -> None:
+    users = PLAN.tables[0]
+    scores = ColumnPlan(
+        source="score", target="score", type="numeric", rule=NumericRule(affinity="real")
+    )
+    table = users.model_copy(update={"columns": (*users.columns[:2], scores)})
+    plan = PLAN.model_copy(update={"tables": (table, *PLAN.tables[1:])})
+    migration = begin(fresh_source(tmp_path), postgres, plan)
+    digits = "0.12345678901234567890"
     with (
         opened(migration.source, migration.dsn) as pair,
         psycopg.connect(migration.dsn, autocommit=True) as app,
     ):
         decide(pair)
-        app.execute("INSERT INTO users VALUES (%s, 'nan', 'NaN'), (%s, 'ok', 1)", (uid(1), uid(2)))
+        app.execute(
+            "INSERT INTO users VALUES (%s, 'too many', %s), (%s, 'ok', 1)",
+            (uid(1), digits, uid(2)),
+        )
         drain(pair)
         (named,) = differences(pair)
         assert "score" in named
         assert uid(1) in named
-        app.execute("UPDATE users SET score = 2 WHERE score = 'NaN'")
+        app.execute("UPDATE users SET score = 2 WHERE score = %s", (digits,))
         drain(pair)
         assert differences(pair) == []
     source, target = both_sides(migration)

@@ -61,7 +61,7 @@ def _source(path: Path, rng: random.Random) -> None:
     connection.executescript(
         """
         CREATE TABLE person(id TEXT PRIMARY KEY, name TEXT NOT NULL, note TEXT, born DATE,
-            seen DATETIME DEFAULT CURRENT_TIMESTAMP, height REAL, active BOOLEAN DEFAULT 1,
+            seen DATETIME(6) DEFAULT CURRENT_TIMESTAMP, height REAL, active BOOLEAN DEFAULT 1,
             rank INTEGER DEFAULT 2 CHECK (rank > 0), photo BLOB, settings JSON, email TEXT UNIQUE);
         CREATE INDEX person_name ON person(name);
         CREATE UNIQUE INDEX person_rank ON person(name, email) WHERE rank > 1;

@@ -393,12 +393,12 @@ def forms(cell: Cell, pg_type: str, text: str | None, zone: tzinfo = UTC) -> set
         return _uuid_forms(cell, text)
     if base == "bytea":
         return _bytea_forms(cell, text)
-    if pg_type == "timestamp with time zone":
+    if base == "timestamp" or pg_type == "timestamp with time zone":
         return _instant_forms(cell, text, zone)
-    if pg_type in ("date", "time without time zone"):
+    if base == "date" or base == "time" or pg_type == "time without time zone":
         if cell.text is None or _time(cell.text) != _time(text):
             return set()
-        return {_shape(cell.text)}
+        return _shapes(cell.text)
     return set()
 
 
@@ -478,7 +478,7 @@ def _instant_forms(cell: Cell, text: str, zone: tzinfo) -> set[str]:
         } | ({"julian"} if _is_julian(cell, micros) else set())
     if cell.text is None or instant(cell.text, zone) != moment:
         return set()
-    return {_shape(cell.text)}
+    return _shapes(cell.text)
 
 
 def _is_julian(cell: Cell, micros: int) -> bool:
@@ -492,6 +492,34 @@ def _time(text: str) -> str:
         return text
     fraction = (match[3] or "").rstrip("0")
     return f"{match[1]}:{match[2] or '00'}" + (f".{fraction}" if fraction else "")
+
+
+_CLOCK = re.compile(r"(99:99)(:99)?(\.9+)?")
+
+
+def _shapes(text: str) -> set[str]:
+    """A time's forms: its own, and each coarser one that columns have whose values say more only
+    where there is more to say (``99:99+.9``: to the minute, and to a tenth where need be)."""
+    shape = _shape(text)
+    clock = _CLOCK.search(shape)
+    if clock is None:
+        return {shape, *(f"{shape}+{'.9' * bool(n)}{'9' * (n - 1)}" for n in range(7))}
+    minutes, seconds, fraction = clock.groups()
+    said = text[clock.start() : clock.end()]
+    whole = shape[: clock.start()], shape[clock.end() :]
+    found = {shape}
+    own = fraction or ""
+    if fraction is None:
+        finer = ["", *(f".{'9' * n}" for n in range(1, 7))]
+        found |= {f"{whole[0]}{minutes}{seconds or ''}{whole[1]}+{f}" for f in finer}
+    coarser = []
+    if fraction and said.rpartition(".")[2].strip("0"):
+        coarser.append(f"{whole[0]}{minutes}:99{whole[1]}")
+    if seconds and said[5:].strip(":.0"):
+        coarser.append(f"{whole[0]}{minutes}{whole[1]}")
+    if seconds and whole[0] and said.strip(":.0"):
+        coarser.append(whole[0].rstrip(" Tt") + whole[1])
+    return found | {f"{form}+{own}" for form in coarser}
 
 
 def _shape(text: str) -> str:

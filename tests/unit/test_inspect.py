@@ -45,7 +45,7 @@ def test_a_clean_source_goes_through(clean: Path) -> None:
 
 
 def test_the_whole_plan(clean: Path) -> None:
-    assert "timestamp with time zone" in run(clean, "--plan").stdout
+    assert "timestamp(0) with time zone" in run(clean, "--plan").stdout
 
 
 def test_an_error_says_what_where_and_what_settles_it(dirty: Path) -> None:

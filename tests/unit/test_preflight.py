@@ -183,7 +183,7 @@ def test_quarantine_takes_only_the_rows_at_fault(tmp_path: Path) -> None:
     assert plan.table("t").quarantine == ('t."id" IN (2)',)
     types = {c.source: c.type for c in plan.table("t").columns}
     assert types["a"] == "integer"
-    assert types["d"] == "timestamp with time zone"
+    assert types["d"] == "timestamp(0) with time zone"
     assert types["e"] == "json"
 
 
@@ -228,7 +228,7 @@ def test_maps(tmp_path: Path) -> None:
     assert forward["d"]("") is None
     assert (forward["e"]("x1"), forward["e"]("")) == ("y1", "-")
     types = {c.source: c.type for c in plan.table("t").columns}
-    assert (types["b"], types["c"]) == ("boolean", "timestamp with time zone")
+    assert (types["b"], types["c"]) == ("boolean", "timestamp(0) with time zone")
 
 
 def test_a_map_that_does_not_meet_every_value_stops(tmp_path: Path) -> None:
