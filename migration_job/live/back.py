@@ -121,7 +121,7 @@ def _one_way_numbers(pair: Pair) -> dict[int, str]:
 
 
 def _round(pair: Pair, limit: int, lock_limit: float) -> BackRound:
-    with _snapshot(pair) as (moment, position):
+    with snapshot_of(pair) as (moment, position):
         ids, tables, left = _queue(pair, limit)
         if not ids:
             return BackRound(0, left)
@@ -153,7 +153,7 @@ def _round(pair: Pair, limit: int, lock_limit: float) -> BackRound:
 
 
 @contextlib.contextmanager
-def _snapshot(pair: Pair) -> Iterator[tuple[str, str]]:
+def snapshot_of(pair: Pair) -> Iterator[tuple[str, str]]:
     """One snapshot of the target for this session and the verifier's; gives its time and the WAL's
     position."""
     verifier = pair.sides.target

@@ -21,6 +21,8 @@ from migration_job.errors import OperationError
 
 POLL_SECONDS = 0.02
 
+UNKNOWN = "another process"
+
 LOOKS = 4
 """How often the turn must be found taken before a command is said to have it."""
 
@@ -49,7 +51,7 @@ class Lock:
             before = _told(self._work)
             with self._locked(self._work, "sync", None):
                 fcntl.flock(turn, fcntl.LOCK_UN)
-                yield before != self._mine
+                yield before == UNKNOWN or before != self._mine
                 self._mine = _told(self._work)
 
     def holder(self) -> str | None:
@@ -72,8 +74,11 @@ class Lock:
             self._acquire(descriptor, path, limit)
             if name is not None:
                 note = {"name": name, "pid": os.getpid(), "since": datetime.now(UTC).isoformat()}
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, json.dumps(note).encode(), 0)
+                # For people, and for `sync` to see that others were at work; on a full disk the
+                # lock holds all the same, and an unreadable note counts as another's.
+                with contextlib.suppress(OSError):
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, json.dumps(note).encode(), 0)
             yield descriptor
         finally:
             os.close(descriptor)
@@ -102,4 +107,4 @@ def _told(path: Path) -> str:
         note = json.loads(path.read_text())
         return f"`{note['name']}` (process {note['pid']}, since {note['since']})"
     except (OSError, ValueError, KeyError):
-        return "another process"
+        return UNKNOWN

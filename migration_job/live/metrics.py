@@ -122,6 +122,11 @@ def _following(sync: dict[str, Any]) -> Iterator[GaugeMetricFamily]:
         changes.add_metric([one], float(sync.get("behind") or 0) if one == direction else 0.0)
     yield seconds
     yield changes
+    yield _gauge(
+        "migration_source_whole",
+        "0 where the source is gone, another file, or lacks a part of its change capture",
+        float(bool(sync.get("whole", True))),
+    )
     running = sync.get("direction") == "back" and not sync.get("problem")
     yield _gauge(
         "migration_way_back_running",

@@ -33,11 +33,18 @@ from migration_job.live.follow import (
     record_phase,
 )
 from migration_job.live.lock import Lock
+from migration_job.live.mend import mend, prove_back
 from migration_job.live.pair import Pair, given_up, opened
 from migration_job.live.sequences import raise_source_sequences
 from migration_job.live.settings import Endpoints
 from migration_job.live.steps import step
-from migration_job.live.whole import confirm, new_token, require_file
+from migration_job.live.whole import (
+    confirm,
+    new_token,
+    require_capture,
+    require_file,
+    require_identity,
+)
 from migration_job.phases import Phase
 from migration_job.source import capture, fence
 from migration_job.source.waiting import allowed, patience
@@ -133,6 +140,7 @@ def _with_target(
             advice="the archived SQLite file can be restored, as it was then, with "
             "`migration-job restore`",
         )
+    require_identity(pair, state)
     if not state.closed:
         if state.reads_moved and not keep_reads:
             with fence.writing(pair.source, limit=drain_limit):
@@ -143,7 +151,7 @@ def _with_target(
     follow_decision(pair, ends)
     lock_limit = min(drain_limit, DECIDE_SECONDS)
     with step("rollback.prepare"):
-        _drain(pair, drain_limit)
+        given_up = _mended(pair, drain_limit, accept_loss, say)
         lost = _losses(pair, accept_loss)
         say("the way back is worked off; holding the application's queries")
     with hold.holding(ends.state, longest=drain_limit + LONGEST_SECONDS, say=say):
@@ -160,6 +168,7 @@ def _with_target(
                 lost = _losses(pair, accept_loss) or lost
             with step("rollback.decide"):
                 fence.hold_writers(pair.source, limit=lock_limit)
+                require_capture(pair, anew=True)
                 raise_source_sequences(pair)
                 take_back(pair.source, new_token(pair), reads_moved=keep_reads)
                 require_file(pair)
@@ -174,7 +183,19 @@ def _with_target(
     confirm(pair)
     record_phase(pair, Phase.ROLLED_BACK, ends.dsn, say)
     say(f"decided: SQLite serves; queries were held for {held:.0f} ms")
-    return RolledBack(held, lost)
+    return RolledBack(held, (*given_up, *lost))
+
+
+def _mended(pair: Pair, drain_limit: float, accept_loss: bool, say: Say) -> tuple[str, ...]:
+    """Put back what DDL has taken from the closed file, bring the queue back, and prove the file
+    where its gate was open; what was given up of what was written there."""
+    for line in mend(pair):
+        say(line)
+    _drain(pair, drain_limit)
+    given_up = prove_back(pair, give_up=accept_loss)
+    if given_up:
+        _drain(pair, drain_limit)
+    return tuple(given_up)
 
 
 def _drain(pair: Pair, limit: float) -> None:

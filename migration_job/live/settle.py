@@ -31,6 +31,7 @@ from migration_job.live.begin import rowid_column
 from migration_job.live.decision import truthful
 from migration_job.live.follow import follow_decision
 from migration_job.live.lock import Lock
+from migration_job.live.mend import mend, prove_back
 from migration_job.live.pair import Pair, opened
 from migration_job.live.settings import Endpoints
 from migration_job.quoting import postgres_name, postgres_relation
@@ -80,8 +81,11 @@ def _settle(ends: Endpoints, report: Path, window: timedelta, force: bool, say: 
         if not state.settled:
             _require_window(pair, state.switched_at or "", window, force)
             follow_decision(pair, ends)
+            for line in mend(pair):
+                say(line)
             while bring_back(pair, lock_limit=allowed()).taken:
                 pass
+            prove_back(pair)
             _archive(ends.source, archive, pair.run_id)
             say(f"archived to {archive}, checked by reading it back")
             with fence.writing(pair.source, limit=allowed()):

@@ -14,7 +14,7 @@ from migration_job.errors import JobError
 from migration_job.live.lock import Lock
 from migration_job.live.settle import WINDOW
 from migration_job.live.sync import Report, read_report
-from migration_job.source import fence
+from migration_job.source import fence, whole
 from migration_job.source.database import open_readonly
 from migration_job.target import capture as target_capture
 from migration_job.target import database, records
@@ -32,6 +32,8 @@ class _Source:
     problem: str = ""
     state: fence.SourceState | None = None
     last: int = 0
+    gaps: str = ""
+    """What is not as it was of the capture, or of the schema beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,8 @@ class _Target:
     closed: bool | None = None
     queued: int = 0
     certificate: str = ""
+    identity: target_capture.Identity | None = None
+    """By what it knows the source."""
 
     @property
     def down(self) -> bool:
@@ -60,8 +64,8 @@ def status(
     holder = Lock(folder).holder() if folder is not None and folder.exists() else None
     certificate = NOT_ASKED if there.problem == NOT_ASKED else there.certificate[:16] or "none"
     return [
-        _serves(here),
-        f"source      {source}: {_source_line(here)}",
+        _serves(here, there),
+        f"source      {source}: {_source_line(here, there)}",
         f"target      {'' if dsn is None else database.describe(dsn) + ': '}{_target_line(there)}",
         f"certificate {certificate}",
         f"connection  {_connection_line(connection)}",
@@ -79,7 +83,11 @@ def _look_at_source(source: Path) -> _Source:
         return _Source(problem=error.message)
     try:
         state = fence.read_state(connection)
-        return _Source(state=state, last=0 if state is None else fence.last_position(connection))
+        if state is None:
+            return _Source()
+        gaps = [*whole.application_changes(connection), *whole.own_gaps(connection)]
+        found = whole.shown(gaps) or state.doubt or ""
+        return _Source(state=state, last=fence.last_position(connection), gaps=found)
     except JobError as error:
         return _Source(problem=error.message)
     except apsw.Error as error:
@@ -114,6 +122,7 @@ def _look_at_target(dsn: str) -> _Target:
             closed=target_capture.is_closed(target) if fenced else None,
             queued=0 if queued is None else int(queued[0]),
             certificate="" if certificate is None else str(certificate[0]),
+            identity=target_capture.read_identity(target),
         )
     except psycopg.Error as error:
         return _Target(problem=f"failed while it was asked: {type(error).__name__}")
@@ -121,7 +130,23 @@ def _look_at_target(dsn: str) -> _Target:
         target.close()
 
 
-def _serves(here: _Source) -> str:
+def _is_another(here: _Source, there: _Target) -> bool:
+    """Whether the file is not the one that the target knows."""
+    known = there.identity
+    if known is None:
+        return False
+    if here.state is None:
+        return there.closed is False
+    return here.state.capture == known.capture and here.state.token not in (
+        known.token,
+        known.next_token,
+    )
+
+
+def _serves(here: _Source, there: _Target) -> str:
+    if there.closed is False and (here.problem or _is_another(here, there)):
+        what = "cannot be read" if here.problem else "is not the one that was switched"
+        return f"serves      PostgreSQL, by its open fence; the source {what}"
     if here.problem:
         return "serves      unknown: the source cannot be read"
     if here.state is None or not here.state.closed:
@@ -130,9 +155,13 @@ def _serves(here: _Source) -> str:
     return f"serves      PostgreSQL, since {here.state.switched_at}"
 
 
-def _source_line(here: _Source) -> str:
+def _source_line(here: _Source, there: _Target) -> str:
     if here.problem:
         return here.problem
+    if _is_another(here, there):
+        return "NOT the file that the target follows: restored, replaced or put back"
+    if here.gaps:
+        return f"NOT WHOLE: {here.gaps}"
     if here.state is None:
         return "no capture on it; its changes are not followed"
     if here.state.settled:
@@ -211,6 +240,10 @@ def _next(here: _Source, there: _Target, report: Report | None, holder: str | No
         return f"wait for {holder}"
     if here.problem:
         return "make the source readable, then ask again"
+    if _is_another(here, there):
+        return "put the right file back; or `migration-job release` and `migrate --live` anew"
+    if here.gaps and not (here.state and here.state.closed):
+        return "`migration-job release`, then `migrate --live`: changes may be missing"
     state = here.state
     running = report is not None and _age(report) <= STALE_SECONDS
     if state is not None and state.settled:

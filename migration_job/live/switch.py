@@ -47,6 +47,7 @@ from migration_job.live.whole import (
     new_token,
     require_capture,
     require_file,
+    require_identity,
     settle_doubt,
 )
 from migration_job.phases import Phase
@@ -160,6 +161,7 @@ def _attempt(pair: Pair, wish: _Wish) -> Switched:
     ends, say = wish.ends, wish.say
     state = fence.read_state(pair.source)
     if state is not None:
+        require_identity(pair, state)
         _follow(pair, ends)
         if state.settled or state.closed:
             if not state.settled:

@@ -31,12 +31,14 @@ from migration_job.live.content import prove_content
 from migration_job.live.decision import truthful
 from migration_job.live.follow import BothOpen, follow_decision
 from migration_job.live.lock import Lock
+from migration_job.live.mend import mend, prove_back
 from migration_job.live.pair import Pair, open_pair
 from migration_job.live.settings import Endpoints
-from migration_job.live.whole import doubtful, settle_doubt
+from migration_job.live.whole import doubtful, require_file, require_identity, settle_doubt
 from migration_job.phases import Phase
 from migration_job.source import fence
 from migration_job.source.waiting import allowed
+from migration_job.source.whole import NotWhole
 
 IDLE_SECONDS = 0.1
 """Between rounds that found nothing to do: a change waits so long at most to be looked at."""
@@ -74,6 +76,8 @@ class Report:
     """Where the target is in the source's log."""
     rounds: int = 0
     problem: str = ""
+    whole: bool = True
+    """False where the source is another file, or the capture on it is not whole."""
     phase: str = ""
     """``caught up``, ``switched``, ...: see :class:`migration_job.phases.Phase`."""
     switched_at: str = ""
@@ -108,6 +112,7 @@ class Sync:
         self._looked = 0.0
         self._unfollowed = ""
         self._prove_at = 0.0
+        self._unpublished = False
         self._failing_since = 0.0
         self._reported = 0.0
         self._report = Report(os.getpid(), "", "waiting", 0, 0.0, 0)
@@ -138,6 +143,7 @@ class Sync:
         """One round under the lock: whether there was anything to do; None once it is settled."""
         with self._lock.round() as before:
             pair = self._open(before)
+            require_file(pair)
             state = pair.state()
             if state.settled:
                 return None
@@ -147,6 +153,7 @@ class Sync:
             busy = self._back(pair) if state.closed else self._forward(pair)
         self._failing_since = 0.0
         self._report.problem = self._unfollowed
+        self._report.whole = True
         self._report.rounds += 1
         self._publish()
         return busy
@@ -170,6 +177,7 @@ class Sync:
         if not force and now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
+        require_identity(pair, pair.state())
         try:
             changed = follow_decision(pair, self._ends)
         except BothOpen:
@@ -233,7 +241,11 @@ class Sync:
             )
 
     def _back(self, pair: Pair) -> bool:
+        for line in mend(pair):
+            self._say(line)
         done = bring_back(pair, lock_limit=allowed())
+        if done.taken == 0 and not done.left:
+            prove_back(pair)
         self._report.direction = "back"
         row = pair.target.execute(
             "SELECT count(*) FROM (SELECT 1 FROM migration.reverse_log LIMIT 100000) AS queue"
@@ -245,6 +257,7 @@ class Sync:
     def _fail(self, error: JobError) -> None:
         self._note(error.message)
         self._report.direction = "waiting"
+        self._report.whole = not isinstance(error, NotWhole)
         self._close()
         now = time.monotonic()
         self._failing_since = self._failing_since or now
@@ -283,7 +296,19 @@ class Sync:
         self._reported = now
         self._report.at = datetime.now(UTC).isoformat(timespec="milliseconds")
         content = json.dumps(asdict(self._report)).encode()
-        write_durably(self._ends.state / "sync.json", content, mode=0o644)
+        try:
+            write_durably(self._ends.state / "sync.json", content, mode=0o644)
+        except OSError as error:
+            # What it says is for people and for metrics: following does not depend on it.
+            if not self._unpublished:
+                self._say(
+                    f"warning: {self._ends.state / 'sync.json'} cannot be written "
+                    f"({error.strerror}): following goes on, but status and metrics take it for "
+                    "stopped until there is space"
+                )
+            self._unpublished = True
+            return
+        self._unpublished = False
 
 
 def read_report(state: Path) -> Report | None:

@@ -21,6 +21,7 @@ import contextlib
 import secrets
 
 import apsw
+import psycopg
 
 from migration_job.errors import JobError
 from migration_job.live.pair import Pair
@@ -146,5 +147,7 @@ def new_token(pair: Pair) -> str:
 
 
 def confirm(pair: Pair) -> None:
-    """The transaction has been committed."""
-    target_capture.confirm_token(pair.third)
+    """The transaction has been committed. Where the target cannot be told now, the next look does
+    it."""
+    with contextlib.suppress(psycopg.Error):
+        target_capture.confirm_token(pair.third)

@@ -6,7 +6,9 @@ PostgreSQL.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +21,12 @@ from livekit import PLAN, Migration, begin, fresh_source, uid
 from migration_job.errors import JobError
 from migration_job.live.catchup import catch_up
 from migration_job.live.pair import Pair, opened
+from migration_job.live.rollback import rollback
 from migration_job.live.settings import Endpoints, endpoints
+from migration_job.live.status import status
 from migration_job.live.switch import switch
+from migration_job.live.sync import Sync, read_report
+from migration_job.source import capture
 from migration_job.source.whole import NotWhole, WrittenAround
 
 pytestmark = pytest.mark.postgres
@@ -249,3 +255,162 @@ def test_a_log_that_was_removed_under_the_application(
     with pytest.raises(NotWhole, match=f"{suffix} is gone"):
         catch_up(pair)
     writer.close()
+
+
+# ------------------------------------------------------------------ while PostgreSQL serves
+
+
+@pytest.fixture
+def switched(migration: Migration, ends: Endpoints) -> Iterator[apsw.Connection]:
+    """PostgreSQL serves; a connection of an application that has not noticed."""
+    writer = migration.writer()
+    writer.execute("INSERT INTO users VALUES (?, 'one', 1), (?, 'two', 2)", (uid(1), uid(2)))
+    writer.execute("INSERT INTO notes (user_id, body) VALUES (?, 'a'), (?, 'b')", (uid(1), uid(2)))
+    switch(ends)
+    with psycopg.connect(migration.dsn, autocommit=True) as target:
+        target.execute("UPDATE notes SET body = 'c' WHERE body = 'b'")
+    yield writer
+    writer.close()
+
+
+def notes(writer: apsw.Connection) -> list[str]:
+    return [str(row[0]) for row in writer.execute("SELECT body FROM notes ORDER BY id")]
+
+
+@pytest.mark.parametrize("by", ["sync", "rollback"])
+def test_a_table_dropped_from_the_closed_file(
+    switched: apsw.Connection, ends: Endpoints, by: str
+) -> None:
+    before = switched.execute("SELECT type, name, sql FROM sqlite_schema ORDER BY 2").fetchall()
+    switched.execute("PRAGMA foreign_keys = OFF; DROP TABLE notes")
+    told: list[str] = []
+    if by == "sync":
+        Sync(ends, say=told.append).run(once=True)
+        assert notes(switched) == ["a", "c"]
+        with pytest.raises(apsw.ConstraintError, match="moved to PostgreSQL"):
+            switched.execute("INSERT INTO notes (body) VALUES ('never')")
+    rollback(ends, say=told.append)
+    assert "table notes is missing" in "".join(told)
+    assert notes(switched) == ["a", "c"]
+    after = switched.execute("SELECT type, name, sql FROM sqlite_schema ORDER BY 2").fetchall()
+    assert after == before
+    switched.execute("INSERT INTO notes (body) VALUES ('next')")
+    assert switched.last_insert_rowid() == 3
+    switch(ends)
+
+
+def test_the_gate_is_closed_again_and_the_file_proved(
+    switched: apsw.Connection, ends: Endpoints
+) -> None:
+    for (name,) in switched.execute(
+        "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'notes'"
+    ).fetchall():
+        switched.execute(f'DROP TRIGGER "{name}"')
+    told: list[str] = []
+    Sync(ends, say=told.append).run(once=True)  # nothing was written meanwhile
+    assert "is missing" in told[0] or "is missing" in "".join(told)
+    with pytest.raises(apsw.ConstraintError, match="moved to PostgreSQL"):
+        switched.execute("INSERT INTO notes (body) VALUES ('never')")
+    rollback(ends)
+    assert notes(switched) == ["a", "c"]
+
+
+def test_what_sqlite_took_through_an_open_gate_stops_the_way_back(
+    switched: apsw.Connection, ends: Endpoints, migration: Migration
+) -> None:
+    for (name,) in switched.execute(
+        "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'notes'"
+    ).fetchall():
+        switched.execute(f'DROP TRIGGER "{name}"')
+    switched.execute("INSERT INTO notes (body) VALUES ('both sides took writes')")
+    with pytest.raises(WrittenAround, match="gate of the closed source was open"):
+        Sync(ends).run(once=True)
+    told = status(ends.source, dsn=ends.dsn, connection=ends.connection, state=None)
+    assert "NOT WHOLE" in told[1]
+    with pytest.raises(WrittenAround, match="gate of the closed source was open"):
+        rollback(ends)
+    with psycopg.connect(migration.dsn, autocommit=True) as target:
+        assert target.execute("SELECT closed FROM migration.fence").fetchall() == [(False,)]
+    done = rollback(ends, accept_loss=True)
+    assert "notes" in done.lost[0]
+    assert notes(switched) == ["a", "c"]
+
+
+def test_an_altered_table_is_told(switched: apsw.Connection, ends: Endpoints) -> None:
+    switched.execute("ALTER TABLE notes RENAME COLUMN body TO text")
+    with pytest.raises(NotWhole, match=r"not all can be put back: .*table notes"):
+        Sync(ends).run(once=True)
+    with pytest.raises(JobError, match="table notes"):
+        rollback(ends)
+
+
+@pytest.mark.parametrize("how", ["removed", "an older copy", "one without capture"])
+def test_another_file_while_postgresql_serves(
+    migration: Migration, ends: Endpoints, how: str, tmp_path: Path
+) -> None:
+    writer = migration.writer()
+    writer.execute("INSERT INTO notes (body) VALUES ('a')")
+    writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    backup = tmp_path / "backup.db"
+    copied(migration.source, backup)
+    writer.close()
+    switch(ends)
+    told: list[str] = []
+    sync = Sync(ends, say=told.append)
+    sync.run(once=True)
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        migration.source.with_name(migration.source.name + suffix).unlink(missing_ok=True)
+    if how != "removed":
+        backup.replace(migration.source)
+    if how == "one without capture":
+        with apsw.Connection(str(migration.source)) as connection:
+            capture.remove(connection)
+    words = {
+        "removed": "the source is gone",
+        "an older copy": "another file|put back to an older state",
+        "one without capture": "another file|not the file that was switched",
+    }
+    for again in (sync, Sync(ends, say=told.append)):
+        with pytest.raises(NotWhole, match=words[how]):
+            again.run(once=True)
+    report = read_report(ends.state)
+    assert report is not None
+    assert not report.whole
+    lines = status(ends.source, dsn=ends.dsn, connection=ends.connection, state=None)
+    assert lines[0].startswith("serves      PostgreSQL, by its open fence; the source")
+    with psycopg.connect(migration.dsn, autocommit=True) as target:
+        assert target.execute("SELECT closed FROM migration.fence").fetchall() == [(False,)]
+    with pytest.raises(JobError):
+        rollback(ends)
+    with psycopg.connect(migration.dsn, autocommit=True) as target:
+        assert target.execute("SELECT closed FROM migration.fence").fetchall() == [(False,)]
+
+
+def test_a_full_state_directory_stops_nothing(
+    migration: Migration, ends: Endpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sentence, once, and it goes on; a report again as soon as there is space."""
+    told: list[str] = []
+    sync = Sync(ends, say=told.append)
+    sync.run(once=True)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("migration_job.live.sync.write_durably", full)
+        patch.setattr("migration_job.live.lock.os.pwrite", full)
+        writer = migration.writer()
+        writer.execute("INSERT INTO users VALUES (?, 'one', 1)", (uid(1),))
+        writer.close()
+        sync.run(once=True)
+        sync.run(once=True)
+    assert len([line for line in told if "No space left" in line]) == 1
+    with psycopg.connect(migration.dsn) as target:
+        assert target.execute("SELECT email FROM users").fetchall() == [("one",)]
+    before = read_report(ends.state)
+    sync.run(once=True)
+    after = read_report(ends.state)
+    assert before is not None
+    assert after is not None
+    assert after.at > before.at

@@ -62,6 +62,7 @@ CASES = [
         {"migration_heartbeat_timestamp_seconds": "0x60"},
         {"migration_heartbeat_timestamp_seconds": "0+60x60"},
     ),
+    Case("SourceNotWhole", {"migration_source_whole": "0x60"}, {"migration_source_whole": "1x60"}),
     Case(
         "MigrationLag",
         {'migration_lag_seconds{direction="forward"}': "90x60"},
