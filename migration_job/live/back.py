@@ -3,6 +3,12 @@
 One round reads the queue and the rows in one snapshot of the target, writes them to the source in
 one transaction (triggers and foreign keys off), compares them in that same snapshot, and only then
 deletes the queue's rows that it has read. A round that is cut off is done again and ends the same.
+
+The application works on the target meanwhile, and people alter its tables. So one session does all
+the reading, and lets go of the tables' locks after each piece (a savepoint that is rolled back; the
+snapshot stays): an ALTER TABLE waits for one short statement, and no session of this job ever waits
+while another holds what somebody waits for. A table that was rewritten since the snapshot looks
+empty in it; that is looked for while the lock is held, and the round begun anew.
 """
 
 from __future__ import annotations
@@ -29,8 +35,8 @@ from migration_job.source.reader import read_rows
 from migration_job.target import records
 from migration_job.target.apply import Key, key_places, key_plans, text_array
 from migration_job.target.capture import confirm_token, numbered
-from migration_job.target.database import lost
-from migration_job.target.states import raw_rows, rows_by_keys
+from migration_job.target.database import Locked, lost
+from migration_job.target.states import KEYS_PER_QUERY, TextRow, raw_rows, rows_by_keys
 from migration_job.values import SourceValue, fold, from_json, key_text
 
 LOCK_SECONDS = 5.0
@@ -38,6 +44,19 @@ LOCK_SECONDS = 5.0
 
 ROUND_ROWS = 20_000
 """Rows of the queue in one round."""
+
+PAGES = 1_000
+"""Pages of a table that are read at a time where every row is wanted: some 8 MB."""
+
+COMPARED = 500
+"""Rows that are compared at a time."""
+
+ANEW = 5
+"""How often a round is begun anew because tables are rewritten under it."""
+
+HELD_ROWS = 100
+"""Rows of the queue in a round that keeps small tables locked, so that it comes to an end: a
+fraction of a second."""
 
 TextKey = tuple[str, ...]
 
@@ -52,6 +71,17 @@ class BackRound:
     """Whether its snapshot had more."""
 
 
+class Moved(Locked):
+    """A table was rewritten or replaced after the round's snapshot: to be tried again, too."""
+
+    def __init__(self, plan: TablePlan) -> None:
+        super().__init__(
+            f"table {plan.target} was rewritten or replaced on the target while it was read",
+            advice="nothing is lost; it is read again",
+        )
+        self.plan = plan
+
+
 @dataclass(slots=True)
 class _Table:
     source: SourceTable
@@ -64,12 +94,25 @@ def bring_back(
     pair: Pair, *, rows: int = ROUND_ROWS, lock_limit: float = LOCK_SECONDS
 ) -> BackRound:
     """One round, which waits up to ``lock_limit`` seconds for the source's lock. Raises
-    OperationError where that is not to be had, or a row cannot be put into the source."""
+    OperationError where that is not to be had, or a row cannot be put into the source; Locked where
+    a table of the target is locked by others (nothing is held then; the next round goes on)."""
+    held: dict[str, TablePlan] = {}
+    anew = 0
     with step("sync.reverse"):
         while True:
             try:
-                return _round(pair, rows, lock_limit)
+                few = min(rows, HELD_ROWS) if held else rows
+                return _round(pair, few, lock_limit, list(held.values()))
+            except Moved as error:
+                anew += 1
+                if anew > ANEW:
+                    raise
+                if _pages(pair.target, error.plan) <= PAGES:
+                    held[error.plan.target] = error.plan
             except apsw.ConstraintError as error:
+                if held:  # only a part was tried
+                    held.clear()
+                    continue
                 # As in catch-up: a unique value may still be with a row that comes later.
                 if rows >= _queued(pair):
                     raise OperationError(
@@ -120,9 +163,11 @@ def _one_way_numbers(pair: Pair) -> dict[int, str]:
     }
 
 
-def _round(pair: Pair, limit: int, lock_limit: float) -> BackRound:
-    with snapshot_of(pair) as (moment, position):
-        ids, tables, left = _queue(pair, limit)
+def _round(pair: Pair, limit: int, lock_limit: float, held: Sequence[TablePlan]) -> BackRound:
+    reader = pair.sides.target
+    with snapshot_of(pair, held) as (moment, position):
+        with letting_go(reader):
+            ids, tables, left = _queue(pair, limit)
         if not ids:
             return BackRound(0, left)
         ledger_gone: list[tuple[str, str, str]] = []
@@ -139,11 +184,7 @@ def _round(pair: Pair, limit: int, lock_limit: float) -> BackRound:
             apply_back(pair.source, batch)
             fence.change_state(pair.source, back_at=moment, back_position=position, token=token)
             require_file(pair)
-        found = differing_keys(
-            pair,
-            [(t.plan, rows.keys) for t, rows in zip(tables, batch, strict=True)],
-            ledger_gone,
-        )
+        found = _compare(pair, tables, batch, ledger_gone)
     with pair.target.transaction():
         confirm_token(pair.target)
         _note(pair, batch, found, ledger_gone)
@@ -153,22 +194,68 @@ def _round(pair: Pair, limit: int, lock_limit: float) -> BackRound:
 
 
 @contextlib.contextmanager
-def snapshot_of(pair: Pair) -> Iterator[tuple[str, str]]:
-    """One snapshot of the target for this session and the verifier's; gives its time and the WAL's
-    position."""
-    verifier = pair.sides.target
-    with pair.target.transaction():
-        pair.target.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        row = pair.target.execute(
-            "SELECT to_char(now(), 'YYYY-MM-DD\"T\"HH24:MI:SS.MSOF'), "
-            "pg_current_wal_lsn()::text, pg_export_snapshot()"
+def snapshot_of(pair: Pair, held: Sequence[TablePlan] = ()) -> Iterator[tuple[str, str]]:
+    """One snapshot of the target for the verifier's session, which alone reads in the block; gives
+    its time and the WAL's position. The tables ``held`` are locked before it is taken, and until
+    the block's end."""
+    reader = pair.sides.target
+    with reader.transaction():
+        reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        if held:
+            names = ", ".join(postgres_relation(plan.target) for plan in held)
+            reader.execute(f"LOCK TABLE {names} IN ACCESS SHARE MODE".encode())
+        row = reader.execute(
+            "SELECT to_char(now(), 'YYYY-MM-DD\"T\"HH24:MI:SS.MSOF'), pg_current_wal_lsn()::text"
         ).fetchone()
         if row is None:
             raise OperationError("the target gave no snapshot")
-        with verifier.transaction():
-            verifier.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            verifier.execute(f"SET TRANSACTION SNAPSHOT '{row[2]}'".encode())
-            yield str(row[0]), str(row[1])
+        yield str(row[0]), str(row[1])
+
+
+def letting_go(reader: psycopg.Connection) -> contextlib.AbstractContextManager[object]:
+    """What the block's statements lock is let go of at its end; the snapshot stays."""
+    return reader.transaction(force_rollback=True)
+
+
+def require_unmoved(reader: psycopg.Connection, plan: TablePlan) -> None:
+    """Raises Moved where the table, which this transaction has locked by reading it, is not the one
+    that the snapshot shows: TRUNCATE and rewriting forms of ALTER TABLE leave nothing for an older
+    snapshot, and another table may have taken its name."""
+    row = reader.execute(
+        # The catalogue is read in the snapshot, the functions look at what is now.
+        "SELECT count(*) FROM pg_class WHERE relname = %s "
+        "AND relnamespace = 'public'::regnamespace "
+        "AND oid = to_regclass(%s) AND relfilenode = pg_relation_filenode(oid)",
+        (plan.target, postgres_relation(plan.target)),
+    ).fetchone()
+    if row is None or int(row[0]) != 1:
+        raise Moved(plan)
+
+
+def _pages(session: psycopg.Connection, plan: TablePlan) -> int:
+    row = session.execute(
+        "SELECT pg_relation_size(to_regclass(%s)) / current_setting('block_size')::bigint",
+        (postgres_relation(plan.target),),
+    ).fetchone()
+    return 0 if row is None or row[0] is None else int(row[0])
+
+
+def _compare(
+    pair: Pair,
+    tables: Sequence[_Table],
+    batch: Sequence[RowsBack],
+    ledger_gone: Sequence[tuple[str, str, str]],
+) -> list[tuple[str, str, str]]:
+    """What differs between the sides, in the snapshot; no table is locked for longer than a piece
+    of its rows takes."""
+    found: list[tuple[str, str, str]] = []
+    for table, rows in zip(tables, batch, strict=True):
+        for start in range(0, len(rows.keys), COMPARED):
+            piece = rows.keys[start : start + COMPARED]
+            with letting_go(pair.sides.target):
+                found += differing_keys(pair, [(table.plan, piece)], ledger_gone)
+                require_unmoved(pair.sides.target, table.plan)
+    return found
 
 
 def _forget_one_way(pair: Pair) -> None:
@@ -190,7 +277,7 @@ def _forget_one_way(pair: Pair) -> None:
 
 def _queue(pair: Pair, limit: int) -> tuple[list[int], list[_Table], bool]:
     one_way = list(_one_way_numbers(pair))
-    rows = pair.target.execute(
+    rows = pair.sides.target.execute(
         "SELECT id, tab, key FROM migration.reverse_log WHERE tab <> ALL(%s) ORDER BY id LIMIT %s",
         (one_way, limit + 1),
     ).fetchall()
@@ -209,17 +296,15 @@ def _queue(pair: Pair, limit: int) -> tuple[list[int], list[_Table], bool]:
 
 def _rows_back(pair: Pair, table: _Table, ledger_gone: list[tuple[str, str, str]]) -> RowsBack:
     plan, source = table.plan, table.source
+    reader = pair.sides.target
     columns = [c.target for c in plan.copied]
     places = key_places(plan)
     rules = [c.rule for c in plan.copied]
     if table.everything:
-        names = ", ".join(f"t.{postgres_name(c)}" for c in columns)
-        present = raw_rows(
-            pair.target, f"SELECT {names} FROM {postgres_relation(plan.target)} AS t"
-        )
+        present = list(_all_rows(reader, plan, columns))
         source_keys = _all_source_keys(pair, table)
     else:
-        present = list(rows_by_keys(pair.target, plan, columns, list(table.keys)))
+        present = list(_rows_of(reader, plan, columns, list(table.keys)))
         source_keys = []
     touched = {key_text(k): k for k in source_keys}
     for texts in table.keys:
@@ -229,8 +314,9 @@ def _rows_back(pair: Pair, table: _Table, ledger_gone: list[tuple[str, str, str]
         key = tuple(rules[i].inverse(row[i]) for i in places)
         touched.setdefault(key_text(key), key)
     noted: dict[tuple[str, str], tuple[str, str | None]] = {}
-    if records.tables_noted(pair.target, [source.name]):
-        noted = _ledger(pair, source.name, list(touched))
+    with letting_go(reader):
+        if records.tables_noted(reader, [source.name]):
+            noted = _ledger(reader, source.name, list(touched))
     rows: list[Key] = []
     for outputs in present:
         name = key_text([rules[i].inverse(outputs[i]) for i in places])
@@ -264,11 +350,37 @@ def _back_row(
     return tuple(values)
 
 
+def _rows_of(
+    reader: psycopg.Connection, plan: TablePlan, columns: Sequence[str], keys: Sequence[TextKey]
+) -> Iterator[TextRow]:
+    for start in range(0, len(keys), KEYS_PER_QUERY):
+        with letting_go(reader):
+            found = list(rows_by_keys(reader, plan, columns, keys[start : start + KEYS_PER_QUERY]))
+            require_unmoved(reader, plan)
+        yield from found
+
+
+def _all_rows(
+    reader: psycopg.Connection, plan: TablePlan, columns: Sequence[str]
+) -> Iterator[TextRow]:
+    """Every row, some pages at a time."""
+    names = ", ".join(f"t.{postgres_name(c)}" for c in columns)
+    for start in range(0, _pages(reader, plan) + 1, PAGES):
+        with letting_go(reader):
+            found = raw_rows(
+                reader,
+                f"SELECT {names} FROM {postgres_relation(plan.target)} AS t "
+                f"WHERE t.ctid >= '({start},0)' AND t.ctid < '({start + PAGES},0)'",
+            )
+            require_unmoved(reader, plan)
+        yield from found
+
+
 def _ledger(
-    pair: Pair, table: str, keys: Sequence[str]
+    reader: psycopg.Connection, table: str, keys: Sequence[str]
 ) -> dict[tuple[str, str], tuple[str, str | None]]:
     """The ledger of these rows: ``(key, column)`` to before and after."""
-    found = records.ledger_of(pair.target, [(table, key) for key in keys])
+    found = records.ledger_of(reader, [(table, key) for key in keys])
     return {(key, column): (before, after) for _, key, column, before, after in found}
 
 
@@ -284,7 +396,8 @@ def _all_source_keys(pair: Pair, table: _Table) -> list[Key]:
         )
     )
     name = table.source.name
-    aside = records.quarantined_of(pair.target, [(name, key_text(key)) for key in keys])
+    with letting_go(pair.sides.target):
+        aside = records.quarantined_of(pair.sides.target, [(name, key_text(key)) for key in keys])
     return [key for key in keys if (name, key_text(key)) not in aside]
 
 

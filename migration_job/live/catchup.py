@@ -49,7 +49,7 @@ from migration_job.target.apply import (
     explain_conflict,
 )
 from migration_job.target.capture import read_verified, set_verified
-from migration_job.target.database import lost
+from migration_job.target.database import Locked, lost
 from migration_job.values import fold, key_text
 
 ROUND_ENTRIES = 20_000
@@ -114,7 +114,12 @@ def catch_up_fully(pair: Pair, *, enough: int, limit: float) -> Round:
     writers have not been overtaken within ``limit`` seconds."""
     deadline = time.monotonic() + limit
     while True:
-        done = catch_up(pair)
+        try:
+            done = catch_up(pair)
+        except Locked:
+            if time.monotonic() > deadline:
+                raise
+            continue
         if done.behind <= enough and last_position(pair.source) - done.position <= enough:
             return done
         if time.monotonic() > deadline:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import apsw
 
-from migration_job.live.back import LOCK_SECONDS, snapshot_of
+from migration_job.live.back import LOCK_SECONDS, letting_go, require_unmoved, snapshot_of
 from migration_job.live.content import differing
 from migration_job.live.pair import Pair
 from migration_job.live.whole import require_file, require_identity, since
@@ -69,11 +69,14 @@ def prove_back(pair: Pair, *, give_up: bool = False) -> list[str]:
     one_way = {fold(name) for name in pair.state().one_way}
     found: dict[int, str] = {}
     with snapshot_of(pair):
-        facts = read_tables(pair.sides)
+        with letting_go(pair.sides.target):
+            facts = read_tables(pair.sides)
         for number, plan in numbered(pair.plan):
             if plan.source is None or not plan.key or fold(plan.source) in one_way:
                 continue
-            differences = differing(pair.sides, plan, facts)
+            with letting_go(pair.sides.target):
+                differences = differing(pair.sides, plan, facts)
+                require_unmoved(pair.sides.target, plan)
             if differences:
                 found[number] = f"{plan.source}: {'; '.join(differences[:SHOWN])}"
     if found and not give_up:

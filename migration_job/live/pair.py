@@ -156,6 +156,7 @@ def open_target(dsn: str) -> psycopg.Connection:
         target_capture.act_as_replica(target)
         target_capture.take_token(target)
         target.execute("SET synchronous_commit TO on")
+        database.limit_waiting(target)
     except BaseException:
         target.close()
         raise

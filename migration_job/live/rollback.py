@@ -49,6 +49,7 @@ from migration_job.phases import Phase
 from migration_job.source import capture, fence
 from migration_job.source.waiting import allowed, patience
 from migration_job.target import capture as target_capture
+from migration_job.target.database import Locked
 
 Say = Callable[[str], None]
 
@@ -201,7 +202,13 @@ def _mended(pair: Pair, drain_limit: float, accept_loss: bool, say: Say) -> tupl
 def _drain(pair: Pair, limit: float) -> None:
     deadline = time.monotonic() + limit
     while True:
-        done = bring_back(pair, lock_limit=max(deadline - time.monotonic(), 0))
+        try:
+            done = bring_back(pair, lock_limit=max(deadline - time.monotonic(), 0))
+        except Locked:
+            # An ALTER TABLE, say: over in a moment, as a rule.
+            if time.monotonic() > deadline:
+                raise
+            continue
         if not done.left and done.taken <= 200:
             if done.taken == 0 or not target_capture.is_closed(pair.target):
                 return

@@ -34,19 +34,19 @@ from migration_job.live.lock import Lock
 from migration_job.live.mend import mend, prove_back
 from migration_job.live.pair import Pair, opened
 from migration_job.live.settings import Endpoints
-from migration_job.quoting import postgres_name, postgres_relation
 from migration_job.source import capture, fence
 from migration_job.source.backup import MANIFEST, Manifest, check
 from migration_job.source.snapshot import make_durable, sha256_of
 from migration_job.source.waiting import PatientConnection, allowed, patience
 from migration_job.target import capture as target_capture
 from migration_job.target import records
-from migration_job.target.database import lost
+from migration_job.target.database import Locked, lost
 
 WINDOW = timedelta(hours=48)
 """How long the way back stays open, as the strategy has it."""
 
-LOCK_SECONDS = 5
+LOCK_SECONDS = 15.0
+"""How long each table is asked for; the application's statements never wait that long for it."""
 
 Say = Callable[[str], None]
 
@@ -178,21 +178,16 @@ def _sha256_unpacked(packed: Path) -> str:
 
 
 def _give_up_way_back(pair: Pair) -> None:
-    target = pair.target
     try:
-        with target.transaction():
-            target.execute(f"SET LOCAL lock_timeout TO '{LOCK_SECONDS}s'")
-            target_capture.remove(target, pair.plan)
-            for table in pair.plan.tables:
-                own = rowid_column(table)
-                if own is not None:
-                    target.execute(
-                        f"ALTER TABLE {postgres_relation(table.target)} "
-                        f"DROP COLUMN IF EXISTS {postgres_name(own)}".encode()
-                    )
-    except psycopg.errors.LockNotAvailable as error:
+        unwanted = {
+            table.target: own
+            for table in pair.plan.tables
+            if (own := rowid_column(table)) is not None
+        }
+        target_capture.remove(pair.target, pair.plan, limit=LOCK_SECONDS, columns=unwanted)
+    except Locked as error:
         raise OperationError(
-            f"a long transaction on the target holds a table for more than {LOCK_SECONDS} s",
+            f"a long transaction on the target holds a table for more than {LOCK_SECONDS:g} s",
             advice="run the command again; it goes on with what is left",
         ) from error
     except psycopg.Error as error:

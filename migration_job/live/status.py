@@ -25,6 +25,7 @@ STALE_SECONDS = 10.0
 
 NOT_ASKED = "not asked (no --target)"
 EMPTY = "no run of this job has filled it"
+LOCKED = "its records are locked by another session at this moment; ask again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class _Target:
     @property
     def down(self) -> bool:
         """Whether it was asked and did not answer as it should."""
-        return self.problem not in ("", NOT_ASKED, EMPTY)
+        return self.problem not in ("", NOT_ASKED, EMPTY, LOCKED)
 
 
 def status(
@@ -102,6 +103,7 @@ def _look_at_target(dsn: str) -> _Target:
     except JobError as error:
         return _Target(problem=error.message)
     try:
+        database.limit_waiting(target)
         run = records.read_run(target)
         if run is None:
             return _Target(problem=EMPTY)
@@ -124,6 +126,8 @@ def _look_at_target(dsn: str) -> _Target:
             certificate="" if certificate is None else str(certificate[0]),
             identity=target_capture.read_identity(target),
         )
+    except psycopg.errors.LockNotAvailable:
+        return _Target(problem=LOCKED)
     except psycopg.Error as error:
         return _Target(problem=f"failed while it was asked: {type(error).__name__}")
     finally:

@@ -39,6 +39,7 @@ from migration_job.phases import Phase
 from migration_job.source import fence
 from migration_job.source.waiting import allowed
 from migration_job.source.whole import NotWhole
+from migration_job.target.database import Locked
 
 IDLE_SECONDS = 0.1
 """Between rounds that found nothing to do: a change waits so long at most to be looked at."""
@@ -258,7 +259,8 @@ class Sync:
         self._note(error.message)
         self._report.direction = "waiting"
         self._report.whole = not isinstance(error, NotWhole)
-        self._close()
+        if not isinstance(error, Locked):  # the sessions are as good as before
+            self._close()
         now = time.monotonic()
         self._failing_since = self._failing_since or now
         if now - self._failing_since > self._max_lag:

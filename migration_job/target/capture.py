@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import psycopg
@@ -37,7 +37,7 @@ import psycopg
 from migration_job.errors import InputError, OperationError
 from migration_job.plan.model import Plan, TablePlan
 from migration_job.quoting import postgres_name, postgres_relation, postgres_text
-from migration_job.target.database import lost
+from migration_job.target.database import briefly, lost
 from migration_job.values import fold
 
 EARLIER_LOCK = 0x6D69_6772_6665_6E63
@@ -55,6 +55,9 @@ SQLSTATE = "MIG01"
 
 SESSION = "migration-job live"
 """``application_name`` of the sessions that act in the protocol; whoever takes over ends them."""
+
+LOCKS_SECONDS = 30.0
+"""How long an installation goes on asking for a table that others hold."""
 
 PREFIX = "migration_job_"
 EDITION = "the way back, always enabled,"
@@ -137,22 +140,21 @@ _SETTINGS = (
 
 
 def install(connection: psycopg.Connection, plan: Plan) -> None:
-    """Create the fence (closed) and the way-back triggers, in one transaction, which needs each
-    table for itself for a moment; nothing where they are all there for this plan and enabled. The
-    fence stays as it is where it is there already. The session passes the fence from then on.
-    Raises OperationError."""
+    """Create the fence (closed) and the way-back triggers; nothing where they are all there for
+    this plan and enabled. Each table is needed for a moment, one at a time; an installation that
+    was cut off is begun anew. The fence stays as it is where it is there already. The session
+    passes the fence from then on. Raises OperationError."""
     mark = f"{EDITION} of plan {plan.digest()}"
     try:
         found = connection.execute(
             "SELECT obj_description(to_regclass('migration.fence'), 'pg_class')"
         ).fetchone()
         if found is None or found[0] != mark or missing(connection, plan):
-            with connection.transaction():
-                for statement in install_sql(plan):
-                    connection.execute(statement.encode())
-                connection.execute(
-                    f"COMMENT ON TABLE migration.fence IS {postgres_text(mark)}".encode()
-                )
+            for statements in install_sql(plan):
+                briefly(connection, statements, limit=LOCKS_SECONDS)
+            connection.execute(
+                f"COMMENT ON TABLE migration.fence IS {postgres_text(mark)}".encode()
+            )
         take_token(connection)
     except psycopg.Error as error:
         raise lost(error, "installing the way back") from error
@@ -190,19 +192,44 @@ def installed(connection: psycopg.Connection) -> bool:
     return row is not None and bool(row[0])
 
 
-def remove(connection: psycopg.Connection, plan: Plan) -> None:
-    """Drop the triggers, their functions, the fence and the log, in one transaction."""
-    with connection.transaction():
-        for number, table in numbered(plan):
-            for name in (*GUARD, *LOGGING):
-                trigger, relation = postgres_name(PREFIX + name), postgres_relation(table.target)
-                connection.execute(f"DROP TRIGGER IF EXISTS {trigger} ON {relation}")
-            connection.execute(f"DROP FUNCTION IF EXISTS migration.log_{number}()")
-        connection.execute("DROP FUNCTION IF EXISTS migration.guard()")
-        connection.execute(
-            "DROP TABLE IF EXISTS migration.reverse_log, migration.fence, migration.fence_lock, "
-            "migration.fence_token, migration.back_difference"
-        )
+def remove(
+    connection: psycopg.Connection, plan: Plan, *, limit: float, columns: Mapping[str, str]
+) -> None:
+    """Drop the triggers of each table and the column that ``columns`` has for it, one table at a
+    time while the application works, then the functions, the fence and the log. Cut off, it is run
+    again and goes on. Raises Locked where a table is not to be had within ``limit`` seconds."""
+    for _, table in numbered(plan):
+        if not _there(connection, table):
+            continue
+        name = postgres_relation(table.target)
+        statements = [
+            f"DROP TRIGGER IF EXISTS {postgres_name(trigger)} ON {name}"
+            for trigger in _triggers_of(connection, table)
+        ]
+        if table.target in columns:
+            unwanted = postgres_name(columns[table.target])
+            statements.append(f"ALTER TABLE {name} DROP COLUMN IF EXISTS {unwanted}")
+        if statements:
+            briefly(connection, statements, limit=limit)
+    names = ("reverse_log", "fence", "fence_lock", "fence_token", "back_difference")
+    last = [f"DROP TABLE IF EXISTS {', '.join(f'migration.{name}' for name in names)}"]
+    last += [f"DROP FUNCTION IF EXISTS migration.log_{n}()" for n, _ in numbered(plan)]
+    briefly(connection, [*last, "DROP FUNCTION IF EXISTS migration.guard()"], limit=limit)
+
+
+def _there(connection: psycopg.Connection, table: TablePlan) -> bool:
+    row = connection.execute(
+        "SELECT to_regclass(%s)", (postgres_relation(table.target),)
+    ).fetchone()
+    return row is not None and row[0] is not None
+
+
+def _triggers_of(connection: psycopg.Connection, table: TablePlan) -> list[str]:
+    rows = connection.execute(
+        "SELECT tgname FROM pg_trigger WHERE tgrelid = to_regclass(%s) AND tgname = ANY(%s)",
+        (postgres_relation(table.target), [PREFIX + name for name in (*GUARD, *LOGGING)]),
+    )
+    return [str(row[0]) for row in rows]
 
 
 def numbered(plan: Plan) -> list[tuple[int, TablePlan]]:
@@ -216,16 +243,15 @@ def key_columns(table: TablePlan) -> tuple[str, ...]:
     return tuple(targets[fold(name)] for name in table.key)
 
 
-def install_sql(plan: Plan) -> Iterator[str]:
-    """The statements of :func:`install`."""
-    yield TABLES
-    yield _guard_function()
+def install_sql(plan: Plan) -> Iterator[list[str]]:
+    """The statements of :func:`install`, a transaction each: the fence, then table by table."""
+    yield [TABLES.strip().rstrip(";"), _guard_function()]
     for number, table in numbered(plan):
-        yield from _triggers(table, GUARD, "migration.guard()")
-        if table.source is None:
-            continue
-        yield _log_function(number, table)
-        yield from _triggers(table, LOGGING, f"migration.log_{number}()")
+        statements = list(_triggers(table, GUARD, "migration.guard()"))
+        if table.source is not None:
+            statements.append(_log_function(number, table))
+            statements += _triggers(table, LOGGING, f"migration.log_{number}()")
+        yield statements
 
 
 def _guard_function() -> str:

@@ -7,7 +7,8 @@ defaults are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,16 @@ pooler in between refuses unknown start-up options."""
 
 LATER_SETTINGS = ((170000, "transaction_timeout", "0"),)
 """More of them, each with the version that knows it first."""
+
+LOCK_MS = 1_000
+"""How long a session that acts in the protocol waits for a lock, before it gives up, lets go of
+what it holds and tries again."""
+
+BRIEFLY_MS = 150
+"""The same where everybody else has to wait meanwhile: see :func:`briefly`."""
+
+BRIEFLY_APART_SECONDS = 0.25
+"""Between such attempts: the others work off what has queued up."""
 
 
 def read_dsn(dsn: str | None, file: Path | None) -> str:
@@ -162,9 +173,43 @@ def _require(connection: psycopg.Connection, dsn: str) -> None:
         )
 
 
+class Locked(OperationError):
+    """Somebody else holds a table of the target for longer than this job waits; it has let go of
+    all that it held itself. To be tried again."""
+
+
+def limit_waiting(connection: psycopg.Connection, milliseconds: int = LOCK_MS) -> None:
+    """Have no statement of the session wait for a lock for longer than that."""
+    connection.execute(f"SET lock_timeout TO {milliseconds}")
+
+
+def briefly(connection: psycopg.Connection, statements: Iterable[str], *, limit: float) -> None:
+    """Run statements that need a table for themselves, in one transaction, while others work with
+    it. Everybody queues behind such a statement while it waits for the lock: so it waits for an
+    instant only, again and again, until ``limit`` seconds are over. Raises Locked, with nothing
+    done; psycopg.Error for what is no lock."""
+    deadline = time.monotonic() + limit
+    script = "; ".join(statements)
+    while True:
+        try:
+            with connection.transaction():
+                connection.execute(f"SET LOCAL lock_timeout TO {BRIEFLY_MS}; {script}".encode())
+            return
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
+            if time.monotonic() > deadline:
+                raise lost(error, f"waiting {limit:g} s for a table") from error
+        time.sleep(BRIEFLY_APART_SECONDS)
+
+
 def lost(error: psycopg.Error, doing: str) -> OperationError:
     """What to raise when the target fails in mid-operation: the server's first line, no values
     (DETAIL and CONTEXT may hold patients' data), and that the run can be repeated."""
+    if isinstance(error, (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)):
+        return Locked(
+            f"a table of the target is locked by another session, found while {doing}",
+            advice="nothing is lost; the command, run again, goes on when the lock is gone "
+            "(pg_locks and pg_stat_activity show who holds it)",
+        )
     primary = getattr(error.diag, "message_primary", None) if error.diag else None
     said = primary or (str(error).strip().splitlines() or [type(error).__name__])[0]
     return OperationError(
