@@ -11,8 +11,9 @@ way from then until its answer has gone out. The gate is open unless
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import itertools
 import os
+import socket
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -21,14 +22,15 @@ from typing import Any, TypeVar
 from migration_job.connection import Connection, read_connection
 from migration_job.errors import JobError, OperationError
 from migration_job.gate.application import Application
-from migration_job.gate.messages import BODILESS, HEAD_BYTES, Head, Malformed, pass_body, read_head
+from migration_job.gate.client import Client
+from migration_job.gate.exchange import Exchange
+from migration_job.gate.limits import Limits, connections, raise_descriptors
+from migration_job.gate.links import Links
+from migration_job.gate.listener import Listener
 from migration_job.live import hold
 
 LOOK_SECONDS = 0.01
 """Between looks at the hold and the connection: a switch waits so long at most."""
-
-CONNECT_SECONDS = 30.0
-"""How long a request waits for an application that is just starting."""
 
 RETRY_SECONDS = 0.05
 
@@ -37,6 +39,9 @@ ANSWER_SECONDS = 5.0
 
 END_SECONDS = 20.0
 """How long what is under way may take to end when the gate itself is to end."""
+
+EVICTED = 64
+"""At a time, where all connections are taken."""
 
 _PROBE = b"HEAD / HTTP/1.1\r\nHost: gate\r\nConnection: close\r\n\r\n"
 
@@ -55,37 +60,47 @@ class Gate:
         connection: Path,
         state: Path,
         say: Say,
+        limits: Limits | None = None,
     ) -> None:
+        self.limits = limits or Limits()
+        self.links = Links(upstream, self.limits)
+        self.waiting: dict[Client, float] = {}
         self._application = application
         self._upstream = upstream
         self._connection = connection
         self._state = state
         self._say = say
         self._open = asyncio.Event()
-        self._under_way = 0
+        self._closed_at = 0.0
+        self._under_way: set[Exchange] = set()
         self._told: tuple[str | None, int | None, float] = (None, None, 0.0)
+        self._warned = ""
         self._started_with: Connection | None = None
         self._served = False
 
     async def serve(self, listen: tuple[str, int], ready: Callable[[int], None]) -> None:
         """Start the application, then serve until cancelled; ``ready`` is told the port."""
         await self._start()
-        server = await asyncio.start_server(self._client, *listen, limit=HEAD_BYTES)
-        ready(int(server.sockets[0].getsockname()[1]))
-        self._served = True
+        most = connections(self.limits, raise_descriptors())
+        listener = Listener(most, self._serve_client, self._evict, self._say)
         try:
+            ready(listener.open(*listen))
+            self._served = True
             await self._watch()
         finally:
-            # Not `async with server`: that waits for clients that keep their connections open.
-            server.close()
+            listener.close()
+            self._open.clear()
             await self._finish()
+            await listener.end()
+            self.links.forget(all_of_them=True)
             await self._application.stop()
             hold.end_heartbeat(self._state)
 
     async def _finish(self) -> None:
-        """What is under way gets its answer."""
-        deadline = time.monotonic() + END_SECONDS
-        while self._under_way and time.monotonic() < deadline:
+        """What is under way gets its answer, but for streams, which have no end."""
+        start = time.monotonic()
+        while self._under_way and time.monotonic() - start < END_SECONDS:
+            self._cut(time.monotonic() - start)
             self._tell(None)
             await asyncio.sleep(LOOK_SECONDS)
 
@@ -95,17 +110,30 @@ class Gate:
         while True:
             token = hold.wanted(self._state)
             if token is not None:
-                self._open.clear()
+                self._close()
             elif self._changed():
-                self._open.clear()
-                if self._under_way == 0:
+                self._close()
+                if not self._under_way:
                     await self._start()
                     continue
             else:
                 self._open.set()
-            held = token if token is not None and self._under_way == 0 else None
+            self.links.forget(all_of_them=not self._open.is_set())
+            held = token if token is not None and not self._under_way else None
             self._tell(held, self._generation() if self._open.is_set() else None)
             await asyncio.sleep(LOOK_SECONDS)
+
+    def _close(self) -> None:
+        """Nothing more is sent; what keeps the gate from being quiet ends in time."""
+        if self._open.is_set():
+            self._open.clear()
+            self._closed_at = time.monotonic()
+        self._cut(time.monotonic() - self._closed_at)
+
+    def _cut(self, held: float) -> None:
+        cut = sum([exchange.end_for_hold(held) for exchange in self._under_way])
+        if cut:
+            self._say(f"{cut} connections that had not ended after {held:.0f} s were closed")
 
     def _generation(self) -> int | None:
         return self._started_with.generation if self._started_with else None
@@ -127,7 +155,7 @@ class Gate:
         try:
             return read_connection(self._connection)
         except JobError as error:
-            self._say(f"warning: {error.message}")
+            self._warn(error.message)
             return self._started_with
 
     async def _start(self) -> None:
@@ -185,134 +213,44 @@ class Gate:
         now = time.monotonic()
         *told, at = self._told
         if [holds, serves] != told or now - at > hold.HEARTBEAT_SECONDS:
-            hold.write_heartbeat(self._state, holds, serves, os.getpid())
             self._told = (holds, serves, now)
+            try:
+                hold.write_heartbeat(self._state, holds, serves, os.getpid())
+            except OSError as error:
+                # The requests go on: a command that sees no heartbeat holds nothing.
+                self._warn(f"the heartbeat cannot be written: {error.strerror}")
+            else:
+                self._warned = ""
 
-    # ------------------------------------------------------------------------- the clients
+    def _warn(self, text: str) -> None:
+        """Once for as long as it is so."""
+        if text != self._warned:
+            self._warned = text
+            self._say(f"warning: {text}")
 
-    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while (head := await read_head(reader)) is not None:
-                if not await self._admit(head, reader, writer):
-                    break
-        except Malformed as error:
-            with contextlib.suppress(OSError):
-                writer.write(_plain(400, str(error)))
-                await writer.drain()
-        except (OSError, asyncio.IncompleteReadError):
-            pass  # the client has gone
-        finally:
-            writer.close()
+    # -------------------------------------------------------------------- what a client meets
 
-    async def _admit(
-        self, head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> bool:
-        """One request, when the gate is open; whether the client's connection goes on."""
+    def is_open(self) -> bool:
+        return self._open.is_set()
+
+    async def opened(self) -> None:
         while not self._open.is_set():
             await self._open.wait()
-        self._under_way += 1  # no other task has run since it was open
-        try:
-            return await self._exchange(head, reader, writer)
-        finally:
-            self._under_way -= 1
 
-    async def _exchange(
-        self, head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> bool:
-        try:
-            there, back = await self._connect()
-        except OSError:
-            writer.write(_plain(502, "the application does not answer"))
-            await writer.drain()
-            return False
-        try:
-            if head.has(b"expect", b"100-continue"):
-                writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-                head = head.without(b"expect")
-            upgrade = head.get(b"upgrade") is not None
-            back.write((head if upgrade else head.for_one_hop(close=True)).encode())
-            await pass_body(head, reader, back, to_the_end=False)
-            await back.drain()
-            return await self._answer(head, reader, there, writer, back)
-        finally:
-            back.close()
+    def begin(self, exchange: Exchange) -> None:
+        self._under_way.add(exchange)
 
-    async def _answer(
-        self,
-        head: Head,
-        reader: asyncio.StreamReader,
-        there: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        back: asyncio.StreamWriter,
-    ) -> bool:
-        answer = await read_head(there)
-        while answer is not None and answer.status < 200 and answer.status != 101:
-            writer.write(answer.encode())
-            answer = await read_head(there)
-        if answer is None:
-            writer.write(_plain(502, "the application closed the connection without an answer"))
-            await writer.drain()
-            return False
-        if answer.status == 101:
-            await self._tunnel(answer, reader, there, writer, back)
-            return False
-        bodiless = head.first.startswith(b"HEAD ") or answer.status in BODILESS
-        endless = (
-            not bodiless
-            and answer.get(b"content-length") is None
-            and not answer.has(b"transfer-encoding", b"chunked")
-        )
-        old = not head.first.rstrip().endswith(b"HTTP/1.1")
-        close = endless or old or head.has(b"connection", b"close")
-        writer.write(answer.for_one_hop(close=close).encode())
-        if not bodiless:
-            await pass_body(answer, there, writer, to_the_end=True)
-        await writer.drain()
-        return not close
+    def done(self, exchange: Exchange) -> None:
+        self._under_way.discard(exchange)
 
-    async def _tunnel(
-        self,
-        answer: Head,
-        reader: asyncio.StreamReader,
-        there: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        back: asyncio.StreamWriter,
-    ) -> None:
-        """A connection that is HTTP no more (WebSocket). It does not count as under way: it may
-        last for ever, and ends when the application is started anew."""
-        writer.write(answer.encode())
-        self._under_way -= 1
-        try:
-            await asyncio.gather(_pour(reader, back), _pour(there, writer))
-        finally:
-            self._under_way += 1
+    async def _serve_client(self, sock: socket.socket) -> None:
+        await Client(sock, self).run()
 
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        deadline = time.monotonic() + CONNECT_SECONDS
-        while True:
-            try:
-                return await asyncio.open_connection(*self._upstream, limit=HEAD_BYTES)
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-            await asyncio.sleep(RETRY_SECONDS)
-
-
-async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while block := await reader.read(HEAD_BYTES):
-            writer.write(block)
-            await writer.drain()
-    except OSError:
-        pass
-    finally:
-        writer.close()
-
-
-def _plain(status: int, text: str) -> bytes:
-    body = f"{text}\n".encode()
-    reason = {400: "Bad Request", 502: "Bad Gateway"}[status]
-    return (
-        f"HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain\r\nConnection: close\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    ).encode() + body
+    def _evict(self) -> None:
+        """Close connections that have waited for a head the longest, of those that may be."""
+        now = time.monotonic()
+        oldest = list(itertools.islice(self.waiting.items(), EVICTED))
+        for client, since in oldest:
+            if now - since >= self.limits.evict:
+                del self.waiting[client]
+                client.end()

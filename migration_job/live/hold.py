@@ -106,7 +106,11 @@ def holding(
         deadline = time.monotonic() + limit
         while True:
             gate = read_heartbeat(state)
-            if gate is None or gate.holds == token:
+            if gate is None:
+                say("the gate has not been heard for some seconds; going on without it")
+                break
+            if gate.holds == token:
+                say("the gate holds the application's requests")
                 break
             if time.monotonic() > deadline:
                 raise OperationError(
@@ -115,7 +119,6 @@ def holding(
                     advice="nothing was changed; run the command again at a quieter moment",
                 )
             time.sleep(POLL_SECONDS)
-        say("the gate holds the application's requests")
         yield
     finally:
         let_go(state)
