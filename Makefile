@@ -29,11 +29,16 @@ lint: setup ## check style, types and security rules, and ask for advisories whe
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@$(PYTHON) -m mypy
+	@PYTHONPATH=. .venv/bin/lint-imports --no-logo --no-cache
 	@tools/audit --where-reachable
 
 .PHONY: audit
 audit: setup ## ask the public advisory database about every pinned package
 	@tools/audit
+
+.PHONY: shape
+shape: setup ## print the shape of the code in figures, and what misses a goal
+	@$(PYTHON) tools/shape.py
 
 .PHONY: docs
 docs: setup ## write docs/commands.md and docs/settings.md anew from the code
