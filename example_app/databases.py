@@ -7,6 +7,7 @@ need not know whether a flag has become a boolean or an id a uuid.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,9 @@ BUSY_SECONDS = 5.0
 
 CONNECT_SECONDS = 2
 """The strategy's ``connectionTimeoutMillis``."""
+
+JOURNAL_MODE = "EXAMPLE_JOURNAL_MODE"
+"""The variable that says in which journal mode this application keeps its file."""
 
 MOVED = "moved to "
 """How the message of a write begins that was refused because its data now lives elsewhere."""
@@ -70,6 +74,8 @@ class SqliteSession:
             )
             self._connection.execute("PRAGMA foreign_keys = ON")
             self._connection.execute("PRAGMA synchronous = NORMAL")
+            if (mode := _journal_mode()) != "WAL":  # unlike WAL, it is each connection's own
+                self._connection.execute(f"PRAGMA journal_mode = {mode}")
         except sqlite3.OperationalError as error:
             raise TryAgain(str(error)) from error
 
@@ -172,13 +178,21 @@ def _percent(sql: str) -> str:
 
 
 def prepare_sqlite(path: Path) -> None:
-    """Make the application's tables where they are missing, in WAL mode, as RadCase does."""
+    """Make the application's tables where they are missing."""
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA journal_mode = {_journal_mode()}")
         wanted = SCHEMA.read_text(encoding="utf-8")
         names = {r[0] for r in connection.execute("SELECT name FROM sqlite_master")}
         if not {"users", "cases", "app_requests"} <= names:
             connection.executescript(f"BEGIN IMMEDIATE; {wanted} COMMIT;")
     finally:
         connection.close()
+
+
+def _journal_mode() -> str:
+    """WAL, as RadCase has it, or what ``EXAMPLE_JOURNAL_MODE`` says."""
+    mode = os.environ.get(JOURNAL_MODE, "WAL").upper()
+    if mode not in ("WAL", "DELETE", "TRUNCATE", "PERSIST", "MEMORY"):
+        raise SystemExit(f"expected a journal mode of SQLite in {JOURNAL_MODE}, found {mode!r}")
+    return mode

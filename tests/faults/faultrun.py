@@ -39,9 +39,17 @@ class Fault:
     when: str
     step: str
     round: int = 0
+    journal: str = "wal"
+    """The journal mode of the source."""
 
     def __str__(self) -> str:
-        return f"{self.direction}-{self.victim}-{self.when}-{self.step}-{self.round}"
+        parts = (self.direction, self.victim, self.when, self.step, self.round, self.journal)
+        return "-".join(str(part) for part in parts)
+
+    @property
+    def begins(self) -> str:
+        """The state in which the run begins (:func:`prepare`)."""
+        return ("verified" if self.direction == "switch" else "switched") + f"-{self.journal}"
 
     @property
     def to(self) -> str:
@@ -219,8 +227,10 @@ def _goes_on(job: Program) -> bool:
     return job.ended is not None
 
 
-def prepare(stage: LiveStage) -> None:
-    """The two states in which runs begin: ``verified`` and ``switched``."""
+def prepare(stage: LiveStage, journal: str) -> None:
+    """The two states in which runs begin, ``verified`` and ``switched``, on a source in that
+    journal mode."""
+    stage.journal = journal
     stage.begin()
     application, url = stage.start_application()
     _fill(url, stage.live / "journal", seed=1)
@@ -228,14 +238,14 @@ def prepare(stage: LiveStage) -> None:
     stage.run_job("sync", "--once")
     application.end()
     _forget(stage.live / "journal")
-    stage.keep("verified")
+    stage.keep(f"verified-{journal}")
     stage.run_job("switch")
     application, url = stage.start_application()
     _fill(url, stage.live / "journal", seed=2)
     application.end()
     _forget(stage.live / "journal")
     stage.run_job("sync", "--once")
-    stage.keep("switched")
+    stage.keep(f"switched-{journal}")
 
 
 def _fill(url: str, journal: Path, *, seed: int) -> None:

@@ -150,6 +150,8 @@ class LiveStage:
         self.source = self.live / "app.db"
         self.connection = self.live / "connection"
         self.logs = self.live / "logs"
+        self.journal = "wal"
+        """In which journal mode of SQLite's the application keeps its file."""
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -215,7 +217,8 @@ class LiveStage:
         """The example application, and its address."""
         arguments = ["--sqlite", str(self.source), "--connection", str(self.connection)]
         arguments += ["--port", "0", *options]
-        program = Program("example_app", arguments, self.logs / "application.log", {})
+        environment = {"EXAMPLE_JOURNAL_MODE": self.journal}
+        program = Program("example_app", arguments, self.logs / "application.log", environment)
         until(lambda: "listening on" in program.output, "the application")
         address = program.output.partition("listening on ")[2].split()[0]
         return program, f"http://{address}"
