@@ -46,7 +46,8 @@ from migration_job.live.whole import (
     require_identity,
 )
 from migration_job.phases import Phase
-from migration_job.source import capture, fence
+from migration_job.source import capture, derived, fence
+from migration_job.source.catalogue import read_catalogue
 from migration_job.source.waiting import allowed, patience
 from migration_job.target import capture as target_capture
 from migration_job.target.database import Locked
@@ -154,6 +155,7 @@ def _with_target(
     with step("rollback.prepare"):
         given_up = _mended(pair, drain_limit, accept_loss, say)
         lost = _losses(pair, accept_loss)
+        _derive(pair, drain_limit, say)
         say("the way back is worked off; holding the application's queries")
     with hold.holding(ends.state, longest=drain_limit + LONGEST_SECONDS, say=say):
         start = time.monotonic()
@@ -165,12 +167,15 @@ def _with_target(
                 target_capture.close_fence(pair.target, limit=pause_limit)
                 target_capture.end_sessions(pair.third, limit=pause_limit)
             with step("rollback.drain"):
-                _drain(pair, drain_limit)
+                later = _drain(pair, drain_limit)
                 lost = _losses(pair, accept_loss) or lost
             with step("rollback.decide"):
                 fence.hold_writers(pair.source, limit=lock_limit)
                 require_capture(pair, anew=True)
                 raise_source_sequences(pair)
+                if later:
+                    for done in derived.bring_in_step(pair.source, pair.catalogue):
+                        say(str(done))
                 take_back(pair.source, new_token(pair), reads_moved=keep_reads)
                 require_file(pair)
                 commit_decision(pair, limit=lock_limit, certificate=None)
@@ -199,8 +204,20 @@ def _mended(pair: Pair, drain_limit: float, accept_loss: bool, say: Say) -> tupl
     return tuple(given_up)
 
 
-def _drain(pair: Pair, limit: float) -> None:
+def _derive(pair: Pair, limit: float, say: Say) -> None:
+    """Bring what the source derives from rows in step, while nothing is held yet: once queries are
+    held, that is left which comes last."""
+    if next(derived.full_text(pair.catalogue), None) is None:
+        return
+    with fence.writing(pair.source, limit=limit):
+        for done in derived.bring_in_step(pair.source, pair.catalogue):
+            say(str(done))
+
+
+def _drain(pair: Pair, limit: float) -> int:
+    """Work off the queue; returns how many of its rows there were."""
     deadline = time.monotonic() + limit
+    rows = 0
     while True:
         try:
             done = bring_back(pair, lock_limit=max(deadline - time.monotonic(), 0))
@@ -209,9 +226,10 @@ def _drain(pair: Pair, limit: float) -> None:
             if time.monotonic() > deadline:
                 raise
             continue
+        rows += done.taken
         if not done.left and done.taken <= 200:
             if done.taken == 0 or not target_capture.is_closed(pair.target):
-                return
+                return rows
             continue
         if time.monotonic() > deadline:
             raise OperationError(
@@ -310,6 +328,8 @@ def _without_target(
             except OperationError as down:
                 say(f"warning: {down.message}")
         with fence.writing(source, limit=allowed()):
+            for done in derived.bring_in_step(source, read_catalogue(source)):
+                say(str(done))
             take_back(source, secrets.token_hex(16))
             # A target that comes back after all follows nothing any more.
             fence.change_state(source, capture=given_up(state.capture))

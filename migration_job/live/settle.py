@@ -34,7 +34,7 @@ from migration_job.live.lock import Lock
 from migration_job.live.mend import mend, prove_back
 from migration_job.live.pair import Pair, opened
 from migration_job.live.settings import Endpoints
-from migration_job.source import capture, fence
+from migration_job.source import capture, derived, fence
 from migration_job.source.backup import MANIFEST, Manifest, check
 from migration_job.source.snapshot import make_durable, sha256_of
 from migration_job.source.waiting import PatientConnection, allowed, patience
@@ -86,6 +86,9 @@ def _settle(ends: Endpoints, report: Path, window: timedelta, force: bool, say: 
             while bring_back(pair, lock_limit=allowed()).taken:
                 pass
             prove_back(pair)
+            with fence.writing(pair.source, limit=allowed()):
+                for done in derived.bring_in_step(pair.source, pair.catalogue):
+                    say(str(done))
             _archive(ends.source, archive, pair.run_id)
             say(f"archived to {archive}, checked by reading it back")
             with fence.writing(pair.source, limit=allowed()):

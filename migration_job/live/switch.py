@@ -51,7 +51,8 @@ from migration_job.live.whole import (
     settle_doubt,
 )
 from migration_job.phases import Phase
-from migration_job.source import fence
+from migration_job.plan.findings import some
+from migration_job.source import derived, fence
 from migration_job.source.apply import unwritable
 from migration_job.source.waiting import patience
 from migration_job.target import capture as target_capture
@@ -172,6 +173,9 @@ def _attempt(pair: Pair, wish: _Wish) -> Switched:
         base = base_certificate(pair)
         one_way = named_tables(pair, wish.one_way)
         require_way_back(pair, one_way)
+        kept = derived.kept_by_sqlite(pair.catalogue)
+        if kept:
+            say(f"not kept up on PostgreSQL unless you have seen to it: {some(kept)}")
         if ends.pooler is not None:
             ends.pooler.version()
         settings.require_fit(pair.target, application=ends.postgres.user)
