@@ -135,9 +135,15 @@ def differences(pair: Pair) -> list[str]:
     return [
         str(row[0])
         for row in pair.target.execute(
-            "SELECT message FROM migration.back_difference ORDER BY tab, key LIMIT 1000"
+            "SELECT message FROM migration.back_difference ORDER BY tab, key"
         )
     ]
+
+
+def count_differences(pair: Pair) -> int:
+    """How many those are."""
+    row = pair.target.execute("SELECT count(*) FROM migration.back_difference").fetchone()
+    return 0 if row is None else int(row[0])
 
 
 def one_way_changes(pair: Pair) -> list[str]:

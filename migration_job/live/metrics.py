@@ -127,6 +127,11 @@ def _following(sync: dict[str, Any]) -> Iterator[GaugeMetricFamily]:
         "0 where the source is gone, another file, or lacks a part of its change capture",
         float(bool(sync.get("whole", True))),
     )
+    yield _gauge(
+        "migration_back_differences",
+        "rows that did not come back to the SQLite file as they are on PostgreSQL",
+        int(sync.get("differences") or 0),
+    )
     running = sync.get("direction") == "back" and not sync.get("problem")
     yield _gauge(
         "migration_way_back_running",

@@ -17,11 +17,13 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import apsw
 import psycopg
 
 from migration_job.connection import write_connection
+from migration_job.durable import write_durably
 from migration_job.errors import InputError, JobError, OperationError, VerificationError
 from migration_job.live import hold
 from migration_job.live.back import bring_back, differences, one_way_changes
@@ -55,6 +57,12 @@ from migration_job.target.database import Locked
 Say = Callable[[str], None]
 
 SHOWN = 5
+
+SCREEN = 20
+"""What is given up, named one by one."""
+
+LOST = "lost.txt"
+"""The whole list, in the state directory."""
 
 DECIDE_SECONDS = 30.0
 """How long readers of the file may hold up the decision, with the application's queries held."""
@@ -154,7 +162,7 @@ def _with_target(
     lock_limit = min(drain_limit, DECIDE_SECONDS)
     with step("rollback.prepare"):
         given_up = _mended(pair, drain_limit, accept_loss, say)
-        lost = _losses(pair, accept_loss)
+        lost = _losses(pair, ends, accept_loss, (), say)
         _derive(pair, drain_limit, say)
         say("the way back is worked off; holding the application's queries")
     with hold.holding(ends.state, longest=drain_limit + LONGEST_SECONDS, say=say):
@@ -168,7 +176,7 @@ def _with_target(
                 target_capture.end_sessions(pair.third, limit=pause_limit)
             with step("rollback.drain"):
                 later = _drain(pair, drain_limit)
-                lost = _losses(pair, accept_loss) or lost
+                lost = _losses(pair, ends, accept_loss, lost, say)
             with step("rollback.decide"):
                 fence.hold_writers(pair.source, limit=lock_limit)
                 require_capture(pair, anew=True)
@@ -239,8 +247,11 @@ def _drain(pair: Pair, limit: float) -> int:
             )
 
 
-def _losses(pair: Pair, accept_loss: bool) -> tuple[str, ...]:
-    """What would not come back. Raises VerificationError unless that is accepted."""
+def _losses(
+    pair: Pair, ends: Endpoints, accept_loss: bool, told: tuple[str, ...], say: Say
+) -> tuple[str, ...]:
+    """What would not come back, said before it is given up, where it has not been ``told`` yet.
+    Raises VerificationError unless that is accepted."""
     lost = [*differences(pair)]
     lost += [f"changes to table {name} (--one-way)" for name in one_way_changes(pair)]
     if lost and not accept_loss:
@@ -250,7 +261,24 @@ def _losses(pair: Pair, accept_loss: bool) -> tuple[str, ...]:
             advice="PostgreSQL serves as before; correct the rows there, or give them up with "
             "--accept-loss",
         )
+    if lost and tuple(lost) != told:
+        _tell_losses(lost, ends.state / LOST, say)
     return tuple(lost)
+
+
+def _tell_losses(lost: list[str], file: Path, say: Say) -> None:
+    say(f"{len(lost)} things on PostgreSQL do not come back as they are, and are given up:")
+    for message in lost[:SCREEN]:
+        say(f"  {message}")
+    try:
+        write_durably(file, ("\n".join(lost) + "\n").encode(), mode=0o600)
+    except OSError as error:
+        raise OperationError(
+            f"the list of what is lost cannot be written to {file}: {error.strerror}",
+            advice="PostgreSQL serves as before; free some space and run the command again",
+        ) from error
+    more = f"and {len(lost) - SCREEN} more; " if len(lost) > SCREEN else ""
+    say(f"  {more}the whole list is in {file}")
 
 
 def _follow(pair: Pair, ends: Endpoints, say: Say) -> None:

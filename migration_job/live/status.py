@@ -23,6 +23,9 @@ STALE_SECONDS = 10.0
 """A heartbeat older than this is that of a `sync` which does not run."""
 
 
+SHOWN = 20
+"""Rows that did not come back, named one by one."""
+
 NOT_ASKED = "not asked (no --target)"
 EMPTY = "no run of this job has filled it"
 LOCKED = "its records are locked by another session at this moment; ask again"
@@ -47,6 +50,10 @@ class _Target:
     certificate: str = ""
     identity: target_capture.Identity | None = None
     """By what it knows the source."""
+    differences: int = 0
+    """Rows that did not come back as they are there."""
+    shown: tuple[str, ...] = ()
+    """The first of them, in words."""
 
     @property
     def down(self) -> bool:
@@ -73,6 +80,7 @@ def status(
         f"sync        {_sync_line(report)}",
         f"at work     {holder or 'no command'}",
         f"way back    {_way_back(here, there)}",
+        *_differences(here, there),
         f"next        {_next(here, there, report, holder)}",
     ]
 
@@ -118,7 +126,10 @@ def _look_at_target(dsn: str) -> _Target:
         certificate = target.execute(
             "SELECT digest FROM migration.certificate ORDER BY issued_at DESC LIMIT 1"
         ).fetchone()
+        different, shown = _back_differences(target) if fenced else (0, ())
         return _Target(
+            differences=different,
+            shown=shown,
             phase=run.phase,
             applied=records.applied(target),
             closed=target_capture.is_closed(target) if fenced else None,
@@ -132,6 +143,32 @@ def _look_at_target(dsn: str) -> _Target:
         return _Target(problem=f"failed while it was asked: {type(error).__name__}")
     finally:
         target.close()
+
+
+def _back_differences(target: psycopg.Connection) -> tuple[int, tuple[str, ...]]:
+    rows = target.execute(
+        "SELECT message, count(*) OVER () FROM migration.back_difference "
+        "ORDER BY tab, key LIMIT %s",
+        (SHOWN,),
+    ).fetchall()
+    return (int(rows[0][1]) if rows else 0), tuple(str(row[0]) for row in rows)
+
+
+def _differences(here: _Source, there: _Target) -> list[str]:
+    """The rows that a rollback would refuse for, and what settles each."""
+    if not there.differences or here.state is None or not here.state.closed:
+        return []
+    lines = [f"            {message}" for message in there.shown]
+    if there.differences > len(there.shown):
+        lines.append(
+            f"            and {there.differences - len(there.shown)} more: "
+            "SELECT * FROM migration.back_difference"
+        )
+    lines.append(
+        "            each is settled by writing the row on PostgreSQL so that SQLite can hold it "
+        "as it is, or by deleting it there; `rollback --accept-loss` gives them up"
+    )
+    return lines
 
 
 def _is_another(here: _Source, there: _Target) -> bool:
@@ -231,6 +268,9 @@ def _way_back(here: _Source, there: _Target) -> str:
     if state.settled:
         return "given up by settle"
     current = f"the file is current up to {state.back_at or state.switched_at}"
+    if there.differences:
+        rows = "1 row does" if there.differences == 1 else f"{there.differences} rows do"
+        current = f"`rollback` would refuse: {rows} not come back as on PostgreSQL; else {current}"
     ends = ""
     if state.switched_at:
         until = datetime.fromisoformat(state.switched_at) + WINDOW
@@ -280,6 +320,8 @@ def _next_switched(state: fence.SourceState, there: _Target, running: bool) -> s
         )
     if not running:
         return "start `migration-job sync`: SQLite does not follow, so going back takes longer"
+    if there.differences:
+        return "settle the rows that do not come back (above), while the way back is needed"
     over = state.switched_at is not None and datetime.now(UTC) - datetime.fromisoformat(
         state.switched_at
     ) > timedelta(seconds=WINDOW.total_seconds())

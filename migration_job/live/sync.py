@@ -25,7 +25,7 @@ from migration_job.connection import write_connection
 from migration_job.durable import write_durably
 from migration_job.errors import JobError, OperationError
 from migration_job.live import hold
-from migration_job.live.back import bring_back
+from migration_job.live.back import bring_back, count_differences
 from migration_job.live.catchup import catch_up, trim_log
 from migration_job.live.content import prove_content
 from migration_job.live.decision import truthful
@@ -83,6 +83,8 @@ class Report:
     """``caught up``, ``switched``, ...: see :class:`migration_job.phases.Phase`."""
     switched_at: str = ""
     """UTC; '' while SQLite serves."""
+    differences: int = 0
+    """Rows of PostgreSQL's that did not come back as they are: a rollback refuses for them."""
 
 
 @dataclass(slots=True)
@@ -200,6 +202,7 @@ class Sync:
         self._lag.note(fence.last_position(pair.source), now)
         done = catch_up(pair)
         self._report.direction = "forward"
+        self._report.differences = 0
         self._report.position = done.position
         self._report.behind = fence.last_position(pair.source) - done.position
         self._report.lag_seconds = round(self._lag.of(done.position, time.monotonic()), 3)
@@ -253,7 +256,17 @@ class Sync:
         ).fetchone()
         self._report.behind = 0 if row is None else int(row[0])
         self._report.lag_seconds = 0.0
+        self._count_differences(pair)
         return done.taken > 0
+
+    def _count_differences(self, pair: Pair) -> None:
+        before, now = self._report.differences, count_differences(pair)
+        self._report.differences = now
+        if now > before:
+            self._say(
+                f"warning: {now} rows do not come back as they are on PostgreSQL, and a rollback "
+                "would refuse: `migration-job status` names them"
+            )
 
     def _fail(self, error: JobError) -> None:
         self._note(error.message)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import apsw
 
-from migration_job.source.database import quote
+from migration_job.quoting import sqlite_name, sqlite_table
 from migration_job.source.model import Catalogue
 
 _OVER_ANOTHER = re.compile(
@@ -89,9 +89,9 @@ def _in_step(connection: apsw.Connection, name: str, module: str) -> bool:
     try:
         if module == "fts5":
             # 1: against the content too, and not only in itself.
-            table = quote(name)
             connection.execute(
-                f"INSERT INTO main.{table} ({table}, rank) VALUES ('integrity-check', 1)"
+                f"INSERT INTO {sqlite_table(name)} ({sqlite_name(name)}, rank) "
+                "VALUES ('integrity-check', 1)"
             )
         else:
             _tell(connection, name, "integrity-check")
@@ -101,5 +101,6 @@ def _in_step(connection: apsw.Connection, name: str, module: str) -> bool:
 
 
 def _tell(connection: apsw.Connection, name: str, command: str) -> None:
-    table = quote(name)
-    connection.execute(f"INSERT INTO main.{table} ({table}) VALUES (?)", (command,))
+    connection.execute(
+        f"INSERT INTO {sqlite_table(name)} ({sqlite_name(name)}) VALUES (?)", (command,)
+    )

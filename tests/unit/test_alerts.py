@@ -78,6 +78,11 @@ CASES = [
         {"migration_way_back_running": "0x60"} | SWITCHED,
         {"migration_way_back_running": "0x60"} | LIVE,
     ),
+    Case(
+        "RowsDoNotComeBack",
+        {"migration_back_differences": "1x60"},
+        {"migration_back_differences": "0x60"},
+    ),
     Case("DifferencesFound", {"migration_differences": "2x60"}, {"migration_differences": "0x60"}),
     Case(
         "WindowAboutToEnd",

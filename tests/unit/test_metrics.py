@@ -68,6 +68,7 @@ def test_after_the_switch_it_counts_the_window_down(tmp_path: Path) -> None:
         switched_at=ago(hours=47),
         behind=3,
         lag_seconds=1.5,
+        differences=2,
     )
     write(tmp_path, "switch.json", held_ms=119.3)
     found = scrape(tmp_path)
@@ -78,6 +79,7 @@ def test_after_the_switch_it_counts_the_window_down(tmp_path: Path) -> None:
     assert found["migration_lag_seconds", direction("forward")] == 0
     assert found["migration_fence_seconds", ()] == pytest.approx(0.1193)
     assert found["migration_way_back_running", ()] == 1
+    assert found["migration_back_differences", ()] == 2
 
 
 def test_a_way_back_with_a_problem_is_not_running(tmp_path: Path) -> None:

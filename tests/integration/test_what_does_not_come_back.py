@@ -1,0 +1,57 @@
+"""Rows that SQLite cannot hold as PostgreSQL has them are told at once, wherever one looks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from running import DIFFERS, DONE
+from wholeway import Way
+
+pytestmark = pytest.mark.postgres
+
+SCRIPT = "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t VALUES (1, 'a')"
+
+
+@pytest.fixture
+def way(tmp_path: Path, postgres: str) -> Way:
+    """Switched, with 25 rows noted as not having come back as they are."""
+    way = Way.of(tmp_path, postgres, SCRIPT)
+    way.there()
+    way.on_postgres(
+        "INSERT INTO migration.back_difference SELECT 't', format('[%s]', n), "
+        "format('t row %s: v differs', lpad(n::text, 2, '0')) FROM generate_series(1, 25) AS n"
+    )
+    return way
+
+
+def test_status_and_sync_name_them(way: Way) -> None:
+    said = way.status()
+    assert "`rollback` would refuse: 25 rows do not come back" in said
+    assert "t row 01: v differs" in said
+    assert "and 5 more" in said
+    assert "`rollback --accept-loss` gives them up" in said
+    ended = way.command("sync", "--once")
+    assert "warning: 25 rows do not come back" in ended.out
+    assert json.loads((way.folder / "state" / "sync.json").read_text())["differences"] == 25
+
+
+def test_status_says_nothing_of_them_where_there_are_none(way: Way) -> None:
+    way.on_postgres("DELETE FROM migration.back_difference")
+    assert "refuse:" not in way.status()
+
+
+def test_what_is_given_up_is_said_before_the_decision(way: Way) -> None:
+    assert way.command("rollback").status == DIFFERS
+    way.on_postgres("INSERT INTO t VALUES (2, 'arrives')")
+    ended = way.command("rollback", "--accept-loss")
+    assert ended.status == DONE, ended.said
+    before, _, _ = ended.out.partition("decided: SQLite serves")
+    assert before.count(": v differs") == 20
+    assert "and 4 more" in before
+    assert "t row 02" not in before  # it has arrived by now
+    assert "arrives" not in ended.out
+    lost = (way.folder / "state" / "lost.txt").read_text().splitlines()
+    assert len(lost) == 24
+    assert all(": v differs" in line for line in lost)
