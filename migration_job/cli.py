@@ -30,6 +30,8 @@ COMMANDS = {
     "switch": "switch",
     "rollback": "rollback",
     "sync": "sync",
+    "hold": "hold",
+    "resume": "hold",
     "gate": "gate",
     "status": "status",
     "settle": "settle",
@@ -49,8 +51,9 @@ def build(only: str | None = None) -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for name in COMMANDS if only is None else (only,):
-        importlib.import_module(f"migration_job.commands.{COMMANDS[name]}").register(program)
+    modules = dict.fromkeys(COMMANDS[name] for name in (COMMANDS if only is None else (only,)))
+    for module in modules:
+        importlib.import_module(f"migration_job.commands.{module}").register(program)
     program.callback()(_program)
     program.command()(version)
     return program

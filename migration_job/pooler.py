@@ -103,6 +103,12 @@ class Pooler:
         shown = self._shown()
         return self._written() == self.alias.line() and shown is not None and not shown["paused"]
 
+    def is_paused(self) -> bool:
+        """Whether the alias is known and paused. Raises OperationError where the console does not
+        answer."""
+        shown = self._shown()
+        return shown is not None and bool(shown["paused"])
+
     def is_closed(self) -> bool:
         """Whether the alias is neither written nor known. Raises OperationError."""
         return not self._written() and self._shown() is None
@@ -132,6 +138,7 @@ class Pooler:
         if shown["paused"]:
             # Somebody's who died; it may be waiting still, so it is not to be relied on.
             self.resume()
+        self._await_servers()
         try:
             self._run(f"PAUSE {self.alias.name}", limit=limit, apart=True)
         except OperationError as error:
@@ -170,6 +177,16 @@ class Pooler:
         self._run("SET max_client_conn = 0")
         deadline = time.monotonic() + LOGIN_SECONDS
         while self._logging_in() and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS / 4)
+
+    def _await_servers(self) -> None:
+        """Have no server connection in the middle of its login when PAUSE closes it: PgBouncer
+        takes that for a login that failed, and refuses the first queries after the RESUME."""
+        deadline = time.monotonic() + LOGIN_SECONDS
+        while time.monotonic() < deadline:
+            rows = self._run("SHOW POOLS")
+            if not any(int(r["sv_login"]) for r in rows if r["database"] == self.alias.name):
+                return
             time.sleep(POLL_SECONDS / 4)
 
     def _logging_in(self) -> bool:

@@ -8,6 +8,10 @@ themselves take.
 ``closed`` = 1 (PostgreSQL serves)     fence opens -> alias opens -> connection names PostgreSQL
 ``closed`` = 0 (SQLite serves)         connection names SQLite -> alias goes (and a PAUSE with it)
 
+What others have closed stays closed: once the connection names PostgreSQL, the alias had been
+opened, and where it is paused or gone then without a mark of a rollback's (:mod:`.lease`), it is
+somebody else's doing, whom `status` names.
+
 Going forward, the application learns the new address last, when everything behind it is open. Going
 back it learns it first, so that the clients that PgBouncer drops find their way. In neither
 direction are both open to writes: the target's fence opens only here, with the source closed, and
@@ -25,6 +29,7 @@ import psycopg
 
 from migration_job.connection import read_connection, write_connection
 from migration_job.errors import JobError, OperationError
+from migration_job.live import lease
 from migration_job.live.pair import Pair, open_target, opened
 from migration_job.live.settings import Endpoints
 from migration_job.live.steps import step
@@ -105,11 +110,7 @@ def agrees(pair: Pair, ends: Endpoints) -> bool:
         return False
     if state.closed:
         named = connection.write == connection.read == ends.postgres
-        return (
-            named
-            and not target_capture.is_closed(pair.target)
-            and (ends.pooler is None or ends.pooler.is_open())
-        )
+        return named and not target_capture.is_closed(pair.target) and _alias_stands(ends)
     if not _target_closed(pair):
         # Not to be mended here: writes may have been accepted that the source does not have.
         raise BothOpen(
@@ -120,7 +121,7 @@ def agrees(pair: Pair, ends: Endpoints) -> bool:
         )
     if state.reads_moved:
         named = connection.write == ends.sqlite and connection.read == ends.postgres
-        return named and (ends.pooler is None or ends.pooler.is_open())
+        return named and _alias_stands(ends)
     named = connection.write == connection.read == ends.sqlite
     return named and (ends.pooler is None or ends.pooler.is_closed())
 
@@ -128,11 +129,12 @@ def agrees(pair: Pair, ends: Endpoints) -> bool:
 def _forward(pair: Pair, ends: Endpoints) -> bool:
     if agrees(pair, ends):
         return False
+    connection = read_connection(ends.connection)
+    named = connection is not None and connection.write == ends.postgres
     with step("follow.open"):
         target_capture.open_fence(pair.target)
     with step("follow.alias"):
-        if ends.pooler is not None:
-            ends.pooler.open_alias()
+        _open_alias(ends, named=named)
     with step("follow.connect"):
         write_connection(ends.connection, ends.postgres, ends.postgres, owner=ends.owner)
     return True
@@ -143,9 +145,10 @@ def _back(pair: Pair, ends: Endpoints, *, reads_moved: bool) -> bool:
         return False
     if reads_moved:
         # Writes stay with SQLite; the target answers reads and refuses writes by its fence.
+        connection = read_connection(ends.connection)
+        named = connection is not None and connection.read == ends.postgres
         with step("return.alias"):
-            if ends.pooler is not None:
-                ends.pooler.open_alias()
+            _open_alias(ends, named=named)
         with step("return.connect"):
             write_connection(ends.connection, ends.sqlite, ends.postgres, owner=ends.owner)
         return True
@@ -154,7 +157,28 @@ def _back(pair: Pair, ends: Endpoints, *, reads_moved: bool) -> bool:
     with step("return.alias"):
         if ends.pooler is not None:
             ends.pooler.close_alias()
+        lease.forget_pause(ends.state)
     return True
+
+
+def _alias_stands(ends: Endpoints) -> bool:
+    """Whether the alias, once it was opened for the connection that is named now, is open, or
+    closed by somebody else: a hold, or what no mark of this job's tells of."""
+    if ends.pooler is None:
+        return True
+    if lease.read_lease(ends.state) is not None:
+        return True
+    if ends.pooler.is_open():
+        lease.forget_pause(ends.state, late=lease.LATE_SECONDS)
+        return True
+    return not lease.paused_by_us(ends.state)
+
+
+def _open_alias(ends: Endpoints, *, named: bool) -> None:
+    """Open the alias, unless it was open before (the connection is ``named`` after it) and somebody
+    else has closed it since."""
+    if ends.pooler is not None and not (named and _alias_stands(ends)):
+        ends.pooler.open_alias()
 
 
 def _target_closed(pair: Pair) -> bool:

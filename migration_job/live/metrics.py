@@ -39,6 +39,7 @@ class MigrationCollector(Collector):
         switch = _read(self._report / "switch.json")
         sync = _read(self._state / "sync.json")
         now = time.time()
+        yield from _held(sync, _read(self._state / "lease.json"), now)
         phase = str(sync.get("phase") or report.get("phase") or "")
         yield _phases(phase)
         yield from _copy(report, now)
@@ -81,6 +82,20 @@ def _phases(phase: str) -> GaugeMetricFamily:
     for one in Phase:
         family.add_metric([one.value], float(one.value == phase))
     return family
+
+
+def _held(sync: dict[str, Any], lease: dict[str, Any], now: float) -> Iterator[GaugeMetricFamily]:
+    until = _seconds(lease.get("until"))
+    yield _gauge(
+        "migration_traffic_held",
+        "1 while the application's traffic is held, or its alias closed by something else",
+        float(until is not None or bool(sync.get("held"))),
+    )
+    yield _gauge(
+        "migration_hold_left_seconds",
+        "until the present hold ends; 0 without one, negative where nobody has ended it",
+        0.0 if until is None else until - now,
+    )
 
 
 def _copy(report: dict[str, Any], now: float) -> Iterator[GaugeMetricFamily]:

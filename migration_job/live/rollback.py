@@ -25,7 +25,7 @@ import psycopg
 from migration_job.connection import write_connection
 from migration_job.durable import write_durably
 from migration_job.errors import InputError, JobError, OperationError, VerificationError
-from migration_job.live import hold
+from migration_job.live import hold, lease
 from migration_job.live.back import bring_back, differences, one_way_changes
 from migration_job.live.decision import commit_decision, take_back, truthful
 from migration_job.live.follow import (
@@ -115,6 +115,7 @@ def _rollback(
     say: Say,
 ) -> RolledBack:
     with Lock(ends.state).command("rollback"):
+        lease.require_none(ends.state, "rollback")
         try:
             opening = opened(ends.source, ends.dsn)
             pair = opening.__enter__()
@@ -159,6 +160,7 @@ def _with_target(
         say("SQLite serves already")
         return RolledBack(0.0)
     follow_decision(pair, ends)
+    _require_own_alias(ends)
     lock_limit = min(drain_limit, DECIDE_SECONDS)
     with step("rollback.prepare"):
         given_up = _mended(pair, drain_limit, accept_loss, say)
@@ -170,6 +172,7 @@ def _with_target(
         try:
             with step("rollback.pause"):
                 if ends.pooler is not None:
+                    lease.mark_pause(ends.state)
                     ends.pooler.pause(limit=pause_limit)
             with step("rollback.fence"):
                 target_capture.close_fence(pair.target, limit=pause_limit)
@@ -210,6 +213,16 @@ def _mended(pair: Pair, drain_limit: float, accept_loss: bool, say: Say) -> tupl
     if given_up:
         _drain(pair, drain_limit)
     return tuple(given_up)
+
+
+def _require_own_alias(ends: Endpoints) -> None:
+    if ends.pooler is not None and ends.pooler.is_paused() and not lease.paused_by_us(ends.state):
+        raise OperationError(
+            f"expected PgBouncer's alias {ends.pooler.alias.name!r} open, found it paused by "
+            "something other than this job",
+            advice="PostgreSQL serves as before; end what it was paused for, then "
+            "`migration-job resume`, and run the rollback again",
+        )
 
 
 def _derive(pair: Pair, limit: float, say: Say) -> None:

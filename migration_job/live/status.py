@@ -11,6 +11,7 @@ import psycopg
 
 from migration_job.connection import PostgresSide, SqliteSide, read_connection
 from migration_job.errors import JobError
+from migration_job.live import lease
 from migration_job.live.lock import Lock
 from migration_job.live.settle import WINDOW
 from migration_job.live.sync import Report, read_report
@@ -78,6 +79,7 @@ def status(
         f"certificate {certificate}",
         f"connection  {_connection_line(connection)}",
         f"sync        {_sync_line(report)}",
+        f"held        {_held_line(folder, report)}",
         f"at work     {holder or 'no command'}",
         f"way back    {_way_back(here, there)}",
         *_differences(here, there),
@@ -259,6 +261,21 @@ def _sync_line(report: Report | None) -> str:
         f"runs ({report.direction}): {report.behind} changes behind, "
         f"oldest {report.lag_seconds:.1f} s{problem}"
     )
+
+
+def _held_line(folder: Path | None, report: Report | None) -> str:
+    if folder is None:
+        return "not asked (no --connection or --state)"
+    try:
+        held = lease.read_lease(folder)
+    except JobError as error:
+        return error.message
+    if held is not None:
+        over = ", which is over: `sync` ends it" if held.over else ""
+        return f"by {held}{over}; `migration-job resume` ends it"
+    if report is not None and _age(report) <= STALE_SECONDS and report.held:
+        return report.held
+    return "by nobody"
 
 
 def _way_back(here: _Source, there: _Target) -> str:

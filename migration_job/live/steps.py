@@ -38,6 +38,12 @@ SYNC_STEPS = (
     "sync.reverse",  # one batch of the queue to the source
     "sync.trim",  # applied rows of the log are deleted
 )
+HOLD_STEPS = (
+    "hold.lease",  # the lease is written, with its end
+    "hold.pause",  # PgBouncer holds the queries
+    "resume.open",  # the alias is open, and the PAUSE over
+    "resume.end",  # the lease is removed
+)
 
 VARIABLE = "MIGRATION_FAULT"
 IN_STEP_SECONDS = 0.005

@@ -24,7 +24,7 @@ import psycopg
 
 from migration_job.deadline import time_limit
 from migration_job.errors import InputError, JobError, OperationError, VerificationError
-from migration_job.live import hold, plain
+from migration_job.live import hold, lease, plain
 from migration_job.live.catchup import catch_up, catch_up_fully, touched_keys
 from migration_job.live.certificate import base_certificate, certify
 from migration_job.live.content import prove_content
@@ -118,6 +118,7 @@ def _switch(wish: _Wish) -> Switched:
     ends = wish.ends
     deadline = time.monotonic() + wish.catch_up_limit
     with Lock(ends.state).command("switch"):
+        lease.require_none(ends.state, "switch")
         for attempt in itertools.count(1):
             with opened(ends.source, ends.dsn) as pair:
                 try:
@@ -144,6 +145,7 @@ def move_reads(
 
 def _move_reads(ends: Endpoints, catch_up_limit: float) -> None:
     with Lock(ends.state).command("switch --reads-only"), opened(ends.source, ends.dsn) as pair:
+        lease.require_none(ends.state, "switch --reads-only")
         if pair.state().closed:
             raise OperationError(
                 "expected SQLite to take the writes, found PostgreSQL doing so already",

@@ -24,7 +24,7 @@ import apsw
 from migration_job.connection import write_connection
 from migration_job.durable import write_durably
 from migration_job.errors import JobError, OperationError
-from migration_job.live import hold
+from migration_job.live import hold, lease
 from migration_job.live.back import bring_back, count_differences
 from migration_job.live.catchup import catch_up, trim_log
 from migration_job.live.content import prove_content
@@ -77,6 +77,9 @@ class Report:
     """Where the target is in the source's log."""
     rounds: int = 0
     problem: str = ""
+    held: str = ""
+    """Who holds the application's traffic at PgBouncer, in words: a lease, or somebody who has
+    closed the alias without one; '' where nobody does."""
     whole: bool = True
     """False where the source is another file, or the capture on it is not whole."""
     phase: str = ""
@@ -145,6 +148,8 @@ class Sync:
     def _turn(self) -> bool | None:
         """One round under the lock: whether there was anything to do; None once it is settled."""
         with self._lock.round() as before:
+            # Before all else: a hold has its end also where neither database can be reached.
+            self._end_hold()
             pair = self._open(before)
             require_file(pair)
             state = pair.state()
@@ -175,6 +180,23 @@ class Sync:
             self._pair = None
             self._looked = 0.0
 
+    def _end_hold(self) -> None:
+        try:
+            held = lease.end_expired(self._ends, self._say)
+        except OperationError as error:
+            self._note(error.message)
+            return
+        if held is not None:
+            self._tell_held(f"held by {held}")
+        elif self._report.held.startswith("held by "):
+            self._tell_held("")
+
+    def _tell_held(self, words: str) -> None:
+        if words != self._report.held:
+            self._reported = 0.0
+            self._say(words or "nobody holds the application's traffic any more")
+        self._report.held = words
+
     def _look(self, pair: Pair, *, force: bool) -> None:
         now = time.monotonic()
         if not force and now - self._looked < LOOK_SECONDS:
@@ -183,6 +205,7 @@ class Sync:
         require_identity(pair, pair.state())
         try:
             changed = follow_decision(pair, self._ends)
+            self._look_for_holders(pair)
         except BothOpen:
             raise
         except OperationError as error:
@@ -196,6 +219,14 @@ class Sync:
         if changed:
             side = "PostgreSQL" if pair.state().closed else "SQLite"
             self._say(f"fence, alias and connection now agree with the decision: {side} serves")
+
+    def _look_for_holders(self, pair: Pair) -> None:
+        """Say where the alias is closed by somebody else, with no lease of it."""
+        if self._report.held.startswith("held by "):
+            return
+        state = pair.state()
+        served = state.closed or state.reads_moved
+        self._tell_held(lease.held_by_others(self._ends) if served else "")
 
     def _forward(self, pair: Pair) -> bool:
         now = time.monotonic()

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.postgres
 
 NAMES = (
     *("serves", "source", "target", "certificate", "connection"),
-    *("sync", "at work", "way back", "next"),
+    *("sync", "held", "at work", "way back", "next"),
 )
 
 

@@ -64,6 +64,16 @@ CASES = [
     ),
     Case("SourceNotWhole", {"migration_source_whole": "0x60"}, {"migration_source_whole": "1x60"}),
     Case(
+        "HoldIsOver",
+        {"migration_hold_left_seconds": "-60x60"},
+        {"migration_hold_left_seconds": "60x60"},
+    ),
+    Case(
+        "TrafficHeld",
+        {"migration_traffic_held": "1x60", "migration_hold_left_seconds": "0x60"},
+        {"migration_traffic_held": "1x60", "migration_hold_left_seconds": "600x60"},
+    ),
+    Case(
         "MigrationLag",
         {'migration_lag_seconds{direction="forward"}': "90x60"},
         {'migration_lag_seconds{direction="forward"}': "3x60"},
