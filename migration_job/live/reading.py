@@ -12,6 +12,7 @@ from typing import Any
 
 from migration_job.live.pair import Pair
 from migration_job.plan.model import ColumnPlan, TablePlan
+from migration_job.plan.rules import inside
 from migration_job.quoting import sqlite_name, sqlite_table
 from migration_job.source.capture import LOG
 from migration_job.source.database import chain
@@ -72,8 +73,8 @@ def proof_rows(pair: Pair, number: int) -> list[tuple[Any, ...]] | None:
 
 def proof_columns(plan: TablePlan) -> tuple[list[ColumnPlan], list[ColumnPlan]]:
     """The columns whose text is the same on both sides, and the others."""
-    alike = [c for c in plan.copied if c.rule.canonical]
-    return alike, [c for c in plan.copied if not c.rule.canonical]
+    alike = [c for c in plan.copied if inside(c.rule).canonical]
+    return alike, [c for c in plan.copied if not inside(c.rule).canonical]
 
 
 def _table(pair: Pair, number: int) -> TableChange:

@@ -52,6 +52,7 @@ from migration_job.live.whole import (
 )
 from migration_job.phases import Phase
 from migration_job.plan.findings import some
+from migration_job.plan.wayback import without_way_back
 from migration_job.source import derived, fence
 from migration_job.source.apply import unwritable
 from migration_job.source.waiting import patience
@@ -341,7 +342,26 @@ def require_way_back(pair: Pair, one_way: tuple[str, ...]) -> None:
     _require_writable(pair, one_way)
 
 
+def _require_inverses(pair: Pair, one_way: tuple[str, ...]) -> None:
+    reasons = {
+        plan.source: why
+        for plan in pair.plan.tables
+        if plan.source is not None
+        and plan.source not in one_way
+        and (why := without_way_back(pair.catalogue.table(plan.source), plan.columns))
+    }
+    if reasons:
+        raise InputError(
+            f"changes to {', '.join(reasons)} could not come back: "
+            + "; ".join(f"{name}: {why}" for name, why in reasons.items()),
+            advice="give the policy's map or booleans a value for it and run "
+            "`migration-job migrate` again; or accept it with "
+            + " ".join(f"--one-way {name}" for name in reasons),
+        )
+
+
 def _require_writable(pair: Pair, one_way: tuple[str, ...]) -> None:
+    _require_inverses(pair, one_way)
     reasons = {
         table.name: why
         for table in pair.catalogue.tables

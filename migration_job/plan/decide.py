@@ -12,6 +12,8 @@ from migration_job.plan.observe import Observer
 from migration_job.plan.policy import ColumnPolicy, Policy
 from migration_job.plan.rules import (
     Entry,
+    IntegerRule,
+    IntegerTextRule,
     JsonbRule,
     MapRule,
     NumericRule,
@@ -45,6 +47,8 @@ class Decision:
     reason: str
     quarantined: dict[Row, str] = field(default_factory=dict)
     """The rows that go to quarantine for this column's sake, each with the reason."""
+    met: Rows | None = None
+    """A map's: the values that it meets."""
     told_apart: bool = False
     """A map's: every value, mapped or not, comes back as it was."""
 
@@ -102,6 +106,13 @@ class Decider:
             # A generated key needs room for the next ones.
             spare = KEYS_TO_COME if column.name == table.rowid_alias else 0
             rule = choose.wished(column, facts, zone, spare=spare)
+        targets = [e.target for e in own.entries if e.target is not None]
+        if (
+            isinstance(rule, IntegerTextRule)
+            and targets
+            and all(isinstance(t, int) for t in targets)
+        ):
+            rule = IntegerRule(low=rule.low, high=rule.high)  # the map makes numbers of the text
         return self.wrap(rule, own, wish)
 
     @staticmethod
@@ -126,10 +137,10 @@ class Decider:
         wish: Wish | None = None,
     ) -> Decision:
         """The rule tried; where it cannot carry every value, what the policy makes of that."""
-        examination = self._examine(table, column.name, facts, rule, slow)
+        examination = self.examine(table, column.name, facts, rule, slow)
         fine = self._fine_enough(table, column, rule, examination)
         if fine is not rule:
-            rule, examination = fine, self._examine(table, column.name, facts, fine)
+            rule, examination = fine, self.examine(table, column.name, facts, fine)
         decision = Decision(rule, examination, self._reason(table, column, facts, wish))
         own = self._policy.column(table.name, column.name)
         action = self._findings.action_for(table.name, column.name)
@@ -168,7 +179,7 @@ class Decider:
             return rule
         return again(rule, inner.model_copy(update={"precision": digits}))
 
-    def _examine(
+    def examine(
         self,
         table: SourceTable,
         name: str,
@@ -176,6 +187,7 @@ class Decider:
         rule: Rule,
         slow: int | None = None,
     ) -> Examination:
+        """The rule tried on every value of the column, no policy asked."""
         if slow is None:
             slow = self._observer.trial(table, {name: rule}, {name: facts})[name]
         return self._observer.examine(table, name, rule, facts, slow)
@@ -184,7 +196,7 @@ class Decider:
         self, table: SourceTable, column: SourceColumn, facts: ColumnFacts, rule: Rule
     ) -> Decision:
         """The rule as it is, examined, no policy asked: for a type that a relation dictates."""
-        return Decision(rule, self._examine(table, column.name, facts, rule), "as its relation")
+        return Decision(rule, self.examine(table, column.name, facts, rule), "as its relation")
 
     def _widen(
         self,
@@ -198,7 +210,7 @@ class Decider:
         own = self._policy.column(table.name, column.name)
         for candidate in self._wider(column, facts, rule):
             wrapped = self.wrap(candidate, own, wish)
-            examination = self._examine(table, column.name, facts, wrapped)
+            examination = self.examine(table, column.name, facts, wrapped)
             if not examination.cannot.count:
                 break
         else:
@@ -233,7 +245,7 @@ class Decider:
 
     def _to_bytes(self, table: SourceTable, column: SourceColumn, facts: ColumnFacts) -> Decision:
         rule = choose.as_bytes(facts)
-        examination = self._examine(table, column.name, facts, rule)
+        examination = self.examine(table, column.name, facts, rule)
         self._findings.add(
             "text-as-bytes",
             "warning",
@@ -414,11 +426,15 @@ class Decider:
                 column=column.name,
                 count=facts.integers + facts.reals,
             )
+        if isinstance(rule, MapRule):
+            met = decision.met or changed
+            if met.count:
+                place["rows"] = met
+                self._findings.add("mapped", "note", f"{_values(met.count)} mapped", **place)  # type: ignore[arg-type]
+            return
         if not changed.count:
             return
-        if isinstance(rule, MapRule):
-            self._findings.add("mapped", "note", f"{_values(changed.count)} mapped", **place)  # type: ignore[arg-type]
-        elif isinstance(inner, TimestampRule | TimeRule):
+        if isinstance(inner, TimestampRule | TimeRule):
             shape = inner.shape
             self._findings.add(
                 "several-shapes",

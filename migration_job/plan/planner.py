@@ -53,7 +53,7 @@ from migration_job.quoting import sqlite_name
 from migration_job.signals import undisturbed
 from migration_job.source.model import Catalogue, SourceColumn, SourceTable
 from migration_job.source.reader import Row
-from migration_job.values import fold
+from migration_job.values import fold, same
 
 MAX_COLUMNS = 1600
 """PostgreSQL's limit of a table."""
@@ -381,13 +381,27 @@ class _Planner:
             rule = decision.rule
             if not isinstance(rule, MapRule) or rule.patterns or not rule.entries:
                 continue
-            targets = [e.target for e in rule.entries]
-            apart = None not in targets and len(set(targets)) == len(targets)
+            decision.met = decision.examination.changed
+            own = [e.source for e in rule.entries]
+            others = [
+                e.target
+                for e in rule.entries
+                if e.target is not None and not any(same(e.target, v) for v in own)
+            ]
             table = self._catalogue.table(name)
-            if apart and not self._observer.count_of(table, column, targets):
-                decision.rule = rule.model_copy(update={"bijective": True})
-                met = self._observer.count_of(table, column, [e.source for e in rule.entries])
-                decision.told_apart = met == decision.examination.changed.count
+            facts = self._facts[name][column]
+            values = facts.rows - facts.nulls
+            if rule.inner.kind in ("integer", "real", "numeric") and (
+                self._observer.count_of(table, column, own) < values
+            ):
+                continue  # odd values among numbers: a new number is that number
+            if not others or not self._observer.count_of(table, column, others):
+                both = rule.model_copy(update={"bijective": True})
+                decision.examination = self._decider.examine(
+                    table, column, self._facts[name][column], both
+                )
+                decision.rule = both
+                decision.told_apart = not decision.examination.changed.count
 
     def _agree_on_types(self) -> set[Relation]:
         """Give both ends of every foreign key one type; what cannot agree is not carried."""

@@ -19,9 +19,11 @@ from __future__ import annotations
 import math
 import re
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import cached_property
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -1058,12 +1060,17 @@ class Pattern(BaseModel):
 
 
 class MapRule(RuleBase):
-    """Changes some values by intent and hands the result to ``inner``. Each value that an entry
-    or a pattern meets has a ledger row, whether or not it would come back."""
+    """Changes some values by intent and hands the result to ``inner``.
+
+    Where it is ``bijective``, an entry is the column's rule forth and back: its value needs no
+    ledger row. Of several entries to one value the first comes back; what the others and the
+    patterns meet has a ledger row, and so has every value that is met where it is not bijective:
+    there a target value comes back as what it is itself.
+    """
 
     kind: Literal["map"] = "map"
     bijective: bool = False
-    """Set by the plan where no two values of the column end as one."""
+    """Set by the plan where no value of the column but the entries' own ends as one of theirs."""
     entries: tuple[Entry, ...] = ()
     patterns: tuple[Pattern, ...] = ()
     inner: Rule
@@ -1084,37 +1091,80 @@ class MapRule(RuleBase):
         return self.inner.forward(self.mapped(value)[1])
 
     def inverse(self, text: str | None) -> SourceValue:
-        value = self.inner.inverse(text)
-        if self.bijective:
-            for entry in self.entries:
-                if same(entry.target, value):
-                    return entry.source
-        return value
+        if self.bijective and text in self._first:
+            return self._first[text].source
+        return self.inner.inverse(text)
+
+    def returned(self, value: SourceValue) -> str | None:
+        return None if self.mapped(value)[0] else self.inner.returned(value)
 
     def changes(self, value: SourceValue) -> bool:
+        if self.bijective:
+            return super().changes(value)
         met, _ = self.mapped(value)
         if met:
             self.forward(value)
             return True
         return self.inner.changes(value)
 
+    @property
+    def returning(self) -> tuple[Entry, ...]:
+        """The entries whose values come back by themselves."""
+        return tuple(self._first.values()) if self.bijective else ()
+
+    @cached_property
+    def _first(self) -> dict[str | None, Entry]:
+        """By the target's text the first entry that leads to it; NULL comes back as NULL."""
+        found: dict[str | None, Entry] = {}
+        for entry in self.entries:
+            with suppress(CannotCarry):
+                text = self.inner.forward(entry.target)
+                if text is not None:
+                    found.setdefault(text, entry)
+        return found
+
     def fast_sql(self, column: str) -> str | None:
-        return self.inner.fast_sql(column)
+        inner = self.inner.fast_sql(column)
+        if inner is None or not self.returning:
+            return inner
+        terms = [
+            f"WHEN {_is(column, (entry.source,))} THEN {_literal(str(text))}"
+            for text, entry in self._first.items()
+        ]
+        return f"CASE {' '.join(terms)} ELSE {inner} END"
 
     def fast_condition(self, column: str) -> str | None:
         inner = self.inner.fast_condition(column)
-        if inner is None:
+        if inner is None or self.fast_sql(column) is None:
             return None
         if self.patterns:
             # No SQLite expression tells what a pattern meets: text goes through Python.
             inner = f"({inner} AND typeof({column}) <> 'text')"
-        values = [e.source for e in self.entries if e.source is not None]
-        if any(e.source is None for e in self.entries):
-            inner = f"({inner} AND {column} IS NOT NULL)"
+        returning = [e.source for e in self.returning]
+        others = [e.source for e in self.entries]
+        others += [e.target for e in self.returning]
+        values = [*returning, *others]
         if any(isinstance(v, str) and "\x00" in v for v in values):
             return None
-        tests = [f"{column} IS NOT {_literal(v)}" for v in values]
-        return f"({' AND '.join([inner, *tests])})" if tests else inner
+        if None in returning or any(isinstance(v, float) for v in values):
+            return None
+        terms = f"WHEN {_is(column, returning)} THEN 1 " if returning else ""
+        terms += f"WHEN {_is(column, others)} THEN 0 " if others else ""
+        return f"(CASE {terms}ELSE {inner} END)" if terms else inner
+
+
+def _is(column: str, values: Sequence[Scalar]) -> str:
+    """A predicate, never NULL, for a value that is one of these, class and bytes."""
+    texts = [_literal(v) for v in values if isinstance(v, str)]
+    numbers = [_literal(v) for v in values if isinstance(v, int)]
+    terms = [f"{column} IS NULL"] if None in values else []
+    if texts:
+        terms.append(
+            f"typeof({column}) = 'text' AND {column} COLLATE BINARY IN ({', '.join(texts)})"
+        )
+    if numbers:
+        terms.append(f"typeof({column}) = 'integer' AND {column} IN ({', '.join(numbers)})")
+    return f"({' OR '.join(terms)})" if terms else "0"
 
 
 def _literal(value: str | int | float) -> str:
@@ -1175,6 +1225,11 @@ POSTGRES_TYPES: Mapping[str, str] = {
     "jsonb": "jsonb",
     "date": "date",
 }
+
+
+def inside(rule: RuleBase) -> RuleBase:
+    """The rule behind a map; any other rule itself."""
+    return inside(rule.inner) if isinstance(rule, MapRule) else rule
 
 
 def again(whole: Rule, inner: Rule) -> Rule:

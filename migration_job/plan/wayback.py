@@ -7,21 +7,27 @@ is written: the application learns it then, and not the operator at the rollback
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import apsw
 
 from migration_job.plan import naming
 from migration_job.plan.model import CheckPlan, ColumnPlan
 from migration_job.plan.rules import (
     NUMBER_AFFINITIES,
+    CannotCarry,
     JsonbRule,
     JsonRule,
     MapRule,
     NumericRule,
     RealRule,
     RuleBase,
+    base_of,
 )
 from migration_job.quoting import postgres_name
 from migration_job.source.model import SourceTable
+from migration_job.source.reader import bindable
+from migration_job.values import SourceValue, fold
 
 SURE_DIGITS = 15
 """A real gives every decimal number of so many digits back."""
@@ -79,3 +85,57 @@ def _document(kind: str, column: str, *, real: bool) -> str:
     """Of a document that is a number SQLite makes a number."""
     number = f"({column} #>> '{{}}')::numeric"
     return f"{kind}_typeof({column}) <> 'number' OR {_representable(number, real=real)}"
+
+
+NATURAL: Mapping[str, tuple[str, ...]] = {
+    "smallint": ("7",),
+    "integer": ("7",),
+    "bigint": ("7",),
+    "double precision": ("1.5",),
+    "numeric": ("0",),
+    "boolean": ("t", "f"),
+    "text": ("\N{GREEK SMALL LETTER OMEGA}",),
+    "varchar": ("\N{GREEK SMALL LETTER OMEGA}",),
+    "bytea": ("\\x01",),
+    "uuid": ("3430b28f-c298-4294-ab74-d146c13db605",),
+    "json": ('{"a": 1}',),
+    "jsonb": ('{"a": 1}',),
+    "date": ("2026-01-02",),
+    "time": ("03:04:05",),
+    "timestamp with time zone": ("2026-01-02 03:04:05+00",),
+}
+"""By PostgreSQL's type what a new row may have there; each of the two for a truth value."""
+
+DECLARED = {"integer": "INTEGER", "real": "REAL", "numeric": "NUMERIC", "text": "TEXT", "blob": ""}
+
+
+def without_way_back(table: SourceTable, columns: Sequence[ColumnPlan]) -> str:
+    """Why a new row of the target's would not mean the same on the source, '' where it would. Tried
+    on a value or two of each column: its rule's inverse, as the source's affinity leaves it, and
+    there again."""
+    sources = {fold(c.name): c for c in table.columns if not c.generated}
+    memory = apsw.Connection(":memory:")
+    for kind, declared in DECLARED.items():
+        memory.execute(f"CREATE TABLE {kind}_(c {declared})")
+    for column in columns:
+        own = sources.get(fold(column.source or ""))
+        if own is None or column.generated is not None:
+            continue
+        for text in NATURAL.get(base_of(column.type), ()):
+            if not _returns(memory, own.affinity, column.rule, text):
+                shown = {"t": "true", "f": "false"}.get(text, text)
+                return f"nothing of {own.name} on SQLite stands for {shown} on PostgreSQL"
+    return ""
+
+
+def _returns(memory: apsw.Connection, affinity: str, rule: RuleBase, text: str) -> bool:
+    stored: SourceValue = rule.inverse(text)
+    memory.execute(f"DELETE FROM {affinity}_")
+    memory.execute(f"INSERT INTO {affinity}_ VALUES (?)", (bindable(stored),))
+    stored = memory.execute(f"SELECT c FROM {affinity}_").get
+    try:
+        again = rule.forward(stored)
+    except CannotCarry:
+        again = rule.returned(stored)
+    # A numeric of some scale spells its zero with it.
+    return again == text or (text == "0" and again is not None and not again.strip("0."))

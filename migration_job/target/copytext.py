@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from migration_job.plan.model import TablePlan
-from migration_job.plan.rules import RuleBase
+from migration_job.plan.rules import RuleBase, inside
 from migration_job.quoting import postgres_name
 from migration_job.source.database import chain
 from migration_job.source.model import SourceTable
@@ -54,9 +54,9 @@ def field_sql(
     text = rule.fast_sql(column)
     if text is None:
         return None
-    if rule.kind in BYTEA_KINDS:
+    if inside(rule).kind in BYTEA_KINDS:
         text = f"'\\' || {text}"
-    elif escape and not rule.plain:
+    elif escape and not inside(rule).plain:
         text = _sql_escape(text)
     if not nulls:
         return text
@@ -71,7 +71,7 @@ def condition_sql(rule: RuleBase, column: str) -> str:
     condition = rule.fast_condition(column)
     if condition is None or rule.fast_sql(column) is None:
         return "0"
-    if rule.plain:
+    if inside(rule).plain:
         return condition
     return f"({condition} AND (typeof({column}) <> 'text' OR NOT instr({column}, char(0))))"
 
@@ -120,7 +120,7 @@ def compose(plan: TablePlan, table: SourceTable) -> TableSql:
     line = bare = None
     if len(known) == len(fields):
         line = _joined(known)
-        if not any(c.rule.kind in BYTEA_KINDS for c in columns):
+        if not any(inside(c.rule).kind in BYTEA_KINDS for c in columns):
             unescaped = (
                 field_sql(c.rule, r, escape=False, nulls=c.nulls)
                 for c, r in zip(columns, references, strict=True)
@@ -139,7 +139,7 @@ def compose(plan: TablePlan, table: SourceTable) -> TableSql:
         bare=None if bare == line else bare,
         nulls=chain("+", [f"({r} IS NULL)" for r in maybe_null]) or "0",
         clean=chain("AND", [condition_sql(c.rule, r) for c, r in doubtful]) if doubtful else None,
-        checked=any(not c.rule.plain for c, _ in doubtful),
+        checked=any(not inside(c.rule).plain for c, _ in doubtful),
         keep=f"({chain('OR', [f'({q})' for q in plan.quarantine])}) IS NOT TRUE"
         if plan.quarantine
         else None,

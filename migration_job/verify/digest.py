@@ -33,7 +33,7 @@ from psycopg.pq import Format
 from psycopg.rows import tuple_row
 
 from migration_job.plan.model import ColumnPlan, TablePlan
-from migration_job.quoting import postgres_name, sqlite_table
+from migration_job.quoting import postgres_name, sqlite_table, sqlite_text
 from migration_job.source.catalogue import rowid_name
 from migration_job.source.database import chain
 from migration_job.source.model import SourceTable
@@ -146,6 +146,8 @@ def _spelling(column: ColumnPlan, here: str) -> tuple[str, str] | None:
     where the values are; None where no SQL of both sides can do that. NULL is not their matter."""
     rule: Any = column.rule
     while rule.kind == "map":
+        if rule.bijective:
+            here = _through_map(rule, here)
         rule = rule.inner
     there = postgres_name(column.target)
     text = f"{there}::text"
@@ -173,6 +175,25 @@ def _spelling(column: ColumnPlan, here: str) -> tuple[str, str] | None:
             return None if spelled is None else (spelled, text)
         case _:
             return None
+
+
+def _through_map(rule: Any, here: str) -> str:
+    """The value that a map which goes both ways makes of the source's. Others are the ledger's."""
+    terms = []
+    for entry in rule.entries:
+        if isinstance(entry.source, str) and "\x00" not in entry.source:
+            same = f"typeof({here}) = 'text' AND {here} COLLATE BINARY = {_constant(entry.source)}"
+        elif isinstance(entry.source, int):
+            same = f"typeof({here}) = 'integer' AND {here} = {entry.source}"
+        else:
+            continue
+        if isinstance(entry.target, str | int) and "\x00" not in str(entry.target):
+            terms.append(f"WHEN {same} THEN {_constant(entry.target)}")
+    return f"CASE {' '.join(terms)} ELSE {here} END" if terms else here
+
+
+def _constant(value: str | int) -> str:
+    return str(value) if isinstance(value, int) else sqlite_text(value)
 
 
 def _numeric(rule: Any, here: str) -> str:

@@ -42,12 +42,39 @@ class Inexact(Exception):
 
 def of_source(column: ColumnPlan, value: SourceValue) -> str | None:
     """The meaning of a source value in this column. Raises Inexact."""
-    if value is None:
+    if value is None and not (column.rule.kind == "map" and column.rule.bijective):
         return None
     rule: Any = column.rule
     while rule.kind == "map":
+        if rule.bijective:
+            value = _through_map(rule, value)
         rule = rule.inner
-    return _SOURCE[rule.kind](rule, value)
+    return None if value is None else _SOURCE[rule.kind](rule, value)
+
+
+def _through_map(rule: Any, value: SourceValue) -> SourceValue:
+    """What a map that goes both ways makes of a value. Raises Inexact for one that would not come
+    back: the first entry of a target value is the one that does."""
+    place = {(type(e.source), e.source): n for n, e in reversed(list(enumerate(rule.entries)))}
+    number = place.get((type(value), value)) if not isinstance(value, bytes | BrokenText) else None
+    targets = [(type(e.target), e.target) for e in rule.entries if e.target is not None]
+    if number is None:
+        if (type(value), value) in targets:
+            raise Inexact(f"{display(value)} would come back as another value of the map's")
+        return value
+    target = rule.entries[number].target
+    first = next(n for n, e in enumerate(rule.entries) if _alike(e.target, target))
+    if target is None:
+        return value  # on the target only where it was written there, as what it is
+    if first != number:
+        raise Inexact(f"{display(value)} would come back as another value of the map's")
+    if isinstance(target, int) and rule.inner.kind in ("text", "widened-text", "integer-text"):
+        return str(target)
+    return target if isinstance(target, int | float | str) else None
+
+
+def _alike(left: object, right: object) -> bool:
+    return type(left) is type(right) and left == right
 
 
 def of_target(column: ColumnPlan, text: str | None) -> str | None:

@@ -214,6 +214,56 @@ LEDGER = (
 )
 
 
-@pytest.mark.parametrize("trip", [*TIMES, *NUMBERS, *TEXTS, *LEDGER], ids=str)
+MAPS = (
+    Trip(
+        "numbers for words",
+        "CREATE TABLE m(id INTEGER PRIMARY KEY, word TEXT); INSERT INTO m VALUES (1, 'small')",
+        policy="tables: {m: {columns: {word: {map: {small: 1}, type: integer}}}}",
+        types={"m.word": "integer"},
+        announced="nothing of word on SQLite stands for 7 on PostgreSQL",
+    ),
+    Trip(
+        "words for truth values",
+        "CREATE TABLE f(id INTEGER PRIMARY KEY, active CHAR(1) NOT NULL, seen TEXT, b BOOLEAN);"
+        "INSERT INTO f VALUES (1, 'Y', 'yes', 't'), (2, 'N', 'no', 1), (3, 'Y', NULL, 0)",
+        policy='tables: {f: {columns: {active: {booleans: {true: ["Y"], false: ["N"]}}, '
+        'seen: {booleans: {true: ["yes"], false: ["no"]}}, '
+        'b: {booleans: {true: ["t", 1], false: ["f", 0]}}}}}',
+        live="INSERT INTO f VALUES (4, 'N', 'yes', 'f'), (5, 'Y', 'no', 1)",
+        target="INSERT INTO f VALUES (6, true, false, true), (7, false, NULL, NULL);\n"
+        "UPDATE f SET active = NOT active, b = NOT b WHERE id IN (1, 2)",
+        ledger=2,
+        home={
+            "SELECT active, seen, b FROM f ORDER BY id": [
+                *(("N", "yes", "f"), ("Y", "no", "f"), ("Y", None, 0)),
+                *(("N", "yes", "f"), ("Y", "no", 1), ("Y", "no", "t"), ("N", None, None)),
+            ]
+        },
+    ),
+    Trip(
+        "values for values",
+        "CREATE TABLE m(id INTEGER PRIMARY KEY, hard INTEGER, word TEXT, note TEXT, k TEXT UNIQUE);"
+        "INSERT INTO m VALUES (1, 'hard', 'small', '', 'a'), (2, 3, 'large', 'x', 'b'), "
+        "(3, NULL, 'tab', NULL, 'c')",
+        policy="tables: {m: {columns: {hard: {map: {hard: 4}}, "
+        'word: {map: {small: S, large: L, tab: "T\\tT"}}, note: {empty: null}}}}',
+        target="INSERT INTO m VALUES (4, 4, 'S', '', 'd'), (5, 5, E'T\\tT', NULL, 'e')",
+        home={
+            "SELECT hard, word, note FROM m ORDER BY id": [
+                *(("hard", "small", ""), (3, "large", "x"), (None, "tab", None)),
+                *((4, "small", ""), (5, "tab", None)),
+            ]
+        },
+    ),
+    Trip(
+        "a map without a word for false",
+        "CREATE TABLE f(id INTEGER PRIMARY KEY, active CHAR(1)); INSERT INTO f VALUES (1, 'Y')",
+        policy='tables: {f: {columns: {active: {booleans: {true: ["Y"]}}}}}',
+        announced="nothing of active on SQLite stands for false on PostgreSQL",
+    ),
+)
+
+
+@pytest.mark.parametrize("trip", [*TIMES, *NUMBERS, *TEXTS, *LEDGER, *MAPS], ids=str)
 def test_it_comes_home(trip: Trip, tmp_path: Path, postgres: str) -> None:
     travel(trip, tmp_path, postgres)
