@@ -75,6 +75,9 @@ class Journey:
             raise Unexpected(f"{name} ended with a traceback: {error!r}") from error
         if "Traceback" in ended.said or "please report" in ended.said:
             raise Unexpected(f"{name}: {ended.said}")
+        forged = {c for c in ended.said if not c.isprintable()} - {"\n"}
+        if forged:
+            raise Unexpected(f"{name} prints {forged}: {ended.said!r}")
         if ended.status != DONE:
             sentence = ended.err.strip()
             if not sentence.startswith("error: "):
@@ -112,6 +115,7 @@ class Journey:
                     sql.SQL("DELETE FROM {0} WHERE ctid IN (SELECT ctid FROM {0} LIMIT 1)").format(
                         relation
                     ),
+                    sql.SQL("INSERT INTO {} DEFAULT VALUES").format(relation),
                 ):
                     try:
                         app.execute(statement)
@@ -191,13 +195,8 @@ def there_and_back(journey: Journey, changes: Sequence[str]) -> None:
     """Every command in the order of a migration, live; ``changes`` is what the application writes
     on SQLite, each time. Raises Refused where one ends with a sentence."""
     at = journey.directory
-    try:
-        journey.command("inspect", "--profile", "none")
-    except Refused:
-        if not (at / "policy.yaml").exists():
-            raise
-    policy = ("--policy", at / "policy.yaml") if (at / "policy.yaml").exists() else ()
-    journey.command("migrate", "--live", "--state", at / "state", "--profile", "none", *policy)
+    journey.command("inspect", "--profile", "none")
+    journey.command("migrate", "--live", "--state", at / "state", "--profile", "none")
     journey.nothing_else()
     journey.same()
     journey.command("verify")
@@ -226,3 +225,25 @@ def there_and_back(journey: Journey, changes: Sequence[str]) -> None:
     journey.command("settle", "--force")
     journey.nothing_else()
     journey.command("restore-backup", at / "report" / "archive", at / "restored.db")
+
+
+def plain_and_back(journey: Journey, changes: Sequence[str]) -> None:
+    """The same without --live: nothing is captured before the switch, and the way back takes out
+    what the switch has put in."""
+    journey.command("inspect", "--profile", "none")
+    journey.command("migrate", "--profile", "none")
+    journey.same()
+    journey.command("verify")
+    journey.command("switch")
+    journey.nothing_else()
+    journey.write_target()
+    journey.command("sync", "--once")
+    journey.same()
+    journey.command("rollback", "--release")
+    journey.same()
+    journey.nothing_else()
+    journey.write_source(changes)
+    journey.command("migrate", "--live", "--state", journey.directory / "state")
+    journey.same()
+    journey.command("release")
+    assert not any(name.startswith(OWN) for name in thirdway.read_source(journey.source))
