@@ -57,11 +57,13 @@ def unwritable(connection: apsw.Connection, table: SourceTable) -> str:
     columns = [sqlite_name(c.name) for c in table.columns if not c.generated]
     places = ", ".join("NULL" for _ in columns)
     name = sqlite_table(table.name)
+    # Preparing them tells it. What they print is not read: in a file in UTF-16 it holds the
+    # schema's literals in UTF-16, which is no text for apsw.
     try:
         connection.execute(
             f"EXPLAIN INSERT OR ABORT INTO {name} ({', '.join(columns)}) VALUES ({places})"
-        ).fetchall()
-        connection.execute(f"EXPLAIN DELETE FROM {name} AS t WHERE 1").fetchall()
+        ).close()
+        connection.execute(f"EXPLAIN DELETE FROM {name} AS t WHERE 1").close()
     except apsw.Error as error:
         return str(error)
     return ""

@@ -155,3 +155,13 @@ def test_one_way_tells_letters_apart_that_sqlite_tells_apart(tmp_path: Path, pos
     )
     assert ended.status == 2
     assert "found 'é'" in ended.err
+
+
+def test_a_default_of_a_utf_16_file_stops_no_switch(tmp_path: Path, postgres: str) -> None:
+    database = Database(
+        tables=("CREATE TABLE t (k TEXT PRIMARY KEY NOT NULL, v TEXT DEFAULT '\U0001f600')",),
+        rows=(Rows("t", ("k", "v"), (("a", "b"),)),),
+        more=("CREATE INDEX i ON t (v)",),
+        encoding="UTF-16le",
+    )
+    there_and_back(Journey(tmp_path, postgres, database), ["UPDATE t SET v = v || 'x'"])
