@@ -126,13 +126,13 @@ class Journey:
 
     def same(self) -> None:
         """The rows are the same on both sides."""
+        records = thirdway.read_records(self.dsn)
         source = {
             name: table
             for name, table in thirdway.read_source(self.source).items()
-            if not name.startswith(OWN)
+            if not name.startswith(OWN) or name in records.tables
         }
         target = thirdway.read_target(self.dsn)
-        records = thirdway.read_records(self.dsn)
         for table in source.values():
             # A table without a key has its rowid in a column of the target's: compared too.
             added = set(records.columns[table.name]) - {c.name for c in table.columns}
