@@ -34,10 +34,19 @@ def is_json() -> bool:
     return os.environ.get(VARIABLE, "") == LogFormat.JSON
 
 
+def printable(text: str, *, lines: bool = False) -> str:
+    """The text with what a terminal obeys or hides written out (``\\x1b``), so that a name of the
+    source forges and hides nothing; with ``lines`` its line ends stay."""
+    return "".join(
+        c if c.isprintable() or (lines and c == "\n") else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
+
 def line(text: str) -> str:
     """One thing said, as it is to be written: without the line's end."""
     if not is_json():
-        return text
+        return printable(text, lines=True)
     level = next((name for words, name in _LEVELS.items() if text.startswith(words)), "info")
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     return json.dumps({"time": now, "level": level, "message": text.strip()})

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from migration_job.errors import InputError
-from migration_job.lines import line
+from migration_job.lines import is_json, line, printable
 from migration_job.live.settings import Endpoints, endpoints, read_secret
 from migration_job.target.database import read_dsn
 
@@ -101,7 +101,7 @@ def collect(
 
 def say(text: str) -> None:
     """One line of progress."""
-    sys.stdout.write(f"{line(text)}\n")
+    sys.stdout.write(f"{line(text) if is_json() else printable(text)}\n")
     sys.stdout.flush()
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from migration_job import lines
-from migration_job.lines import LogFormat
+from migration_job.commands.live_options import say
+from migration_job.lines import LogFormat, line
 from migration_job.progress import Reporter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,3 +78,11 @@ def test_the_command_line_takes_it_and_errors_follow(how: str) -> None:
     said = json.loads(done.stderr)
     assert said["level"] == "error"
     assert "/nowhere/at.db" in said["message"]
+
+
+def test_a_name_forges_no_line_and_moves_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert line("error: \x1b[2J of a\u202eb\nwhat to do") == (
+        "error: \\x1b[2J of a\\u202eb\nwhat to do"
+    )
+    say("trigger a\ndecided: PostgreSQL serves \x1b[1A")
+    assert capsys.readouterr().out == "trigger a\\ndecided: PostgreSQL serves \\x1b[1A\n"
