@@ -20,7 +20,7 @@ import thirdway
 
 from migration_job.cli import main
 
-DONE, USAGE, BLOCKED, DIFFERS = 0, 2, 3, 4
+DONE, FAILED, USAGE, BLOCKED, DIFFERS = 0, 1, 2, 3, 4
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from migration_job.live.back import bring_back, differences
 from migration_job.live.catchup import catch_up
 from migration_job.live.decision import take_decision
 from migration_job.live.pair import Pair, opened
-from migration_job.live.switch import require_way_back
+from migration_job.live.switch import named_tables, require_way_back
 from migration_job.plan.model import ColumnPlan
 from migration_job.plan.rules import NumericRule, WidenedTextRule
 from migration_job.source import fence
@@ -237,7 +237,7 @@ def test_a_table_that_only_the_application_can_write_stops_the_switch(
     with opened(source, postgres) as pair:
         with pytest.raises(InputError, match=r"changes to t could not come back.*own\(\)"):
             require_way_back(pair, ())
-        require_way_back(pair, ("T",))
+        require_way_back(pair, named_tables(pair, ("T",)))
 
 
 def test_a_table_that_only_the_application_can_read_stops_a_live_migration(
