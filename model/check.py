@@ -90,6 +90,21 @@ SCENARIOS = (
         "-DPOWER -DCRASHES=1 -DFAULTS=0 -DREMOVAL -DOPERATIONS=3",
         "commits that reach the disk late; capture removed and installed again",
     ),
+    Scenario(
+        "frozen holder",
+        "-DFREEZE -DCRASHES=1 -DRESTARTS=0 -DFAULTS=0 -DOPERATIONS=3",
+        "a job that stands still with all that it holds, there and back",
+    ),
+    Scenario(
+        "lost trigger",
+        "-DLOSE=2 -DCRASHES=1 -DRESTARTS=0 -DFAULTS=0 -DOPERATIONS=3",
+        "triggers taken away and put back between any two steps",
+    ),
+    Scenario(
+        "replaced file",
+        "-DREPLACE -DCRASHES=1 -DRESTARTS=0 -DFAULTS=0 -DOPERATIONS=3",
+        "a backup renamed over the file between any two steps",
+    ),
 )
 
 _NOTHING = "-DCRASHES=0 -DRESTARTS=0 -DFAULTS=0"
@@ -105,6 +120,9 @@ SMALL = {
     "there and back, death": "-DOPERATIONS=4 -DCRASHES=1 -DRESTARTS=0 -DFAULTS=0",
     "power cut": "-DPOWER -DCRASHES=0 -DFAULTS=0",
     "power cut, death": "-DPOWER -DCRASHES=1 -DFAULTS=0 -DOPERATIONS=3",
+    "frozen holder": "-DFREEZE -DCRASHES=1 -DRESTARTS=0 -DFAULTS=0",
+    "lost trigger": "-DLOSE=1 -DCRASHES=0 -DRESTARTS=0 -DFAULTS=0",
+    "replaced file": "-DREPLACE -DCRASHES=0 -DRESTARTS=0 -DFAULTS=0",
     "capture removed": f"-DSTART_SWITCHED -DOPERATIONS=4 -DREMOVAL {_NOTHING}",
 }
 """The smallest settings in which a mutant shows itself."""
@@ -120,6 +138,12 @@ MUTANTS = (
     Mutant("EARLY_SYNC_WAL", 2, "power cut, death", "the disk is flushed before the log is read"),
     # the lock
     Mutant("OMIT_TAKEOVER", 2, "there and back, death", "sessions of the dead are not ended"),
+    Mutant("OMIT_WATCHDOG", 4, "frozen holder", "nobody ends a job that stands still"),
+    Mutant("OMIT_LOOK", 2, "lost trigger", "the triggers are not looked at in the fence"),
+    Mutant("OMIT_COOKIE", 2, "lost trigger", "the fence closes over any schema cookie"),
+    Mutant("OMIT_COMPARE", 2, "lost trigger", "a moved cookie is taken note of, nothing compared"),
+    Mutant("OMIT_TOKEN", 2, "replaced file", "an older copy's log is taken for the one followed"),
+    Mutant("OMIT_FILE", 1, "replaced file", "the path is not looked at in the fence"),
     Mutant("OMIT_SYNC", 4, "switch, death", "nobody takes over from the dead"),
     # the switch
     Mutant("OMIT_HOLD_WRITERS", 3, "switch", "writers are not held"),

@@ -21,6 +21,11 @@
  *   5  a side is open that holds a value which was changed silently
  *   6  a request was turned away where it could have been held (the issue's "no failed request")
  *
+ * FREEZE, LOSE and REPLACE are what happens to a holder, a trigger and the file. Not modelled: a trigger
+ * taken from the closed file (whoever takes the lock off a door has both sides open; `sync` puts it back
+ * and says so), `writable_schema`, which moves no cookie (the comparison is made in any case), and a
+ * rename in the instant between the last look at the file and the commit.
+ *
  * Each OMIT switch leaves one step out, each EARLY one takes it too soon; model/check.py asserts that
  * every one of them breaks a rule. START_SWITCHED, ROUNDS, CRASHES and the like choose the scenario.
  */
@@ -66,6 +71,37 @@ byte log_n;                     /* positions in the change log */
 byte log_row[REQUESTS];
 byte sq_lock = NOBODY;          /* the write lock, where job or sync hold it across steps */
 bool sq_wrong;                  /* a value that came back changed, and no ledger row for it */
+#ifdef LOSE                     /* how often an application takes a trigger away; it may put it back */
+bool whole = true;              /* all of the capture's triggers are there */
+byte cookie, proven;            /* moves with all DDL; under which one the content was proved */
+byte lost;
+#define CAPTURES (capture && whole)
+#else
+#define CAPTURES capture
+#endif
+#ifdef REPLACE                  /* a backup of the file is renamed over it, once */
+byte log_token[REQUESTS], last_token;   /* of each row of the log, never the same again */
+byte pg_token;                  /* of the last row that the target has applied */
+bool kept, replaced;
+byte file;                      /* which inode the path names */
+byte kept_sq_rows, kept_sq_reg, kept_n, kept_log[REQUESTS], kept_token[REQUESTS];
+#define READ_TOKEN token = (n == 0 -> 0 : log_token[n - 1])
+#define NOTE_TOKEN pg_token = token
+byte ghost_token;
+#define GHOST_TOKEN ghost_token = token
+#define NOTE_GHOST pg_token = ghost_token; ghost_token = 0
+#ifndef OMIT_TOKEN
+#define SAME (applied <= log_n && (applied == 0 -> pg_token == 0 : log_token[applied - 1] == pg_token))
+#else
+#define SAME true
+#endif
+#else
+#define READ_TOKEN skip
+#define NOTE_TOKEN skip
+#define GHOST_TOKEN skip
+#define NOTE_GHOST skip
+#define SAME true
+#endif
 
 /* ---------------------------------------------------------------------- PostgreSQL */
 byte pg_rows, pg_reg;
@@ -91,6 +127,7 @@ mtype conn = (SWITCHED -> POSTGRES : SQLITE);
 /* --------------------------------------------------------------------- the processes */
 byte lock = NOBODY;             /* the file lock; the kernel releases it when its holder dies */
 bool kill_job, kill_sync;
+bool frozen;                    /* the job stands still (SIGSTOP), with all that it holds */
 byte crashes, operations, restarts, faults;
 bool job_over;
 byte finished;                  /* writers done */
@@ -119,7 +156,11 @@ inline commit_sqlite(r) {
 	:: else ->
 		sq_rows = sq_rows | BIT(r); sq_reg = r + 1;
 		if
-		:: capture -> log_row[log_n] = r; log_n++
+		:: CAPTURES ->
+#ifdef REPLACE
+			last_token++; log_token[log_n] = last_token;
+#endif
+			log_row[log_n] = r; log_n++
 		:: else
 		fi;
 		truth_rows = truth_rows | BIT(r); truth_reg = r + 1
@@ -194,7 +235,7 @@ on_postgres:
 
 answered:	skip;
 	d_step {
-#ifndef POWER
+#if !defined(POWER) && !defined(REPLACE)        /* what SQLite lost by itself is not ours to keep */
 		assert(truth_rows & BIT(r));
 #endif
 		r++
@@ -212,6 +253,7 @@ end:	do
 	:: orphan != 0 -> orphan = 0
 	:: d_step { ghost == APPLY ->
 		pg_rows = pg_rows | ghost_rows; pg_reg = ghost_reg; applied = ghost_n;
+		NOTE_GHOST;
 		FORGET_GHOST }
 	:: d_step { ghost == OPEN -> fenced = false; FORGET_GHOST }
 	:: d_step { ghost == SHUT && NO_SHARED_LOCK -> fenced = true; FORGET_GHOST }
@@ -227,8 +269,13 @@ end:	do
 #define SENDING(what) intent = what
 
 /* The lock, then the sessions of whoever held it before: ended, and waited for. */
+#ifdef REPLACE
+#define OPEN_FILE opened = file
+#else
+#define OPEN_FILE skip
+#endif
 inline take_over(me) {
-	atomic { lock == NOBODY -> lock = me };
+	atomic { lock == NOBODY -> lock = me; OPEN_FILE };
 #ifndef OMIT_TAKEOVER
 	d_step {                                /* PgBouncer's console has no sessions to end */
 		if
@@ -312,7 +359,7 @@ inline read_log() {
 		:: n < log_n -> rows = rows | BIT(log_row[n]); n++
 		:: else -> break
 		od;
-		n = log_n;
+		n = log_n; READ_TOKEN;
 #ifndef EARLY_STATES
 		reg = sq_reg
 #endif
@@ -333,7 +380,7 @@ inline apply_log() {
 		applied = n;                    /* the position, and only then the states */
 #endif
 		atomic {
-			pg_rows = pg_rows | rows; pg_reg = reg; applied = n;
+			pg_rows = pg_rows | rows; pg_reg = reg; applied = n; NOTE_TOKEN;
 			intent = QUIET; n = 0; rows = 0; reg = 0;
 			if
 			:: faults < FAULTS -> faults++; pg_wrong = true
@@ -405,10 +452,11 @@ inline prepare() {
 #ifdef EARLY_SNAPSHOT
 		n = log_n;
 #else
-		d_step { rows = sq_rows; reg = sq_reg; n = log_n; FLUSH_SQLITE };
+		d_step { rows = sq_rows; reg = sq_reg; n = log_n; READ_TOKEN; FLUSH_SQLITE };
 #endif
 		d_step {
 			pg_rows = rows; pg_reg = reg; applied = n; pg_generation = generation;
+			NOTE_TOKEN;
 			pg_wrong = false; n = 0; rows = 0; reg = 0;
 #ifdef OMIT_FLUSH
 			kept_rows = pg_rows; kept_reg = pg_reg; kept_applied = applied
@@ -417,9 +465,71 @@ inline prepare() {
 	fi
 }
 
+/* Both sides in full, in one state of the source up to which the target was brought. */
+inline compare() {
+#ifdef LOSE
+	if
+	:: cookie != proven ->
+		read_log(); apply_log();
+		d_step {
+			if
+#ifdef OMIT_COMPARE
+			:: true -> proven = cookie
+#else
+			:: applied == log_n && sq_rows == pg_rows && sq_reg == pg_reg -> proven = cookie
+#endif
+			:: else
+			fi
+		}
+	:: else
+	fi
+#else
+	skip
+#endif
+}
+
 inline switch(me) {
+	if
+	:: !SAME -> goto refused                                /* put back to an older state */
+	:: else
+	fi;
+	compare();                                              /* 0: nothing is held */
+#ifdef REPLACE
+#ifdef OMIT_FILE
+	if
+	:: opened != file -> fenced = false                     /* decided in a file of no path */
+	:: else
+	fi;
+#endif
+#endif
 #ifndef OMIT_HOLD_WRITERS
 	atomic { sq_lock == NOBODY -> sq_lock = me };           /* 1: BEGIN IMMEDIATE */
+#endif
+#ifdef REPLACE
+#ifndef OMIT_FILE
+	if
+	:: opened != file -> sq_lock = NOBODY; goto refused
+	:: else
+	fi;
+#endif
+	if
+	:: !SAME -> sq_lock = NOBODY; goto refused
+	:: else
+	fi;
+#endif
+#ifdef LOSE
+#ifndef OMIT_LOOK
+	if
+	:: !whole -> sq_lock = NOBODY; goto refused
+	:: else
+	fi;
+#endif
+#ifndef OMIT_COOKIE
+	if
+	:: cookie != proven -> sq_lock = NOBODY; goto refused
+	:: else
+	fi;
+#endif
 #endif
 #ifndef OMIT_DRAIN
 	read_log(); apply_log();                                /* 2: drain, verify, certify */
@@ -523,7 +633,8 @@ inline die(me) {
 		:: intent != QUIET && ghost == QUIET ->
 			ghost = intent;
 			if
-			:: intent == APPLY -> ghost_n = n; ghost_rows = rows; ghost_reg = reg
+			:: intent == APPLY ->
+				ghost_n = n; ghost_rows = rows; ghost_reg = reg; GHOST_TOKEN
 			:: intent == DELETE -> ghost_rows = n
 			:: else
 			fi
@@ -540,8 +651,11 @@ inline die(me) {
 #define REMOVE_CAPTURE
 #endif
 
-active proctype job() provided (!kill_sync) {
+active proctype job() provided (!kill_sync && !frozen) {
 	byte n, rows, reg;
+#ifdef REPLACE
+	byte opened, token;
+#endif
 	mtype intent = QUIET;
 
 start:	do
@@ -566,12 +680,15 @@ refused:		skip;
 	job_over = true
 }
 
-#define BEHIND (capture && COPIED && applied < log_n)
+#define BEHIND (capture && COPIED && SAME && applied < log_n)
 #define SYNC_HAS_WORK ((closed && (!RIGHT_FORWARD || queue != 0)) || \
 	(!closed && (!RIGHT_BACK || BEHIND)))
 
 active proctype sync() provided (!kill_job) {
 	byte n, rows, reg;
+#ifdef REPLACE
+	byte opened, token;
+#endif
 	mtype intent = QUIET;
 
 end:	do
@@ -600,6 +717,30 @@ active proctype misfortune() ALIVE {
 end:	do
 	:: atomic { crashes < CRASHES && lock == JOB -> crashes++; kill_job = true }
 	:: atomic { crashes < CRASHES && lock == SYNC -> crashes++; kill_sync = true }
+#ifdef FREEZE
+	:: atomic { crashes < CRASHES && lock == JOB && !frozen -> crashes++; frozen = true }
+#ifndef OMIT_WATCHDOG
+	:: frozen -> frozen = false                     /* it goes on by itself, late */
+	:: atomic { frozen -> frozen = false; kill_job = true }
+#endif
+#endif
+#ifdef LOSE
+	:: d_step { lost < LOSE && capture && whole && !closed && sq_lock == NOBODY ->
+		lost++; whole = false; cookie++ }
+	:: d_step { !whole && !closed && sq_lock == NOBODY -> whole = true; cookie++ }
+#endif
+#ifdef REPLACE
+	:: d_step { !kept && capture && !closed && sq_lock == NOBODY ->
+		kept = true; kept_sq_rows = sq_rows; kept_sq_reg = sq_reg; kept_n = log_n;
+		kept_log[0] = log_row[0]; kept_log[1] = log_row[1];
+		kept_token[0] = log_token[0]; kept_token[1] = log_token[1] }
+	:: d_step { kept && !replaced && !closed && sq_lock == NOBODY ->
+		replaced = true; file++;
+		sq_rows = kept_sq_rows; sq_reg = kept_sq_reg; log_n = kept_n;
+		log_row[0] = kept_log[0]; log_row[1] = kept_log[1];
+		log_token[0] = kept_token[0]; log_token[1] = kept_token[1];
+		truth_rows = sq_rows; truth_reg = sq_reg }
+#endif
 	:: atomic { restarts < RESTARTS ->              /* PgBouncer: reads its file, forgets PAUSE */
 		restarts++; pooler_restarted = true; paused = false; alias = alias_file;
 		tx[0] = IDLE; tx[1] = IDLE }

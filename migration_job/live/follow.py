@@ -29,7 +29,7 @@ import psycopg
 
 from migration_job.connection import read_connection, write_connection
 from migration_job.errors import JobError, OperationError
-from migration_job.live import lease
+from migration_job.live import lease, watch
 from migration_job.live.pair import Pair, open_target, opened
 from migration_job.live.settings import Endpoints
 from migration_job.live.steps import step
@@ -56,9 +56,13 @@ def follow_decision(pair: Pair, ends: Endpoints) -> bool:
     state = pair.state()
     if state.settled:
         return False
-    if state.closed:
-        return _forward(pair, ends)
-    return _back(pair, ends, reads_moved=state.reads_moved)
+    watch.expect(watch.STEP_SECONDS)
+    try:
+        if state.closed:
+            return _forward(pair, ends)
+        return _back(pair, ends, reads_moved=state.reads_moved)
+    finally:
+        watch.expect(0)
 
 
 def follow_until(pair: Pair, ends: Endpoints, *, limit: float) -> None:

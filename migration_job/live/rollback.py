@@ -25,7 +25,7 @@ import psycopg
 from migration_job.connection import write_connection
 from migration_job.durable import write_durably
 from migration_job.errors import InputError, JobError, OperationError, VerificationError
-from migration_job.live import hold, lease
+from migration_job.live import hold, lease, watch
 from migration_job.live.back import bring_back, differences, one_way_changes
 from migration_job.live.decision import commit_decision, take_back, truthful
 from migration_job.live.follow import (
@@ -99,7 +99,7 @@ def rollback(
     PostgreSQL serving as before; or, where a gate cannot have the application started anew,
     OperationError with SQLite serving.
     """
-    with truthful(ends.source, "rollback"), patience(drain_limit):
+    with truthful(ends.source, "rollback"), patience(drain_limit), watch.guarded():
         done = _rollback(ends, pause_limit, drain_limit, accept_loss, keep_reads, release, say)
         hold.wait_for_application(ends.state, ends.connection, say=say)
         return done
@@ -170,16 +170,19 @@ def _with_target(
     with hold.holding(ends.state, longest=drain_limit + LONGEST_SECONDS, say=say):
         start = time.monotonic()
         try:
+            watch.expect(pause_limit + watch.STEP_SECONDS)
             with step("rollback.pause"):
                 if ends.pooler is not None:
                     lease.mark_pause(ends.state)
                     ends.pooler.pause(limit=pause_limit)
+            watch.expect(2 * pause_limit + watch.GRACE_SECONDS)
             with step("rollback.fence"):
                 target_capture.close_fence(pair.target, limit=pause_limit)
                 target_capture.end_sessions(pair.third, limit=pause_limit)
             with step("rollback.drain"):
                 later = _drain(pair, drain_limit)
                 lost = _losses(pair, ends, accept_loss, lost, say)
+            watch.expect(2 * lock_limit + watch.GRACE_SECONDS)
             with step("rollback.decide"):
                 fence.hold_writers(pair.source, limit=lock_limit)
                 require_capture(pair, anew=True)
@@ -192,6 +195,7 @@ def _with_target(
                 commit_decision(pair, limit=lock_limit, certificate=None)
         except BaseException as error:
             fence.give_up(pair.source)
+            watch.expect(0)
             if isinstance(error, Exception):
                 _go_on_with_target(pair, ends, error)
             raise
@@ -240,6 +244,8 @@ def _drain(pair: Pair, limit: float) -> int:
     deadline = time.monotonic() + limit
     rows = 0
     while True:
+        if target_capture.is_closed(pair.target):
+            watch.expect(watch.ROUND_SECONDS)
         try:
             done = bring_back(pair, lock_limit=max(deadline - time.monotonic(), 0))
         except Locked:

@@ -24,7 +24,7 @@ import psycopg
 
 from migration_job.deadline import time_limit
 from migration_job.errors import InputError, JobError, OperationError, VerificationError
-from migration_job.live import hold, lease, plain
+from migration_job.live import hold, lease, plain, watch
 from migration_job.live.catchup import catch_up, catch_up_fully, touched_keys
 from migration_job.live.certificate import base_certificate, certify
 from migration_job.live.content import prove_content
@@ -69,6 +69,9 @@ FEW_ROWS = 4
 SETTLING_ROUNDS = 10
 """Rounds after which the fence is asked for with what there is."""
 
+LOCK_SECONDS = 5.0
+"""How long an attempt asks for the source's write lock; nobody is held meanwhile."""
+
 ATTEMPTS = 5
 
 LONGEST_SECONDS = 60.0
@@ -109,7 +112,7 @@ def switch(
     the decision has been taken, OperationError that says so. Running it again goes on.
     """
     wish = _Wish(ends, budget, catch_up_limit, one_way, compare, say)
-    with truthful(ends.source, "switch"), patience(catch_up_limit):
+    with truthful(ends.source, "switch"), patience(catch_up_limit), watch.guarded():
         switched = _switch(wish)
         hold.wait_for_application(ends.state, ends.connection, say=say)
         return switched
@@ -246,8 +249,10 @@ def _decide(
     pair: Pair, base: str, proved: int, budget: float, one_way: tuple[str, ...]
 ) -> Switched:
     try:
+        watch.expect(LOCK_SECONDS + budget + watch.GRACE_SECONDS)
         with step("switch.fence"):
-            fence.hold_writers(pair.source, limit=5.0)
+            fence.hold_writers(pair.source, limit=LOCK_SECONDS)
+        watch.expect(budget + watch.GRACE_SECONDS)
         start = time.monotonic()
         with step("switch.drain"), _within(pair, start + budget):
             require_capture(pair, anew=True)
@@ -269,7 +274,9 @@ def _decide(
     except BaseException:
         # Whatever it is, the writers must not wait for it.
         fence.give_up(pair.source)
+        watch.expect(0)
         raise
+    watch.expect(watch.STEP_SECONDS)
     return Switched((time.monotonic() - start) * 1000, done.position, digest)
 
 

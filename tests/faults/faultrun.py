@@ -27,6 +27,12 @@ WRITERS, READERS = 3, 2
 RATE = 60.0
 """Writes per second: enough for several at each step, and few enough for two cores."""
 
+STOPPED_SECONDS = 90.0
+"""In which a job that stands still is ended, whatever the step."""
+
+STRANGE = {"lost trigger": "is missing"}
+"""What may happen to the file, and what sync and the switch then say."""
+
 OTHER = {"sqlite": "postgresql", "postgresql": "sqlite"}
 
 
@@ -81,6 +87,10 @@ class FaultRun:
             self._start_sync(f"{self.fault.when}:{self.fault.step}" if own else "")
             if own:
                 self._sync_kills_itself()
+            elif self.fault.victim == "stopped holder":
+                self._job_stands_still()
+            elif self.fault.victim in STRANGE:
+                self._strange()
             elif self.fault.victim == "job":
                 self._job_kills_itself()
             else:
@@ -117,6 +127,39 @@ class FaultRun:
         if self.chance.random() < 0.7:
             # Nobody at the keyboard: the sync alone finishes it or undoes it.
             until(self._settled, "sync to finish or undo it", SETTLED_SECONDS)
+
+    def _job_stands_still(self) -> None:
+        """It is never sent on: what it holds is free because it is ended, and sync takes over."""
+        job = self._start_direction(f"{self.fault.when}:{self.fault.step}:stop")
+        assert job.wait(STOPPED_SECONDS) in (-signal.SIGKILL, 0), job.output
+        until(self._settled, "sync to finish or undo it", SETTLED_SECONDS)
+
+    def _strange(self) -> None:
+        """Something happens to the file while sync follows: the switch has to refuse, saying what,
+        with SQLite serving; then all is put right, and it goes on."""
+        undo = getattr(self, "_" + self.fault.victim.replace(" ", "_"))()
+        assert self.sync is not None
+        sync, words = self.sync, STRANGE[self.fault.victim]
+        until(lambda: words in sync.output, f"sync to say {words!r}")
+        job = self._start_direction()
+        assert job.wait() != 0
+        assert words in job.output, job.output
+        assert "Traceback" not in job.output + sync.output
+        undo()
+
+    def _lost_trigger(self) -> Callable[[], None]:
+        """Between two transactions of everybody's, so that nothing is missed meanwhile."""
+        connection = sqlite3.connect(self.stage.source, isolation_level=None, timeout=10)
+        name, sql = connection.execute(
+            "SELECT name, sql FROM sqlite_schema WHERE name LIKE '%_delete' ORDER BY 1"
+        ).fetchone()
+        connection.execute(f'DROP TRIGGER "{name}"')
+
+        def undo() -> None:
+            connection.execute(sql)
+            connection.close()
+
+        return undo
 
     def _another_is_killed(self) -> None:
         job = self._start_direction(f"{self.fault.when}:{self.fault.step}:stop")

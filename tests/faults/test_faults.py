@@ -56,11 +56,22 @@ def _with_log() -> Iterator[Fault]:
                 for victim in VICTIMS:
                     for when in MOMENTS:
                         yield Fault(direction, victim, when, step, number)
+            for step in HELD[direction]:
+                for when in ("before", "after"):
+                    yield Fault(direction, "stopped holder", when, step, number)
+            if direction == "switch":
+                yield Fault(direction, "lost trigger", "while", "sync.forward", number)
             own = [s for s in SYNC_STEPS if s in OWN_STEPS[direction]]
             for step in own:
                 for when in MOMENTS:
                     yield Fault(direction, "sync", when, step, number)
 
+
+HELD = {
+    "switch": ("switch.drain", "switch.decide", "follow.alias"),
+    "rollback": ("rollback.fence", "rollback.drain", "rollback.decide", "return.alias"),
+}
+"""Steps in which the application's writers or queries are held, or are about to be let go."""
 
 OWN_STEPS = {"switch": ("sync.forward",), "rollback": ("sync.reverse",)}
 """What the sync does before the decision; it trims the log only after thousands of changes."""
@@ -73,6 +84,9 @@ QUICK = (
     Fault("switch", "postgres", "before", "switch.decide"),
     Fault("switch", "pgbouncer", "before", "follow.alias"),
     Fault("switch", "sync", "in", "sync.forward"),
+    Fault("switch", "stopped holder", "after", "switch.drain"),
+    Fault("switch", "lost trigger", "while", "sync.forward"),
+    Fault("rollback", "stopped holder", "before", "rollback.drain"),
     Fault("rollback", "job", "after", "rollback.pause"),
     Fault("rollback", "job", "after", "rollback.fence"),
     Fault("rollback", "job", "after", "rollback.decide"),

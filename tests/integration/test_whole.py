@@ -38,12 +38,12 @@ TRIGGERS = (
 )
 
 
-@pytest.fixture(params=MODES)
-def migration(request: pytest.FixtureRequest, tmp_path: Path, postgres: str) -> Migration:
-    source = fresh_source(tmp_path)
+def started(folder: Path, dsn: str, mode: str) -> Migration:
+    """A live migration of a source in this journal mode, of tables that all have a key."""
+    source = fresh_source(folder)
     connection = apsw.Connection(str(source))
     connection.execute("DROP TABLE events")
-    connection.execute(f"PRAGMA journal_mode = {request.param}").fetchall()
+    connection.execute(f"PRAGMA journal_mode = {mode}").fetchall()
     connection.close()
     plan = PLAN.model_copy(
         update={
@@ -51,32 +51,33 @@ def migration(request: pytest.FixtureRequest, tmp_path: Path, postgres: str) -> 
             "sequences": tuple(s for s in PLAN.sequences if s.table != "events"),
         }
     )
-    return begin(source, postgres, plan)
+    return begin(source, dsn, plan)
 
 
-@pytest.fixture
-def ends(migration: Migration, tmp_path: Path) -> Endpoints:
-    told = tmp_path / "application.json"
-    fields = psycopg.conninfo.conninfo_to_dict(migration.dsn)
-    told.write_text(
-        json.dumps(
-            {
-                "host": "127.0.0.1",
-                "port": 5432,
-                "database": str(fields["dbname"]),
-                "user": "app",
-                "password": "secret",
-            }
-        )
-    )
+def told_to(migration: Migration, folder: Path) -> Endpoints:
+    """What the commands are given, without a pooler."""
+    told = folder / "application.json"
+    name = str(psycopg.conninfo.conninfo_to_dict(migration.dsn)["dbname"])
+    side = {"host": "127.0.0.1", "port": 5432, "database": name, "user": "app"}
+    told.write_text(json.dumps(side | {"password": "secret"}))
     return endpoints(
         migration.source,
         migration.dsn,
-        connection=tmp_path / "connection",
+        connection=folder / "connection",
         connect_to=told,
         console=None,
         alias_file=None,
     )
+
+
+@pytest.fixture(params=MODES)
+def migration(request: pytest.FixtureRequest, tmp_path: Path, postgres: str) -> Migration:
+    return started(tmp_path, postgres, request.param)
+
+
+@pytest.fixture
+def ends(migration: Migration, tmp_path: Path) -> Endpoints:
+    return told_to(migration, tmp_path)
 
 
 @pytest.fixture

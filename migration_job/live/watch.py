@@ -1,0 +1,75 @@
+"""A command that stands still (SIGSTOP, a debugger, a core that swaps) while it holds the
+application's writers or queries is ended, so that what it holds is free and ``sync`` takes over.
+
+SQLite's write lock cannot be taken from its holder, and no lease in a file would be looked at by
+the application's own library: the kernel's way, the holder's death, is the only one. So a second,
+small process waits beside the command, told before each step by when it has to hear again; where it
+does not, it sends SIGKILL, after which nothing of the holder can act any more. It stands in a
+session of its own: what stops the command's terminal does not stop it. It cannot help where the
+whole machine or container is frozen, the application with it or not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+GRACE_SECONDS = 2.0
+"""Beyond what a step may take by its own limits, until its process is taken to stand still."""
+
+STEP_SECONDS = 10.0
+"""For a step that has no limit of its own, such as telling PgBouncer."""
+
+ROUND_SECONDS = 60.0
+"""For one round of the way back."""
+
+PROGRAM = """
+import os, select, signal, sys, time
+holder, deadline = int(sys.argv[1]), None
+while True:
+    left = None if deadline is None else max(deadline - time.monotonic(), 0)
+    if not select.select([0], [], [], left)[0]:
+        if os.getppid() == holder:
+            os.kill(holder, signal.SIGKILL)
+        break
+    told = os.read(0, 4096)
+    if not told:
+        break
+    seconds = float(told.split()[-1])
+    deadline = time.monotonic() + seconds if seconds else None
+"""
+
+
+class _Process:
+    pipe: int | None = None
+
+
+@contextlib.contextmanager
+def guarded() -> Iterator[None]:
+    """Have :func:`expect` mean something within the block."""
+    command = [sys.executable, "-I", "-S", "-c", PROGRAM, str(os.getpid())]
+    with subprocess.Popen(  # noqa: S603 - this interpreter and a constant
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as beside:
+        if beside.stdin is None:
+            raise AssertionError("a pipe was asked for")
+        _Process.pipe = beside.stdin.fileno()
+        try:
+            yield
+        finally:
+            _Process.pipe = None
+
+
+def expect(seconds: float) -> None:
+    """This process is to be heard of again within ``seconds``; 0: no matter when."""
+    if _Process.pipe is not None:
+        # Without the watcher the command goes on as well as ever.
+        with contextlib.suppress(OSError):
+            os.write(_Process.pipe, f"{seconds:.3f} ".encode())
