@@ -21,6 +21,9 @@ from migration_job.errors import OperationError
 
 POLL_SECONDS = 0.02
 
+FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+"""A link in the file's place would have another file locked, and written to."""
+
 UNKNOWN = "another process"
 
 LOOKS = 4
@@ -69,7 +72,14 @@ class Lock:
 
     @contextlib.contextmanager
     def _locked(self, path: Path, name: str | None, limit: float | None) -> Iterator[int]:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(path, FLAGS, 0o600)
+        except OSError as error:
+            raise OperationError(
+                f"cannot open the lock {path}: {error.strerror}",
+                advice="it has to be a file of this user's, not a symbolic link; remove what is "
+                "there, or give another --state",
+            ) from error
         try:
             self._acquire(descriptor, path, limit)
             if name is not None:

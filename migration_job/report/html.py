@@ -12,7 +12,6 @@ import base64
 import hashlib
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -22,6 +21,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from migration_job import __version__
+from migration_job.durable import write_durably
 from migration_job.report.model import Report
 
 ROWS_SHOWN = 2_000
@@ -40,12 +40,8 @@ Json = Mapping[str, Any]
 def write_html(report: Report | Json, path: Path) -> None:
     """Write the page of ``report`` (or of what ``report.json`` holds) to ``path``, whole or not at
     all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(render_html(report), encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    # It quotes values of the source, so nobody but this user reads it.
+    write_durably(path, render_html(report).encode(), mode=0o600)
 
 
 def render_html(report: Report | Json) -> str:

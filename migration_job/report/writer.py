@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from migration_job.durable import write_durably
 from migration_job.report.html import write_html
 from migration_job.report.model import Report
 
@@ -18,13 +18,8 @@ def write(report: Report, folder: Path) -> Path:
     the JSON's path."""
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / NAME
-    partial = folder / (NAME + ".partial")
-    with partial.open("w", encoding="utf-8") as stream:
-        stream.write(report.model_dump_json(indent=2))
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(final)
+    # It quotes values of the source, so nobody but this user reads it.
+    write_durably(final, (report.model_dump_json(indent=2) + "\n").encode(), mode=0o600)
     write_html(report, folder / PAGE)
     return final
 

@@ -89,3 +89,14 @@ def test_a_command_comes_between_two_rounds_however_busy_sync_is(tmp_path: Path)
     finally:
         busy.kill()
         busy.wait()
+
+
+@pytest.mark.parametrize("name", ["work.lock", "turn.lock"])
+def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path: Path, name: str) -> None:
+    state, victim = tmp_path / "state", tmp_path / "victim"
+    state.mkdir()
+    victim.write_text("untouched")
+    (state / name).symlink_to(victim)
+    with pytest.raises(OperationError, match="symbolic link"), Lock(state).command("switch"):
+        pass
+    assert victim.read_text() == "untouched"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from migration_job import durable
 from migration_job.report import writer
 from migration_job.report.model import Difference, LedgerItem, Report, TableReport
 
@@ -41,7 +42,7 @@ def test_a_failure_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.Mon
     def full(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(writer.os, "fsync", full)
+    monkeypatch.setattr(durable.os, "fsync", full)
     with pytest.raises(OSError, match="no space"):
         writer.write(REPORT.model_copy(update={"outcome": "verified"}), tmp_path)
     assert writer.read(tmp_path) == REPORT
@@ -52,3 +53,17 @@ def test_unknown_fields_are_refused(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text(json.dumps(content))
     with pytest.raises(ValidationError):
         writer.read(tmp_path)
+
+
+def test_nobody_else_reads_it_and_no_link_is_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    folder = tmp_path / "report"
+    folder.mkdir()
+    for name in ("report.json.partial", ".report.json.new", ".report.html.new", "report.json"):
+        (folder / name).symlink_to(victim)
+    writer.write(REPORT, folder)
+    assert victim.read_text() == "untouched"
+    for name in ("report.json", "report.html"):
+        assert not (folder / name).is_symlink()
+        assert (folder / name).stat().st_mode & 0o777 == 0o600
