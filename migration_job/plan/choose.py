@@ -7,6 +7,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Literal
 
 from migration_job.errors import InputError
@@ -118,13 +119,15 @@ def _family(declared: str, affinity: Affinity) -> tuple[Family, tuple[int, ...]]
             return "any", ()
 
 
-def wished(column: SourceColumn, facts: ColumnFacts, zone: str, *, spare: int = 0) -> Rule:
+def wished(
+    column: SourceColumn, facts: ColumnFacts, zone: str, *, spare: int = 0, key: bool = False
+) -> Rule:
     """The rule that the declared type asks for; integers with room for ``spare`` more above the
-    highest."""
+    highest. ``key``: the column is part of a primary key or refers to one."""
     family, numbers = family_of(column)
     match family:
         case "integer":
-            return sized_integer(facts, spare)
+            return sized_integer(column, facts, spare, key=key)
         case "boolean":
             return BooleanRule()
         case "real":
@@ -153,10 +156,44 @@ def wished(column: SourceColumn, facts: ColumnFacts, zone: str, *, spare: int = 
             return lossless(column, facts)
 
 
-def sized_integer(facts: ColumnFacts, spare: int = 0) -> IntegerRule:
-    """``integer``, or ``bigint`` where a value is beyond it."""
+_WIDE_WORDS = frozenset(
+    {"BIGINT", "BIGSERIAL", "SERIAL8", "INT8", "INT64", "INT128", "UINT32", "UINT64", "UINT128"}
+)
+_NARROW_WORDS = frozenset({"TINYINT", "SMALLINT", "MEDIUMINT"})
+
+
+@lru_cache(maxsize=1_000)
+def _words(declared: str) -> tuple[str, ...]:
+    return tuple(re.sub(r"\([^)]*\)", " ", declared).upper().split())
+
+
+def declared_wide(declared: str) -> bool:
+    """Whether a declared type promises integers beyond PostgreSQL's ``integer``. It is a lower
+    bound: the rows of today do not take the promise back."""
+    words = _words(declared)
+    if _WIDE_WORDS.intersection(words):
+        return True
+    pairs = set(pairwise(words))
+    if {("BIG", "INT"), ("BIG", "INTEGER"), ("LONG", "INT"), ("LONG", "INTEGER")} & pairs:
+        return True
+    return "UNSIGNED" in words and not _NARROW_WORDS.intersection(words)
+
+
+def _says_nothing(column: SourceColumn, facts: ColumnFacts) -> bool:
+    """Whether neither the declared type nor a value says how large a column's integers become:
+    SQLite's INTEGER has 64 bits."""
+    plain = bool(column.declared) and set(_words(column.declared)) <= {"INT", "INTEGER"}
+    return plain and not facts.low and not facts.high
+
+
+def sized_integer(
+    column: SourceColumn, facts: ColumnFacts, spare: int = 0, *, key: bool = False
+) -> IntegerRule:
+    """``integer``; ``bigint`` where the declared type or a value is beyond it, and where a plain
+    INTEGER that is no ``key`` has no value (other than 0) that would say so."""
     low, high = facts.low or 0, facts.high or 0
-    if INT4[0] <= low and high + spare <= INT4[1]:
+    wide = declared_wide(column.declared) or (not key and _says_nothing(column, facts))
+    if not wide and INT4[0] <= low and high + spare <= INT4[1]:
         return IntegerRule(low=INT4[0], high=INT4[1])
     return IntegerRule()
 
@@ -176,7 +213,7 @@ def lossless(column: SourceColumn, facts: ColumnFacts) -> Rule:
     if not classes:
         return ByteaRule() if "BLOB" in column.declared.upper() else TextRule()
     if classes == {"integer"}:
-        return sized_integer(facts)
+        return sized_integer(column, facts, key=True)
     if classes == {"real"}:
         return RealRule(affinity=column.affinity)
     if classes == {"integer", "real"}:
@@ -186,6 +223,22 @@ def lossless(column: SourceColumn, facts: ColumnFacts) -> Rule:
     if classes == {"blob"}:
         return ByteaRule()
     return WidenedByteaRule() if "blob" in classes else WidenedTextRule()
+
+
+def of_classes(column: SourceColumn, classes: set[str]) -> Rule | None:
+    """The rule for a column without a type or a value of which a CHECK says what it takes."""
+    match sorted(classes):
+        case ["integer"]:
+            return IntegerRule()
+        case ["real"]:
+            return RealRule(affinity=column.affinity)
+        case ["integer", "real"]:
+            return NumericRule(affinity=column.affinity)
+        case ["text"]:
+            return TextRule()
+        case ["blob"]:
+            return ByteaRule()
+    return None
 
 
 def as_bytes(facts: ColumnFacts) -> Rule:

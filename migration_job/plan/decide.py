@@ -6,11 +6,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from migration_job.plan import choose
+from migration_job.plan.defaults import truth_word
 from migration_job.plan.facts import MAX_SINGLED_OUT, ColumnFacts, Examination, Rows
 from migration_job.plan.findings import Findings, settle_column
 from migration_job.plan.observe import Observer
 from migration_job.plan.policy import ColumnPolicy, Policy
 from migration_job.plan.rules import (
+    BooleanRule,
     Entry,
     IntegerRule,
     IntegerTextRule,
@@ -27,8 +29,10 @@ from migration_job.plan.rules import (
     again,
     type_of,
 )
+from migration_job.plan.storage import classes_allowed
 from migration_job.source.model import SourceColumn, SourceTable
 from migration_job.source.reader import Row
+from migration_job.values import fold
 
 NUMBER_CLASSES = {"integer", "real"}
 
@@ -105,7 +109,16 @@ class Decider:
         else:
             # A generated key needs room for the next ones.
             spare = KEYS_TO_COME if column.name == table.rowid_alias else 0
-            rule = choose.wished(column, facts, zone, spare=spare)
+            key = column.name in _key_columns(table)
+            rule = choose.wished(column, facts, zone, spare=spare, key=key)
+            if not facts.values and choose.family_of(column)[0] in ("any", "blob"):
+                allowed = classes_allowed(table.checks, column.name)
+                rule = choose.of_classes(column, allowed) or rule
+            word = truth_word(column.default) if isinstance(rule, BooleanRule) else None
+            if word is not None and not own.entries and not own.pattern:
+                # To SQLite the default is a text, in a column of 0 and 1.
+                entry = Entry(source=word[0], target=int(word[1]))
+                return MapRule(entries=(entry,), inner=rule)
         targets = [e.target for e in own.entries if e.target is not None]
         if (
             isinstance(rule, IntegerTextRule)
@@ -523,6 +536,12 @@ class Decider:
         declared = column.declared or "no declared type"
         classes = sorted(facts.classes)
         return f"{declared}, {' and '.join(classes) if classes else 'no values'}"
+
+
+def _key_columns(table: SourceTable) -> set[str]:
+    """The columns of the primary key and of the references: their size is their keys'."""
+    referring = {fold(c) for key in table.foreign_keys for c in key.columns}
+    return {c.name for c in table.columns if c.primary_key or fold(c.name) in referring}
 
 
 def _family_word(kind: str) -> str:

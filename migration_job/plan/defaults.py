@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import apsw
 
@@ -32,17 +33,14 @@ _CONSTANT_WORDS = ("NULL", "TRUE", "FALSE")
 
 _NOW = {
     "current_timestamp": "%Y-%m-%d %H:%M:%S",
-    "datetime('now')": "%Y-%m-%d %H:%M:%S",
-    "datetime()": "%Y-%m-%d %H:%M:%S",
+    "datetime": "%Y-%m-%d %H:%M:%S",
     "current_date": "%Y-%m-%d",
-    "date('now')": "%Y-%m-%d",
-    "date()": "%Y-%m-%d",
+    "date": "%Y-%m-%d",
     "current_time": "%H:%M:%S",
-    "time('now')": "%H:%M:%S",
-    "time()": "%H:%M:%S",
-    "unixepoch()": "%s",
-    "unixepoch('now')": "%s",
+    "time": "%H:%M:%S",
+    "unixepoch": "%s",
 }
+"""What SQLite's functions of the current time write."""
 
 _TO_CHAR = {
     "%Y": "YYYY",
@@ -78,16 +76,78 @@ def translate_default(column: SourceColumn, rule: Rule) -> str | None:
     random = re.fullmatch(r"(lower|upper)?\(?hex\(randomblob\((\d+)\)\)\)?", compact)
     if random is not None:
         return _random_hex(random[1] or "upper", int(random[2]), rule)
-    pattern = _NOW.get(compact)
-    match = re.fullmatch(r"strftime\('([^']*)',?(?:'now')?\)", compact_keeping(column.default))
-    if pattern is None and match is not None:
-        pattern = match[1]
-    if pattern is None:
-        integer = re.fullmatch(r"cast\(strftime\('%s','now'\)asinteger\)", compact)
-        pattern = "%s" if integer is not None else None
-    if pattern is None:
+    clock = _clock(compact)
+    if clock is None:
         raise Untranslatable(f"the default {column.default} has no translation")
-    return _now(pattern, rule)
+    return _now(clock, rule)
+
+
+class _Clock(NamedTuple):
+    """The current time as a default writes it."""
+
+    pattern: str
+    """``strftime``'s."""
+    local: bool
+
+    @property
+    def now(self) -> str:
+        """PostgreSQL's expression without a time zone."""
+        return "LOCALTIMESTAMP" if self.local else UTC_NOW
+
+
+_CALL = re.compile(r"(?P<name>[a-z_]+)(?:\((?P<arguments>.*)\))?", re.DOTALL)
+_STRINGS = re.compile(r"(?:'(?:[^']|'')*'(?:,(?!$)|$))*", re.DOTALL)
+
+
+def _clock(compact: str) -> _Clock | None:
+    """The current time that a default asks for; None where it asks for something else."""
+    cast = re.fullmatch(r"cast\((.*)as(?:integer|int|bigint)\)", compact, re.DOTALL)
+    if cast is not None:
+        inner = _clock(cast[1])
+        return inner if inner is not None and inner.pattern == "%s" else None
+    call = _CALL.fullmatch(compact)
+    if call is None:
+        return None
+    name, inside = call["name"], call["arguments"] or ""
+    if _STRINGS.fullmatch(inside) is None:
+        return None
+    strings = [s.replace("''", "'") for s in re.findall(r"'((?:[^']|'')*)'", inside)]
+    pattern = _NOW.get(name)
+    if name == "strftime" and strings:
+        pattern = strings.pop(0)
+    when, *modifiers = [s.lower() for s in strings] or ["now"]
+    if pattern is None or when != "now" or not set(modifiers) <= {"localtime", *_FINER}:
+        return None
+    local = "localtime" in modifiers
+    if _FINER.intersection(modifiers) and name != "strftime":
+        pattern = pattern.replace("%S", "%f")
+        if "%f" not in pattern:
+            return None
+    return None if local and "%s" in pattern else _Clock(pattern, local)
+
+
+_FINER = frozenset({"subsec", "subsecond"})
+
+
+def is_local(default: str | None) -> bool:
+    """Whether a default is the time of day where the application runs."""
+    clock = _clock(_compact(default)) if default is not None else None
+    return clock is not None and clock.local
+
+
+_TRUTH = {
+    **dict.fromkeys(("true", "t", "yes", "y", "on"), True),
+    **dict.fromkeys(("false", "f", "no", "n", "off"), False),
+}
+
+
+def truth_word(default: str | None) -> tuple[str, bool] | None:
+    """The text that a default stores and the truth value that it spells; None for any other."""
+    tokens = tokenize(default or "")
+    if len(tokens) != 1 or tokens[0].kind not in ("string", "name"):
+        return None
+    meant = _TRUTH.get(tokens[0].name.lower())
+    return None if meant is None else (tokens[0].name, meant)
 
 
 _BYTES = re.compile(r"[xX]'[0-9a-fA-F]*'")
@@ -98,15 +158,11 @@ def _is_constant(sql: str) -> bool:
 
 
 def _compact(sql: str) -> str:
+    """Without blanks between its tokens and without outer parentheses, words in lower case."""
     text = "".join(t.text.lower() if t.kind == "word" else t.text for t in tokenize(sql))
     while text.startswith("(") and text.endswith(")") and _balanced(text[1:-1]):
         text = text[1:-1]
     return text
-
-
-def compact_keeping(sql: str) -> str:
-    """The SQL without blanks between its tokens and without outer parentheses, strings kept."""
-    return _compact(sql)
 
 
 def _balanced(text: str) -> bool:
@@ -170,7 +226,8 @@ def _random_hex(case: str, size: int, rule: Rule) -> str:
     return text if case == "lower" else f"upper({text})"
 
 
-def _now(pattern: str, rule: Rule) -> str:
+def _now(clock: _Clock, rule: Rule) -> str:
+    pattern = clock.pattern
     inner = rule.inner if isinstance(rule, MapRule) else rule
     if pattern == "%s":
         if isinstance(inner, IntegerRule) and inner.high < SECONDS_TODAY:
@@ -192,16 +249,17 @@ def _now(pattern: str, rule: Rule) -> str:
         if "YYYY" not in shape:
             raise Untranslatable("a time of day in a column of times")
         if "HH" not in shape:
-            return f"({UTC_NOW}::date AT TIME ZONE 'UTC')"
+            midnight = "CURRENT_DATE::timestamp with time zone"
+            return f"({midnight})" if clock.local else f"({UTC_NOW}::date AT TIME ZONE 'UTC')"
         unit = "milliseconds" if "f" in shape else "second" if "SS" in shape else "minute"
         return f"date_trunc('{unit}', CURRENT_TIMESTAMP)"
     if isinstance(inner, DateRule) and pattern == "%Y-%m-%d":
-        return f"{UTC_NOW}::date"
+        return f"{clock.now}::date"
     if isinstance(inner, TimeRule) and pattern == "%H:%M:%S":
-        return f"date_trunc('second', {UTC_NOW})::time"
+        return f"date_trunc('second', {clock.now})::time"
     if isinstance(inner, TextRule | WidenedTextRule):
         _require_room(inner, len(datetime.now(UTC).strftime(pattern.replace("%f", "%S.000"))))
-        return f"to_char({UTC_NOW}, {postgres_text(_format(pattern))})"
+        return f"to_char({clock.now}, {postgres_text(_format(pattern))})"
     raise Untranslatable(f"the current time in a column of type {type_of(rule)}")
 
 
@@ -216,6 +274,7 @@ def _shape(pattern: str) -> str | None:
         ("%F", "YYYY-MM-DD"),
         ("%T", "HH:MM:SS"),
         ("%Y-%m-%d", "YYYY-MM-DD"),
+        ("%H:%M:%f000", "HH:MM:SS.ffffff"),
         ("%H:%M:%f", "HH:MM:SS.fff"),
         ("%H:%M:%S", "HH:MM:SS"),
         ("%H:%M", "HH:MM"),

@@ -104,6 +104,17 @@ KINDS: Mapping[str, Kind] = {
     "jsonb": "json",
 }
 
+CLASS_WORDS: Mapping[Kind, str] = {
+    "integer": "integer",
+    "boolean": "integer",
+    "real": "real",
+    "text": "text",
+    "uuid": "text",
+    "date": "text",
+    "bytea": "blob",
+}
+"""What typeof() says of the values that a kind has come from."""
+
 ORDERING = ("<", "<=", ">", ">=")
 
 COMPARISONS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.Is)
@@ -513,18 +524,9 @@ class Translator:
 
     def _storage_class(self, node: exp.Expr) -> Typed:
         part = self.translate(node)
-        words: Mapping[Kind, str] = {
-            "integer": "integer",
-            "boolean": "integer",
-            "real": "real",
-            "text": "text",
-            "uuid": "text",
-            "date": "text",
-            "bytea": "blob",
-        }
-        if part.known is None or part.kind not in words or not part.known.exact:
+        if part.known is None or part.kind not in CLASS_WORDS or not part.known.exact:
             raise Untranslatable("typeof() of what may be of several types")
-        word = text_literal(words[part.kind])
+        word = text_literal(CLASS_WORDS[part.kind])
         return Typed(f"(CASE WHEN {part.sql} IS NULL THEN 'null' ELSE {word} END)", "text")
 
     def _cast(self, node: exp.Cast) -> Typed:

@@ -11,7 +11,8 @@ from functools import cached_property
 import apsw
 
 from migration_job.plan import expressions, naming
-from migration_job.plan.defaults import translate_default
+from migration_job.plan.defaults import is_local, translate_default
+from migration_job.plan.distinct import report_renamed
 from migration_job.plan.expressions import Known, Untranslatable
 from migration_job.plan.facts import ColumnFacts
 from migration_job.plan.findings import Findings
@@ -20,6 +21,7 @@ from migration_job.plan.observe import Observer
 from migration_job.plan.quarantine import Quarantine
 from migration_job.plan.relations import Relations
 from migration_job.plan.rules import Rule, type_of
+from migration_job.plan.storage import names_class
 from migration_job.plan.views import ViewTable, translate_view
 from migration_job.quoting import postgres_name, postgres_relation, sqlite_table
 from migration_job.source.model import (
@@ -124,6 +126,32 @@ class Objects:
         self._catalogue = catalogue
         # Tables, indexes and constraints' indexes share one name space.
         self._relations = {t.target for t in tables}
+        self._wanted = {
+            *(i.name for t in catalogue.tables for i in t.indexes if i.origin == "c"),
+            *(o.name for o in catalogue.others if o.kind == "view"),
+        }
+        """Names that the source gives to what comes later."""
+        self._named = {
+            (table.name, name): self._keep_name(table, name)
+            for table in catalogue.tables
+            for name in dict.fromkeys(
+                (table.primary_key_name, *(i.constraint for i in table.indexes))
+            )
+            if name
+        }
+        """By table and source's name the target's names of keys."""
+        self._django = any(fold(t.name) == "django_migrations" for t in catalogue.tables)
+
+    def _keep_name(self, table: SourceTable, name: str) -> str:
+        wanted = naming.cut(name) or "_"
+        free = self.reserve(wanted, f"{table.name} {name}")
+        if free != wanted:
+            report_renamed(self._findings, table.name, name, free)
+        return free
+
+    def key_name(self, table: SourceTable) -> str | None:
+        """The primary key's name on the target where the source names it."""
+        return self._named.get((table.name, table.primary_key_name or ""))
 
     def impossible_keys(self) -> set[tuple[str, tuple[str, ...]]]:
         """Tables and columns whose values, or whose number, no index of PostgreSQL's takes as they
@@ -191,8 +219,18 @@ class Objects:
             except Untranslatable as reason:
                 self._not_carried("default-not-carried", view, str(reason), column=name)
                 continue
-            if default is not None:
-                yield name, default
+            if default is None:
+                continue
+            if is_local(column.source.default):
+                self._findings.add(
+                    "default-in-local-time",
+                    "warning",
+                    f"the default {column.source.default} takes the time zone of the "
+                    "application's host on the source, and the session's TimeZone on the target",
+                    table=view.source.name,
+                    column=name,
+                )
+            yield name, default
 
     def _generated(self, view: TableView) -> Iterator[tuple[str, str]]:
         if not any(column.source.generated for column in view.columns.values()):
@@ -238,6 +276,7 @@ class Objects:
             if f"{view.source.name}.{number}" in broken:
                 continue
             try:
+                self._refuse_impossible(view, check)
                 expression = expressions.condition(check, view.scope)
             except Untranslatable as reason:
                 self._not_carried(
@@ -246,16 +285,30 @@ class Objects:
                 continue
             # Constraints of one table have names of their own.
             wanted = f"{view.target}_check_{number}"
-            yield CheckPlan(
-                name=wanted if naming.cut(wanted) == wanted else f"check_{number}",
-                expression=expression,
-            )
+            name = wanted if naming.cut(wanted) == wanted else f"check_{number}"
+            given = view.source.check_names[number - 1] if view.source.check_names else None
+            yield CheckPlan(name=naming.cut(given) if given else name, expression=expression)
+
+    @staticmethod
+    def _refuse_impossible(view: TableView, check: str) -> None:
+        """Raises Untranslatable where ``typeof`` asks for another class than the one that the
+        target's column was given, no value having told: every row would be refused."""
+        for column in view.columns.values():
+            word = expressions.CLASS_WORDS.get(expressions.kind_of(column.type))
+            if column.facts.values or word is None:
+                continue
+            if not names_class(check, column.source.name, word):
+                raise Untranslatable(
+                    f"no value tells the type of {column.source.name}, which is {column.type} here"
+                )
 
     # ------------------------------------------------------------------------------ indexes
 
     def _plain_unique(self, view: TableView, index: SourceIndex) -> UniquePlan | None:
-        """A UNIQUE constraint where the target can have the same one."""
-        if index.origin != "u" or index.where is not None:
+        """A UNIQUE constraint where the target can have the same one. Django, which makes an index
+        of it on SQLite alone, drops it as a constraint on PostgreSQL."""
+        djangos = self._django and index.unique and index.name.endswith("_uniq")
+        if (index.origin != "u" and not djangos) or index.where is not None:
             return None
         columns: list[str] = []
         for term in index.columns:
@@ -265,7 +318,10 @@ class Objects:
             columns.append(column.target)
         if _too_many(index) or self._too_wide(view, index):
             return None
-        name = self.reserve(f"{view.target}_{'_'.join(columns)}_key", index.name)
+        name = self._named.get((view.source.name, index.constraint or ""))
+        if name is None:
+            wanted = f"{view.target}_{'_'.join(columns)}_key"
+            name = self.reserve(index.name if djangos else wanted, index.name, own=djangos)
         # A column may be named twice, under two collations for one.
         return UniquePlan(name=name, columns=tuple(dict.fromkeys(columns)))
 
@@ -287,9 +343,11 @@ class Objects:
         name = self.reserve(f"{view.target}_{'_'.join(targets)}_key", index.name)
         yield UniquePlan(name=name, columns=targets)
 
-    def reserve(self, name: str, whole: str) -> str:
-        """A relation's name that is no other's, from now on taken."""
-        free = naming.relation_name(name, self._relations, whole=whole)
+    def reserve(self, name: str, whole: str, *, own: bool = False) -> str:
+        """A relation's name that is no other's, from now on taken; ``own``: the source's name of
+        an index or a view, which nothing that has none there may take."""
+        taken = self._relations if own else self._relations | self._wanted
+        free = naming.relation_name(name, taken, whole=whole)
         self._relations.add(free)
         return free
 
@@ -325,9 +383,12 @@ class Objects:
                 return
             terms, method = changed
         name = index.name
-        if name.startswith("sqlite_autoindex"):
-            name = f"{view.target}_{'_'.join(t.column or 'expr' for t in index.columns)}_key"
-        target = self.reserve(name, f"{view.target} {name}")
+        given = index.constraint if index.origin == "u" else view.source.primary_key_name
+        target = None if index.origin == "c" else self._named.get((view.source.name, given or ""))
+        if target is None:
+            if index.origin != "c":
+                name = f"{view.target}_{'_'.join(t.column or 'expr' for t in index.columns)}_key"
+            target = self.reserve(name, f"{view.target} {name}", own=index.origin == "c")
         yield IndexPlan(
             name=target, unique=index.unique, terms=tuple(terms), where=where, method=method
         )
@@ -463,7 +524,7 @@ class Objects:
                 except Untranslatable as reason:
                     reasons[view.name] = str(reason)
                     continue
-                target = self.reserve(view.name, view.name)
+                target = self.reserve(view.name, view.name, own=True)
                 planned.append(ViewPlan(source=view.name, target=target, query=translated.query))
                 known[fold(view.name)] = ViewTable(
                     _qualified(target), translated.scope, translated.columns

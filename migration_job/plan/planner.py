@@ -20,7 +20,10 @@ import apsw
 
 from migration_job.plan import naming
 from migration_job.plan.collisions import find_collisions
+from migration_job.plan.conflicts import report_conflicts
 from migration_job.plan.decide import Decider, Decision, Wish, count_rows
+from migration_job.plan.defaults import truth_word
+from migration_job.plan.distinct import named_in_source, with_distinct_constraints
 from migration_job.plan.facts import MAX_SINGLED_OUT, ColumnFacts, Rows
 from migration_job.plan.findings import Findings, settle_column, settle_table
 from migration_job.plan.model import (
@@ -147,6 +150,7 @@ class _Planner:
         self._settle_maps()
         for table in self._catalogue.tables:
             self._report(table)
+            report_conflicts(table, self._findings)
         self._set_aside()
         self._find_too_large()
         self._find_collisions()
@@ -167,7 +171,10 @@ class _Planner:
         tables = [
             self._table(table, objects, dropped, orphaned) for table in self._catalogue.tables
         ]
-        tables = [_with_distinct_constraints(table) for table in tables]
+        tables = [
+            with_distinct_constraints(plan, named_in_source(table), self._findings)
+            for table, plan in zip(self._catalogue.tables, tables, strict=True)
+        ]
         tables += self._profile.tables_alone(self._catalogue)
         views = objects.views()
         objects.report_others(self._connection)
@@ -382,6 +389,8 @@ class _Planner:
             if not isinstance(rule, MapRule) or rule.patterns or not rule.entries:
                 continue
             decision.met = decision.examination.changed
+            if self._maps_a_default(name, column):
+                continue  # the words of a default: a new truth value is 0 or 1
             own = [e.source for e in rule.entries]
             others = [
                 e.target
@@ -402,6 +411,13 @@ class _Planner:
                 )
                 decision.rule = both
                 decision.told_apart = not decision.examination.changed.count
+
+    def _maps_a_default(self, table: str, name: str) -> bool:
+        """Whether the column's map is that of its default, and not the policy's."""
+        column = _column(self._catalogue.table(table), name)
+        decision = self._decisions[table, name]
+        of_default = decision.type == "boolean" and truth_word(column.default) is not None
+        return of_default and not self._policy.column(table, name).entries
 
     def _agree_on_types(self) -> set[Relation]:
         """Give both ends of every foreign key one type; what cannot agree is not carried."""
@@ -786,7 +802,10 @@ class _Planner:
                 target=self._targets[table.name],
                 columns=columns,
                 primary_key=primary,
-                primary_key_name=self._free(table, f"{self._targets[table.name]}_pkey")
+                primary_key_name=(
+                    objects.key_name(table)
+                    or self._free(table, f"{self._targets[table.name]}_pkey")
+                )
                 if primary
                 else None,
                 uniques=(*uniques, *parts.uniques),
@@ -815,7 +834,11 @@ class _Planner:
                 continue
             nulls = self._facts[table.name][column.name].nulls
             rule = under(decision.rule, column.affinity)
-            identity = column.name == table.rowid_alias and _is_integer(rule)
+            identity = (
+                column.name == table.rowid_alias
+                and _is_integer(rule)
+                and not self._relations.from_parent(table.name, column.name)
+            )
             target, own = self._targets[table.name], self._columns[table.name, column.name]
             yield ColumnPlan(
                 source=column.name,
@@ -846,6 +869,8 @@ class _Planner:
         return set(self._targets.values()) | {
             *(o.name for o in self._catalogue.others),
             *(i.name for t in self._catalogue.tables for i in t.indexes),
+            *(i.constraint for t in self._catalogue.tables for i in t.indexes if i.constraint),
+            *(t.primary_key_name for t in self._catalogue.tables if t.primary_key_name),
         }
 
     def _nulls_set_aside(self, table: SourceTable, column: SourceColumn) -> bool:
@@ -864,7 +889,9 @@ class _Planner:
         nulls = [c for c in table.primary_key if facts[c].nulls]
         if all(self._nulls_set_aside(table, _column(table, c)) for c in nulls):
             return columns, ()
-        name = objects.reserve(f"{self._targets[table.name]}_key", f"{table.name} key")
+        name = objects.key_name(table) or objects.reserve(
+            f"{self._targets[table.name]}_key", f"{table.name} key"
+        )
         return (), (UniquePlan(name=name, columns=columns),)
 
     def _row_key(self, table: SourceTable) -> tuple[str, ...]:
@@ -917,6 +944,8 @@ class _Planner:
                 taken,
             )
             taken.add(name)
+            if key.constraint:
+                name = naming.cut(key.constraint)
             yield ForeignKeyPlan(
                 name=name,
                 columns=columns,
@@ -959,32 +988,6 @@ def _unique_keys(table: SourceTable) -> list[tuple[str, ...]]:
         if index.unique and len(columns) == len(index.columns) and columns not in found:
             found.append(columns)
     return found
-
-
-def _with_distinct_constraints(table: TablePlan) -> TablePlan:
-    """The table with no two constraints of one name: names that differ may be one once they are
-    cut. Those of unique constraints stay, since they name an index as well."""
-    if not table.checks and not table.foreign_keys:
-        return table
-    taken = {unique.name for unique in table.uniques}
-
-    def named(name: str, whole: str) -> str:
-        found = naming.distinct(name, f"{table.target} {whole}", taken)
-        taken.add(found)
-        return found
-
-    return table.model_copy(
-        update={
-            "checks": tuple(
-                check.model_copy(update={"name": named(check.name, check.expression)})
-                for check in table.checks
-            ),
-            "foreign_keys": tuple(
-                key.model_copy(update={"name": named(key.name, f"{key.parent} {key.columns}")})
-                for key in table.foreign_keys
-            ),
-        }
-    )
 
 
 def _column(table: SourceTable, name: str) -> SourceColumn:

@@ -117,6 +117,10 @@ class Relations:
         """The foreign keys of a table, in their order."""
         return [r for r in self.all if r.child == table]
 
+    def from_parent(self, table: str, column: str) -> bool:
+        """Whether the column's values are another table's keys, so that nothing generates them."""
+        return any(r.columns == (column,) and r.parent != table for r in self.of(table))
+
     def refers_to(self, table: str, columns: Sequence[str]) -> bool:
         """Whether a foreign key refers to the very columns."""
         return any(r.parent == table and set(r.parent_columns) == set(columns) for r in self.all)

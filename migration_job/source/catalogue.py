@@ -6,16 +6,18 @@ SQL text (``sqltext``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import apsw
 
 from migration_job.errors import InputError
 from migration_job.quoting import sqlite_name
+from migration_job.source.constraints import ConstraintKind, ConstraintText, constraints_of
 from migration_job.source.model import (
     Affinity,
     Catalogue,
+    ConflictClause,
     SourceColumn,
     SourceForeignKey,
     SourceIndex,
@@ -217,6 +219,7 @@ def _table(
     index_sql: Mapping[str, str],
 ) -> SourceTable:
     text = parse_table(sql)
+    constraints = [c for column, item in text.items for c in constraints_of(item, column=column)]
     written = {fold(c.name): c for c in text.columns}
     columns: list[SourceColumn] = []
     for _, column, declared, not_null, default, position, hidden in _rows(
@@ -238,7 +241,7 @@ def _table(
             )
         )
     primary = tuple(c.name for c in sorted(columns, key=lambda c: c.primary_key) if c.primary_key)
-    indexes = _indexes(connection, name, index_sql)
+    indexes = _named_indexes(_indexes(connection, name, index_sql), constraints)
     alias = None
     if len(primary) == 1 and not without_rowid:
         key = next(c for c in columns if c.name == primary[0])
@@ -255,10 +258,67 @@ def _table(
         without_rowid=without_rowid,
         strict=strict,
         indexes=indexes,
-        foreign_keys=_foreign_keys(connection, name, text.deferred, written),
+        foreign_keys=_named_keys(
+            _foreign_keys(connection, name, text.deferred, written), constraints
+        ),
         checks=text.checks,
+        check_names=_names(constraints, "check", len(text.checks)),
+        primary_key_name=next((c.name for c in constraints if c.kind == "primary key"), None),
+        conflicts=tuple(_conflicts(constraints, columns)),
         sequence=sequence,
     )
+
+
+def _names(
+    constraints: Sequence[ConstraintText], kind: ConstraintKind, count: int
+) -> tuple[str | None, ...]:
+    """The names of the ``count`` constraints of a kind, in their order; () without any."""
+    names = [c.name for c in constraints if c.kind == kind]
+    return tuple(names) if len(names) == count and any(names) else ()
+
+
+def _named_indexes(
+    indexes: Sequence[SourceIndex], constraints: Sequence[ConstraintText]
+) -> tuple[SourceIndex, ...]:
+    """SQLite has one index for UNIQUE constraints over the same columns: the first name counts."""
+    names: dict[tuple[str, ...], str] = {}
+    for constraint in constraints:
+        if constraint.kind == "unique" and constraint.name is not None:
+            names.setdefault(constraint.columns, constraint.name)
+    found = []
+    for index in indexes:
+        columns = tuple(fold(c.column or "") for c in index.columns)
+        name = names.get(columns) if index.origin == "u" else None
+        found.append(index.model_copy(update={"constraint": name}) if name else index)
+    return tuple(found)
+
+
+def _named_keys(
+    keys: Sequence[SourceForeignKey], constraints: Sequence[ConstraintText]
+) -> tuple[SourceForeignKey, ...]:
+    names = _names(constraints, "foreign key", len(keys))
+    if not names:
+        return tuple(keys)
+    return tuple(
+        key.model_copy(update={"constraint": name}) if name else key
+        for key, name in zip(keys, names, strict=True)
+    )
+
+
+def _conflicts(
+    constraints: Sequence[ConstraintText], columns: Sequence[SourceColumn]
+) -> Iterator[ConflictClause]:
+    spelled = {fold(c.name): c.name for c in columns}
+    for constraint in constraints:
+        if constraint.conflict in ("", "ABORT"):
+            continue
+        over = ", ".join(spelled.get(c, c) for c in constraint.columns)
+        named = f"{constraint.name}: " if constraint.name is not None else ""
+        yield ConflictClause(
+            constraint=named + constraint.kind.upper() + (f" ({over})" if over else ""),
+            kind=constraint.kind,
+            action=constraint.conflict,
+        )
 
 
 def _without_generated(declared: str) -> str:

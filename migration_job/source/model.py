@@ -60,6 +60,8 @@ class SourceIndex(Data):
     columns: tuple[SourceIndexColumn, ...]
     where: str | None
     sql: str | None
+    constraint: str | None = None
+    """The name that the table's SQL gives the constraint behind it."""
 
 
 class SourceForeignKey(Data):
@@ -70,6 +72,17 @@ class SourceForeignKey(Data):
     on_update: str
     on_delete: str
     deferred: bool
+    constraint: str | None = None
+    """The name that the table's SQL gives it."""
+
+
+class ConflictClause(Data):
+    """An ON CONFLICT clause of a constraint."""
+
+    constraint: str
+    """As people would name it, e.g. ``UNIQUE (a, b)``, with its name where it has one."""
+    kind: Literal["primary key", "unique", "not null", "check", "foreign key"]
+    action: str
 
 
 class SourceTable(Data):
@@ -86,6 +99,10 @@ class SourceTable(Data):
     indexes: tuple[SourceIndex, ...]
     foreign_keys: tuple[SourceForeignKey, ...]
     checks: tuple[str, ...]
+    check_names: tuple[str | None, ...] = ()
+    """For each of them the name that the SQL gives it; () where it gives none."""
+    primary_key_name: str | None = None
+    conflicts: tuple[ConflictClause, ...] = ()
     sequence: int | None
     """The high-water mark in ``sqlite_sequence``."""
 

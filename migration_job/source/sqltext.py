@@ -117,9 +117,13 @@ class TableText:
     checks: tuple[str, ...]
     deferred: tuple[frozenset[str], ...]
     """Lower-cased column sets of the table-level foreign keys that are INITIALLY DEFERRED."""
+    items: tuple[tuple[bool, tuple[Token, ...]], ...] = ()
+    """The tokens of each item of the list, and whether it defines a column."""
 
 
-_TELLING = re.compile(r"\b(?:COLLATE|AUTOINCREMENT|AS|CHECK|INITIALLY)\b", re.IGNORECASE)
+_TELLING = re.compile(
+    r"\b(?:COLLATE|AUTOINCREMENT|AS|CHECK|INITIALLY|CONSTRAINT|CONFLICT)\b", re.IGNORECASE
+)
 """Without any of these words, quoted ones among them, a table's text tells nothing of its own."""
 
 _TABLE_CONSTRAINTS = ("CONSTRAINT", "PRIMARY", "UNIQUE", "CHECK", "FOREIGN")
@@ -138,16 +142,18 @@ def parse_table(sql: str) -> TableText:
     checks: list[str] = []
     deferred: list[frozenset[str]] = []
     constraints = False
+    kept: list[tuple[bool, tuple[Token, ...]]] = []
     for item in items:
         constraints = constraints or (
             bool(columns) and item[0].is_word(*_TABLE_CONSTRAINTS) and _is_constraint(item)
         )
         checks.extend(_checks(sql, item))
+        kept.append((not constraints, tuple(item)))
         if constraints:
             deferred.extend(_deferred_keys(item))
         else:
             columns.append(_column(sql, item))
-    return TableText(tuple(columns), tuple(checks), tuple(deferred))
+    return TableText(tuple(columns), tuple(checks), tuple(deferred), tuple(kept))
 
 
 def _is_constraint(item: Sequence[Token]) -> bool:

@@ -192,7 +192,8 @@ def test_pitfall_04_never_clamped(case: Case, tmp_path: Path, postgres: str) -> 
 @cases(
     "case",
     [
-        Case("narrow by itself", column("BIGINT", 1, 2), types={"t.v": "integer"}),
+        Case("narrow by itself", column("INTEGER", 1, 2), types={"t.v": "integer"}),
+        Case("as wide as declared", column("BIGINT", 1, 2), types={"t.v": "bigint"}),
         Case(
             "a wider one on wish",
             column("INTEGER", 1, 2),

@@ -291,17 +291,15 @@ def test_defaults(tmp_path: Path) -> None:
         "n": "left(md5(gen_random_uuid()::text), 16)",
         "o": "floor(extract(epoch FROM CURRENT_TIMESTAMP))::bigint",
         "p": "'it''s'",
-        "q": None,
+        "q": "FALSE",
         "r": "1",
-        "s": None,
+        "s": "to_char(LOCALTIMESTAMP, 'YYYY-MM-DD HH24:MI:SS')",
         "t": "upper(left(md5(gen_random_uuid()::text), 8))",
         "u": None,
         "v": None,
     }
     assert sorted(str(f.column) for f in findings_of(plan, "default-not-carried")) == [
         "l",
-        "q",
-        "s",
         "u",
         "v",
     ]
