@@ -134,7 +134,7 @@ def test_a_locked_source_is_said_to_be_locked(tmp_path: Path, postgres: str) -> 
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "locked\n"
-        ended = _migrate(source, postgres, tmp_path / "report", "--catch-up-seconds", "0.2")
+        ended = _migrate(source, postgres, tmp_path / "report", "--catch-up-seconds", "1")
     finally:
         holder.communicate("")
     assert ended.status == FAILED
