@@ -13,7 +13,7 @@ import typer
 from benchmarks import (
     capture_cost,
     copying,
-    earnest,
+    full_stage,
     gate,
     growth,
     live,
@@ -26,7 +26,7 @@ from benchmarks import (
 )
 from benchmarks.lab import CommandFailed, Lab, machine
 from benchmarks.results import Results, Section, load, save
-from migration_job.source.memory import uncounted
+from migration_job.stores.sqlite.memory import uncounted
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = "benchmarks.json"
@@ -40,7 +40,7 @@ MEASURES: dict[str, Callable[[Lab], Section]] = {
     "pooler": pooler.measure,
     "gate": gate.measure,
     "operations": operations.measure,
-    "stage": earnest.measure,
+    "stage": full_stage.measure,
     "shapes": growth.measure_shapes,
     "tuning": tuned.measure,
     "ways": ways.measure,

@@ -27,8 +27,8 @@ from benchmarks.results import Goal, Row, Sample, Section
 from example_app.load import Load, Result
 from migration_job.demo.stage import DemoStage, write_secret
 from migration_job.plan.planner import make_plan
-from migration_job.source import capture
-from migration_job.source.catalogue import read_catalogue
+from migration_job.stores.sqlite import capture
+from migration_job.stores.sqlite.catalogue import read_catalogue
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -16,12 +16,12 @@ from benchmarks.results import Goal, Sample, Section, ratio
 from migration_job.plan.model import Plan
 from migration_job.plan.planner import make_plan
 from migration_job.quoting import postgres_name, sqlite_name
-from migration_job.source.catalogue import read_catalogue
-from migration_job.source.model import Catalogue
-from migration_job.source.snapshot import open_immutable
-from migration_job.target import load, records, schema
-from migration_job.target.database import connect
-from migration_job.target.tablecopy import Session
+from migration_job.stores.postgres import load, records, schema
+from migration_job.stores.postgres.database import connect
+from migration_job.stores.postgres.tablecopy import Session
+from migration_job.stores.sqlite.catalogue import read_catalogue
+from migration_job.stores.sqlite.model import Catalogue
+from migration_job.stores.sqlite.snapshot import open_immutable
 from migration_job.workers import run_all
 
 SAMPLE_TABLE = "quiz_attempts"

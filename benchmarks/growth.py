@@ -10,7 +10,7 @@ from benchmarks.lab import MIB, Lab
 from benchmarks.project import migrate
 from benchmarks.results import Goal, Row, Sample, Section, ratio
 from benchmarks.shapes import MANY_TABLES, shapes
-from migration_job.target import load
+from migration_job.stores.postgres import load
 from migration_job.workers import default_jobs
 
 FACTOR = 10

@@ -15,8 +15,8 @@ import apsw
 from benchmarks.lab import Lab, run_timed
 from benchmarks.project import ENVIRONMENT
 from benchmarks.results import Goal, Sample, Section, ratio
-from migration_job.live.catchup import catch_up_fully
-from migration_job.live.pair import opened
+from migration_job.protocol.catchup import catch_up_fully
+from migration_job.protocol.run_context import opened
 
 GOAL = Goal(sense="at least", bound=2)
 CHANGES = 40_000

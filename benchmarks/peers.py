@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 from benchmarks.lab import CommandFailed, Timing, run_timed
 from migration_job.plan.model import Plan
 from migration_job.quoting import postgres_relation
-from migration_job.target.load import (
+from migration_job.stores.postgres.load import (
     GROUP_TABLES,
     build_sql,
     create_sql,

@@ -24,7 +24,7 @@ import sys
 from pathlib import Path
 from psycopg import sql
 from migration_job.errors import JobError
-from migration_job.target.database import connect
+from migration_job.stores.postgres.database import connect
 
 role = sql.Identifier(sys.argv[2])
 try:

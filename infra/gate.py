@@ -25,7 +25,7 @@ from infra.containers import MEBIBYTE, Health, Service
 from infra.errors import StageError
 from infra.names import Names
 from infra.settings import Gate, Settings
-from migration_job.lines import VARIABLE as LOG_FORMAT
+from migration_job.log_format import VARIABLE as LOG_FORMAT
 
 PORT = 8080
 CONFIG = "/run/gate"

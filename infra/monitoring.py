@@ -14,7 +14,7 @@ from infra.containers import LABEL, MEBIBYTE, Health, Service, ServiceContainer
 from infra.images import Images
 from infra.names import Names
 from infra.settings import Settings
-from migration_job.lines import VARIABLE as LOG_FORMAT
+from migration_job.log_format import VARIABLE as LOG_FORMAT
 
 NOBODY = "65534:65534"
 GRAFANA_USER = "472:0"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pulumi
 from pulumi.runtime import config
 
-from infra import engine, gate, places
+from infra import engine, gate, stage_paths
 from infra.images import Builder
 from infra.names import Names
 from infra.protection import Protection
@@ -28,12 +28,12 @@ def stage() -> Stage:
     """Check the settings, the source, the engine, the ports and the images; then declare."""
     wanted = settings()
     names = Names(wanted.application, pulumi.get_stack())
-    where = places.paths(wanted, names.stack)
+    where = stage_paths.paths(wanted, names.stack)
     local = engine.is_local(wanted.docker_host)
     dry_run = pulumi.runtime.is_dry_run()
-    example = wanted.source == places.EXAMPLE
+    example = wanted.source == stage_paths.EXAMPLE
     if local and not example:
-        places.require_source(where.source)
+        stage_paths.require_source(where.source)
     profile_digest(wanted.profile)
     client = engine.connect(wanted.docker_host)
     gate.require_application(client, wanted)
@@ -48,9 +48,11 @@ def stage() -> Stage:
         gate=wanted.gate is not None,
     )
     if local:
-        user = places.prepare_here(where, example=example, dry_run=dry_run)
+        user = stage_paths.prepare_here(where, example=example, dry_run=dry_run)
     else:
-        user = places.prepare_there(client, images.job, where, example=example, dry_run=dry_run)
+        user = stage_paths.prepare_there(
+            client, images.job, where, example=example, dry_run=dry_run
+        )
     socket = None
     if wanted.gate and wanted.gate.container:
         socket = gate.engine_socket(client, wanted.docker_host, images.gate, user, dry_run=dry_run)

@@ -13,8 +13,8 @@ from infra import engine
 from infra.errors import StageError
 from infra.images import ROOT
 from infra.names import Names
-from infra.places import paths
 from infra.settings import read_file
+from infra.stage_paths import paths
 
 
 def main() -> None:

@@ -16,9 +16,9 @@ from infra import engine
 from infra.errors import StageError
 from infra.images import ROOT
 from infra.names import Names
-from infra.places import ask_there, paths
 from infra.roles import identifier, psql
 from infra.settings import Settings, read_file
+from infra.stage_paths import ask_there, paths
 
 
 def retire(settings: Settings, names: Names) -> str:

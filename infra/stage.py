@@ -25,10 +25,10 @@ from infra.images import ROOT, Images
 from infra.job import Place
 from infra.migration import Migration
 from infra.names import Names
-from infra.places import Paths
 from infra.roles import Roles
 from infra.settings import External, Gate, Settings
-from migration_job.lines import VARIABLE as LOG_FORMAT
+from infra.stage_paths import Paths
+from migration_job.log_format import VARIABLE as LOG_FORMAT
 
 POSTGRES_USER = "999:999"
 POOLER_USER = "998:998"

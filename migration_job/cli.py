@@ -13,7 +13,7 @@ import typer
 
 from migration_job import __version__
 from migration_job.errors import ExitStatus, JobError
-from migration_job.lines import VARIABLE, LogFormat, choose, line
+from migration_job.log_format import VARIABLE, LogFormat, choose, line
 
 if TYPE_CHECKING:
     app: typer.Typer

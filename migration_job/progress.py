@@ -16,7 +16,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from migration_job.lines import is_json, line
+from migration_job.log_format import is_json, line
 
 PLAIN_INTERVAL = 5.0
 """Seconds between plain lines within a phase."""

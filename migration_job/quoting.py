@@ -5,8 +5,8 @@ engine they quote: the two agree on the quotes and differ in what can be a name 
 side is ``psycopg.sql``'s. Two more rules keep a name from being read as something else:
 
 - A statement that holds names and takes parameters has them as ``$1`` (``psycopg.RawCursor``,
-  :func:`migration_job.target.database.execute_raw`): where they are ``%s``, the per cent sign of a
-  name would be one too.
+  :func:`migration_job.stores.postgres.database.execute_raw`): where they are ``%s``, the per cent
+  sign of a name would be one too.
 - The body of a function that holds names is a literal (:func:`postgres_text`), not text between
   dollar tags, which a name could hold as well.
 """

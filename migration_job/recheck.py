@@ -9,12 +9,7 @@ import psycopg
 
 from migration_job import __version__
 from migration_job.errors import ExitStatus, InputError, JobError
-from migration_job.phases import Phase
-from migration_job.plan.model import Plan
-from migration_job.progress import Reporter
-from migration_job.report import writer
-from migration_job.report.model import Report, TableReport
-from migration_job.run import (
+from migration_job.migration import (
     certify,
     connected,
     make_folder,
@@ -24,11 +19,16 @@ from migration_job.run import (
     tell_verified,
     verified,
 )
+from migration_job.phases import Phase
+from migration_job.plan.model import Plan
+from migration_job.progress import Reporter
+from migration_job.report import writer
+from migration_job.report.model import Report, TableReport
 from migration_job.signals import stopped_by_signals
-from migration_job.source import snapshot
-from migration_job.source.catalogue import read_catalogue
-from migration_job.source.model import ROWID_NAMES, Catalogue
-from migration_job.target import database, records
+from migration_job.stores.postgres import database, records
+from migration_job.stores.sqlite import snapshot
+from migration_job.stores.sqlite.catalogue import read_catalogue
+from migration_job.stores.sqlite.model import ROWID_NAMES, Catalogue
 from migration_job.values import fold
 from migration_job.verify.application import Demands
 

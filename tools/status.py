@@ -15,10 +15,10 @@ sys.path.insert(0, str(ROOT))
 from infra import engine, live  # noqa: E402
 from infra.errors import StageError  # noqa: E402
 from infra.names import Names  # noqa: E402
-from infra.places import Paths, ask_there, paths  # noqa: E402
 from infra.settings import Settings, read_file  # noqa: E402
+from infra.stage_paths import Paths, ask_there, paths  # noqa: E402
 from migration_job.errors import ExitStatus, JobError  # noqa: E402
-from migration_job.live.status import status  # noqa: E402
+from migration_job.protocol.status import status  # noqa: E402
 
 
 def in_stages_words(line: str, stage: str) -> str:

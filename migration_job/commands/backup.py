@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from migration_job.source import backup
+from migration_job.stores.sqlite import backup
 
 
 def register(app: typer.Typer) -> None:

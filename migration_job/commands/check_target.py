@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from migration_job.errors import InputError
-from migration_job.target.database import connect, describe, read_dsn
-from migration_job.target.suitability import Check, examine
+from migration_job.stores.postgres.database import connect, describe, read_dsn
+from migration_job.stores.postgres.suitability import Check, examine
 
 COLOURS = {"ok": "green", "warning": "yellow", "refused": "red"}
 

@@ -13,7 +13,7 @@ from migration_job.demo.radcase import DEFAULT_ROWS, DEFAULT_SEED, make_radcase
 from migration_job.demo.rehearsal import rehearse, say
 from migration_job.demo.stage import DemoStage, fresh_directory
 from migration_job.errors import ExitStatus, InputError
-from migration_job.source.database import open_readonly
+from migration_job.stores.sqlite.database import open_readonly
 
 
 def register(app: typer.Typer) -> None:

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from migration_job.commands import live_options as options
-from migration_job.live import lease
-from migration_job.live.outcome import write_outcome
+from migration_job.protocol import lease
+from migration_job.protocol.outcome import write_outcome
 
 
 def register(app: typer.Typer) -> None:

@@ -18,9 +18,9 @@ from migration_job.plan.planner import make_plan
 from migration_job.plan.policy import load_policy, parse_policy
 from migration_job.plan.profile import Profile, load_profile
 from migration_job.plan.suggest import suggest
-from migration_job.source.catalogue import read_catalogue
-from migration_job.source.database import check_integrity, reading
-from migration_job.source.model import Catalogue
+from migration_job.stores.sqlite.catalogue import read_catalogue
+from migration_job.stores.sqlite.database import check_integrity, reading
+from migration_job.stores.sqlite.model import Catalogue
 
 TABLES_SHOWN = 60
 """Lines of the overview without ``--plan``."""

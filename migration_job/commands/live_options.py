@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from migration_job.errors import InputError
-from migration_job.lines import is_json, line, printable
-from migration_job.live.settings import Endpoints, endpoints, read_secret
-from migration_job.target.database import read_dsn
+from migration_job.log_format import is_json, line, printable
+from migration_job.protocol.settings import Endpoints, endpoints, read_secret
+from migration_job.stores.postgres.database import read_dsn
 
 Source = Annotated[Path, typer.Argument(help="The SQLite file.")]
 Target = Annotated[str | None, typer.Option(help="PostgreSQL's connection string.")]

@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from migration_job.errors import InputError
-from migration_job.live.begin import LiveStart
+from migration_job.migration import Migration, Options
 from migration_job.progress import Reporter
+from migration_job.protocol.begin import LiveStart
 from migration_job.report.model import Report
-from migration_job.run import Migration, Options
-from migration_job.source.memory import uncounted
-from migration_job.source.waiting import patience
-from migration_job.target.database import read_dsn
+from migration_job.stores.postgres.database import read_dsn
+from migration_job.stores.sqlite.memory import uncounted
+from migration_job.stores.sqlite.waiting import patience
 from migration_job.verify.application import demands
 
 

@@ -9,10 +9,10 @@ import typer
 
 from migration_job.commands import live_options as options
 from migration_job.errors import OperationError
-from migration_job.live.decision import truthful
-from migration_job.live.lock import Lock
-from migration_job.source import capture, fence
-from migration_job.source.waiting import patience
+from migration_job.protocol.decision import truthful
+from migration_job.protocol.lock import Lock
+from migration_job.stores.sqlite import capture, fence
+from migration_job.stores.sqlite.waiting import patience
 
 
 def register(app: typer.Typer) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from migration_job.commands import live_options as options
-from migration_job.live.outcome import write_outcome
-from migration_job.live.rollback import rollback as run_rollback
+from migration_job.protocol.outcome import write_outcome
+from migration_job.protocol.rollback import rollback as run_rollback
 
 
 def register(app: typer.Typer) -> None:

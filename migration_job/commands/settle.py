@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from migration_job.commands import live_options as options
-from migration_job.live.outcome import write_outcome
-from migration_job.live.settle import settle as run_settle
+from migration_job.protocol.outcome import write_outcome
+from migration_job.protocol.settle import settle as run_settle
 
 
 def register(app: typer.Typer) -> None:

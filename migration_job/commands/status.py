@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from migration_job.commands import live_options as options
-from migration_job.live.status import status as look
-from migration_job.source.waiting import patience
-from migration_job.target.database import read_dsn
+from migration_job.protocol.status import status as look
+from migration_job.stores.postgres.database import read_dsn
+from migration_job.stores.sqlite.waiting import patience
 
 
 def register(app: typer.Typer) -> None:

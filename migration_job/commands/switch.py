@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from migration_job.commands import live_options as options
-from migration_job.live.outcome import write_outcome
-from migration_job.live.switch import move_reads
-from migration_job.live.switch import switch as run_switch
+from migration_job.protocol.outcome import write_outcome
+from migration_job.protocol.switch import move_reads
+from migration_job.protocol.switch import switch as run_switch
 
 
 def register(app: typer.Typer) -> None:

@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from migration_job.commands import live_options as options
-from migration_job.live.back import LOCK_SECONDS
-from migration_job.live.metrics import MigrationCollector, serving
-from migration_job.live.sync import Sync
-from migration_job.source.waiting import patience
+from migration_job.protocol.metrics import MigrationCollector, serving
+from migration_job.protocol.reverse_sync import LOCK_SECONDS
+from migration_job.protocol.sync import Sync
+from migration_job.stores.sqlite.waiting import patience
 
 
 def register(app: typer.Typer) -> None:

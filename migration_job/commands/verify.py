@@ -10,8 +10,8 @@ import typer
 from migration_job.commands.migrate import tell
 from migration_job.progress import Reporter
 from migration_job.recheck import Recheck
-from migration_job.source.memory import uncounted
-from migration_job.target.database import read_dsn
+from migration_job.stores.postgres.database import read_dsn
+from migration_job.stores.sqlite.memory import uncounted
 from migration_job.verify.application import demands
 from migration_job.workers import default_jobs
 

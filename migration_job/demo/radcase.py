@@ -25,7 +25,7 @@ from typing import Annotated, TypeAlias
 import apsw
 import typer
 
-from migration_job.demo import words
+from migration_job.demo import sample_text
 from migration_job.demo.hostile import add_hostile_rows
 from migration_job.errors import InputError
 from migration_job.quoting import sqlite_table
@@ -174,9 +174,9 @@ class _Maker:
             ("cases", cases, self._case_rows),
             ("images", len(self._images), self._image_rows),
             ("tags", 60, self._tag_rows),
-            ("badges", len(words.BADGES), self._badge_rows),
-            ("study_plan_templates", len(words.PLAN_TEMPLATES), self._template_rows),
-            ("acgme_milestones", len(words.MILESTONES), self._milestone_rows),
+            ("badges", len(sample_text.BADGES), self._badge_rows),
+            ("study_plan_templates", len(sample_text.PLAN_TEMPLATES), self._template_rows),
+            ("acgme_milestones", len(sample_text.MILESTONES), self._milestone_rows),
             ("ai_config", 4, self._ai_config_rows),
             ("case_tags", self._share(0.03, 60), self._case_tag_rows),
             ("dicom_series", self._share(0.015, 10), self._series_rows),
@@ -245,13 +245,13 @@ class _Maker:
             *("attending", None, None, None),
         )
         for number, key in enumerate(self._users):
-            name = f"Dr. {self._one(words.FIRST_NAMES)} {self._one(words.LAST_NAMES)}"
+            name = f"Dr. {self._one(sample_text.FIRST_NAMES)} {self._one(sample_text.LAST_NAMES)}"
             email = None if number % 11 == 10 else f"User{number}@Example.com"
             program = number % len(self._programs) if number % 3 else None
             yield (
                 *(key, f"user{number}", email, f"$2b$10${self._hex(212)[:53]}", name),
-                *(self._one(words.ROLES), self._time(), self._time() if number % 2 else None),
-                self._one(words.TRAINEE_LEVELS),
+                *(self._one(sample_text.ROLES), self._time(), self._time() if number % 2 else None),
+                self._one(sample_text.TRAINEE_LEVELS),
                 self._institutions[program % 3] if program is not None else None,
                 self._programs[program] if program is not None else None,
                 1 + number % 6 if number % 4 else None,
@@ -269,7 +269,7 @@ class _Maker:
     def _signup_rows(self) -> Rows:
         for number in _count_up():
             yield (
-                *(self._uuid(), self._one(words.FIRST_NAMES), f"beta{number}@example.com"),
+                *(self._uuid(), self._one(sample_text.FIRST_NAMES), f"beta{number}@example.com"),
                 *("resident", "Mercy", None, "1-2h", "", "learn", self._below(2), self._below(2)),
                 *(self._iso(), "beta-signup", "pending", None, self._time(), self._time()),
             )
@@ -277,7 +277,7 @@ class _Maker:
     def _interview_rows(self) -> Rows:
         for number in _count_up():
             yield (
-                *(self._uuid(), self._one(words.FIRST_NAMES), f"talk{number}@example.com"),
+                *(self._uuid(), self._one(sample_text.FIRST_NAMES), f"talk{number}@example.com"),
                 *("fellow", "St Luke's", "Europe/Oslo", '["mon 09:00","tue 16:30"]', "any"),
                 *("daily", "time", None, self._iso(), "interview-scheduling", "pending"),
                 *(None, None, None, self._time(), self._time()),
@@ -287,13 +287,13 @@ class _Maker:
 
     def _case_rows(self) -> Rows:
         for number, key in enumerate(self._cases):
-            diagnosis = self._one(words.DIAGNOSES)
-            body_part = self._one(words.BODY_PARTS)
+            diagnosis = self._one(sample_text.DIAGNOSES)
+            body_part = self._one(sample_text.BODY_PARTS)
             late = number % 3 == 0
             yield (
-                *(key, f"{diagnosis} - {body_part} {number}", self._one(words.MODALITIES)),
-                *(body_part, diagnosis, 1 + self._below(5), self._one(words.HISTORIES)),
-                *(self._one(words.TEACHING_POINTS), self._one(words.FINDINGS)),
+                *(key, f"{diagnosis} - {body_part} {number}", self._one(sample_text.MODALITIES)),
+                *(body_part, diagnosis, 1 + self._below(5), self._one(sample_text.HISTORIES)),
+                *(self._one(sample_text.TEACHING_POINTS), self._one(sample_text.FINDINGS)),
                 *(self._time(), self._time()),
                 json.dumps([diagnosis, "Normal variant"], ensure_ascii=False) if late else None,
                 '{"level":1,"text":"Begin with the mediastinum"}' if late else None,
@@ -316,8 +316,18 @@ class _Maker:
             plain = number % 3 == 0
             uid = None if plain else f"1.2.826.0.1.3680043.8.1055.1.{self._below(10**12)}.{number}"
             yield (
-                *(key, self._case(), uid, self._one(words.SERIES), "CT" if number % 2 else "MR"),
-                *(30 + number % 90, key, None if plain else f"Demo^{self._one(words.LAST_NAMES)}"),
+                *(
+                    key,
+                    self._case(),
+                    uid,
+                    self._one(sample_text.SERIES),
+                    "CT" if number % 2 else "MR",
+                ),
+                *(
+                    30 + number % 90,
+                    key,
+                    None if plain else f"Demo^{self._one(sample_text.LAST_NAMES)}",
+                ),
                 *(None if plain else "Demo Head CT", 40.0, 80.0 if number % 5 else 0.5),
                 self._time(),
             )
@@ -325,7 +335,7 @@ class _Maker:
     def _tag_rows(self) -> Rows:
         for number in _count_up():
             # Tags are made by INSERT OR IGNORE, which uses up an id each time: hence the gaps.
-            yield 1 + number * 3, f"{words.TAGS[number % len(words.TAGS)]}-{number}"
+            yield 1 + number * 3, f"{sample_text.TAGS[number % len(sample_text.TAGS)]}-{number}"
 
     def _case_tag_rows(self) -> Rows:
         yield from _pairs(self._cases, [1 + number * 3 for number in range(60)])
@@ -344,7 +354,7 @@ class _Maker:
 
     def _group_rows(self) -> Rows:
         for key in self._groups:
-            name = f"{self._one(words.BODY_PARTS)} - {self._one(words.MODALITIES)}"
+            name = f"{self._one(sample_text.BODY_PARTS)} - {self._one(sample_text.MODALITIES)}"
             yield key, name, "Auto-generated group", "anatomy", self._user(), self._time()
 
     def _group_case_rows(self) -> Rows:
@@ -415,7 +425,7 @@ class _Maker:
                 number,
                 users[int(chance * len(users))],
                 5 + number % 20,
-                words.XP_REASONS[number % 4],
+                sample_text.XP_REASONS[number % 4],
                 sessions[number % len(sessions)],
                 cases[number % len(cases)] if number % 6 else None,
                 times[number * 17 % POOL],
@@ -435,7 +445,7 @@ class _Maker:
         for number in _count_up(1):
             feedback = '{"style":"ok","score":0.5,"n":null}'
             yield (
-                *(number, self._user(), self._case(), self._one(words.FINDINGS), feedback),
+                *(number, self._user(), self._case(), self._one(sample_text.FINDINGS), feedback),
                 *(self._random.random() * 100, "[]", "[]", self._time()),
             )
 
@@ -468,12 +478,12 @@ class _Maker:
 
     def _template_rows(self) -> Rows:
         milestones = '[{"name":"Basics","criteria":{"body_part":"Chest","difficulty":[1,2]}}]'
-        for slug in words.PLAN_TEMPLATES:
+        for slug in sample_text.PLAN_TEMPLATES:
             yield slug, slug.replace("-", " ").title(), None, "board-prep", milestones, self._time()
 
     def _plan_rows(self) -> Rows:
         for number, key in enumerate(self._plans):
-            template = words.PLAN_TEMPLATES[number % len(words.PLAN_TEMPLATES)]
+            template = sample_text.PLAN_TEMPLATES[number % len(sample_text.PLAN_TEMPLATES)]
             yield (
                 *(key, self._user(), template, "My plan", self._dates[number % POOL], "[]"),
                 *(number % 4, "active", self._time(), self._time()),
@@ -488,7 +498,7 @@ class _Maker:
             )
 
     def _milestone_rows(self) -> Rows:
-        for number, slug in enumerate(words.MILESTONES):
+        for number, slug in enumerate(sample_text.MILESTONES):
             levels = '{"1":"Identifies","2":"Applies","3":"Teaches"}'
             yield (
                 *(slug, "patient_care", "Interpretation", "Interprets studies.", levels),
@@ -496,11 +506,11 @@ class _Maker:
             )
 
     def _case_milestone_rows(self) -> Rows:
-        for number, (case, milestone) in enumerate(_pairs(self._cases, words.MILESTONES)):
+        for number, (case, milestone) in enumerate(_pairs(self._cases, sample_text.MILESTONES)):
             yield case, milestone, 1.0 if number % 3 else 0.1
 
     def _level_rows(self) -> Rows:
-        for number, (user, milestone) in enumerate(_pairs(self._users, words.MILESTONES), 1):
+        for number, (user, milestone) in enumerate(_pairs(self._users, sample_text.MILESTONES), 1):
             yield (
                 *(number, user, milestone, 1.0 + number % 8 * 0.5, "[]", number % 5),
                 *(self._time() if number % 2 else None, self._time()),
@@ -509,7 +519,7 @@ class _Maker:
     def _assessment_rows(self) -> Rows:
         for number in _count_up(1):
             yield (
-                *(number, self._user(), self._one(words.MILESTONES), self._user()),
+                *(number, self._user(), self._one(sample_text.MILESTONES), self._user()),
                 *(2.5, "quiz", str(number), None, self._time()),
             )
 
@@ -528,11 +538,11 @@ class _Maker:
             yield number, program, day, 1 + number % 6, "accuracy", percentiles, 24
 
     def _badge_rows(self) -> Rows:
-        for slug, name, icon in words.BADGES:
+        for slug, name, icon in sample_text.BADGES:
             yield slug, name, f"For {name}", icon, "learning", "bronze", '{"type":"count","min":1}'
 
     def _user_badge_rows(self) -> Rows:
-        for user, badge in _pairs(self._users, [slug for slug, _, _ in words.BADGES]):
+        for user, badge in _pairs(self._users, [slug for slug, _, _ in sample_text.BADGES]):
             yield user, badge, self._time()
 
     def _user_xp_rows(self) -> Rows:
@@ -551,7 +561,7 @@ class _Maker:
         for number in _count_up(1):
             parent = 1 + self._below(number - 1) if number % 3 == 0 else None
             yield (
-                *(number, self._case(), self._user(), parent, self._one(words.COMMENTS)),
+                *(number, self._case(), self._user(), parent, self._one(sample_text.COMMENTS)),
                 *("comment", number % 5, 1 if number % 50 == 0 else 0, self._time(), self._time()),
             )
 
@@ -592,7 +602,7 @@ class _Maker:
     def _conversation_rows(self) -> Rows:
         for _ in _count_up():
             messages = json.dumps(
-                [{"role": "user", "content": self._one(words.COMMENTS)}], ensure_ascii=False
+                [{"role": "user", "content": self._one(sample_text.COMMENTS)}], ensure_ascii=False
             )
             yield (
                 *(self._uuid(), self._user(), self._case(), "chat", messages),
@@ -603,8 +613,8 @@ class _Maker:
         for number in _count_up(1):
             payload = f'{{"case":"{self._case()}","n":{number},"at":"{self._iso()}"}}'
             yield (
-                *(number, self._user(), words.SYNC_EVENTS[number % 4], payload),
-                *(words.DEVICES[number % 4], self._times[number % POOL]),
+                *(number, self._user(), sample_text.SYNC_EVENTS[number % 4], payload),
+                *(sample_text.DEVICES[number % 4], self._times[number % POOL]),
             )
 
     def _push_rows(self) -> Rows:
@@ -614,7 +624,7 @@ class _Maker:
 
     def _active_rows(self) -> Rows:
         for user in self._users:
-            yield user, '{"step":2}', self._one(words.DEVICES), self._time()
+            yield user, '{"step":2}', self._one(sample_text.DEVICES), self._time()
 
     def _ai_config_rows(self) -> Rows:
         yield "provider", "local"

@@ -3,7 +3,7 @@
 A request is held before its first byte is sent on, so that nothing is ever sent twice. It is under
 way from then until its answer has gone out. The gate is open unless
 
-* the job asks for a hold (:mod:`migration_job.live.hold`),
+* the job asks for a hold (:mod:`migration_job.protocol.gate_protocol`),
 * the connection names another database than the one that the application was started with; then,
   once nothing is under way, it is started anew, and must answer before the gate opens.
 """
@@ -27,7 +27,7 @@ from migration_job.gate.exchange import Exchange
 from migration_job.gate.limits import Limits, connections, raise_descriptors
 from migration_job.gate.links import Links
 from migration_job.gate.listener import Listener
-from migration_job.live import hold
+from migration_job.protocol import gate_protocol
 
 LOOK_SECONDS = 0.01
 """Between looks at the hold and the connection: a switch waits so long at most."""
@@ -94,7 +94,7 @@ class Gate:
             await listener.end()
             self.links.forget(all_of_them=True)
             await self._application.stop()
-            hold.end_heartbeat(self._state)
+            gate_protocol.end_heartbeat(self._state)
 
     async def _finish(self) -> None:
         """What is under way gets its answer, but for streams, which have no end."""
@@ -108,7 +108,7 @@ class Gate:
 
     async def _watch(self) -> None:
         while True:
-            token = hold.wanted(self._state)
+            token = gate_protocol.wanted(self._state)
             if token is not None:
                 self._close()
             elif self._changed():
@@ -175,7 +175,7 @@ class Gate:
                     raise
                 # Its requests wait; to let them go to the old database would have them fail.
                 self._say(f"error: {error}; trying again")
-                await asyncio.sleep(hold.HEARTBEAT_SECONDS)
+                await asyncio.sleep(gate_protocol.HEARTBEAT_SECONDS)
         waits = False
         while not await self._telling(self._answers()):
             if not waits:
@@ -190,7 +190,7 @@ class Gate:
         try:
             while not task.done():
                 self._tell(None)
-                await asyncio.wait({task}, timeout=hold.HEARTBEAT_SECONDS)
+                await asyncio.wait({task}, timeout=gate_protocol.HEARTBEAT_SECONDS)
         finally:
             task.cancel()
         return task.result()
@@ -212,10 +212,10 @@ class Gate:
     def _tell(self, holds: str | None, serves: int | None = None) -> None:
         now = time.monotonic()
         *told, at = self._told
-        if [holds, serves] != told or now - at > hold.HEARTBEAT_SECONDS:
+        if [holds, serves] != told or now - at > gate_protocol.HEARTBEAT_SECONDS:
             self._told = (holds, serves, now)
             try:
-                hold.write_heartbeat(self._state, holds, serves, os.getpid())
+                gate_protocol.write_heartbeat(self._state, holds, serves, os.getpid())
             except OSError as error:
                 # The requests go on: a command that sees no heartbeat holds nothing.
                 self._warn(f"the heartbeat cannot be written: {error.strerror}")

@@ -34,7 +34,7 @@ from migration_job.plan.rules import (
     WidenedByteaRule,
     WidenedTextRule,
 )
-from migration_job.source.model import Affinity, SourceColumn
+from migration_job.stores.sqlite.model import Affinity, SourceColumn
 from migration_job.values import SourceValue
 
 Family = Literal[

@@ -11,8 +11,8 @@ import apsw
 from migration_job.plan.facts import Rows
 from migration_job.plan.observe import identity_columns, show_key, shown_columns
 from migration_job.plan.rules import CannotCarry, RuleBase
-from migration_job.source.model import SourceTable
-from migration_job.source.reader import read_rows
+from migration_job.stores.sqlite.model import SourceTable
+from migration_job.stores.sqlite.reader import read_rows
 
 
 def find_collisions(

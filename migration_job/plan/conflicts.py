@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from migration_job.plan.findings import Findings
-from migration_job.source.model import ConflictClause, SourceTable
+from migration_job.stores.sqlite.model import ConflictClause, SourceTable
 
 _STATES: Mapping[str, str] = {"not null": "23502", "check": "23514"}
 """SQLSTATEs of the kinds that are not unique (23505)."""

@@ -30,8 +30,8 @@ from migration_job.plan.rules import (
     type_of,
 )
 from migration_job.plan.storage import classes_allowed
-from migration_job.source.model import SourceColumn, SourceTable
-from migration_job.source.reader import Row
+from migration_job.stores.sqlite.model import SourceColumn, SourceTable
+from migration_job.stores.sqlite.reader import Row
 from migration_job.values import fold
 
 NUMBER_CLASSES = {"integer", "real"}

@@ -26,8 +26,8 @@ from migration_job.plan.rules import (
     type_of,
 )
 from migration_job.quoting import postgres_text
-from migration_job.source.model import SourceColumn
-from migration_job.source.sqltext import tokenize
+from migration_job.stores.sqlite.model import SourceColumn
+from migration_job.stores.sqlite.sqltext import tokenize
 
 _CONSTANT_WORDS = ("NULL", "TRUE", "FALSE")
 

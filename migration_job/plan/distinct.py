@@ -7,7 +7,7 @@ from collections.abc import Collection
 from migration_job.plan import naming
 from migration_job.plan.findings import Findings
 from migration_job.plan.model import CheckPlan, ForeignKeyPlan, TablePlan
-from migration_job.source.model import SourceTable
+from migration_job.stores.sqlite.model import SourceTable
 
 
 def named_in_source(table: SourceTable) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import islice
 
-from migration_job.source.reader import Row
+from migration_job.stores.sqlite.reader import Row
 from migration_job.values import SourceValue
 
 EXAMPLES = 5

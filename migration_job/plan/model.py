@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import Field
 
 from migration_job.plan.rules import Rule
-from migration_job.source.model import Data
+from migration_job.stores.sqlite.model import Data
 from migration_job.values import fold
 
 Severity = Literal["error", "warning", "note"]

@@ -24,7 +24,7 @@ from migration_job.plan.rules import Rule, type_of
 from migration_job.plan.storage import names_class
 from migration_job.plan.views import ViewTable, translate_view
 from migration_job.quoting import postgres_name, postgres_relation, sqlite_table
-from migration_job.source.model import (
+from migration_job.stores.sqlite.model import (
     ROWID_NAMES,
     Affinity,
     Catalogue,
@@ -33,8 +33,8 @@ from migration_job.source.model import (
     SourceIndexColumn,
     SourceTable,
 )
-from migration_job.source.reader import column_sql
-from migration_job.source.sqltext import tokenize
+from migration_job.stores.sqlite.reader import column_sql
+from migration_job.stores.sqlite.sqltext import tokenize
 from migration_job.values import fold
 
 MAX_INDEX_BYTES = 2_680

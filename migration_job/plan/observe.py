@@ -29,9 +29,9 @@ from migration_job.plan.rules import (
     WidenedTextRule,
 )
 from migration_job.quoting import sqlite_name, sqlite_table
-from migration_job.source.catalogue import rowid_name
-from migration_job.source.model import Catalogue, SourceTable
-from migration_job.source.reader import (
+from migration_job.stores.sqlite.catalogue import rowid_name
+from migration_job.stores.sqlite.model import Catalogue, SourceTable
+from migration_job.stores.sqlite.reader import (
     HIGHEST_ROWID,
     LOWEST_ROWID,
     ROWID,

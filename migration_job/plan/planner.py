@@ -54,8 +54,8 @@ from migration_job.plan.rules import (
 from migration_job.plan.wayback import refusals
 from migration_job.quoting import sqlite_name
 from migration_job.signals import undisturbed
-from migration_job.source.model import Catalogue, SourceColumn, SourceTable
-from migration_job.source.reader import Row
+from migration_job.stores.sqlite.model import Catalogue, SourceColumn, SourceTable
+from migration_job.stores.sqlite.reader import Row
 from migration_job.values import fold, same
 
 MAX_COLUMNS = 1600

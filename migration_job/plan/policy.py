@@ -31,7 +31,7 @@ from migration_job.errors import InputError
 from migration_job.plan import moments
 from migration_job.plan.model import Action
 from migration_job.plan.rules import Entry, EpochUnit, Pattern, Scalar
-from migration_job.source.model import Catalogue, SourceTable
+from migration_job.stores.sqlite.model import Catalogue, SourceTable
 from migration_job.values import fold
 
 DefaultAction = Literal["widen", "quarantine", "block"]

@@ -27,7 +27,7 @@ from migration_job.plan.objects import MAX_INDEX_BYTES
 from migration_job.plan.policy import DefaultAction
 from migration_job.plan.rules import ConstantRule, Entry, Scalar
 from migration_job.quoting import postgres_name
-from migration_job.source.model import Catalogue, SourceForeignKey, SourceTable
+from migration_job.stores.sqlite.model import Catalogue, SourceForeignKey, SourceTable
 from migration_job.values import fold
 
 PROFILES = Path(__file__).resolve().parent.parent / "profiles"

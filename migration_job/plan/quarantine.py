@@ -15,9 +15,9 @@ from migration_job.plan.observe import identity_columns, show_key, shown_columns
 from migration_job.plan.relations import Place, Relation, Relations
 from migration_job.plan.rules import Entry, MapRule, Rule
 from migration_job.quoting import sqlite_name, sqlite_table, sqlite_text
-from migration_job.source.database import POSITIONAL, chain
-from migration_job.source.model import Catalogue, SourceTable
-from migration_job.source.reader import (
+from migration_job.stores.sqlite.database import POSITIONAL, chain
+from migration_job.stores.sqlite.model import Catalogue, SourceTable
+from migration_job.stores.sqlite.reader import (
     Row,
     codec_of,
     column_sql,

@@ -23,7 +23,7 @@ from migration_job.plan.rules import (
     UuidRule,
     again,
 )
-from migration_job.source.model import (
+from migration_job.stores.sqlite.model import (
     Affinity,
     Catalogue,
     SourceForeignKey,

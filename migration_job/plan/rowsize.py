@@ -10,9 +10,9 @@ import apsw
 from migration_job.plan.facts import Rows
 from migration_job.plan.observe import identity_columns, show_key, shown_columns
 from migration_job.plan.rules import CannotCarry, Rule, base_of, type_of
-from migration_job.source.database import chain
-from migration_job.source.model import Catalogue, SourceTable
-from migration_job.source.reader import Row, column_sql, read_rows
+from migration_job.stores.sqlite.database import chain
+from migration_job.stores.sqlite.model import Catalogue, SourceTable
+from migration_job.stores.sqlite.reader import Row, column_sql, read_rows
 
 MAX_ROW_BYTES = 8160
 """Of a row with its header, on a page of 8 KiB."""

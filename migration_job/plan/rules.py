@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from migration_job.plan import jsontext, moments
 from migration_job.quoting import sqlite_text
-from migration_job.source.database import POSITIONAL
+from migration_job.stores.sqlite.database import POSITIONAL
 from migration_job.values import BrokenText, SourceValue, display, positional, same, storage_class
 
 Affinity = Literal["integer", "text", "blob", "real", "numeric"]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from migration_job.source.sqltext import Token, tokenize
+from migration_job.stores.sqlite.sqltext import Token, tokenize
 from migration_job.values import fold
 
 Class = Literal["integer", "real", "text", "blob", "null"]

@@ -25,8 +25,8 @@ from migration_job.plan.rules import (
     base_of,
 )
 from migration_job.quoting import postgres_name
-from migration_job.source.model import SourceTable
-from migration_job.source.reader import bindable
+from migration_job.stores.sqlite.model import SourceTable
+from migration_job.stores.sqlite.reader import bindable
 from migration_job.values import SourceValue, fold
 
 SURE_DIGITS = 15

@@ -35,7 +35,7 @@ from psycopg.pq import ExecStatus
 from sqlglot import exp
 
 from migration_job.errors import InputError
-from migration_job.source.reader import codec_of, decode
+from migration_job.stores.sqlite.reader import codec_of, decode
 from migration_job.values import BrokenText, SourceValue, display
 
 if TYPE_CHECKING:

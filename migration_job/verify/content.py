@@ -16,14 +16,14 @@ from migration_job.plan.model import Plan, SequencePlan, TablePlan
 from migration_job.quoting import postgres_name
 from migration_job.report.model import Difference
 from migration_job.verify import digest, relations, typed
-from migration_job.verify.facts import Facts, read_relations, read_tables
-from migration_job.verify.sides import (
+from migration_job.verify.connections import (
     Differences,
     Sides,
     Stopped,
     ledger_keys,
     rows_expected,
 )
+from migration_job.verify.facts import Facts, read_relations, read_tables
 from migration_job.workers import Task, run_all
 
 LEDGER_BATCH = 1_000

@@ -34,14 +34,13 @@ from psycopg.rows import tuple_row
 
 from migration_job.plan.model import ColumnPlan, TablePlan
 from migration_job.quoting import postgres_name, sqlite_table, sqlite_text
-from migration_job.source.catalogue import rowid_name
-from migration_job.source.database import chain
-from migration_job.source.model import SourceTable
-from migration_job.source.reader import HIGHEST_ROWID, Row, column_sql, rowid_ends
-from migration_job.source.rowkey import key_columns
+from migration_job.stores.sqlite.catalogue import rowid_name
+from migration_job.stores.sqlite.database import chain
+from migration_job.stores.sqlite.model import SourceTable
+from migration_job.stores.sqlite.reader import HIGHEST_ROWID, Row, column_sql, rowid_ends
+from migration_job.stores.sqlite.rowkey import key_columns
 from migration_job.values import key_values
-from migration_job.verify.facts import ColumnFact, Facts
-from migration_job.verify.sides import (
+from migration_job.verify.connections import (
     Sides,
     compared_columns,
     ledger_keys,
@@ -49,6 +48,7 @@ from migration_job.verify.sides import (
     rows_expected,
     target_name,
 )
+from migration_job.verify.facts import ColumnFact, Facts
 
 MARK = "\x1d"
 """ASCII's group separator, a character that text for people does not hold."""

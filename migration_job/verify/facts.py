@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from migration_job.verify.sides import Sides
+from migration_job.verify.connections import Sides
 
 TYPES_PER_QUERY = 1_000
 

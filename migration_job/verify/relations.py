@@ -25,14 +25,14 @@ from migration_job.plan.model import (
     ViewPlan,
 )
 from migration_job.quoting import postgres_name, postgres_relation, sqlite_name, sqlite_table
-from migration_job.source.model import SourceColumn
-from migration_job.source.reader import read_rows, rowid_ends
-from migration_job.source.rowkey import key_columns
+from migration_job.stores.sqlite.model import SourceColumn
+from migration_job.stores.sqlite.reader import read_rows, rowid_ends
+from migration_job.stores.sqlite.rowkey import key_columns
 from migration_job.values import display, key_text, key_values, to_json
 from migration_job.verify.checks import Check, run_checks
+from migration_job.verify.connections import Differences, Sides, not_quarantined, target_name
 from migration_job.verify.facts import Facts, IndexFact
 from migration_job.verify.meaning import Inexact, of_source, of_target
-from migration_job.verify.sides import Differences, Sides, not_quarantined, target_name
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
 """How far two clocks may be apart when both sides are asked for the present time."""

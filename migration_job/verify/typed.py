@@ -14,10 +14,10 @@ from typing import Any, cast
 
 from migration_job.plan.model import ColumnPlan, TablePlan
 from migration_job.quoting import postgres_name, sqlite_table
-from migration_job.source.catalogue import rowid_name
-from migration_job.source.database import chain
-from migration_job.source.model import SourceTable
-from migration_job.source.reader import (
+from migration_job.stores.sqlite.catalogue import rowid_name
+from migration_job.stores.sqlite.database import chain
+from migration_job.stores.sqlite.model import SourceTable
+from migration_job.stores.sqlite.reader import (
     ROWID,
     Row,
     batches,
@@ -25,10 +25,9 @@ from migration_job.source.reader import (
     read_by_keys,
     read_rows,
 )
-from migration_job.source.rowkey import key_columns
+from migration_job.stores.sqlite.rowkey import key_columns
 from migration_job.values import SourceValue, display, fold, key_text, key_values, to_text
-from migration_job.verify.meaning import Inexact, as_parameter, of_source, of_target
-from migration_job.verify.sides import (
+from migration_job.verify.connections import (
     Accepted,
     Differences,
     Sides,
@@ -37,6 +36,7 @@ from migration_job.verify.sides import (
     not_quarantined,
     target_name,
 )
+from migration_job.verify.meaning import Inexact, as_parameter, of_source, of_target
 
 BATCH = 1_000
 

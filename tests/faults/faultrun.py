@@ -15,13 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import probing
 import psycopg
-import thirdway
-from livestage import SETTLED_SECONDS, LiveStage, Program, until
 
 from example_app.journal import Written, compare
 from example_app.load import Load, Result
+from tests.faults import probing
+from tests.integration import independent_compare
+from tests.integration.livestage import SETTLED_SECONDS, LiveStage, Program, until
 
 WRITERS, READERS = 3, 2
 RATE = 60.0
@@ -251,11 +251,11 @@ class FaultRun:
         self.application.end()
         self.stage.run_job("sync", "--once")
         # 5: nothing was changed silently.
-        source = thirdway.read_source(self.stage.source)
+        source = independent_compare.read_source(self.stage.source)
         own = {name: table for name, table in source.items() if not name.startswith("_migration")}
-        target = thirdway.read_target(self.stage.superuser_dsn())
-        records = thirdway.read_records(self.stage.superuser_dsn())
-        assert thirdway.compare(own, target, records) == []
+        target = independent_compare.read_target(self.stage.superuser_dsn())
+        records = independent_compare.read_records(self.stage.superuser_dsn())
+        assert independent_compare.compare(own, target, records) == []
 
     def _check_certificate(self) -> None:
         held = self.stage.query_source("SELECT certificate FROM _migration_state")

@@ -12,11 +12,11 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from faultrun import Fault, FaultRun, prepare
-from livestage import LiveStage
 
 from migration_job.errors import JobError
-from migration_job.live.steps import ROLLBACK_STEPS, SWITCH_STEPS, SYNC_STEPS
+from migration_job.protocol.fault_points import ROLLBACK_STEPS, SWITCH_STEPS, SYNC_STEPS
+from tests.faults.faultrun import Fault, FaultRun, prepare
+from tests.integration.livestage import LiveStage
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.xdist_group("faults")]
 

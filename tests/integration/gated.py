@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from livestage import until
+from tests.integration.livestage import until
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,7 +8,17 @@ import sqlite3
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hostile import RESERVED, SYSTEM, TRICKY, Database, Rows, Value, fold, literal, quote
+from tests.integration.hostile import (
+    RESERVED,
+    SYSTEM,
+    TRICKY,
+    Database,
+    Rows,
+    Value,
+    fold,
+    literal,
+    quote,
+)
 
 OWN = [
     *("migration", "run", "progress", "ledger", "quarantine", "certificate", "applied", "pair"),

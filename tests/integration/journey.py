@@ -14,10 +14,11 @@ from typing import Any
 
 import apsw
 import psycopg
-import thirdway
-from hostile import Database
 from psycopg import sql
-from running import DONE, Ended, run
+
+from tests.integration import independent_compare
+from tests.integration.hostile import Database
+from tests.integration.running import DONE, Ended, run
 
 OWN = "_migration_"
 ROWID = re.compile(r"_migration_rowid(_[0-9a-f]{8})?")
@@ -103,7 +104,7 @@ class Journey:
         is removed, and put back under the same key or another; how many statements succeeded."""
         done = 0
         with psycopg.connect(self.dsn, autocommit=True) as app:
-            for name, table in thirdway.read_target(self.dsn).items():
+            for name, table in independent_compare.read_target(self.dsn).items():
                 relation = sql.Identifier("public", name)
                 columns = [c for c in table.types if c not in table.generated]
                 touched = [c for c in columns if c not in table.primary_key]
@@ -126,21 +127,21 @@ class Journey:
 
     def same(self) -> None:
         """The rows are the same on both sides."""
-        records = thirdway.read_records(self.dsn)
+        records = independent_compare.read_records(self.dsn)
         source = {
             name: table
-            for name, table in thirdway.read_source(self.source).items()
+            for name, table in independent_compare.read_source(self.source).items()
             if not name.startswith(OWN) or name in records.tables
         }
-        target = thirdway.read_target(self.dsn)
+        target = independent_compare.read_target(self.dsn)
         for table in source.values():
             # A table without a key has its rowid in a column of the target's: compared too.
             added = set(records.columns[table.name]) - {c.name for c in table.columns}
             for column in added:
                 assert ROWID.fullmatch(records.columns[table.name][column])
                 for row, rowid in zip(table.rows, table.rowids, strict=True):
-                    row[column] = thirdway.Cell("integer", rowid)
-        found = thirdway.compare(source, target, records)
+                    row[column] = independent_compare.Cell("integer", rowid)
+        found = independent_compare.compare(source, target, records)
         if found:
             raise Unexpected("the sides differ: " + "; ".join(found))
 
@@ -246,4 +247,4 @@ def plain_and_back(journey: Journey, changes: Sequence[str]) -> None:
     journey.command("migrate", "--live", "--state", journey.directory / "state")
     journey.same()
     journey.command("release")
-    assert not any(name.startswith(OWN) for name in thirdway.read_source(journey.source))
+    assert not any(name.startswith(OWN) for name in independent_compare.read_source(journey.source))

@@ -11,7 +11,6 @@ from pathlib import Path
 import apsw
 import psycopg
 
-from migration_job.live.pair import open_target
 from migration_job.plan.model import (
     ColumnPlan,
     ForeignKeyPlan,
@@ -22,10 +21,11 @@ from migration_job.plan.model import (
     UniquePlan,
 )
 from migration_job.plan.rules import IntegerRule, RealRule, TextRule, UuidRule
-from migration_job.source import capture
-from migration_job.source.catalogue import read_catalogue
-from migration_job.target import capture as target_capture
-from migration_job.target import records, schema
+from migration_job.protocol.run_context import open_target
+from migration_job.stores.postgres import capture as target_capture
+from migration_job.stores.postgres import records, schema
+from migration_job.stores.sqlite import capture
+from migration_job.stores.sqlite.catalogue import read_catalogue
 
 SCHEMA = """
 PRAGMA journal_mode = WAL;

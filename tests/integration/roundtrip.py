@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from running import DONE, Ended, Script, build, run
+
+from tests.integration.running import DONE, Ended, Script, build, run
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import psycopg
-import thirdway
 
 from migration_job.cli import main
+from tests.integration import independent_compare
 
 DONE, FAILED, USAGE, BLOCKED, DIFFERS = 0, 1, 2, 3, 4
 
@@ -128,7 +128,7 @@ def check(case: Case, directory: Path, dsn: str) -> dict[str, Any]:
         _holds(case, path, dsn, report)
     else:
         assert report["outcome"] == ("blocked" if case.status == BLOCKED else "failed")
-        assert thirdway.read_target(dsn) == {}, "a blocked run wrote to the target"
+        assert independent_compare.read_target(dsn) == {}, "a blocked run wrote to the target"
     return report
 
 
@@ -147,10 +147,10 @@ def _says(case: Case, report: Mapping[str, Any], looked: Ended) -> None:
 
 
 def _holds(case: Case, path: Path, dsn: str, report: Mapping[str, Any]) -> None:
-    source = thirdway.read_source(path)
-    target = thirdway.read_target(dsn)
-    records = thirdway.read_records(dsn)
-    assert thirdway.compare(source, target, records, ZoneInfo(case.zone)) == []
+    source = independent_compare.read_source(path)
+    target = independent_compare.read_target(dsn)
+    records = independent_compare.read_records(dsn)
+    assert independent_compare.compare(source, target, records, ZoneInfo(case.zone)) == []
     for place, wanted in case.types.items():
         table, _, column = place.rpartition(".")
         assert target[table].types[column] == wanted, place

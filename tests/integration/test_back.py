@@ -8,21 +8,21 @@ from pathlib import Path
 import apsw
 import psycopg
 import pytest
-from livekit import PLAN, Migration, begin, fresh_source, uid
-from running import DONE, USAGE, run
-from test_catchup import both_sides
 
 from migration_job.errors import InputError
-from migration_job.live import back
-from migration_job.live.back import bring_back, differences
-from migration_job.live.catchup import catch_up
-from migration_job.live.decision import take_decision
-from migration_job.live.pair import Pair, opened
-from migration_job.live.switch import named_tables, require_way_back
 from migration_job.plan.model import ColumnPlan
 from migration_job.plan.rules import NumericRule, WidenedTextRule
-from migration_job.source import fence
-from migration_job.target import capture as target_capture
+from migration_job.protocol import reverse_sync
+from migration_job.protocol.catchup import catch_up
+from migration_job.protocol.decision import take_decision
+from migration_job.protocol.reverse_sync import bring_back, differences
+from migration_job.protocol.run_context import Pair, opened
+from migration_job.protocol.switch import named_tables, require_way_back
+from migration_job.stores.postgres import capture as target_capture
+from migration_job.stores.sqlite import fence
+from tests.integration.livekit import PLAN, Migration, begin, fresh_source, uid
+from tests.integration.running import DONE, USAGE, run
+from tests.integration.test_catchup import both_sides
 
 pytestmark = pytest.mark.postgres
 
@@ -143,7 +143,7 @@ def test_a_death_between_the_two_commits_changes_nothing(
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(back, "_note", die)
+            patch.setattr(reverse_sync, "_note", die)
             with pytest.raises(KeyboardInterrupt):
                 bring_back(pair)
         app.execute("DELETE FROM events WHERE what = 'a'")

@@ -8,15 +8,15 @@ from pathlib import Path
 import apsw
 import psycopg
 import pytest
-from livekit import PLAN, Migration, begin, fresh_source, uid
 
 from migration_job.errors import BlockedError, OperationError, VerificationError
-from migration_job.live.catchup import catch_up, catch_up_fully, trim_log
-from migration_job.live.pair import opened
-from migration_job.live.proof import TYPED_KEYS, prove_all_references, prove_references
 from migration_job.plan.model import ColumnPlan
 from migration_job.plan.rules import WidenedTextRule
-from migration_job.target import records
+from migration_job.protocol.catchup import catch_up, catch_up_fully, trim_log
+from migration_job.protocol.proof import TYPED_KEYS, prove_all_references, prove_references
+from migration_job.protocol.run_context import opened
+from migration_job.stores.postgres import records
+from tests.integration.livekit import PLAN, Migration, begin, fresh_source, uid
 
 pytestmark = pytest.mark.postgres
 

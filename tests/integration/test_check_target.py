@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from migration_job.target.database import connect
-from migration_job.target.suitability import Check, examine
+from migration_job.stores.postgres.database import connect
+from migration_job.stores.postgres.suitability import Check, examine
 
 PASSWORD = "for-this-test-alone"
 

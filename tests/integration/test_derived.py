@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from running import DONE
-from wholeway import Way
+
+from tests.integration.running import DONE
+from tests.integration.wholeway import Way
 
 pytestmark = pytest.mark.postgres
 

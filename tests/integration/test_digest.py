@@ -11,13 +11,13 @@ from typing import Any
 
 import psycopg
 import pytest
-from running import DIFFERS, DONE, run
 
+from migration_job.migration import verified
 from migration_job.progress import Reporter
-from migration_job.run import verified
-from migration_job.source import snapshot
-from migration_job.source.catalogue import read_catalogue
-from migration_job.target import records
+from migration_job.stores.postgres import records
+from migration_job.stores.sqlite import snapshot
+from migration_job.stores.sqlite.catalogue import read_catalogue
+from tests.integration.running import DIFFERS, DONE, run
 
 pytestmark = pytest.mark.postgres
 

@@ -20,8 +20,8 @@ from migration_job.plan.objects import ColumnView, TableView
 from migration_job.plan.observe import Observer
 from migration_job.plan.planner import make_plan
 from migration_job.quoting import postgres_name
-from migration_job.source.catalogue import read_catalogue
-from migration_job.source.database import open_readonly
+from migration_job.stores.sqlite.catalogue import read_catalogue
+from migration_job.stores.sqlite.database import open_readonly
 
 pytestmark = pytest.mark.postgres
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from livekit import PLAN, begin, fresh_source, uid
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from migration_job.embedded import EmbeddedPostgres
 from migration_job.errors import OperationError
-from migration_job.live.pair import open_target
-from migration_job.target import capture
+from migration_job.protocol.run_context import open_target
+from migration_job.stores.postgres import capture
+from tests.integration.livekit import PLAN, begin, fresh_source, uid
 
 pytestmark = pytest.mark.postgres
 

@@ -17,15 +17,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from gated import Gated, rest_of
-from livestage import LiveStage, until
 
 from example_app.journal import compare_postgres, compare_sqlite
 from example_app.load import Load
 from migration_job.connection import PostgresSide, write_connection
 from migration_job.embedded import free_port
 from migration_job.errors import JobError, OperationError
-from migration_job.live import hold
+from migration_job.protocol import gate_protocol
+from tests.integration.gated import Gated, rest_of
+from tests.integration.livestage import LiveStage, until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -204,13 +204,13 @@ def test_what_is_under_way_ends_and_what_comes_waits(gated: Gated) -> None:
     assert Upstream.arrived.wait(30)
     with (
         pytest.raises(OperationError, match="still under way"),
-        hold.holding(gated.state, limit=0.3, longest=30, say=print),
+        gate_protocol.holding(gated.state, limit=0.3, longest=30, say=print),
     ):
         raise AssertionError("it was held although a request was under way")
     Upstream.slow.set()
     slow.join(30)
     assert answers == ["slow"]
-    with hold.holding(gated.state, limit=10, longest=30, say=print):
+    with gate_protocol.holding(gated.state, limit=10, longest=30, say=print):
         waiting = threading.Thread(target=ask("/length"))
         waiting.start()
         waiting.join(0.3)
@@ -221,14 +221,14 @@ def test_what_is_under_way_ends_and_what_comes_waits(gated: Gated) -> None:
 
 def test_a_hold_that_nobody_ends_lapses(gated: Gated) -> None:
     asked = {"token": "left behind", "until": time.time() + 0.5}
-    (gated.state / "hold.json").write_text(json.dumps(asked))
+    (gated.state / "gate_protocol.json").write_text(json.dumps(asked))
     assert gated.get("/length") == (200, b"with a length")
-    hold.let_go(gated.state)
+    gate_protocol.let_go(gated.state)
 
 
 def test_without_a_gate_nothing_is_held(tmp_path: Path) -> None:
-    with hold.holding(tmp_path, limit=1, longest=1, say=print):
-        assert hold.wanted(tmp_path) is None
+    with gate_protocol.holding(tmp_path, limit=1, longest=1, say=print):
+        assert gate_protocol.wanted(tmp_path) is None
 
 
 def test_a_command_that_starts_it_anew_is_tried_again_until_it_does(
@@ -281,11 +281,11 @@ def test_a_command_waits_until_the_application_answers_on_the_new_side(
     try:
         name_postgresql(gated)
         with pytest.raises(OperationError, match="postgresql serves, but expected the gate"):
-            hold.wait_for_application(
-                gated.state, gated.connection, limit=hold.GONE_SECONDS + 1, say=said.append
+            gate_protocol.wait_for_application(
+                gated.state, gated.connection, limit=gate_protocol.GONE_SECONDS + 1, say=said.append
             )
         go.touch()
-        hold.wait_for_application(gated.state, gated.connection, limit=30, say=said.append)
+        gate_protocol.wait_for_application(gated.state, gated.connection, limit=30, say=said.append)
         assert said[-1] == "the application answers"
         assert gated.get("/length")[0] == 200
     finally:
@@ -293,7 +293,7 @@ def test_a_command_waits_until_the_application_answers_on_the_new_side(
         gated.close()
     # A gate that has ended in order keeps nobody.
     name_postgresql(gated, "another")
-    hold.wait_for_application(gated.state, gated.connection, limit=0, say=said.append)
+    gate_protocol.wait_for_application(gated.state, gated.connection, limit=0, say=said.append)
 
 
 def test_a_gate_that_died_on_the_way_is_followed_by_one_that_starts_it_anew(

@@ -17,12 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gated import Gated, rest_of
-from livestage import until
-from strict_application import StrictApplication, strict_application
 
 from migration_job.errors import OperationError
-from migration_job.live import hold
+from migration_job.protocol import gate_protocol
+from tests.integration.gated import Gated, rest_of
+from tests.integration.livestage import until
+from tests.integration.strict_application import StrictApplication, strict_application
 
 MIB = 1 << 20
 
@@ -275,7 +275,7 @@ def test_a_client_that_takes_nothing_is_let_go(hasty: Gated) -> None:
 
 def quiet(gated: Gated) -> None:
     """Wait for a hold to be reported."""
-    with hold.holding(gated.state, limit=30, longest=30, say=print):
+    with gate_protocol.holding(gated.state, limit=30, longest=30, say=print):
         pass
 
 
@@ -325,7 +325,7 @@ def test_a_stream_is_cut_at_a_hold(
         client.sendall(b"GET " + path + b" HTTP/1.1\r\n" + HOST + upgrade + b"\r\n")
         assert client.recv(65536)
         start = time.monotonic()
-        with hold.holding(hasty.state, limit=20, longest=30, say=print):
+        with gate_protocol.holding(hasty.state, limit=20, longest=30, say=print):
             assert 0.2 < time.monotonic() - start < 15
             received = rest_of(client)
             until(lambda: application.streams == 0, "the application's end of it")
@@ -347,7 +347,7 @@ def test_half_a_body_does_not_keep_a_hold_from_being_reported(hasty: Gated) -> N
         dripping = threading.Thread(target=drip)
         dripping.start()
         try:
-            with hold.holding(hasty.state, limit=20, longest=30, say=print):
+            with gate_protocol.holding(hasty.state, limit=20, longest=30, say=print):
                 answer = client.recv(65536)
         finally:
             over.set()
@@ -360,7 +360,7 @@ def test_half_a_body_does_not_keep_a_hold_from_being_reported(hasty: Gated) -> N
 def test_a_request_whose_client_gave_up_while_it_was_held_is_not_sent(
     gated: Gated, application: StrictApplication
 ) -> None:
-    with hold.holding(gated.state, limit=20, longest=30, say=print):
+    with gate_protocol.holding(gated.state, limit=20, longest=30, say=print):
         with gated.connect() as client:
             client.sendall(b"POST /given-up HTTP/1.1\r\n" + HOST + b"Content-Length: 0\r\n\r\n")
         with gated.connect() as other:
@@ -368,7 +368,7 @@ def test_a_request_whose_client_gave_up_while_it_was_held_is_not_sent(
             other.settimeout(0.3)
             with pytest.raises(TimeoutError):
                 other.recv(1)
-            hold.let_go(gated.state)
+            gate_protocol.let_go(gated.state)
             other.settimeout(30)
             assert statuses(rest_of(other)) == [200]
     until(lambda: gated.get("/")[0] == 200, "an answer")
@@ -412,7 +412,7 @@ def test_a_request_that_the_application_does_not_answer_is_not_cut(tmp_path: Pat
                 there, _ = silent.accept()
                 with (
                     pytest.raises(OperationError, match="still under way"),
-                    hold.holding(gated.state, limit=1, longest=30, say=print),
+                    gate_protocol.holding(gated.state, limit=1, longest=30, say=print),
                 ):
                     raise AssertionError("it was held although the application was at work")
                 there.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")

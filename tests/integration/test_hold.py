@@ -11,14 +11,14 @@ import time
 
 import psycopg
 import pytest
-from test_switch import Stage, stage, syncing, wait_for  # noqa: F401
 
 from migration_job.errors import OperationError
-from migration_job.live import lease
-from migration_job.live.rollback import rollback
-from migration_job.live.status import status
-from migration_job.live.switch import switch
-from migration_job.live.sync import Sync, read_report
+from migration_job.protocol import lease
+from migration_job.protocol.rollback import rollback
+from migration_job.protocol.status import status
+from migration_job.protocol.switch import switch
+from migration_job.protocol.sync import Sync, read_report
+from tests.integration.test_switch import Stage, stage, syncing, wait_for  # noqa: F401
 
 pytestmark = pytest.mark.postgres
 

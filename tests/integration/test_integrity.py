@@ -8,7 +8,7 @@ import apsw
 import pytest
 
 from migration_job.errors import InputError
-from migration_job.source.database import check_integrity
+from migration_job.stores.sqlite.database import check_integrity
 
 
 def entry_elsewhere(path: Path, index: str) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from test_switch import Load, wait_for
 
 from migration_job.connection import SqliteSide, read_connection, write_connection
 from migration_job.embedded import EmbeddedPgBouncer, EmbeddedPostgres
+from tests.integration.test_switch import Load, wait_for
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from livestage import LiveStage, Program, until
 
 from example_app.journal import compare_postgres, compare_sqlite
 from example_app.load import Load
 from migration_job.errors import JobError
+from tests.integration.livestage import LiveStage, Program, until
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -13,16 +13,16 @@ from pathlib import Path
 import apsw
 import psycopg
 import pytest
-from running import DONE, run
-from wholeway import Way
 
 from migration_job.errors import OperationError
-from migration_job.live import decision, follow
-from migration_job.live import plain as plain_module
-from migration_job.live import rollback as rollback_module
-from migration_job.live import switch as switch_module
-from migration_job.source import fence
-from migration_job.source.database import open_readonly
+from migration_job.protocol import decision, follow
+from migration_job.protocol import offline_switch as plain_module
+from migration_job.protocol import rollback as rollback_module
+from migration_job.protocol import switch as switch_module
+from migration_job.stores.sqlite import fence
+from migration_job.stores.sqlite.database import open_readonly
+from tests.integration.running import DONE, run
+from tests.integration.wholeway import Way
 
 pytestmark = pytest.mark.postgres
 

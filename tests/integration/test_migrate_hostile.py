@@ -18,9 +18,9 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from running import DIFFERS, DONE, FAILED, USAGE, Ended, build, run
 
 from migration_job.embedded import EmbeddedPostgres
+from tests.integration.running import DIFFERS, DONE, FAILED, USAGE, Ended, build, run
 
 pytestmark = pytest.mark.postgres
 
@@ -344,7 +344,7 @@ def test_a_target_that_serves_is_refused(tmp_path: Path, postgres: str) -> None:
 
 def test_two_runs_at_once_do_not_meet(tmp_path: Path, postgres: str) -> None:
     source = _good(tmp_path / "source.db")
-    from migration_job.target import database, records
+    from migration_job.stores.postgres import database, records
 
     with database.connect(postgres) as other:
         records.lock(other)

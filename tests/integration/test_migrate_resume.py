@@ -14,10 +14,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from running import DONE, run
 
 from migration_job.embedded import EmbeddedPostgres
-from migration_job.target import load
+from migration_job.stores.postgres import load
+from tests.integration.running import DONE, run
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
@@ -28,7 +28,7 @@ CUT = """
 import itertools, os, sys
 import psycopg
 from migration_job.cli import main
-from migration_job.target import load
+from migration_job.stores.postgres import load
 
 limit, load.PART_VALUES = int(sys.argv.pop(1)), int(sys.argv.pop(1))
 calls = itertools.count(1)

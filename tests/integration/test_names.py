@@ -6,9 +6,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from hostile import Database, Rows, quote
-from journey import Journey, Refused, there_and_back
-from running import run
+
+from tests.integration.hostile import Database, Rows, quote
+from tests.integration.journey import Journey, Refused, there_and_back
+from tests.integration.running import run
 
 pytestmark = pytest.mark.postgres
 

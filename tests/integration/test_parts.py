@@ -11,10 +11,10 @@ from typing import Any
 
 import psycopg
 import pytest
-import thirdway
-from running import DIFFERS, DONE, run
 
-from migration_job.target import load
+from migration_job.stores.postgres import load
+from tests.integration import independent_compare
+from tests.integration.running import DIFFERS, DONE, run
 
 pytestmark = pytest.mark.postgres
 
@@ -70,8 +70,8 @@ def _migrate(source: Path, dsn: str, report: Path, *more: str | Path) -> dict[st
     with psycopg.connect(dsn) as target:
         steps = [r[0] for r in target.execute("SELECT step FROM migration.progress").fetchall()]
     assert sum(step.startswith("rows, part ") for step in steps) > 1
-    read, records = thirdway.read_target(dsn), thirdway.read_records(dsn)
-    assert thirdway.compare(thirdway.read_source(source), read, records) == []
+    read, records = independent_compare.read_target(dsn), independent_compare.read_records(dsn)
+    assert independent_compare.compare(independent_compare.read_source(source), read, records) == []
     found: dict[str, Any] = json.loads((report / "report.json").read_text())
     return found
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import psycopg
 import pytest
-from livekit import Migration, begin, fresh_source, uid
 
 from migration_job.errors import OperationError
-from migration_job.live.catchup import catch_up_fully
-from migration_job.live.pair import opened
-from migration_job.live.sequences import raise_target_sequences
+from migration_job.protocol.catchup import catch_up_fully
+from migration_job.protocol.run_context import opened
+from migration_job.protocol.sequences import raise_target_sequences
+from tests.integration.livekit import Migration, begin, fresh_source, uid
 
 pytestmark = pytest.mark.postgres
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import psycopg
 import pytest
-import thirdway
-from running import BLOCKED, DIFFERS, DONE, USAGE, Ended, build, digest, run
+
+from tests.integration import independent_compare
+from tests.integration.running import BLOCKED, DIFFERS, DONE, USAGE, Ended, build, digest, run
 
 pytestmark = pytest.mark.postgres
 
@@ -187,7 +188,7 @@ def contents(dsn: str) -> dict[str, Any]:
     """What a target holds, without what may differ between two runs."""
     return {
         name: (table.types, table.defaults, sorted(map(repr, table.rows)), table.foreign_keys)
-        for name, table in thirdway.read_target(dsn).items()
+        for name, table in independent_compare.read_target(dsn).items()
     }
 
 
@@ -216,8 +217,14 @@ def test_pitfall_42_a_source_that_went_on_is_copied_anew(tmp_path: Path, postgre
     connection.close()
     ended = migrate(path, postgres)
     assert ended.status == DONE, ended.said
-    source, target = thirdway.read_source(path), thirdway.read_target(postgres)
-    assert thirdway.compare(source, target, thirdway.read_records(postgres)) == []
+    source, target = (
+        independent_compare.read_source(path),
+        independent_compare.read_target(postgres),
+    )
+    assert (
+        independent_compare.compare(source, target, independent_compare.read_records(postgres))
+        == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -288,7 +295,7 @@ def test_pitfall_44_a_damaged_source(damage: Any, tmp_path: Path, postgres: str)
     assert told(path)["certificate"] is None
     assert digest(path) == before
     # The check runs beside the copy; what was copied by then is trusted by nobody.
-    if thirdway.read_target(postgres):
+    if independent_compare.read_target(postgres):
         assert rows(postgres, "SELECT phase IN ('prepared', 'copied') FROM migration.run") == [
             (True,)
         ]
@@ -316,7 +323,7 @@ def test_pitfall_44_what_is_no_database(
         assert says in ended.err
         assert "Traceback" not in ended.err
     assert path.read_bytes() == content
-    assert thirdway.read_target(postgres) == {}
+    assert independent_compare.read_target(postgres) == {}
 
 
 def test_pitfall_44_a_missing_file_is_not_created(tmp_path: Path, postgres: str) -> None:
@@ -347,7 +354,7 @@ def test_pitfall_44_a_locked_source_ends_with_a_sentence(tmp_path: Path, postgre
         holder.communicate()
     assert ended.status == USAGE, ended.said
     assert "locked" in ended.err
-    assert thirdway.read_target(postgres) == {}
+    assert independent_compare.read_target(postgres) == {}
 
 
 def write_checks(directory: Path, **queries: str) -> Path:
@@ -411,5 +418,11 @@ def test_a_blocked_run_says_what_would_settle_it(tmp_path: Path, postgres: str) 
     assert migrate(path, postgres).status == BLOCKED
     ended = migrate(path, postgres, "--policy", policy)
     assert ended.status == DONE, policy.read_text() + ended.said
-    source, target = thirdway.read_source(path), thirdway.read_target(postgres)
-    assert thirdway.compare(source, target, thirdway.read_records(postgres)) == []
+    source, target = (
+        independent_compare.read_source(path),
+        independent_compare.read_target(postgres),
+    )
+    assert (
+        independent_compare.compare(source, target, independent_compare.read_records(postgres))
+        == []
+    )

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from running import BLOCKED, Case, check
+
+from tests.integration.running import BLOCKED, Case, check
 
 pytestmark = pytest.mark.postgres
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from running import BLOCKED, Case, check
+
+from tests.integration.running import BLOCKED, Case, check
 
 pytestmark = pytest.mark.postgres
 

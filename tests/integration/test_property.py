@@ -21,13 +21,13 @@ from typing import Any
 
 import psycopg
 import pytest
-import thirdway
-from hostile import Database, Raw, Rows, databases
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from running import BLOCKED, DONE, run
 
 from migration_job.embedded import EmbeddedPostgres
+from tests.integration import independent_compare
+from tests.integration.hostile import Database, Raw, Rows, databases
+from tests.integration.running import BLOCKED, DONE, run
 
 EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "150"))
 LONG = "PROPERTY_EXAMPLES" in os.environ
@@ -72,18 +72,18 @@ def judge(database: Database, dsn: str, place: Path) -> None:
     assert ended.status in (DONE, BLOCKED), f"status {ended.status}\n{ended.said}"
     if ended.status == BLOCKED:
         justified(path, json.loads((report / "report.json").read_text()))
-        assert thirdway.read_target(dsn) == {}, "a blocked run wrote to the target"
+        assert independent_compare.read_target(dsn) == {}, "a blocked run wrote to the target"
         policy = place / "policy.yaml"
         suggested = run("inspect", path, "--profile", "none", "--suggest", policy)
         assert suggested.status in (DONE, BLOCKED), suggested.said
         ended = run(*migrate, "--policy", policy)
         assert ended.status == DONE, f"its own policy:\n{policy.read_text()}\n{ended.said}"
     said = json.loads((report / "report.json").read_text())
-    source, found = thirdway.read_source(path), thirdway.read_target(dsn)
+    source, found = independent_compare.read_source(path), independent_compare.read_target(dsn)
     _leave_out(source, said["findings"])
-    records = thirdway.read_records(dsn)
-    assert thirdway.compare(source, found, records) == []
-    assert thirdway.compare_schema(source, found, records, said["findings"], dsn) == []
+    records = independent_compare.read_records(dsn)
+    assert independent_compare.compare(source, found, records) == []
+    assert independent_compare.compare_schema(source, found, records, said["findings"], dsn) == []
     assert said["outcome"] == "verified"
     assert path.read_bytes() == before, "the source file was changed"
 
@@ -110,7 +110,9 @@ def steps(*, small: bool) -> Iterator[None]:
         yield
 
 
-def _leave_out(source: Mapping[str, thirdway.Table], findings: list[Mapping[str, Any]]) -> None:
+def _leave_out(
+    source: Mapping[str, independent_compare.Table], findings: list[Mapping[str, Any]]
+) -> None:
     """What a generated column refuses to compute is left out, as the report says."""
     for finding in findings:
         if finding["code"] == "generated-unreadable":
@@ -122,12 +124,12 @@ def _leave_out(source: Mapping[str, thirdway.Table], findings: list[Mapping[str,
 
 # ------------------------------------------------------- when it may stop without being asked to
 
-Source = Mapping[str, thirdway.Table]
+Source = Mapping[str, independent_compare.Table]
 
 
 def justified(path: Path, report: Mapping[str, Any]) -> None:
     """Each error finding has to be of a kind that may stop a run without a policy, and true."""
-    source = thirdway.read_source(path)
+    source = independent_compare.read_source(path)
     errors = [f for f in report["findings"] if f["severity"] == "error"]
     assert errors, "blocked without an error"
     for finding in errors:
@@ -136,7 +138,7 @@ def justified(path: Path, report: Mapping[str, Any]) -> None:
         assert reason(source, finding), f"not true of the source: {finding}"
 
 
-def _cells(source: Source, finding: Mapping[str, Any]) -> list[thirdway.Cell]:
+def _cells(source: Source, finding: Mapping[str, Any]) -> list[independent_compare.Cell]:
     table = source[finding["table"]]
     return [row[finding["column"]] for row in table.rows]
 

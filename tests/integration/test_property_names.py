@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hostile_names import makes, schema
-from journey import Journey, Refused, plain_and_back, there_and_back
 
 from migration_job.embedded import EmbeddedPostgres
+from tests.integration.hostile_names import makes, schema
+from tests.integration.journey import Journey, Refused, plain_and_back, there_and_back
 
 EXAMPLES = int(os.environ.get("NAMES_EXAMPLES", "6"))
 FIRST = int(os.environ.get("NAMES_FIRST", "0"))

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import apsw
-import hostile
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,8 +20,9 @@ from hypothesis import strategies as st
 
 from migration_job.embedded import EmbeddedPostgres
 from migration_job.plan import rules
-from migration_job.source.database import add_functions
+from migration_job.stores.sqlite.database import add_functions
 from migration_job.values import BrokenText, SourceValue, same
+from tests.integration import hostile
 
 EXAMPLES = int(os.environ.get("PROPERTY_RULE_EXAMPLES", "10"))
 """Lists of up to 40 values for each rule."""

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from running import DONE, USAGE, run
+
+from tests.integration.running import DONE, USAGE, run
 
 pytestmark = pytest.mark.postgres
 

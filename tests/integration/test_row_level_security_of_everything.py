@@ -13,11 +13,11 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
-from running import run
 
 from migration_job.demo.radcase import make_radcase
 from migration_job.embedded import EmbeddedPostgres
 from migration_job.errors import JobError
+from tests.integration.running import run
 
 pytestmark = pytest.mark.postgres
 

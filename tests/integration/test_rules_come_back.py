@@ -19,15 +19,15 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_property_rules import RULES
 
 from migration_job.embedded import EmbeddedPostgres
 from migration_job.plan import rules
 from migration_job.plan.model import ColumnPlan
 from migration_job.plan.wayback import refusal
-from migration_job.source.reader import bindable
+from migration_job.stores.sqlite.reader import bindable
 from migration_job.values import BrokenText, SourceValue
 from migration_job.verify import meaning
+from tests.integration.test_property_rules import RULES
 
 EXAMPLES = int(os.environ.get("PROPERTY_RULE_EXAMPLES", "10"))
 

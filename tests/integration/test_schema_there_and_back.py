@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from roundtrip import Trip, travel
+
+from tests.integration.roundtrip import Trip, travel
 
 TRIPS = (
     Trip(

@@ -17,18 +17,18 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from livekit import Migration, begin, fresh_source
-from test_catchup import both_sides
 
-from migration_job.live import back
-from migration_job.live.back import bring_back, differences
-from migration_job.live.pair import Pair, opened
-from migration_job.live.rollback import rollback
-from migration_job.live.settings import Endpoints, endpoints
-from migration_job.live.settle import settle
-from migration_job.live.switch import switch
-from migration_job.live.sync import Sync, read_report
-from migration_job.target.database import Locked
+from migration_job.protocol import reverse_sync
+from migration_job.protocol.reverse_sync import bring_back, differences
+from migration_job.protocol.rollback import rollback
+from migration_job.protocol.run_context import Pair, opened
+from migration_job.protocol.settings import Endpoints, endpoints
+from migration_job.protocol.settle import settle
+from migration_job.protocol.switch import switch
+from migration_job.protocol.sync import Sync, read_report
+from migration_job.stores.postgres.database import Locked
+from tests.integration.livekit import Migration, begin, fresh_source
+from tests.integration.test_catchup import both_sides
 
 pytestmark = pytest.mark.postgres
 
@@ -197,7 +197,7 @@ def test_a_table_that_is_rewritten_under_a_round_loses_no_row(
 ) -> None:
     """A rewritten table is empty for a snapshot from before: the round must not believe it."""
     serving.execute("UPDATE notes SET body = 'changed'")
-    taken = back._queue
+    taken = reverse_sync._queue
 
     def rewritten(*arguments: object) -> object:
         monkeypatch.undo()
@@ -205,7 +205,7 @@ def test_a_table_that_is_rewritten_under_a_round_loses_no_row(
         serving.execute("ALTER TABLE notes ALTER COLUMN body TYPE text USING body || '!'")
         return found
 
-    monkeypatch.setattr(back, "_queue", rewritten)
+    monkeypatch.setattr(reverse_sync, "_queue", rewritten)
     with serving.pair() as pair:
         bring_back(pair)
     assert count_source(serving, "SELECT count(*) FROM notes WHERE body LIKE 'changed%'") == 2
@@ -219,7 +219,7 @@ def test_a_round_holds_no_lock_between_its_statements(
     altered: list[str] = []
 
     def altering(name: str) -> Callable[..., object]:
-        real = getattr(back, name)
+        real = getattr(reverse_sync, name)
 
         def act(*arguments: object, **more: object) -> object:
             with psycopg.connect(serving.migration.dsn, autocommit=True) as owner:
@@ -233,7 +233,7 @@ def test_a_round_holds_no_lock_between_its_statements(
         return act
 
     for name in ("new_token", "apply_back", "differing_keys", "_note"):
-        monkeypatch.setattr(back, name, altering(name))
+        monkeypatch.setattr(reverse_sync, name, altering(name))
     with serving.pair() as pair:
         bring_back(pair)
     assert altered == ["new_token", "apply_back", "differing_keys", "differing_keys", "_note"]
@@ -290,7 +290,7 @@ def test_settle_takes_one_table_at_a_time_and_never_for_long(serving: Serving) -
 
 
 def test_a_whole_table_is_read_in_pieces(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(back, "PAGES", 1)
+    monkeypatch.setattr(reverse_sync, "PAGES", 1)
     serving.execute(
         "TRUNCATE events",
         "INSERT INTO events (what, n) SELECT repeat('x', 500), n FROM generate_series(1, 200) n",

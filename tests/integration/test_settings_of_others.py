@@ -11,20 +11,20 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from livekit import begin, fresh_source, uid
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
-from running import run
 
 from migration_job.embedded import EmbeddedPostgres
 from migration_job.errors import InputError
-from migration_job.live.rollback import rollback
-from migration_job.live.settings import Endpoints, endpoints
-from migration_job.live.switch import switch
-from migration_job.live.sync import Sync
-from migration_job.target.database import connect
-from migration_job.target.settings import unfit
-from migration_job.target.suitability import examine
+from migration_job.protocol.rollback import rollback
+from migration_job.protocol.settings import Endpoints, endpoints
+from migration_job.protocol.switch import switch
+from migration_job.protocol.sync import Sync
+from migration_job.stores.postgres.database import connect
+from migration_job.stores.postgres.settings import unfit
+from migration_job.stores.postgres.suitability import examine
+from tests.integration.livekit import begin, fresh_source, uid
+from tests.integration.running import run
 
 pytestmark = pytest.mark.postgres
 

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from test_switch import Stage
-from test_switch import stage as stage  # the fixture
 
 from migration_job.errors import OperationError
-from migration_job.live.rollback import rollback
-from migration_job.live.settle import settle
-from migration_job.live.status import status
-from migration_job.live.switch import switch
-from migration_job.live.sync import Sync
-from migration_job.source import backup
-from migration_job.source.capture import MOVED
+from migration_job.protocol.rollback import rollback
+from migration_job.protocol.settle import settle
+from migration_job.protocol.status import status
+from migration_job.protocol.switch import switch
+from migration_job.protocol.sync import Sync
+from migration_job.stores.sqlite import backup
+from migration_job.stores.sqlite.capture import MOVED
+from tests.integration.test_switch import Stage
+from tests.integration.test_switch import stage as stage  # the fixture
 
 pytestmark = pytest.mark.postgres
 

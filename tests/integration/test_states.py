@@ -7,7 +7,7 @@ import random
 import psycopg
 import pytest
 
-from migration_job.target.apply import text_array
+from migration_job.stores.postgres.apply import text_array
 
 pytestmark = pytest.mark.postgres
 

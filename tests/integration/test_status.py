@@ -9,16 +9,16 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from livekit import fresh_source
-from test_switch import Stage
-from test_switch import stage as stage  # the fixture
 
-from migration_job.live.rollback import rollback
-from migration_job.live.settle import settle
-from migration_job.live.status import status
-from migration_job.live.switch import move_reads, switch
-from migration_job.live.sync import Sync
 from migration_job.phases import Phase
+from migration_job.protocol.rollback import rollback
+from migration_job.protocol.settle import settle
+from migration_job.protocol.status import status
+from migration_job.protocol.switch import move_reads, switch
+from migration_job.protocol.sync import Sync
+from tests.integration.livekit import fresh_source
+from tests.integration.test_switch import Stage
+from tests.integration.test_switch import stage as stage  # the fixture
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))

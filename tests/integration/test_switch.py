@@ -15,17 +15,17 @@ from pathlib import Path
 import apsw
 import psycopg
 import pytest
-from livekit import Migration, begin, fresh_source
 
 from migration_job.connection import PostgresSide, SqliteSide, read_connection
 from migration_job.embedded import EmbeddedPgBouncer, EmbeddedPostgres
 from migration_job.errors import OperationError, VerificationError
-from migration_job.live import rollback as rollback_module
-from migration_job.live.rollback import rollback
-from migration_job.live.settings import Endpoints, endpoints
-from migration_job.live.switch import move_reads, switch
-from migration_job.live.sync import Sync, read_report
-from migration_job.source.capture import MOVED
+from migration_job.protocol import rollback as rollback_module
+from migration_job.protocol.rollback import rollback
+from migration_job.protocol.settings import Endpoints, endpoints
+from migration_job.protocol.switch import move_reads, switch
+from migration_job.protocol.sync import Sync, read_report
+from migration_job.stores.sqlite.capture import MOVED
+from tests.integration.livekit import Migration, begin, fresh_source
 
 pytestmark = pytest.mark.postgres
 

@@ -15,12 +15,12 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from migration_job.migration import Migration, Options, verified
 from migration_job.progress import Reporter
 from migration_job.report.model import Difference
-from migration_job.run import Migration, Options, verified
-from migration_job.source.catalogue import read_catalogue
-from migration_job.source.snapshot import Snapshot
-from migration_job.target import records
+from migration_job.stores.postgres import records
+from migration_job.stores.sqlite.catalogue import read_catalogue
+from migration_job.stores.sqlite.snapshot import Snapshot
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from running import DIFFERS, DONE, USAGE, Ended, run
+
+from tests.integration.running import DIFFERS, DONE, USAGE, Ended, run
 
 pytestmark = pytest.mark.postgres
 

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from running import DIFFERS, DONE
-from wholeway import Way
+
+from tests.integration.running import DIFFERS, DONE
+from tests.integration.wholeway import Way
 
 pytestmark = pytest.mark.postgres
 

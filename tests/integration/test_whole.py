@@ -16,18 +16,18 @@ from pathlib import Path
 import apsw
 import psycopg
 import pytest
-from livekit import PLAN, Migration, begin, fresh_source, uid
 
 from migration_job.errors import JobError
-from migration_job.live.catchup import catch_up
-from migration_job.live.pair import Pair, opened
-from migration_job.live.rollback import rollback
-from migration_job.live.settings import Endpoints, endpoints
-from migration_job.live.status import status
-from migration_job.live.switch import switch
-from migration_job.live.sync import Sync, read_report
-from migration_job.source import capture
-from migration_job.source.whole import NotWhole, WrittenAround
+from migration_job.protocol.catchup import catch_up
+from migration_job.protocol.rollback import rollback
+from migration_job.protocol.run_context import Pair, opened
+from migration_job.protocol.settings import Endpoints, endpoints
+from migration_job.protocol.status import status
+from migration_job.protocol.switch import switch
+from migration_job.protocol.sync import Sync, read_report
+from migration_job.stores.sqlite import capture
+from migration_job.stores.sqlite.whole import NotWhole, WrittenAround
+from tests.integration.livekit import PLAN, Migration, begin, fresh_source, uid
 
 pytestmark = pytest.mark.postgres
 
@@ -399,8 +399,8 @@ def test_a_full_state_directory_stops_nothing(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("migration_job.live.sync.write_durably", full)
-        patch.setattr("migration_job.live.lock.os.pwrite", full)
+        patch.setattr("migration_job.protocol.sync.write_durably", full)
+        patch.setattr("migration_job.protocol.lock.os.pwrite", full)
         writer = migration.writer()
         writer.execute("INSERT INTO users VALUES (?, 'one', 1)", (uid(1),))
         writer.close()

@@ -18,13 +18,13 @@ from pathlib import Path
 import apsw
 import psycopg
 import pytest
-from livekit import Migration, uid
-from test_whole import MODES, started, told_to
 
 from migration_job.errors import JobError
-from migration_job.live.settings import Endpoints
-from migration_job.live.switch import switch
-from migration_job.live.sync import Sync
+from migration_job.protocol.settings import Endpoints
+from migration_job.protocol.switch import switch
+from migration_job.protocol.sync import Sync
+from tests.integration.livekit import Migration, uid
+from tests.integration.test_whole import MODES, started, told_to
 
 pytestmark = pytest.mark.postgres
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import apsw
 import psycopg
-from running import DONE, Ended, run
+
+from tests.integration.running import DONE, Ended, run
 
 
 @dataclass

@@ -10,8 +10,8 @@ from migration_job.plan.model import ColumnPlan, Finding, Plan
 from migration_job.plan.planner import make_plan
 from migration_job.plan.policy import parse_policy
 from migration_job.plan.profile import load_profile
-from migration_job.source.catalogue import read_catalogue
-from migration_job.source.database import reading
+from migration_job.stores.sqlite.catalogue import read_catalogue
+from migration_job.stores.sqlite.database import reading
 
 
 def database(path: Path, *statements: str | tuple[str, tuple[object, ...]]) -> Path:

@@ -6,9 +6,9 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from planning import column_of, database, findings_of, plan_of
 
 from migration_job.plan.model import Plan
+from tests.unit.planning import column_of, database, findings_of, plan_of
 
 
 def types(plan: Plan, table: str = "t") -> dict[str, str]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import apsw
 
-from migration_job.source.apply import RowsBack, apply_back
-from migration_job.source.catalogue import read_catalogue
+from migration_job.stores.sqlite.apply import RowsBack, apply_back
+from migration_job.stores.sqlite.catalogue import read_catalogue
 
 
 def test_a_new_row_does_not_take_the_rowid_of_a_row_that_is_being_replaced(tmp_path: Path) -> None:

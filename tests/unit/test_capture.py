@@ -12,9 +12,9 @@ import pytest
 
 from migration_job.errors import InputError
 from migration_job.quoting import sqlite_name
-from migration_job.source import capture
-from migration_job.source.catalogue import read_catalogue, rowid_name
-from migration_job.source.reader import ROWID
+from migration_job.stores.sqlite import capture
+from migration_job.stores.sqlite.catalogue import read_catalogue, rowid_name
+from migration_job.stores.sqlite.reader import ROWID
 
 SCHEMA = """
 CREATE TABLE people (id TEXT PRIMARY KEY, email TEXT UNIQUE, name TEXT COLLATE NOCASE UNIQUE, n);

@@ -8,10 +8,10 @@ import apsw
 import pytest
 
 from migration_job.errors import ExitStatus, InputError, OperationError
-from migration_job.source.catalogue import MARK, affinity_of, read_catalogue, rowid_name
-from migration_job.source.database import check_integrity, open_readonly, reading
-from migration_job.source.model import Catalogue
-from migration_job.source.reader import ROWID, batches, read_by_keys, read_rows
+from migration_job.stores.sqlite.catalogue import MARK, affinity_of, read_catalogue, rowid_name
+from migration_job.stores.sqlite.database import check_integrity, open_readonly, reading
+from migration_job.stores.sqlite.model import Catalogue
+from migration_job.stores.sqlite.reader import ROWID, batches, read_by_keys, read_rows
 from migration_job.values import BrokenText
 from tests.unit.planning import database
 

@@ -9,8 +9,8 @@ import pytest
 
 from migration_job.plan.model import ColumnPlan, TablePlan
 from migration_job.plan.rules import ByteaRule, IntegerRule, Rule, TextRule
-from migration_job.source.model import SourceColumn, SourceTable
-from migration_job.target.copytext import compose, copy_sql, escape
+from migration_job.stores.postgres.copytext import compose, copy_sql, escape
+from migration_job.stores.sqlite.model import SourceColumn, SourceTable
 from migration_job.values import SourceValue
 
 SEED = 5

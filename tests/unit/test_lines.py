@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from migration_job import lines
+from migration_job import log_format
 from migration_job.commands.live_options import say
-from migration_job.lines import LogFormat, line
+from migration_job.log_format import LogFormat, line
 from migration_job.progress import Reporter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,12 +22,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def as_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(lines.VARIABLE, LogFormat.JSON)
+    monkeypatch.setenv(log_format.VARIABLE, LogFormat.JSON)
 
 
 def test_people_get_the_words_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(lines.VARIABLE, raising=False)
-    assert lines.line("decided: SQLite serves") == "decided: SQLite serves"
+    monkeypatch.delenv(log_format.VARIABLE, raising=False)
+    assert log_format.line("decided: SQLite serves") == "decided: SQLite serves"
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_people_get_the_words_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 @pytest.mark.usefixtures("as_json")
 def test_machines_get_one_object_a_line(text: str, level: str) -> None:
-    said = lines.line(text)
+    said = log_format.line(text)
     assert "\n" not in said
     assert "\x1b" not in said
     found = json.loads(said)
@@ -65,7 +65,7 @@ def test_a_runs_progress_is_objects_too() -> None:
 @pytest.mark.parametrize("how", ["option", "environment"])
 def test_the_command_line_takes_it_and_errors_follow(how: str) -> None:
     option = ["--log-format", "json"] if how == "option" else []
-    environment = {lines.VARIABLE: "json"} if how == "environment" else {}
+    environment = {log_format.VARIABLE: "json"} if how == "environment" else {}
     done = subprocess.run(
         [sys.executable, "-m", "migration_job", *option, "inspect", "/nowhere/at.db"],
         cwd=ROOT,

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from migration_job.errors import OperationError
-from migration_job.live.lock import Lock
+from migration_job.protocol.lock import Lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from migration_job.live.lock import Lock
+from migration_job.protocol.lock import Lock
 with Lock(Path(sys.argv[1])).command("switch"):
     print("held", flush=True)
     sys.stdin.readline()
@@ -72,7 +72,7 @@ def test_a_command_comes_between_two_rounds_however_busy_sync_is(tmp_path: Path)
             sys.executable,
             "-c",
             "import sys, time\nfrom pathlib import Path\n"
-            "from migration_job.live.lock import Lock\n"
+            "from migration_job.protocol.lock import Lock\n"
             "lock = Lock(Path(sys.argv[1]))\nprint('on', flush=True)\n"
             "while True:\n    with lock.round():\n        time.sleep(0.05)\n",
             str(tmp_path),

@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from migration_job.source.memory import staying
+from migration_job.stores.sqlite.memory import staying
 
 
 def test_the_collector_is_back_whatever_happens() -> None:

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from migration_job.errors import InputError
-from migration_job.live.metrics import MigrationCollector, serving
+from migration_job.protocol.metrics import MigrationCollector, serving
 
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 

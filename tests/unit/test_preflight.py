@@ -13,8 +13,8 @@ from migration_job.plan.planner import make_plan
 from migration_job.plan.policy import parse_policy
 from migration_job.plan.rules import MapRule
 from migration_job.plan.suggest import merge, suggest
-from migration_job.source.catalogue import read_catalogue
-from migration_job.source.database import reading
+from migration_job.stores.sqlite.catalogue import read_catalogue
+from migration_job.stores.sqlite.database import reading
 from migration_job.values import BrokenText
 from tests.unit.planning import column_of, database, findings_of, plan_of
 

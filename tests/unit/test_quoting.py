@@ -69,7 +69,7 @@ OTHER_LANGUAGES = {
     "migration_job/pooler.py": "PgBouncer's configuration, which is no SQL",
     "migration_job/embedded.py": "PgBouncer's list of users, which is no SQL",
     "infra/rendering.py": "configuration files, which are no SQL",
-    "migration_job/target/apply.py": "the elements of an array's text",
+    "migration_job/stores/postgres/apply.py": "the elements of an array's text",
     "migration_job/plan/defaults.py": "the pattern of to_char",
 }
 """Where quotes are doubled or escaped for something else than a name or a text of SQL."""

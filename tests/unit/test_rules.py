@@ -38,7 +38,7 @@ from migration_job.plan.rules import (
     postgres_float,
     type_of,
 )
-from migration_job.source.database import add_functions
+from migration_job.stores.sqlite.database import add_functions
 from migration_job.values import BrokenText, SourceValue, same
 
 RULES: list[RuleBase] = [

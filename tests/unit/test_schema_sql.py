@@ -13,8 +13,8 @@ from migration_job.plan.model import (
     UniquePlan,
 )
 from migration_job.plan.rules import IntegerRule, TextRule
-from migration_job.target import schema
-from migration_job.target.database import describe, read_dsn
+from migration_job.stores.postgres import schema
+from migration_job.stores.postgres.database import describe, read_dsn
 
 TABLE = TablePlan(
     source="Odd \"name\"",

@@ -12,8 +12,8 @@ import apsw
 import pytest
 
 from migration_job.errors import InputError, OperationError
-from migration_job.source import integrity, snapshot
-from migration_job.source.database import open_readonly
+from migration_job.stores.sqlite import integrity, snapshot
+from migration_job.stores.sqlite.database import open_readonly
 
 
 def _make(path: Path, mode: str) -> sqlite3.Connection:

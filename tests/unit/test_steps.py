@@ -9,11 +9,11 @@ import sys
 
 import pytest
 
-from migration_job.live.steps import ROLLBACK_STEPS, SWITCH_STEPS, SYNC_STEPS, VARIABLE
+from migration_job.protocol.fault_points import ROLLBACK_STEPS, SWITCH_STEPS, SYNC_STEPS, VARIABLE
 
 PROGRAM = """
 import os, time
-from migration_job.live.steps import step
+from migration_job.protocol.fault_points import step
 print("start", flush=True)
 with step("switch.drain"):
     print("within", flush=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 import apsw
 import pytest
 
-from migration_job.source.apply import unwritable
-from migration_job.source.catalogue import read_catalogue
-from migration_job.source.database import reading
+from migration_job.stores.sqlite.apply import unwritable
+from migration_job.stores.sqlite.catalogue import read_catalogue
+from migration_job.stores.sqlite.database import reading
 
 
 @pytest.mark.parametrize(

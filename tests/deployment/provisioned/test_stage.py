@@ -15,8 +15,8 @@ import pytest
 from infra import rendering, tuning
 from infra.containers import CPU_PERIOD
 from infra.monitoring import SYNC_METRICS_PORT
-from migration_job.live.status import STALE_SECONDS
-from migration_job.live.sync import Report
+from migration_job.protocol.status import STALE_SECONDS
+from migration_job.protocol.sync import Report
 from tests.deployment.provisioned.conftest import Provisioned, until
 
 pytestmark = [pytest.mark.pulumi, pytest.mark.xdist_group("docker")]

@@ -1,0 +1,234 @@
+"""``migrate --live``: capture first, then the snapshot, so that what this lacks is in the log.
+
+The keys that capture logs are the plan's, and the plan depends on the values. So a first plan is
+made from a copy that is thrown away; where it is blocked, the source has not been touched. The plan
+of the real snapshot must agree with it on the keys.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from pathlib import Path
+
+import apsw
+import psycopg
+
+from migration_job.errors import BlockedError, InputError, OperationError
+from migration_job.plan import naming
+from migration_job.plan.model import ColumnPlan, Plan, SequencePlan, TablePlan, UniquePlan
+from migration_job.plan.planner import make_plan
+from migration_job.plan.policy import load_policy
+from migration_job.plan.profile import load_profile
+from migration_job.plan.rules import IntegerRule
+from migration_job.protocol.lock import Lock
+from migration_job.quoting import postgres_name, postgres_relation, postgres_text
+from migration_job.stores.postgres import capture as target_capture
+from migration_job.stores.postgres.database import connect
+from migration_job.stores.sqlite import capture, fence, snapshot
+from migration_job.stores.sqlite.catalogue import read_catalogue, rowid_name
+from migration_job.stores.sqlite.model import ROWID_NAMES, Catalogue, SourceTable
+from migration_job.stores.sqlite.waiting import allowed
+from migration_job.values import fold
+
+ROWID_COLUMN = "_migration_rowid"
+"""The target's column for the rowid of a table that has no other key; `settle` drops it. Where the
+table has a column of that name, this one is called a little longer (:func:`rowid_column`)."""
+
+
+class LiveStart:
+    """What ``migrate --live`` adds to a plain run (``migration_job.migration.Live``)."""
+
+    def __init__(
+        self, source: Path, dsn: str, state: Path, report: Path, profile: str, policy: Path | None
+    ) -> None:
+        self._source = source
+        self._dsn = dsn
+        self._lock = Lock(state)
+        self._report = report
+        self._profile = profile
+        self._policy = policy
+        self._capture = ""
+        self._tokens: tuple[str, str | None] = ("", None)
+
+    def before_snapshot(self, run_id: str) -> None:
+        """Install capture on the source, or take up the one that this run has installed. Raises
+        BlockedError before anything was changed, InputError for what cannot be captured."""
+        catalogue, plan = self._first_plan()
+        if plan.blocked:
+            first = "; ".join(f.message for f in plan.blocked[:3])
+            raise BlockedError(
+                f"{len(plan.blocked)} findings stop this migration: {first}",
+                advice="`migration-job inspect` shows each with the policy line that settles it; "
+                "nothing was written to the source or the target",
+            )
+        with self._lock.command("migrate --live"):
+            self._stop_following()
+            connection = fence.open_source(self._source)
+            try:
+                tables = capture.captured_tables(catalogue, self.adapt(plan, catalogue).keys)
+                capture.refuse_unreadable(connection, tables)
+                self._install(connection, tables, run_id)
+            finally:
+                connection.close()
+
+    def adapt(self, plan: Plan, catalogue: Catalogue) -> Plan:
+        """The plan with a key for every table: the rowid, in a column of its own on the target,
+        where there is no other."""
+        tables = []
+        sequences = list(plan.sequences)
+        taken = plan.relation_names()
+        for table in plan.tables:
+            if table.source is None or table.key:
+                tables.append(table)
+                continue
+            keyed = _with_rowid(table, catalogue.table(table.source), taken)
+            tables.append(keyed)
+            sequences.append(
+                SequencePlan(table=table.target, column=keyed.columns[-1].target, last_value=0)
+            )
+        adapted = plan.model_copy(update={"tables": tuple(tables), "sequences": tuple(sequences)})
+        self._require_same_keys(adapted)
+        return adapted
+
+    def position(self, connection: apsw.Connection) -> int:
+        """The log's position in the snapshot."""
+        position = fence.last_position(connection)
+        state = fence.read_state(connection)
+        if state is not None:
+            self._tokens = (state.token, fence.token_at(connection, position))
+        return position
+
+    def after_copy(self, target: psycopg.Connection, plan: Plan) -> None:
+        """Close the target's fence, install the way back, and have the rowid columns go on after
+        the largest."""
+        target_capture.install(target, plan)
+        for table in plan.tables:
+            own = rowid_column(table)
+            if own is not None:
+                name, column = postgres_relation(table.target), postgres_name(own)
+                sequence = f"pg_get_serial_sequence({postgres_text(name)}, {postgres_text(own)})"
+                target.execute(
+                    f"SELECT setval({sequence}, max({column})) FROM {name} "
+                    f"HAVING max({column}) > 0".encode()
+                )
+
+    def verified(self, target: psycopg.Connection, position: int) -> None:
+        """Bind the target to the capture: from now on ``sync`` follows."""
+        token, log_token = self._tokens
+        target_capture.set_pair(target, self._capture, position, token=token, log_token=log_token)
+
+    # ------------------------------------------------------------------------------ within
+
+    def _first_plan(self) -> tuple[Catalogue, Plan]:
+        folder = self._report / "first-look"
+        try:
+            taken = snapshot.take(self._source, folder)
+            connection = taken.connect()
+            try:
+                catalogue = read_catalogue(connection)
+                policy = load_policy(self._policy) if self._policy is not None else None
+                profile = load_profile(self._profile)
+                return catalogue, make_plan(connection, catalogue, profile=profile, policy=policy)
+            finally:
+                connection.close()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _stop_following(self) -> None:
+        """A target that is about to be filled anew follows nothing meanwhile."""
+        target = connect(self._dsn)
+        try:
+            if target_capture.pair(target) is not None:
+                with target.transaction():
+                    target.execute("DELETE FROM migration.pair")
+                    target.execute("DELETE FROM migration.applied")
+        finally:
+            target.close()
+
+    def _install(
+        self, connection: apsw.Connection, tables: list[capture.CapturedTable], run_id: str
+    ) -> None:
+        state = fence.read_state(connection)
+        if state is not None and state.closed:
+            raise InputError(
+                "expected a source that SQLite serves, found it closed: PostgreSQL serves",
+                advice="`migration-job rollback` takes it back to SQLite first",
+            )
+        with fence.writing(connection, limit=allowed()):
+            same = state is not None and (state.run, state.schema_digest) == (
+                run_id,
+                capture.schema_digest(connection),
+            )
+            if state is not None and same and capture.keys(connection) == _keys(tables):
+                self._capture = state.capture
+                return
+            capture.remove(connection)
+            self._capture = secrets.token_hex(8)
+            capture.install(connection, tables, run=run_id, capture=self._capture)
+
+    def _require_same_keys(self, plan: Plan) -> None:
+        """Once capture is installed, the plan must want the keys that it logs."""
+        if not self._capture:
+            return
+        connection = fence.open_source(self._source)
+        try:
+            logged = capture.keys(connection)
+        finally:
+            connection.close()
+        for table in plan.tables:
+            if table.source is None or table.source not in logged:
+                continue
+            if [fold(w) for w in table.key] != [fold(k) for k in logged[table.source]]:
+                raise OperationError(
+                    f"the key of table {table.source!r} would be another now than a moment ago: "
+                    "rows have arrived that the first plan did not know",
+                    advice="run the command again; it makes a new plan",
+                )
+
+
+def _keys(tables: list[capture.CapturedTable]) -> dict[str, list[str]]:
+    return {t.table.name: [capture.key_name(t, c) for c in t.key] for t in tables}
+
+
+def rowid_column(table: TablePlan) -> str | None:
+    """The target's name of the column that holds the rowid of a table without a key of its own;
+    None where the table has none. An application's column is never taken for it, whatever its name:
+    it is not called as the rowid is on the source."""
+    for column in table.columns:
+        if fold(column.source or "") in ROWID_NAMES and column.target.startswith(ROWID_COLUMN):
+            return column.target
+    return None
+
+
+def _with_rowid(table: TablePlan, source: SourceTable, taken: set[str]) -> TablePlan:
+    """The table with the rowid for a key; ``taken`` are the names of all relations, to which that
+    of its index is added."""
+    name = rowid_name(source)
+    if name is None or source.rowid_alias is not None:
+        raise InputError(
+            f"table {source.name!r} has no key that identifies its rows on both sides",
+            advice="give the table a primary key without NULL, or migrate without --live",
+        )
+    own = naming.column_name(ROWID_COLUMN, [c.target for c in table.columns])
+    column = ColumnPlan(
+        source=name,
+        target=own,
+        type="bigint",
+        rule=IntegerRule(),
+        not_null=True,
+        identity=True,
+        reason="the rowid: the table has no other key",
+    )
+    stem = table.target.encode()[: naming.MAX_BYTES - len(ROWID_COLUMN)].decode(errors="ignore")
+    unique = UniquePlan(
+        name=naming.distinct(stem + ROWID_COLUMN, table.target, taken), columns=(own,)
+    )
+    taken.add(unique.name)
+    return table.model_copy(
+        update={
+            "columns": (*table.columns, column),
+            "uniques": (*table.uniques, unique),
+            "key": (name,),
+        }
+    )

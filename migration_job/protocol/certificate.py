@@ -1,0 +1,44 @@
+"""The certificate of a switch: what it rests on, and the position in the log that it covers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+
+from migration_job.errors import VerificationError
+from migration_job.protocol.run_context import Pair
+from migration_job.stores.postgres import records
+
+
+def base_certificate(pair: Pair) -> str:
+    """The digest of the last certificate of this run. Raises VerificationError where there is none:
+    no certificate, no switch."""
+    row = pair.target.execute(
+        "SELECT digest FROM migration.certificate ORDER BY issued_at DESC LIMIT 1"
+    ).fetchone()
+    if row is None:
+        raise VerificationError(
+            "expected a certificate of verification on the target, found none",
+            advice="SQLite serves as before; run `migration-job verify`, or `migrate` again",
+        )
+    return str(row[0])
+
+
+def certify(pair: Pair, position: int, *, base: str) -> str:
+    """Write a certificate for everything up to ``position`` to the target, durably; returns its
+    digest. ``base`` is the certificate of the whole content that it goes on from."""
+    body = json.dumps(
+        {
+            "kind": "switch",
+            "run": pair.run_id,
+            "plan": pair.plan.digest(),
+            "base": base,
+            "position": position,
+            "issued_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        },
+        sort_keys=True,
+    )
+    digest = hashlib.sha256(body.encode()).hexdigest()
+    records.store_certificate(pair.target, digest, body, "verified")
+    return digest

@@ -1,0 +1,63 @@
+"""How a live command ended, as JSON for programs: ``DIR/switch.json``, ``DIR/rollback.json``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import apsw
+import psycopg
+
+from migration_job.durable import write_durably
+from migration_job.errors import JobError, OperationError
+from migration_job.log_format import line
+
+
+@contextlib.contextmanager
+def write_outcome(directory: Path, command: str) -> Iterator[dict[str, Any]]:
+    """Write ``DIRECTORY/COMMAND.json`` on every way out: ``outcome`` (``done`` or ``failed``),
+    ``message`` where it failed, ``seconds``, ``at``, and what the block puts into the mapping."""
+    start = time.monotonic()
+    outcome: dict[str, Any] = {"command": command, "outcome": "done"}
+    try:
+        yield outcome
+    except (apsw.Error, psycopg.Error, OSError) as error:
+        told = foreseen(error, command)
+        outcome.update(outcome="failed", message=told.message)
+        raise told from error
+    except BaseException as error:
+        outcome["outcome"] = "failed"
+        outcome["message"] = error.message if isinstance(error, JobError) else type(error).__name__
+        raise
+    finally:
+        outcome["seconds"] = round(time.monotonic() - start, 3)
+        outcome["at"] = datetime.now(UTC).isoformat(timespec="milliseconds")
+        content = json.dumps(outcome, indent=2, ensure_ascii=False) + "\n"
+        file = directory / f"{command}.json"
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            write_durably(file, content.encode(), mode=0o644)
+        except OSError as error:
+            # What was done stays done, and is not to be called failed for this.
+            said = line(f"warning: {file} cannot be written: {error.strerror}")
+            sys.stderr.write(said + "\n")
+
+
+def foreseen(error: Exception, command: str) -> OperationError:
+    """A failure of one of the two databases or of a disk as an operator understands it; without
+    what a server's further lines may quote of the data."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = lines[0] if lines else type(error).__name__
+    if isinstance(error, apsw.FullError):
+        said = "the disk is full"
+    return OperationError(
+        f"{command} failed: {said}",
+        advice="which side serves has not changed by this, or `sync` and this command, run again, "
+        "finish it; `migration-job status` shows which side it is",
+    )

@@ -1,0 +1,281 @@
+"""What is proved of changed rows before they count: typed equality, and references that hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import psycopg
+
+from migration_job.errors import VerificationError
+from migration_job.plan.model import ColumnPlan, ForeignKeyPlan, TablePlan
+from migration_job.protocol.reading import proof_columns, proof_rows
+from migration_job.protocol.run_context import Pair
+from migration_job.quoting import postgres_name, postgres_relation, postgres_text, sqlite_table
+from migration_job.stores.postgres import records
+from migration_job.stores.postgres.apply import (
+    Key,
+    TableChange,
+    forward_key,
+    keys_join,
+    row_key,
+    text_array,
+)
+from migration_job.stores.postgres.database import execute_raw
+from migration_job.values import fold, from_json, key_text
+from migration_job.verify.typed import Back, compare_keys
+
+SHOWN = 5
+
+TYPED_KEYS = 2_000
+"""Up to this many rows are compared by the verifier, which shares no code with what copies; a fence
+never has more. A larger backlog is compared as text, which takes less time."""
+
+
+def prove_changes(pair: Pair, changes: Sequence[TableChange]) -> None:
+    """Compare the rows of a batch on both sides, in the source's present transaction. Raises
+    VerificationError with the first differences."""
+    small = sum(len(change.keys) for change in changes) <= TYPED_KEYS
+    for change in changes:
+        proved = None if small else _compare_lines(pair, change)
+        if proved is None:
+            _compare_typed(pair, change.table, change.keys)
+        elif proved:
+            # The ordinary rows are the same text on both sides; the rest is compared by value.
+            _compare_typed(pair, change.table, [row_key(change.table, row) for row in change.rows])
+        else:
+            _compare_typed(pair, change.table, change.keys)
+
+
+def _compare_typed(pair: Pair, plan: TablePlan, keys: Sequence[Key]) -> None:
+    found = compare_keys(pair.sides, plan, keys)
+    _refuse(found.table, [d.message for d in found.shown], found.count)
+
+
+def _compare_lines(pair: Pair, change: TableChange) -> bool | None:
+    """Whether the target holds just the ordinary rows of the batch and as many others; None where
+    the table has no lines to compare. Read again on both sides, not taken from what was sent."""
+    expected = proof_rows(pair, change.number)
+    if expected is None:
+        return None
+    plan = change.table
+    alike, raw = proof_columns(plan)
+    columns = ", ".join(f"t.{postgres_name(c.target)}" for c in [*alike, *raw])
+    found: list[tuple[object, ...]] = []
+    if change.key_texts:
+        # COPY takes no parameters.
+        arrays = [postgres_text(text_array(c)) for c in zip(*change.key_texts, strict=True)]
+        item, condition = keys_join(plan, arrays=arrays)
+        name = postgres_relation(plan.target)
+        query = f"SELECT {columns} FROM {name} AS t, {item} WHERE {condition}"
+        with (
+            pair.target.cursor() as cursor,
+            cursor.copy(f"COPY ({query}) TO STDOUT".encode()) as copy,
+        ):
+            for line in copy:
+                found.append(_parsed(bytes(line).rstrip(b"\n"), raw))
+    kept = {key_text(row_key(plan, row)) for row in change.rows} - change.quarantined.keys()
+    rest = Counter(found)
+    rest.subtract(Counter(dict.fromkeys(expected, 1)))
+    return min(rest.values(), default=0) >= 0 and rest.total() == len(kept)
+
+
+def _parsed(line: bytes, raw: Sequence[ColumnPlan]) -> tuple[object, ...]:
+    if not raw:
+        return (line,)
+    parts = line.split(b"\t")
+    head, tail = parts[: -len(raw)], parts[-len(raw) :]
+    values = [
+        column.rule.inverse(None if text == rb"\N" else text.decode())
+        for column, text in zip(raw, tail, strict=True)
+    ]
+    return (b"\t".join(head), *values)
+
+
+def differing_keys(
+    pair: Pair,
+    batch: Sequence[tuple[TablePlan, Sequence[Key]]],
+    forgotten: Sequence[tuple[str, str, str]] = (),
+) -> list[tuple[str, str, str]]:
+    """Which of these rows differ between the sides: source table, ``key_text`` and a message each.
+    For the way back, where a difference is noted and does not stop what follows. ``forgotten``:
+    source table, ``key_text`` and column of values with a ledger entry that the target has changed.
+    """
+    found: list[tuple[str, str, str]] = []
+    for plan, keys in batch:
+        back = Back(
+            frozenset((key, column) for table, key, column in forgotten if table == plan.source),
+            _computed(pair, plan),
+        )
+        for difference in compare_keys(pair.sides, plan, keys, back).shown:
+            values = [from_json(value) for value in difference.key or []]
+            found.append((plan.source or "", key_text(values), difference.message))
+    return found
+
+
+def _computed(pair: Pair, plan: TablePlan) -> frozenset[str]:
+    """Columns that the source generates, and that are plain ones on the target."""
+    generated = {c.name for c in pair.catalogue.table(plan.source or "").columns if c.generated}
+    plain = {c.source for c in plan.columns if c.source is not None and c.generated is None}
+    return frozenset(generated & plain)
+
+
+def _refuse(table: str, differences: Sequence[str], count: int) -> None:
+    if count:
+        raise VerificationError(
+            f"{count} changed values of {table} differ between source and target: "
+            f"{'; '.join(differences[:SHOWN])}",
+            advice="the side that serves goes on serving; run `migration-job verify` for the whole "
+            "picture",
+        )
+
+
+def prove_counts(pair: Pair) -> None:
+    """Count the rows of every table on both sides, in the source's present transaction, up to which
+    the target must have been brought. Finds what was written around the capture (by a program that
+    has switched triggers off). Takes time with the database's size. Raises VerificationError."""
+    aside = records.quarantined(pair.target)
+    for table, plan in pair.captured.values():
+        here = int(pair.source.execute(f"SELECT count(*) FROM {sqlite_table(table.name)}").get)
+        there = pair.target.execute(
+            f"SELECT count(*) FROM {postgres_relation(plan.target)}".encode()
+        ).fetchone()
+        expected = here - aside.get(table.name, 0)
+        if there is None or int(there[0]) != expected:
+            raise VerificationError(
+                f"expected {expected} rows of {table.name} on the target, found "
+                f"{there[0] if there else 'none'}: rows were written around the change capture",
+                advice="SQLite serves as before; find the program that writes with triggers "
+                "switched off, then run `migration-job migrate --live` again",
+            )
+
+
+def prove_all_references(pair: Pair) -> None:
+    """Look for rows of the target that refer to nothing, where the plan says that they may not:
+    catch-up suppresses the foreign keys. Takes time with the database's size; nobody waits for it.
+    Raises VerificationError."""
+    for table in pair.plan.tables:
+        for key in table.foreign_keys:
+            if key.validated:
+                _refuse_orphans(
+                    table, key, execute_raw(pair.target, _orphans(table, key, "")).fetchall()
+                )
+
+
+def prove_references(pair: Pair, touched: dict[int, list[Key]]) -> None:
+    """The same for the rows of these keys: those that refer, and those that are referred to and are
+    gone or have changed. Raises VerificationError."""
+    changed = {
+        plan.target: (plan, keys)
+        for number, keys in touched.items()
+        for plan in [pair.captured[number][1]]
+    }
+    gone = {name: _gone(pair.target, plan, keys) for name, (plan, keys) in changed.items()}
+    for table in pair.plan.tables:
+        for key in table.foreign_keys:
+            if not key.validated:
+                continue
+            if table.target in changed:
+                found = _orphans_among(pair.target, table, key, *changed[table.target])
+                _refuse_orphans(table, key, found)
+            if key.parent not in changed:
+                continue
+            parent, absent = changed[key.parent][0], gone[key.parent]
+            if not _refers_to_key(key, parent):
+                # The reference is to other columns than the row's key, whose old values are gone.
+                _refuse_orphans(
+                    table, key, execute_raw(pair.target, _orphans(table, key, "")).fetchall()
+                )
+            elif absent is not None:
+                _refuse_orphans(table, key, _orphans_of(pair.target, table, key, parent, absent))
+
+
+def _orphans(table: TablePlan, key: ForeignKeyPlan, more: str, source: str = "") -> str:
+    """A query for the first few values of ``key`` in ``table`` (aliased ``c``) without a parent."""
+    columns = [f"c.{postgres_name(c)}" for c in key.columns]
+    pairs = zip(key.columns, key.parent_columns, strict=True)
+    same = " AND ".join(f"p.{postgres_name(b)} = c.{postgres_name(a)}" for a, b in pairs)
+    there = " AND ".join(f"{c} IS NOT NULL" for c in columns)
+    child, parent = postgres_relation(table.target), postgres_relation(key.parent)
+    return (
+        f"SELECT {', '.join(f'{c}::text' for c in columns)} FROM {child} AS c{source} "
+        f"WHERE {there} AND NOT EXISTS (SELECT 1 FROM {parent} AS p WHERE {same}){more} "
+        f"LIMIT {SHOWN}"
+    )
+
+
+def _orphans_among(
+    target: psycopg.Connection,
+    table: TablePlan,
+    key: ForeignKeyPlan,
+    plan: TablePlan,
+    keys: Sequence[Key],
+) -> list[tuple[object, ...]]:
+    arrays = _arrays(plan, keys)
+    if arrays is None:
+        return []
+    item, condition = keys_join(plan, "c")
+    query = _orphans(table, key, f" AND {condition}", f", {item}")
+    return execute_raw(target, query, arrays).fetchall()
+
+
+def _orphans_of(
+    target: psycopg.Connection,
+    table: TablePlan,
+    key: ForeignKeyPlan,
+    parent: TablePlan,
+    absent: list[list[str]],
+) -> list[tuple[object, ...]]:
+    item, _ = keys_join(parent)
+    names = {column: f"k.k{i}" for i, column in enumerate(_key_targets(parent))}
+    pairs = zip(key.columns, key.parent_columns, strict=True)
+    condition = " AND ".join(f"c.{postgres_name(a)} = {names[b]}" for a, b in pairs)
+    query = _orphans(table, key, f" AND {condition}", f", {item}")
+    return execute_raw(target, query, absent).fetchall()
+
+
+def _gone(
+    target: psycopg.Connection, plan: TablePlan, keys: Sequence[Key]
+) -> list[list[str]] | None:
+    """Of these keys those without a row, as an array for each column; None where there are none.
+    Only they can leave references to nothing. A look into the key's index each, while whoever
+    refers to a key may have to be looked for in a whole table."""
+    arrays = _arrays(plan, keys)
+    if arrays is None:
+        return None
+    item, condition = keys_join(plan)
+    columns = ", ".join(f"k.k{i}::text" for i in range(len(arrays)))
+    rows = execute_raw(
+        target,
+        f"SELECT {columns} FROM {item} WHERE NOT EXISTS "
+        f"(SELECT 1 FROM {postgres_relation(plan.target)} AS t WHERE {condition})",
+        arrays,
+    ).fetchall()
+    return [[str(value) for value in column] for column in zip(*rows, strict=True)] or None
+
+
+def _arrays(plan: TablePlan, keys: Iterable[Key]) -> list[list[str]] | None:
+    texts = [k for k in (forward_key(plan, key) for key in keys) if k is not None]
+    return [list(column) for column in zip(*texts, strict=True)] if texts else None
+
+
+def _key_targets(plan: TablePlan) -> list[str]:
+    targets = {fold(c.source or ""): c.target for c in plan.copied}
+    return [targets[fold(name)] for name in plan.key]
+
+
+def _refers_to_key(key: ForeignKeyPlan, parent: TablePlan) -> bool:
+    return set(key.parent_columns) == set(_key_targets(parent))
+
+
+def _refuse_orphans(
+    table: TablePlan, key: ForeignKeyPlan, orphans: Sequence[tuple[object, ...]]
+) -> None:
+    if orphans:
+        shown = ", ".join("/".join(str(v) for v in row) for row in orphans)
+        raise VerificationError(
+            f"rows of {table.target} refer to rows of {key.parent} that do not exist "
+            f"({', '.join(key.columns)} = {shown}), and the target's {key.name} forbids it",
+            advice="SQLite serves as before; correct the rows there (PRAGMA foreign_key_check), "
+            "then run the command again",
+        )

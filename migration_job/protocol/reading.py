@@ -1,0 +1,206 @@
+"""The rows that the log names, read in bulk: SQLite itself assembles the text of ordinary rows.
+
+A row is ordinary where each of its values meets its rule's own condition (no ledger entry, nothing
+to quarantine), which is tried anew for every row, since it is new. All others are read value by
+value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from migration_job.plan.model import ColumnPlan, TablePlan
+from migration_job.plan.rules import inside
+from migration_job.protocol.run_context import Pair
+from migration_job.quoting import sqlite_name, sqlite_table
+from migration_job.stores.postgres.apply import Key, TableChange, forward_key, key_places, key_plans
+from migration_job.stores.postgres.copytext import condition_sql, field_sql
+from migration_job.stores.sqlite.capture import LOG
+from migration_job.stores.sqlite.database import chain
+from migration_job.stores.sqlite.model import SourceTable
+from migration_job.stores.sqlite.reader import codec_of, column_sql, decode, read_by_keys
+from migration_job.values import fold, key_text
+
+TOUCHED = "temp._migration_touched"
+
+
+@dataclass(frozen=True, slots=True)
+class _Sql:
+    """The statements of one table over ``TOUCHED AS k``; None where it has to go row by row."""
+
+    keys: str
+    """Each touched key's values, then its texts on the target, or NULL where SQL has none."""
+    lines: str | None
+    """COPY lines of the ordinary rows, as blobs."""
+    others: str
+    """The keys of the rows that are there and not ordinary."""
+    proof: str | None
+    """The ordinary rows as the proof compares them: a line of what PostgreSQL prints as SQLite
+    does, then the raw values of the other columns."""
+
+
+def gather(pair: Pair, position: int, upto: int) -> list[TableChange]:
+    """What the log holds after ``position`` up to ``upto``, as states, in the source's present
+    transaction."""
+    width = max((len(plan.key) for _, plan in pair.captured.values()), default=1)
+    names = [f"k{i}" for i in range(width)]
+    if pair.touched_width != width:
+        pair.source.execute(f"DROP TABLE IF EXISTS {TOUCHED}")
+        pair.source.execute(f"CREATE TABLE {TOUCHED} (tab INTEGER, {', '.join(names)})")
+        pair.touched_width = width
+    pair.source.execute(f"DELETE FROM {TOUCHED}")
+    # By class as well as by value: 1, 1.0 and '1' may be three rows.
+    classes = ", ".join(f"typeof({name})" for name in names)
+    pair.source.execute(
+        f"INSERT INTO {TOUCHED} SELECT tab, {', '.join(names)} FROM {sqlite_name(LOG)} "
+        f"WHERE seq > ? AND seq <= ? GROUP BY tab, {', '.join(names)}, {classes}",
+        (position, upto),
+    )
+    numbers = [int(r[0]) for r in pair.source.execute(f"SELECT DISTINCT tab FROM {TOUCHED}")]
+    return [_table(pair, number) for number in numbers if number in pair.captured]
+
+
+def proof_rows(pair: Pair, number: int) -> list[tuple[Any, ...]] | None:
+    """The ordinary rows of the last :func:`gather` once more, for the proof; None where the table
+    goes row by row."""
+    table, plan = pair.captured[number]
+    sql = _compose(pair, table, plan)
+    if sql.proof is None:
+        return None
+    return list(pair.source.execute(sql.proof, (number,)))
+
+
+def proof_columns(plan: TablePlan) -> tuple[list[ColumnPlan], list[ColumnPlan]]:
+    """The columns whose text is the same on both sides, and the others."""
+    alike = [c for c in plan.copied if inside(c.rule).canonical]
+    return alike, [c for c in plan.copied if not inside(c.rule).canonical]
+
+
+def _table(pair: Pair, number: int) -> TableChange:
+    table, plan = pair.captured[number]
+    sql = _compose(pair, table, plan)
+    try:
+        return _bulk(pair, number, table, plan, sql)
+    except UnicodeDecodeError:
+        # Somewhere in these rows is text that is none: all of them row by row.
+        keys = _raw_keys(pair, number, plan)
+        return _by_row(pair, table, TableChange(plan, keys, number=number), keys)
+
+
+def _bulk(pair: Pair, number: int, table: SourceTable, plan: TablePlan, sql: _Sql) -> TableChange:
+    width = len(plan.key)
+    change = TableChange(plan, [], number=number)
+    for row in pair.source.execute(sql.keys, (number,)):
+        key = row[:width]
+        change.keys.append(key)
+        texts = row[width:] if row[width] is not None else forward_key(plan, key)
+        if texts is not None:
+            change.key_texts.append(texts)
+    if sql.lines is None:
+        return _by_row(pair, table, change, change.keys)
+    lines = [row[0] for row in pair.source.execute(sql.lines, (number,))]
+    # A row that two keys have found (1 and 1.0) is one row all the same.
+    change.lines = b"\n".join(dict.fromkeys(lines))
+    change.lines.decode()
+    others = list(pair.source.execute(sql.others, (number,)))
+    return _by_row(pair, table, change, others) if others else change
+
+
+def _raw_keys(pair: Pair, number: int, plan: TablePlan) -> list[Key]:
+    codec = codec_of(pair.catalogue.encoding)
+    terms = ", ".join(
+        f"typeof(k{i}) = 'text', CASE WHEN typeof(k{i}) = 'text' THEN CAST(k{i} AS BLOB) "
+        f"ELSE k{i} END"
+        for i in range(len(plan.key))
+    )
+    return [
+        tuple(decode(row[i + 1], codec) if row[i] else row[i + 1] for i in range(0, len(row), 2))
+        for row in pair.source.execute(f"SELECT {terms} FROM {TOUCHED} WHERE tab = ?", (number,))
+    ]
+
+
+def _by_row(pair: Pair, table: SourceTable, change: TableChange, keys: list[Key]) -> TableChange:
+    plan = change.table
+    if not change.key_texts:
+        texts = (forward_key(plan, key) for key in change.keys)
+        change.key_texts = [t for t in texts if t is not None]
+    columns = [c.source or "" for c in plan.copied]
+    encoding = pair.catalogue.encoding
+    place = key_places(plan)
+    rows = read_by_keys(pair.source, table, columns, encoding=encoding, key=plan.key, keys=keys)
+    change.rows = list({key_text([row[i] for i in place]): row for row in rows}.values())
+    for condition, reason in plan.set_aside:
+        for key in read_by_keys(
+            pair.source,
+            table,
+            plan.key,
+            encoding=encoding,
+            key=plan.key,
+            keys=keys,
+            condition=condition,
+        ):
+            change.quarantined.setdefault(key_text(key), reason)
+    return change
+
+
+def _compose(pair: Pair, table: SourceTable, plan: TablePlan) -> _Sql:
+    found = pair.statements.get(table.name)
+    if found is None:
+        found = pair.statements[table.name] = _statements(pair, table, plan)
+    return found
+
+
+def _statements(pair: Pair, table: SourceTable, plan: TablePlan) -> _Sql:
+    columns = plan.copied
+    references = [column_sql(table, str(c.source)) for c in columns]
+    fields = [field_sql(c.rule, r) for c, r in zip(columns, references, strict=True)]
+    conditions = [condition_sql(c.rule, r) for c, r in zip(columns, references, strict=True)]
+    ordinary = chain("AND", [*conditions, *(f"({q}) IS NOT TRUE" for q in plan.quarantine)])
+    raw = [f"k.k{i}" for i in range(len(plan.key))]
+    join = f"FROM {TOUCHED} AS k CROSS JOIN {sqlite_table(table.name)} AS t WHERE k.tab = ? AND "
+    join += _same_key(table, plan, raw)
+    whole = [f for f in fields if f is not None]
+    utf8 = pair.catalogue.encoding == "UTF-8"
+    bulk = utf8 and len(whole) == len(fields)
+    alike, raws = proof_columns(plan)
+    by_name = dict(
+        zip((c.target for c in columns), zip(fields, references, strict=True), strict=True)
+    )
+    proof_terms = [_blob([str(by_name[c.target][0]) for c in alike])] if alike else ["x''"]
+    proof_terms += [by_name[c.target][1] for c in raws]
+    return _Sql(
+        keys=f"SELECT {', '.join([*raw, *_key_texts(plan, raw)])} FROM {TOUCHED} AS k "
+        "WHERE k.tab = ?",
+        lines=f"SELECT {_blob(whole)} {join} AND ({ordinary})" if bulk else None,
+        others=f"SELECT {', '.join(raw)} {join} AND NOT ({ordinary})",
+        proof=f"SELECT {', '.join(proof_terms)} {join} AND ({ordinary})" if bulk else None,
+    )
+
+
+def _blob(fields: list[str]) -> str:
+    return f"CAST({chain('|| char(9) ||', [f'({f})' for f in fields])} AS BLOB)"
+
+
+def _key_texts(plan: TablePlan, raw: list[str]) -> list[str]:
+    """The key's texts, or NULL for a key that SQL cannot convert."""
+    rules = [c.rule for c in key_plans(plan)]
+    texts = [rule.fast_sql(r) for rule, r in zip(rules, raw, strict=True)]
+    if any(text is None for text in texts):
+        return ["NULL"] * len(raw)
+    there = " AND ".join(
+        f"{r} IS NOT NULL AND {condition_sql(rule, r)}" for rule, r in zip(rules, raw, strict=True)
+    )
+    return [f"CASE WHEN {there} THEN CAST({text} AS TEXT) END" for text in texts]
+
+
+def _same_key(table: SourceTable, plan: TablePlan, raw: list[str]) -> str:
+    collations = {fold(c.name): c.collation.upper() for c in table.columns}
+    terms = []
+    for name, value in zip(plan.key, raw, strict=True):
+        reference = column_sql(table, name)
+        # The column's own collation finds the row by its index, BINARY makes sure.
+        terms.append(f"{reference} = {value}")
+        if collations.get(fold(name), "BINARY") != "BINARY":
+            terms.append(f"+{reference} COLLATE BINARY = {value}")
+    return " AND ".join(terms)

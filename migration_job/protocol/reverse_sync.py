@@ -1,0 +1,438 @@
+"""The way back: the target's queue to the source, as states.
+
+One round reads the queue and the rows in one snapshot of the target, writes them to the source in
+one transaction (triggers and foreign keys off), compares them in that same snapshot, and only then
+deletes the queue's rows that it has read. A round that is cut off is done again and ends the same.
+
+The application works on the target meanwhile, and people alter its tables. So one session does all
+the reading, and lets go of the tables' locks after each piece (a savepoint that is rolled back; the
+snapshot stays): an ALTER TABLE waits for one short statement, and no session of this job ever waits
+while another holds what somebody waits for. A table that was rewritten since the snapshot looks
+empty in it; that is looked for while the lock is held, and the round begun anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import apsw
+import psycopg
+
+from migration_job.errors import OperationError
+from migration_job.plan.model import TablePlan
+from migration_job.protocol.fault_points import step
+from migration_job.protocol.proof import differing_keys
+from migration_job.protocol.run_context import Pair
+from migration_job.protocol.whole import new_token, require_file
+from migration_job.quoting import postgres_name, postgres_relation
+from migration_job.stores.postgres import records
+from migration_job.stores.postgres.apply import Key, key_places, key_plans, text_array
+from migration_job.stores.postgres.capture import confirm_token, numbered
+from migration_job.stores.postgres.database import Locked, lost
+from migration_job.stores.postgres.states import KEYS_PER_QUERY, TextRow, raw_rows, rows_by_keys
+from migration_job.stores.sqlite import fence
+from migration_job.stores.sqlite.apply import RowsBack, apply_back
+from migration_job.stores.sqlite.model import SourceTable
+from migration_job.stores.sqlite.reader import read_rows
+from migration_job.values import SourceValue, fold, from_json, key_text
+
+LOCK_SECONDS = 5.0
+"""How long a round waits for the source's lock: `sync` then says so and tries again."""
+
+ROUND_ROWS = 20_000
+"""Rows of the queue in one round."""
+
+PAGES = 1_000
+"""Pages of a table that are read at a time where every row is wanted: some 8 MB."""
+
+COMPARED = 500
+"""Rows that are compared at a time."""
+
+ANEW = 5
+"""How often a round is begun anew because tables are rewritten under it."""
+
+HELD_ROWS = 100
+"""Rows of the queue in a round that keeps small tables locked, so that it comes to an end: a
+fraction of a second."""
+
+TextKey = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BackRound:
+    """What one round has done."""
+
+    taken: int
+    """Rows of the queue that it has worked off."""
+    left: bool
+    """Whether its snapshot had more."""
+
+
+class Moved(Locked):
+    """A table was rewritten or replaced after the round's snapshot: to be tried again, too."""
+
+    def __init__(self, plan: TablePlan) -> None:
+        super().__init__(
+            f"table {plan.target} was rewritten or replaced on the target while it was read",
+            advice="nothing is lost; it is read again",
+        )
+        self.plan = plan
+
+
+@dataclass(slots=True)
+class _Table:
+    source: SourceTable
+    plan: TablePlan
+    keys: dict[TextKey, None]
+    everything: bool = False
+
+
+def bring_back(
+    pair: Pair, *, rows: int = ROUND_ROWS, lock_limit: float = LOCK_SECONDS
+) -> BackRound:
+    """One round, which waits up to ``lock_limit`` seconds for the source's lock. Raises
+    OperationError where that is not to be had, or a row cannot be put into the source; Locked where
+    a table of the target is locked by others (nothing is held then; the next round goes on)."""
+    held: dict[str, TablePlan] = {}
+    anew = 0
+    with step("sync.reverse"):
+        while True:
+            try:
+                few = min(rows, HELD_ROWS) if held else rows
+                return _round(pair, few, lock_limit, list(held.values()))
+            except Moved as error:
+                anew += 1
+                if anew > ANEW:
+                    raise
+                if _pages(pair.target, error.plan) <= PAGES:
+                    held[error.plan.target] = error.plan
+            except apsw.ConstraintError as error:
+                if held:  # only a part was tried
+                    held.clear()
+                    continue
+                # As in catch-up: a unique value may still be with a row that comes later.
+                if rows >= _queued(pair):
+                    raise OperationError(
+                        f"the source refuses what the target now holds: {error}",
+                        advice="PostgreSQL serves as before, and the source stays at its last "
+                        "state; correct the rows on PostgreSQL",
+                    ) from error
+                rows *= 4
+            except psycopg.Error as error:
+                raise lost(error, "reading the way back") from error
+            except apsw.FullError as error:
+                raise OperationError(
+                    "the source's disk is full, so the target's changes cannot come back",
+                    advice="PostgreSQL serves as before; free some space",
+                ) from error
+
+
+def differences(pair: Pair) -> list[str]:
+    """Rows that did not come back as they are on the target, for people."""
+    return [
+        str(row[0])
+        for row in pair.target.execute(
+            "SELECT message FROM migration.back_difference ORDER BY tab, key"
+        )
+    ]
+
+
+def count_differences(pair: Pair) -> int:
+    """How many those are."""
+    row = pair.target.execute("SELECT count(*) FROM migration.back_difference").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def one_way_changes(pair: Pair) -> list[str]:
+    """Tables of ``--one-way`` that have changed on the target."""
+    numbers = _one_way_numbers(pair)
+    rows = pair.target.execute(
+        "SELECT DISTINCT tab FROM migration.reverse_log WHERE tab = ANY(%s)", (list(numbers),)
+    )
+    return sorted(numbers[int(row[0])] for row in rows)
+
+
+def _queued(pair: Pair) -> int:
+    row = pair.target.execute("SELECT count(*) FROM migration.reverse_log").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _one_way_numbers(pair: Pair) -> dict[int, str]:
+    names = {fold(name) for name in pair.state().one_way}
+    return {
+        number: plan.source
+        for number, plan in numbered(pair.plan)
+        if plan.source is not None and fold(plan.source) in names
+    }
+
+
+def _round(pair: Pair, limit: int, lock_limit: float, held: Sequence[TablePlan]) -> BackRound:
+    reader = pair.sides.target
+    with snapshot_of(pair, held) as (moment, position):
+        with letting_go(reader):
+            ids, tables, left = _queue(pair, limit)
+        if not ids:
+            return BackRound(0, left)
+        ledger_gone: list[tuple[str, str, str]] = []
+        batch = [_rows_back(pair, table, ledger_gone) for table in tables]
+        # What the source takes over must be on the target's disk: a commit of the application's
+        # may have been asynchronous. This one is waited for, and brings all before it there.
+        token = new_token(pair)
+        with fence.writing(pair.source, limit=lock_limit):
+            if not pair.state().closed:
+                raise OperationError(
+                    "expected the source closed while changes come back, found it open",
+                    advice="run `migration-job status`",
+                )
+            apply_back(pair.source, batch)
+            fence.change_state(pair.source, back_at=moment, back_position=position, token=token)
+            require_file(pair)
+        found = _compare(pair, tables, batch, ledger_gone)
+    with pair.target.transaction():
+        confirm_token(pair.target)
+        _note(pair, batch, found, ledger_gone)
+        _forget_one_way(pair)
+        pair.target.execute("DELETE FROM migration.reverse_log WHERE id = ANY(%s)", (ids,))
+    return BackRound(len(ids), left)
+
+
+@contextlib.contextmanager
+def snapshot_of(pair: Pair, held: Sequence[TablePlan] = ()) -> Iterator[tuple[str, str]]:
+    """One snapshot of the target for the verifier's session, which alone reads in the block; gives
+    its time and the WAL's position. The tables ``held`` are locked before it is taken, and until
+    the block's end."""
+    reader = pair.sides.target
+    with reader.transaction():
+        reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        if held:
+            names = ", ".join(postgres_relation(plan.target) for plan in held)
+            reader.execute(f"LOCK TABLE {names} IN ACCESS SHARE MODE".encode())
+        row = reader.execute(
+            "SELECT to_char(now(), 'YYYY-MM-DD\"T\"HH24:MI:SS.MSOF'), pg_current_wal_lsn()::text"
+        ).fetchone()
+        if row is None:
+            raise OperationError("the target gave no snapshot")
+        yield str(row[0]), str(row[1])
+
+
+def letting_go(reader: psycopg.Connection) -> contextlib.AbstractContextManager[object]:
+    """What the block's statements lock is let go of at its end; the snapshot stays."""
+    return reader.transaction(force_rollback=True)
+
+
+def require_unmoved(reader: psycopg.Connection, plan: TablePlan) -> None:
+    """Raises Moved where the table, which this transaction has locked by reading it, is not the one
+    that the snapshot shows: TRUNCATE and rewriting forms of ALTER TABLE leave nothing for an older
+    snapshot, and another table may have taken its name."""
+    row = reader.execute(
+        # The catalogue is read in the snapshot, the functions look at what is now.
+        "SELECT count(*) FROM pg_class WHERE relname = %s "
+        "AND relnamespace = 'public'::regnamespace "
+        "AND oid = to_regclass(%s) AND relfilenode = pg_relation_filenode(oid)",
+        (plan.target, postgres_relation(plan.target)),
+    ).fetchone()
+    if row is None or int(row[0]) != 1:
+        raise Moved(plan)
+
+
+def _pages(session: psycopg.Connection, plan: TablePlan) -> int:
+    row = session.execute(
+        "SELECT pg_relation_size(to_regclass(%s)) / current_setting('block_size')::bigint",
+        (postgres_relation(plan.target),),
+    ).fetchone()
+    return 0 if row is None or row[0] is None else int(row[0])
+
+
+def _compare(
+    pair: Pair,
+    tables: Sequence[_Table],
+    batch: Sequence[RowsBack],
+    ledger_gone: Sequence[tuple[str, str, str]],
+) -> list[tuple[str, str, str]]:
+    """What differs between the sides, in the snapshot; no table is locked for longer than a piece
+    of its rows takes."""
+    found: list[tuple[str, str, str]] = []
+    for table, rows in zip(tables, batch, strict=True):
+        for start in range(0, len(rows.keys), COMPARED):
+            piece = rows.keys[start : start + COMPARED]
+            with letting_go(pair.sides.target):
+                found += differing_keys(pair, [(table.plan, piece)], ledger_gone)
+                require_unmoved(pair.sides.target, table.plan)
+    return found
+
+
+def _forget_one_way(pair: Pair) -> None:
+    """Of what does not come back, keep only that there was something."""
+    numbers = list(_one_way_numbers(pair))
+    if not numbers:
+        return
+    gone = pair.target.execute(
+        "DELETE FROM migration.reverse_log WHERE tab = ANY(%s) AND key IS NOT NULL RETURNING tab",
+        (numbers,),
+    ).fetchall()
+    for number in {int(row[0]) for row in gone}:
+        pair.target.execute(
+            "INSERT INTO migration.reverse_log (tab) SELECT %s WHERE NOT EXISTS "
+            "(SELECT FROM migration.reverse_log WHERE key IS NULL AND tab = %s)",
+            (number, number),
+        )
+
+
+def _queue(pair: Pair, limit: int) -> tuple[list[int], list[_Table], bool]:
+    one_way = list(_one_way_numbers(pair))
+    rows = pair.sides.target.execute(
+        "SELECT id, tab, key FROM migration.reverse_log WHERE tab <> ALL(%s) ORDER BY id LIMIT %s",
+        (one_way, limit + 1),
+    ).fetchall()
+    plans = dict(numbered(pair.plan))
+    tables: dict[int, _Table] = {}
+    for _, number, key in rows[:limit]:
+        plan = plans[int(number)]
+        if number not in tables:
+            tables[number] = _Table(pair.catalogue.table(plan.source or ""), plan, {})
+        if key is None:
+            tables[number].everything = True
+        else:
+            tables[number].keys[tuple(key)] = None
+    return [int(row[0]) for row in rows[:limit]], list(tables.values()), len(rows) > limit
+
+
+def _rows_back(pair: Pair, table: _Table, ledger_gone: list[tuple[str, str, str]]) -> RowsBack:
+    plan, source = table.plan, table.source
+    reader = pair.sides.target
+    columns = [c.target for c in plan.copied]
+    places = key_places(plan)
+    rules = [c.rule for c in plan.copied]
+    if table.everything:
+        present = list(_all_rows(reader, plan, columns))
+        source_keys = _all_source_keys(pair, table)
+    else:
+        present = list(_rows_of(reader, plan, columns, list(table.keys)))
+        source_keys = []
+    touched = {key_text(k): k for k in source_keys}
+    for texts in table.keys:
+        key = tuple(c.rule.inverse(t) for c, t in zip(key_plans(plan), texts, strict=True))
+        touched[key_text(key)] = key
+    for row in present:
+        key = tuple(rules[i].inverse(row[i]) for i in places)
+        touched.setdefault(key_text(key), key)
+    noted: dict[tuple[str, str], tuple[str, str | None]] = {}
+    with letting_go(reader):
+        if records.tables_noted(reader, [source.name]):
+            noted = _ledger(reader, source.name, list(touched))
+    rows: list[Key] = []
+    for outputs in present:
+        name = key_text([rules[i].inverse(outputs[i]) for i in places])
+        rows.append(_back_row(plan, name, outputs, noted))
+    ledger_gone += [(source.name, key, column) for key, column in noted]
+    return RowsBack(
+        table=source,
+        key=plan.key,
+        columns=tuple(c.source or "" for c in plan.copied),
+        keys=list(touched.values()),
+        rows=rows,
+    )
+
+
+def _back_row(
+    plan: TablePlan,
+    key: str,
+    texts: Sequence[str | None],
+    noted: dict[tuple[str, str], tuple[str, str | None]],
+) -> Key:
+    """The source's values. A value that the ledger accounts for, and that is on the target as it
+    was written there, is what it was before; its entry stays. All others go by the rule."""
+    values: list[SourceValue] = []
+    for column, text in zip(plan.copied, texts, strict=True):
+        entry = noted.get((key, column.source or ""))
+        if entry is not None and entry[1] == text:
+            values.append(from_json(json.loads(entry[0])))
+            del noted[(key, column.source or "")]
+        else:
+            values.append(column.rule.inverse(text))
+    return tuple(values)
+
+
+def _rows_of(
+    reader: psycopg.Connection, plan: TablePlan, columns: Sequence[str], keys: Sequence[TextKey]
+) -> Iterator[TextRow]:
+    for start in range(0, len(keys), KEYS_PER_QUERY):
+        with letting_go(reader):
+            found = list(rows_by_keys(reader, plan, columns, keys[start : start + KEYS_PER_QUERY]))
+            require_unmoved(reader, plan)
+        yield from found
+
+
+def _all_rows(
+    reader: psycopg.Connection, plan: TablePlan, columns: Sequence[str]
+) -> Iterator[TextRow]:
+    """Every row, some pages at a time."""
+    names = ", ".join(f"t.{postgres_name(c)}" for c in columns)
+    for start in range(0, _pages(reader, plan) + 1, PAGES):
+        with letting_go(reader):
+            found = raw_rows(
+                reader,
+                f"SELECT {names} FROM {postgres_relation(plan.target)} AS t "
+                f"WHERE t.ctid >= '({start},0)' AND t.ctid < '({start + PAGES},0)'",
+            )
+            require_unmoved(reader, plan)
+        yield from found
+
+
+def _ledger(
+    reader: psycopg.Connection, table: str, keys: Sequence[str]
+) -> dict[tuple[str, str], tuple[str, str | None]]:
+    """The ledger of these rows: ``(key, column)`` to before and after."""
+    found = records.ledger_of(reader, [(table, key) for key in keys])
+    return {(key, column): (before, after) for _, key, column, before, after in found}
+
+
+def _all_source_keys(pair: Pair, table: _Table) -> list[Key]:
+    """Every key that the source has, but those in quarantine, which the target never had."""
+    keys = list(
+        read_rows(
+            pair.source,
+            table.source,
+            table.plan.key,
+            encoding=pair.catalogue.encoding,
+            ordered=False,
+        )
+    )
+    name = table.source.name
+    with letting_go(pair.sides.target):
+        aside = records.quarantined_of(pair.sides.target, [(name, key_text(key)) for key in keys])
+    return [key for key in keys if (name, key_text(key)) not in aside]
+
+
+def _note(
+    pair: Pair,
+    batch: Sequence[RowsBack],
+    found: list[tuple[str, str, str]],
+    ledger_gone: list[tuple[str, str, str]],
+) -> None:
+    """Record which rows do not agree (``found``: table, key, message), forget it for those that do
+    now, and forget ledger entries of values that the target has changed."""
+    names = [(rows.table.name, key_text(key)) for rows in batch for key in rows.keys]
+    if pair.target.execute("SELECT FROM migration.back_difference LIMIT 1").fetchone() is not None:
+        pair.target.execute(
+            "DELETE FROM migration.back_difference AS d USING unnest(%s::text[], %s::text[]) "
+            "AS n(tab, key) WHERE d.tab = n.tab AND d.key = n.key",
+            (text_array(n[0] for n in names), text_array(n[1] for n in names)),
+        )
+    if found:
+        with pair.target.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO migration.back_difference (tab, key, message) VALUES (%s, %s, %s)",
+                found,
+            )
+    if ledger_gone:
+        columns = [list(part) for part in zip(*ledger_gone, strict=True)]
+        pair.target.execute(
+            "DELETE FROM migration.ledger AS l USING unnest(%s::text[], %s::text[], %s::text[]) "
+            "AS n(tab, key, col) WHERE l.tab = n.tab AND l.key = n.key AND l.col = n.col "
+            "AND hashtextextended(l.key, 0) = hashtextextended(n.key, 0)",
+            columns,
+        )

@@ -1,0 +1,399 @@
+"""The way back to SQLite, with the application's queries held by PgBouncer.
+
+1. ``rollback.prepare``  nothing is held: the queue is worked off
+2. ``rollback.pause``    PgBouncer holds new queries and waits for open transactions
+3. ``rollback.fence``    the target's fence closes; sessions that are in a transaction are ended
+4. ``rollback.drain``    the queue's rest to the source, compared; sequences
+5. ``rollback.decide``   ``closed = 0`` and COMMIT: this commit is the decision
+6. ``return.*``          the connection, then the alias, and the PAUSE with it
+
+Until 5 whatever fails opens the target's fence again and has PgBouncer go on: PostgreSQL serves as
+before.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import apsw
+import psycopg
+
+from migration_job.connection import write_connection
+from migration_job.durable import write_durably
+from migration_job.errors import InputError, JobError, OperationError, VerificationError
+from migration_job.phases import Phase
+from migration_job.protocol import gate_protocol, lease, watch
+from migration_job.protocol.decision import commit_decision, take_back, truthful
+from migration_job.protocol.fault_points import step
+from migration_job.protocol.follow import (
+    FOLLOW_SECONDS,
+    follow_decision,
+    follow_until,
+    record_phase,
+)
+from migration_job.protocol.lock import Lock
+from migration_job.protocol.mend import mend, prove_back
+from migration_job.protocol.reverse_sync import bring_back, differences, one_way_changes
+from migration_job.protocol.run_context import Pair, given_up, opened
+from migration_job.protocol.sequences import raise_source_sequences
+from migration_job.protocol.settings import Endpoints
+from migration_job.protocol.whole import (
+    confirm,
+    new_token,
+    require_capture,
+    require_file,
+    require_identity,
+)
+from migration_job.stores.postgres import capture as target_capture
+from migration_job.stores.postgres.database import Locked
+from migration_job.stores.sqlite import capture, derived, fence
+from migration_job.stores.sqlite.catalogue import read_catalogue
+from migration_job.stores.sqlite.waiting import allowed, patience
+
+Say = Callable[[str], None]
+
+SHOWN = 5
+
+SCREEN = 20
+"""What is given up, named one by one."""
+
+LOST = "lost.txt"
+"""The whole list, in the state directory."""
+
+DECIDE_SECONDS = 30.0
+"""How long readers of the file may hold up the decision, with the application's queries held."""
+
+LONGEST_SECONDS = 60.0
+"""From the PAUSE to the end of all that follows, without the queue: see :mod:`.hold`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RolledBack:
+    """How a rollback went."""
+
+    held_ms: float
+    """How long queries were held at most; 0 where SQLite served already."""
+    lost: tuple[str, ...] = ()
+    """What was given up by ``--accept-loss``, in words."""
+
+
+def rollback(
+    ends: Endpoints,
+    *,
+    pause_limit: float = 10.0,
+    drain_limit: float = 600.0,
+    accept_loss: bool = False,
+    keep_reads: bool = False,
+    release: bool = False,
+    say: Say = lambda _: None,
+) -> RolledBack:
+    """Have SQLite serve, with all that was written on either side.
+
+    ``keep_reads`` leaves reads with PostgreSQL (``strategy: dual-write``); ``release`` also takes
+    the capture out of the source; ``accept_loss`` goes back even where the target is gone or rows
+    cannot come back, and says what that costs. Raises OperationError or VerificationError with
+    PostgreSQL serving as before; or, where a gate cannot have the application started anew,
+    OperationError with SQLite serving.
+    """
+    with truthful(ends.source, "rollback"), patience(drain_limit), watch.guarded():
+        done = _rollback(ends, pause_limit, drain_limit, accept_loss, keep_reads, release, say)
+        gate_protocol.wait_for_application(ends.state, ends.connection, say=say)
+        return done
+
+
+def _rollback(
+    ends: Endpoints,
+    pause_limit: float,
+    drain_limit: float,
+    accept_loss: bool,
+    keep_reads: bool,
+    release: bool,
+    say: Say,
+) -> RolledBack:
+    with Lock(ends.state).command("rollback"):
+        lease.require_none(ends.state, "rollback")
+        try:
+            opening = opened(ends.source, ends.dsn)
+            pair = opening.__enter__()
+        except (InputError, psycopg.OperationalError) as error:
+            return _without_target(ends, error, accept_loss=accept_loss, release=release, say=say)
+        try:
+            done = _with_target(pair, ends, pause_limit, drain_limit, accept_loss, keep_reads, say)
+            if release or _is_plain(pair):
+                _release(pair)
+                say("the capture is taken out of the source")
+            return done
+        finally:
+            opening.__exit__(None, None, None)
+
+
+def _with_target(
+    pair: Pair,
+    ends: Endpoints,
+    pause_limit: float,
+    drain_limit: float,
+    accept_loss: bool,
+    keep_reads: bool,
+    say: Say,
+) -> RolledBack:
+    state = fence.read_state(pair.source)
+    if state is None:
+        # Nothing was ever switched; the connection may not have been written yet.
+        write_connection(ends.connection, ends.sqlite, ends.sqlite, owner=ends.owner)
+        return RolledBack(0.0)
+    if state.settled:
+        raise OperationError(
+            "the way back was given up by `migration-job settle`",
+            advice="the archived SQLite file can be restored, as it was then, with "
+            "`migration-job restore`",
+        )
+    require_identity(pair, state)
+    if not state.closed:
+        if state.reads_moved and not keep_reads:
+            with fence.writing(pair.source, limit=drain_limit):
+                fence.change_state(pair.source, reads_moved=0)
+        _follow(pair, ends, say)
+        say("SQLite serves already")
+        return RolledBack(0.0)
+    follow_decision(pair, ends)
+    _require_own_alias(ends)
+    lock_limit = min(drain_limit, DECIDE_SECONDS)
+    with step("rollback.prepare"):
+        given_up = _mended(pair, drain_limit, accept_loss, say)
+        lost = _losses(pair, ends, accept_loss, (), say)
+        _derive(pair, drain_limit, say)
+        say("the way back is worked off; holding the application's queries")
+    with gate_protocol.holding(ends.state, longest=drain_limit + LONGEST_SECONDS, say=say):
+        start = time.monotonic()
+        try:
+            watch.expect(pause_limit + watch.STEP_SECONDS)
+            with step("rollback.pause"):
+                if ends.pooler is not None:
+                    lease.mark_pause(ends.state)
+                    ends.pooler.pause(limit=pause_limit)
+            watch.expect(2 * pause_limit + watch.GRACE_SECONDS)
+            with step("rollback.fence"):
+                target_capture.close_fence(pair.target, limit=pause_limit)
+                target_capture.end_sessions(pair.third, limit=pause_limit)
+            with step("rollback.drain"):
+                later = _drain(pair, drain_limit)
+                lost = _losses(pair, ends, accept_loss, lost, say)
+            watch.expect(2 * lock_limit + watch.GRACE_SECONDS)
+            with step("rollback.decide"):
+                fence.hold_writers(pair.source, limit=lock_limit)
+                require_capture(pair, anew=True)
+                raise_source_sequences(pair)
+                if later:
+                    for done in derived.bring_in_step(pair.source, pair.catalogue):
+                        say(str(done))
+                take_back(pair.source, new_token(pair), reads_moved=keep_reads)
+                require_file(pair)
+                commit_decision(pair, limit=lock_limit, certificate=None)
+        except BaseException as error:
+            fence.give_up(pair.source)
+            watch.expect(0)
+            if isinstance(error, Exception):
+                _go_on_with_target(pair, ends, error)
+            raise
+        _follow(pair, ends, say)
+    held = (time.monotonic() - start) * 1000
+    confirm(pair)
+    record_phase(pair, Phase.ROLLED_BACK, ends.dsn, say)
+    say(f"decided: SQLite serves; queries were held for {held:.0f} ms")
+    return RolledBack(held, (*given_up, *lost))
+
+
+def _mended(pair: Pair, drain_limit: float, accept_loss: bool, say: Say) -> tuple[str, ...]:
+    """Put back what DDL has taken from the closed file, bring the queue back, and prove the file
+    where its gate was open; what was given up of what was written there."""
+    for line in mend(pair):
+        say(line)
+    _drain(pair, drain_limit)
+    given_up = prove_back(pair, give_up=accept_loss)
+    if given_up:
+        _drain(pair, drain_limit)
+    return tuple(given_up)
+
+
+def _require_own_alias(ends: Endpoints) -> None:
+    if ends.pooler is not None and ends.pooler.is_paused() and not lease.paused_by_us(ends.state):
+        raise OperationError(
+            f"expected PgBouncer's alias {ends.pooler.alias.name!r} open, found it paused by "
+            "something other than this job",
+            advice="PostgreSQL serves as before; end what it was paused for, then "
+            "`migration-job resume`, and run the rollback again",
+        )
+
+
+def _derive(pair: Pair, limit: float, say: Say) -> None:
+    """Bring what the source derives from rows in step, while nothing is held yet: once queries are
+    held, that is left which comes last."""
+    if next(derived.full_text(pair.catalogue), None) is None:
+        return
+    with fence.writing(pair.source, limit=limit):
+        for done in derived.bring_in_step(pair.source, pair.catalogue):
+            say(str(done))
+
+
+def _drain(pair: Pair, limit: float) -> int:
+    """Work off the queue; returns how many of its rows there were."""
+    deadline = time.monotonic() + limit
+    rows = 0
+    while True:
+        if target_capture.is_closed(pair.target):
+            watch.expect(watch.ROUND_SECONDS)
+        try:
+            done = bring_back(pair, lock_limit=max(deadline - time.monotonic(), 0))
+        except Locked:
+            # An ALTER TABLE, say: over in a moment, as a rule.
+            if time.monotonic() > deadline:
+                raise
+            continue
+        rows += done.taken
+        if not done.left and done.taken <= 200:
+            if done.taken == 0 or not target_capture.is_closed(pair.target):
+                return rows
+            continue
+        if time.monotonic() > deadline:
+            raise OperationError(
+                f"expected the target's changes on the source within {limit:g} s, found more "
+                "coming than go",
+                advice="PostgreSQL serves as before; run the command again at a quieter hour",
+            )
+
+
+def _losses(
+    pair: Pair, ends: Endpoints, accept_loss: bool, told: tuple[str, ...], say: Say
+) -> tuple[str, ...]:
+    """What would not come back, said before it is given up, where it has not been ``told`` yet.
+    Raises VerificationError unless that is accepted."""
+    lost = [*differences(pair)]
+    lost += [f"changes to table {name} (--one-way)" for name in one_way_changes(pair)]
+    if lost and not accept_loss:
+        raise VerificationError(
+            f"{len(lost)} things on the target do not come back as they are: "
+            f"{'; '.join(lost[:SHOWN])}",
+            advice="PostgreSQL serves as before; correct the rows there, or give them up with "
+            "--accept-loss",
+        )
+    if lost and tuple(lost) != told:
+        _tell_losses(lost, ends.state / LOST, say)
+    return tuple(lost)
+
+
+def _tell_losses(lost: list[str], file: Path, say: Say) -> None:
+    say(f"{len(lost)} things on PostgreSQL do not come back as they are, and are given up:")
+    for message in lost[:SCREEN]:
+        say(f"  {message}")
+    try:
+        write_durably(file, ("\n".join(lost) + "\n").encode(), mode=0o600)
+    except OSError as error:
+        raise OperationError(
+            f"the list of what is lost cannot be written to {file}: {error.strerror}",
+            advice="PostgreSQL serves as before; free some space and run the command again",
+        ) from error
+    more = f"and {len(lost) - SCREEN} more; " if len(lost) > SCREEN else ""
+    say(f"  {more}the whole list is in {file}")
+
+
+def _follow(pair: Pair, ends: Endpoints, say: Say) -> None:
+    try:
+        follow_decision(pair, ends)
+    except OperationError as error:
+        if ends.pooler is None or fence.read_state(pair.source) is None or pair.state().closed:
+            raise
+        # The target's fence is closed and the connection names SQLite: what is left is PgBouncer,
+        # which is down. It finds its alias file without the alias when it starts.
+        say(f"warning: {error.message}")
+
+
+def _go_on_with_target(pair: Pair, ends: Endpoints, error: Exception) -> None:
+    try:
+        follow_until(pair, ends, limit=FOLLOW_SECONDS)
+    except (JobError, psycopg.Error, apsw.Error, OSError) as second:
+        raise OperationError(
+            f"the rollback stopped before the decision ({_told(error)}), and PostgreSQL cannot be "
+            f"put back to serving yet: {_told(second)}",
+            advice="`sync` goes on with it as soon as it can; so does this command when it is run "
+            "again",
+        ) from error
+
+
+def _told(error: Exception) -> str:
+    return error.message if isinstance(error, JobError) else type(error).__name__
+
+
+def _is_plain(pair: Pair) -> bool:
+    state = fence.read_state(pair.source)
+    return state is not None and state.plain and not state.closed
+
+
+def _release(pair: Pair) -> None:
+    state = fence.read_state(pair.source)
+    if state is not None and not state.closed:
+        with fence.writing(pair.source, limit=allowed()):
+            capture.remove(pair.source)
+
+
+# -------------------------------------------------------------------- where the target is gone
+
+
+def _without_target(
+    ends: Endpoints, error: Exception, *, accept_loss: bool, release: bool, say: Say
+) -> RolledBack:
+    """SQLite as far as it is current, without asking the target."""
+    source = fence.open_source(ends.source)
+    try:
+        state = fence.read_state(source)
+        if state is None or not state.closed:
+            # SQLite serves, and did all along: nothing is lost.
+            _open_without_target(ends, say)
+            if release and state is not None:
+                with fence.writing(source, limit=allowed()):
+                    capture.remove(source)
+            return RolledBack(0.0)
+        current = (
+            f"the file holds PostgreSQL's changes up to {state.back_at} (WAL {state.back_position})"
+            if state.back_at
+            else f"the file is as it was at the switch, {state.switched_at}"
+        )
+        if not accept_loss:
+            raise OperationError(
+                f"the target cannot be reached ({_told(error)}); {current}",
+                advice="bring PostgreSQL back and run the command again. Where it is gone for "
+                "good, or nobody can reach it any more, and only then, --accept-loss goes back "
+                "without it: whatever was written later is lost",
+            )
+        if ends.pooler is not None:
+            # Nobody must reach a target that comes back while SQLite serves.
+            try:
+                ends.pooler.close_alias(limit=5.0)
+            except OperationError as down:
+                say(f"warning: {down.message}")
+        with fence.writing(source, limit=allowed()):
+            for done in derived.bring_in_step(source, read_catalogue(source)):
+                say(str(done))
+            take_back(source, secrets.token_hex(16))
+            # A target that comes back after all follows nothing any more.
+            fence.change_state(source, capture=given_up(state.capture))
+        _open_without_target(ends, say)
+        if release or state.plain:
+            with fence.writing(source, limit=allowed()):
+                capture.remove(source)
+        say(f"SQLite serves; {current}; whatever was written later is lost")
+        return RolledBack(0.0, (f"what was written on PostgreSQL later: {current}",))
+    finally:
+        source.close()
+
+
+def _open_without_target(ends: Endpoints, say: Say) -> None:
+    write_connection(ends.connection, ends.sqlite, ends.sqlite, owner=ends.owner)
+    if ends.pooler is not None:
+        try:
+            ends.pooler.close_alias(limit=5.0)
+        except OperationError as down:
+            say(f"warning: {down.message}")

@@ -1,0 +1,73 @@
+"""Identities on both sides go on from the higher of the two marks: no number is given out twice."""
+
+from __future__ import annotations
+
+from migration_job.protocol.run_context import Pair
+from migration_job.quoting import postgres_relation, postgres_text, sqlite_name, sqlite_table
+from migration_job.stores.sqlite.apply import set_sequence
+
+
+def raise_target_sequences(pair: Pair) -> None:
+    """Raise the target's sequences to the source's marks (``sqlite_sequence`` and the largest
+    number present), never lower them."""
+    statements = []
+    for table, column, name in _identities(pair):
+        mark = _source_mark(pair, table, column)
+        if mark < 1:
+            continue
+        last = f"(SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {name})"
+        statements.append(f"SELECT setval({postgres_text(name)}, greatest({mark}, {last}))")
+    if statements:
+        pair.target.execute("; ".join(statements).encode())
+
+
+def raise_source_sequences(pair: Pair) -> None:
+    """Raise the marks of the source's AUTOINCREMENT tables to the target's sequences, inside the
+    caller's transaction of the source."""
+    for table, _, name in _identities(pair):
+        if not pair.catalogue.table(table).autoincrement:
+            continue
+        row = pair.target.execute(
+            f"SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {name}".encode()
+        ).fetchone()
+        if row is not None and int(row[0]) > 0:
+            set_sequence(pair.source, table, int(row[0]))
+
+
+def _identities(pair: Pair) -> list[tuple[str, str, str]]:
+    """Source table, source column and the target's sequence of each identity; asked for once."""
+    if pair.identities is None:
+        pair.identities = _read_identities(pair)
+    return pair.identities
+
+
+def _read_identities(pair: Pair) -> list[tuple[str, str, str]]:
+    planned = [
+        (plan.source, column.source, plan.target, column.target)
+        for plan in pair.plan.tables
+        for column in plan.columns
+        if column.identity and plan.source is not None and column.source is not None
+    ]
+    if not planned:
+        return []
+    terms = ", ".join(
+        f"pg_get_serial_sequence({postgres_text(postgres_relation(target))}, {postgres_text(name)})"
+        for _, _, target, name in planned
+    )
+    row = pair.target.execute(f"SELECT {terms}".encode()).fetchone() or ()
+    return [
+        (source, column, str(sequence))
+        for (source, column, _, _), sequence in zip(planned, row, strict=True)
+        if sequence is not None
+    ]
+
+
+def _source_mark(pair: Pair, table: str, column: str) -> int:
+    marks = [
+        pair.source.execute(f"SELECT max({sqlite_name(column)}) FROM {sqlite_table(table)}").get
+    ]
+    if pair.catalogue.table(table).autoincrement:
+        marks.append(
+            pair.source.execute("SELECT max(seq) FROM sqlite_sequence WHERE name = ?", (table,)).get
+        )
+    return max((int(m) for m in marks if isinstance(m, int)), default=0)

@@ -1,0 +1,345 @@
+"""Where things stand, in some ten lines, and what to do next. Only reads, and needs no lock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import apsw
+import psycopg
+
+from migration_job.connection import PostgresSide, SqliteSide, read_connection
+from migration_job.errors import JobError
+from migration_job.protocol import lease
+from migration_job.protocol.lock import Lock
+from migration_job.protocol.settle import WINDOW
+from migration_job.protocol.sync import Report, read_report
+from migration_job.stores.postgres import capture as target_capture
+from migration_job.stores.postgres import database, records
+from migration_job.stores.sqlite import fence, whole
+from migration_job.stores.sqlite.database import open_readonly
+
+STALE_SECONDS = 10.0
+"""A heartbeat older than this is that of a `sync` which does not run."""
+
+
+SHOWN = 20
+"""Rows that did not come back, named one by one."""
+
+NOT_ASKED = "not asked (no --target)"
+EMPTY = "no run of this job has filled it"
+LOCKED = "its records are locked by another session at this moment; ask again"
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    problem: str = ""
+    state: fence.SourceState | None = None
+    last: int = 0
+    gaps: str = ""
+    """What is not as it was of the capture, or of the schema beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    problem: str = ""
+    phase: str = ""
+    applied: int | None = None
+    closed: bool | None = None
+    queued: int = 0
+    certificate: str = ""
+    identity: target_capture.Identity | None = None
+    """By what it knows the source."""
+    differences: int = 0
+    """Rows that did not come back as they are there."""
+    shown: tuple[str, ...] = ()
+    """The first of them, in words."""
+
+    @property
+    def down(self) -> bool:
+        """Whether it was asked and did not answer as it should."""
+        return self.problem not in ("", NOT_ASKED, EMPTY, LOCKED)
+
+
+def status(
+    source: Path, *, dsn: str | None, connection: Path | None, state: Path | None
+) -> list[str]:
+    """The lines. What cannot be asked is said, not raised."""
+    here = _look_at_source(source)
+    there = _look_at_target(dsn) if dsn is not None else _Target(problem=NOT_ASKED)
+    folder = state or (connection / ".state" if connection is not None else None)
+    report = read_report(folder) if folder is not None and folder.exists() else None
+    holder = Lock(folder).holder() if folder is not None and folder.exists() else None
+    certificate = NOT_ASKED if there.problem == NOT_ASKED else there.certificate[:16] or "none"
+    return [
+        _serves(here, there),
+        f"source      {source}: {_source_line(here, there)}",
+        f"target      {'' if dsn is None else database.describe(dsn) + ': '}{_target_line(there)}",
+        f"certificate {certificate}",
+        f"connection  {_connection_line(connection)}",
+        f"sync        {_sync_line(report)}",
+        f"held        {_held_line(folder, report)}",
+        f"at work     {holder or 'no command'}",
+        f"way back    {_way_back(here, there)}",
+        *_differences(here, there),
+        f"next        {_next(here, there, report, holder)}",
+    ]
+
+
+def _look_at_source(source: Path) -> _Source:
+    try:
+        connection = open_readonly(source)
+    except JobError as error:
+        return _Source(problem=error.message)
+    try:
+        state = fence.read_state(connection)
+        if state is None:
+            return _Source()
+        gaps = [*whole.application_changes(connection), *whole.own_gaps(connection)]
+        found = whole.shown(gaps) or state.doubt or ""
+        return _Source(state=state, last=fence.last_position(connection), gaps=found)
+    except JobError as error:
+        return _Source(problem=error.message)
+    except apsw.Error as error:
+        return _Source(problem=f"{source} cannot be read: {error}")
+    finally:
+        connection.close()
+
+
+def _look_at_target(dsn: str) -> _Target:
+    try:
+        target = database.connect(dsn, purpose="migration-job status")
+    except JobError as error:
+        return _Target(problem=error.message)
+    try:
+        database.limit_waiting(target)
+        run = records.read_run(target)
+        if run is None:
+            return _Target(problem=EMPTY)
+        fenced = target_capture.installed(target)
+        queued = (
+            target.execute(
+                "SELECT count(*) FROM (SELECT 1 FROM migration.reverse_log LIMIT 100000) AS q"
+            ).fetchone()
+            if fenced
+            else None
+        )
+        certificate = target.execute(
+            "SELECT digest FROM migration.certificate ORDER BY issued_at DESC LIMIT 1"
+        ).fetchone()
+        different, shown = _back_differences(target) if fenced else (0, ())
+        return _Target(
+            differences=different,
+            shown=shown,
+            phase=run.phase,
+            applied=records.applied(target),
+            closed=target_capture.is_closed(target) if fenced else None,
+            queued=0 if queued is None else int(queued[0]),
+            certificate="" if certificate is None else str(certificate[0]),
+            identity=target_capture.read_identity(target),
+        )
+    except psycopg.errors.LockNotAvailable:
+        return _Target(problem=LOCKED)
+    except psycopg.Error as error:
+        return _Target(problem=f"failed while it was asked: {type(error).__name__}")
+    finally:
+        target.close()
+
+
+def _back_differences(target: psycopg.Connection) -> tuple[int, tuple[str, ...]]:
+    rows = target.execute(
+        "SELECT message, count(*) OVER () FROM migration.back_difference "
+        "ORDER BY tab, key LIMIT %s",
+        (SHOWN,),
+    ).fetchall()
+    return (int(rows[0][1]) if rows else 0), tuple(str(row[0]) for row in rows)
+
+
+def _differences(here: _Source, there: _Target) -> list[str]:
+    """The rows that a rollback would refuse for, and what settles each."""
+    if not there.differences or here.state is None or not here.state.closed:
+        return []
+    lines = [f"            {message}" for message in there.shown]
+    if there.differences > len(there.shown):
+        lines.append(
+            f"            and {there.differences - len(there.shown)} more: "
+            "SELECT * FROM migration.back_difference"
+        )
+    lines.append(
+        "            each is settled by writing the row on PostgreSQL so that SQLite can hold it "
+        "as it is, or by deleting it there; `rollback --accept-loss` gives them up"
+    )
+    return lines
+
+
+def _is_another(here: _Source, there: _Target) -> bool:
+    """Whether the file is not the one that the target knows."""
+    known = there.identity
+    if known is None:
+        return False
+    if here.state is None:
+        return there.closed is False
+    return here.state.capture == known.capture and here.state.token not in (
+        known.token,
+        known.next_token,
+    )
+
+
+def _serves(here: _Source, there: _Target) -> str:
+    if there.closed is False and (here.problem or _is_another(here, there)):
+        what = "cannot be read" if here.problem else "is not the one that was switched"
+        return f"serves      PostgreSQL, by its open fence; the source {what}"
+    if here.problem:
+        return "serves      unknown: the source cannot be read"
+    if here.state is None or not here.state.closed:
+        reads = " (PostgreSQL answers reads)" if here.state and here.state.reads_moved else ""
+        return f"serves      SQLite{reads}"
+    return f"serves      PostgreSQL, since {here.state.switched_at}"
+
+
+def _source_line(here: _Source, there: _Target) -> str:
+    if here.problem:
+        return here.problem
+    if _is_another(here, there):
+        return "NOT the file that the target follows: restored, replaced or put back"
+    if here.gaps:
+        return f"NOT WHOLE: {here.gaps}"
+    if here.state is None:
+        return "no capture on it; its changes are not followed"
+    if here.state.settled:
+        return "settled: archived and read-only"
+    if here.state.closed:
+        return "refuses writes, answers reads"
+    return f"takes writes; its log is at {here.last}"
+
+
+def _target_line(there: _Target) -> str:
+    if there.problem:
+        return there.problem
+    parts = [f"phase {there.phase!r}"]
+    if there.applied is not None:
+        parts.append(f"holds the source's log up to {there.applied}")
+    if there.closed is not None:
+        parts.append("refuses writes" if there.closed else "takes writes")
+    return ", ".join(parts)
+
+
+def _connection_line(directory: Path | None) -> str:
+    if directory is None:
+        return "not asked (no --connection)"
+    try:
+        found = read_connection(directory)
+    except JobError as error:
+        return error.message
+    if found is None:
+        return f"{directory}: nothing there yet"
+    return (
+        f"{directory}: writes to {_side(found.write)}, reads from {_side(found.read)} "
+        f"(generation {found.generation})"
+    )
+
+
+def _side(side: SqliteSide | PostgresSide) -> str:
+    if isinstance(side, SqliteSide):
+        return f"SQLite {side.path}"
+    return f"PostgreSQL {side.host}:{side.port}/{side.database}"
+
+
+def _age(report: Report) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(report.at)).total_seconds()
+
+
+def _sync_line(report: Report | None) -> str:
+    if report is None:
+        return "has not run"
+    age = _age(report)
+    if age > STALE_SECONDS:
+        return f"does not run: last heard of {age:.0f} s ago"
+    problem = f"; waiting: {report.problem}" if report.problem else ""
+    return (
+        f"runs ({report.direction}): {report.behind} changes behind, "
+        f"oldest {report.lag_seconds:.1f} s{problem}"
+    )
+
+
+def _held_line(folder: Path | None, report: Report | None) -> str:
+    if folder is None:
+        return "not asked (no --connection or --state)"
+    try:
+        held = lease.read_lease(folder)
+    except JobError as error:
+        return error.message
+    if held is not None:
+        over = ", which is over: `sync` ends it" if held.over else ""
+        return f"by {held}{over}; `migration-job resume` ends it"
+    if report is not None and _age(report) <= STALE_SECONDS and report.held:
+        return report.held
+    return "by nobody"
+
+
+def _way_back(here: _Source, there: _Target) -> str:
+    state = here.state
+    if state is None or not state.closed:
+        return "not needed: SQLite serves"
+    if state.settled:
+        return "given up by settle"
+    current = f"the file is current up to {state.back_at or state.switched_at}"
+    if there.differences:
+        rows = "1 row does" if there.differences == 1 else f"{there.differences} rows do"
+        current = f"`rollback` would refuse: {rows} not come back as on PostgreSQL; else {current}"
+    ends = ""
+    if state.switched_at:
+        until = datetime.fromisoformat(state.switched_at) + WINDOW
+        ends = f"; the window ends {until.isoformat(timespec='minutes')}"
+    to_come = f", {there.queued} changes to come" if not there.problem else ""
+    return f"{current}{to_come}{ends}"
+
+
+def _next(here: _Source, there: _Target, report: Report | None, holder: str | None) -> str:
+    if holder is not None:
+        return f"wait for {holder}"
+    if here.problem:
+        return "make the source readable, then ask again"
+    if _is_another(here, there):
+        return "put the right file back; or `migration-job release` and `migrate --live` anew"
+    if here.gaps and not (here.state and here.state.closed):
+        return "`migration-job release`, then `migrate --live`: changes may be missing"
+    state = here.state
+    running = report is not None and _age(report) <= STALE_SECONDS
+    if state is not None and state.settled:
+        return "nothing: the migration is over"
+    if state is not None and state.closed:
+        return _next_switched(state, there, running)
+    if there.down:
+        return "bring the target back; SQLite serves meanwhile"
+    if there.problem == EMPTY:
+        return "`migration-job migrate`"
+    if state is not None and not running:
+        return "start `migration-job sync`: nobody follows the source"
+    if there.problem and running and not (report and report.problem):
+        return "`migration-job switch`: it proves the rest first"
+    if there.problem:
+        return "ask again with --target-file, to see how far the target is"
+    if there.phase in ("verified", "rolled back", "caught up"):
+        return "`migration-job switch`, or `rollback --release` to give it up"
+    return "`migration-job migrate`; it goes on where it stopped"
+
+
+def _next_switched(state: fence.SourceState, there: _Target, running: bool) -> str:
+    if there.down:
+        return "bring PostgreSQL back; if it is gone for good, `rollback --accept-loss`"
+    if there.closed:
+        return (
+            "the decision is taken and not carried out yet: `sync` does it within seconds"
+            if running
+            else "run `migration-job switch` again: it finishes what was begun"
+        )
+    if not running:
+        return "start `migration-job sync`: SQLite does not follow, so going back takes longer"
+    if there.differences:
+        return "settle the rows that do not come back (above), while the way back is needed"
+    over = state.switched_at is not None and datetime.now(UTC) - datetime.fromisoformat(
+        state.switched_at
+    ) > timedelta(seconds=WINDOW.total_seconds())
+    return "`migration-job settle`" if over else "nothing; `migration-job rollback` goes back"

@@ -1,0 +1,384 @@
+"""The switch: from SQLite to PostgreSQL, with the writers held for a moment.
+
+1. ``switch.prepare``  nothing is held: the target catches up, the way back is installed, references
+                       are proved, PgBouncer is asked whether it answers
+2. ``switch.fence``    ``BEGIN IMMEDIATE`` on the source: writers wait in their busy timeout
+3. ``switch.drain``    the log's rest to the target, compared; sequences; certificate
+4. ``switch.decide``   ``closed = 1`` and COMMIT: this commit is the decision
+5. ``follow.*``        the target's fence, the alias, the connection
+
+Until 4 whatever fails rolls the source's transaction back, and SQLite goes on serving. The fence
+has a time budget: where the target is slow, it is lifted and tried again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import apsw
+import psycopg
+
+from migration_job.deadline import time_limit
+from migration_job.errors import InputError, JobError, OperationError, VerificationError
+from migration_job.phases import Phase
+from migration_job.plan.findings import some
+from migration_job.plan.wayback import without_way_back
+from migration_job.protocol import gate_protocol, lease, offline_switch, watch
+from migration_job.protocol.catchup import catch_up, catch_up_fully, touched_keys
+from migration_job.protocol.certificate import base_certificate, certify
+from migration_job.protocol.content import prove_content
+from migration_job.protocol.decision import Switched, commit_decision, take_decision, truthful
+from migration_job.protocol.fault_points import step
+from migration_job.protocol.follow import (
+    FOLLOW_SECONDS,
+    follow_decision,
+    follow_until,
+    record_phase,
+)
+from migration_job.protocol.lock import Lock
+from migration_job.protocol.proof import prove_all_references, prove_counts, prove_references
+from migration_job.protocol.run_context import Pair, opened
+from migration_job.protocol.sequences import raise_target_sequences
+from migration_job.protocol.settings import Endpoints
+from migration_job.protocol.whole import (
+    confirm,
+    doubtful,
+    new_token,
+    require_capture,
+    require_file,
+    require_identity,
+    settle_doubt,
+)
+from migration_job.stores.postgres import capture as target_capture
+from migration_job.stores.postgres import settings
+from migration_job.stores.sqlite import derived, fence
+from migration_job.stores.sqlite.apply import unwritable
+from migration_job.stores.sqlite.waiting import patience
+from migration_job.values import find_name
+
+FEW_ENTRIES = 200
+"""A fence is asked for when no more than this many log entries are left: some 50 ms of work."""
+
+FEW_ROWS = 4
+"""What a fence is best left with: no more rows than come in the time in which they are proved."""
+
+SETTLING_ROUNDS = 10
+"""Rounds after which the fence is asked for with what there is."""
+
+LOCK_SECONDS = 5.0
+"""How long an attempt asks for the source's write lock; nobody is held meanwhile."""
+
+ATTEMPTS = 5
+
+LONGEST_SECONDS = 60.0
+"""From the fence to the end of all that follows: what comes to a gate is held no longer."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What one switch was asked for."""
+
+    ends: Endpoints
+    budget: float
+    catch_up_limit: float
+    one_way: tuple[str, ...]
+    compare: bool
+    say: Say
+
+
+class _TooMuch(OperationError):
+    """The fence cannot be held long enough at this moment; it was lifted."""
+
+
+def switch(
+    ends: Endpoints,
+    *,
+    budget: float = 1.0,
+    catch_up_limit: float = 600.0,
+    one_way: tuple[str, ...] = (),
+    compare: bool = True,
+    say: Say = lambda _: None,
+) -> Switched:
+    """Have PostgreSQL serve. ``budget`` is how long (seconds) the source's writers may be held;
+    with ``compare`` the content of both sides is compared in full before anybody is held.
+
+    Raises OperationError, VerificationError or BlockedError with SQLite serving as before; or, once
+    the decision has been taken, OperationError that says so. Running it again goes on.
+    """
+    wish = _Wish(ends, budget, catch_up_limit, one_way, compare, say)
+    with truthful(ends.source, "switch"), patience(catch_up_limit), watch.guarded():
+        switched = _switch(wish)
+        gate_protocol.wait_for_application(ends.state, ends.connection, say=say)
+        return switched
+
+
+def _switch(wish: _Wish) -> Switched:
+    ends = wish.ends
+    deadline = time.monotonic() + wish.catch_up_limit
+    with Lock(ends.state).command("switch"):
+        lease.require_none(ends.state, "switch")
+        for attempt in itertools.count(1):
+            with opened(ends.source, ends.dsn) as pair:
+                try:
+                    return _attempt(pair, wish)
+                except (_TooMuch, fence.LockedError) as error:
+                    wish.say(f"attempt {attempt}: {error.message}; SQLite serves, trying again")
+                    last: OperationError = error
+            # Another program's lock ends some time; a target that is too slow stays so.
+            slow = isinstance(last, _TooMuch) and attempt >= ATTEMPTS
+            if slow or time.monotonic() > deadline:
+                raise OperationError(last.message, advice=last.advice)
+        raise AssertionError("unreachable")
+
+
+def move_reads(
+    ends: Endpoints, *, catch_up_limit: float = 600.0, say: Say = lambda _: None
+) -> None:
+    """Have PostgreSQL answer reads while writes stay with SQLite (``strategy: dual-write``): they
+    arrive within the lag that ``sync`` shows. Raises as :func:`switch` does."""
+    with truthful(ends.source, "switch --reads-only"), patience(catch_up_limit):
+        _move_reads(ends, catch_up_limit)
+        gate_protocol.wait_for_application(ends.state, ends.connection, say=say)
+
+
+def _move_reads(ends: Endpoints, catch_up_limit: float) -> None:
+    with Lock(ends.state).command("switch --reads-only"), opened(ends.source, ends.dsn) as pair:
+        lease.require_none(ends.state, "switch --reads-only")
+        if pair.state().closed:
+            raise OperationError(
+                "expected SQLite to take the writes, found PostgreSQL doing so already",
+                advice="`migration-job rollback --keep-reads` gives the writes back",
+            )
+        settings.require_fit(pair.target, application=ends.postgres.user)
+        target_capture.install(pair.target, pair.plan)
+        base_certificate(pair)
+        catch_up_fully(pair, enough=FEW_ENTRIES, limit=catch_up_limit)
+        with fence.writing(pair.source, limit=catch_up_limit):
+            fence.change_state(pair.source, reads_moved=1)
+        follow_decision(pair, ends)
+
+
+def _attempt(pair: Pair, wish: _Wish) -> Switched:
+    ends, say = wish.ends, wish.say
+    state = fence.read_state(pair.source)
+    if state is not None:
+        require_identity(pair, state)
+        _follow(pair, ends)
+        if state.settled or state.closed:
+            if not state.settled:
+                record_phase(pair, Phase.SWITCHED, ends.dsn, say)
+            say("PostgreSQL serves already")
+            return Switched(0.0, fence.last_position(pair.source), state.certificate or "")
+    with step("switch.prepare"):
+        base = base_certificate(pair)
+        one_way = named_tables(pair, wish.one_way)
+        require_way_back(pair, one_way)
+        kept = derived.kept_by_sqlite(pair.catalogue)
+        if kept:
+            say(f"not kept up on PostgreSQL unless you have seen to it: {some(kept)}")
+        if ends.pooler is not None:
+            ends.pooler.version()
+        settings.require_fit(pair.target, application=ends.postgres.user)
+        target_capture.install(pair.target, pair.plan)
+        if not target_capture.is_closed(pair.target):
+            raise OperationError(
+                "expected the target's fence closed while SQLite serves, found it open",
+                advice="stop the application: both sides may have taken writes; compare them with "
+                "`migration-job verify` before anything else",
+            )
+        proved = 0 if state is None else _prepare(pair, wish)
+    with gate_protocol.holding(ends.state, longest=LONGEST_SECONDS, say=say):
+        if state is None:
+            switched = offline_switch.decide(pair, ends.state, base, one_way=one_way)
+        else:
+            switched = _decide(pair, base, proved, wish.budget, one_way)
+        say(f"decided: PostgreSQL serves; writers were held for {switched.held_ms:.0f} ms")
+        confirm(pair)
+        _follow(pair, ends)
+    record_phase(pair, Phase.SWITCHED, ends.dsn, say)
+    return switched
+
+
+def _prepare(pair: Pair, wish: _Wish) -> int:
+    """Catch up and prove content and references of all rows; returns the position that this
+    covers."""
+    limit = wish.catch_up_limit
+    catch_up_fully(pair, enough=FEW_ENTRIES, limit=limit)
+    if wish.compare or doubtful(pair, pair.state()):
+        wish.say("caught up; comparing the content of both sides")
+        settle_doubt(pair, prove_content(pair, wish.ends.state))
+        catch_up_fully(pair, enough=FEW_ENTRIES, limit=limit)
+    wish.say("caught up; proving references")
+    position = catch_up(pair).position
+    prove_all_references(pair)
+    _prove_counts(pair)
+    catch_up_fully(pair, enough=FEW_ENTRIES, limit=limit)
+    raise_target_sequences(pair)
+    # What changed while all of it was proved, which takes longer with a larger database, is proved
+    # now, and what changed meanwhile, and so on: the fence is left with the last few changes,
+    # whatever the size.
+    for _ in range(SETTLING_ROUNDS):
+        later = catch_up(pair).position
+        touched = touched_keys(pair, position, later)
+        prove_references(pair, touched)
+        position = later
+        if sum(len(keys) for keys in touched.values()) <= FEW_ROWS:
+            break
+    return position
+
+
+def _prove_counts(pair: Pair) -> None:
+    if pair.catalogue.journal_mode.lower() != "wal":
+        return  # a reader would hold up the writers for as long as it counts
+    pair.source.execute("BEGIN")
+    try:
+        while catch_up(pair).behind:
+            pass
+        prove_counts(pair)
+    finally:
+        pair.source.execute("COMMIT")
+
+
+def _decide(
+    pair: Pair, base: str, proved: int, budget: float, one_way: tuple[str, ...]
+) -> Switched:
+    try:
+        watch.expect(LOCK_SECONDS + budget + watch.GRACE_SECONDS)
+        with step("switch.fence"):
+            fence.hold_writers(pair.source, limit=LOCK_SECONDS)
+        watch.expect(budget + watch.GRACE_SECONDS)
+        start = time.monotonic()
+        with step("switch.drain"), _within(pair, start + budget):
+            require_capture(pair, anew=True)
+            done = catch_up(pair)
+            if doubtful(pair, pair.state()):
+                raise _TooMuch("the source's schema cookie moved while the rest was proved")
+            if done.behind:
+                raise _TooMuch(f"{done.behind} changes more than a fence can wait for")
+            prove_references(pair, touched_keys(pair, proved, done.position))
+            raise_target_sequences(pair)
+            digest = certify(pair, done.position, base=base)
+            token = new_token(pair)
+        with step("switch.decide"):
+            take_decision(pair.source, digest, one_way, token)
+            require_file(pair)
+            commit_decision(
+                pair, limit=max(start + budget - time.monotonic(), 0.05), certificate=digest
+            )
+    except BaseException:
+        # Whatever it is, the writers must not wait for it.
+        fence.give_up(pair.source)
+        watch.expect(0)
+        raise
+    watch.expect(watch.STEP_SECONDS)
+    return Switched((time.monotonic() - start) * 1000, done.position, digest)
+
+
+@contextlib.contextmanager
+def _within(pair: Pair, deadline: float) -> Iterator[None]:
+    """What PostgreSQL has not done by the deadline is cut off."""
+    try:
+        left = deadline - time.monotonic()
+        with time_limit(pair.target, left), time_limit(pair.sides.target, left):
+            yield
+    except JobError as error:
+        if time.monotonic() < deadline or isinstance(error, VerificationError):
+            raise
+        raise _TooMuch("the target did not answer within the time that writers may wait") from error
+    except psycopg.Error as error:
+        raise _TooMuch(
+            f"the target failed while writers waited: {type(error).__name__}",
+            advice="SQLite serves as before; look at the target's log, then run it again",
+        ) from error
+    if time.monotonic() > deadline:
+        raise _TooMuch("the target took longer than writers may wait")
+
+
+def _follow(pair: Pair, ends: Endpoints) -> None:
+    try:
+        follow_until(pair, ends, limit=FOLLOW_SECONDS)
+    except (JobError, psycopg.Error, apsw.Error, OSError) as error:
+        if not pair.state().closed:
+            raise
+        message = error.message if isinstance(error, JobError) else type(error).__name__
+        raise OperationError(
+            f"the decision is taken, PostgreSQL is to serve, but the rest is not done: {message}",
+            advice="`sync` goes on with it as soon as it can; so does this command when it is run "
+            "again. SQLite answers reads meanwhile and refuses writes",
+        ) from error
+
+
+def named_tables(pair: Pair, one_way: tuple[str, ...]) -> tuple[str, ...]:
+    """The plan's tables that an operator has named, as the source spells them. Raises InputError
+    for a name that none has."""
+    known = [t.source for t in pair.plan.tables if t.source is not None]
+    found: dict[str, None] = {}
+    for name in one_way:
+        table = find_name(name, known)
+        if table is None:
+            raise InputError(
+                f"expected tables of the source after --one-way, found {name!r}",
+                advice="give the name as the source's schema has it; ASCII letters may differ in "
+                "case, others may not",
+            )
+        found[table] = None
+    return tuple(found)
+
+
+def require_way_back(pair: Pair, one_way: tuple[str, ...]) -> None:
+    """Raises InputError for a table whose changes on the target could not come back, unless it is
+    one of ``one_way`` (:func:`named_tables`)."""
+    without = [
+        t.source
+        for t in pair.plan.tables
+        if t.source is not None and not t.key and t.source not in one_way
+    ]
+    if without:
+        raise InputError(
+            f"changes to {', '.join(without)} could not come back: the rows have no key that both "
+            "sides know",
+            advice="use `migrate --live`, which gives them one; or accept it with "
+            + " ".join(f"--one-way {name}" for name in without),
+        )
+    _require_writable(pair, one_way)
+
+
+def _require_inverses(pair: Pair, one_way: tuple[str, ...]) -> None:
+    reasons = {
+        plan.source: why
+        for plan in pair.plan.tables
+        if plan.source is not None
+        and plan.source not in one_way
+        and (why := without_way_back(pair.catalogue.table(plan.source), plan.columns))
+    }
+    if reasons:
+        raise InputError(
+            f"changes to {', '.join(reasons)} could not come back: "
+            + "; ".join(f"{name}: {why}" for name, why in reasons.items()),
+            advice="give the policy's map or booleans a value for it and run "
+            "`migration-job migrate` again; or accept it with "
+            + " ".join(f"--one-way {name}" for name in reasons),
+        )
+
+
+def _require_writable(pair: Pair, one_way: tuple[str, ...]) -> None:
+    _require_inverses(pair, one_way)
+    reasons = {
+        table.name: why
+        for table in pair.catalogue.tables
+        if table.name not in one_way and (why := unwritable(pair.source, table))
+    }
+    if reasons:
+        name, why = next(iter(reasons.items()))
+        raise InputError(
+            f"changes to {', '.join(reasons)} could not come back: to write to {name} takes what "
+            f"only the application has ({why})",
+            advice="take that out of the source's schema; or accept it with "
+            + " ".join(f"--one-way {name}" for name in reasons),
+        )

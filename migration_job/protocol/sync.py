@@ -1,0 +1,376 @@
+"""``sync``: keeps the side that does not serve current, and finishes what others have begun.
+
+It holds the lock round by round. Before each, it makes everything agree with the decision, so a
+switch or a rollback whose process has died is completed or undone as soon as the kernel has
+released the lock. It outlives restarts of both databases and of PgBouncer, and of itself: all it
+knows stands in the two databases.
+
+``STATE/sync.json`` says, once a second, what it does: see :class:`Report`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import apsw
+
+from migration_job.connection import write_connection
+from migration_job.durable import write_durably
+from migration_job.errors import JobError, OperationError
+from migration_job.phases import Phase
+from migration_job.protocol import gate_protocol, lease
+from migration_job.protocol.catchup import catch_up, trim_log
+from migration_job.protocol.content import prove_content
+from migration_job.protocol.decision import truthful
+from migration_job.protocol.follow import BothOpen, follow_decision
+from migration_job.protocol.lock import Lock
+from migration_job.protocol.mend import mend, prove_back
+from migration_job.protocol.reverse_sync import bring_back, count_differences
+from migration_job.protocol.run_context import Pair, open_pair
+from migration_job.protocol.settings import Endpoints
+from migration_job.protocol.whole import doubtful, require_file, require_identity, settle_doubt
+from migration_job.stores.postgres.database import Locked
+from migration_job.stores.sqlite import fence
+from migration_job.stores.sqlite.waiting import allowed
+from migration_job.stores.sqlite.whole import NotWhole
+
+IDLE_SECONDS = 0.1
+"""Between rounds that found nothing to do: a change waits so long at most to be looked at."""
+
+LOOK_SECONDS = 1.0
+"""Between looks at whether fence, alias and connection agree with the decision."""
+
+RETRY_SECONDS = 0.5
+"""After a failure, before the next attempt: well within the 5 s of a takeover."""
+
+TRIM_AT = 2_000
+"""Applied rows of the log that are worth a transaction of the source to delete."""
+
+PROVE_SHARE = 10
+"""Times as long as a comparison in full took until the next."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Report:
+    """What ``STATE/sync.json`` holds."""
+
+    pid: int
+    at: str
+    """UTC; a heartbeat."""
+    direction: str
+    """``forward`` (SQLite serves), ``back`` (PostgreSQL serves), or ``waiting`` (for a cause that
+    ``problem`` names)."""
+    behind: int
+    """Changes that the other side does not have yet, as far as known."""
+    lag_seconds: float
+    """How long the oldest of them has been waiting."""
+    position: int
+    """Where the target is in the source's log."""
+    rounds: int = 0
+    problem: str = ""
+    held: str = ""
+    """Who holds the application's traffic at PgBouncer, in words: a lease, or somebody who has
+    closed the alias without one; '' where nobody does."""
+    whole: bool = True
+    """False where the source is another file, or the capture on it is not whole."""
+    phase: str = ""
+    """``caught up``, ``switched``, ...: see :class:`migration_job.phases.Phase`."""
+    switched_at: str = ""
+    """UTC; '' while SQLite serves."""
+    differences: int = 0
+    """Rows of PostgreSQL's that did not come back as they are: a rollback refuses for them."""
+
+
+@dataclass(slots=True)
+class _Lag:
+    """How old the oldest unapplied change is: positions, and when each was first seen."""
+
+    seen: list[tuple[int, float]] = field(default_factory=list)
+
+    def note(self, last: int, now: float) -> None:
+        if not self.seen or last > self.seen[-1][0]:
+            self.seen.append((last, now))
+
+    def of(self, position: int, now: float) -> float:
+        self.seen = [pair for pair in self.seen if pair[0] > position]
+        return now - self.seen[0][1] if self.seen else 0.0
+
+
+class Sync:
+    """One process's sync. :meth:`run` returns when ``stop`` says so or the run is settled."""
+
+    def __init__(self, ends: Endpoints, *, max_lag: float = 5.0, say: Say = lambda _: None) -> None:
+        self._ends = ends
+        self._max_lag = max_lag
+        self._say = say
+        self._lock = Lock(ends.state)
+        self._pair: Pair | None = None
+        self._lag = _Lag()
+        self._looked = 0.0
+        self._unfollowed = ""
+        self._prove_at = 0.0
+        self._unpublished = False
+        self._failing_since = 0.0
+        self._reported = 0.0
+        self._report = Report(os.getpid(), "", "waiting", 0, 0.0, 0)
+
+    def run(self, stop: Callable[[], bool] = lambda: False, *, once: bool = False) -> None:
+        """Go on until ``stop()``; with ``once`` until there is nothing left to do."""
+        while not stop():
+            try:
+                with truthful(self._ends.source, "sync"):
+                    busy = self._turn()
+            except JobError as error:
+                self._fail(error)
+                if once:
+                    raise
+                _wait(RETRY_SECONDS, stop)
+                continue
+            if busy is None:
+                self._say("the run is settled; there is nothing left to keep current")
+                return
+            if not busy:
+                if once:
+                    self._reported = 0.0
+                    self._publish()
+                    return
+                _wait(IDLE_SECONDS, stop)
+
+    def _turn(self) -> bool | None:
+        """One round under the lock: whether there was anything to do; None once it is settled."""
+        with self._lock.round() as before:
+            # Before all else: a hold has its end also where neither database can be reached.
+            self._end_hold()
+            pair = self._open(before)
+            require_file(pair)
+            state = pair.state()
+            if state.settled:
+                return None
+            self._report.phase = Phase.SWITCHED if state.closed else Phase.CAUGHT_UP
+            self._report.switched_at = state.switched_at or ""
+            self._look(pair, force=before)
+            busy = self._back(pair) if state.closed else self._forward(pair)
+        self._failing_since = 0.0
+        self._report.problem = self._unfollowed
+        self._report.whole = True
+        self._report.rounds += 1
+        self._publish()
+        return busy
+
+    def _open(self, others_before: bool) -> Pair:
+        """The pair; opened anew after another process had the lock, or the target went away."""
+        if self._pair is not None and (others_before or self._pair.target.closed):
+            self._close()
+        if self._pair is None:
+            self._pair = open_pair(self._ends.source, self._ends.dsn)
+        return self._pair
+
+    def _close(self) -> None:
+        if self._pair is not None:
+            self._pair.close()
+            self._pair = None
+            self._looked = 0.0
+
+    def _end_hold(self) -> None:
+        try:
+            held = lease.end_expired(self._ends, self._say)
+        except OperationError as error:
+            self._note(error.message)
+            return
+        if held is not None:
+            self._tell_held(f"held by {held}")
+        elif self._report.held.startswith("held by "):
+            self._tell_held("")
+
+    def _tell_held(self, words: str) -> None:
+        if words != self._report.held:
+            self._reported = 0.0
+            self._say(words or "nobody holds the application's traffic any more")
+        self._report.held = words
+
+    def _look(self, pair: Pair, *, force: bool) -> None:
+        now = time.monotonic()
+        if not force and now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        require_identity(pair, pair.state())
+        try:
+            changed = follow_decision(pair, self._ends)
+            self._look_for_holders(pair)
+        except BothOpen:
+            raise
+        except OperationError as error:
+            # PgBouncer is down: what it has to be told waits, what the databases need does not.
+            if error.message != self._unfollowed:
+                self._say(f"waiting: {error.message}")
+            self._unfollowed = error.message
+            return
+        self._unfollowed = ""
+        gate_protocol.let_go(
+            self._ends.state
+        )  # of a command that died; while one lives, it has the lock
+        if changed:
+            side = "PostgreSQL" if pair.state().closed else "SQLite"
+            self._say(f"fence, alias and connection now agree with the decision: {side} serves")
+
+    def _look_for_holders(self, pair: Pair) -> None:
+        """Say where the alias is closed by somebody else, with no lease of it."""
+        if self._report.held.startswith("held by "):
+            return
+        state = pair.state()
+        served = state.closed or state.reads_moved
+        self._tell_held(lease.held_by_others(self._ends) if served else "")
+
+    def _forward(self, pair: Pair) -> bool:
+        now = time.monotonic()
+        self._lag.note(fence.last_position(pair.source), now)
+        done = catch_up(pair)
+        self._report.direction = "forward"
+        self._report.differences = 0
+        self._report.position = done.position
+        self._report.behind = fence.last_position(pair.source) - done.position
+        self._report.lag_seconds = round(self._lag.of(done.position, time.monotonic()), 3)
+        self._bound_reads(pair)
+        self._trim(pair, done.position)
+        if done.behind == 0:
+            self._prove(pair)
+        return done.keys > 0
+
+    def _prove(self, pair: Pair) -> None:
+        """Where the schema cookie has moved, or a gap was found that is closed now: compare both
+        sides in full, and seldom enough to leave most of the time to following."""
+        began = time.monotonic()
+        if began < self._prove_at or not doubtful(pair, pair.state()):
+            return
+        self._say("the source's schema was touched: comparing the content of both sides")
+        try:
+            settle_doubt(pair, prove_content(pair, self._ends.state))
+        finally:
+            took = time.monotonic() - began
+            self._prove_at = time.monotonic() + PROVE_SHARE * took
+        self._say(f"the content of both sides is equal; that took {took:.1f} s")
+
+    def _trim(self, pair: Pair, position: int) -> None:
+        row = pair.source.execute("SELECT min(seq) FROM _migration_log").fetchone()
+        if row is not None and row[0] is not None and position - int(row[0]) >= TRIM_AT:
+            with contextlib.suppress(fence.LockedError):  # later will do
+                trim_log(pair, position)
+
+    def _bound_reads(self, pair: Pair) -> None:
+        """Reads that have moved go back while the target is further behind than promised."""
+        state = pair.state()
+        if state.reads_moved and self._report.lag_seconds > self._max_lag:
+            with fence.writing(pair.source, limit=5.0):
+                fence.change_state(pair.source, reads_moved=0)
+            follow_decision(pair, self._ends)
+            self._say(
+                f"the target is {self._report.lag_seconds:.1f} s behind, more than the "
+                f"{self._max_lag:g} s promised: reads are back on SQLite"
+            )
+
+    def _back(self, pair: Pair) -> bool:
+        for line in mend(pair):
+            self._say(line)
+        done = bring_back(pair, lock_limit=allowed())
+        if done.taken == 0 and not done.left:
+            prove_back(pair)
+        self._report.direction = "back"
+        row = pair.target.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM migration.reverse_log LIMIT 100000) AS queue"
+        ).fetchone()
+        self._report.behind = 0 if row is None else int(row[0])
+        self._report.lag_seconds = 0.0
+        self._count_differences(pair)
+        return done.taken > 0
+
+    def _count_differences(self, pair: Pair) -> None:
+        before, now = self._report.differences, count_differences(pair)
+        self._report.differences = now
+        if now > before:
+            self._say(
+                f"warning: {now} rows do not come back as they are on PostgreSQL, and a rollback "
+                "would refuse: `migration-job status` names them"
+            )
+
+    def _fail(self, error: JobError) -> None:
+        self._note(error.message)
+        self._report.direction = "waiting"
+        self._report.whole = not isinstance(error, NotWhole)
+        if not isinstance(error, Locked):  # the sessions are as good as before
+            self._close()
+        now = time.monotonic()
+        self._failing_since = self._failing_since or now
+        if now - self._failing_since > self._max_lag:
+            self._take_reads_back()
+        self._publish()
+
+    def _take_reads_back(self) -> None:
+        """Reads that have moved go back to SQLite where the target cannot be followed: it may be
+        gone, so this asks nothing of it."""
+        with contextlib.suppress(JobError, apsw.Error, OSError), self._lock.round():
+            source = fence.open_source(self._ends.source)
+            try:
+                state = fence.read_state(source)
+                if state is None or state.closed or not state.reads_moved:
+                    return
+                with fence.writing(source, limit=5.0):
+                    fence.change_state(source, reads_moved=0)
+            finally:
+                source.close()
+            side = self._ends.sqlite
+            write_connection(self._ends.connection, side, side, owner=self._ends.owner)
+            self._say(f"the target cannot be followed for {self._max_lag:g} s: reads are on SQLite")
+            if self._ends.pooler is not None:
+                self._ends.pooler.close_alias(limit=5.0)
+
+    def _note(self, problem: str) -> None:
+        if self._report.problem != problem:
+            self._say(f"waiting: {problem}")
+        self._report.problem = problem
+
+    def _publish(self) -> None:
+        now = time.monotonic()
+        if now - self._reported < 1.0 and not self._report.problem:
+            return
+        self._reported = now
+        self._report.at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        content = json.dumps(asdict(self._report)).encode()
+        try:
+            write_durably(self._ends.state / "sync.json", content, mode=0o644)
+        except OSError as error:
+            # What it says is for people and for metrics: following does not depend on it.
+            if not self._unpublished:
+                self._say(
+                    f"warning: {self._ends.state / 'sync.json'} cannot be written "
+                    f"({error.strerror}): following goes on, but status and metrics take it for "
+                    "stopped until there is space"
+                )
+            self._unpublished = True
+            return
+        self._unpublished = False
+
+
+def read_report(state: Path) -> Report | None:
+    """What ``sync`` last said; None where it never ran here."""
+    try:
+        return Report(**json.loads((state / "sync.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _wait(seconds: float, stop: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + seconds
+    while not stop() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+__all__ = ["OperationError", "Report", "Sync", "read_report"]

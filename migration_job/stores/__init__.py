@@ -1,0 +1,1 @@
+"""The two kinds of store, each by itself: neither knows the other."""

@@ -1,0 +1,148 @@
+"""States onto the source: the way back's other end.
+
+The connection fires no triggers and no foreign keys
+(:func:`migration_job.stores.sqlite.fence.open_source`), so the fence does not stop it, cascades do
+not run, and nothing it writes is logged as a change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import apsw
+
+from migration_job.quoting import sqlite_name, sqlite_table
+from migration_job.stores.sqlite.catalogue import rowid_name
+from migration_job.stores.sqlite.model import SourceTable
+from migration_job.stores.sqlite.reader import (
+    KEYS_PER_QUERY,
+    bindable,
+    column_sql,
+    keys_condition,
+)
+from migration_job.values import BrokenText, SourceValue, fold, key_text
+
+Row = tuple[SourceValue, ...]
+
+
+@dataclass(slots=True)
+class RowsBack:
+    """What a batch holds for one table of the source."""
+
+    table: SourceTable
+    key: tuple[str, ...]
+    columns: tuple[str, ...]
+    """The columns that the target has; the key is among them."""
+    keys: list[Row]
+    rows: list[Row]
+    """The rows that are there now, in the order of ``columns``."""
+
+
+def apply_back(connection: apsw.Connection, batch: Iterable[RowsBack]) -> None:
+    """Apply a batch inside the caller's transaction.
+
+    A row that was there keeps its rowid and its columns that the target does not have, so that only
+    what was changed is changed. Raises apsw.ConstraintError where rows stand in each other's or in
+    others' way.
+    """
+    kept = [(rows, _take_out(connection, rows)) for rows in batch]
+    for rows, old in kept:
+        _put_in(connection, rows, old)
+
+
+def unwritable(connection: apsw.Connection, table: SourceTable) -> str:
+    """Why this job cannot write rows of the table, '' where it can: its indexes, CHECKs or
+    generated columns may call what only the application has. Nothing is written."""
+    columns = [sqlite_name(c.name) for c in table.columns if not c.generated]
+    places = ", ".join("NULL" for _ in columns)
+    name = sqlite_table(table.name)
+    # Preparing them tells it. What they print is not read: in a file in UTF-16 it holds the
+    # schema's literals in UTF-16, which is no text for apsw.
+    try:
+        connection.execute(
+            f"EXPLAIN INSERT OR ABORT INTO {name} ({', '.join(columns)}) VALUES ({places})"
+        ).close()
+        connection.execute(f"EXPLAIN DELETE FROM {name} AS t WHERE 1").close()
+    except apsw.Error as error:
+        return str(error)
+    return ""
+
+
+def set_sequence(connection: apsw.Connection, table: str, value: int) -> None:
+    """Raise an AUTOINCREMENT table's high-water mark to ``value``, never lower it."""
+    connection.execute(
+        "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (value, table)
+    )
+    if connection.changes() == 0 and value > 0:
+        connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, value))
+
+
+def _hidden(rows: RowsBack) -> list[str]:
+    """SQL of what a row has that the target does not: its rowid where that is no column, and
+    columns that were not carried."""
+    names = {fold(name) for name in rows.columns}
+    hidden = []
+    rowid = rowid_name(rows.table)
+    if rowid is not None and rows.table.rowid_alias is None and fold(rowid) not in names:
+        hidden.append(rowid)
+    hidden += [
+        sqlite_name(c.name)
+        for c in rows.table.columns
+        if not c.generated and fold(c.name) not in names
+    ]
+    return hidden
+
+
+def _take_out(connection: apsw.Connection, rows: RowsBack) -> dict[str, tuple[object, ...]]:
+    """Delete the touched rows; what they had beside the target's columns, by ``key_text``."""
+    table = sqlite_table(rows.table.name)
+    hidden = _hidden(rows)
+    old: dict[str, tuple[object, ...]] = {}
+    for keys in _pieces(rows.keys, max(KEYS_PER_QUERY // max(len(rows.key), 1), 1)):
+        where, parameters = keys_condition(rows.table, rows.key, keys)
+        values = tuple(bindable(value) for value in parameters)
+        if hidden:
+            key_terms = [column_sql(rows.table, c) for c in rows.key]
+            query = f"SELECT {', '.join([*key_terms, *hidden])} FROM {table} AS t WHERE {where}"
+            for row in connection.execute(query, values):
+                old[key_text(row[: len(key_terms)])] = row[len(key_terms) :]
+        connection.execute(f"DELETE FROM {table} AS t WHERE {where}", values)
+    return old
+
+
+def _put_in(
+    connection: apsw.Connection, rows: RowsBack, old: dict[str, tuple[object, ...]]
+) -> None:
+    generated = {fold(c.name) for c in rows.table.columns if c.generated}
+    # What the source computes itself cannot be inserted; the comparison looks at it all the same.
+    own = [i for i, c in enumerate(rows.columns) if fold(c) not in generated]
+    columns = [sqlite_name(rows.columns[i]) for i in own]
+    hidden = _hidden(rows)
+    place = [rows.columns.index(c) for c in rows.key]
+    bare, full = _insert(rows, columns), _insert(rows, [*columns, *hidden])
+    found = [(old.get(key_text([row[i] for i in place])), row) for row in rows.rows]
+    # Rows that were there come first: SQLite might give a new row the rowid that one of them had.
+    for before, row in sorted(found, key=lambda pair: pair[0] is None):
+        statement = bare if before is None else full
+        values = [row[i] for i in own]
+        broken = [i for i, value in enumerate(values) if isinstance(value, BrokenText)]
+        if broken:
+            statement = _insert(
+                rows, columns if before is None else [*columns, *hidden], frozenset(broken)
+            )
+        connection.execute(statement, (*(bindable(v) for v in values), *(before or ())))
+
+
+def _insert(rows: RowsBack, columns: Sequence[str], broken: frozenset[int] = frozenset()) -> str:
+    places = ", ".join("CAST(? AS TEXT)" if i in broken else "?" for i in range(len(columns)))
+    # OR ABORT: a table's own ON CONFLICT REPLACE would remove rows that the target still has.
+    return (
+        f"INSERT OR ABORT INTO {sqlite_table(rows.table.name)} ({', '.join(columns)}) "
+        f"VALUES ({places})"
+    )
+
+
+def _pieces(keys: Sequence[Row], size: int) -> Iterable[Sequence[Row]]:
+    for start in range(0, len(keys), size):
+        yield keys[start : start + size]

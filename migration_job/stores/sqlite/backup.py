@@ -1,0 +1,164 @@
+"""The snapshot as a backup: a manifest that says what it is, and the way back from it."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import apsw
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from migration_job.errors import InputError
+from migration_job.stores.sqlite.snapshot import Snapshot, make_durable, sha256_of
+
+MANIFEST = "manifest.json"
+
+SIDECARS = ("-wal", "-shm", "-journal")
+
+
+class Manifest(BaseModel):
+    """What a backup is: written beside it as ``manifest.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    """The absolute path that was backed up."""
+    file: str
+    bytes: int
+    sha256: str
+    """Of the file."""
+    content_sha256: str = ""
+    """Of the content without the header's counters: equal for equal states. Left out of an archive,
+    whose file is compressed."""
+    taken_at: str
+    """UTC, ISO 8601."""
+    sqlite: str
+    """Version of the SQLite library that wrote it."""
+    run_id: str
+    restore: str
+    """The command that puts it back."""
+
+
+def seal(snapshot: Snapshot, run_id: str) -> Manifest:
+    """Make the snapshot durable, checksum it and write its manifest; it is a backup from here."""
+    make_durable(snapshot.path)
+    folder = snapshot.path.parent
+    digests = snapshot.digests()
+    manifest = Manifest(
+        source=str(snapshot.source),
+        file=snapshot.path.name,
+        bytes=snapshot.bytes,
+        sha256=digests.file,
+        content_sha256=digests.content,
+        taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        sqlite=apsw.sqlite_lib_version(),
+        run_id=run_id,
+        restore=f"migration-job restore-backup {folder} {snapshot.source}",
+    )
+    partial = folder / (MANIFEST + ".partial")
+    partial.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    make_durable(partial)
+    partial.replace(folder / MANIFEST)
+    make_durable(folder / MANIFEST)
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of the backup in ``folder``. Raises InputError where there is none."""
+    try:
+        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise InputError(
+            f"expected a backup with its {MANIFEST} in {folder}, found none that can be read",
+            advice="give the directory that a run's report names as its backup",
+        ) from error
+
+
+def check(folder: Path) -> Manifest:
+    """The manifest, once the backup's bytes are proven to be those it names."""
+    manifest = read_manifest(folder)
+    file = folder / manifest.file
+    try:
+        found = sha256_of(file)
+    except OSError as error:
+        raise InputError(f"the backup's file cannot be read: {file}: {error.strerror}") from error
+    if found != manifest.sha256:
+        raise InputError(
+            f"expected SHA-256 {manifest.sha256} for {file}, found {found}",
+            advice="this backup was changed or damaged since it was taken; do not use it",
+        )
+    return manifest
+
+
+def restore(folder: Path, destination: Path, *, replace: bool) -> Path | None:
+    """Put the backup in ``folder`` at ``destination``; returns where a database that was there
+    is kept now.
+
+    A journal or log left beside the destination belongs to the old file and would corrupt the
+    new one, so it is moved away together with it. Raises InputError where the backup is not
+    intact, where the destination exists and ``replace`` was not asked for, or is in use.
+    """
+    manifest = check(folder)
+    destination = destination.absolute()
+    old = [p for p in _family(destination) if p.exists()]
+    if old and not replace:
+        raise InputError(
+            f"expected nothing at {destination}, found {', '.join(p.name for p in old)}",
+            advice="stop the application and add --replace: the present files are kept beside it",
+        )
+    partial = destination.with_name(destination.name + ".restoring")
+    _unpack(folder / manifest.file, partial)
+    if destination.exists():
+        _require_idle(destination)
+        shutil.copymode(destination, partial)
+        # An application that runs as another user must be able to open what replaces its file.
+        owner = destination.stat()
+        if os.geteuid() == 0:
+            os.chown(partial, owner.st_uid, owner.st_gid)
+    make_durable(partial)
+    kept = None
+    if old:
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        kept = destination.with_name(f"{destination.name}.before-restore-{stamp}")
+        for path in old:
+            suffix = path.name[len(destination.name) :]
+            path.replace(kept.with_name(kept.name + suffix))
+    partial.replace(destination)
+    make_durable(destination)
+    return kept
+
+
+def _unpack(file: Path, to: Path) -> None:
+    """Copy the backup's file; what `settle` archives is compressed."""
+    if file.suffix != ".gz":
+        shutil.copyfile(file, to)
+        return
+    with gzip.open(file, "rb") as packed, to.open("wb") as stream:
+        shutil.copyfileobj(packed, stream, 1 << 20)
+
+
+def _family(path: Path) -> list[Path]:
+    return [path, *(path.with_name(path.name + suffix) for suffix in SIDECARS)]
+
+
+def _require_idle(path: Path) -> None:
+    try:
+        connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    except apsw.Error:
+        return  # no database that anyone could be using
+    try:
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("BEGIN EXCLUSIVE; ROLLBACK")
+    except (apsw.BusyError, apsw.LockedError) as error:
+        raise InputError(
+            f"expected {path} to be idle, found it open in another program",
+            advice="stop the application first",
+        ) from error
+    except apsw.Error:
+        return  # damaged: nothing to protect
+    finally:
+        connection.close()

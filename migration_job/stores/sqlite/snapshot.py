@@ -1,0 +1,386 @@
+"""The snapshot: one consistent state of the source, private to the job, and the backup "before".
+
+It is taken in one step, so no writer can slip in between, and everything else (plan, copy,
+verification) reads the snapshot, so the application goes on writing meanwhile. Where a write-ahead
+log is in use that step is SQLite's backup API. Without one the file is all there is, and while a
+read transaction's lock keeps writers out of it, it is copied as it is, which is quicker and keeps
+every byte.
+
+The source is never written to, which for SQLite takes some care, since a read-only connection may
+still create ``-wal`` and ``-shm``, or want to roll a journal back:
+
+* a database in WAL mode that nobody has open is read as immutable, and read again with locks if
+  it or its log changed in the meantime;
+* a crashed writer's journal or log is replayed in a private copy, not beside the source;
+* everything else is an ordinary read-only connection, and it keeps its hands off the log when it
+  closes.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote as url_quote
+
+import apsw
+
+from migration_job.errors import InputError, OperationError
+from migration_job.stores.sqlite.database import (
+    HEADER,
+    JOURNAL_MAGIC,
+    equip,
+    open_readonly,
+)
+
+NAME = "snapshot.db"
+
+HASH_BLOCK = 1 << 20
+
+SPACE_MARGIN = 64 << 20
+"""Bytes that must stay free beside the snapshot: the report, and room for others to live."""
+
+ATTEMPTS = 3
+"""How often an unlocked read is tried before falling back to a locked one."""
+
+WAL_VERSIONS = bytes([2, 2])
+"""Bytes 18 and 19 of the header, the file format's versions, of a database in WAL mode."""
+
+HEADER_BYTES = 100
+
+COUNTERS = ((18, 20), (24, 32), (40, 44), (92, 100))
+"""Where the header (fileformat2, section 1.3) has its format versions, the change counter and size
+in pages, the schema cookie, and who wrote it last."""
+
+LOCK_BYTES = (0x40000000, 512)
+"""Where SQLite's locks lie in the file: pending, reserved and the shared range."""
+
+CACHE_KIB = 8_192
+"""Page cache of one reader: enough for a scan, and flat whatever the file's size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A finished snapshot."""
+
+    source: Path
+    path: Path
+    bytes: int
+
+    def connect(self) -> apsw.Connection:
+        """A read-only connection of the caller's own. The file never changes, so it is opened
+        without locks, and any number of threads may each have one."""
+        return open_immutable(self.path)
+
+    def digests(self) -> Digests:
+        """The file's digests, computed anew each time."""
+        return digests_of(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """SHA-256 twice, in hex: of the file as it is, and of the content alone."""
+
+    file: str
+    content: str
+    """Without the header's counters and its journal mode, which differ between two copies of one
+    state that were made in different ways."""
+
+
+def open_immutable(path: Path) -> apsw.Connection:
+    """A read-only connection to a file that nobody changes."""
+    uri = f"file:{url_quote(os.fspath(path.absolute()))}?mode=ro&immutable=1"
+    connection = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+    try:
+        equip(connection)
+        connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+        connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(HASH_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def digests_of(path: Path) -> Digests:
+    """Both digests of a database file, in one reading."""
+    whole, content = hashlib.sha256(), hashlib.sha256()
+    with path.open("rb") as stream:
+        header = stream.read(HEADER_BYTES)
+        whole.update(header)
+        content.update(_without_counters(header))
+        while block := stream.read(HASH_BLOCK):
+            whole.update(block)
+            content.update(block)
+    return Digests(whole.hexdigest(), content.hexdigest())
+
+
+def _without_counters(header: bytes) -> bytes:
+    blank = bytearray(header)
+    for start, end in COUNTERS:
+        blank[start:end] = bytes(len(blank[start:end]))
+    return bytes(blank)
+
+
+def state_sha256(reader: apsw.Connection, folder: Path) -> str:
+    """The content's digest (:class:`Digests`) of the state that ``reader`` sees now; needs room for
+    one more copy in ``folder`` while it runs. Raises as :func:`take` does."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    copy = folder / "recheck.db"
+    try:
+        _copy(reader, copy)
+        return digests_of(copy).content
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def copy_state(reader: apsw.Connection, folder: Path) -> Path:
+    """The state that ``reader`` sees now, as a file of its own in ``folder``, through the
+    connection that there is. Raises as :func:`take` does."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    copy = folder / "state.db"
+    _copy(reader, copy)
+    return copy
+
+
+def take(source: Path, folder: Path) -> Snapshot:
+    """Copy the present state of ``source`` to ``folder``; an older snapshot there is replaced.
+
+    Call it while this process has no other connection to the source: looking at the file closes
+    a descriptor, and that drops the process's POSIX locks on it. Raises InputError for a source
+    that cannot be read, OperationError where the disk is full.
+    """
+    source = source.absolute()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _require_space(source, folder)
+    final, partial = folder / NAME, folder / (NAME + ".partial")
+    if not any(_copied_undisturbed(source, partial) for _ in range(ATTEMPTS)):
+        with _readable(source, folder) as reader:
+            if reader.pragma("journal_mode") == "wal" or Path(reader.filename) != source:
+                _copy(reader, partial)
+            else:
+                _copy_locked(source, partial)
+    partial.replace(final)
+    _fsync_directory(folder)
+    return Snapshot(source=source, path=final, bytes=final.stat().st_size)
+
+
+def make_durable(path: Path) -> None:
+    """Have the file's bytes on the disk before it counts as a backup."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+    _fsync_directory(path.parent)
+
+
+def _fsync_directory(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _require_space(source: Path, folder: Path) -> None:
+    needed = SPACE_MARGIN
+    for suffix in ("", "-wal"):
+        file = _beside(source, suffix)
+        if file.is_file():
+            needed += file.stat().st_size
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OperationError(
+            f"expected {needed >> 20} MiB free for the snapshot in {folder}, found {free >> 20}",
+            advice="free some space or give a --report directory on a larger disk",
+        )
+
+
+def _private(partial: Path) -> None:
+    """An empty file that only this user can read."""
+    partial.unlink(missing_ok=True)
+    os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+def _full(partial: Path) -> OperationError:
+    return OperationError(
+        f"the disk is full while the snapshot is written to {partial.parent}",
+        advice="free some space or give a --report directory on a larger disk",
+    )
+
+
+def _copy_file(source: Path, partial: Path) -> None:
+    """The file's bytes, by the kernel's own means."""
+    _private(partial)
+    shutil.copyfile(source, partial)
+
+
+def _copy_locked(source: Path, partial: Path) -> None:
+    """The same while a read transaction is open; closing the file afterwards gives up its lock."""
+    try:
+        _copy_file(source, partial)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise _full(partial) from error
+        raise InputError(
+            f"the source cannot be read: {source}: {error.strerror}",
+            advice="check the disk that it is on",
+        ) from error
+
+
+def _copy(reader: apsw.Connection, partial: Path) -> None:
+    """The state that the reader's transaction sees, by SQLite's backup API."""
+    _private(partial)
+    writer = apsw.Connection(os.fspath(partial))
+    try:
+        # The file is worthless until it is complete, so a journal of its own would be too.
+        writer.execute("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF")
+        with writer.backup("main", reader, "main") as backup:
+            while not backup.done:
+                backup.step(-1)
+    except apsw.FullError as error:
+        raise _full(partial) from error
+    except (apsw.BusyError, apsw.LockedError) as error:
+        raise OperationError(
+            "the source is locked by another process",
+            advice="another program holds an exclusive lock; end its transaction and run again",
+        ) from error
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        raise InputError(
+            f"the source is damaged: {error}",
+            advice="restore a backup, or recover what can be read with "
+            "`sqlite3 source.db .recover | sqlite3 recovered.db`, and run on that",
+        ) from error
+    finally:
+        writer.close()
+
+
+def _copied_undisturbed(source: Path, partial: Path) -> bool:
+    """Copy a file in WAL mode that nobody has open, without the ``-wal`` and ``-shm`` that a
+    reader with locks would leave beside it. False where that is not the case, or ceased to be."""
+    try:
+        before = _closed_log_state(source)
+        if before is None:
+            return False
+        _copy_file(source, partial)
+        return _closed_log_state(source) == before
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise _full(partial) from error
+        # The way with locks meets the same fault, and explains it.
+        return False
+
+
+def _closed_log_state(source: Path) -> tuple[int, int, int] | None:
+    """The file's stamp where it is in WAL mode and nobody has it open, else None."""
+    with source.open("rb") as stream:
+        header = stream.read(len(HEADER) + 4)
+    in_wal_mode = header.startswith(HEADER) and header[18:20] == WAL_VERSIONS
+    wal, shm = _beside(source, "-wal"), _beside(source, "-shm")
+    if not in_wal_mode or shm.exists() or (wal.exists() and wal.stat().st_size) or _held(source):
+        return None
+    return _stamp(source)
+
+
+@contextmanager
+def _readable(source: Path, folder: Path) -> Iterator[apsw.Connection]:
+    """A connection in a read transaction on the source's present state, by the gentlest way."""
+    if source.is_file() and _crashed(source):
+        with _recovered(source, folder) as connection:
+            yield connection
+        return
+    connection = _gentle(source)
+    try:
+        connection.execute("BEGIN")
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+        yield connection
+    finally:
+        connection.close()
+
+
+def _gentle(source: Path) -> apsw.Connection:
+    connection = open_readonly(source)
+    # Closing as the last connection would otherwise move the log into the file.
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    return connection
+
+
+def _beside(source: Path, suffix: str) -> Path:
+    return source.with_name(source.name + suffix)
+
+
+def _crashed(source: Path) -> bool:
+    """Whether a writer died here: a journal to roll back, or a log that nobody has open."""
+    journal, wal, shm = (_beside(source, s) for s in ("-journal", "-wal", "-shm"))
+    left_journal = False
+    if journal.is_file():
+        with journal.open("rb") as stream:
+            left_journal = stream.read(len(JOURNAL_MAGIC)) == JOURNAL_MAGIC
+    left_log = wal.is_file() and wal.stat().st_size > 0 and not shm.exists()
+    return (left_journal or left_log) and not _held(source)
+
+
+def _held(source: Path) -> bool:
+    """Whether any other process holds one of SQLite's locks on the file; only asks, takes none."""
+    start, length = LOCK_BYTES
+    if sys.platform == "darwin":
+        layout, values = "qqihh", (start, length, 0, fcntl.F_WRLCK, os.SEEK_SET)
+        position = 3
+    else:
+        layout, values = "hhqqi", (fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
+        position = 0
+    with source.open("rb") as stream:
+        answer = fcntl.fcntl(stream.fileno(), fcntl.F_GETLK, struct.pack(layout, *values))
+    return bool(struct.unpack(layout, answer)[position] != fcntl.F_UNLCK)
+
+
+@contextmanager
+def _recovered(source: Path, folder: Path) -> Iterator[apsw.Connection]:
+    """Replay a crashed writer's journal or log in a private copy of the files."""
+    private = folder / "recovery"
+    shutil.rmtree(private, ignore_errors=True)
+    private.mkdir(mode=0o700)
+    files = [f for f in (_beside(source, s) for s in ("", "-journal", "-wal")) if f.is_file()]
+    try:
+        before = [_stamp(f) for f in files]
+        for file in files:
+            shutil.copyfile(file, private / file.name)
+        if before != [_stamp(f) for f in files] or _held(source):
+            raise OperationError(
+                "the source changed while a crashed writer's journal was copied",
+                advice="the application has come back in this moment: run the command again",
+            )
+        connection = apsw.Connection(
+            os.fspath(private / source.name), flags=apsw.SQLITE_OPEN_READWRITE
+        )
+        try:
+            equip(connection)
+            connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+            connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+            connection.execute("BEGIN")
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+            yield connection
+        finally:
+            connection.close()
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+
+
+def _stamp(file: Path) -> tuple[int, int, int]:
+    state = file.stat()
+    return state.st_ino, state.st_size, state.st_mtime_ns
