@@ -57,8 +57,8 @@ from migration_job.stores.sqlite.catalogue import read_catalogue
 from migration_job.stores.sqlite.memory import staying
 from migration_job.stores.sqlite.model import Catalogue
 from migration_job.stores.sqlite.snapshot import Snapshot
-from migration_job.values import SourceValue, key_values
 from migration_job.verify.application import Demands, prove
+from migration_job.verify.changed import changed_values
 from migration_job.verify.connections import Sides
 from migration_job.verify.content import Verification, Verified
 from migration_job.verify.quarantine_view import hide_quarantined
@@ -576,12 +576,7 @@ def prove_application(
     quarantine; see :func:`migration_job.verify.application.prove`."""
     if not wanted.checks:
         return {}
-    mapped = {
-        (str(json_value(before)), after)
-        for before, after in target.execute(
-            "SELECT DISTINCT before, after FROM migration.ledger LIMIT %s", (SHOWN_ENTRIES,)
-        )
-    }
+    mapped = changed_values(target, plan)
     source = taken.connect()
     try:
         if hidden := hide_quarantined(source, plan):
@@ -593,11 +588,6 @@ def prove_application(
         return prove(wanted, source, target, dsn, mapped, report, reporter)
     finally:
         source.close()
-
-
-def json_value(text: str) -> SourceValue:
-    """The source value of a ledger's ``before``."""
-    return key_values(f"[{text}]")[0]
 
 
 def certify(

@@ -4,7 +4,7 @@ speed. Either that fails stops the switch, since no certificate is issued.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Container
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def prove(
     source: apsw.Connection,
     target: psycopg.Connection[Any],
     dsn: str,
-    mapped: Collection[tuple[str, str | None]],
+    mapped: Container[tuple[object, object]],
     report: Report,
     reporter: Reporter,
 ) -> dict[str, str]:
@@ -93,7 +93,7 @@ def _replay(
     wanted: Demands,
     source: apsw.Connection,
     target: psycopg.Connection[Any],
-    mapped: Collection[tuple[str, str | None]],
+    mapped: Container[tuple[object, object]],
     report: Report,
     reporter: Reporter,
 ) -> dict[str, str]:

@@ -18,7 +18,7 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Container, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
@@ -102,7 +102,7 @@ class _Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Leniency:
-    mapped: frozenset[tuple[str, str | None]]
+    mapped: Container[tuple[object, object]]
     spelled: bool
 
 
@@ -182,22 +182,22 @@ def run_checks(
     source: apsw.Connection,
     target: psycopg.Connection[tuple[object, ...]],
     *,
-    mapped: Collection[tuple[str, str | None]] = (),
+    mapped: Container[tuple[object, object]] = (),
     spelled: bool = False,
     progress: Callable[[CheckResult], None] | None = None,
 ) -> tuple[CheckResult, ...]:
     """Run every check on both sides and compare.
 
-    ``mapped`` are the ledger's pairs (source text, target text or None) that a rule changed, which
-    are taken for equal. With ``spelled`` a number and the text of its digits are equal too: a rule
-    may have chosen so for a whole column without a row in the ledger. A query that one side
-    refuses is a difference of that check, not an error of the run: the application would meet it
-    too. The target is left without an open transaction and nothing is written to it.
+    ``mapped`` holds the pairs (source value, target's text or None) of what a rule changed, which
+    are taken for equal (:class:`migration_job.verify.changed.Changed`). With ``spelled`` a number
+    and the text of its digits are equal too: a rule may have chosen so for a whole column without
+    a row in the ledger. A query that one side refuses is a difference of that check, not an error
+    of the run: the application would meet it too. The target is left without an open transaction
+    and nothing is written to it.
     """
-    accepted = frozenset(mapped)
     results = []
     for check in checks:
-        result = _run(check, source, target, _Leniency(accepted, spelled))
+        result = _run(check, source, target, _Leniency(mapped, spelled))
         results.append(result)
         if progress is not None:
             progress(result)
@@ -376,7 +376,7 @@ def _without_alike(
 
 
 def _alike(a: Hashable, b: Hashable, raw: tuple[object, object], leniency: _Leniency) -> bool:
-    if a == b or (str(raw[0]), None if raw[1] is None else str(raw[1])) in leniency.mapped:
+    if a == b or raw in leniency.mapped:
         return True
     if leniency.spelled and isinstance(a, Decimal) != isinstance(b, Decimal):
         return isinstance(raw[0], str | int) and str(raw[0]) == raw[1]

@@ -16,6 +16,7 @@ from migration_job.plan.model import Plan, SequencePlan, TablePlan
 from migration_job.quoting import postgres_name
 from migration_job.report.model import Difference
 from migration_job.verify import digest, relations, typed
+from migration_job.verify.changed import changed_values
 from migration_job.verify.connections import (
     Differences,
     Sides,
@@ -205,7 +206,7 @@ class Verification:
     def _views(self, sides: Sides) -> None:
         if not self._plan.views:
             return
-        mapped = relations.mapped_texts(sides)
+        mapped = changed_values(sides.target, sides.plan)
         whole = not any(table.quarantine for table in self._plan.tables)
         for view in self._plan.views:
             self._note(relations.check_view(sides, view, mapped, whole=whole))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -28,7 +28,7 @@ from migration_job.quoting import postgres_name, postgres_relation, sqlite_name,
 from migration_job.stores.sqlite.model import SourceColumn
 from migration_job.stores.sqlite.reader import read_rows, rowid_ends
 from migration_job.stores.sqlite.rowkey import key_columns
-from migration_job.values import display, key_text, key_values, to_json
+from migration_job.values import display, key_text, to_json
 from migration_job.verify.checks import Check, run_checks
 from migration_job.verify.connections import Differences, Sides, not_quarantined, target_name
 from migration_job.verify.facts import Facts, IndexFact
@@ -461,7 +461,7 @@ def _untouched(sides: Sides, sequence: str) -> tuple[int, bool]:
 def check_view(
     sides: Sides,
     view: ViewPlan,
-    mapped: Collection[tuple[str, str | None]],
+    mapped: Container[tuple[object, object]],
     *,
     whole: bool,
 ) -> Relations:
@@ -502,12 +502,3 @@ def check_view(
     differences.count += result.unshown
     found.checked["view rows"] += rows
     return found
-
-
-def mapped_texts(sides: Sides, limit: int = 10_000) -> set[tuple[str, str | None]]:
-    """The ledger's pairs of source and target text, for views over values that rules changed."""
-    rows = sides.rows("SELECT DISTINCT before, after FROM migration.ledger LIMIT %s", (limit,))
-    return {
-        (str(key_values(f"[{before}]")[0]), None if after is None else str(after))
-        for before, after in rows
-    }

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.postgres
 PASSWORD = "for-this-test-alone"
 
 VIEWS = """
-CREATE VIEW user_list AS SELECT username, email, institution_id FROM users;
+CREATE VIEW user_list AS SELECT id, username, email, institution_id FROM users;
 CREATE VIEW user_names AS SELECT username FROM user_list;
 CREATE VIEW standings AS SELECT u.username, x.total_xp FROM users u JOIN user_xp x
     ON x.user_id = u.id;
