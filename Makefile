@@ -38,11 +38,11 @@ audit: setup ## ask the public advisory database about every pinned package
 
 .PHONY: shape
 shape: setup ## print the shape of the code in figures, and what misses a goal
-	@$(PYTHON) tools/shape.py
+	@$(PYTHON) -m tools.shape
 
 .PHONY: docs
 docs: setup ## write docs/commands.md and docs/settings.md anew from the code
-	@$(PYTHON) tools/reference.py
+	@$(PYTHON) -m tools.reference
 
 # -------------------------------------------------------------------------- on Docker, by Pulumi
 
@@ -60,7 +60,7 @@ down: setup ## go back to SQLite, then remove STAGE (pulumi destroy)
 
 .PHONY: status
 status: setup ## say which side serves STAGE's application, and what to do next
-	@$(PYTHON) tools/status.py "$(STAGE)"
+	@$(PYTHON) -m tools.status "$(STAGE)"
 
 .PHONY: images
 images: setup ## pull the container images, or build them, ahead of `make up`

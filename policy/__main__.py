@@ -1,12 +1,14 @@
 """The policy pack: ``pulumi up --policy-pack policy``, or enforced for an organisation.
 
-The rules are in :mod:`guards`; here they are only handed to Pulumi. Every one is mandatory: an
-update that breaks it is refused before anything is created.
+The rules are in :mod:`policy.guards`; here they are only handed to Pulumi. Every one is mandatory:
+an update that breaks it is refused before anything is created.
 """
 
 from __future__ import annotations
 
-from guards import unprotected, violations
+import sys
+from pathlib import Path
+
 from pulumi_policy import (
     EnforcementLevel,
     PolicyPack,
@@ -14,6 +16,11 @@ from pulumi_policy import (
     ResourceValidationArgs,
     ResourceValidationPolicy,
 )
+
+# Pulumi runs the pack's folder, and has that alone on the path.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from policy.guards import unprotected, violations
 
 
 def _stage(arguments: ResourceValidationArgs) -> str:
@@ -25,7 +32,7 @@ def _containers(arguments: ResourceValidationArgs, report: ReportViolation) -> N
     for sentence in violations(
         arguments.resource_type, arguments.name, arguments.props, stage=_stage(arguments)
     ):
-        report(sentence)
+        report(sentence, arguments.urn)
 
 
 def _volumes(arguments: ResourceValidationArgs, report: ReportViolation) -> None:
@@ -35,7 +42,7 @@ def _volumes(arguments: ResourceValidationArgs, report: ReportViolation) -> None
         protected=arguments.opts.protect,
         stage=_stage(arguments),
     ):
-        report(sentence)
+        report(sentence, arguments.urn)
 
 
 PolicyPack(

@@ -1,6 +1,6 @@
 """Write from the code what can be: the reference pages and the table of guarantees.
 
-``python tools/reference.py`` writes them; ``--check`` ends with 1 where one is not what the code
+``python -m tools.reference`` writes them; ``--check`` ends with 1 where one is not what the code
 says (a test runs it).
 """
 
@@ -17,15 +17,12 @@ import typer.main
 from pydantic.fields import FieldInfo
 from typer.core import TyperGroup
 
+from infra.settings import UNITS, Settings
+from migration_job.cli import app
+from migration_job.errors import ExitStatus
+from tools import guarantees
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-import guarantees  # noqa: E402
-
-from infra.settings import UNITS, Settings  # noqa: E402
-from migration_job.cli import app  # noqa: E402
-from migration_job.errors import ExitStatus  # noqa: E402
-
 NOTICE = "<!-- Written by tools/reference.py from the code; `make docs` writes it anew. -->"
 
 STATUS = {

@@ -1,4 +1,4 @@
-"""The shape of the code in figures: ``make shape``, or ``tools/shape.py FOLDER ...`` for others.
+"""The shape of the code in figures: ``make shape``, or ``python -m tools.shape FOLDER ...``.
 
 Prints one table, a column for each folder; without a folder, this project's product code as one
 column. A goal that is missed is marked, and the exit status is then 1.

@@ -9,16 +9,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from infra import engine, live
+from infra.errors import StageError
+from infra.names import Names
+from infra.settings import Settings, read_file
+from infra.stage_paths import Paths, ask_there, paths
+from migration_job.errors import ExitStatus, JobError
+from migration_job.protocol.status import status
 
-from infra import engine, live  # noqa: E402
-from infra.errors import StageError  # noqa: E402
-from infra.names import Names  # noqa: E402
-from infra.settings import Settings, read_file  # noqa: E402
-from infra.stage_paths import Paths, ask_there, paths  # noqa: E402
-from migration_job.errors import ExitStatus, JobError  # noqa: E402
-from migration_job.protocol.status import status  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def in_stages_words(line: str, stage: str) -> str:

@@ -15,7 +15,7 @@ from infra.files import archive
 from infra.settings import Settings
 from infra.stage import data_directory
 from infra.tuning import Value
-from tests.deployment.engine import healthy, running
+from tests.deployment.engine import healthy, output, running
 
 PASSWORD = "superuserPassword0123456789"
 TEMPORARY = "/tmp"  # noqa: S108 - the containers' own
@@ -83,5 +83,5 @@ def query(container: Container, sql: str, database: str = "postgres") -> str:
     done = container.exec_run(
         ["bash", "-c", script], environment={"SQL": sql, "DATABASE": database}
     )
-    assert done.exit_code == 0, done.output.decode()
-    return str(done.output.decode().strip())
+    assert done.exit_code == 0, output(done)
+    return output(done).strip()

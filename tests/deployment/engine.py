@@ -10,7 +10,7 @@ from typing import Any
 import docker
 import pytest
 import testinfra
-from docker.models.containers import Container
+from docker.models.containers import Container, ExecResult
 
 from infra import engine
 from infra.errors import StageError
@@ -25,6 +25,18 @@ def client_or_skip() -> docker.DockerClient:
         return engine.connect("")
     except StageError as error:
         pytest.skip(f"no Docker engine: {error.message}")
+
+
+def output(done: ExecResult) -> str:
+    """What a command in a container has printed; ``exec_run`` was not asked for a stream."""
+    assert isinstance(done.output, bytes)
+    return done.output.decode()
+
+
+def name_of(container: Container) -> str:
+    """A running container's name; the engine gives one to each."""
+    assert container.name is not None
+    return container.name
 
 
 def unique(prefix: str) -> str:

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from migration_job.demo.radcase import make_radcase
-from tests.deployment.engine import client_or_skip
+from tests.deployment.engine import client_or_skip, output
 from tests.deployment.workshop import Workshop, require_pulumi
 
 pytestmark = [
@@ -115,8 +115,8 @@ def on_target(workshop: Workshop) -> set[str]:
             "\"SELECT filename FROM images WHERE filename LIKE 'written-%'\"",
         ]
     )
-    assert done.exit_code == 0, done.output.decode()
-    return set(done.output.decode().split())
+    assert done.exit_code == 0, output(done)
+    return set(output(done).split())
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -16,7 +16,7 @@ from docker.models.containers import Container
 from infra.files import archive
 from infra.images import Builder
 from migration_job.demo.radcase import make_radcase
-from tests.deployment.engine import client_or_skip, healthy, running
+from tests.deployment.engine import client_or_skip, healthy, output, running
 from tests.deployment.ports import free_port
 from tests.deployment.workshop import Workshop, check, require_pulumi
 
@@ -64,8 +64,8 @@ class Server:
             ],
             environment={"PGPASSWORD": SUPERUSER},
         )
-        assert done.exit_code == 0, done.output.decode()
-        return str(done.output.decode().strip())
+        assert done.exit_code == 0, output(done)
+        return output(done).strip()
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 from docker.errors import DockerException
 
 from migration_job.demo.radcase import make_radcase
-from tests.deployment.engine import client_or_skip
+from tests.deployment.engine import client_or_skip, output
 from tests.deployment.workshop import Result, Workshop, require_pulumi
 
 pytestmark = [
@@ -150,7 +150,7 @@ def test_data_that_differs_is_never_switched_to(workshop: Workshop) -> None:
             ],
             environment={"SQL": script},
         )
-        assert done.exit_code == 0, done.output.decode()
+        assert done.exit_code == 0, output(done)
 
     run(
         """

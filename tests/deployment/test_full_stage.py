@@ -18,7 +18,7 @@ import pytest
 from docker.models.containers import Container
 
 from migration_job.demo.radcase import make_radcase
-from tests.deployment.engine import client_or_skip
+from tests.deployment.engine import client_or_skip, name_of, output
 from tests.deployment.ports import free_port
 from tests.deployment.workshop import Result, Workshop, check, require_pulumi, run
 
@@ -82,8 +82,8 @@ def workshop(hook: Hook, tmp_path_factory: pytest.TempPathFactory) -> Iterator[W
         tls="private",
         monitoring=True,
         backup=True,
-        **{port: free_port() for port in ports},
     )
+    made.set(**{port: free_port() for port in ports})
     made.set_secret("alertWebhook", hook.address)
     yield made
     restored = f"{made.names.prefix}-restored"
@@ -115,7 +115,7 @@ def address(up: Result, workshop: Workshop, **more: str) -> str:
 
 def containers(workshop: Workshop) -> list[Container]:
     prefix = f"{workshop.names.prefix}-"
-    return [c for c in workshop.client.containers.list() if c.name.startswith(prefix)]
+    return [c for c in workshop.client.containers.list() if name_of(c).startswith(prefix)]
 
 
 # ---------------------------------------------------------------------------------- closed
@@ -240,7 +240,7 @@ def _sql(container: Container, statement: str) -> str:
         ],
         environment={"SQL": statement},
     )
-    said: str = ended.output.decode().strip()
+    said = output(ended).strip()
     assert ended.exit_code == 0, said
     return said
 

@@ -31,7 +31,7 @@ from psycopg.conninfo import make_conninfo
 from example_app.journal import compare_postgres, compare_sqlite
 from example_app.load import Load
 from infra.images import Builder
-from tests.deployment.engine import client_or_skip, unique
+from tests.deployment.engine import client_or_skip, name_of, unique
 from tests.deployment.ports import free_port
 from tests.deployment.workshop import ROOT, Result, Workshop, environment, require_pulumi
 
@@ -204,11 +204,12 @@ def dsn(behind: Behind) -> str:
 def sockets(workshop: Workshop) -> set[str]:
     """The stage's containers that have the engine's socket."""
     prefix = f"{workshop.names.prefix}-"
-    found = [
-        c for c in workshop.client.containers.list(ignore_removed=True) if c.name.startswith(prefix)
-    ]
+    running = workshop.client.containers.list(ignore_removed=True)
+    found = [c for c in running if name_of(c).startswith(prefix)]
     assert len(found) >= 4
-    return {c.name for c in found if any("docker.sock" in m["Source"] for m in c.attrs["Mounts"])}
+    return {
+        name_of(c) for c in found if any("docker.sock" in m["Source"] for m in c.attrs["Mounts"])
+    }
 
 
 def test_it_is_switched_and_taken_back_without_a_failed_request(behind: Behind) -> None:

@@ -18,7 +18,7 @@ from infra.scram import verifier
 from infra.settings import Settings, read
 from infra.stage import data_directory
 from tests.deployment.database import HEALTH, PASSWORD, TEMPORARY, query, serving
-from tests.deployment.engine import client_or_skip, healthy, host_of, running
+from tests.deployment.engine import client_or_skip, healthy, host_of, output, running
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 
@@ -148,7 +148,7 @@ def test_scripts_of_the_first_start_are_run(client: docker.DockerClient, images:
             ],
             environment={"PGPASSWORD": PASSWORD},
         )
-        assert asked.output.decode().strip() == "1"
+        assert output(asked).strip() == "1"
 
 
 def test_a_first_start_that_was_cut_off_starts_over(
@@ -219,8 +219,8 @@ def console(container: Container, command: str) -> list[list[str]]:
         ],
         environment={"PGPASSWORD": POOLER_PASSWORD},
     )
-    assert done.exit_code == 0, done.output.decode()
-    return [line.split("|") for line in done.output.decode().splitlines()]
+    assert done.exit_code == 0, output(done)
+    return [line.split("|") for line in output(done).splitlines()]
 
 
 def test_pgbouncer_knows_prepared_statements(pooler: Container) -> None:

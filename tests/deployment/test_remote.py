@@ -164,7 +164,7 @@ def test_the_whole_way_by_ssh(workshop: Workshop, page: Page) -> None:
     assert done.outputs["rows"] == 2000
     assert page.starts == 2  # by the gate, with the socket that is there and its group
     check(workshop)
-    said = run(workshop, "tools/status.py", workshop.stage)
+    said = run(workshop, "-m", "tools.status", workshop.stage)
     assert said.returncode == 0, said.stderr
     assert "serves      PostgreSQL, since" in said.stdout
     assert "takes writes" in said.stdout  # PostgreSQL itself was asked

@@ -18,7 +18,7 @@ import docker
 import pytest
 from docker.models.containers import Container
 from docker.types import Mount
-from moto.core import DEFAULT_ACCOUNT_ID
+from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import S3Backend, s3_backends
 from werkzeug.serving import ThreadedWSGIServer
@@ -31,7 +31,7 @@ from infra.scram import verifier
 from infra.settings import Settings, read
 from infra.stage import data_directory
 from tests.deployment.database import SOCKETS, TEMPORARY, query, serving
-from tests.deployment.engine import client_or_skip, running, unique
+from tests.deployment.engine import client_or_skip, output, running, unique
 
 pytestmark = [
     pytest.mark.docker,
@@ -239,7 +239,7 @@ def _backed_up(container: Container) -> None:
     info = ["pgbackrest", f"--stanza={backup.STANZA}", "info", "--output=json"]
     while True:
         done = container.exec_run(info, stderr=False)
-        found = json.loads(done.output) if done.exit_code == 0 else []
+        found = json.loads(output(done)) if done.exit_code == 0 else []
         if found and any(one["type"] == "full" for one in found[0]["backup"]):
             return
         assert time.monotonic() < deadline, container.logs().decode()
@@ -258,7 +258,7 @@ def test_archived_backed_up_and_restored_from_the_store(
             query(postgres, "DROP TABLE drill")
             # It ends when the segment of just now has come into the store.
             done = backups.exec_run(["pgbackrest", f"--stanza={backup.STANZA}", "check"])
-            assert done.exit_code == 0, done.output.decode()
+            assert done.exit_code == 0, output(done)
     keys = store.keys()
     assert any("/archive/main/" in key for key in keys)
     assert any("/backup/main/" in key and "F" in key for key in keys)

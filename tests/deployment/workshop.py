@@ -20,6 +20,7 @@ from pulumi import automation
 
 from infra.names import Names
 from infra.settings import PROJECT
+from tests.deployment.engine import name_of
 from tests.deployment.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,15 +173,15 @@ class Workshop:
     def left(self) -> list[str]:
         """What of the stage is still on the engine."""
         prefix = self.names.prefix
-        found = [c.name for c in self._containers()]
-        found += [v.name for v in self.client.volumes.list()]
-        found += [n.name for n in self.client.networks.list()]
+        found = [name_of(c) for c in self._containers()]
+        found += [str(v.name) for v in self.client.volumes.list()]
+        found += [str(n.name) for n in self.client.networks.list()]
         return sorted(name for name in found if name == prefix or name.startswith(f"{prefix}-"))
 
     def clear(self) -> None:
         """Remove whatever a failed test left."""
         for container in self._containers():
-            if container.name.startswith(f"{self.names.prefix}-"):
+            if name_of(container).startswith(f"{self.names.prefix}-"):
                 container.remove(force=True, v=True)
         for volume in self.client.volumes.list():
             if volume.name.startswith(f"{self.names.prefix}-"):

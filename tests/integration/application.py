@@ -27,7 +27,8 @@ class Moved(Exception):
 
 
 def read_connection(directory: Path) -> dict[str, Any]:
-    return json.loads((directory / "database.json").read_text())["write"]
+    side: dict[str, Any] = json.loads((directory / "database.json").read_text())["write"]
+    return side
 
 
 class Application:

@@ -14,7 +14,6 @@ from tests.integration.hostile import (
     TRICKY,
     Database,
     Rows,
-    Value,
     fold,
     literal,
     quote,
@@ -208,7 +207,7 @@ def _table(
     made.tables.append(f"CREATE TABLE {t} ({', '.join(parts)}){end}")
     made.keyed = made.keyed and kind != "none"
     whole = kind in ("integer", "autoincrement")
-    keys: list[Value] = [1, 2, 3] if whole else ["a", "b", "c"]
+    keys: list[int | str] = [1, 2, 3] if whole else ["a", "b", "c"]
     made.rows.append(Rows(table, (key, others[0]), tuple((x, f"v{x}") for x in keys)))
     _objects(rng, made, table, columns, taken)
     new = "NULL" if whole else "hex(randomblob(4))"

@@ -151,10 +151,18 @@ def _compute_anew(path: Path, table: Table) -> None:
             except apsw.Error:
                 continue  # a value that a STRICT table refuses, which older versions let pass
             for row, (storage, content) in zip(table.rows, values, strict=True):
-                is_text = storage == "text"
-                row[name] = _text(content, encoding) if is_text else Cell(storage, content)
+                row[name] = _cell(str(storage), content, str(encoding))
     finally:
         connection.close()
+
+
+def _cell(storage: str, content: apsw.SQLiteValue, encoding: str) -> Cell:
+    """What apsw gave; a text as the bytes that lie in the file."""
+    assert not isinstance(content, str)
+    if storage != "text":
+        return Cell(storage, content)
+    assert isinstance(content, bytes)
+    return _text(content, encoding)
 
 
 def _stand_in_collations(connection: sqlite3.Connection) -> None:

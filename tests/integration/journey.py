@@ -48,7 +48,8 @@ class Journey:
         self.source = directory / "app.db"
         database.write(self.source)
         told = {**psycopg.conninfo.conninfo_to_dict(dsn), "database": "x"}
-        kept = {k: str(told[k]) for k in ("host", "port", "user", "database") if k in told}
+        parts = ("host", "port", "user", "database")
+        kept: dict[str, str] = {k: str(told[k]) for k in parts if k in told}
         kept |= {"host": "127.0.0.1", "password": "secret"}
         (directory / "application.json").write_text(json.dumps(kept))
         self.schemas = self._schemas()

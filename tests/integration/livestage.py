@@ -68,10 +68,13 @@ def _run(module: str, arguments: list[str], environment: Mapping[str, str], log:
     os.environ.update(environment)
     sys.argv = [module, *arguments]
     if module == "migration_job":
-        from migration_job.cli import main
+        from migration_job import cli
+
+        cli.main()
     else:
-        from example_app.__main__ import main
-    main()
+        from example_app import __main__ as example
+
+        example.main()
 
 
 class Program:

@@ -152,8 +152,8 @@ def _holds(case: Case, path: Path, dsn: str, report: Mapping[str, Any]) -> None:
     records = independent_compare.read_records(dsn)
     assert independent_compare.compare(source, target, records, ZoneInfo(case.zone)) == []
     for place, wanted in case.types.items():
-        table, _, column = place.rpartition(".")
-        assert target[table].types[column] == wanted, place
+        owner, _, column = place.rpartition(".")
+        assert target[owner].types[column] == wanted, place
     ledger = sum(len(row) for rows in records.ledger.values() for row in rows.values())
     quarantine = sum(len(rows) for rows in records.quarantine.values())
     if case.ledger is not None:

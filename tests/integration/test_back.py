@@ -20,6 +20,7 @@ from migration_job.protocol.run_context import Pair, opened
 from migration_job.protocol.switch import named_tables, require_way_back
 from migration_job.stores.postgres import capture as target_capture
 from migration_job.stores.sqlite import fence
+from tests.helpers import same_value
 from tests.integration.livekit import PLAN, Migration, begin, fresh_source, uid
 from tests.integration.running import DONE, USAGE, run
 from tests.integration.test_catchup import both_sides
@@ -229,7 +230,7 @@ def test_a_table_that_only_the_application_can_write_stops_the_switch(
     """What PostgreSQL takes could not come back; found before the switch, not on the way back."""
     source = tmp_path / "app.db"
     with apsw.Connection(str(source)) as application:
-        application.create_scalar_function("own", lambda a: a, 1, deterministic=True)
+        application.create_scalar_function("own", same_value, 1, deterministic=True)
         application.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT CHECK (own(a) <> ''))")
         application.execute("CREATE TABLE u(id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1, 'x')")
     options = ("--target", postgres, "--report", tmp_path / "report", "--state", tmp_path)

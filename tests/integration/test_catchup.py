@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import apsw
 import psycopg
@@ -26,7 +27,7 @@ def migration(tmp_path: Path, postgres: str) -> Migration:
     return begin(fresh_source(tmp_path), postgres)
 
 
-def both_sides(migration: Migration) -> tuple[dict[str, list], dict[str, list]]:
+def both_sides(migration: Migration) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
     writer = migration.writer()
     source = {
         "users": writer.execute("SELECT * FROM users ORDER BY id").fetchall(),

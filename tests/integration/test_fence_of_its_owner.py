@@ -76,12 +76,12 @@ def roles(tmp_path: Path, postgres_server: EmbeddedPostgres, postgres: str) -> I
         with open_target(dsns["job"]) as job:
             capture.open_fence(job)
         yield Roles(postgres, **dsns)
-        for name in quoted.values():
-            server.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(name))
+        for role in quoted.values():
+            server.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(role))
     postgres_server.drop_database(database)
     with psycopg.connect(postgres_server.dsn, autocommit=True) as server:
-        for name in quoted.values():
-            server.execute(sql.SQL("DROP ROLE {}").format(name))
+        for role in quoted.values():
+            server.execute(sql.SQL("DROP ROLE {}").format(role))
     postgres_server.create_database(database)
 
 

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from migration_job.errors import OperationError
+from migration_job.pooler import Pooler
 from migration_job.protocol import lease
 from migration_job.protocol.rollback import rollback
 from migration_job.protocol.status import status
@@ -24,6 +25,11 @@ pytestmark = pytest.mark.postgres
 
 LOOKS = 2.5
 """Seconds in which `sync` looks at the alias twice."""
+
+
+def pooler(stage: Stage) -> Pooler:  # noqa: F811
+    assert stage.ends.pooler is not None
+    return stage.ends.pooler
 
 
 def console(stage: Stage, *commands: str) -> None:  # noqa: F811
@@ -123,7 +129,7 @@ def test_resume_ends_a_hold_and_a_second_holder_is_refused(stage: Stage) -> None
             hold(stage, seconds=600, by="bert@db2")
         hold(stage, seconds=900)
         Sync(stage.ends).run(once=True)
-        assert stage.ends.pooler.is_paused()
+        assert pooler(stage).is_paused()
         done: list[float] = []
         waiting = threading.Thread(
             target=lambda: done.append(len(app.execute("SELECT 1").fetchall())), daemon=True
@@ -143,7 +149,7 @@ def test_switch_and_rollback_leave_a_hold_alone(stage: Stage) -> None:  # noqa: 
     hold(stage, seconds=600)
     with pytest.raises(OperationError, match="held by anna@db1"):
         rollback(stage.ends)
-    assert stage.ends.pooler.is_paused()
+    assert pooler(stage).is_paused()
     lease.resume(stage.ends, say=print)
     rollback(stage.ends)
 
@@ -157,7 +163,7 @@ def test_a_hold_that_cannot_be_had_leaves_nothing_behind(stage: Stage) -> None: 
             hold(stage, seconds=600, wait=0.5)
         app.execute("COMMIT")
     assert lease.read_lease(stage.ends.state) is None
-    assert stage.ends.pooler.is_open()
+    assert pooler(stage).is_open()
 
 
 @pytest.mark.parametrize(
@@ -173,7 +179,7 @@ def test_a_hold_whose_command_died_comes_to_its_end(stage: Stage, fault: str) ->
         app.execute("INSERT INTO events (what) VALUES ('on')")
         assert time.monotonic() - start < 10
         wait_for(lambda: lease.read_lease(stage.ends.state) is None, "the lease's end", 15)
-        assert stage.ends.pooler.is_open()
+        assert pooler(stage).is_open()
 
 
 @pytest.mark.parametrize("fault", ["before:resume.open", "after:resume.open", "after:resume.end"])
@@ -184,7 +190,7 @@ def test_a_resume_that_died_is_finished_by_the_end(stage: Stage, fault: str) -> 
         assert command(stage, "resume", fault) == -9
         wait_for(lambda: served(stage), "the application to be served", 20)
         wait_for(lambda: lease.read_lease(stage.ends.state) is None, "the lease's end", 15)
-        assert stage.ends.pooler.is_open()
+        assert pooler(stage).is_open()
 
 
 def served(stage: Stage) -> bool:  # noqa: F811

@@ -13,8 +13,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from migration_job.connection import SqliteSide, read_connection, write_connection
+from migration_job.connection import SqliteSide, write_connection
 from migration_job.embedded import EmbeddedPgBouncer, EmbeddedPostgres
+from tests.helpers import connection_of
 from tests.integration.test_switch import Load, wait_for
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
@@ -141,7 +142,7 @@ def test_the_whole_way_under_load_and_back_to_the_schema_as_it_was(stage: Stage)
         load.more()
         stage.run("switch")
         load.more()
-        assert read_connection(stage.connection).write.engine == "postgresql"
+        assert connection_of(stage.connection).write.engine == "postgresql"
         told = json.loads((stage.directory / "report" / "switch.json").read_text())
         assert told["outcome"] == "done"
         with psycopg.connect(stage.dsn, autocommit=True) as app:

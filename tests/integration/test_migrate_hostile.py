@@ -202,10 +202,10 @@ def test_every_table_has_statistics(tmp_path: Path) -> None:
         assert ended.status == DONE, ended.said
         with psycopg.connect(dsn, autocommit=True) as target:
             known = _columns_with_statistics(target)
-            estimated = dict(
+            estimated: dict[str, int] = dict(
                 target.execute("SELECT relname, reltuples::int FROM pg_class").fetchall()
             )
-            classes = dict(
+            classes: dict[str, int] = dict(
                 target.execute(
                     "SELECT tablename, cardinality(histogram_bounds) - 1 FROM pg_stats "
                     "WHERE attname = 'v' AND tablename IN ('many', 'wide', 'few')"

@@ -96,7 +96,11 @@ def test_a_slower_query_stops_the_switch(source: apsw.Connection, target: str) -
 
 
 def test_a_query_that_was_as_slow_before_does_not(source: apsw.Connection, target: str) -> None:
-    source.create_scalar_function("nap", lambda: time.sleep(0.15) or 1, 0)
+    def nap(*_: apsw.SQLiteValue) -> int:
+        time.sleep(0.15)
+        return 1
+
+    source.create_scalar_function("nap", nap, 0)
     slow = check("SELECT nap()", "SELECT 1 FROM pg_sleep(0.2)")
     budget = Budget(pool=1, seconds=0.1, repeats=1, floor_ms=1, slowdown=100, load_p95_ms=60_000)
     found = measure([slow], source, target, budget, through_pooler=False)

@@ -251,5 +251,5 @@ def test_pitfall_51_prepared_statements_through_transaction_pooling(
                     for i in range(20)
                 ]
 
-        found = list(clients.map(many, range(30)))
-    assert found == [[(number + i,) for i in range(20)] for number in range(30)]
+        sums = list(clients.map(many, range(30)))
+    assert sums == [[(number + i,) for i in range(20)] for number in range(30)]

@@ -22,25 +22,26 @@ from migration_job.embedded import EmbeddedPostgres
 from migration_job.plan import rules
 from migration_job.stores.sqlite.database import add_functions
 from migration_job.values import BrokenText, SourceValue, same
+from tests.helpers import text_or_broken
 from tests.integration import hostile
 
 EXAMPLES = int(os.environ.get("PROPERTY_RULE_EXAMPLES", "10"))
 """Lists of up to 40 values for each rule."""
 
-INT4 = {"low": -(2**31), "high": 2**31 - 1}
+LOW4, HIGH4 = -(2**31), 2**31 - 1
 RULES: list[tuple[str, rules.RuleBase]] = [
     *((t, rules.IntegerRule()) for t in ("INTEGER", "", "NUMERIC", "TEXT")),
-    *((t, rules.IntegerRule(**INT4)) for t in ("INTEGER", "BLOB")),
+    *((t, rules.IntegerRule(low=LOW4, high=HIGH4)) for t in ("INTEGER", "BLOB")),
     ("INTEGER", rules.IntegerRule(low=-(2**15), high=2**15 - 1)),
     ("REAL", rules.RealRule(affinity="real")),
     ("", rules.RealRule(affinity="blob")),
     ("NUMERIC", rules.RealRule(affinity="numeric")),
     *(
-        (t, rules.NumericRule(affinity=a))
+        (t, rules.NumericRule.model_validate({"affinity": a}))
         for t, a in (("NUMERIC", "numeric"), ("", "blob"), ("REAL", "real"))
     ),
     *(
-        (t, rules.NumericRule(precision=p, scale=s, affinity=a))
+        (t, rules.NumericRule.model_validate({"precision": p, "scale": s, "affinity": a}))
         for t, a in (("NUMERIC", "numeric"), ("REAL", "real"), ("", "blob"), ("INTEGER", "integer"))
         for p, s in ((10, 2), (5, 0), (38, 10), (15, 14), (18, 3))
     ),
@@ -53,7 +54,7 @@ RULES: list[tuple[str, rules.RuleBase]] = [
     ("", rules.WidenedByteaRule()),
     ("TEXT", rules.BytesTextRule()),
     *((t, rules.IntegerTextRule()) for t in ("TEXT", "")),
-    ("TEXT", rules.IntegerTextRule(**INT4)),
+    ("TEXT", rules.IntegerTextRule(low=LOW4, high=HIGH4)),
     ("INTEGER", rules.TextIntegerRule()),
     *(
         (t, rules.UuidRule(style=s))
@@ -178,15 +179,10 @@ def _stored(
         else:
             sqlite.execute("INSERT INTO t(v) VALUES (?)", (value,))
     found: list[tuple[int, SourceValue]] = []
-    for number, kind, value in sqlite.execute(
+    for number, kind, content in sqlite.execute(
         "SELECT id, typeof(v), CASE typeof(v) WHEN 'text' THEN CAST(v AS BLOB) ELSE v END FROM t"
     ):
-        if kind == "text":
-            try:
-                value = value.decode()
-            except UnicodeDecodeError:
-                value = BrokenText(value)
-        found.append((number, value))
+        found.append((number, text_or_broken(content) if kind == "text" else content))
     return found
 
 

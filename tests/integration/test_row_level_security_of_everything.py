@@ -118,7 +118,7 @@ def migrated(server: EmbeddedPostgres, source: Path, folder: Path) -> Library:
     )
     assert ended.status == 0, ended.said
     with psycopg.connect(superuser, autocommit=True) as admin:
-        relations = dict(
+        relations: dict[str, str] = dict(
             admin.execute(
                 "SELECT relname, relkind::text FROM pg_class WHERE relnamespace = "
                 "'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f')"

@@ -27,6 +27,7 @@ from migration_job.plan.wayback import refusal
 from migration_job.stores.sqlite.reader import bindable
 from migration_job.values import BrokenText, SourceValue
 from migration_job.verify import meaning
+from tests.helpers import text_or_broken
 from tests.integration.test_property_rules import RULES
 
 EXAMPLES = int(os.environ.get("PROPERTY_RULE_EXAMPLES", "10"))
@@ -115,7 +116,10 @@ PRECISE: list[tuple[str, rules.RuleBase]] = [
         )
     ),
     *(
-        ("DATETIME", rules.TimestampRule(shape="epoch", epoch=e, precision=p))
+        (
+            "DATETIME",
+            rules.TimestampRule.model_validate({"shape": "epoch", "epoch": e, "precision": p}),
+        )
         for e, p in (("s", 0), ("ms", 3), ("us", 6))
     ),
     *(("TIME", rules.TimeRule(shape=s, precision=p)) for s, p in (("HH:MM", 0), ("HH:MM:SS", 3))),
@@ -157,7 +161,7 @@ def server(postgres_server: EmbeddedPostgres) -> Iterator[psycopg.Connection[Any
 def test_a_value_of_the_type_comes_home(
     declared: str, rule: rules.RuleBase, server: psycopg.Connection[Any]
 ) -> None:
-    kind = rules.type_of(rule)  # type: ignore[arg-type]
+    kind = rules.type_of(rule)
     column = ColumnPlan(source="c", target="c", type=kind, rule=rule)  # type: ignore[arg-type]
     sqlite = apsw.Connection(":memory:")
     sqlite.execute(f"CREATE TABLE t(c {declared})")
@@ -207,13 +211,8 @@ def _stored(sqlite: apsw.Connection, value: SourceValue) -> SourceValue:
     (kind, found), *_ = sqlite.execute(
         "SELECT typeof(c), CASE typeof(c) WHEN 'text' THEN CAST(c AS BLOB) ELSE c END FROM t"
     )
-    if kind != "text":
-        return found
-    assert isinstance(found, bytes)
-    try:
-        return found.decode()
-    except UnicodeDecodeError:
-        return BrokenText(found)
+    value_kept: SourceValue = text_or_broken(found) if kind == "text" else found
+    return value_kept
 
 
 def _forward(rule: rules.RuleBase, value: SourceValue) -> str | None:

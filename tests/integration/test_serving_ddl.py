@@ -27,6 +27,7 @@ from migration_job.protocol.settle import settle
 from migration_job.protocol.switch import switch
 from migration_job.protocol.sync import Sync, read_report
 from migration_job.stores.postgres.database import Locked
+from tests.helpers import report_of
 from tests.integration.livekit import Migration, begin, fresh_source
 from tests.integration.test_catchup import both_sides
 
@@ -265,7 +266,7 @@ def test_sync_says_what_it_waits_for_and_keeps_its_sessions(serving: Serving) ->
             assert time.monotonic() < deadline, said
             time.sleep(0.05)
         other.commit()
-        while read_report(serving.ends.state).problem:
+        while report_of(serving.ends.state).problem:
             assert time.monotonic() < deadline
             time.sleep(0.05)
     serving.come_back()

@@ -96,7 +96,7 @@ class Target:
             json.dumps(
                 {
                     "host": parts["host"],
-                    "port": int(parts["port"]),
+                    "port": int(str(parts["port"])),
                     "database": self.database,
                     "user": APPLICATION,
                     "password": "secret",

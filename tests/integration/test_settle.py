@@ -77,6 +77,7 @@ def test_settle_waits_for_the_window_and_leaves_an_archive(stage: Stage, tmp_pat
     with psycopg.connect(stage.migration.dsn, autocommit=True) as app:
         app.execute("INSERT INTO events VALUES ('goes on', 4)")
         columns = app.execute("SELECT * FROM events LIMIT 0").description
+        assert columns is not None
         assert [column.name for column in columns] == ["what", "n"]
         assert app.execute("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal").fetchone() == (
             0,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -19,11 +18,7 @@ from migration_job.protocol.sync import Sync
 from tests.integration.livekit import fresh_source
 from tests.integration.test_switch import Stage
 from tests.integration.test_switch import stage as stage  # the fixture
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-
-from status import in_stages_words  # noqa: E402
+from tools.status import in_stages_words
 
 pytestmark = pytest.mark.postgres
 

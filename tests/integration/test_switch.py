@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import apsw
@@ -23,8 +24,9 @@ from migration_job.protocol import rollback as rollback_module
 from migration_job.protocol.rollback import rollback
 from migration_job.protocol.settings import Endpoints, endpoints
 from migration_job.protocol.switch import move_reads, switch
-from migration_job.protocol.sync import Sync, read_report
+from migration_job.protocol.sync import Sync
 from migration_job.stores.sqlite.capture import MOVED
+from tests.helpers import connection_of, report_of
 from tests.integration.livekit import Migration, begin, fresh_source
 
 pytestmark = pytest.mark.postgres
@@ -75,7 +77,7 @@ def stage(
 
 
 @contextlib.contextmanager
-def syncing(stage: Stage) -> Iterator[Sync]:
+def syncing(stage: Stage) -> Iterator[subprocess.Popen[bytes]]:
     """``sync`` in a process of its own would be the real thing; see the fault tests."""
     command = [
         *(sys.executable, "-m", "migration_job", "sync", str(stage.migration.source)),
@@ -123,17 +125,21 @@ class Load:
             for i, journal in enumerate(self.journals)
         ]
         for journal in self.journals:
-            wait_for(lambda journal=journal: self.count(journal) > 5, "the load to begin")
+            wait_for(partial(self.has, journal, 6), "the load to begin")
 
     @staticmethod
     def count(journal: Path) -> int:
         return journal.read_text().count("\n") if journal.exists() else 0
 
+    @classmethod
+    def has(cls, journal: Path, rows: int) -> bool:
+        return cls.count(journal) >= rows
+
     def more(self, rows: int = 20) -> None:
         """Until each application has done that many requests more."""
         goals = [self.count(j) + rows for j in self.journals]
         for journal, goal in zip(self.journals, goals, strict=True):
-            wait_for(lambda j=journal, g=goal: self.count(j) >= g, "requests to go on")
+            wait_for(partial(self.has, journal, goal), "requests to go on")
 
     def stop(self) -> tuple[set[str], float]:
         for process in self.processes:
@@ -170,10 +176,10 @@ def test_there_and_back_and_there_again_under_load(stage: Stage) -> None:
         load = Load(stage, 3)
         done = switch(stage.ends, say=print)
         load.more()
-        assert read_connection(stage.ends.connection).write == stage.ends.postgres
+        assert connection_of(stage.ends.connection).write == stage.ends.postgres
         back = rollback(stage.ends, say=print)
         load.more()
-        assert read_connection(stage.ends.connection).write == stage.ends.sqlite
+        assert connection_of(stage.ends.connection).write == stage.ends.sqlite
         again = switch(stage.ends, say=print)
         load.more()
         acknowledged, longest = load.stop()
@@ -203,7 +209,7 @@ def test_after_the_switch_sqlite_refuses_and_stays_readable_and_current(stage: S
         ("after", 3),
         ("before", 9),
     ]
-    assert read_report(stage.ends.state).direction == "back"
+    assert report_of(stage.ends.state).direction == "back"
     assert stage.ends.connection.joinpath("database.env").read_text().count("DB_HOST=127.0.0.1")
 
 
@@ -212,7 +218,7 @@ def test_numbers_go_on_from_the_higher_mark_in_both_directions(stage: Stage) -> 
     writer.execute("INSERT INTO notes (id, body) VALUES (41, 'x'); DELETE FROM notes")
     switch(stage.ends)
     with psycopg.connect(stage.migration.dsn, autocommit=True) as app:
-        (given,) = app.execute("INSERT INTO notes (body) VALUES ('y') RETURNING id").fetchone()
+        ((given,),) = app.execute("INSERT INTO notes (body) VALUES ('y') RETURNING id").fetchall()
         assert given == 42
         app.execute("INSERT INTO notes (body) VALUES ('z')")
         app.execute("DELETE FROM notes")
@@ -304,7 +310,7 @@ def test_reads_move_first_and_writes_follow(stage: Stage) -> None:
     writer = stage.migration.writer()
     writer.execute("INSERT INTO events VALUES ('a', 1)")
     move_reads(stage.ends)
-    told = read_connection(stage.ends.connection)
+    told = connection_of(stage.ends.connection)
     assert isinstance(told.write, SqliteSide)
     assert isinstance(told.read, PostgresSide)
     writer.execute("INSERT INTO events VALUES ('b', 2)")
@@ -323,12 +329,12 @@ def test_reads_move_first_and_writes_follow(stage: Stage) -> None:
         with pytest.raises(psycopg.Error, match="moved to SQLite"):
             app.execute("INSERT INTO events (what) VALUES ('no')")
     switch(stage.ends)
-    assert read_connection(stage.ends.connection).write == stage.ends.postgres
+    assert connection_of(stage.ends.connection).write == stage.ends.postgres
     rollback(stage.ends, keep_reads=True)
-    told = read_connection(stage.ends.connection)
+    told = connection_of(stage.ends.connection)
     assert (told.write, told.read) == (stage.ends.sqlite, stage.ends.postgres)
     rollback(stage.ends)
-    assert read_connection(stage.ends.connection).read == stage.ends.sqlite
+    assert connection_of(stage.ends.connection).read == stage.ends.sqlite
     assert stage.pooler.alias_path.read_text() == ""
 
 
@@ -352,7 +358,7 @@ def test_a_target_that_is_gone_needs_the_loss_accepted(
     done = rollback(stage.ends, accept_loss=True)
     assert "changes up to 20" in done.lost[0]
     writer.execute("INSERT INTO events VALUES ('yes', 1)")
-    assert read_connection(stage.ends.connection).write == stage.ends.sqlite
+    assert connection_of(stage.ends.connection).write == stage.ends.sqlite
     monkeypatch.undo()
     with pytest.raises(OperationError, match="follow this source"):
         Sync(stage.ends).run(once=True)
@@ -379,7 +385,7 @@ def test_sync_finishes_or_undoes_what_a_dead_switch_left(stage: Stage, fault: st
         assert time.monotonic() - start < 5
         expected = stage.ends.postgres if fault.startswith("after") else stage.ends.sqlite
         wait_for(
-            lambda: read_connection(stage.ends.connection).write == expected, "the connection", 5
+            lambda: connection_of(stage.ends.connection).write == expected, "the connection", 5
         )
         acknowledged, _ = load.stop()
         wait_for(lambda: sorted(on_sqlite(stage)) == sorted(on_postgres(stage)), "both sides")
@@ -397,15 +403,15 @@ def test_reads_go_back_when_the_target_cannot_be_followed(stage: Stage) -> None:
     deadline = time.monotonic() + 30
 
     def moved_back() -> bool:
-        return isinstance(read_connection(stage.ends.connection).read, SqliteSide)
+        return isinstance(connection_of(stage.ends.connection).read, SqliteSide)
 
     sync.run(lambda: moved_back() or time.monotonic() > deadline)
     assert moved_back()
-    assert "never" in read_report(stage.ends.state).problem
+    assert "never" in report_of(stage.ends.state).problem
     assert stage.pooler.alias_path.read_text() == ""
     writer.execute("UPDATE events SET n = 99")
     sync.run(once=True)
-    assert read_report(stage.ends.state).problem == ""
+    assert report_of(stage.ends.state).problem == ""
 
 
 def test_a_target_that_hangs_lifts_the_fence(stage: Stage) -> None:

@@ -115,7 +115,7 @@ def test_a_trigger_that_was_dropped(migration: Migration, ends: Endpoints, pair:
         catch_up(pair)
     refused(migration, ends, f"{name} on users is missing")
     # Put back word for word: what was missed meanwhile is still missed.
-    writer.execute(sql)
+    writer.execute(str(sql))
     refused(migration, ends, "users is not the same on both sides")
     writer.execute("UPDATE users SET score = score")
     writer.close()

@@ -12,7 +12,7 @@ import contextlib
 import os
 import random
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import apsw
@@ -64,7 +64,7 @@ class Restless:
             what()
 
     @contextlib.contextmanager
-    def writer(self):
+    def writer(self) -> Iterator[apsw.Connection]:
         connection = self.migration.writer()
         try:
             yield connection

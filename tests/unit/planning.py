@@ -19,7 +19,7 @@ def database(path: Path, *statements: str | tuple[str, tuple[object, ...]]) -> P
     connection = apsw.Connection(str(path))
     for statement in statements:
         sql, parameters = statement if isinstance(statement, tuple) else (statement, ())
-        connection.execute(sql, parameters).fetchall()  # type: ignore[arg-type]
+        connection.execute(sql, parameters).fetchall()
     connection.close()
     return path
 

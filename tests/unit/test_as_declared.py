@@ -160,8 +160,13 @@ def test_no_check_that_refuses_every_row(column: str, tmp_path: Path) -> None:
 
 def names(plan: Plan, table: str) -> set[str | None]:
     found = plan.table(table)
-    parts = (*found.checks, *found.uniques, *found.foreign_keys, *found.indexes)
-    return {found.primary_key_name, *(p.name for p in parts)} - {None}
+    given = {
+        *(check.name for check in found.checks),
+        *(unique.name for unique in found.uniques),
+        *(key.name for key in found.foreign_keys),
+        *(index.name for index in found.indexes),
+    }
+    return {found.primary_key_name, *given} - {None}
 
 
 def test_names_of_constraints_are_kept(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_they_stay_until_they_are_due_and_keep_their_authority() -> None:
 
 
 def test_the_pooler_is_certified_by_the_name_that_the_connection_has_for_it(tmp_path: Path) -> None:
-    settings = Settings(source="a.db", connection_host="db.example.org")
+    settings = Settings.model_validate({"source": "a.db", "connectionHost": "db.example.org"})
     names = certified_names(settings, Names("radcase", "dev"))
     certificate, key = authority("dev")
     issued, issued_key, _ = issue(certificate, key, names["pgbouncer"])

@@ -94,7 +94,8 @@ def test_a_reader_never_sees_two_versions_mixed(tmp_path: Path) -> None:
     for reader in readers:
         reader.start()
     try:
-        for side in [THERE, HERE] * 40:
+        sides: list[PostgresSide | SqliteSide] = [THERE, HERE]
+        for side in sides * 40:
             write_connection(tmp_path, side, side)
             for done in ended:
                 while done.acquire(blocking=False):
@@ -113,7 +114,9 @@ def test_a_version_that_a_death_left_half_written_is_no_obstacle(tmp_path: Path)
     half.mkdir()
     (half / "database.json").write_text("{")
     assert write_connection(tmp_path, THERE, THERE).write == THERE
-    assert read_connection(tmp_path).write == THERE
+    told = read_connection(tmp_path)
+    assert told is not None
+    assert told.write == THERE
 
 
 def test_somebody_else_s_files_are_refused_and_left(tmp_path: Path) -> None:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
 
+from tools import guarantees
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-
-import guarantees  # noqa: E402
-
 PAGES = sorted(
     path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))
 )
@@ -60,10 +57,12 @@ def test_targets_exist(page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_and_their_options_exist(page: str) -> None:
     import typer.main
+    from typer.core import TyperGroup
 
     from migration_job.cli import app
 
     program = typer.main.get_command(app)
+    assert isinstance(program, TyperGroup)
     for piece in code((ROOT / page).read_text(encoding="utf-8")):
         for name, rest in COMMAND.findall(piece):
             assert name in program.commands, (page, piece)

@@ -82,7 +82,7 @@ def _can_hold(rule: rules.Rule, value: SourceValue) -> bool:
     declared = DECLARED[getattr(rule, "affinity", "blob")]
     memory = apsw.Connection(":memory:")
     memory.execute(f"CREATE TABLE t(c {declared})")
-    memory.execute("INSERT INTO t VALUES (?)", (value,))  # type: ignore[arg-type]
+    memory.execute("INSERT INTO t VALUES (?)", (value,))
     return same(memory.execute("SELECT c FROM t").get, value)
 
 

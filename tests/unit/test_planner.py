@@ -8,6 +8,7 @@ import apsw
 import pytest
 
 from migration_job.plan.model import Plan
+from tests.helpers import same_value
 from tests.unit.planning import column_of, database, findings_of, plan_of
 
 
@@ -522,7 +523,7 @@ def test_no_tables(tmp_path: Path) -> None:
 def test_an_application_s_own_function_in_a_generated_column(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     connection = apsw.Connection(str(path))
-    connection.create_scalar_function("own", lambda v: v, 1, deterministic=True)
+    connection.create_scalar_function("own", same_value, 1, deterministic=True)
     connection.execute("CREATE TABLE t(a, b AS (own(a)), c CHECK (own(c) IS NOT 5))")
     connection.execute("INSERT INTO t(a, c) VALUES (1, 2)")
     connection.close()

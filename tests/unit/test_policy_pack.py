@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,9 @@ import pytest
 from infra import rendering
 from infra.names import Names
 from infra.settings import read_file
+from policy import guards
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "policy"))
-
-import guards  # noqa: E402
-
 HBA = (
     "local all all scram-sha-256\nhostssl all all samenet scram-sha-256\nhost all all all reject\n"
 )

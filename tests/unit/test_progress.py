@@ -63,11 +63,13 @@ def test_a_terminal_gets_a_line_that_goes_away() -> None:
 def test_threads_count_together() -> None:
     stream = io.StringIO()
     reporter = Reporter(stream)
+
+    def count() -> None:
+        for _ in range(500):
+            reporter.advance(1)
+
     with reporter.phase("copy"):
-        threads = [
-            threading.Thread(target=lambda: [reporter.advance(1) for _ in range(500)])
-            for _ in range(4)
-        ]
+        threads = [threading.Thread(target=count) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_the_pages_are_what_the_code_says() -> None:
     done = subprocess.run(
-        [sys.executable, "tools/reference.py", "--check"],
+        [sys.executable, "-m", "tools.reference", "--check"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from migration_job import durable
 from migration_job.report import writer
 from migration_job.report.model import Difference, LedgerItem, Report, TableReport
 
@@ -42,7 +41,7 @@ def test_a_failure_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.Mon
     def full(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(durable.os, "fsync", full)
+    monkeypatch.setattr("migration_job.durable.os.fsync", full)
     with pytest.raises(OSError, match="no space"):
         writer.write(REPORT.model_copy(update={"outcome": "verified"}), tmp_path)
     assert writer.read(tmp_path) == REPORT

@@ -40,6 +40,7 @@ from migration_job.plan.rules import (
 )
 from migration_job.stores.sqlite.database import add_functions
 from migration_job.values import BrokenText, SourceValue, same
+from tests.helpers import text_or_broken
 
 RULES: list[RuleBase] = [
     IntegerRule(),
@@ -198,15 +199,12 @@ def stored(
         f"{condition or 0}, CAST({expression or 'NULL'} AS BLOB) FROM t"
     ).fetchall()[0]
     memory.execute("DELETE FROM t")
-    found = row[1]
-    if row[0]:
-        assert isinstance(found, bytes)
-        try:
-            found = found.decode()
-        except UnicodeDecodeError:
-            found = BrokenText(found)
+    found = text_or_broken(row[1]) if row[0] else row[1]
     assert row[2] in (0, 1), "a fast condition may never be NULL"
-    return found, bool(row[2]), None if row[3] is None else bytes(row[3]).decode(errors="replace")
+    converted = row[3]
+    assert converted is None or isinstance(converted, bytes)
+    text = None if converted is None else converted.decode(errors="replace")
+    return found, bool(row[2]), text
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda r: f"{r.kind}-{RULES.index(r)}")
@@ -242,7 +240,7 @@ def test_sql_and_python_agree(rule: RuleBase, value: SourceValue, collation: str
 @pytest.mark.parametrize("rule", RULES, ids=lambda r: f"{r.kind}-{RULES.index(r)}")
 def test_rules_survive_json(rule: RuleBase) -> None:
     assert type(rule).model_validate_json(rule.model_dump_json()) == rule
-    assert type_of(rule)  # type: ignore[arg-type]
+    assert type_of(rule)
 
 
 @given(st.floats(allow_nan=False))

@@ -6,6 +6,7 @@ What is accepted renders to files in which no value has broken out of its place.
 from __future__ import annotations
 
 import string
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -90,11 +91,12 @@ def test_no_value_leaves_its_line(parameters: dict[str, str], network: str) -> N
         return
     plain = read({"source": "radcase.db"}, "plain")
     names = Names(chosen.application, "fuzz")
-    for render in (
+    renders: tuple[Callable[[Settings], str], ...] = (
         lambda s: rendering.postgresql_conf(s, "fuzz"),
         lambda s: rendering.pg_hba_conf(s, "fuzz"),
         lambda s: rendering.pgbouncer_ini(s, names, "fuzz"),
-    ):
+    )
+    for render in renders:
         before, after = render(plain).splitlines(), render(chosen).splitlines()
         names_before = {line.split("=")[0].strip() for line in before if "=" in line}
         names_after = {line.split("=")[0].strip() for line in after if "=" in line}

@@ -10,6 +10,7 @@ import pytest
 from migration_job.stores.sqlite.apply import unwritable
 from migration_job.stores.sqlite.catalogue import read_catalogue
 from migration_job.stores.sqlite.database import reading
+from tests.helpers import same_value
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,7 @@ def test_what_only_the_application_can_write(sql: str, says: str, tmp_path: Path
     path = str(tmp_path / "a.db")
     with apsw.Connection(path) as application:
         application.create_collation("own", lambda a, b: (a > b) - (a < b))
-        application.create_scalar_function("own", lambda a: a, 1, deterministic=True)
+        application.create_scalar_function("own", same_value, 1, deterministic=True)
         application.execute(f"{sql}; INSERT INTO t(a) VALUES ('one')")
     job = apsw.Connection(path)
     found = unwritable(job, read_catalogue(job).table("t"))

@@ -26,6 +26,7 @@ from docker.models.containers import Container
 from infra import engine
 from infra.names import Names
 from infra.settings import Settings, read_file
+from tests.deployment.engine import name_of, output
 
 PROJECT = Path(os.environ.get("STAGE_PROJECT", Path(__file__).resolve().parents[3]))
 """The directory with the stage files; the deployment tests provision from a copy."""
@@ -63,7 +64,7 @@ class Provisioned:
         """The stage's long-running containers; not a database restored beside it."""
         found = self.client.containers.list(filters={"label": f"{LABEL}={self.names.stack}"})
         passing = (f"{self.names.prefix}-restored", self.names.job)
-        return [c for c in found if not c.name.startswith(passing)]
+        return [c for c in found if not name_of(c).startswith(passing)]
 
     def expected(self) -> set[str]:
         """The names of the containers that the settings ask for; the panels' is either of two."""
@@ -140,7 +141,7 @@ class Provisioned:
                 *words,
             ]
         )
-        return int(done.exit_code or 0), str(done.output.decode().strip())
+        return int(done.exit_code or 0), output(done).strip()
 
     @property
     def switched(self) -> bool:
@@ -150,7 +151,7 @@ class Provisioned:
 
     def dsn(self, **more: object) -> str:
         """The application's way in, as its connection says it."""
-        words: dict[str, object] = {
+        words: dict[str, Any] = {
             "host": self.outputs["host"],
             "port": int(self.outputs["port"]),
             "dbname": self.outputs["database"],

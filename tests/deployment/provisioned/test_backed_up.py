@@ -9,6 +9,7 @@ import pytest
 
 from infra.backup import STANZA
 from infra.monitoring import BACKUP_METRICS_PORT
+from tests.deployment.engine import output
 from tests.deployment.provisioned.conftest import Provisioned, until
 
 pytestmark = [
@@ -27,7 +28,7 @@ def _backed_up(stage: Provisioned) -> None:
 def _stanza(stage: Provisioned) -> dict[str, Any]:
     words = ["pgbackrest", f"--stanza={STANZA}", "info", "--output=json"]
     done = stage.container(stage.names.backup).exec_run(words)
-    found = json.loads(done.output) if done.exit_code == 0 else []
+    found = json.loads(output(done)) if done.exit_code == 0 else []
     return dict(found[0]) if found else {}
 
 
@@ -47,7 +48,7 @@ def test_the_log_is_archived(stage: Provisioned) -> None:
     test_there_is_a_full_backup(stage)
     words = ["pgbackrest", f"--stanza={STANZA}", "check"]
     done = stage.container(stage.names.backup).exec_run(words)
-    assert done.exit_code == 0, done.output.decode()
+    assert done.exit_code == 0, output(done)
     assert stage.query("SELECT archived_count > 0 FROM pg_stat_archiver") == "t"
     assert stage.query("SHOW archive_mode") == "on"
 

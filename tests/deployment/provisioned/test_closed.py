@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from tests.deployment import rights
+from tests.deployment.engine import output
 from tests.deployment.provisioned.conftest import Provisioned
 
 pytestmark = [pytest.mark.pulumi, pytest.mark.xdist_group("docker")]
@@ -80,7 +81,7 @@ def test_the_configuration_is_readable_by_its_service_alone(stage: Provisioned) 
             listed = container.exec_run(
                 ["find", directory, "-type", "f", "-printf", "%m %p\\n"], user="0"
             )
-            lines = listed.output.decode().splitlines()
+            lines = output(listed).splitlines()
             looked += len(lines)
             assert [line for line in lines if not line.startswith("400 ")] == [], container.name
     assert looked > 0

@@ -17,6 +17,7 @@ from infra.containers import CPU_PERIOD
 from infra.monitoring import SYNC_METRICS_PORT
 from migration_job.protocol.status import STALE_SECONDS
 from migration_job.protocol.sync import Report
+from tests.deployment.engine import output
 from tests.deployment.provisioned.conftest import Provisioned, until
 
 pytestmark = [pytest.mark.pulumi, pytest.mark.xdist_group("docker")]
@@ -247,7 +248,7 @@ def test_the_sync_tells_its_metrics(stage: Provisioned) -> None:
         f"print(u.urlopen('http://127.0.0.1:{SYNC_METRICS_PORT}/metrics').read().decode())"
     )
     done = container.exec_run(["python3", "-c", program])
-    said = done.output.decode()
+    said = output(done)
     assert done.exit_code == 0, said
     phase = "switched" if stage.switched else "caught up"
     assert f'migration_phase{{phase="{phase}"}} 1.0' in said

@@ -1,0 +1,1 @@
+"""The policy pack of the stages; Pulumi runs :mod:`policy.__main__`."""

@@ -1,0 +1,1 @@
+"""What developers and operators run around the product; `make` alone lists it."""
