@@ -150,9 +150,6 @@ def truth_word(default: str | None) -> tuple[str, bool] | None:
     return None if meant is None else (tokens[0].name, meant)
 
 
-_BYTES = re.compile(r"[xX]'[0-9a-fA-F]*'")
-
-
 def _is_constant(sql: str) -> bool:
     return all(t.kind != "word" or t.is_word(*_CONSTANT_WORDS) for t in tokenize(sql))
 
@@ -175,7 +172,8 @@ def _balanced(text: str) -> bool:
 
 
 def _constant(column: SourceColumn, rule: Rule) -> str | None:
-    if _BYTES.search(str(column.default)) and not _BYTES.fullmatch(str(column.default)):
+    kinds = [token.kind for token in tokenize(str(column.default))]
+    if "blob" in kinds and len(kinds) > 1:
         raise Untranslatable(f"what the bytes in {column.default} mean depends on the encoding")
     # SQLite itself says what it would store: '0' in an INTEGER column is the integer 0.
     # A double-quoted string is a default without parentheses alone, an expression within.

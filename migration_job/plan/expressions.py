@@ -195,7 +195,10 @@ class Translator:
         if method is None:
             name = node.name if isinstance(node, exp.Anonymous) else node.sql(dialect="sqlite")
             raise Untranslatable(f"{name[:60]} has no translation")
-        result: Typed = method(node)
+        try:
+            result: Typed = method(node)
+        except RecursionError:
+            raise Untranslatable("its terms are nested too deeply") from None
         if node.args.get("negate"):
             return Typed(f"(NOT {truth(result)})", "boolean")
         return result
@@ -257,8 +260,15 @@ class Translator:
         return self._logic(node, "OR")
 
     def _logic(self, node: exp.Binary, word: str) -> Typed:
-        left, right = truth(self.translate(node.left)), truth(self.translate(node.right))
-        return Typed(f"({left} {word} {right})", "boolean")
+        # A chain is one step: hundreds of terms would be as many calls within one another.
+        operands: list[exp.Expr] = [node.right]
+        left = node.left
+        while type(left) is type(node) and not left.args.get("negate"):
+            operands.append(left.right)
+            left = left.left
+        operands.append(left)
+        terms = [truth(self.translate(operand)) for operand in reversed(operands)]
+        return Typed(f"({f' {word} '.join(terms)})", "boolean")
 
     def _not(self, node: exp.Not) -> Typed:
         inner = self.translate(node.this)

@@ -48,6 +48,10 @@ alignment, or all of a number or a time."""
 NUMERIC_BYTES = 200
 """All digits of the largest double as a numeric."""
 
+MAX_INDEX_SQL = 2_500
+"""Bytes of an index's expressions and condition. pg_index has no room out of line: what it keeps
+of them, about three times as much once it is compressed, has to fit on a page of 8 KiB."""
+
 MAX_INDEX_COLUMNS = 32
 """PostgreSQL's limit of an index, so of a key and a reference."""
 
@@ -367,6 +371,9 @@ class Objects:
                 )
             terms = [self._term(view, term, unique=index.unique) for term in index.columns]
             where = None if index.where is None else expressions.condition(index.where, view.scope)
+            told = [t for t, c in zip(terms, index.columns, strict=True) if c.column is None]
+            if sum(len(part.encode()) for part in (where or "", *told)) > MAX_INDEX_SQL:
+                raise Untranslatable("its expressions are longer than PostgreSQL keeps for one")
         except Untranslatable as reason:
             what = "unique index" if index.unique else "index"
             self._not_carried(

@@ -369,6 +369,10 @@ class Observer:
         if span is not None:
             where += f" AND {_within(table, span)}"
         shown = shown_columns(table)
+        if any(c.generated for c in table.columns):
+            # SQLite opens no value of such a table to be read in pieces.
+            self._look_singly(table, {name: facts}, [name], where, ())
+            return
         large = list(
             read_rows(
                 self._connection, table, [ROWID, *shown], encoding=self._encoding, where=where

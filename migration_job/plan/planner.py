@@ -41,7 +41,12 @@ from migration_job.plan.policy import DefaultAction, Policy
 from migration_job.plan.profile import Profile, check_columns, in_sqlite, summary, unique_name
 from migration_job.plan.quarantine import Quarantine, Spelling
 from migration_job.plan.relations import Place, Relation, Relations
-from migration_job.plan.rowsize import MAX_ROW_BYTES, find_too_large
+from migration_job.plan.rowsize import (
+    MAX_ROW_BYTES,
+    MAX_TEXT_BYTES,
+    find_too_large,
+    find_too_long,
+)
 from migration_job.plan.rules import (
     IntegerRule,
     MapRule,
@@ -580,6 +585,9 @@ class _Planner:
 
     def _find_too_large(self) -> None:
         for table in self._catalogue.tables:
+            if len(table.columns) > MAX_COLUMNS:
+                continue  # it is an error already, and more columns than one query may ask for
+            self._find_too_long(table)
             rules = {
                 c.name: self._decisions[table.name, c.name].rule
                 for c in table.columns
@@ -605,6 +613,20 @@ class _Planner:
                 table=table.name,
                 rows=rows,
                 settle=settle_table(table.name, action="quarantine"),
+            )
+
+    def _find_too_long(self, table: SourceTable) -> None:
+        rows = find_too_long(self._connection, self._catalogue, table, self._facts[table.name])
+        if rows.count:
+            self._findings.add(
+                "row-too-long",
+                "error",
+                f"{count_rows(rows.count)} of more than {MAX_TEXT_BYTES:,} bytes as text, of which "
+                "a blob's bytes count twice: neither SQLite nor PostgreSQL handles more at once. "
+                "Split the values on the source, or keep them in files: no policy settles this",
+                table=table.name,
+                rows=rows,
+                settle="",
             )
 
     def _find_collisions(self) -> None:

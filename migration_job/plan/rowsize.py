@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import apsw
 
-from migration_job.plan.facts import Rows
+from migration_job.plan.facts import ColumnFacts, Rows
 from migration_job.plan.observe import identity_columns, show_key, shown_columns
 from migration_job.plan.rules import CannotCarry, Rule, base_of, type_of
 from migration_job.stores.sqlite.database import chain
@@ -16,6 +16,10 @@ from migration_job.stores.sqlite.reader import Row, column_sql, read_rows
 
 MAX_ROW_BYTES = 8160
 """Of a row with its header, on a page of 8 KiB."""
+
+MAX_TEXT_BYTES = 900_000_000
+"""Of a row as it is copied: SQLite makes no longer text than 1,000,000,000 bytes, PostgreSQL reads
+no longer line than 1 GiB. What is left is for escapes, separators and the other columns."""
 
 HEADER = 23
 POINTER = 18
@@ -74,6 +78,37 @@ def find_too_large(
         if size > MAX_ROW_BYTES:
             key = show_key(shown, row[len(identity) : start])
             found.add(row[: len(identity)], key, f"{size:,} bytes")
+    return found
+
+
+def find_too_long(
+    connection: apsw.Connection,
+    catalogue: Catalogue,
+    table: SourceTable,
+    facts: Mapping[str, ColumnFacts],
+) -> Rows:
+    """The rows whose text, as it is copied, is longer than SQLite and PostgreSQL take, each with
+    its size. Tables whose largest values together stay below that have none, and are not read."""
+    found = Rows()
+    held = [name for name, own in facts.items() if own.heaviest and not own.unreadable]
+    if sum(2 * facts[name].heaviest for name in held) <= MAX_TEXT_BYTES:
+        return found
+    references = [column_sql(table, name) for name in held]
+    length = chain(
+        "+",
+        [f"ifnull(octet_length({c}), 0) * (1 + (typeof({c}) = 'blob'))" for c in references],
+    )
+    shown = shown_columns(table)
+    # What is too long is looked for without its values: they would not fit into memory either.
+    identity = identity_columns(table)
+    for row in read_rows(
+        connection,
+        table,
+        [*identity, *shown],
+        encoding=catalogue.encoding,
+        where=f"({length}) > {MAX_TEXT_BYTES}",
+    ):
+        found.add(row[: len(identity)], show_key(shown, row[len(identity) :]))
     return found
 
 

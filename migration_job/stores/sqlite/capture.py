@@ -220,15 +220,15 @@ def _derived(sql: str) -> bool:
 
 def refuse_unreadable(connection: apsw.Connection, tables: Iterable[CapturedTable]) -> None:
     """Raises InputError for a table whose changes could not be read: it is in the order of a
-    collation that only the application has."""
+    collation, or has a generated column by a function, that only the application has."""
     for captured in tables:
         name = captured.table.name
         try:
             connection.execute(f"SELECT * FROM {sqlite_table(name)} LIMIT 0").fetchall()
-        except apsw.SQLError:
+        except apsw.SQLError as error:
             raise InputError(
-                f"the changes of table {name!r} cannot be followed: its rows are in the order of "
-                "a collation that only the application has",
+                f"the changes of table {name!r} cannot be followed: to read a row takes a "
+                f"collation or a function that only the application has ({error})",
                 advice="stop the application and migrate without --live",
             ) from None
 

@@ -158,16 +158,30 @@ def _checked(connection: apsw.Connection, pragma: str, limit: int) -> list[str]:
         return [*found, *_checked_by_table(connection, pragma)]
     except apsw.SQLError:
         # The schema calls a function that only the application has; the pages can still be checked.
+        return _pages_checked(connection, limit)
+
+
+def _pages_checked(connection: apsw.Connection, limit: int) -> list[str]:
+    try:
         return [str(r[0]) for r in connection.execute(f"PRAGMA quick_check({limit})")]
+    except apsw.CorruptError as error:
+        return [str(error)]
+    except apsw.SQLError:
+        # A virtual generated column calls it: that table's b-tree alone cannot be looked through
+        # here, and reading its rows is what finds damage in it.
+        return list(_checked_by_table(connection, "quick_check"))
 
 
 def _checked_by_table(connection: apsw.Connection, pragma: str) -> Iterator[str]:
     names = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
     for (name,) in names:
         # The rows of the table at fault are what preflight looks at.
-        with suppress(apsw.ConstraintError):
-            for row in connection.execute(f"PRAGMA {pragma}({sqlite_name(str(name))})"):
-                yield str(row[0])
+        with suppress(apsw.ConstraintError, apsw.SQLError):
+            try:
+                for row in connection.execute(f"PRAGMA {pragma}({sqlite_name(str(name))})"):
+                    yield str(row[0])
+            except apsw.CorruptError as error:
+                yield f"table {name}: {error}"
 
 
 POSITIONAL = "migration_positional"
