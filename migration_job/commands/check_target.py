@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from migration_job.commands.option_groups import Target
 from migration_job.errors import InputError
 from migration_job.stores.postgres.database import connect, describe, read_dsn
 from migration_job.stores.postgres.suitability import Check, examine
@@ -22,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 
 def check_target(
-    target: Annotated[str | None, typer.Option(help="PostgreSQL's connection string.")] = None,
+    target: Target = None,
     target_file: Annotated[Path | None, typer.Option(help="A file that holds it.")] = None,
     source: Annotated[
         Path | None, typer.Option(help="The SQLite file, to reckon the space needed.")

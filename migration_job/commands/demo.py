@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from migration_job.binaries import DEFAULT_MAJOR
+from migration_job.commands.option_groups import with_options
 from migration_job.demo.radcase import DEFAULT_ROWS, DEFAULT_SEED, make_radcase
 from migration_job.demo.rehearsal import rehearse, say
 from migration_job.demo.stage import DemoStage, fresh_directory
@@ -18,81 +20,94 @@ from migration_job.stores.sqlite.database import open_readonly
 
 def register(app: typer.Typer) -> None:
     """Add ``demo`` to the program."""
-    app.command("demo")(demo)
+    app.command("demo")(with_options(demo))
 
 
-def demo(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoOptions:
+    """What to show, and on what data."""
+
     source: Annotated[
         Path | None,
         typer.Argument(help="Your own SQLite file, which is only read; a made-up one without it."),
-    ] = None,
+    ] = None
     profile: Annotated[
         str | None,
         typer.Option(help="radcase, none or a file; radcase for the made-up database."),
-    ] = None,
+    ] = None
     policy: Annotated[
         Path | None, typer.Option(help="What to do with values that do not fit (YAML).")
-    ] = None,
-    rows: Annotated[int, typer.Option(help="Rows of the made-up database.")] = DEFAULT_ROWS,
-    seed: Annotated[int, typer.Option(help="The same seed makes the same rows.")] = DEFAULT_SEED,
+    ] = None
+    rows: Annotated[int, typer.Option(help="Rows of the made-up database.")] = DEFAULT_ROWS
+    seed: Annotated[int, typer.Option(help="The same seed makes the same rows.")] = DEFAULT_SEED
     hostile: Annotated[
         bool, typer.Option("--hostile", help="Also make the rows that the profile refuses.")
-    ] = False,
+    ] = False
     directory: Annotated[
         Path, typer.Option(help="Where the report and the rest go; an earlier demo's is emptied.")
-    ] = Path(".state/demo"),
-    postgres: Annotated[int, typer.Option(help="PostgreSQL's major version.")] = DEFAULT_MAJOR,
+    ] = Path(".state/demo")
+    postgres: Annotated[int, typer.Option(help="PostgreSQL's major version.")] = DEFAULT_MAJOR
     still: Annotated[
         bool, typer.Option("--still", help="No application: the data alone is moved.")
-    ] = False,
+    ] = False
     back: Annotated[
         bool, typer.Option("--back", help="Under load, go back to SQLite after the switch.")
-    ] = False,
+    ] = False
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the servers running until Enter is pressed.")
-    ] = False,
-) -> None:
+    ] = False
+
+
+def demo(options: DemoOptions) -> None:
     """Migrate a database to an embedded PostgreSQL, verify, and switch a connection to it.
 
     A made-up database is served by the example application all the while, under load. A file of
     your own is only read.
     """
-    if source is not None:
-        open_readonly(source).close()
-        if directory.resolve() in source.resolve().parents:
+    if options.source is not None:
+        open_readonly(options.source).close()
+        if options.directory.resolve() in options.source.resolve().parents:
             raise InputError(
-                f"the source {source} lies in {directory}, which this empties",
+                f"the source {options.source} lies in {options.directory}, which this empties",
                 advice="give another with --directory",
             )
-    home = fresh_directory(directory)
-    made_up = source is None
-    if source is None:
-        source = home / "radcase.db"
-        made = make_radcase(source, rows=rows, seed=seed, hostile=hostile)
-        say(f"made {source}: {made.rows:,} rows in {made.tables} tables, {made.seconds:.1f} s")
-        profile = profile or "radcase"
+    home = fresh_directory(options.directory)
+    source = options.source or _made_up(home / "radcase.db", options)
+    made_up = options.source is None
+    profile = options.profile or ("radcase" if made_up else "none")
     last_line = ""
-    with DemoStage(home, major=postgres) as stage:
-        say(f"started PostgreSQL {stage.server_version} on port {stage.server.port}, for this only")
-        if stage.bouncer is not None:
-            version = ".".join(str(part) for part in stage.bouncer.version)
-            say(f"started PgBouncer {version} on port {stage.bouncer.port}")
-        else:
-            say(f"going on without a pooler: {stage.without_pooler}")
-        if made_up and not (still or hostile or policy) and find_spec("example_app"):
+    with DemoStage(home, major=options.postgres) as stage:
+        _say_started(stage)
+        plain = not (options.still or options.hostile or options.policy)
+        if made_up and plain and find_spec("example_app"):
             from migration_job.demo import live
 
-            shown = live.show(source, stage, profile=profile or "none", back=back)
+            shown = live.show(source, stage, profile=profile, back=options.back)
             status, last_line = shown.status, shown.last_line
         else:
-            status = rehearse(source, stage, profile=profile or "none", policy=policy)
+            status = rehearse(source, stage, profile=profile, policy=options.policy)
         _say_next(source, status, made_up=made_up)
         if last_line:
             say(f"\n{last_line}")
-        if keep:
+        if options.keep:
             say(f'\nto look at it: {stage.server.program("psql")} "$(cat {stage.target_file})"')
             input("press Enter to end the servers and remove the target ")
     raise typer.Exit(int(status))
+
+
+def _made_up(path: Path, options: DemoOptions) -> Path:
+    made = make_radcase(path, rows=options.rows, seed=options.seed, hostile=options.hostile)
+    say(f"made {path}: {made.rows:,} rows in {made.tables} tables, {made.seconds:.1f} s")
+    return path
+
+
+def _say_started(stage: DemoStage) -> None:
+    say(f"started PostgreSQL {stage.server_version} on port {stage.server.port}, for this only")
+    if stage.bouncer is not None:
+        version = ".".join(str(part) for part in stage.bouncer.version)
+        say(f"started PgBouncer {version} on port {stage.bouncer.port}")
+    else:
+        say(f"going on without a pooler: {stage.without_pooler}")
 
 
 def _say_next(source: Path, status: ExitStatus, *, made_up: bool) -> None:

@@ -12,6 +12,7 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
+from migration_job.commands.option_groups import PolicyFile, ProfileName, ReadSource
 from migration_job.errors import ExitStatus, InputError
 from migration_job.plan.model import Finding, Plan, TablePlan
 from migration_job.plan.planner import make_plan
@@ -37,12 +38,12 @@ def register(app: typer.Typer) -> None:
 
 
 def inspect(
-    source: Annotated[Path, typer.Argument(help="The SQLite file; it is only read.")],
+    source: ReadSource,
     file: Annotated[
         Path | None, typer.Argument(help="With --suggest: where to write the policy.")
     ] = None,
-    profile: Annotated[str, typer.Option(help="'none', 'radcase', or a profile's file.")] = "none",
-    policy: Annotated[Path | None, typer.Option(help="A policy file (YAML).")] = None,
+    profile: ProfileName = "none",
+    policy: PolicyFile = None,
     suggested: Annotated[
         bool,
         typer.Option(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from migration_job.commands import live_options as options
+from migration_job.commands.option_groups import LockSeconds
 from migration_job.errors import OperationError
 from migration_job.protocol.decision import truthful
 from migration_job.protocol.lock import Lock
@@ -23,7 +24,7 @@ def register(app: typer.Typer) -> None:
 def release(
     source: options.Source,
     state: Annotated[Path, typer.Option(help="The directory for the lock, as `sync` has it.")],
-    catch_up_seconds: options.LockSeconds = 600.0,
+    catch_up_seconds: LockSeconds = 600.0,
 ) -> None:
     """Take the triggers and tables of `migrate --live` out of the SQLite file: its schema is then
     what it was before. Refused while PostgreSQL serves."""

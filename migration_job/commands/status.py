@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from migration_job.commands import live_options as options
+from migration_job.commands.option_groups import LockSeconds, Target
 from migration_job.protocol.status import status as look
 from migration_job.stores.postgres.database import read_dsn
 from migration_job.stores.sqlite.waiting import patience
@@ -20,13 +21,11 @@ def register(app: typer.Typer) -> None:
 
 def status(
     source: options.Source,
-    target: options.Target = None,
+    target: Target = None,
     target_file: options.TargetFile = None,
-    connection: Annotated[
-        Path | None, typer.Option(help="The directory that the application reads.")
-    ] = None,
+    connection: Annotated[Path | None, typer.Option(help=options.CONNECTION_HELP)] = None,
     state: options.State = None,
-    catch_up_seconds: options.LockSeconds = 10.0,
+    catch_up_seconds: LockSeconds = 10.0,
 ) -> None:
     """Say which side serves, how far the other one is, and what to do next; changes nothing."""
     dsn = None if target is None and target_file is None else read_dsn(target, target_file)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
-from migration_job.commands import live_options as options
+from migration_job.commands.live_options import LiveOptions, say
+from migration_job.commands.option_groups import with_options
 from migration_job.protocol.outcome import write_outcome
 from migration_job.protocol.switch import move_reads
 from migration_job.protocol.switch import switch as run_switch
@@ -14,34 +16,25 @@ from migration_job.protocol.switch import switch as run_switch
 
 def register(app: typer.Typer) -> None:
     """Add ``switch`` to the program."""
-    app.command("switch")(switch)
+    app.command("switch")(with_options(switch))
 
 
-def switch(
-    source: options.Source,
-    report: options.ReportDir,
-    connection: options.ConnectionDir,
-    connect_to: options.ConnectTo,
-    target: options.Target = None,
-    target_file: options.TargetFile = None,
-    pooler: options.Console = None,
-    console_file: options.ConsoleFile = None,
-    alias_file: options.AliasFile = None,
-    state: options.State = None,
-    application_source: options.ApplicationSource = None,
-    owner: options.Owner = None,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchOptions(LiveOptions):
+    """How to switch."""
+
     reads_only: Annotated[
         bool,
         typer.Option(
             "--reads-only", help="Move the reads alone; writes stay with SQLite (dual-write)."
         ),
-    ] = False,
+    ] = False
     fence_seconds: Annotated[
         float, typer.Option(min=0.05, help="How long SQLite's writers may be held.")
-    ] = 1.0,
+    ] = 1.0
     catch_up_seconds: Annotated[
         float, typer.Option(min=1, help="How long to catch up before giving up.")
-    ] = 600.0,
+    ] = 600.0
     compare: Annotated[
         bool,
         typer.Option(
@@ -49,39 +42,29 @@ def switch(
             help="Compare the content of both sides in full before anybody is held; without it an "
             "update by a program that switches triggers off stays unseen.",
         ),
-    ] = True,
+    ] = True
     one_way: Annotated[
         list[str] | None,
         typer.Option(help="A table whose later changes need not come back; may be repeated."),
-    ] = None,
-) -> None:
+    ] = None
+
+
+def switch(options: SwitchOptions) -> None:
     """Have PostgreSQL serve: hold the writers for a moment, prove the rest, decide, open."""
-    ends = options.collect(
-        source,
-        target=target,
-        target_file=target_file,
-        connection=connection,
-        connect_to=connect_to,
-        pooler=pooler,
-        console_file=console_file,
-        alias_file=alias_file,
-        state=state,
-        application_source=application_source,
-        owner=owner,
-    )
-    with write_outcome(report, "switch") as outcome:
-        if reads_only:
-            move_reads(ends, catch_up_limit=catch_up_seconds, say=options.say)
+    ends = options.endpoints()
+    with write_outcome(options.report, "switch") as outcome:
+        if options.reads_only:
+            move_reads(ends, catch_up_limit=options.catch_up_seconds, say=say)
             outcome.update(phase="verified", reads="postgresql", writes="sqlite")
-            options.say("PostgreSQL answers reads; SQLite takes the writes")
+            say("PostgreSQL answers reads; SQLite takes the writes")
             return
         done = run_switch(
             ends,
-            budget=fence_seconds,
-            catch_up_limit=catch_up_seconds,
-            one_way=tuple(one_way or ()),
-            compare=compare,
-            say=options.say,
+            budget=options.fence_seconds,
+            catch_up_limit=options.catch_up_seconds,
+            one_way=tuple(options.one_way or ()),
+            compare=options.compare,
+            say=say,
         )
         outcome.update(
             phase="switched",
@@ -89,4 +72,4 @@ def switch(
             position=done.position,
             certificate=done.certificate,
         )
-    options.say(f"PostgreSQL serves; {connection} names it")
+    say(f"PostgreSQL serves; {options.connection} names it")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 import threading
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
-from migration_job.commands import live_options as options
+from migration_job.commands.live_options import LiveOptions, say
+from migration_job.commands.option_groups import with_options
 from migration_job.protocol.metrics import MigrationCollector, serving
 from migration_job.protocol.reverse_sync import LOCK_SECONDS
 from migration_job.protocol.sync import Sync
@@ -18,32 +20,23 @@ from migration_job.stores.sqlite.waiting import patience
 
 def register(app: typer.Typer) -> None:
     """Add ``sync`` to the program."""
-    app.command("sync")(sync)
+    app.command("sync")(with_options(sync))
 
 
-def sync(
-    source: options.Source,
-    report: options.ReportDir,
-    connection: options.ConnectionDir,
-    connect_to: options.ConnectTo,
-    target: options.Target = None,
-    target_file: options.TargetFile = None,
-    pooler: options.Console = None,
-    console_file: options.ConsoleFile = None,
-    alias_file: options.AliasFile = None,
-    state: options.State = None,
-    application_source: options.ApplicationSource = None,
-    owner: options.Owner = None,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncOptions(LiveOptions):
+    """How to follow."""
+
     max_lag: Annotated[
         float,
         typer.Option(min=0.1, help="Reads that have moved go back when the lag exceeds this (s)."),
-    ] = 5.0,
+    ] = 5.0
     metrics_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Serve metrics for Prometheus; 0 does not.")
-    ] = 0,
-    once: Annotated[
-        bool, typer.Option("--once", help="End when there is nothing left to do.")
-    ] = False,
+    ] = 0
+    once: Annotated[bool, typer.Option("--once", help="End when there is nothing left to do.")] = (
+        False
+    )
     catch_up_seconds: Annotated[
         float,
         typer.Option(
@@ -51,30 +44,22 @@ def sync(
             help="With --once: how long to wait for each of the source's locks; a sync that runs "
             "on says after 5 s that it waits.",
         ),
-    ] = 600.0,
-) -> None:
+    ] = 600.0
+
+
+def sync(options: SyncOptions) -> None:
     """Follow SQLite until the switch and PostgreSQL after it; runs until it is told to stop."""
-    ends = options.collect(
-        source,
-        target=target,
-        target_file=target_file,
-        connection=connection,
-        connect_to=connect_to,
-        pooler=pooler,
-        console_file=console_file,
-        alias_file=alias_file,
-        state=state,
-        application_source=application_source,
-        owner=owner,
-    )
+    ends = options.endpoints()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    limit = catch_up_seconds if once else min(catch_up_seconds, LOCK_SECONDS)
+    limit = (
+        options.catch_up_seconds if options.once else min(options.catch_up_seconds, LOCK_SECONDS)
+    )
     with (
         patience(limit),
-        serving(MigrationCollector(report, ends.state), metrics_port)
-        if metrics_port
+        serving(MigrationCollector(options.report, ends.state), options.metrics_port)
+        if options.metrics_port
         else nullcontext(),
     ):
-        Sync(ends, max_lag=max_lag, say=options.say).run(stop.is_set, once=once)
+        Sync(ends, max_lag=options.max_lag, say=say).run(stop.is_set, once=options.once)

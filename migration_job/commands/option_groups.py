@@ -1,0 +1,134 @@
+"""A command's options as one object: its fields are the options, read by Typer.
+
+A group is a dataclass whose fields are annotated as Typer wants its parameters to be. A group may
+inherit from another and may hold others, whose options then stand in its place. So several commands
+share an option with its help, and each takes one argument.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+from migration_job.stores.postgres.database import read_dsn
+from migration_job.verify.application import Demands, demands
+
+Group = TypeVar("Group")
+
+ReadSource = Annotated[Path, typer.Argument(help="The SQLite file; it is only read.")]
+Target = Annotated[str | None, typer.Option(help="PostgreSQL's connection string.")]
+ProfileName = Annotated[str, typer.Option(help="'none', 'radcase', or a profile's file.")]
+PolicyFile = Annotated[Path | None, typer.Option(help="A policy file (YAML).")]
+LockSeconds = Annotated[
+    float,
+    typer.Option(
+        "--catch-up-seconds",
+        min=1,
+        help="How long to wait for each of the source's locks that another program has.",
+    ),
+]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TargetOptions:
+    """Where PostgreSQL is, for the commands that write there or compare with it."""
+
+    target: Target = None
+    target_file: Annotated[
+        Path | None, typer.Option(help="A file that holds it, so that no command line shows it.")
+    ] = None
+
+    def dsn(self) -> str:
+        """The connection string. Raises InputError where neither or both are given."""
+        return read_dsn(self.target, self.target_file)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class WorkOptions:
+    """How thoroughly to compare, and with how many connections."""
+
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Compare every value one by one, besides the digests.")
+    ] = False
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Connections that work side by side; else one for each core, two to eight."
+        ),
+    ] = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SpeedOptions:
+    """Whether the application's queries are measured, and through what."""
+
+    performance_budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure the queries and loads of users, and fail beyond the budget: "
+            "'slowdown=3,floor_ms=50,load_p95_ms=2000,collapse=0.5,pool=20,seconds=3', any of "
+            "them, '' for these."
+        ),
+    ] = None
+    pooler_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file that holds PgBouncer's connection string to this database, so that speed "
+            "is measured the way the application will go."
+        ),
+    ] = None
+
+    def demands(self, checks: Path | None, profile: str) -> Demands:
+        """What the queries in ``checks``, else those of the profile, have to stand. Raises
+        InputError."""
+        pooler = None if self.pooler_file is None else read_dsn(None, self.pooler_file)
+        return demands(checks, profile, self.performance_budget, pooler)
+
+
+def with_options(command: Callable[[Group], None]) -> Callable[..., None]:
+    """The command, whose one argument is a group, as Typer calls it: with a keyword argument for
+    each of the group's options, the required ones first, else in the group's order."""
+    hints = get_type_hints(command)
+    group = hints[next(iter(inspect.signature(command).parameters))]
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        command(_filled(group, values))
+
+    parameters = sorted(_parameters(group), key=lambda p: p.default is not p.empty)
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return run
+
+
+def _parameters(group: Any) -> Iterator[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    for field in dataclasses.fields(group):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            yield from _parameters(hint)
+            continue
+        required = field.default is dataclasses.MISSING
+        yield inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if required else field.default,
+            annotation=hint,
+        )
+
+
+def _filled(group: Any, values: dict[str, Any]) -> Any:
+    hints = get_type_hints(group)
+    return group(
+        **{
+            field.name: _filled(hints[field.name], values)
+            if dataclasses.is_dataclass(hints[field.name])
+            else values[field.name]
+            for field in dataclasses.fields(group)
+        }
+    )
