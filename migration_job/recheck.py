@@ -8,27 +8,25 @@ from pathlib import Path
 import psycopg
 
 from migration_job import __version__
-from migration_job.errors import ExitStatus, InputError, JobError
-from migration_job.migration import (
-    certify,
+from migration_job.certification import (
+    Certification,
+    Comparison,
+    Subject,
     connected,
-    make_folder,
-    now,
-    prove_application,
     refuse_differences,
-    tell_verified,
-    verified,
 )
+from migration_job.errors import InputError
 from migration_job.phases import Phase
 from migration_job.plan.model import Plan
 from migration_job.progress import Reporter
-from migration_job.report import writer
-from migration_job.report.model import Report, TableReport
+from migration_job.report.context import make_folder, now, reported
+from migration_job.report.model import Certificate, Report, TableReport
 from migration_job.signals import stopped_by_signals
 from migration_job.stores.postgres import database, records
 from migration_job.stores.sqlite import snapshot
 from migration_job.stores.sqlite.catalogue import read_catalogue
 from migration_job.stores.sqlite.model import ROWID_NAMES, Catalogue
+from migration_job.stores.sqlite.snapshot import Snapshot
 from migration_job.values import fold
 from migration_job.verify.application import Demands
 
@@ -63,20 +61,12 @@ class Recheck:
             began_at=now(),
         )
         make_folder(self.report_folder)
-        try:
-            with stopped_by_signals(), connected(self.dsn) as target:
-                self._run(target, report)
-        except JobError as error:
-            report.message, report.exit_status = str(error), int(error.status)
-            raise
-        except BaseException as error:
-            report.message = f"unexpected: {type(error).__name__}"
-            report.exit_status = int(ExitStatus.UNEXPECTED)
-            raise
-        finally:
-            report.ended_at = now()
-            report.seconds = dict(self.reporter.seconds)
-            writer.write(report, self.report_folder)
+        with (
+            reported(report, self.report_folder, self.reporter),
+            stopped_by_signals(),
+            connected(self.dsn) as target,
+        ):
+            self._run(target, report)
         return report
 
     def _run(self, target: psycopg.Connection, report: Report) -> None:
@@ -91,45 +81,7 @@ class Recheck:
         with self.reporter.phase("snapshot"):
             taken = snapshot.take(self.source, self.report_folder / FOLDER)
         try:
-            connection = taken.connect()
-            try:
-                catalogue = read_catalogue(connection)
-            finally:
-                connection.close()
-            _require_same_schema(run.plan, catalogue)
-            for table in run.plan.tables:
-                if table.source is not None:
-                    report.tables[table.source] = TableReport(
-                        target=table.target, source_rows=table.rows
-                    )
-            found = verified(
-                run.plan.uncounted(),
-                catalogue,
-                taken,
-                self.dsn,
-                self.reporter,
-                deep=self.deep,
-                jobs=self.jobs,
-            )
-            for name, result in found.tables.items():
-                report.tables[name].source_rows = result.source_rows
-            tell_verified(report, target, run.plan, found)
-            refuse_differences(found)
-            checked = prove_application(
-                self.demands, taken, run.plan, target, self.dsn, report, self.reporter
-            )
-            certificate = certify(
-                found,
-                target,
-                run_id=run.run_id,
-                plan_digest=run.plan.digest(),
-                source=report.source,
-                sha256=taken.digests().content,
-                position=None,
-                deep=self.deep,
-                began=began,
-                checks=checked,
-            )
+            certificate = self._certify(target, report, run.plan, taken, began)
         finally:
             taken.path.unlink(missing_ok=True)
         phase = Phase.VERIFIED if run.phase == Phase.COPIED else Phase(run.phase)
@@ -137,6 +89,32 @@ class Recheck:
         report.certificate, report.phase, report.outcome = certificate, phase, "verified"
         rows = sum(t.target_rows or 0 for t in report.tables.values())
         report.message = f"{rows:,} rows in {len(report.tables)} tables are equal on both sides"
+
+    def _certify(
+        self, target: psycopg.Connection, report: Report, plan: Plan, taken: Snapshot, began: str
+    ) -> Certificate:
+        connection = taken.connect()
+        try:
+            catalogue = read_catalogue(connection)
+        finally:
+            connection.close()
+        _require_same_schema(plan, catalogue)
+        for table in plan.tables:
+            if table.source is not None:
+                report.tables[table.source] = TableReport(
+                    target=table.target, source_rows=table.rows
+                )
+        comparison = Comparison(
+            plan.uncounted(), catalogue, taken, self.dsn, deep=self.deep, jobs=self.jobs
+        )
+        certification = Certification(comparison, target, report, self.reporter)
+        found = certification.verify()
+        for name, result in found.tables.items():
+            report.tables[name].source_rows = result.source_rows
+        refuse_differences(found)
+        checks = certification.prove_application(self.demands)
+        subject = Subject(plan.digest(), taken.digests().content, began)
+        return certification.issue(subject, found, checks)
 
 
 def _require_same_schema(plan: Plan, catalogue: Catalogue) -> None:

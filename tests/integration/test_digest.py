@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from migration_job.migration import verified
+from migration_job.certification import Comparison
 from migration_job.progress import Reporter
 from migration_job.stores.postgres import records
 from migration_job.stores.sqlite import snapshot
@@ -168,7 +168,7 @@ def test_a_text_that_holds_two_fields_is_not_taken_for_both(tmp_path: Path, post
     catalogue = read_catalogue(reader)
     reader.close()
     quiet = Reporter(quiet=True)
-    found = verified(done.plan, catalogue, taken, postgres, quiet, deep=False, jobs=2)
+    found = Comparison(done.plan, catalogue, taken, postgres, jobs=2).run(quiet)
     assert found.difference_count == 1_000
 
 

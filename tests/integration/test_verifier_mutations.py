@@ -15,7 +15,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from migration_job.migration import Migration, Options, verified
+from migration_job.certification import Comparison
+from migration_job.migration import Migration, Options
 from migration_job.progress import Reporter
 from migration_job.report.model import Difference
 from migration_job.stores.postgres import records
@@ -456,10 +457,8 @@ def _differences(prepared: Prepared, dsn: str) -> list[Difference]:
     source = prepared.snapshot.connect()
     catalogue = read_catalogue(source)
     source.close()
-    found = verified(
-        run.plan, catalogue, prepared.snapshot, dsn, Reporter(quiet=True), deep=False, jobs=2
-    )
-    return found.differences
+    comparison = Comparison(run.plan, catalogue, prepared.snapshot, dsn, jobs=2)
+    return comparison.run(Reporter(quiet=True)).differences
 
 
 def test_the_uncorrupted_target_has_no_difference(prepared: Prepared) -> None:
