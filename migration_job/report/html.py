@@ -155,39 +155,17 @@ def _verdict(
 ) -> dict[str, Any]:
     """The outcome in one word and a few sentences."""
     outcome = str(report.get("outcome") or "unfinished")
-    message = str(report.get("message") or "")
+    phase = str(report.get("phase") or "")
     sentences: list[str] = []
     if outcome == "verified":
-        rows = sum(t["target_rows"] or 0 for t in tables)
-        sentences.append(
-            f"{_number(rows)} row{_s(rows)} in {_number(len(tables))} table{_s(len(tables))} "
-            "were copied to PostgreSQL and compared with the source: "
-            + (
-                "nothing differs but what the ledger holds."
-                if ledger_total
-                else "every value is the same."
-            )
-        )
-        if ledger_total or quarantine_total:
-            sentences.append(
-                f"{_number(ledger_total)} value{_s(ledger_total)} changed by a rule "
-                f"{'is' if ledger_total == 1 else 'are'} in the ledger; "
-                f"{_number(quarantine_total)} row{_s(quarantine_total)} "
-                f"{'is' if quarantine_total == 1 else 'are'} in the quarantine."
-            )
-        else:
-            sentences.append("No value was changed and no row was set aside.")
-    elif outcome == "blocked":
-        errors = sum(1 for f in findings if f["severity"] == "error")
-        sentences.append(
-            f"Preflight found {_number(errors)} thing{_s(errors)} that the policy does not allow. "
-            "Nothing was written to the target; the application is still on SQLite."
-        )
-    if outcome != "verified" and message:
-        sentences.extend(line for line in message.splitlines() if line.strip())
-    phase = str(report.get("phase") or "")
-    if phase and outcome != "verified":
-        sentences.append(f"The last phase that was reached: {_words(phase)}.")
+        sentences += _verified_sentences(tables, ledger_total, quarantine_total)
+    else:
+        if outcome == "blocked":
+            sentences.append(_blocked_sentence(_count_of("error", findings)))
+        message = str(report.get("message") or "")
+        sentences += [line for line in message.splitlines() if line.strip()]
+        if phase:
+            sentences.append(f"The last phase that was reached: {_words(phase)}.")
     return {
         "title": _words(phase if phase in ("switched", "settled") else outcome).capitalize(),
         "tone": {"verified": "good", "blocked": "warn"}.get(outcome, "bad"),
@@ -195,22 +173,53 @@ def _verdict(
     }
 
 
+def _verified_sentences(tables: Sequence[Json], ledger: int, quarantine: int) -> list[str]:
+    rows = sum(t["target_rows"] or 0 for t in tables)
+    equal = "nothing differs but what the ledger holds." if ledger else "every value is the same."
+    compared = (
+        f"{_number(rows)} row{_s(rows)} in {_number(len(tables))} table{_s(len(tables))} "
+        f"were copied to PostgreSQL and compared with the source: {equal}"
+    )
+    if not ledger and not quarantine:
+        return [compared, "No value was changed and no row was set aside."]
+    changed = (
+        f"{_number(ledger)} value{_s(ledger)} changed by a rule "
+        f"{'is' if ledger == 1 else 'are'} in the ledger; "
+        f"{_number(quarantine)} row{_s(quarantine)} "
+        f"{'is' if quarantine == 1 else 'are'} in the quarantine."
+    )
+    return [compared, changed]
+
+
+def _blocked_sentence(errors: int) -> str:
+    return (
+        f"Preflight found {_number(errors)} thing{_s(errors)} that the policy does not allow. "
+        "Nothing was written to the target; the application is still on SQLite."
+    )
+
+
+def _count_of(severity: str, findings: Sequence[Json]) -> int:
+    return sum(1 for f in findings if f["severity"] == severity)
+
+
 def _figures(content: Json, report: Json) -> list[dict[str, Any]]:
     tables: Sequence[Json] = content["tables"]
     rows = sum(t["source_rows"] or 0 for t in tables)
     unequal = sum(t["differences"] or 0 for t in tables)
-    errors = sum(1 for f in content["findings"] if f["severity"] == "error")
-    warnings = sum(1 for f in content["findings"] if f["severity"] == "warning")
+    errors = _count_of("error", content["findings"])
+    warnings = _count_of("warning", content["findings"])
+    quarantined = content["quarantine_total"]
     figures: list[dict[str, Any]] = [
         _figure(rows, f"row{_s(rows)} in the source"),
         _figure(len(tables), f"table{_s(len(tables))}"),
-        _figure(unequal, f"difference{_s(unequal)}", "bad" if unequal else "good"),
+    ]
+    # Where nothing was compared, nothing is known to be equal.
+    if unequal or report.get("outcome") == "verified":
+        tone = "bad" if unequal else "good"
+        figures.append(_figure(unequal, f"difference{_s(unequal)}", tone))
+    figures += [
         _figure(content["ledger_total"], "in the ledger"),
-        _figure(
-            content["quarantine_total"],
-            "in quarantine",
-            "warn" if content["quarantine_total"] else "",
-        ),
+        _figure(quarantined, "in quarantine", "warn" if quarantined else ""),
     ]
     if errors:
         figures.append(_figure(errors, f"error{_s(errors)}", "bad"))
@@ -220,9 +229,6 @@ def _figures(content: Json, report: Json) -> list[dict[str, Any]]:
         figures.append(
             {"value": _duration(content["total_seconds"]), "label": "in all", "tone": ""}
         )
-    if report.get("outcome") != "verified":
-        # Nothing was compared, so nothing is known to be equal.
-        figures = [f for f in figures if unequal or not str(f["label"]).startswith("difference")]
     return figures
 
 

@@ -7,9 +7,10 @@ backslash, tab, line feed and carriage return escaped
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from migration_job.plan.model import TablePlan
+from migration_job.plan.model import ColumnPlan, TablePlan
 from migration_job.plan.rules import RuleBase, inside
 from migration_job.quoting import postgres_name
 from migration_job.stores.sqlite.database import chain
@@ -113,38 +114,31 @@ UNBOUNDED = frozenset(
 def compose(plan: TablePlan, table: SourceTable) -> TableSql:
     """The SQL for ``plan``'s columns. Concatenation is ``concat_ws``, which SQLite runs about
     twice as fast as a chain of ``||``."""
-    columns = plan.copied
-    references = [column_sql(table, str(c.source)) for c in columns]
-    fields = [field_sql(c.rule, r, nulls=c.nulls) for c, r in zip(columns, references, strict=True)]
-    known = [f for f in fields if f is not None]
-    line = bare = None
-    if len(known) == len(fields):
-        line = _joined(known)
-        if not any(inside(c.rule).kind in BYTEA_KINDS for c in columns):
-            unescaped = (
-                field_sql(c.rule, r, escape=False, nulls=c.nulls)
-                for c, r in zip(columns, references, strict=True)
-            )
-            bare = _joined([f for f in unescaped if f is not None])
-    maybe_null = [r for c, r in zip(columns, references, strict=True) if c.nulls]
-    doubtful = [(c, r) for c, r in zip(columns, references, strict=True) if not c.clean]
-    sizes = tuple(
-        f"ifnull(octet_length({r}), 0)"
-        for c, r in zip(columns, references, strict=True)
-        if c.rule.kind in UNBOUNDED
-    )
+    pairs = [(c, column_sql(table, str(c.source))) for c in plan.copied]
+    line = _line(pairs)
+    bare = None
+    if line is not None and not any(inside(c.rule).kind in BYTEA_KINDS for c, _ in pairs):
+        bare = _line(pairs, escape=False)
+    doubtful = [(c, r) for c, r in pairs if not c.clean]
     return TableSql(
-        columns=tuple(c.target for c in columns),
+        columns=tuple(c.target for c, _ in pairs),
         line=line,
         bare=None if bare == line else bare,
-        nulls=chain("+", [f"({r} IS NULL)" for r in maybe_null]) or "0",
+        nulls=chain("+", [f"({r} IS NULL)" for c, r in pairs if c.nulls]) or "0",
         clean=chain("AND", [condition_sql(c.rule, r) for c, r in doubtful]) if doubtful else None,
         checked=any(not inside(c.rule).plain for c, _ in doubtful),
         keep=f"({chain('OR', [f'({q})' for q in plan.quarantine])}) IS NOT TRUE"
         if plan.quarantine
         else None,
-        sizes=sizes,
+        sizes=tuple(f"ifnull(octet_length({r}), 0)" for c, r in pairs if c.rule.kind in UNBOUNDED),
     )
+
+
+def _line(pairs: Sequence[tuple[ColumnPlan, str]], *, escape: bool = True) -> str | None:
+    """A whole line of the columns, each with its SQL name; None where some rule has no SQL."""
+    fields = [field_sql(c.rule, r, escape=escape, nulls=c.nulls) for c, r in pairs]
+    known = [f for f in fields if f is not None]
+    return _joined(known) if len(known) == len(fields) else None
 
 
 def needs_no_escape(block: bytes, rows: int, nulls: int, fields: int) -> bool:

@@ -16,6 +16,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import apsw
@@ -109,36 +110,54 @@ def tasks(
     that would keep one of ``jobs`` sessions busy for longer than all the others. What ``done``
     names is left out. Foreign keys and views come after all of them."""
     loader = _Loader(plan, catalogue, advance)
-    share = sum(map(_weight, plan.tables)) / jobs if jobs >= FEWEST_SPLITTING else math.inf
-    alike = Counter(_type_name(table) for table in plan.tables)
     made: list[Task[Session]] = []
-    begun = {name: int(m[1]) for name, step in done if (m := IN_PARTS.fullmatch(step))}
     before: dict[str, str] = {}
     together: list[TablePlan] = []
+    for way in _ways(plan, done, loader, jobs, small_rows):
+        table = way.table
+        if way.copied and way.small:
+            continue  # whole, as its transaction was
+        if not way.copied:
+            if way.small and way.alone and _most_bytes(table) <= GROUP_BYTES:
+                together.append(table)
+            elif way.alone and way.parts > 1:
+                made.extend(_part_tasks(loader, table, way.parts, done))
+            else:
+                after = None if way.alone else before.get(_type_name(table))
+                before[_type_name(table)] = _copy_title(table)
+                made.append(_copy_task(loader, table, (after,) if after else (), small=way.small))
+        if not way.small:
+            made.extend(_build_tasks(table, done, () if way.copied else (_copy_title(table),)))
+    return made + [_group_task(loader, group) for group in _groups(together)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How one table is loaded."""
+
+    table: TablePlan
+    alone: bool
+    """Whether no other table's array type may get the same name."""
+    parts: int
+    """How many sessions' transactions fill it; 1 for a table that is not split."""
+    small: bool
+    """Whether it is loaded whole, keys and indexes and all, in one transaction."""
+    copied: bool
+    """Whether its rows are there."""
+
+
+def _ways(
+    plan: Plan, done: set[tuple[str, str]], loader: _Loader, jobs: int, small_rows: int
+) -> Iterator[_Way]:
+    share = sum(map(_weight, plan.tables)) / jobs if jobs >= FEWEST_SPLITTING else math.inf
+    alike = Counter(_type_name(table) for table in plan.tables)
+    begun = {name: int(m[1]) for name, step in done if (m := IN_PARTS.fullmatch(step))}
     for table in plan.tables:
         alone = alike[_type_name(table)] == 1
-        parts = begun.get(table.target) or (
-            loader.parts(table) if alone and _weight(table) > share else 1
-        )
+        split = alone and _weight(table) > share
+        parts = begun.get(table.target) or (loader.parts(table) if split else 1)
         small = parts == 1 and table.rows <= small_rows
-        copied = (table.target, ROWS) in done
-        if copied and small:
-            continue  # whole, as its transaction was
-        if copied:
-            pass
-        elif not alone:
-            after = before.get(_type_name(table))
-            before[_type_name(table)] = _copy_title(table)
-            made.append(_copy_task(loader, table, (after,) if after else (), small=small))
-        elif parts > 1:
-            made.extend(_part_tasks(loader, table, parts, done))
-        elif small and _most_bytes(table) <= GROUP_BYTES:
-            together.append(table)
-        else:
-            made.append(_copy_task(loader, table, (), small=small))
-        if not small:
-            made.extend(_build_tasks(table, done, () if copied else (_copy_title(table),)))
-    return made + [_group_task(loader, group) for group in _groups(together)]
+        yield _Way(table, alone, parts, small, copied=(table.target, ROWS) in done)
 
 
 def sessions(tasks: Sequence[Task[Session]], jobs: int) -> int:
