@@ -105,6 +105,21 @@ SCENARIOS = (
         "-DREPLACE -DCRASHES=1 -DRESTARTS=0 -DFAULTS=0 -DOPERATIONS=3",
         "a backup renamed over the file between any two steps",
     ),
+    Scenario(
+        "forgets the switch",
+        "-DFORGET -DOPERATIONS=3 -DCRASHES=0 -DRESTARTS=0 -DFAULTS=0",
+        "the target forgets its last commits, anywhere, once",
+    ),
+    Scenario(
+        "forgets, serving",
+        "-DFORGET -DSTART_SWITCHED -DOPERATIONS=2 -DCRASHES=0 -DRESTARTS=0 -DFAULTS=0",
+        "the same from the way back on: rollback, and a switch again",
+    ),
+    Scenario(
+        "forgets, death",
+        "-DFORGET -DSTART_SWITCHED -DOPERATIONS=1 -DCRASHES=1 -DRESTARTS=0 -DFAULTS=0",
+        "the same, and a death",
+    ),
 )
 
 _NOTHING = "-DCRASHES=0 -DRESTARTS=0 -DFAULTS=0"
@@ -123,6 +138,8 @@ SMALL = {
     "frozen holder": "-DFREEZE -DCRASHES=1 -DRESTARTS=0 -DFAULTS=0",
     "lost trigger": "-DLOSE=1 -DCRASHES=0 -DRESTARTS=0 -DFAULTS=0",
     "replaced file": "-DREPLACE -DCRASHES=0 -DRESTARTS=0 -DFAULTS=0",
+    "forgets": f"-DFORGET -DOPERATIONS=3 {_NOTHING}",
+    "forgets, serving": f"-DFORGET -DSTART_SWITCHED -DOPERATIONS=1 {_NOTHING}",
     "capture removed": f"-DSTART_SWITCHED -DOPERATIONS=4 -DREMOVAL {_NOTHING}",
 }
 """The smallest settings in which a mutant shows itself."""
@@ -164,6 +181,12 @@ MUTANTS = (
     Mutant("EARLY_QUEUE_STATES", 2, "rollback", "rows are read before the queue, not with it"),
     Mutant("EARLY_DELETE", 2, "rollback, death", "the queue is emptied before SQLite has it"),
     Mutant("OMIT_SEEN_ONLY", 2, "rollback", "the whole queue is emptied, not what was read"),
+    # the target's memory
+    Mutant("OMIT_PROOF", 2, "forgets", "the target opens without the certificate"),
+    Mutant("OMIT_UNTOUCHED", 2, "forgets, serving", "it is brought up again while it serves"),
+    Mutant("OMIT_LOG_BACK", 2, "forgets", "what came back is not in the source's log"),
+    Mutant("OMIT_BATCH_TOKEN", 2, "forgets, serving", "a batch leaves no token on the target"),
+    Mutant("EARLY_TOKEN", 2, "forgets, serving", "the token is written before the rows are read"),
     # the rollback
     Mutant("OMIT_PAUSE", 6, "rollback", "PgBouncer does not hold the queries"),
     Mutant("OMIT_SHUT_FENCE", 1, "rollback", "the target's fence is not closed"),

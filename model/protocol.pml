@@ -9,6 +9,11 @@
  *               the data has moved, when turned away, when their session ends, or when the answer is lost
  *   job, sync   one code, under one lock; each may die between any two steps and be started again
  *   ghosts      a statement that a process sent before it died, and that the server runs later
+ *   forgetting  (FORGET) PostgreSQL is put back to a state that it had: a failover to a standby that
+ *               was behind. What it alone had acknowledged since is the operator's accepted loss;
+ *               what SQLite has acknowledged or taken over is not. A target that serves, forgets and
+ *               goes on serving has `forked`: then SQLite's rows must stay as they are. Not modelled:
+ *               forgetting that a rollback has closed the fence, which nothing can prevent
  *
  * A request r inserts row r once and sets the register to r: the rows show what is lost, the
  * register shows what is stale. `truth` is what the last commit on a serving side left.
@@ -68,7 +73,7 @@ byte generation = SWITCHED;     /* which installation of them; 0 before the firs
 bool closed = SWITCHED;         /* THE decision: false, SQLite serves; true, PostgreSQL does */
 byte sq_rows, sq_reg;
 byte log_n;                     /* positions in the change log */
-byte log_row[REQUESTS];
+byte log_row[4 * REQUESTS];     /* a death may have a row come back, and logged, twice */
 byte sq_lock = NOBODY;          /* the write lock, where job or sync hold it across steps */
 bool sq_wrong;                  /* a value that came back changed, and no ledger row for it */
 #ifdef LOSE                     /* how often an application takes a trigger away; it may put it back */
@@ -137,6 +142,25 @@ mtype ghost = QUIET; byte ghost_n, ghost_rows, ghost_reg;
 
 byte truth_rows, truth_reg;
 
+#ifdef FORGET
+byte sq_token = SWITCHED;       /* what the source relies on that the target has committed */
+byte token = SWITCHED, previous, tokens = SWITCHED;
+bool stopped;                   /* it lacks that: an operator has to choose */
+bool deciding;                  /* only the source is written to */
+bool forked; byte fork_rows, fork_reg;
+byte forgets;
+bool kept;                      /* the standby's state */
+byte sb_rows, sb_reg, sb_applied, sb_generation, sb_queue, sb_n, sb_token, sb_previous;
+bool sb_fenced, sb_certified, sb_wrong;
+#define HOLDS (sq_token == 0 || sq_token == token || sq_token == previous)
+#define STOPPED stopped
+bool gone;                      /* with the server goes what was sent to it */
+#define SENT(what) (!gone || what == HOLD)
+#else
+#define SENT(what) true
+#define STOPPED false
+#endif
+
 #ifdef OMIT_FLUSH               /* what a crash of PostgreSQL would leave */
 byte kept_rows, kept_reg, kept_applied;
 #endif
@@ -202,7 +226,7 @@ on_sqlite:      /* the connection was read; from here on it may be an old one */
 	if
 	:: atomic { sq_lock == NOBODY && !closed -> commit_sqlite(r); ANSWER }
 	:: atomic { sq_lock == NOBODY && closed ->      /* "moved to PostgreSQL" */
-		(conn != SQLITE || !closed); goto again }
+		(conn != SQLITE || !closed || STOPPED); goto again }
 	fi;                                             /* else: waits in its busy timeout */
 
 on_postgres:
@@ -213,7 +237,7 @@ on_postgres:
 		:: !fenced -> tx[_pid] = BEGUN_OLD
 		fi }
 	:: atomic { !alias ->                           /* no such database */
-		(conn != POSTGRES || alias); goto again }
+		(conn != POSTGRES || alias || STOPPED); goto again }
 	fi;                                             /* else: held by PAUSE */
 	if
 	:: d_step { tx[_pid] == BEGUN_OLD || (tx[_pid] == BEGUN && !fenced) ->
@@ -221,7 +245,7 @@ on_postgres:
 	:: atomic { tx[_pid] == BEGUN && fenced ->
 		assert(pooler_restarted || 0 == 6);
 		tx[_pid] = IDLE;
-		(conn != POSTGRES || !fenced); goto again }
+		(conn != POSTGRES || !fenced || STOPPED); goto again }
 	:: atomic { tx[_pid] == IDLE -> goto again }    /* the session was ended */
 	fi;
 	if
@@ -235,7 +259,7 @@ on_postgres:
 
 answered:	skip;
 	d_step {
-#if !defined(POWER) && !defined(REPLACE)        /* what SQLite lost by itself is not ours to keep */
+#if !defined(POWER) && !defined(FORGET) && !defined(REPLACE)   /* what a side lost by itself */
 		assert(truth_rows & BIT(r));
 #endif
 		r++
@@ -287,6 +311,13 @@ inline take_over(me) {
 	skip
 }
 
+/* The target holds a copy that this capture continues. */
+#ifdef OMIT_GENERATION
+#define COPIED (pg_generation != 0)
+#else
+#define COPIED (pg_generation != 0 && pg_generation == generation)
+#endif
+
 #define FORWARD (!fenced && alias_file && alias && conn == POSTGRES)
 #define BACK (conn == SQLITE && !alias_file && !alias)
 #define RIGHT_FORWARD (FORWARD && !paused)
@@ -296,8 +327,14 @@ inline take_over(me) {
  * left after a decision, and undoes what they left before one. */
 inline follow_decision() {
 	late_hold = false;
+#ifdef FORGET
+	prove_memory();
+#endif
 	if
-	:: closed && !RIGHT_FORWARD ->
+#ifdef FORGET
+	:: closed && stopped -> paused = false  /* nothing is opened; what serves goes on */
+#endif
+	:: closed && !STOPPED && !RIGHT_FORWARD ->
 #ifdef EARLY_ALIAS
 		alias_file = true; alias = alias_file; paused = false;
 #endif
@@ -341,7 +378,7 @@ inline follow_decision() {
 	:: else
 	fi;
 	/* It has done what it is for; or else it would be tried again for ever. */
-	assert(((closed -> FORWARD : BACK) && (!paused || late_hold)) || 0 == 4)
+	assert(((closed -> FORWARD : BACK) && (!paused || late_hold)) || STOPPED || 0 == 4)
 }
 
 /* Log to PostgreSQL: position and states read in one transaction, written in one transaction. */
@@ -391,8 +428,65 @@ inline apply_log() {
 	fi
 }
 
+#ifdef FORGET
+inline new_token() { d_step { tokens++; previous = sq_token; token = tokens } }
+
+/* Each row that came back is in the log too, as if the triggers had fired. */
+inline log_keys(set) {
+	do
+	:: set != 0 ->
+		if
+		:: set & 1 -> log_row[log_n] = 0; set = set & ~1
+		:: else ->
+			if
+			:: set & 2 -> log_row[log_n] = 1; set = set & ~2
+			:: else ->
+				if
+				:: set & 4 -> log_row[log_n] = 2; set = set & ~4
+				:: else -> log_row[log_n] = 3; set = 0
+				fi
+			fi
+		fi;
+		log_n++
+	:: else -> break
+	od
+}
+
+/* Before anything opens the target: it holds what the source relies on; or it is brought up again
+ * from the source's log, where it cannot have taken a write since; or it all stops. */
+inline prove_memory() {
+	stopped = false;
+#ifndef OMIT_PROOF
+	if
+	:: closed && !HOLDS ->
+		if
+#ifdef OMIT_UNTOUCHED
+		:: COPIED ->
+#else
+		:: COPIED && fenced ->
+#endif
+			read_log(); apply_log();
+			d_step {
+				certified = true; certified_n = log_n;
+				tokens++; token = tokens; previous = 0
+			};
+			d_step { sq_token = token; forked = false }
+		:: else -> stopped = true
+		fi
+	:: !closed && !HOLDS -> stopped = true  /* a new copy is the operator's to order */
+	:: else
+	fi
+#else
+	skip
+#endif
+}
+#endif
+
 /* Queue to SQLite: queue and states read in one snapshot; the queue's rows deleted after the commit. */
 inline read_queue() {
+#ifdef EARLY_TOKEN
+	new_token();
+#endif
 #ifdef EARLY_QUEUE_STATES
 	reg = pg_reg; rows = pg_rows;
 #endif
@@ -406,12 +500,38 @@ inline read_queue() {
 }
 
 inline apply_queue() {
+#ifdef FORGET
+	/* The token is written after all that was read. */
+	if
+	:: n != 0 ->
+		if
+		:: !HOLDS -> stopped = true; n = 0; rows = 0; reg = 0
+		:: else
+#ifndef OMIT_BATCH_TOKEN
+#ifndef EARLY_TOKEN
+			-> new_token()
+#endif
+#endif
+		fi
+	:: else
+	fi;
+#endif
 	if
 	:: n != 0 ->
 #ifdef EARLY_DELETE
 		queue = queue & ~n;
 #endif
 		atomic {
+#ifdef FORGET
+			took = n; followed = 0;
+#ifndef OMIT_LOG_BACK
+			log_keys(took);
+#endif
+#ifndef OMIT_BATCH_TOKEN
+			sq_token = token;
+#endif
+			followed = log_n;
+#endif
 			sq_rows = sq_rows | rows; sq_reg = reg; FLUSH_SQLITE;
 			rows = 0; reg = 0; SENDING(DELETE);
 			if
@@ -422,17 +542,15 @@ inline apply_queue() {
 #ifdef OMIT_SEEN_ONLY
 		queue = 0;                      /* all rows, not those that were read */
 #endif
-		d_step { queue = queue & ~n; intent = QUIET; n = 0 }
+		d_step {
+			queue = queue & ~n; intent = QUIET; n = 0;
+#ifdef FORGET
+			applied = followed; followed = 0; took = 0
+#endif
+		}
 	:: else -> d_step { rows = 0; reg = 0 }
 	fi
 }
-
-/* The target holds a copy that this capture continues. */
-#ifdef OMIT_GENERATION
-#define COPIED (pg_generation != 0)
-#else
-#define COPIED (pg_generation != 0 && pg_generation == generation)
-#endif
 
 inline prepare() {
 #ifdef EARLY_SNAPSHOT
@@ -548,8 +666,17 @@ inline switch(me) {
 #endif
 	:: else
 	fi;
+#ifdef FORGET
+	if
+	:: !HOLDS -> sq_lock = NOBODY; stopped = true; goto refused
+	:: else
+	fi;
+#endif
 	d_step {
 		certified = true; certified_n = log_n;
+#ifdef FORGET
+		tokens++; previous = sq_token; token = tokens; deciding = true;
+#endif
 #ifdef OMIT_CERTIFICATE
 		certified = false;
 #endif
@@ -568,7 +695,11 @@ certified_already: skip;
 		FLUSH_SQLITE;
 #endif
 		sq_lock = NOBODY;
+#ifdef FORGET
+		sq_token = tokens; deciding = false
+#else
 		assert((certified && certified_n == log_n) || 0 == 3)
+#endif
 	};
 	follow_decision();                                      /* 4 */
 	assert(closed || 0 == 4)
@@ -607,7 +738,16 @@ inline rollback(me) {
 #endif
 	:: else
 	fi;
+#ifdef FORGET
+	if
+	:: stopped -> goto refused
+	:: else -> d_step { tokens++; previous = sq_token; token = tokens; deciding = true }
+	fi;
+#endif
 	d_step {                                                /* the decision */
+#ifdef FORGET
+		sq_token = tokens; deciding = false;
+#endif
 #ifndef OMIT_DECISION_BACK
 		closed = false;
 #endif
@@ -630,7 +770,7 @@ inline die(me) {
 		:: else
 		fi;
 		if
-		:: intent != QUIET && ghost == QUIET ->
+		:: intent != QUIET && ghost == QUIET && SENT(intent) ->
 			ghost = intent;
 			if
 			:: intent == APPLY ->
@@ -640,7 +780,10 @@ inline die(me) {
 			fi
 		:: else
 		fi;
-		intent = QUIET; n = 0; rows = 0; reg = 0
+		intent = QUIET; n = 0; rows = 0; reg = 0;
+#ifdef FORGET
+		took = 0; followed = 0; deciding = false; gone = false
+#endif
 	}
 }
 
@@ -656,6 +799,9 @@ active proctype job() provided (!kill_sync && !frozen) {
 #ifdef REPLACE
 	byte opened, token;
 #endif
+#ifdef FORGET
+	byte took, followed;
+#endif
 	mtype intent = QUIET;
 
 start:	do
@@ -665,9 +811,10 @@ start:	do
 			take_over(JOB);
 			follow_decision();
 			if
-			:: !closed -> prepare()
-			:: !closed && capture && COPIED -> switch(JOB)
-			:: closed -> rollback(JOB)
+			:: !closed && !STOPPED -> prepare()
+			:: !closed && capture && COPIED && !STOPPED -> switch(JOB)
+			:: closed && !STOPPED -> rollback(JOB)
+			:: STOPPED
 			REMOVE_CAPTURE
 			fi;
 refused:		skip;
@@ -681,13 +828,17 @@ refused:		skip;
 }
 
 #define BEHIND (capture && COPIED && SAME && applied < log_n)
-#define SYNC_HAS_WORK ((closed && (!RIGHT_FORWARD || queue != 0)) || \
+#define SYNC_HAS_WORK (STOPPED -> (closed -> paused : !RIGHT_BACK) : SYNC_MAY)
+#define SYNC_MAY ((closed && (!RIGHT_FORWARD || queue != 0)) || \
 	(!closed && (!RIGHT_BACK || BEHIND)))
 
 active proctype sync() provided (!kill_job) {
 	byte n, rows, reg;
 #ifdef REPLACE
 	byte opened, token;
+#endif
+#ifdef FORGET
+	byte took, followed;
 #endif
 	mtype intent = QUIET;
 
@@ -698,8 +849,8 @@ end:	do
 			take_over(SYNC);
 			follow_decision();
 			if
-			:: closed -> read_queue(); apply_queue()
-			:: !closed && BEHIND -> read_log(); apply_log()
+			:: closed && !STOPPED -> read_queue(); apply_queue()
+			:: !closed && BEHIND && !STOPPED -> read_log(); apply_log()
 			:: else
 			fi;
 			d_step { lock = NOBODY; n = 0; rows = 0; reg = 0; intent = QUIET }
@@ -754,6 +905,41 @@ end:	do
 		; pg_rows = kept_rows; pg_reg = kept_reg; applied = kept_applied
 #endif
 		}
+#ifdef FORGET
+	:: d_step { !kept && forgets < 1 ->     /* the standby is cut off here */
+		kept = true;
+		sb_rows = pg_rows; sb_reg = pg_reg; sb_applied = applied;
+		sb_generation = pg_generation; sb_queue = queue; sb_n = certified_n;
+		sb_token = token; sb_previous = previous;
+		sb_fenced = fenced; sb_certified = certified; sb_wrong = pg_wrong }
+	:: atomic { kept && ((closed && !deciding) || sb_fenced) ->    /* and promoted here */
+		kept = false; forgets++; pooler_restarted = true; /* a request may be turned away */
+		pg_rows = sb_rows; pg_reg = sb_reg; applied = sb_applied;
+		pg_generation = sb_generation; queue = sb_queue; certified_n = sb_n;
+		token = sb_token; previous = sb_previous;
+		fenced = sb_fenced; certified = sb_certified; pg_wrong = sb_wrong;
+		sb_rows = 0; sb_reg = 0; sb_applied = 0; sb_generation = 0; sb_queue = 0; sb_n = 0;
+		sb_token = 0; sb_previous = 0; sb_fenced = false; sb_certified = false; sb_wrong = false;
+		tx[0] = IDLE; tx[1] = IDLE; orphan = 0;
+		if
+		:: ghost != HOLD -> FORGET_GHOST
+		:: else
+		fi;
+		if                              /* what is left of what was acknowledged */
+		:: !closed || (sq_rows & ~pg_rows) != 0 -> truth_rows = sq_rows; truth_reg = sq_reg
+		:: else -> truth_rows = pg_rows; truth_reg = pg_reg
+		fi;
+		if
+		:: !fenced && (sq_rows & ~pg_rows) != 0 ->
+			forked = true; fork_rows = sq_rows; fork_reg = sq_reg
+		:: else
+		fi;
+		if                              /* the sessions of whoever was at work are lost */
+		:: lock == JOB && !deciding -> gone = true; kill_job = true
+		:: lock == SYNC -> gone = true; kill_sync = true
+		:: else
+		fi }
+#endif
 #ifdef POWER
 	:: atomic { restarts < RESTARTS && lock == NOBODY && ghost == QUIET -> /* the whole machine */
 		restarts++; tx[0] = IDLE; tx[1] = IDLE; orphan = 0;
@@ -771,12 +957,17 @@ active proctype rules() ALIVE {
 end:	do
 	:: !closed && !fenced -> assert(0 == 1)
 	:: !closed && (sq_rows != truth_rows || sq_reg != truth_reg) -> assert(0 == 2)
+#ifdef FORGET
+	:: forked && (sq_rows != fork_rows || sq_reg != fork_reg) -> assert(0 == 2)
+	:: !forked && !fenced && (pg_rows != truth_rows || pg_reg != truth_reg) -> assert(0 == 2)
+#else
 	:: !fenced && (pg_rows != truth_rows || pg_reg != truth_reg) -> assert(0 == 2)
+#endif
 	:: !closed && sq_wrong -> assert(0 == 5)
 	:: !fenced && pg_wrong -> assert(0 == 5)
 	:: conn == POSTGRES && !alias -> assert(0 == 6)
 	:: timeout -> goto rest
 	od;
 rest:	assert((job_over && finished == WRITERS && lock == NOBODY && sq_lock == NOBODY
-		&& (closed -> RIGHT_FORWARD : RIGHT_BACK)) || 0 == 4)
+		&& (closed -> RIGHT_FORWARD : RIGHT_BACK)) || STOPPED || 0 == 4)
 }

@@ -32,8 +32,10 @@ from migration_job.errors import JobError, OperationError
 from migration_job.phases import Phase
 from migration_job.protocol import lease, watch
 from migration_job.protocol.fault_points import step
+from migration_job.protocol.recovery import lacking, require_memory
 from migration_job.protocol.run_context import Pair, open_target, opened
 from migration_job.protocol.settings import Endpoints
+from migration_job.protocol.tokens import Forgotten
 from migration_job.stores.postgres import capture as target_capture
 from migration_job.stores.postgres import records
 
@@ -59,10 +61,39 @@ def follow_decision(pair: Pair, ends: Endpoints) -> bool:
     watch.expect(watch.STEP_SECONDS)
     try:
         if state.closed:
-            return _forward(pair, ends)
-        return _back(pair, ends, reads_moved=state.reads_moved)
+            return _to_target(pair, ends)
+        return _to_source(pair, ends)
     finally:
         watch.expect(0)
+
+
+def _to_target(pair: Pair, ends: Endpoints) -> bool:
+    try:
+        require_memory(pair, ends)
+    except Forgotten:
+        _let_go_on(pair, ends)
+        raise
+    watch.expect(watch.STEP_SECONDS)
+    return _forward(pair, ends)
+
+
+def _to_source(pair: Pair, ends: Endpoints) -> bool:
+    lacks = lacking(pair, ends)
+    watch.expect(watch.STEP_SECONDS)
+    changed = _back(pair, ends, reads_moved=pair.state().reads_moved)
+    if lacks is not None:
+        raise lacks
+    return changed
+
+
+def _let_go_on(pair: Pair, ends: Endpoints) -> None:
+    """Nothing is opened; but where the target serves already, nobody is held any longer by a PAUSE
+    that the dead have left."""
+    if ends.pooler is None or not target_capture.installed(pair.target):
+        return
+    if not target_capture.is_closed(pair.target):
+        with contextlib.suppress(OperationError):
+            ends.pooler.open_alias(limit=5.0)
 
 
 def follow_until(pair: Pair, ends: Endpoints, *, limit: float) -> None:
@@ -72,6 +103,8 @@ def follow_until(pair: Pair, ends: Endpoints, *, limit: float) -> None:
     try:
         follow_decision(pair, ends)
         return
+    except Forgotten:
+        raise
     except (JobError, psycopg.Error, apsw.Error, OSError) as error:
         last: Exception = error
     while time.monotonic() < deadline:
@@ -80,6 +113,8 @@ def follow_until(pair: Pair, ends: Endpoints, *, limit: float) -> None:
             with opened(ends.source, ends.dsn) as fresh:
                 follow_decision(fresh, ends)
             return
+        except Forgotten:
+            raise
         except (JobError, psycopg.Error, apsw.Error, OSError) as error:
             last = error
     raise last

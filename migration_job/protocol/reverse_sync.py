@@ -34,7 +34,7 @@ from migration_job.stores.postgres.capture import confirm_token, numbered
 from migration_job.stores.postgres.database import Locked, lost
 from migration_job.stores.postgres.states import KEYS_PER_QUERY, TextRow, raw_rows, rows_by_keys
 from migration_job.stores.sqlite import fence
-from migration_job.stores.sqlite.apply import RowsBack, apply_back
+from migration_job.stores.sqlite.apply import RowsBack, apply_back, log_keys
 from migration_job.stores.sqlite.model import SourceTable
 from migration_job.stores.sqlite.reader import read_rows
 from migration_job.values import SourceValue, fold, from_json, key_text
@@ -188,6 +188,9 @@ def _round(pair: Pair, limit: int, lock_limit: float, held: Sequence[TablePlan])
                     advice="run `migration-job status`",
                 )
             apply_back(pair.source, batch)
+            _log(pair, batch)
+            followed = fence.last_position(pair.source)
+            log_token = fence.token_at(pair.source, followed)
             fence.change_state(pair.source, back_at=moment, back_position=position, token=token)
             require_file(pair)
         found = _compare(pair, tables, batch, ledger_gone)
@@ -196,7 +199,17 @@ def _round(pair: Pair, limit: int, lock_limit: float, held: Sequence[TablePlan])
         _note(pair, batch, found, ledger_gone)
         _forget_one_way(pair)
         pair.target.execute("DELETE FROM migration.reverse_log WHERE id = ANY(%s)", (ids,))
+        # The source's log now names these rows too, which the target has.
+        records.set_applied(pair.target, followed, log_token)
+        pair.target.execute("UPDATE migration.pair SET verified = %s", (followed,))
     return BackRound(len(ids), left)
+
+
+def _log(pair: Pair, batch: Sequence[RowsBack]) -> None:
+    numbers = {table.name: number for number, (table, _) in pair.captured.items()}
+    for rows in batch:
+        if rows.table.name in numbers:
+            log_keys(pair.source, numbers[rows.table.name], rows.keys)
 
 
 @contextlib.contextmanager

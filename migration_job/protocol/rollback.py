@@ -38,9 +38,10 @@ from migration_job.protocol.follow import (
 from migration_job.protocol.lock import Lock
 from migration_job.protocol.mend import mend, prove_back
 from migration_job.protocol.reverse_sync import bring_back, differences, one_way_changes
-from migration_job.protocol.run_context import Pair, given_up, opened
+from migration_job.protocol.run_context import Emptied, Pair, given_up, opened
 from migration_job.protocol.sequences import raise_source_sequences
 from migration_job.protocol.settings import Endpoints
+from migration_job.protocol.tokens import Forgotten
 from migration_job.protocol.whole import (
     confirm,
     new_token,
@@ -119,7 +120,7 @@ def _rollback(
         try:
             opening = opened(ends.source, ends.dsn)
             pair = opening.__enter__()
-        except (InputError, psycopg.OperationalError) as error:
+        except (InputError, Emptied, psycopg.OperationalError) as error:
             return _without_target(ends, error, accept_loss=accept_loss, release=release, say=say)
         try:
             done = _with_target(pair, ends, pause_limit, drain_limit, accept_loss, keep_reads, say)
@@ -127,8 +128,18 @@ def _rollback(
                 _release(pair)
                 say("the capture is taken out of the source")
             return done
+        except Forgotten as error:
+            if fence.read_state(pair.source) is not None and pair.state().closed:
+                if not accept_loss:
+                    raise
+                # Whatever it holds that SQLite does not is listed; it must take nothing more.
+                target_capture.close_fence(pair.target, limit=pause_limit)
+                target_capture.end_sessions(pair.third, limit=pause_limit)
+            lacks = error
         finally:
             opening.__exit__(None, None, None)
+        say(f"warning: {lacks.message}; {lacks.advice}")
+        return _without_target(ends, lacks, accept_loss=accept_loss, release=release, say=say)
 
 
 def _with_target(
@@ -151,7 +162,7 @@ def _with_target(
             advice="the archived SQLite file can be restored, as it was then, with "
             "`migration-job restore`",
         )
-    require_identity(pair, state)
+    require_identity(pair, state, followed=True)
     if not state.closed:
         if state.reads_moved and not keep_reads:
             with fence.writing(pair.source, limit=drain_limit):

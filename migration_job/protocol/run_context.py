@@ -23,6 +23,10 @@ from migration_job.stores.sqlite.whole import NotWhole, OpenFile, gone
 from migration_job.verify.connections import Sides
 
 
+class Emptied(OperationError):
+    """The target holds no run of this job."""
+
+
 @dataclass(slots=True)
 class Pair:
     """Source and target of one run. ``state`` is the source's own when the pair was opened."""
@@ -41,6 +45,8 @@ class Pair:
     """For a commit while ``target`` is in a transaction that only reads."""
     file: OpenFile
     """What ``path`` named when the source was opened."""
+    told: list[str] = field(default_factory=list)
+    """What an operator is to know of what was mended on the way; whoever says it empties it."""
     statements: dict[str, Any] = field(default_factory=dict)
     """SQL by source table, composed once."""
     identities: list[tuple[str, str, str]] | None = None
@@ -103,7 +109,7 @@ def open_pair(path: Path, dsn: str) -> Pair:
         target_capture.take_over(target)
         run = records.read_run(target)
         if run is None:
-            raise OperationError(
+            raise Emptied(
                 f"expected a target that a run of this job has filled, found none at "
                 f"{database.describe(dsn)}",
                 advice="run `migration-job migrate` first",

@@ -44,6 +44,7 @@ from migration_job.protocol.proof import prove_all_references, prove_counts, pro
 from migration_job.protocol.run_context import Pair, opened
 from migration_job.protocol.sequences import raise_target_sequences
 from migration_job.protocol.settings import Endpoints
+from migration_job.protocol.tokens import Forgotten
 from migration_job.protocol.whole import (
     confirm,
     doubtful,
@@ -168,8 +169,10 @@ def _attempt(pair: Pair, wish: _Wish) -> Switched:
     ends, say = wish.ends, wish.say
     state = fence.read_state(pair.source)
     if state is not None:
-        require_identity(pair, state)
+        require_identity(pair, state, followed=True)
         _follow(pair, ends)
+        for told in pair.told:
+            say(told)
         if state.settled or state.closed:
             if not state.settled:
                 record_phase(pair, Phase.SWITCHED, ends.dsn, say)
@@ -304,7 +307,7 @@ def _follow(pair: Pair, ends: Endpoints) -> None:
     try:
         follow_until(pair, ends, limit=FOLLOW_SECONDS)
     except (JobError, psycopg.Error, apsw.Error, OSError) as error:
-        if not pair.state().closed:
+        if isinstance(error, Forgotten) or not pair.state().closed:
             raise
         message = error.message if isinstance(error, JobError) else type(error).__name__
         raise OperationError(

@@ -35,6 +35,7 @@ from migration_job.protocol.mend import mend, prove_back
 from migration_job.protocol.reverse_sync import bring_back, count_differences
 from migration_job.protocol.run_context import Pair, open_pair
 from migration_job.protocol.settings import Endpoints
+from migration_job.protocol.tokens import Forgotten
 from migration_job.protocol.whole import doubtful, require_file, require_identity, settle_doubt
 from migration_job.stores.postgres.database import Locked
 from migration_job.stores.sqlite import fence
@@ -49,6 +50,10 @@ LOOK_SECONDS = 1.0
 
 RETRY_SECONDS = 0.5
 """After a failure, before the next attempt: well within the 5 s of a takeover."""
+
+KEPT_ENTRIES = 50_000
+"""Applied rows of the log that are kept all the same (a few MB): a target that fails over to a
+standby which was behind by no more than these is brought up again from them."""
 
 TRIM_AT = 2_000
 """Applied rows of the log that are worth a transaction of the source to delete."""
@@ -202,11 +207,11 @@ class Sync:
         if not force and now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
-        require_identity(pair, pair.state())
+        require_identity(pair, pair.state(), followed=True)
         try:
             changed = follow_decision(pair, self._ends)
             self._look_for_holders(pair)
-        except BothOpen:
+        except (BothOpen, Forgotten):
             raise
         except OperationError as error:
             # PgBouncer is down: what it has to be told waits, what the databases need does not.
@@ -215,6 +220,8 @@ class Sync:
             self._unfollowed = error.message
             return
         self._unfollowed = ""
+        while pair.told:
+            self._say(pair.told.pop(0))
         gate_protocol.let_go(
             self._ends.state
         )  # of a command that died; while one lives, it has the lock
@@ -261,9 +268,10 @@ class Sync:
 
     def _trim(self, pair: Pair, position: int) -> None:
         row = pair.source.execute("SELECT min(seq) FROM _migration_log").fetchone()
-        if row is not None and row[0] is not None and position - int(row[0]) >= TRIM_AT:
+        upto = position - KEPT_ENTRIES
+        if row is not None and row[0] is not None and upto - int(row[0]) >= TRIM_AT:
             with contextlib.suppress(fence.LockedError):  # later will do
-                trim_log(pair, position)
+                trim_log(pair, upto)
 
     def _bound_reads(self, pair: Pair) -> None:
         """Reads that have moved go back while the target is further behind than promised."""
@@ -290,6 +298,7 @@ class Sync:
         self._report.behind = 0 if row is None else int(row[0])
         self._report.lag_seconds = 0.0
         self._count_differences(pair)
+        self._trim(pair, fence.last_position(pair.source))
         return done.taken > 0
 
     def _count_differences(self, pair: Pair) -> None:

@@ -18,13 +18,13 @@ compared in full before anything counts (:mod:`migration_job.protocol.content`).
 from __future__ import annotations
 
 import contextlib
-import secrets
 
 import apsw
 import psycopg
 
 from migration_job.errors import JobError
 from migration_job.protocol.run_context import Pair
+from migration_job.protocol.tokens import forgot, forgotten, fresh
 from migration_job.stores.postgres import capture as target_capture
 from migration_job.stores.sqlite import fence, whole
 from migration_job.stores.sqlite.fence import SourceState
@@ -36,9 +36,15 @@ def require_file(pair: Pair) -> None:
     pair.file.require()
 
 
-def require_identity(pair: Pair, state: SourceState) -> None:
-    """Raises NotWhole where the source is an older copy of the one that this target follows."""
+def require_identity(pair: Pair, state: SourceState, *, followed: bool = False) -> None:
+    """Raises NotWhole where the source is an older copy of the one that this target follows;
+    Forgotten where the target is the older one and SQLite serves, unless the decision is
+    ``followed`` next, which looks at that itself."""
     known = target_capture.read_identity(pair.target)
+    if forgot(known, state):
+        if followed or state.closed:
+            return
+        raise forgotten(state)
     if known is None:
         return
     if state.token == known.next_token != known.token:
@@ -140,9 +146,11 @@ def _cookie(pair: Pair) -> int:
 def new_token(pair: Pair) -> str:
     """A token for a transaction of consequence on the source, on the target's disk when this
     returns. Without a commit there it means nothing; after one, :func:`confirm` or the next look
-    takes note."""
-    token = secrets.token_hex(16)
-    target_capture.announce_token(pair.third, pair.state().token, token)
+    takes note. Raises Forgotten where the target does not hold the one before."""
+    state = pair.state()
+    token = fresh(state.token)
+    if not target_capture.announce_token(pair.third, state.token, token):
+        raise forgotten(state)
     return token
 
 

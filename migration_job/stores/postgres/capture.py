@@ -37,7 +37,7 @@ import psycopg
 from migration_job.errors import InputError, OperationError
 from migration_job.plan.model import Plan, TablePlan
 from migration_job.quoting import postgres_name, postgres_relation, postgres_text
-from migration_job.stores.postgres.database import briefly, lost
+from migration_job.stores.postgres.database import briefly, durably, lost
 from migration_job.values import fold
 
 EARLIER_LOCK = 0x6D69_6772_6665_6E63
@@ -346,8 +346,7 @@ def is_closed(connection: psycopg.Connection) -> bool:
 
 def open_fence(connection: psycopg.Connection) -> None:
     """Let the application write, durably from the return on."""
-    with connection.transaction():
-        connection.execute("SET LOCAL synchronous_commit TO on")
+    with durably(connection):
         connection.execute(
             "UPDATE migration.fence SET closed = false, changed_at = clock_timestamp(), "
             "opened_at = coalesce(opened_at, clock_timestamp()) WHERE closed"
@@ -358,9 +357,8 @@ def close_fence(connection: psycopg.Connection, *, limit: float) -> None:
     """Refuse writes: waits for transactions that have written, ``limit`` seconds at most, while new
     writers wait. Raises OperationError, with the fence as it was."""
     try:
-        with connection.transaction():
+        with durably(connection):
             connection.execute(f"SET LOCAL lock_timeout TO {max(int(limit * 1000), 1)}")
-            connection.execute("SET LOCAL synchronous_commit TO on")
             _lock_out_writers(connection)
             connection.execute(
                 "UPDATE migration.fence SET closed = true, changed_at = clock_timestamp()"
@@ -489,8 +487,7 @@ def set_pair(
     """Bind the target to one capture of the source, and to a position in its log. ``token`` is that
     of the source's state (``capture`` where it has just been installed), ``log_token`` that of the
     log's row at the position."""
-    with connection.transaction():
-        connection.execute("SET LOCAL synchronous_commit TO on")
+    with durably(connection):
         connection.execute(TABLES)
         connection.execute(
             "INSERT INTO migration.pair (capture, verified, token, next_token) "
@@ -551,11 +548,19 @@ def read_identity(connection: psycopg.Connection) -> Identity | None:
     return Identity(str(row[0]), str(row[1]), str(row[2]), int(row[3]), row[4], str(row[5]))
 
 
-def announce_token(connection: psycopg.Connection, present: str, next_token: str) -> None:
-    """Note, durably, which token the source's state is about to be given by a transaction there."""
-    connection.execute(
-        "UPDATE migration.pair SET token = %s, next_token = %s", (present, next_token)
-    )
+def announce_token(
+    connection: psycopg.Connection, present: str, next_token: str, *, anew: bool = False
+) -> bool:
+    """Note, durably, which token the source's state is about to be given by a transaction there.
+    False, with nothing noted, where the target does not hold the ``present`` one, unless ``anew``:
+    it was just brought up again."""
+    with durably(connection):
+        done = connection.execute(
+            "UPDATE migration.pair SET token = %s, next_token = %s "
+            "WHERE %s OR %s IN (token, next_token)",
+            (present, next_token, anew, present),
+        )
+    return done.rowcount == 1
 
 
 def confirm_token(connection: psycopg.Connection) -> None:

@@ -7,8 +7,9 @@ defaults are.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,37 @@ def _require(connection: psycopg.Connection, dsn: str) -> None:
         raise InputError(
             f"expected the database {describe(dsn)} in UTF8, found {found}",
             advice="create the target database with ENCODING 'UTF8' TEMPLATE template0",
+        )
+
+
+@contextlib.contextmanager
+def durably(connection: psycopg.Connection) -> Iterator[None]:
+    """A transaction whose commit is on this server's disk, and applied by the standbys that the
+    server waits for, where it waits for any.
+
+    Raises OperationError where the server gave that wait up (somebody cancelled it): it then calls
+    the commit done, with a warning, although a failover would lose it.
+    """
+    warnings: list[str] = []
+    committing = False
+
+    def hear(notice: psycopg.errors.Diagnostic) -> None:
+        if committing and notice.severity_nonlocalized == "WARNING":
+            warnings.append(notice.message_primary or "")
+
+    connection.add_notice_handler(hear)
+    try:
+        with connection.transaction():
+            connection.execute("SET LOCAL synchronous_commit TO remote_apply")
+            yield
+            committing = True
+    finally:
+        connection.remove_notice_handler(hear)
+    if warnings:
+        raise OperationError(
+            f"expected the commit on a standby of the target, found: {warnings[0]}",
+            advice="look at the cluster's standbys and at synchronous_standby_names, then run the "
+            "command again",
         )
 
 

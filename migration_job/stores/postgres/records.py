@@ -17,6 +17,7 @@ import psycopg
 from migration_job.errors import InputError
 from migration_job.plan.model import Plan
 from migration_job.quoting import postgres_name, postgres_relation
+from migration_job.stores.postgres.database import durably
 
 SCHEMA = "migration"
 
@@ -259,8 +260,7 @@ def drop_everything(connection: psycopg.Connection, run: RunRow) -> None:
 
 def set_phase(connection: psycopg.Connection, phase: str) -> None:
     """Record the phase, durably."""
-    with connection.transaction():
-        connection.execute("SET LOCAL synchronous_commit TO on")
+    with durably(connection):
         connection.execute(
             "UPDATE migration.run SET phase = %s, updated_at = clock_timestamp()", (phase,)
         )
@@ -483,8 +483,7 @@ def count(connection: psycopg.Connection, name: str) -> int:
 def store_certificate(connection: psycopg.Connection, digest: str, body: str, phase: str) -> None:
     """Write the certificate and the phase it stands for, durably: everything that was committed
     before with a lazy commit is on disk once this one is."""
-    with connection.transaction():
-        connection.execute("SET LOCAL synchronous_commit TO on")
+    with durably(connection):
         connection.execute(
             "INSERT INTO migration.certificate (digest, body) VALUES (%s, %s) "
             "ON CONFLICT (digest) DO UPDATE SET issued_at = clock_timestamp()",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import apsw
 
 from migration_job.quoting import sqlite_name, sqlite_table
+from migration_job.stores.sqlite.capture import LOG
 from migration_job.stores.sqlite.catalogue import rowid_name
 from migration_job.stores.sqlite.model import SourceTable
 from migration_job.stores.sqlite.reader import (
@@ -49,6 +50,21 @@ def apply_back(connection: apsw.Connection, batch: Iterable[RowsBack]) -> None:
     kept = [(rows, _take_out(connection, rows)) for rows in batch]
     for rows, old in kept:
         _put_in(connection, rows, old)
+
+
+def log_keys(connection: apsw.Connection, number: int, keys: Sequence[Row]) -> None:
+    """Log these keys of table ``number`` as the triggers would have, in the caller's transaction:
+    this connection fires none. So the log names every row that has changed on the source, whoever
+    changed it, and a target that has forgotten can be brought up again from it."""
+    for key in keys:
+        columns = "".join(f", k{i}" for i in range(len(key)))
+        places = "".join(
+            ", CAST(? AS TEXT)" if isinstance(value, BrokenText) else ", ?" for value in key
+        )
+        connection.execute(
+            f"INSERT INTO {sqlite_name(LOG)} (tab{columns}) VALUES (?{places})",
+            (number, *(bindable(value) for value in key)),
+        )
 
 
 def unwritable(connection: apsw.Connection, table: SourceTable) -> str:

@@ -1,0 +1,289 @@
+"""A target that forgets: a standby that was behind is promoted. Nothing that either side has
+acknowledged may be taken for there when it is not, nor overwritten by an older state unsaid."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import psycopg
+import pytest
+
+from migration_job.connection import read_connection
+from migration_job.errors import JobError, OperationError
+from migration_job.protocol import memory
+from migration_job.protocol.rollback import rollback
+from migration_job.protocol.settings import Endpoints, endpoints
+from migration_job.protocol.switch import switch
+from migration_job.protocol.sync import Sync
+from migration_job.protocol.tokens import Forgotten
+from migration_job.stores.postgres import capture as target_capture
+from tests.integration.livekit import Migration, begin, fresh_source
+from tests.integration.replica import Replicated
+from tests.integration.test_catchup import both_sides
+
+pytestmark = [pytest.mark.postgres, pytest.mark.timeout(120)]
+
+
+class Cluster:
+    """A migration whose target is a primary with a standby."""
+
+    def __init__(self, servers: Replicated, directory: Path) -> None:
+        self.servers = servers
+        with psycopg.connect(servers.primary.dsn, autocommit=True) as session:
+            session.execute("CREATE DATABASE app TEMPLATE template0")
+            session.execute("CREATE ROLE app LOGIN PASSWORD 'secret'")
+        self.dsn = servers.dsn_for("app")
+        self.migration: Migration = begin(fresh_source(directory), self.dsn)
+        with psycopg.connect(self.dsn, autocommit=True) as session:
+            session.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO app")
+            session.execute("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO app")
+        told = directory / "application.json"
+        told.write_text(
+            json.dumps(
+                {
+                    "host": "127.0.0.1",
+                    "port": servers.primary.port,
+                    "database": "app",
+                    "user": "app",
+                    "password": "secret",
+                }
+            )
+        )
+        self.ends: Endpoints = endpoints(
+            self.migration.source,
+            self.dsn,
+            connection=directory / "connection",
+            connect_to=told,
+            console=None,
+            alias_file=None,
+        )
+        self.said: list[str] = []
+
+    def write_source(self, *notes: str) -> None:
+        writer = self.migration.writer()
+        with writer:
+            for body in notes:
+                writer.execute("INSERT INTO notes (body) VALUES (?)", (body,))
+        writer.close()
+
+    def write_target(self, *notes: str) -> None:
+        """As the application, whose writes pass the fence and are logged."""
+        with psycopg.connect(self.dsn, autocommit=True) as session:
+            for body in notes:
+                session.execute("INSERT INTO notes (body) VALUES (%s)", (body,))
+
+    def sync(self) -> None:
+        Sync(self.ends, say=self.said.append).run(once=True)
+
+    def source_notes(self) -> list[str]:
+        connection = apsw.Connection(str(self.migration.source))
+        found = [str(row[0]) for row in connection.execute("SELECT body FROM notes ORDER BY id")]
+        connection.close()
+        return found
+
+    def target_notes(self) -> list[str]:
+        with psycopg.connect(self.dsn, autocommit=True) as session:
+            return [str(row[0]) for row in session.execute("SELECT body FROM notes ORDER BY id")]
+
+    def fence_closed(self) -> bool:
+        with psycopg.connect(self.dsn, autocommit=True) as session:
+            return target_capture.is_closed(session)
+
+    def listed(self) -> list[tuple[str, object, str]]:
+        """What the file of a stop says: table, key, side."""
+        told = json.loads((self.ends.state / memory.FILE).read_text())
+        return [(row["table"], row["key"], row["only"]) for row in told["rows"]]
+
+    def same(self) -> bool:
+        source, target = both_sides(self.migration)
+        return source == target
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    try:
+        servers = Replicated().__enter__()
+    except JobError as error:
+        pytest.skip(f"no embedded servers: {error.message}")
+    try:
+        yield Cluster(servers, tmp_path)
+    finally:
+        servers.__exit__(None, None, None)
+
+
+def test_a_target_that_lacks_the_switch_is_brought_up_again(cluster: Cluster) -> None:
+    cluster.write_source("one", "two")
+    cluster.sync()
+    cluster.servers.cut_off()
+    cluster.write_source(*(f"late {n}" for n in range(230)))
+    switch(cluster.ends)
+    assert not cluster.fence_closed()
+
+    cluster.servers.fail_over()
+    assert cluster.fence_closed()
+    assert len(cluster.target_notes()) == 2
+    cluster.sync()
+
+    # All that SQLite had acknowledged is there before PostgreSQL takes a write.
+    assert not cluster.fence_closed()
+    assert len(cluster.target_notes()) == 232
+    assert any("brought up again" in line for line in cluster.said)
+    cluster.write_target("new")
+    cluster.sync()
+    assert cluster.source_notes() == cluster.target_notes()
+    assert cluster.source_notes()[-1] == "new"
+    assert cluster.same()
+    named = read_connection(cluster.ends.connection)
+    assert named is not None
+    assert named.write.engine == "postgresql"
+
+
+def test_what_came_back_is_brought_up_again_too(cluster: Cluster) -> None:
+    """SQLite has rows of PostgreSQL's that the new leader, cut off before the switch, never had."""
+    cluster.write_source("one")
+    cluster.sync()
+    cluster.servers.cut_off()
+    switch(cluster.ends)
+    cluster.write_target("from postgresql", "and another")
+    cluster.sync()
+    assert cluster.source_notes() == ["one", "from postgresql", "and another"]
+
+    cluster.servers.fail_over()
+    cluster.sync()
+    assert cluster.target_notes() == ["one", "from postgresql", "and another"]
+    # Numbers that are taken are not given out again.
+    cluster.write_target("next")
+    cluster.sync()
+    assert cluster.source_notes() == cluster.target_notes()
+    assert cluster.same()
+
+
+def test_the_way_back_never_writes_an_older_state(cluster: Cluster) -> None:
+    """The target served, forgot, and serves again: new rows have taken the missing ones' ids."""
+    cluster.write_source("one")
+    switch(cluster.ends)
+    cluster.write_target("two")
+    cluster.sync()
+    cluster.servers.cut_off()
+    cluster.write_target("three", "four")
+    cluster.sync()
+    before = cluster.source_notes()
+    assert before == ["one", "two", "three", "four"]
+
+    cluster.servers.fail_over()
+    with psycopg.connect(cluster.dsn, autocommit=True) as session:
+        session.execute("INSERT INTO notes (id, body) VALUES (3, 'another third')")
+        session.execute("INSERT INTO users (id, email) VALUES (%s, 'new@x')", (uuid.UUID(int=7),))
+    with pytest.raises(Forgotten, match="forgotten"):
+        cluster.sync()
+
+    assert cluster.source_notes() == before
+    assert sorted(cluster.listed(), key=str) == [
+        ("notes", [3], "differs"),
+        ("notes", [4], "sqlite"),
+        ("users", [str(uuid.UUID(int=7))], "postgresql"),
+    ]
+    # Nor does a rollback, unless it is told that those rows may go.
+    with pytest.raises(Forgotten):
+        rollback(cluster.ends)
+    assert cluster.source_notes() == before
+    done = rollback(cluster.ends, accept_loss=True, say=cluster.said.append)
+    assert done.lost
+    assert cluster.source_notes() == before
+    assert cluster.fence_closed()
+    cluster.write_source("five")
+    assert cluster.source_notes() == [*before, "five"]
+
+
+def test_a_failover_that_loses_nothing_goes_on(cluster: Cluster) -> None:
+    cluster.servers.synchronous()
+    cluster.write_source("one")
+    switch(cluster.ends)
+    cluster.write_target("two")
+    cluster.sync()
+    cluster.write_target("three")
+    cluster.servers.fail_over()
+    with psycopg.connect(cluster.servers.standby.dsn, autocommit=True) as session:
+        session.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
+        session.execute("SELECT pg_reload_conf()")
+    cluster.sync()
+    assert cluster.source_notes() == ["one", "two", "three"]
+    assert not cluster.said
+    rollback(cluster.ends)
+    assert cluster.source_notes() == ["one", "two", "three"]
+    assert cluster.fence_closed()
+
+
+def test_a_rollback_that_the_target_forgets_leaves_one_side_open(cluster: Cluster) -> None:
+    cluster.write_source("one")
+    switch(cluster.ends)
+    cluster.write_target("two")
+    cluster.sync()
+    cluster.servers.cut_off()
+    cluster.write_target("three")
+    rollback(cluster.ends)
+    cluster.write_source("four")
+
+    cluster.servers.fail_over()
+    assert not cluster.fence_closed()
+    with pytest.raises(Forgotten):
+        cluster.sync()
+    assert cluster.fence_closed()
+    assert cluster.source_notes() == ["one", "two", "three", "four"]
+    assert ("notes", [3], "sqlite") in cluster.listed()
+    # Nor is it switched to again.
+    with pytest.raises(Forgotten):
+        switch(cluster.ends)
+    assert cluster.source_notes() == ["one", "two", "three", "four"]
+    # Going back is done already, and says so.
+    assert rollback(cluster.ends).lost == ()
+
+
+def test_a_log_that_no_longer_reaches_back_stops_it(cluster: Cluster) -> None:
+    cluster.write_source("one")
+    cluster.sync()
+    cluster.servers.cut_off()
+    cluster.write_source("two", "three")
+    switch(cluster.ends)
+    source = apsw.Connection(str(cluster.migration.source))
+    source.execute("DELETE FROM _migration_log WHERE seq < (SELECT max(seq) FROM _migration_log)")
+    source.close()
+    cluster.servers.fail_over()
+    with pytest.raises(Forgotten):
+        cluster.sync()
+    assert cluster.fence_closed()
+    assert cluster.source_notes() == ["one", "two", "three"]
+    assert sorted(cluster.listed(), key=str) == [
+        ("notes", [2], "sqlite"),
+        ("notes", [3], "sqlite"),
+    ]
+
+
+def test_a_commit_that_no_standby_has_is_not_taken_for_one(cluster: Cluster) -> None:
+    """PostgreSQL calls a commit done whose wait for the standby was cancelled."""
+    cluster.servers.synchronous()
+    cluster.servers.point_standby_at("")
+    with psycopg.connect(cluster.dsn, autocommit=True) as session:
+        own = session.info.backend_pid
+        canceller = threading.Thread(target=_cancel_the_wait, args=(cluster.dsn, own))
+        canceller.start()
+        with pytest.raises(OperationError, match="standby"):
+            target_capture.open_fence(session)
+        canceller.join()
+
+
+def _cancel_the_wait(dsn: str, backend: int) -> None:
+    with psycopg.connect(dsn, autocommit=True) as session:
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND wait_event = 'SyncRep'"
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            if session.execute(waits, (backend,)).fetchone() == (1,):
+                session.execute("SELECT pg_cancel_backend(%s)", (backend,))
+                return
+            time.sleep(0.02)
