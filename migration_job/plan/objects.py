@@ -23,7 +23,8 @@ from migration_job.plan.relations import Relations
 from migration_job.plan.rules import Rule, type_of
 from migration_job.plan.storage import names_class
 from migration_job.plan.views import ViewTable, translate_view
-from migration_job.quoting import postgres_name, postgres_relation, sqlite_table
+from migration_job.plan.virtual import report_virtual
+from migration_job.quoting import postgres_name, postgres_relation
 from migration_job.stores.sqlite.model import (
     ROWID_NAMES,
     Affinity,
@@ -34,7 +35,6 @@ from migration_job.stores.sqlite.model import (
     SourceTable,
 )
 from migration_job.stores.sqlite.reader import column_sql
-from migration_job.stores.sqlite.sqltext import tokenize
 from migration_job.values import fold
 
 MAX_INDEX_BYTES = 2_680
@@ -561,41 +561,7 @@ class Objects:
                     item=other.name,
                 )
             elif other.kind == "virtual":
-                self._report_virtual(connection, other.name, other.sql)
-
-    def _report_virtual(self, connection: apsw.Connection, name: str, sql: str) -> None:
-        module = next(
-            (
-                tokens[i + 1].name
-                for tokens in [tokenize(sql)]
-                for i, t in enumerate(tokens[:-1])
-                if t.is_word("USING")
-            ),
-            "?",
-        )
-        count: int | None
-        try:
-            count = int(
-                connection.execute(f"SELECT count(*) FROM {sqlite_table(name)}").fetchall()[0][0]  # type: ignore[arg-type]
-            )
-        except apsw.Error:
-            count = None
-        shadows = [o.name for o in self._catalogue.others if o.kind == "shadow" and o.table == name]
-        rows = f"{count:,} rows" if count is not None else "rows that this SQLite cannot read"
-        kept = (
-            "an index over another table's rows"
-            if _external(sql)
-            else f"{rows} that stand nowhere else"
-        )
-        self._findings.add(
-            "virtual-table-not-carried",
-            "by-action",
-            f"virtual table {name} ({module}), {kept}, and its {len(shadows)} shadow tables are "
-            "not carried over",
-            table=name,
-            item=name,
-            count=count or 0,
-        )
+                report_virtual(connection, self._catalogue, other, self._findings)
 
     def _not_carried(
         self,
@@ -680,14 +646,6 @@ def _qualified(name: str) -> str:
 
 def _collation(term: SourceIndexColumn) -> str:
     return term.collation.upper()
-
-
-def _external(sql: str) -> bool:
-    """Whether a full-text table says that its content stands elsewhere, or nowhere."""
-    tokens = tokenize(sql)
-    return any(
-        t.is_word("CONTENT") and tokens[i + 1].is_symbol("=") for i, t in enumerate(tokens[:-1])
-    )
 
 
 def _short(sql: str) -> str:

@@ -494,16 +494,62 @@ def test_what_orders_texts_is_carried_from_utf8_alone(encoding: str, tmp_path: P
     assert {f.table for f in findings_of(plan, "view-not-carried")} == (set() if utf8 else ordered)
 
 
-def test_virtual_tables_are_reported_with_their_rows(tmp_path: Path) -> None:
-    path = database(
-        tmp_path / "a.db",
-        "CREATE VIRTUAL TABLE ft USING fts5(a)",
-        "INSERT INTO ft VALUES ('only here')",
-    )
+@pytest.mark.parametrize(
+    "make",
+    [
+        ("CREATE VIRTUAL TABLE ft USING fts5(a)", "INSERT INTO ft VALUES ('only here')"),
+        ("CREATE VIRTUAL TABLE ft USING fts4(a)", "INSERT INTO ft VALUES ('only here')"),
+        ("CREATE VIRTUAL TABLE ft USING rtree(id, a, b)", "INSERT INTO ft VALUES (1, 2, 3)"),
+    ],
+    ids=["fts5", "fts4", "rtree"],
+)
+def test_rows_of_a_virtual_table_alone_are_an_error_until_it_is_named(
+    tmp_path: Path, make: tuple[str, str]
+) -> None:
+    path = database(tmp_path / "a.db", *make)
     plan = plan_of(path)
     assert plan.tables == ()
-    assert findings_of(plan, "virtual-table-not-carried")[0].count == 1
+    (found,) = findings_of(plan, "virtual-table-rows-left-behind")
+    assert (found.severity, found.count, len(found.keys)) == ("error", 1, 1)
+    assert "1 row that stands nowhere else" in found.message
+    (accepted,) = findings_of(plan_of(path, found.settle), "virtual-table-rows-left-behind")
+    assert (accepted.severity, accepted.count) == ("warning", 1)
+
+
+def test_a_virtual_table_that_repeats_rows_is_a_warning(tmp_path: Path) -> None:
+    """Content in a table, or a trigger that fills it; one of an update alone does not."""
+    path = database(
+        tmp_path / "a.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT, x REAL)",
+        "CREATE VIRTUAL TABLE f USING fts5(a, content='t')",
+        "CREATE VIRTUAL TABLE own USING fts5(a)",
+        "CREATE VIRTUAL TABLE box USING rtree(id, x0, x1)",
+        "CREATE VIRTUAL TABLE words USING fts5vocab(own, row)",
+        "CREATE VIRTUAL TABLE empty USING fts5(a)",
+        "CREATE TRIGGER o AFTER INSERT ON t BEGIN "
+        "INSERT OR REPLACE INTO own (rowid, a) VALUES (new.id, new.a); END",
+        'CREATE TRIGGER b AFTER INSERT ON t BEGIN INSERT INTO "BOX" VALUES (new.id, 1, 2); END',
+        "INSERT INTO t VALUES (1, 'one', 2.0)",
+    )
+    plan = plan_of(path)
+    assert findings_of(plan, "virtual-table-rows-left-behind") == []
+    found = {f.table: f for f in findings_of(plan, "virtual-table-not-carried")}
+    assert set(found) == {"f", "own", "box", "words", "empty"}
+    assert {f.severity for f in found.values()} == {"warning"}
+    assert found["box"].count == 1
     assert plan_of(path, "default: block").blocked
+
+
+def test_a_trigger_of_an_update_alone_fills_no_virtual_table(tmp_path: Path) -> None:
+    path = database(
+        tmp_path / "a.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT)",
+        "CREATE VIRTUAL TABLE log USING fts5(a)",
+        "CREATE TRIGGER u AFTER UPDATE ON t BEGIN INSERT INTO log (a) VALUES (old.a); END",
+        "INSERT INTO t VALUES (1, 'one')",
+        "UPDATE t SET a = 'two'",
+    )
+    assert [f.count for f in findings_of(plan_of(path), "virtual-table-rows-left-behind")] == [1]
 
 
 def test_a_plan_is_data(tmp_path: Path) -> None:

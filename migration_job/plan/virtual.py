@@ -1,0 +1,119 @@
+"""Virtual tables: none is carried over, so that it must be said whether their rows stand anywhere
+else. What only repeats a table's rows can be made again; what does not would be lost."""
+
+from __future__ import annotations
+
+import apsw
+
+from migration_job.plan.facts import Rows
+from migration_job.plan.findings import Findings
+from migration_job.quoting import sqlite_table
+from migration_job.stores.sqlite.model import Catalogue, SourceObject
+from migration_job.stores.sqlite.sqltext import tokenize
+from migration_job.values import display, fold
+
+COMPUTED = frozenset(
+    {"dbstat", "fts3tokenize", "fts4aux", "fts5vocab", "generate_series", "sqlite_dbpage"}
+)
+"""Modules whose tables show what stands elsewhere in the file, or is computed."""
+
+SHOWN = 5
+"""Rows that are quoted of a table that would be left behind."""
+
+
+def report_virtual(
+    connection: apsw.Connection, catalogue: Catalogue, other: SourceObject, findings: Findings
+) -> None:
+    """A warning for a virtual table that repeats what other tables hold; an error, which only
+    acknowledging it by name settles, for one whose rows stand nowhere else."""
+    name, module = other.name, module_of(other.sql)
+    shadows = sum(o.kind == "shadow" and o.table == name for o in catalogue.others)
+    rows = _rows(connection, name)
+    code, judgement = "virtual-table-not-carried", "by-action"
+    source = filled_by(catalogue, name)
+    if has_content_elsewhere(other.sql):
+        kept = "an index over another table's rows"
+    elif source is not None:
+        kept = f"which a trigger of {source} fills from its rows"
+    elif module in COMPUTED:
+        kept = "which is computed"
+    else:
+        kept = _alone(rows)
+        if rows is None or rows.count:
+            code, judgement = "virtual-table-rows-left-behind", "error"
+    findings.add(
+        code,
+        judgement,  # type: ignore[arg-type]
+        f"virtual table {name} ({module}), {kept}, and its {shadows} shadow tables are "
+        "not carried over"
+        + (
+            ": copy its rows into an ordinary table on the source to keep them, or accept that "
+            "they stay in the SQLite file alone"
+            if judgement == "error"
+            else ""
+        ),
+        table=name,
+        item=name,
+        rows=rows,
+    )
+
+
+def module_of(sql: str) -> str:
+    """The module's name in lower case; '?' where the text tells none."""
+    tokens = tokenize(sql)
+    using = next((i for i, t in enumerate(tokens[:-1]) if t.is_word("USING")), None)
+    return "?" if using is None else tokens[using + 1].name.lower()
+
+
+def has_content_elsewhere(sql: str) -> bool:
+    """Whether a full-text table says that its content stands elsewhere, or nowhere."""
+    if not module_of(sql).startswith("fts"):
+        return False  # an argument of another module's may be called so, and mean anything
+    tokens = tokenize(sql)
+    return any(
+        t.is_word("CONTENT") and tokens[i + 1].is_symbol("=") for i, t in enumerate(tokens[:-1])
+    )
+
+
+def filled_by(catalogue: Catalogue, name: str) -> str | None:
+    """The table whose trigger inserts into a virtual table as its own rows are inserted; None
+    where there is none."""
+    tables = {fold(table.name) for table in catalogue.tables}
+    for other in catalogue.others:
+        if other.kind != "trigger" or fold(other.table) not in tables:
+            continue
+        tokens = tokenize(other.sql)
+        begin = next((i for i, t in enumerate(tokens) if t.is_word("BEGIN")), len(tokens))
+        event = next((t for t in tokens[:begin] if t.is_word("INSERT", "DELETE", "UPDATE")), None)
+        if event is None or not event.is_word("INSERT"):
+            continue
+        body = tokens[begin:]
+        if any(
+            t.is_word("INTO") and fold(body[i + 1].name) == fold(name)
+            for i, t in enumerate(body[:-1])
+        ):
+            return other.table
+    return None
+
+
+def _alone(rows: Rows | None) -> str:
+    if rows is None:
+        return "rows that this SQLite cannot read and that stand nowhere else"
+    if rows.count == 1:
+        return "1 row that stands nowhere else"
+    return f"{rows.count:,} rows that stand nowhere else"
+
+
+def _rows(connection: apsw.Connection, name: str) -> Rows | None:
+    """How many rows it has, and the first of them; None where this SQLite cannot read it."""
+    table = sqlite_table(name)
+    found = Rows()
+    try:
+        (count,) = connection.execute(f"SELECT count(*) FROM {table}").fetchall()[0]
+        for row in connection.execute(f"SELECT rowid, * FROM {table} LIMIT {SHOWN}"):
+            shown = ", ".join(display(value, 40) for value in row[1:])
+            found.add(row[:1], f"rowid={row[0]}", shown)
+    except (apsw.Error, UnicodeDecodeError):
+        return None
+    found.count = int(count)  # type: ignore[arg-type]
+    return found
