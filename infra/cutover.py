@@ -60,6 +60,7 @@ class CutoverProvider(StageProvider):
 def _switch(props: Mapping[str, Any]) -> None:
     options = ["--fence-seconds", f"{float(props['fence_seconds']):g}"]
     options += [word for table in props["one_way"] for word in ("--one-way", table)]
+    options += live.acceptances(props)
     if props["mode"] == "reads":
         options.append("--reads-only")
     live.run("switch", props, options)

@@ -96,6 +96,11 @@ def secrets(props: Mapping[str, Any]) -> dict[str, str]:
     return {**target_secrets(props), **files, **application_file}
 
 
+def acceptances(props: Mapping[str, Any]) -> list[str]:
+    """The options by which the operator accepts what ``check-target`` and ``switch`` refuse."""
+    return ["--accept-asynchronous"] if props["target"].get("accept_asynchronous") else []
+
+
 def run(command: str, props: Mapping[str, Any], options: Sequence[str] = ()) -> None:
     """Run ``switch`` or ``rollback`` to its end; StageError with its last words where it fails."""
     place = place_of(props)

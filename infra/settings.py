@@ -129,6 +129,8 @@ class External(BaseModel):
     sslmode: Literal["disable", "prefer", "require", "verify-full"] = "require"
     authority: PathText = ""
     """The file of the authority that signed its certificate; ``verify-full`` needs it."""
+    accept_asynchronous: bool = False
+    """Whether a failover to a standby that follows asynchronously may lose acknowledged commits."""
 
 
 def _upstream(text: str) -> str:
@@ -280,7 +282,8 @@ class Settings(BaseModel):
     external: External | None = Field(
         None,
         description="With `target: external`: `host`, `port`, `database`, `user` and `password` "
-        "of the job's role, `applicationUser` and `applicationPassword`, `sslmode` (disable, "
+        "of the job's role, `applicationUser` and `applicationPassword`, `acceptAsynchronous` (a "
+        "failover to an asynchronous standby may lose acknowledged commits), `sslmode` (disable, "
         "prefer, require, verify-full) and `authority` (a PEM file). Set the passwords by `pulumi "
         "config set --secret --path external.password`.",
     )

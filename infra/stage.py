@@ -420,8 +420,11 @@ class Stage(pulumi.ComponentResource):
             connection |= server
             if external.sslmode == "require":
                 connection["tls"] = {"mode": "require"}
+        target = {**server, "user": external.user, "sslmode": external.sslmode}
+        if external.accept_asynchronous:  # said where it is so: nobody else's stage changes
+            target["accept_asynchronous"] = True
         return {
-            "target": {**server, "user": external.user, "sslmode": external.sslmode},
+            "target": target,
             "password": pulumi.Output.secret(external.password),
             "application_password": pulumi.Output.secret(external.application_password),
             "authority": authority,

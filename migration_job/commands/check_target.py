@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from migration_job.commands.option_groups import Target
+from migration_job.commands.option_groups import AcceptAsynchronous, Target
 from migration_job.errors import InputError
 from migration_job.stores.postgres.database import connect, describe, read_dsn
 from migration_job.stores.postgres.suitability import Check, examine
@@ -32,6 +32,7 @@ def check_target(
         int, typer.Option(min=1, help="Connections that the pool and the job will open.")
     ] = 28,
     live: Annotated[bool, typer.Option(help="Changes are to be captured and followed.")] = False,
+    accept_asynchronous: AcceptAsynchronous = False,
 ) -> None:
     """Look at a PostgreSQL that somebody else runs, change nothing, and say what is missing."""
     dsn = read_dsn(target, target_file)
@@ -43,7 +44,13 @@ def check_target(
             advice="give --source PATH",
         ) from error
     with connect(dsn) as connection:
-        checks = examine(connection, source_bytes=size, connections=connections, live=live)
+        checks = examine(
+            connection,
+            source_bytes=size,
+            connections=connections,
+            live=live,
+            asynchronous=accept_asynchronous,
+        )
     _show(checks)
     refused = [check for check in checks if check.verdict == "refused"]
     if refused:

@@ -22,6 +22,14 @@ from migration_job.verify.application import Demands, demands
 Group = TypeVar("Group")
 
 ReadSource = Annotated[Path, typer.Argument(help="The SQLite file; it is only read.")]
+AcceptAsynchronous = Annotated[
+    bool,
+    typer.Option(
+        "--accept-asynchronous",
+        help="Accept that a failover of the target to a standby that follows asynchronously may "
+        "lose the last commits that the application was told are kept.",
+    ),
+]
 Target = Annotated[str | None, typer.Option(help="PostgreSQL's connection string.")]
 ProfileName = Annotated[str, typer.Option(help="'none', 'radcase', or a profile's file.")]
 PolicyFile = Annotated[Path | None, typer.Option(help="A policy file (YAML).")]

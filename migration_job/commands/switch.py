@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import typer
 
 from migration_job.commands.live_options import LiveOptions, say
-from migration_job.commands.option_groups import with_options
+from migration_job.commands.option_groups import AcceptAsynchronous, with_options
 from migration_job.protocol.outcome import write_outcome
 from migration_job.protocol.switch import move_reads
 from migration_job.protocol.switch import switch as run_switch
@@ -47,11 +47,12 @@ class SwitchOptions(LiveOptions):
         list[str] | None,
         typer.Option(help="A table whose later changes need not come back; may be repeated."),
     ] = None
+    accept_asynchronous: AcceptAsynchronous = False
 
 
 def switch(options: SwitchOptions) -> None:
     """Have PostgreSQL serve: hold the writers for a moment, prove the rest, decide, open."""
-    ends = options.endpoints()
+    ends = replace(options.endpoints(), asynchronous=options.accept_asynchronous)
     with write_outcome(options.report, "switch") as outcome:
         if options.reads_only:
             move_reads(ends, catch_up_limit=options.catch_up_seconds, say=say)

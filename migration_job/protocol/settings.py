@@ -75,6 +75,8 @@ class Endpoints:
     postgres: PostgresSide
     pooler: Pooler | None
     owner: tuple[int, int] | None = None
+    asynchronous: bool = False
+    """Whether the operator accepts that a failover of the target may lose acknowledged commits."""
 
 
 def read_connect_to(file: Path) -> ConnectTo:

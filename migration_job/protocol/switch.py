@@ -55,7 +55,7 @@ from migration_job.protocol.whole import (
     settle_doubt,
 )
 from migration_job.stores.postgres import capture as target_capture
-from migration_job.stores.postgres import settings
+from migration_job.stores.postgres import settings, standbys
 from migration_job.stores.sqlite import derived, fence
 from migration_job.stores.sqlite.apply import unwritable
 from migration_job.stores.sqlite.waiting import patience
@@ -188,6 +188,9 @@ def _attempt(pair: Pair, wish: _Wish) -> Switched:
         if ends.pooler is not None:
             ends.pooler.version()
         settings.require_fit(pair.target, application=ends.postgres.user)
+        accepted = standbys.require_synchronous(pair.target, accepted=ends.asynchronous)
+        if accepted:
+            say(f"warning: {accepted}")
         target_capture.install(pair.target, pair.plan)
         if not target_capture.is_closed(pair.target):
             raise OperationError(

@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -15,7 +16,7 @@ import psycopg
 import pytest
 
 from migration_job.connection import read_connection
-from migration_job.errors import JobError, OperationError
+from migration_job.errors import InputError, JobError, OperationError
 from migration_job.protocol import memory
 from migration_job.protocol.rollback import rollback
 from migration_job.protocol.settings import Endpoints, endpoints
@@ -23,6 +24,8 @@ from migration_job.protocol.switch import switch
 from migration_job.protocol.sync import Sync
 from migration_job.protocol.tokens import Forgotten
 from migration_job.stores.postgres import capture as target_capture
+from migration_job.stores.postgres.database import connect
+from migration_job.stores.postgres.suitability import Check, examine
 from tests.integration.livekit import Migration, begin, fresh_source
 from tests.integration.replica import Replicated
 from tests.integration.test_catchup import both_sides
@@ -63,6 +66,8 @@ class Cluster:
             console=None,
             alias_file=None,
         )
+        # Most of these tests are about what a failover loses.
+        self.ends = replace(self.ends, asynchronous=True)
         self.said: list[str] = []
 
     def write_source(self, *notes: str) -> None:
@@ -276,6 +281,46 @@ def test_a_commit_that_no_standby_has_is_not_taken_for_one(cluster: Cluster) -> 
         with pytest.raises(OperationError, match="standby"):
             target_capture.open_fence(session)
         canceller.join()
+
+
+def _standbys(cluster: Cluster, *, accepted: bool = False) -> Check:
+    with connect(cluster.dsn) as session:
+        checks = examine(session, source_bytes=1, connections=1, live=True, asynchronous=accepted)
+    return next(check for check in checks if check.name == "standbys")
+
+
+def test_an_asynchronous_cluster_is_refused_unless_accepted(cluster: Cluster) -> None:
+    cluster.write_source("one")
+    careful = replace(cluster.ends, asynchronous=False)
+    assert _standbys(cluster).verdict == "refused"
+    assert _standbys(cluster, accepted=True).verdict == "warning"
+    with pytest.raises(InputError, match="asynchronously") as refusal:
+        switch(careful)
+    assert "--accept-asynchronous" in str(refusal.value.advice)
+    assert cluster.fence_closed()
+    cluster.write_source("two")
+
+    switch(cluster.ends, say=cluster.said.append)
+    assert any("accepted: a failover" in line for line in cluster.said)
+    assert cluster.target_notes() == ["one", "two"]
+
+
+def test_a_synchronous_cluster_is_switched_to_without_a_word(cluster: Cluster) -> None:
+    cluster.servers.synchronous()
+    cluster.write_source("one")
+    found = _standbys(cluster)
+    assert (found.verdict, "commits wait for standby" in found.found) == ("ok", True)
+    switch(replace(cluster.ends, asynchronous=False), say=cluster.said.append)
+    assert not any("asynchron" in line for line in cluster.said)
+
+
+def test_commits_that_do_not_wait_are_asynchronous_too(cluster: Cluster) -> None:
+    cluster.servers.synchronous()
+    with psycopg.connect(cluster.servers.primary.dsn, autocommit=True) as session:
+        session.execute("ALTER DATABASE app SET synchronous_commit = local")
+    assert "synchronous_commit is local" in _standbys(cluster).found
+    with pytest.raises(InputError, match="synchronous_commit is local"):
+        switch(replace(cluster.ends, asynchronous=False))
 
 
 def _cancel_the_wait(dsn: str, backend: int) -> None:

@@ -14,7 +14,7 @@ from typing import Literal
 
 import psycopg
 
-from migration_job.stores.postgres import records, settings
+from migration_job.stores.postgres import records, settings, standbys
 
 Verdict = Literal["ok", "warning", "refused"]
 
@@ -34,12 +34,18 @@ class Check:
 
 
 def examine(
-    connection: psycopg.Connection, *, source_bytes: int, connections: int, live: bool
+    connection: psycopg.Connection,
+    *,
+    source_bytes: int,
+    connections: int,
+    live: bool,
+    asynchronous: bool = False,
 ) -> list[Check]:
     """All checks, in the order in which an operator would mend them.
 
     ``source_bytes`` is the SQLite file's size, ``connections`` what the pool and the job will open,
-    ``live`` whether changes are to be captured and followed.
+    ``live`` whether changes are to be captured and followed, ``asynchronous`` whether it is
+    accepted that a failover may lose acknowledged commits.
     """
     return [
         _version(connection),
@@ -49,6 +55,7 @@ def examine(
         *([_replica(connection)] if live else []),
         _connections(connection, connections),
         _durability(connection),
+        _standbys(connection, asynchronous),
         _space(connection, source_bytes),
         _emptiness(connection),
         *_citus(connection),
@@ -173,6 +180,15 @@ def _durability(connection: psycopg.Connection) -> Check:
             "the application's last writes are lost with a crash of the server",
         )
     return Check("durability", "ok", "fsync, full_page_writes and synchronous_commit are on")
+
+
+def _standbys(connection: psycopg.Connection, accepted: bool) -> Check:
+    found = standbys.look(connection)
+    if not found.asynchronous:
+        return Check("standbys", "ok", found.found)
+    if accepted:
+        return Check("standbys", "warning", found.found, "accepted by name")
+    return Check("standbys", "refused", found.found, standbys.ADVICE)
 
 
 def _space(connection: psycopg.Connection, source_bytes: int) -> Check:
