@@ -13,6 +13,7 @@ from pathlib import Path
 
 from migration_job.durable import write_durably
 from migration_job.plan.model import TablePlan
+from migration_job.protocol import identity
 from migration_job.protocol.catchup import touched_keys
 from migration_job.protocol.run_context import Pair
 from migration_job.protocol.tokens import Forgotten, forgot, what
@@ -69,7 +70,9 @@ def tell(pair: Pair, state: SourceState, folder: Path, advice: str) -> Forgotten
     """What to raise: with the rows that only one side has, all of them in ``folder``/FILE."""
     rows = list(one_sided(pair))
     count = {side: sum(row.only == side for row in rows) for side in ("sqlite", "postgresql")}
+    server = identity.change(pair.target, folder)
     told = {
+        "server": server,
         "token": state.token,
         "certificate": state.certificate,
         "current_to": state.back_at or state.switched_at,
@@ -82,7 +85,8 @@ def tell(pair: Pair, state: SourceState, folder: Path, advice: str) -> Forgotten
     return Forgotten(
         f"{what(state)}; {count['sqlite']} rows are on SQLite alone, {count['postgresql']} on "
         f"PostgreSQL alone, {len(rows) - sum(count.values())} differ"
-        + (f": {first}{more}" if rows else ""),
+        + (f": {first}{more}" if rows else "")
+        + (f"; {server}" if server else ""),
         advice=f"all of them are in {folder / FILE}; {advice}",
     )
 

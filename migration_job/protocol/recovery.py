@@ -11,7 +11,7 @@ from __future__ import annotations
 import psycopg
 
 from migration_job.errors import JobError
-from migration_job.protocol import memory, watch
+from migration_job.protocol import identity, memory, watch
 from migration_job.protocol.catchup import catch_up
 from migration_job.protocol.certificate import base_certificate, certify
 from migration_job.protocol.proof import prove_all_references, prove_counts
@@ -55,10 +55,13 @@ def require_memory(pair: Pair, ends: Endpoints) -> None:
             pair, state, ends.state, f"bringing it up again failed: {told}; {CHOOSE}"
         ) from error
     (ends.state / memory.FILE).unlink(missing_ok=True)
+    server = identity.change(pair.target, ends.state)
+    identity.note(pair.target, ends.state)
     pair.told.append(
         "the target had forgotten what it was certified with (a failover to a standby that was "
         "behind, or an old copy): brought up again from SQLite's log and certified anew. What "
         f"PostgreSQL took after {state.back_at or state.switched_at} and lost is in neither"
+        + (f"; {server}" if server else "")
     )
 
 

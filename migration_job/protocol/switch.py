@@ -27,7 +27,7 @@ from migration_job.errors import InputError, JobError, OperationError, Verificat
 from migration_job.phases import Phase
 from migration_job.plan.findings import some
 from migration_job.plan.wayback import without_way_back
-from migration_job.protocol import gate_protocol, lease, offline_switch, watch
+from migration_job.protocol import gate_protocol, identity, lease, offline_switch, watch
 from migration_job.protocol.catchup import catch_up, catch_up_fully, touched_keys
 from migration_job.protocol.certificate import base_certificate, certify
 from migration_job.protocol.content import prove_content
@@ -198,6 +198,7 @@ def _attempt(pair: Pair, wish: _Wish) -> Switched:
                 advice="stop the application: both sides may have taken writes; compare them with "
                 "`migration-job verify` before anything else",
             )
+        identity.note(pair.target, ends.state)
         proved = 0 if state is None else _prepare(pair, wish)
     with gate_protocol.holding(ends.state, longest=LONGEST_SECONDS, say=say):
         if state is None:

@@ -14,10 +14,11 @@ from pathlib import Path
 import apsw
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from migration_job.connection import read_connection
 from migration_job.errors import InputError, JobError, OperationError
-from migration_job.protocol import memory
+from migration_job.protocol import identity, memory
 from migration_job.protocol.rollback import rollback
 from migration_job.protocol.settings import Endpoints, endpoints
 from migration_job.protocol.switch import switch
@@ -139,6 +140,7 @@ def test_a_target_that_lacks_the_switch_is_brought_up_again(cluster: Cluster) ->
     assert not cluster.fence_closed()
     assert len(cluster.target_notes()) == 232
     assert any("brought up again" in line for line in cluster.said)
+    assert any("on timeline 1 at the switch, now on timeline 2" in line for line in cluster.said)
     cluster.write_target("new")
     cluster.sync()
     assert cluster.source_notes() == cluster.target_notes()
@@ -185,7 +187,7 @@ def test_the_way_back_never_writes_an_older_state(cluster: Cluster) -> None:
     with psycopg.connect(cluster.dsn, autocommit=True) as session:
         session.execute("INSERT INTO notes (id, body) VALUES (3, 'another third')")
         session.execute("INSERT INTO users (id, email) VALUES (%s, 'new@x')", (uuid.UUID(int=7),))
-    with pytest.raises(Forgotten, match="forgotten"):
+    with pytest.raises(Forgotten, match=r"forgotten.* timeline 1 at the switch, now on timeline 2"):
         cluster.sync()
 
     assert cluster.source_notes() == before
@@ -312,6 +314,18 @@ def test_a_synchronous_cluster_is_switched_to_without_a_word(cluster: Cluster) -
     assert (found.verdict, "commits wait for standby" in found.found) == ("ok", True)
     switch(replace(cluster.ends, asynchronous=False), say=cluster.said.append)
     assert not any("asynchron" in line for line in cluster.said)
+
+
+def test_the_server_on_record_is_told_from_others(cluster: Cluster, tmp_path: Path) -> None:
+    """A role without rights may ask, and what is not on record is not told."""
+    plain = make_conninfo(cluster.dsn, user="app", password="secret")
+    with psycopg.connect(plain, autocommit=True) as session:
+        assert identity.change(session, tmp_path) == ""
+        identity.note(session, tmp_path)
+        assert "no standby was promoted" in identity.change(session, tmp_path)
+        record = tmp_path / identity.FILE
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"system": "1"}))
+        assert "another server" in identity.change(session, tmp_path)
 
 
 def test_commits_that_do_not_wait_are_asynchronous_too(cluster: Cluster) -> None:
