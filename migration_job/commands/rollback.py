@@ -37,6 +37,15 @@ class RollbackOptions(LiveOptions):
             help="Go back although PostgreSQL is gone or rows cannot come back; says what is lost.",
         ),
     ] = False
+    one_way: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--one-way",
+            metavar="TABLE",
+            help="A table of PostgreSQL's whose schema was changed there so that its changes do "
+            "not come back: give them up (repeatable).",
+        ),
+    ] = None
     pause_seconds: Annotated[
         float, typer.Option(min=0.1, help="How long to wait for open transactions to end.")
     ] = 10.0
@@ -56,6 +65,7 @@ def rollback(options: RollbackOptions) -> None:
             accept_loss=options.accept_loss,
             keep_reads=options.keep_reads,
             release=options.release,
+            one_way=tuple(options.one_way or ()),
             say=say,
         )
         outcome.update(phase="rolled back", held_ms=round(done.held_ms, 1), lost=list(done.lost))

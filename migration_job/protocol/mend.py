@@ -13,6 +13,7 @@ from __future__ import annotations
 import apsw
 
 from migration_job.protocol.content import differing
+from migration_job.protocol.evolve import causes
 from migration_job.protocol.reverse_sync import (
     LOCK_SECONDS,
     letting_go,
@@ -72,12 +73,15 @@ def prove_back(pair: Pair, *, give_up: bool = False) -> list[str]:
         return []
     digest.equip(pair.source)
     one_way = {fold(name) for name in pair.state().one_way}
+    altered = causes(pair)
     found: dict[int, str] = {}
     with snapshot_of(pair):
         with letting_go(pair.sides.target):
             facts = read_tables(pair.sides)
         for number, plan in numbered(pair.plan):
             if plan.source is None or not plan.key or fold(plan.source) in one_way:
+                continue
+            if plan.target in altered:
                 continue
             with letting_go(pair.sides.target):
                 differences = differing(pair.sides, plan, facts)

@@ -147,6 +147,11 @@ def _following(sync: dict[str, Any]) -> Iterator[GaugeMetricFamily]:
         "rows that did not come back to the SQLite file as they are on PostgreSQL",
         int(sync.get("differences") or 0),
     )
+    yield _gauge(
+        "migration_one_way_tables",
+        "tables whose changes do not come back since PostgreSQL's schema was changed",
+        len(sync.get("one_way") or ()),
+    )
     running = sync.get("direction") == "back" and not sync.get("problem")
     yield _gauge(
         "migration_way_back_running",

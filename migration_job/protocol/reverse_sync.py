@@ -23,6 +23,7 @@ import psycopg
 
 from migration_job.errors import OperationError
 from migration_job.plan.model import TablePlan
+from migration_job.protocol.evolve import causes, follow_schema, is_as_recorded
 from migration_job.protocol.fault_points import step
 from migration_job.protocol.proof import differing_keys
 from migration_job.protocol.run_context import Pair
@@ -71,6 +72,10 @@ class BackRound:
     """Whether its snapshot had more."""
 
 
+class _Held(Exception):
+    """The schema is to be followed, which may need the very tables that the round holds."""
+
+
 class Moved(Locked):
     """A table was rewritten or replaced after the round's snapshot: to be tried again, too."""
 
@@ -103,6 +108,13 @@ def bring_back(
             try:
                 few = min(rows, HELD_ROWS) if held else rows
                 return _round(pair, few, lock_limit, list(held.values()))
+            except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable) as error:
+                # Altered after the snapshot: the next one shows it.
+                anew += 1
+                if anew > ANEW:
+                    raise lost(error, "reading the way back") from error
+            except _Held:
+                held.clear()
             except Moved as error:
                 anew += 1
                 if anew > ANEW:
@@ -148,7 +160,7 @@ def count_differences(pair: Pair) -> int:
 
 def one_way_changes(pair: Pair) -> list[str]:
     """Tables of ``--one-way`` that have changed on the target."""
-    numbers = _one_way_numbers(pair)
+    numbers = _one_way_numbers(pair, altered=False)
     rows = pair.target.execute(
         "SELECT DISTINCT tab FROM migration.reverse_log WHERE tab = ANY(%s)", (list(numbers),)
     )
@@ -160,18 +172,23 @@ def _queued(pair: Pair) -> int:
     return 0 if row is None else int(row[0])
 
 
-def _one_way_numbers(pair: Pair) -> dict[int, str]:
+def _one_way_numbers(pair: Pair, *, altered: bool = True) -> dict[int, str]:
+    """Tables that do not come back: of ``--one-way``, and those whose schema was changed so."""
     names = {fold(name) for name in pair.state().one_way}
+    lost_to = causes(pair) if altered else {}
     return {
         number: plan.source
         for number, plan in numbered(pair.plan)
-        if plan.source is not None and fold(plan.source) in names
+        if plan.source is not None and (fold(plan.source) in names or plan.target in lost_to)
     }
 
 
 def _round(pair: Pair, limit: int, lock_limit: float, held: Sequence[TablePlan]) -> BackRound:
     reader = pair.sides.target
     with snapshot_of(pair, held) as (moment, position):
+        if held and not is_as_recorded(pair):
+            raise _Held
+        follow_schema(pair)
         with letting_go(reader):
             ids, tables, left = _queue(pair, limit)
         if not ids:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from migration_job.errors import InputError, JobError, OperationError, Verificat
 from migration_job.phases import Phase
 from migration_job.protocol import gate_protocol, lease, watch
 from migration_job.protocol.decision import commit_decision, take_back, truthful
+from migration_job.protocol.evolve import one_way_tables
 from migration_job.protocol.fault_points import step
 from migration_job.protocol.follow import (
     FOLLOW_SECONDS,
@@ -54,6 +55,7 @@ from migration_job.stores.postgres.database import Locked
 from migration_job.stores.sqlite import capture, derived, fence
 from migration_job.stores.sqlite.catalogue import read_catalogue
 from migration_job.stores.sqlite.waiting import allowed, patience
+from migration_job.values import fold
 
 Say = Callable[[str], None]
 
@@ -70,6 +72,15 @@ DECIDE_SECONDS = 30.0
 
 LONGEST_SECONDS = 60.0
 """From the PAUSE to the end of all that follows, without the queue: see :mod:`.hold`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Accepted:
+    """What the operator gives up."""
+
+    loss: bool
+    tables: frozenset[str]
+    """Folded names of tables whose schema was changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +101,21 @@ def rollback(
     accept_loss: bool = False,
     keep_reads: bool = False,
     release: bool = False,
+    one_way: Sequence[str] = (),
     say: Say = lambda _: None,
 ) -> RolledBack:
     """Have SQLite serve, with all that was written on either side.
 
     ``keep_reads`` leaves reads with PostgreSQL (``strategy: dual-write``); ``release`` also takes
     the capture out of the source; ``accept_loss`` goes back even where the target is gone or rows
-    cannot come back, and says what that costs. Raises OperationError or VerificationError with
+    cannot come back, and says what that costs; ``one_way`` does so for these tables of PostgreSQL,
+    whose schema was changed there. Raises OperationError or VerificationError with
     PostgreSQL serving as before; or, where a gate cannot have the application started anew,
     OperationError with SQLite serving.
     """
     with truthful(ends.source, "rollback"), patience(drain_limit), watch.guarded():
-        done = _rollback(ends, pause_limit, drain_limit, accept_loss, keep_reads, release, say)
+        accepted = _Accepted(accept_loss, frozenset(fold(name) for name in one_way))
+        done = _rollback(ends, pause_limit, drain_limit, accepted, keep_reads, release, say)
         gate_protocol.wait_for_application(ends.state, ends.connection, say=say)
         return done
 
@@ -110,7 +124,7 @@ def _rollback(
     ends: Endpoints,
     pause_limit: float,
     drain_limit: float,
-    accept_loss: bool,
+    accepted: _Accepted,
     keep_reads: bool,
     release: bool,
     say: Say,
@@ -121,16 +135,16 @@ def _rollback(
             opening = opened(ends.source, ends.dsn)
             pair = opening.__enter__()
         except (InputError, Emptied, psycopg.OperationalError) as error:
-            return _without_target(ends, error, accept_loss=accept_loss, release=release, say=say)
+            return _without_target(ends, error, accept_loss=accepted.loss, release=release, say=say)
         try:
-            done = _with_target(pair, ends, pause_limit, drain_limit, accept_loss, keep_reads, say)
+            done = _with_target(pair, ends, pause_limit, drain_limit, accepted, keep_reads, say)
             if release or _is_plain(pair):
                 _release(pair)
                 say("the capture is taken out of the source")
             return done
         except Forgotten as error:
             if fence.read_state(pair.source) is not None and pair.state().closed:
-                if not accept_loss:
+                if not accepted.loss:
                     raise
                 # Whatever it holds that SQLite does not is listed; it must take nothing more.
                 target_capture.close_fence(pair.target, limit=pause_limit)
@@ -139,7 +153,7 @@ def _rollback(
         finally:
             opening.__exit__(None, None, None)
         say(f"warning: {lacks.message}; {lacks.advice}")
-        return _without_target(ends, lacks, accept_loss=accept_loss, release=release, say=say)
+        return _without_target(ends, lacks, accept_loss=accepted.loss, release=release, say=say)
 
 
 def _with_target(
@@ -147,7 +161,7 @@ def _with_target(
     ends: Endpoints,
     pause_limit: float,
     drain_limit: float,
-    accept_loss: bool,
+    accepted: _Accepted,
     keep_reads: bool,
     say: Say,
 ) -> RolledBack:
@@ -174,8 +188,8 @@ def _with_target(
     _require_own_alias(ends)
     lock_limit = min(drain_limit, DECIDE_SECONDS)
     with step("rollback.prepare"):
-        given_up = _mended(pair, drain_limit, accept_loss, say)
-        lost = _losses(pair, ends, accept_loss, (), say)
+        given_up = _mended(pair, drain_limit, accepted.loss, say)
+        lost = _losses(pair, ends, accepted, (), say)
         _derive(pair, drain_limit, say)
         say("the way back is worked off; holding the application's queries")
     with gate_protocol.holding(ends.state, longest=drain_limit + LONGEST_SECONDS, say=say):
@@ -192,7 +206,7 @@ def _with_target(
                 target_capture.end_sessions(pair.third, limit=pause_limit)
             with step("rollback.drain"):
                 later = _drain(pair, drain_limit)
-                lost = _losses(pair, ends, accept_loss, lost, say)
+                lost = _losses(pair, ends, accepted, lost, say)
             watch.expect(2 * lock_limit + watch.GRACE_SECONDS)
             with step("rollback.decide"):
                 fence.hold_writers(pair.source, limit=lock_limit)
@@ -278,19 +292,27 @@ def _drain(pair: Pair, limit: float) -> int:
 
 
 def _losses(
-    pair: Pair, ends: Endpoints, accept_loss: bool, told: tuple[str, ...], say: Say
+    pair: Pair, ends: Endpoints, accepted: _Accepted, told: tuple[str, ...], say: Say
 ) -> tuple[str, ...]:
     """What would not come back, said before it is given up, where it has not been ``told`` yet.
     Raises VerificationError unless that is accepted."""
+    given_up: list[str] = []
     lost = [*differences(pair)]
     lost += [f"changes to table {name} (--one-way)" for name in one_way_changes(pair)]
-    if lost and not accept_loss:
+    for name, words in one_way_tables(pair).items():
+        if fold(name) in accepted.tables:
+            given_up.append(words)
+        else:
+            lost.append(words)
+    if lost and not accepted.loss:
         raise VerificationError(
             f"{len(lost)} things on the target do not come back as they are: "
             f"{'; '.join(lost[:SHOWN])}",
             advice="PostgreSQL serves as before; correct the rows there, or give them up with "
-            "--accept-loss",
+            "--accept-loss; a change of a table's schema is undone there, or its changes given up "
+            "with --one-way TABLE",
         )
+    lost += given_up
     if lost and tuple(lost) != told:
         _tell_losses(lost, ends.state / LOST, say)
     return tuple(lost)

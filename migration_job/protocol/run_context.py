@@ -53,6 +53,11 @@ class Pair:
     """Source table, source column and the target's sequence; None before they were asked for."""
     touched_width: int = 0
     """Key columns of the temporary table of touched keys; 0 before there is one."""
+    schema_seen: str | None = None
+    """The digest of the target's schema that is on record there; None before it was asked for."""
+    one_way: dict[str, str] | None = None
+    """The target's tables whose changes do not come back since their schema was changed, and why;
+    None before it was asked for."""
     whole_at: int | None = None
     """SQLite's ``data_version`` when the capture was last seen whole by this pair."""
 
@@ -72,6 +77,12 @@ class Pair:
         self.sides.catalogue = self.catalogue
         self.captured = _captured(self.source, self.catalogue, self.plan)
         self.statements.clear()
+
+    def replan(self, plan: Plan) -> None:
+        """Go on under another plan, which the target has on record."""
+        self.plan = self.sides.plan = plan
+        self.identities = None
+        self.reload()
 
     def reopen_source(self) -> None:
         """A new connection to the source in the place of one that cannot be relied on any more.

@@ -50,16 +50,24 @@ def _read_identities(pair: Pair) -> list[tuple[str, str, str]]:
     ]
     if not planned:
         return []
-    terms = ", ".join(
-        f"pg_get_serial_sequence({postgres_text(postgres_relation(target))}, {postgres_text(name)})"
-        for _, _, target, name in planned
-    )
+    terms = ", ".join(_sequence(target, name) for _, _, target, name in planned)
     row = pair.target.execute(f"SELECT {terms}".encode()).fetchone() or ()
     return [
         (source, column, str(sequence))
         for (source, column, _, _), sequence in zip(planned, row, strict=True)
         if sequence is not None
     ]
+
+
+def _sequence(table: str, column: str) -> str:
+    """The name of the column's sequence; NULL where either was renamed or dropped meanwhile."""
+    relation = postgres_text(postgres_relation(table))
+    name = postgres_text(column)
+    return (
+        f"CASE WHEN EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass({relation}) "
+        f"AND attname = {name} AND NOT attisdropped) "
+        f"THEN pg_get_serial_sequence({relation}, {name}) END"
+    )
 
 
 def _source_mark(pair: Pair, table: str, column: str) -> int:

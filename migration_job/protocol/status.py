@@ -16,7 +16,7 @@ from migration_job.protocol.lock import Lock
 from migration_job.protocol.settle import WINDOW
 from migration_job.protocol.sync import Report, read_report
 from migration_job.stores.postgres import capture as target_capture
-from migration_job.stores.postgres import database, records
+from migration_job.stores.postgres import database, records, shape
 from migration_job.stores.sqlite import fence, whole
 from migration_job.stores.sqlite.database import open_readonly
 
@@ -55,6 +55,8 @@ class _Target:
     """Rows that did not come back as they are there."""
     shown: tuple[str, ...] = ()
     """The first of them, in words."""
+    one_way: tuple[tuple[str, str], ...] = ()
+    """Tables that do not come back since the schema was changed there, and why."""
 
     @property
     def down(self) -> bool:
@@ -82,6 +84,7 @@ def status(
         f"held        {_held_line(folder, report)}",
         f"at work     {holder or 'no command'}",
         f"way back    {_way_back(here, there)}",
+        *_one_way(here, there),
         *_differences(here, there),
         f"next        {_next(here, there, report, holder)}",
     ]
@@ -132,6 +135,7 @@ def _look_at_target(dsn: str) -> _Target:
         return _Target(
             differences=different,
             shown=shown,
+            one_way=tuple(shape.read_causes(target).items()),
             phase=run.phase,
             applied=records.applied(target),
             closed=target_capture.is_closed(target) if fenced else None,
@@ -154,6 +158,18 @@ def _back_differences(target: psycopg.Connection) -> tuple[int, tuple[str, ...]]
         (SHOWN,),
     ).fetchall()
     return (int(rows[0][1]) if rows else 0), tuple(str(row[0]) for row in rows)
+
+
+def _one_way(here: _Source, there: _Target) -> list[str]:
+    """The tables that a rollback would refuse for, and what to do."""
+    if not there.one_way or here.state is None or not here.state.closed:
+        return []
+    lines = [f"            changes to table {n} do not come back: {c}" for n, c in there.one_way]
+    lines.append(
+        "            undo that on PostgreSQL, and all rows of the table come back again; "
+        "`rollback --one-way TABLE` gives its changes up"
+    )
+    return lines
 
 
 def _differences(here: _Source, there: _Target) -> list[str]:
@@ -288,6 +304,9 @@ def _way_back(here: _Source, there: _Target) -> str:
     if there.differences:
         rows = "1 row does" if there.differences == 1 else f"{there.differences} rows do"
         current = f"`rollback` would refuse: {rows} not come back as on PostgreSQL; else {current}"
+    if there.one_way:
+        names = ", ".join(name for name, _ in there.one_way)
+        current = f"`rollback` would refuse: changes to {names} do not come back; else {current}"
     ends = ""
     if state.switched_at:
         until = datetime.fromisoformat(state.switched_at) + WINDOW
@@ -339,6 +358,8 @@ def _next_switched(state: fence.SourceState, there: _Target, running: bool) -> s
         return "start `migration-job sync`: SQLite does not follow, so going back takes longer"
     if there.differences:
         return "settle the rows that do not come back (above), while the way back is needed"
+    if there.one_way:
+        return "undo the changes of the schema (above) while the way back is needed, or accept them"
     over = state.switched_at is not None and datetime.now(UTC) - datetime.fromisoformat(
         state.switched_at
     ) > timedelta(seconds=WINDOW.total_seconds())

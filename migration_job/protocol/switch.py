@@ -55,7 +55,7 @@ from migration_job.protocol.whole import (
     settle_doubt,
 )
 from migration_job.stores.postgres import capture as target_capture
-from migration_job.stores.postgres import settings, standbys
+from migration_job.stores.postgres import settings, shape, standbys
 from migration_job.stores.sqlite import derived, fence
 from migration_job.stores.sqlite.apply import unwritable
 from migration_job.stores.sqlite.waiting import patience
@@ -192,6 +192,7 @@ def _attempt(pair: Pair, wish: _Wish) -> Switched:
         if accepted:
             say(f"warning: {accepted}")
         target_capture.install(pair.target, pair.plan)
+        shape.record_once(pair.target)
         if not target_capture.is_closed(pair.target):
             raise OperationError(
                 "expected the target's fence closed while SQLite serves, found it open",

@@ -29,6 +29,7 @@ from migration_job.protocol import gate_protocol, lease
 from migration_job.protocol.catchup import catch_up, trim_log
 from migration_job.protocol.content import prove_content
 from migration_job.protocol.decision import truthful
+from migration_job.protocol.evolve import one_way_tables
 from migration_job.protocol.follow import BothOpen, follow_decision
 from migration_job.protocol.lock import Lock
 from migration_job.protocol.mend import mend, prove_back
@@ -93,6 +94,9 @@ class Report:
     """UTC; '' while SQLite serves."""
     differences: int = 0
     """Rows of PostgreSQL's that did not come back as they are: a rollback refuses for them."""
+    one_way: list[str] = field(default_factory=list)
+    """Tables whose changes do not come back since PostgreSQL's schema was changed, with the cause:
+    a rollback refuses for them too."""
 
 
 @dataclass(slots=True)
@@ -243,6 +247,7 @@ class Sync:
         done = catch_up(pair)
         self._report.direction = "forward"
         self._report.differences = 0
+        self._report.one_way = []
         self._report.position = done.position
         self._report.behind = fence.last_position(pair.source) - done.position
         self._report.lag_seconds = round(self._lag.of(done.position, time.monotonic()), 3)
@@ -288,7 +293,13 @@ class Sync:
     def _back(self, pair: Pair) -> bool:
         for line in mend(pair):
             self._say(line)
-        done = bring_back(pair, lock_limit=allowed())
+        try:
+            done = bring_back(pair, lock_limit=allowed())
+        finally:
+            for line in pair.told:
+                self._say(line)
+            pair.told.clear()
+        self._report.one_way = list(one_way_tables(pair).values())
         if done.taken == 0 and not done.left:
             prove_back(pair)
         self._report.direction = "back"

@@ -30,9 +30,11 @@ def migration(tmp_path: Path, postgres: str) -> Migration:
 def both_sides(migration: Migration) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
     writer = migration.writer()
     source = {
-        "users": writer.execute("SELECT * FROM users ORDER BY id").fetchall(),
-        "notes": writer.execute("SELECT * FROM notes ORDER BY id").fetchall(),
-        "progress": writer.execute("SELECT * FROM progress ORDER BY 1, 2").fetchall(),
+        "users": writer.execute("SELECT id, email, score FROM users ORDER BY id").fetchall(),
+        "notes": writer.execute("SELECT id, user_id, body FROM notes ORDER BY id").fetchall(),
+        "progress": writer.execute(
+            "SELECT user_id, note_id, state FROM progress ORDER BY 1, 2"
+        ).fetchall(),
         "events": writer.execute("SELECT what, n, rowid FROM events ORDER BY rowid").fetchall(),
     }
     writer.close()

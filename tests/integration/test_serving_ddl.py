@@ -81,6 +81,10 @@ class Serving:
 
 @pytest.fixture
 def serving(tmp_path: Path, postgres: str) -> Serving:
+    return switched(tmp_path, postgres)
+
+
+def switched(tmp_path: Path, postgres: str) -> Serving:
     migration = begin(fresh_source(tmp_path), postgres)
     told = tmp_path / "application.json"
     told.write_text(json.dumps({"host": "h", "database": "d", "user": "u", "password": "p"}))

@@ -93,6 +93,11 @@ CASES = [
         {"migration_back_differences": "1x60"},
         {"migration_back_differences": "0x60"},
     ),
+    Case(
+        "SchemaDoesNotComeBack",
+        {"migration_one_way_tables": "1x60"},
+        {"migration_one_way_tables": "0x60"},
+    ),
     Case("DifferencesFound", {"migration_differences": "2x60"}, {"migration_differences": "0x60"}),
     Case(
         "WindowAboutToEnd",

@@ -37,6 +37,7 @@ import psycopg
 from migration_job.errors import InputError, OperationError
 from migration_job.plan.model import Plan, TablePlan
 from migration_job.quoting import postgres_name, postgres_relation, postgres_text
+from migration_job.stores.postgres import shape
 from migration_job.stores.postgres.database import briefly, durably, lost
 from migration_job.values import fold
 
@@ -144,7 +145,7 @@ def install(connection: psycopg.Connection, plan: Plan) -> None:
     this plan and enabled. Each table is needed for a moment, one at a time; an installation that
     was cut off is begun anew. The fence stays as it is where it is there already. The session
     passes the fence from then on. Raises OperationError."""
-    mark = f"{EDITION} of plan {plan.digest()}"
+    mark = _mark(plan)
     try:
         found = connection.execute(
             "SELECT obj_description(to_regclass('migration.fence'), 'pg_class')"
@@ -152,12 +153,31 @@ def install(connection: psycopg.Connection, plan: Plan) -> None:
         if found is None or found[0] != mark or missing(connection, plan):
             for statements in install_sql(plan):
                 briefly(connection, statements, limit=LOCKS_SECONDS)
-            connection.execute(
-                f"COMMENT ON TABLE migration.fence IS {postgres_text(mark)}".encode()
-            )
+            mark_installed(connection, plan)
         take_token(connection)
     except psycopg.Error as error:
         raise lost(error, "installing the way back") from error
+
+
+def install_table(connection: psycopg.Connection, number: int, table: TablePlan) -> None:
+    """The triggers of one table, anew. Raises Locked where the table is not to be had."""
+    briefly(connection, _of_table(number, table), limit=LOCKS_SECONDS)
+
+
+def log_without_keys(connection: psycopg.Connection, number: int, table: TablePlan) -> None:
+    """Have the table's triggers, where they are there, log only that there was a change: columns
+    of its key may be gone, and every write would fail."""
+    connection.execute(_log_function(number, table.model_copy(update={"key": ()})).encode())
+
+
+def mark_installed(connection: psycopg.Connection, plan: Plan) -> None:
+    """Note that the triggers are those of this plan, which they are where the key's columns and
+    types were not changed."""
+    connection.execute(f"COMMENT ON TABLE migration.fence IS {postgres_text(_mark(plan))}".encode())
+
+
+def _mark(plan: Plan) -> str:
+    return f"{EDITION} of plan {plan.digest()}"
 
 
 def missing(connection: psycopg.Connection, plan: Plan) -> list[str]:
@@ -211,7 +231,7 @@ def remove(
             statements.append(f"ALTER TABLE {name} DROP COLUMN IF EXISTS {unwanted}")
         if statements:
             briefly(connection, statements, limit=limit)
-    names = ("reverse_log", "fence", "fence_lock", "fence_token", "back_difference")
+    names = ("reverse_log", "fence", "fence_lock", "fence_token", "back_difference", *shape.NAMES)
     last = [f"DROP TABLE IF EXISTS {', '.join(f'migration.{name}' for name in names)}"]
     last += [f"DROP FUNCTION IF EXISTS migration.log_{n}()" for n, _ in numbered(plan)]
     briefly(connection, [*last, "DROP FUNCTION IF EXISTS migration.guard()"], limit=limit)
@@ -247,11 +267,15 @@ def install_sql(plan: Plan) -> Iterator[list[str]]:
     """The statements of :func:`install`, a transaction each: the fence, then table by table."""
     yield [TABLES.strip().rstrip(";"), _guard_function()]
     for number, table in numbered(plan):
-        statements = list(_triggers(table, GUARD, "migration.guard()"))
-        if table.source is not None:
-            statements.append(_log_function(number, table))
-            statements += _triggers(table, LOGGING, f"migration.log_{number}()")
-        yield statements
+        yield _of_table(number, table)
+
+
+def _of_table(number: int, table: TablePlan) -> list[str]:
+    statements = list(_triggers(table, GUARD, "migration.guard()"))
+    if table.source is not None:
+        statements.append(_log_function(number, table))
+        statements += _triggers(table, LOGGING, f"migration.log_{number}()")
+    return statements
 
 
 def _guard_function() -> str:

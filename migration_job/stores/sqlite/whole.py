@@ -161,6 +161,16 @@ def record_objects(connection: apsw.Connection) -> None:
     )
 
 
+def record_again(connection: apsw.Connection, table: str) -> None:
+    """Record one of the application's tables as it is now, in the transaction that altered it."""
+    connection.execute(
+        f"UPDATE {sqlite_name(OBJECTS)} SET sql = (SELECT sql FROM main.sqlite_schema AS s "
+        f"WHERE s.type = 'table' AND s.name = {sqlite_name(OBJECTS)}.name) "
+        "WHERE type = 'table' AND name = ?",
+        (table,),
+    )
+
+
 def own_gaps(connection: apsw.Connection) -> list[str]:
     """What is not as it was of the capture's own objects, in words; empty where it is whole."""
     return _differences(connection, _OWN)

@@ -1,0 +1,390 @@
+"""DDL on the side that serves: carried to the source, or its table's changes no longer come back.
+
+Each round of the way back compares a digest of the target's schema, in the snapshot that it reads
+by, with the one on record. Where it is another, it looks in that snapshot what has changed, and
+goes on with what that led to:
+
+* a column was added: so it is on the source, and the plan gets it
+* a column has another type: the plan gets the rule that brings its values home
+* a table was rewritten by ALTER TABLE or made anew: all its rows are read again
+* anything else (renamed, dropped, made, another key): the table is one-way from now on, on record
+  on the target with its cause. Undone, the table's changes come back again, all rows first
+
+What no rule of the plan can promise is compared row by row, as all that comes back is.
+
+The source is changed first, in one transaction with what it has on record of its schema; then the
+target's records, in one transaction too. Cut off between them, it is done again and finds the
+source's column there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import apsw
+import psycopg
+
+from migration_job.plan.added import free_name, is_constant, rule_after, rule_of
+from migration_job.plan.model import ColumnPlan, Plan, TablePlan
+from migration_job.protocol.run_context import Pair
+from migration_job.protocol.whole import new_token, require_file
+from migration_job.quoting import sqlite_name, sqlite_table, sqlite_text
+from migration_job.stores.postgres import capture as target_capture
+from migration_job.stores.postgres import shape
+from migration_job.stores.postgres.capture import confirm_token, key_columns, numbered
+from migration_job.stores.postgres.database import lost
+from migration_job.stores.postgres.shape import ColumnShape, TableShape
+from migration_job.stores.postgres.states import raw_rows
+from migration_job.stores.sqlite import capture, fence, whole
+from migration_job.stores.sqlite.model import SourceTable
+from migration_job.stores.sqlite.reader import bindable
+from migration_job.values import SourceValue, fold
+
+LOCK_SECONDS = 5.0
+"""How long the source's lock is asked for."""
+
+
+class _OneWay(Exception):
+    """The table's changes cannot come back; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Added:
+    """A column for the source."""
+
+    table: SourceTable
+    column: ColumnPlan
+    declared: str
+    default: SourceValue
+    """Of a constant default; None for no default."""
+
+
+@dataclass(slots=True)
+class _Verdict:
+    """What is to be done, found out before anything is."""
+
+    plans: dict[str, TablePlan] = field(default_factory=dict)
+    """By the target's name: the tables whose plan changes."""
+    added: list[_Added] = field(default_factory=list)
+    again: set[str] = field(default_factory=set)
+    """Tables of which every row is to be read again."""
+    causes: dict[str, str] = field(default_factory=dict)
+    told: list[str] = field(default_factory=list)
+
+
+def is_as_recorded(pair: Pair) -> bool:
+    """Whether the schema, as the snapshot of the verifier's session shows it, is known."""
+    return pair.schema_seen == shape.read_digest(pair.sides.target)
+
+
+def follow_schema(pair: Pair) -> None:
+    """Carry what has changed of the target's schema, as the snapshot of the verifier's session
+    shows it, and add to ``pair.told`` what that was. Where nothing is on record (the switch was
+    made by an earlier release), what is there is put on record. Raises OperationError where one of
+    the sides is not to be had: nothing is half done then that the next call would not finish."""
+    try:
+        if pair.schema_seen is None:
+            pair.schema_seen = shape.record_once(pair.target)
+        reader = pair.sides.target
+        with reader.transaction(force_rollback=True):
+            digest = shape.read_digest(reader)
+            if digest == pair.schema_seen:
+                return
+            now = shape.read_shapes(reader)
+            known, before = shape.read_served(reader), shape.read_causes(reader)
+            verdict = _judge(pair, reader, known, now)
+        _extend_source(pair, verdict)
+        _record(pair, verdict, digest, now, before)
+    except psycopg.Error as error:
+        raise lost(error, "carrying a change of the schema") from error
+    pair.schema_seen, pair.one_way = digest, verdict.causes
+    told = [f"warning: {_one_way(*c)}" for c in verdict.causes.items() if before.get(c[0]) != c[1]]
+    told += [f"table {name} comes back again" for name in before if name not in verdict.causes]
+    pair.told += [*verdict.told, *told]
+
+
+def one_way_tables(pair: Pair) -> dict[str, str]:
+    """Tables whose changes do not come back since their schema was changed, and why, in words."""
+    return {name: _one_way(name, why) for name, why in causes(pair).items()}
+
+
+def causes(pair: Pair) -> dict[str, str]:
+    """The same, the bare causes. Only the holder of the lock changes them."""
+    if pair.one_way is None:
+        pair.one_way = shape.read_causes(pair.target)
+    return pair.one_way
+
+
+def _one_way(name: str, cause: str) -> str:
+    return f"changes to table {name} do not come back: {cause}"
+
+
+# ------------------------------------------------------------------------- what has changed
+
+
+def _judge(
+    pair: Pair,
+    reader: psycopg.Connection,
+    known: dict[str, TableShape],
+    now: dict[str, TableShape],
+) -> _Verdict:
+    verdict = _Verdict()
+    for table in pair.plan.tables:
+        if table.source is None:
+            continue
+        try:
+            old = known.get(table.target)
+            found = _find(table, old, now)
+            if old is not None:
+                _compare(pair, reader, table, (old, found), verdict)
+        except _OneWay as cause:
+            verdict.causes[table.target] = str(cause)
+    oids = {old.oid for old in known.values()}
+    planned = {table.target for table in pair.plan.tables}
+    for name in now.keys() - known.keys() - planned:
+        if now[name].oid not in oids:
+            verdict.causes[name] = "it was created on PostgreSQL, and SQLite has no such table"
+    return verdict
+
+
+def _find(table: TablePlan, old: TableShape | None, now: dict[str, TableShape]) -> TableShape:
+    found = now.get(table.target)
+    if found is not None:
+        if found.partitioned:
+            raise _OneWay("it is partitioned")
+        return found
+    renamed = [name for name, one in now.items() if old is not None and one.oid == old.oid]
+    raise _OneWay(f"it was renamed to {renamed[0]}" if renamed else "it was dropped")
+
+
+def _compare(
+    pair: Pair,
+    reader: psycopg.Connection,
+    table: TablePlan,
+    shapes: tuple[TableShape, TableShape],
+    verdict: _Verdict,
+) -> None:
+    old, found = shapes
+    source = pair.catalogue.table(table.source or "")
+    columns = []
+    for column in table.columns:
+        columns.append(_kept(source, table, column, shapes, pair.plan))
+    lost_keys = [keys for keys in old.uniques if keys not in found.uniques]
+    if lost_keys:
+        raise _OneWay(f"its key ({', '.join(lost_keys[0])}) is gone or another")
+    names = {c.target for c in table.columns} | {c.name for c in old.columns}
+    # What PostgreSQL computes of the other columns is nothing of its own.
+    fresh = [c for c in found.columns if c.name not in names and not c.generated]
+    added = [_addition(pair, reader, table, source, c) for c in fresh]
+    rewritten = found.file != old.file and _altered(old, found)
+    if found.oid != old.oid or rewritten or any(c.filled for c in fresh):
+        verdict.again.add(table.target)
+    columns += [one.column for one in added]
+    verdict.added += added
+    for one, new in zip(table.columns, columns, strict=False):
+        if one != new:
+            verdict.told.append(f"column {table.target}.{one.target} is {new.type} now")
+            verdict.again.add(table.target)
+    for addition in added:
+        verdict.told.append(f"column {table.target}.{addition.column.target} was added on SQLite")
+    if tuple(columns) != table.columns:
+        verdict.plans[table.target] = table.model_copy(update={"columns": tuple(columns)})
+
+
+def _altered(old: TableShape, found: TableShape) -> bool:
+    return {(c.number, c.changed) for c in old.columns} != {
+        (c.number, c.changed) for c in found.columns
+    }
+
+
+def _kept(
+    source: SourceTable,
+    table: TablePlan,
+    column: ColumnPlan,
+    shapes: tuple[TableShape, TableShape],
+    plan: Plan,
+) -> ColumnPlan:
+    """The plan of a column that was there before."""
+    old, found = (one.column(column.target) for one in shapes)
+    if found is None:
+        numbers = {c.number: c.name for c in shapes[1].columns}
+        renamed = numbers.get(old.number) if old is not None else None
+        same = shapes[0].oid == shapes[1].oid
+        raise _OneWay(
+            f"its column {column.target} was "
+            + (f"renamed to {renamed}" if same and renamed is not None else "dropped")
+        )
+    if old is None or column not in table.copied:
+        return column
+    of = {fold(c.name): c for c in source.columns}
+    own = of.get(fold(column.source or ""))
+    if old.not_null and not found.not_null and own is not None and own.not_null:
+        raise _OneWay(f"its column {column.target} takes NULL, which SQLite refuses")
+    if (found.generated, found.always) != (old.generated, old.always):
+        raise _OneWay(f"its column {column.target} is generated otherwise than it was")
+    if old.type == found.type:
+        return column
+    fresh = rule_of(found.type, plan)
+    rule = None
+    if fresh is not None:
+        affinity = "integer" if own is None else own.affinity
+        rule = rule_after(column.rule, fresh[0], affinity, strict=source.strict)
+    is_key = column.target in key_columns(table)
+    if fresh is None or rule is None or (is_key and rule.kind != column.rule.kind):
+        raise _OneWay(f"its column {column.target} is {found.type} now, was {old.type}")
+    return column.model_copy(update={"rule": rule, "type": fresh[1], "clean": False})
+
+
+def _addition(
+    pair: Pair,
+    reader: psycopg.Connection,
+    table: TablePlan,
+    source: SourceTable,
+    column: ColumnShape,
+) -> _Added:
+    where = f"its new column {column.name}"
+    found = rule_of(column.type, pair.plan)
+    if found is None or column.always:
+        kind = "always generated" if column.always else column.type
+        raise _OneWay(f"{where} is {kind}, which SQLite cannot hold as it is")
+    rule, type_sql, declared = found
+    if source.strict and declared in ("NUMERIC", "BOOLEAN"):
+        if declared == "NUMERIC":
+            raise _OneWay(f"{where} is numeric, for which a STRICT table has no type")
+        declared = "INTEGER"
+    there = {fold(c.name): c for c in source.columns}.get(fold(column.name))
+    others = (c.target for c in table.columns)
+    if not free_name(column.name, others) or (there is not None and there.declared != declared):
+        raise _OneWay(f"{where} has a name that another column has on SQLite")
+    expression = shape.read_default(reader, table.target, column.name)
+    default: SourceValue = None
+    if expression is not None and is_constant(expression):
+        rows = raw_rows(reader, f"SELECT ({expression})::{column.type}")
+        default = rule.inverse(rows[0][0])
+    planned = ColumnPlan(
+        source=column.name,
+        target=column.name,
+        type=type_sql,
+        rule=rule,
+        not_null=column.not_null,
+        default=expression,
+        clean=False,
+        reason="added on PostgreSQL while it served",
+    )
+    return _Added(source, planned, declared, default)
+
+
+# ------------------------------------------------------------------------------ the source
+
+
+def _extend_source(pair: Pair, verdict: _Verdict) -> None:
+    """Add the columns on the source; a table that refuses one is one-way. Idempotent."""
+    for one in verdict.added:
+        name = one.column.source or ""
+        if any(fold(c.name) == fold(name) for c in one.table.columns):
+            continue  # an earlier attempt was cut off after it
+        token = new_token(pair)
+        try:
+            with fence.writing(pair.source, limit=LOCK_SECONDS):
+                pair.source.execute(_add_column(one))
+                whole.record_again(pair.source, one.table.name)
+                fence.change_state(
+                    pair.source,
+                    token=token,
+                    schema_digest=capture.schema_digest(pair.source),
+                    schema_version=int(pair.source.pragma("schema_version")),
+                )
+                require_file(pair)
+        except (apsw.SQLError, apsw.ConstraintError) as error:
+            table = next(t for t in pair.plan.tables if t.source == one.table.name)
+            verdict.causes[table.target] = f"SQLite does not take its new column {name} ({error})"
+        confirm_token(pair.target)
+    if verdict.added:
+        pair.whole_at = None
+
+
+def _add_column(one: _Added) -> str:
+    default, terms = one.default, [sqlite_name(one.column.source or ""), one.declared]
+    if default is not None:
+        if one.column.not_null:
+            terms.append("NOT NULL")
+        terms.append(f"DEFAULT {_literal(default)}")
+    return f"ALTER TABLE {sqlite_table(one.table.name)} ADD COLUMN {' '.join(terms)}"
+
+
+def _literal(value: SourceValue) -> str:
+    plain = bindable(value)
+    if isinstance(plain, bytes):
+        return f"X'{plain.hex()}'"
+    return sqlite_text(plain) if isinstance(plain, str) else f"({plain!r})"
+
+
+# ------------------------------------------------------------------------------ the target
+
+
+def _record(
+    pair: Pair,
+    verdict: _Verdict,
+    digest: str,
+    now: dict[str, TableShape],
+    before: dict[str, str],
+) -> None:
+    """Put all of it on record, have what is needed read again, and the triggers fit."""
+    tables = tuple(
+        verdict.plans.get(t.target, t) if t.target not in verdict.causes else t
+        for t in pair.plan.tables
+    )
+    plan = pair.plan.model_copy(update={"tables": tables})
+    plan = Plan.model_validate(plan.model_dump())  # without what was worked out of the old one
+    _refit(pair, plan, verdict, now, before)
+    whole_again = verdict.again | verdict.causes.keys() | before.keys()
+    shapes = {
+        name: one
+        for name, one in now.items()
+        if name not in verdict.causes and not _is_renamed(name, one, pair, now)
+    }
+    target = pair.target
+    with target.transaction():
+        shape.keep(target, digest, shapes)
+        shape.set_causes(target, verdict.causes)
+        if plan.tables != pair.plan.tables:
+            target.execute(
+                "UPDATE migration.run SET plan = %s, plan_digest = %s, "
+                "updated_at = clock_timestamp()",
+                (plan.model_dump_json(), plan.digest()),
+            )
+            target_capture.mark_installed(target, plan)
+        for number, table in numbered(plan):
+            if table.source is not None and table.target in whole_again:
+                target.execute("INSERT INTO migration.reverse_log (tab) VALUES (%s)", (number,))
+    pair.replan(plan)
+
+
+def _is_renamed(name: str, one: TableShape, pair: Pair, now: dict[str, TableShape]) -> bool:
+    """Whether it is a table of the plan's under another name: that is no table of its own."""
+    if name in {t.target for t in pair.plan.tables}:
+        return False
+    gone = {t.target for t in pair.plan.tables} - now.keys()
+    known = shape.read_served(pair.target) if gone else {}
+    return any(known[other].oid == one.oid for other in gone if other in known)
+
+
+def _refit(
+    pair: Pair,
+    plan: Plan,
+    verdict: _Verdict,
+    now: dict[str, TableShape],
+    before: dict[str, str],
+) -> None:
+    """The triggers log keys of columns that may be gone or renamed: without them, only that there
+    was a change. A table that was made anew gets its triggers."""
+    lacking = {one.rpartition(".")[0] for one in target_capture.missing(pair.target, plan)}
+    for number, table in numbered(plan):
+        if table.source is None or table.target not in now:
+            continue
+        if table.target in verdict.causes:
+            keys = {c.name for c in now[table.target].columns}
+            if not keys.issuperset(key_columns(table)):
+                target_capture.log_without_keys(pair.target, number, table)
+        elif table.target in lacking or table.target in before:
+            target_capture.install_table(pair.target, number, table)
