@@ -92,8 +92,9 @@ faults: setup ## kill each part at each step, under load, in both directions (ab
 	@FAULTS=all $(PYTHON) -m pytest tests/faults -n 2
 
 .PHONY: property
-property: setup ## migrate 2,000 random databases and compare them by a third way
-	@PROPERTY_EXAMPLES=2000 $(PYTHON) -m pytest tests/integration/test_property.py
+property: setup ## take 2,000 random databases there, and 2,000 there and back, and compare them by a third way
+	@PROPERTY_EXAMPLES=2000 PROPERTY_BACK_EXAMPLES=2000 $(PYTHON) -m pytest \
+		tests/integration/test_property.py tests/integration/test_property_back.py
 
 .PHONY: bench
 bench: setup ## measure this project and its peers side by side; writes docs/benchmarks.md

@@ -20,6 +20,7 @@ from sqlglot.errors import SqlglotError
 
 from migration_job.plan import moments
 from migration_job.plan.rules import (
+    NUMBER_AFFINITIES,
     Affinity,
     CannotCarry,
     MapRule,
@@ -114,6 +115,9 @@ CLASS_WORDS: Mapping[Kind, str] = {
     "bytea": "blob",
 }
 """What typeof() says of the values that a kind has come from."""
+
+OWN_CLASS = frozenset({"integer", "boolean", "real", "text", "uuid", "date", "bytea"})
+"""Rules whose source values are all of the class that their type tells of."""
 
 ORDERING = ("<", "<=", ">", ">=")
 
@@ -534,7 +538,13 @@ class Translator:
 
     def _storage_class(self, node: exp.Expr) -> Typed:
         part = self.translate(node)
-        if part.known is None or part.kind not in CLASS_WORDS or not part.known.exact:
+        known = part.known
+        if (
+            known is None
+            or part.kind not in CLASS_WORDS
+            or not known.exact
+            or _changes_class(known)
+        ):
             raise Untranslatable("typeof() of what may be of several types")
         word = text_literal(CLASS_WORDS[part.kind])
         return Typed(f"(CASE WHEN {part.sql} IS NULL THEN 'null' ELSE {word} END)", "text")
@@ -747,6 +757,14 @@ def in_order(rule: RuleBase) -> bool:
         return True
     shape = moments.parse_shape(inner.shape)
     return not shape.zone or (shape.has_seconds and inner.precision <= shape.digits)
+
+
+def _changes_class(known: Known) -> bool:
+    """Whether the source has values of another class than the target's type tells of: a text that
+    refers to an integer is one there, and text in a column of numbers may be a number."""
+    if known.rule.kind not in OWN_CLASS:
+        return True
+    return known.rule.kind == "text" and known.affinity in NUMBER_AFFINITIES
 
 
 def glob_to_regex(pattern: str) -> str:

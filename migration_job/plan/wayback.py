@@ -22,6 +22,8 @@ from migration_job.plan.rules import (
     NumericRule,
     RealRule,
     RuleBase,
+    TextRule,
+    WidenedTextRule,
     base_of,
 )
 from migration_job.quoting import postgres_name
@@ -38,10 +40,18 @@ INT64 = "BETWEEN -9223372036854775808 AND 9223372036854775807"
 def refusals(table: SourceTable, target: str, columns: Sequence[ColumnPlan]) -> list[CheckPlan]:
     """A CHECK for each column of the target that could take what its source cannot hold."""
     found: list[CheckPlan] = []
+    told_apart = _told_apart(table)
+    computed = [column.generated for column in columns if column.generated is not None]
     for column in columns:
         if column.source is None or column.generated is not None:
             continue
-        expression = refusal(column.rule, postgres_name(column.target), strict=table.strict)
+        name = postgres_name(column.target)
+        terms = [refusal(column.rule, name, strict=table.strict)]
+        if fold(column.source) in told_apart:
+            terms.append(_spelled_once(column.rule, name))
+        if any(name in expression for expression in computed):
+            terms.append(_computed_alike(column.rule, name))
+        expression = " AND ".join(dict.fromkeys(term for term in terms if term))
         if expression:
             name = naming.cut(f"{target}_{column.target}_representable")
             found.append(CheckPlan(name=name, expression=expression))
@@ -63,6 +73,48 @@ def refusal(rule: RuleBase, column: str, *, strict: bool) -> str:
             return _document("jsonb", column, real=affinity == "real")
         case _:
             return ""
+
+
+def _told_apart(table: SourceTable) -> set[str]:
+    """The columns, folded, that a primary key or a unique index tells rows apart by."""
+    unique = (index for index in table.indexes if index.unique)
+    found = {fold(term.column) for index in unique for term in index.columns if term.column}
+    return found | {fold(name) for name in table.primary_key}
+
+
+def _spelled_once(rule: RuleBase, column: str) -> str:
+    """Of text that a column of SQLite's numbers makes a number of, the one spelling that it has
+    there: '1' and '1.0' are two keys on PostgreSQL, and were one key on SQLite."""
+    affinity = getattr(rule, "affinity", "text")
+    if not isinstance(rule, TextRule | WidenedTextRule) or affinity not in NUMBER_AFFINITIES:
+        return ""
+    text = f"{column}::text"
+    real = f"{column}::double precision"
+    exact = f"{real}::text::numeric = {column}::numeric"
+    if affinity == "real":
+        whole = f"{text} ~ '{_WHOLE_REAL}' AND {exact}"
+        least = "1e16"
+    else:
+        whole = f"{text} ~ '{_INT64_TEXT}' AND {column}::numeric {INT64}"
+        least = "9.3e18"
+    broken = f"{text} ~ '{_BROKEN_NUMBER}' AND abs({real}) >= 1e-4 AND {exact}"
+    wide = f"abs({real}) < 1e-4 OR abs({real}) >= {least}"
+    far = f"{text} ~ '{_WITH_EXPONENT}' AND {real}::text = {text} AND ({wide})"
+    return f"CASE WHEN {text} ~ '{_NUMBER}' THEN {whole} OR {broken} OR {far} ELSE true END"
+
+
+_NUMBER = r"^[ \t\n\v\f\r]*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t\n\v\f\r]*$"
+"""What SQLite takes for a number; the others are the spellings that its values have as text."""
+_INT64_TEXT = "^(0|-?[1-9][0-9]{0,18})$"
+_WHOLE_REAL = r"^(0|-?[1-9][0-9]{0,15})\.0$"
+_BROKEN_NUMBER = r"^-?(0|[1-9][0-9]*)\.[0-9]*[1-9]$"
+_WITH_EXPONENT = r"^-?[1-9](\.[0-9]*[1-9])?e[+-][0-9]{2,3}$"
+
+
+def _computed_alike(rule: RuleBase, column: str) -> str:
+    """Of a number that both sides compute with: SQLite has no NaN, and takes its text for 0."""
+    inner = rule.inner if isinstance(rule, MapRule) else rule
+    return f"{column} <> 'NaN'" if isinstance(inner, RealRule | NumericRule) else ""
 
 
 def _number(rule: NumericRule, column: str, *, strict: bool) -> str:
