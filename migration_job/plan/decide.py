@@ -3,13 +3,14 @@ as the policy says."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from migration_job.plan import choose
 from migration_job.plan.defaults import truth_word
 from migration_job.plan.facts import MAX_SINGLED_OUT, ColumnFacts, Examination, Rows
 from migration_job.plan.findings import Findings, settle_column
 from migration_job.plan.observe import Observer
+from migration_job.plan.patterns import both_ways
 from migration_job.plan.policy import ColumnPolicy, Policy
 from migration_job.plan.rules import (
     BooleanRule,
@@ -98,6 +99,7 @@ class Decider:
         """The rule to try first: the policy's, the profile's, the declared type's."""
         own = self._policy.column(table.name, column.name)
         zone = own.zone or self._zone
+        facts = self._mapped(facts, own, wish)
         if own.type is not None:
             rule = choose.for_type(own.type, column, facts, zone, own.epoch)
         elif own.epoch is not None:
@@ -128,6 +130,13 @@ class Decider:
             rule = IntegerRule(low=rule.low, high=rule.high)  # the map makes numbers of the text
         return self.wrap(rule, own, wish)
 
+    def _mapped(self, facts: ColumnFacts, own: ColumnPolicy, wish: Wish | None) -> ColumnFacts:
+        """The facts with a sample of what the maps make of the values, whose shapes count."""
+        rule = self.wrap(TextRule(), own, wish)
+        if not isinstance(rule, MapRule):
+            return facts
+        return replace(facts, sample=[rule.mapped(value)[1] for value in facts.sample])
+
     @staticmethod
     def wrap(rule: Rule, own: ColumnPolicy, wish: Wish | None) -> Rule:
         """The rule behind the maps of policy and profile."""
@@ -135,7 +144,10 @@ class Decider:
         patterns = own.pattern + (wish.patterns if wish is not None else ())
         if not entries and not patterns:
             return rule
-        return MapRule(entries=entries, patterns=patterns, inner=rule)
+        ways = [both_ways(p.match, p.replace) for p in patterns]
+        # First as if it went both ways, which SQLite tries by itself; the planner settles it.
+        both = not entries and None not in ways if patterns else True
+        return MapRule(bijective=both, entries=entries, patterns=patterns, inner=rule)
 
     # ------------------------------------------------------------------------------ decision
 

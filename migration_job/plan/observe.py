@@ -461,6 +461,27 @@ class Observer:
         bound = tuple(bindable(v) for v in listed)
         return int(self._connection.execute(sql, bound).fetchall()[0][0])  # type: ignore[arg-type]
 
+    def some_of(self, table: SourceTable, name: str, values: Sequence[SourceValue]) -> Rows:
+        """The rows in which the column has one of these values: counted, the first few by key."""
+        listed = [v for v in values if v is not None]
+        found = Rows(count=self.count_of(table, name, listed) if listed else 0)
+        if not found.count:
+            return found
+        width, shown = len(identity_columns(table)), shown_columns(table)
+        places = ", ".join("?" * len(listed))
+        rows = read_rows(
+            self._connection,
+            table,
+            self._columns(table, name),
+            encoding=self._encoding,
+            where=f"{column_sql(table, name)} COLLATE BINARY IN ({places})",
+            parameters=tuple(listed),
+        )
+        for row in islice(rows, EXAMPLES):
+            found.keys.append(show_key(shown, row[width:-1]))
+            found.why.append(display(row[-1]))
+        return found
+
     def examine(
         self, table: SourceTable, name: str, rule: RuleBase, facts: ColumnFacts, slow: int
     ) -> Examination:

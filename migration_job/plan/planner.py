@@ -391,31 +391,59 @@ class _Planner:
         """Mark the maps that keep every two values of their column apart."""
         for (name, column), decision in self._decisions.items():
             rule = decision.rule
-            if not isinstance(rule, MapRule) or rule.patterns or not rule.entries:
+            if isinstance(rule, MapRule) and rule.patterns:
+                self._settle_pattern(name, column, decision, rule)
                 continue
-            decision.met = decision.examination.changed
-            if self._maps_a_default(name, column):
-                continue  # the words of a default: a new truth value is 0 or 1
-            own = [e.source for e in rule.entries]
-            others = [
-                e.target
-                for e in rule.entries
-                if e.target is not None and not any(same(e.target, v) for v in own)
-            ]
-            table = self._catalogue.table(name)
-            facts = self._facts[name][column]
-            values = facts.rows - facts.nulls
-            if rule.inner.kind in ("integer", "real", "numeric") and (
-                self._observer.count_of(table, column, own) < values
-            ):
-                continue  # odd values among numbers: a new number is that number
-            if not others or not self._observer.count_of(table, column, others):
-                both = rule.model_copy(update={"bijective": True})
-                decision.examination = self._decider.examine(
-                    table, column, self._facts[name][column], both
-                )
-                decision.rule = both
+            if not isinstance(rule, MapRule) or not rule.entries:
+                continue
+            if rule.bijective and not self._goes_both_ways(name, column, rule):
+                self._settle_one_way(name, column, decision, rule)
+            elif rule.bijective:
+                table = self._catalogue.table(name)
+                own = [e.source for e in rule.entries]
+                decision.met = self._observer.some_of(table, column, own)
                 decision.told_apart = not decision.examination.changed.count
+
+    def _goes_both_ways(self, name: str, column: str, rule: MapRule) -> bool:
+        """Whether no value of the column but the entries' own ends as one of theirs."""
+        if self._maps_a_default(name, column):
+            return False  # the words of a default: a new truth value is 0 or 1
+        own = [e.source for e in rule.entries]
+        others = [
+            e.target
+            for e in rule.entries
+            if e.target is not None and not any(same(e.target, v) for v in own)
+        ]
+        table, facts = self._catalogue.table(name), self._facts[name][column]
+        if rule.inner.kind in ("integer", "real", "numeric") and (
+            self._observer.count_of(table, column, own) < facts.values
+        ):
+            return False  # odd values among numbers: a new number is that number
+        return not others or not self._observer.count_of(table, column, others)
+
+    def _settle_one_way(self, name: str, column: str, decision: Decision, rule: MapRule) -> None:
+        one_way = rule.model_copy(update={"bijective": False})
+        table, facts = self._catalogue.table(name), self._facts[name][column]
+        decision.rule = one_way
+        decision.examination = self._decider.examine(table, column, facts, one_way)
+        decision.met = decision.examination.changed
+
+    def _settle_pattern(self, name: str, column: str, decision: Decision, rule: MapRule) -> None:
+        """Let patterns be the column's rule forth and back where they bring every value back."""
+        facts = self._facts[name][column]
+        decision.met = decision.examination.changed
+        if not rule.bijective:
+            return
+        if not decision.examination.slow:
+            decision.met, decision.told_apart = Rows(count=facts.values), True
+            return
+        examination = decision.examination
+        self._settle_one_way(name, column, decision, rule)
+        # Odd values among numbers: a new number is that number.
+        odd = rule.inner.kind in ("integer", "real", "numeric", "integer-text")
+        met = decision.met.count
+        if not examination.changed.count and not (odd and met < facts.values):
+            decision.rule, decision.examination, decision.told_apart = rule, examination, True
 
     def _maps_a_default(self, table: str, name: str) -> bool:
         """Whether the column's map is that of its default, and not the policy's."""

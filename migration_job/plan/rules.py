@@ -29,6 +29,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from migration_job.plan import jsontext, moments
+from migration_job.plan.patterns import both_ways, sql_of
 from migration_job.quoting import sqlite_text
 from migration_job.stores.sqlite.database import POSITIONAL
 from migration_job.values import BrokenText, SourceValue, display, positional, same, storage_class
@@ -1062,10 +1063,11 @@ class Pattern(BaseModel):
 class MapRule(RuleBase):
     """Changes some values by intent and hands the result to ``inner``.
 
-    Where it is ``bijective``, an entry is the column's rule forth and back: its value needs no
-    ledger row. Of several entries to one value the first comes back; what the others and the
-    patterns meet has a ledger row, and so has every value that is met where it is not bijective:
-    there a target value comes back as what it is itself.
+    Where it is ``bijective``, an entry is the column's rule forth and back, and so is a pattern
+    that goes both ways (:mod:`migration_job.plan.patterns`): its value needs no ledger row. Of
+    several entries to one value the first comes back; what the others meet has a ledger row, and so
+    has every value that is met where it is not bijective: there a target value comes back as what
+    it is itself.
     """
 
     kind: Literal["map"] = "map"
@@ -1093,7 +1095,19 @@ class MapRule(RuleBase):
     def inverse(self, text: str | None) -> SourceValue:
         if self.bijective and text in self._first:
             return self._first[text].source
-        return self.inner.inverse(text)
+        value = self.inner.inverse(text)
+        if self.bijective and self.patterns and isinstance(value, str):
+            return self._from_pattern(value)
+        return value
+
+    def _from_pattern(self, value: str) -> str:
+        """What the patterns make this value of; the value itself where they make it of none."""
+        for pattern in self.patterns:
+            both = both_ways(pattern.match, pattern.replace)
+            source = both.back(value) if both is not None else None
+            if source is not None and self.mapped(source) == (True, value):
+                return source
+        return value
 
     def returned(self, value: SourceValue) -> str | None:
         return None if self.mapped(value)[0] else self.inner.returned(value)
@@ -1124,6 +1138,11 @@ class MapRule(RuleBase):
         return found
 
     def fast_sql(self, column: str) -> str | None:
+        pattern = self._pattern_sql(column)
+        if pattern is not None:
+            # No value meets the condition that the pattern does not meet, but NULL.
+            made = self.inner.fast_sql(pattern[1])
+            return None if made is None else f"CASE WHEN {column} IS NOT NULL THEN {made} END"
         inner = self.inner.fast_sql(column)
         if inner is None or not self.returning:
             return inner
@@ -1134,9 +1153,16 @@ class MapRule(RuleBase):
         return f"CASE {' '.join(terms)} ELSE {inner} END"
 
     def fast_condition(self, column: str) -> str | None:
+        pattern = self._pattern_sql(column)
         inner = self.inner.fast_condition(column)
         if inner is None or self.fast_sql(column) is None:
             return None
+        if pattern is not None:
+            met, made = pattern
+            return (
+                f"(CASE WHEN {column} IS NULL THEN 1 WHEN {met} "
+                f"THEN {self.inner.fast_condition(made)} ELSE 0 END)"
+            )
         if self.patterns:
             # No SQLite expression tells what a pattern meets: text goes through Python.
             inner = f"({inner} AND typeof({column}) <> 'text')"
@@ -1151,6 +1177,15 @@ class MapRule(RuleBase):
         terms = f"WHEN {_is(column, returning)} THEN 1 " if returning else ""
         terms += f"WHEN {_is(column, others)} THEN 0 " if others else ""
         return f"(CASE {terms}ELSE {inner} END)" if terms else inner
+
+    def _pattern_sql(self, column: str) -> tuple[str, str] | None:
+        """SQLite's predicate of what the one pattern meets, and what it makes of it; None where the
+        map is another, or SQLite has none."""
+        if not self.bijective or len(self.patterns) != 1 or self.entries:
+            return None
+        (pattern,) = self.patterns
+        both = both_ways(pattern.match, pattern.replace)
+        return None if both is None else sql_of(both, column)
 
 
 def _is(column: str, values: Sequence[Scalar]) -> str:

@@ -6,6 +6,7 @@ these are in the plan alone, and are read from it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,9 @@ class Changed:
     )
     """Each entry's source value: the columns that map it, and what it means there."""
 
+    patterned: tuple[ColumnPlan, ...] = ()
+    """The columns whose patterns go forth and back: any text may be one that they meet."""
+
     def __contains__(self, pair: object) -> bool:
         if not isinstance(pair, tuple) or len(pair) != 2:
             return False
@@ -39,7 +43,25 @@ class Changed:
         return any(
             _means(column, text, meaning)
             for column, meaning in self.maps.get((type(source), source), ())
-        )
+        ) or any(_rewritten(column, source, text) for column in self.patterned)
+
+
+def _rewritten(column: ColumnPlan, source: SourceValue, text: str | None) -> bool:
+    """Whether a pattern of the column meets the source's value, and the text is what it makes."""
+    if not isinstance(source, str) or not any(
+        re.fullmatch(p.match, source, re.DOTALL) for p in _patterns(column)
+    ):
+        return False
+    try:
+        return _means(column, text, of_source(column, source))
+    except Inexact:
+        return False
+
+
+def _patterns(column: ColumnPlan) -> tuple[Any, ...]:
+    """The patterns of the column's map, where it goes forth and back."""
+    rule: Any = column.rule
+    return tuple(rule.patterns) if rule.kind == "map" and rule.bijective else ()
 
 
 def _means(column: ColumnPlan, text: str | None, meaning: str | None) -> bool:
@@ -58,7 +80,8 @@ def changed_values(target: psycopg.Connection[Any], plan: Plan) -> Changed:
         (str(key_values(f"[{before}]")[0]), None if after is None else str(after))
         for before, after in rows
     )
-    found = Changed(ledger)
+    columns = (column for table in plan.tables for column in table.columns)
+    found = Changed(ledger, patterned=tuple(c for c in columns if _patterns(c)))
     for table in plan.tables:
         for column in table.columns:
             for value, meaning in _mapped(column):

@@ -16,12 +16,15 @@ for holds the character in its data, and the table is left to the typed comparis
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import re
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 import apsw
@@ -138,7 +141,41 @@ def equip(connection: apsw.Connection) -> None:
         text = format(Decimal(repr(values[0])), "f")
         return text if "." in text else text + ".0"
 
+    connection.create_scalar_function("pattern_text", pattern_text, 2, deterministic=True)
     connection.create_scalar_function("decimal_text", decimal_text, 1, deterministic=True)
+
+
+def pattern_text(*values: Any) -> Any:
+    """What the first of some patterns that meets a text as a whole makes of it; any other value
+    as it is. The patterns are JSON, since a function of SQL takes no list."""
+    patterns, value = values
+    if isinstance(value, str):
+        for fullmatch, shape, groups, replace in _compiled(patterns):
+            found = fullmatch(value)
+            if found is not None:
+                if shape is None:
+                    return found.expand(replace)
+                own = found.group(*groups)
+                return shape % own
+    return value
+
+
+_Compiled = tuple[Callable[[str], "re.Match[str] | None"], str | None, list[int], str]
+
+
+@lru_cache(maxsize=256)
+def _compiled(patterns: str) -> list[_Compiled]:
+    found: list[_Compiled] = []
+    for match, replace in json.loads(patterns):
+        # Only what has no escape but a group's number is written without Match.expand, which
+        # takes most of the time.
+        numbers = [int(n) for n in re.findall(r"\\([1-9])", replace)]
+        plain = re.fullmatch(r"(?:[^\\]|\\[1-9](?![0-9]))*", replace, re.DOTALL)
+        shape = re.sub(r"\\[1-9]", "%s", replace.replace("%", "%%"))
+        usual = plain is not None and bool(numbers)
+        compiled = re.compile(match, re.DOTALL)
+        found.append((compiled.fullmatch, shape if usual else None, numbers, replace))
+    return found
 
 
 def _spelling(column: ColumnPlan, here: str) -> tuple[str, str] | None:
@@ -189,7 +226,11 @@ def _through_map(rule: Any, here: str) -> str:
             continue
         if isinstance(entry.target, str | int) and "\x00" not in str(entry.target):
             terms.append(f"WHEN {same} THEN {_constant(entry.target)}")
-    return f"CASE {' '.join(terms)} ELSE {here} END" if terms else here
+    rest = here
+    if rule.patterns:
+        pairs = json.dumps([[p.match, p.replace] for p in rule.patterns])
+        rest = f"pattern_text({sqlite_text(pairs)}, {here})"
+    return f"CASE {' '.join(terms)} ELSE {rest} END" if terms else rest
 
 
 def _constant(value: str | int) -> str:

@@ -61,7 +61,7 @@ def _through_map(rule: Any, value: SourceValue) -> SourceValue:
     if number is None:
         if (type(value), value) in targets:
             raise Inexact(f"{display(value)} would come back as another value of the map's")
-        return value
+        return _through_patterns(rule, value)
     target = rule.entries[number].target
     first = next(n for n, e in enumerate(rule.entries) if _alike(e.target, target))
     if target is None:
@@ -71,6 +71,16 @@ def _through_map(rule: Any, value: SourceValue) -> SourceValue:
     if isinstance(target, int) and rule.inner.kind in ("text", "widened-text", "integer-text"):
         return str(target)
     return target if isinstance(target, int | float | str) else None
+
+
+def _through_patterns(rule: Any, value: SourceValue) -> SourceValue:
+    """What the first pattern that meets a text as a whole makes of it."""
+    if isinstance(value, str):
+        for pattern in rule.patterns:
+            found = re.fullmatch(pattern.match, value, re.DOTALL)
+            if found is not None:
+                return found.expand(pattern.replace)
+    return value
 
 
 def _alike(left: object, right: object) -> bool:

@@ -257,6 +257,34 @@ MAPS = (
         },
     ),
     Trip(
+        "patterns that go both ways",
+        "CREATE TABLE m(id INTEGER PRIMARY KEY, u TEXT UNIQUE, n TEXT, p TEXT, part TEXT);"
+        "INSERT INTO m VALUES (1, 'c7a1f0de1b2c4d3e8f90a1b2c3d4e5f6', '7 pcs', '+49 5', 'ab-1'), "
+        "(2, '00000000000000000000000000000000', '12 pcs', '+49 67', 'tab'), "
+        "(3, NULL, NULL, NULL, 'a\tb-2');"
+        "CREATE VIEW shown AS SELECT id, p, part FROM m",
+        policy="tables: {m: {columns: {"
+        "u: {type: uuid, pattern: [{match: '([0-9a-f]{8})(.{4})(.{4})(.{4})(.{12})', "
+        "replace: '\\1-\\2-\\3-\\4-\\5'}]}, "
+        "n: {type: integer, pattern: [{match: '(\\d+) pcs', replace: '\\1'}]}, "
+        "p: {pattern: [{match: '\\+49 (.*)', replace: '0\\1'}]}, "
+        "part: {pattern: [{match: '(.*)-([0-9])', replace: '\\2/\\1'}]}}}}",
+        types={"m.u": "uuid", "m.n": "integer"},
+        live="INSERT INTO m VALUES "
+        "(4, 'aaaaaaaa1b2c4d3e8f90a1b2c3d4e5f6', '8 pcs', '+49 8', 'c-3')",
+        target="INSERT INTO m VALUES (5, 'bbbbbbbb-1b2c-4d3e-8f90-a1b2c3d4e5f6', 9, '09', '4/d'), "
+        "(6, NULL, NULL, 'none', E'5/\\t');\nUPDATE m SET n = 70, p = '077' WHERE id = 1",
+        ledger=0,
+        home={
+            "SELECT u, n, p, part FROM m WHERE id IN (1, 4, 5, 6) ORDER BY id": [
+                ("c7a1f0de1b2c4d3e8f90a1b2c3d4e5f6", "70 pcs", "+49 77", "ab-1"),
+                ("aaaaaaaa1b2c4d3e8f90a1b2c3d4e5f6", "8 pcs", "+49 8", "c-3"),
+                ("bbbbbbbb1b2c4d3e8f90a1b2c3d4e5f6", "9 pcs", "+49 9", "d-4"),
+                (None, None, "none", "\t-5"),
+            ]
+        },
+    ),
+    Trip(
         "a map without a word for false",
         "CREATE TABLE f(id INTEGER PRIMARY KEY, active CHAR(1)); INSERT INTO f VALUES (1, 'Y')",
         policy='tables: {f: {columns: {active: {booleans: {true: ["Y"]}}}}}',
