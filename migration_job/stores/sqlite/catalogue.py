@@ -7,6 +7,7 @@ SQL text (``sqltext``).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import apsw
@@ -53,56 +54,21 @@ tell a shadow table from an ordinary one."""
 def read_catalogue(connection: apsw.Connection) -> Catalogue:
     """The whole schema, read in the connection's present transaction. Raises InputError where the
     schema cannot be read."""
-    listed = {
-        str(name): (str(kind), bool(without), bool(strict))
-        for schema, name, kind, _, without, strict in _rows(connection, "PRAGMA main.table_list")
-        if schema == "main"
-    }
-    # The schema is read in its own order: the order of creation, which dependants follow.
-    statements = [
-        (str(kind), str(name), str(table), str(sql))
-        for kind, name, table, sql in _rows(
-            connection,
-            "SELECT type, name, tbl_name, sql FROM main.sqlite_schema "
-            "WHERE sql IS NOT NULL ORDER BY rowid",
-        )
-        if not _of_sqlite(str(name))
-        and not _of_sqlite(str(table))
-        and not _own(str(name), str(sql))
-    ]
-    virtual = {
-        name: _module(sql)
-        for kind, name, _, sql in statements
-        if kind == "table" and _is_virtual(sql)
-    }
+    listed = _listed(connection)
+    statements = _statements(connection)
+    virtual = {s.name: _module(s.sql) for s in statements if s.kind == "table" and s.is_virtual}
     sequences = _sequences(connection)
-    indexes = {name: sql for kind, name, _, sql in statements if kind == "index"}
+    indexes = {s.name: s.sql for s in statements if s.kind == "index"}
     tables: list[SourceTable] = []
     others: list[SourceObject] = []
-    for kind, name, table, sql in statements:
-        if kind in ("view", "trigger"):
-            others.append(SourceObject(kind=kind, name=name, table=table, sql=sql))  # type: ignore[arg-type]
-        elif kind == "table" and name in virtual:
-            others.append(SourceObject(kind="virtual", name=name, table=name, sql=sql))
-        elif kind == "table":
-            what, without_rowid, strict = listed.get(name, ("table", False, False))
-            owner = _shadow_of(name, virtual)
-            if what == "shadow" or owner is not None:
-                others.append(
-                    SourceObject(kind="shadow", name=name, table=owner or _prefix(name), sql=sql)
-                )
-            else:
-                tables.append(
-                    _table(
-                        connection,
-                        name,
-                        sql,
-                        without_rowid=without_rowid,
-                        strict=strict,
-                        sequence=sequences.get(name),
-                        index_sql=indexes,
-                    )
-                )
+    for statement in statements:
+        entry = listed.get(statement.name, _Listed())
+        other = _other(statement, entry, virtual)
+        if other is not None:
+            others.append(other)
+        elif statement.kind == "table":
+            sequence = sequences.get(statement.name)
+            tables.append(_table(connection, statement, entry, sequence, indexes))
     by_name = {fold(table.name): table for table in tables}
     resolved = [_with_parent_keys(table, by_name) for table in tables]
     return Catalogue(
@@ -157,6 +123,71 @@ def _pragma(connection: apsw.Connection, name: str) -> Any:
     return _rows(connection, f"PRAGMA main.{name}")[0][0]
 
 
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    """A row of the schema's table that has SQL."""
+
+    kind: str
+    name: str
+    table: str
+    sql: str
+
+    @property
+    def is_virtual(self) -> bool:
+        return _is_virtual(self.sql)
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """What SQLite says of a table's kind."""
+
+    kind: str = "table"
+    without_rowid: bool = False
+    strict: bool = False
+
+
+def _statements(connection: apsw.Connection) -> list[_Statement]:
+    """What made the application's tables, indexes, views and triggers, in the schema's own order:
+    the order of creation, which dependants follow."""
+    rows = _rows(
+        connection,
+        "SELECT type, name, tbl_name, sql FROM main.sqlite_schema "
+        "WHERE sql IS NOT NULL ORDER BY rowid",
+    )
+    found = (_Statement(*map(str, row)) for row in rows)
+    return [
+        s
+        for s in found
+        if not _of_sqlite(s.name) and not _of_sqlite(s.table) and not _own(s.name, s.sql)
+    ]
+
+
+def _listed(connection: apsw.Connection) -> dict[str, _Listed]:
+    return {
+        str(name): _Listed(str(kind), bool(without), bool(strict))
+        for schema, name, kind, _, without, strict in _rows(connection, "PRAGMA main.table_list")
+        if schema == "main"
+    }
+
+
+def _other(
+    statement: _Statement, listed: _Listed, virtual: Mapping[str, str]
+) -> SourceObject | None:
+    """A view, a trigger, a virtual table or what belongs to one; None for all else."""
+    name, sql = statement.name, statement.sql
+    if statement.kind in ("view", "trigger"):
+        kind: Any = statement.kind
+        return SourceObject(kind=kind, name=name, table=statement.table, sql=sql)
+    if statement.kind != "table":
+        return None
+    if name in virtual:
+        return SourceObject(kind="virtual", name=name, table=name, sql=sql)
+    owner = _shadow_of(name, virtual)
+    if listed.kind == "shadow" or owner is not None:
+        return SourceObject(kind="shadow", name=name, table=owner or _prefix(name), sql=sql)
+    return None
+
+
 def _of_sqlite(name: str) -> bool:
     return fold(name).startswith("sqlite_")
 
@@ -179,7 +210,7 @@ def _module(sql: str) -> str:
     return tokens[using + 1].name.lower() if using is not None and using + 1 < len(tokens) else ""
 
 
-def _shadow_of(name: str, virtual: dict[str, str]) -> str | None:
+def _shadow_of(name: str, virtual: Mapping[str, str]) -> str | None:
     for owner, module in virtual.items():
         for suffix in SHADOW_SUFFIXES.get(module, ()):
             whole = fold(owner) + suffix
@@ -210,53 +241,27 @@ def _sequences(connection: apsw.Connection) -> dict[str, int]:
 
 def _table(
     connection: apsw.Connection,
-    name: str,
-    sql: str,
-    *,
-    without_rowid: bool,
-    strict: bool,
+    statement: _Statement,
+    listed: _Listed,
     sequence: int | None,
     index_sql: Mapping[str, str],
 ) -> SourceTable:
-    text = parse_table(sql)
+    name = statement.name
+    text = parse_table(statement.sql)
     constraints = [c for column, item in text.items for c in constraints_of(item, column=column)]
     written = {fold(c.name): c for c in text.columns}
-    columns: list[SourceColumn] = []
-    for _, column, declared, not_null, default, position, hidden in _rows(
-        connection, f"PRAGMA main.table_xinfo({sqlite_name(name)})"
-    ):
-        own = written.get(fold(str(column)))
-        kind = _without_generated(str(declared or ""))
-        columns.append(
-            SourceColumn(
-                name=str(column),
-                declared=kind,
-                affinity=affinity_of(kind, strict=strict),
-                not_null=bool(not_null),
-                default=None if default is None else str(default),
-                primary_key=int(position),
-                generated={2: "virtual", 3: "stored"}.get(int(hidden), ""),  # type: ignore[arg-type]
-                expression=own.expression if own is not None and hidden in (2, 3) else None,
-                collation=own.collation if own is not None else "BINARY",
-            )
-        )
+    columns = list(_columns(connection, name, written, strict=listed.strict))
     primary = tuple(c.name for c in sorted(columns, key=lambda c: c.primary_key) if c.primary_key)
     indexes = _named_indexes(_indexes(connection, name, index_sql), constraints)
-    alias = None
-    if len(primary) == 1 and not without_rowid:
-        key = next(c for c in columns if c.name == primary[0])
-        # INTEGER PRIMARY KEY DESC is no alias: it has an index of its own like any other key.
-        if key.declared.upper() == "INTEGER" and all(i.origin != "pk" for i in indexes):
-            alias = key.name
     return SourceTable(
         name=name,
-        sql=sql,
+        sql=statement.sql,
         columns=tuple(columns),
         primary_key=primary,
-        rowid_alias=alias,
+        rowid_alias=None if listed.without_rowid else _alias(columns, primary, indexes),
         autoincrement=any(c.autoincrement for c in text.columns),
-        without_rowid=without_rowid,
-        strict=strict,
+        without_rowid=listed.without_rowid,
+        strict=listed.strict,
         indexes=indexes,
         foreign_keys=_named_keys(
             _foreign_keys(connection, name, text.deferred, written), constraints
@@ -267,6 +272,41 @@ def _table(
         conflicts=tuple(_conflicts(constraints, columns)),
         sequence=sequence,
     )
+
+
+def _columns(
+    connection: apsw.Connection, table: str, written: Mapping[str, Any], *, strict: bool
+) -> Iterator[SourceColumn]:
+    """The table's columns; ``written`` is what its SQL says of each, by its folded name."""
+    for _, column, declared, not_null, default, position, hidden in _rows(
+        connection, f"PRAGMA main.table_xinfo({sqlite_name(table)})"
+    ):
+        own = written.get(fold(str(column)))
+        kind = _without_generated(str(declared or ""))
+        yield SourceColumn(
+            name=str(column),
+            declared=kind,
+            affinity=affinity_of(kind, strict=strict),
+            not_null=bool(not_null),
+            default=None if default is None else str(default),
+            primary_key=int(position),
+            generated={2: "virtual", 3: "stored"}.get(int(hidden), ""),  # type: ignore[arg-type]
+            expression=own.expression if own is not None and hidden in (2, 3) else None,
+            collation=own.collation if own is not None else "BINARY",
+        )
+
+
+def _alias(
+    columns: Sequence[SourceColumn], primary: Sequence[str], indexes: Sequence[SourceIndex]
+) -> str | None:
+    """The column that is the rowid, of a table that has one."""
+    if len(primary) != 1:
+        return None
+    key = next(c for c in columns if c.name == primary[0])
+    # INTEGER PRIMARY KEY DESC is no alias: it has an index of its own like any other key.
+    if key.declared.upper() == "INTEGER" and all(i.origin != "pk" for i in indexes):
+        return key.name
+    return None
 
 
 def _names(
