@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
@@ -12,7 +13,7 @@ import psycopg
 from benchmarks import peers
 from benchmarks.lab import MIB, Lab, tables_of
 from benchmarks.project import migrate
-from benchmarks.results import Goal, Sample, Section, ratio
+from benchmarks.results import Goal, Row, Sample, Section, ratio
 from migration_job.plan.model import Plan
 from migration_job.plan.planner import make_plan
 from migration_job.quoting import postgres_name, sqlite_name
@@ -84,6 +85,17 @@ def copy_alone(source: Path, plan: Plan, catalogue: Catalogue, dsn: str, jobs: i
     return time.perf_counter() - start
 
 
+@dataclass(frozen=True, slots=True)
+class _Seconds:
+    """What each way took, a value a run; ``single`` in rows a second."""
+
+    ours: list[float] = field(default_factory=list)
+    floor: list[float] = field(default_factory=list)
+    piped: list[float] = field(default_factory=list)
+    single: list[float] = field(default_factory=list)
+    proven: list[float] = field(default_factory=list)
+
+
 def measure(lab: Lab) -> Section:
     """Each way in turn, ``lab.runs`` times, into a new database each."""
     source = lab.radcase()
@@ -92,43 +104,57 @@ def measure(lab: Lab) -> Section:
     rows = sum(tables_of(source).values())
     jobs = os.cpu_count() or 1
     can_pipe = peers.available("sqlite3")
-    ours, floor, piped, single, proven = [], [], [], [], []
+    taken = _Seconds()
     folder = lab.server.directory / "files"
     folder.mkdir(exist_ok=True)
     folder.chmod(0o777)
     files: dict[str, Path] = {}
     for _ in range(lab.runs):
         dsn = lab.database()
-        ours.append(copy_alone(source, heaps, catalogue, dsn, jobs))
+        taken.ours.append(copy_alone(source, heaps, catalogue, dsn, jobs))
         if not files:
             files = peers.write_text_files(dsn, folder, [t.target for t in heaps.tables])
         _emptied(lab, dsn, heaps)
-        floor.append(peers.server_side_copy(dsn, files))
+        taken.floor.append(peers.server_side_copy(dsn, files))
         if can_pipe:
             _emptied(lab, dsn, heaps)
             psql = lab.server.program("psql")
-            piped.append(peers.sqlite_to_psql(psql, source, dsn, _pairs(heaps)).seconds)
+            taken.piped.append(peers.sqlite_to_psql(psql, source, dsn, _pairs(heaps)).seconds)
         _emptied(lab, dsn, heaps)
         names = [str(c.source) for c in heaps.table(SAMPLE_TABLE).copied]
-        single.append(peers.row_by_row(source, dsn, SAMPLE_TABLE, names, SAMPLE_ROWS))
-        proven.append(migrate(source, lab.database()).phases["verify"])
-    copied = Sample(label="this project's copy", values=tuple(ours))
+        taken.single.append(peers.row_by_row(source, dsn, SAMPLE_TABLE, names, SAMPLE_ROWS))
+        taken.proven.append(migrate(source, lab.database()).phases["verify"])
+    return Section(
+        key="copy",
+        title="The copy alone",
+        rows=tuple(_rows(taken, rows)),
+        text=f"{rows:,} rows, {source.stat().st_size // MIB} MiB, into tables without keys, "
+        f"indexes and statistics, {jobs} threads. The text files lie on the server, so that "
+        "nothing but PostgreSQL works in that row. The row-by-row script's statements are sent "
+        f"from Python, {SAMPLE_ROWS:,} rows of {SAMPLE_TABLE}; through `sqlite3 -csv`, NULL and "
+        "the empty string become one.",
+    )
+
+
+def _rows(taken: _Seconds, rows: int) -> list[Row]:
+    """The section's rows; ``rows`` is how many were copied."""
+    copied = Sample(label="this project's copy", values=tuple(taken.ours))
     found = [
         ratio(
             "copy alone",
             "server-side COPY of ready text files, one table after another",
             copied,
-            Sample(label="server-side COPY", values=tuple(floor)),
+            Sample(label="server-side COPY", values=tuple(taken.floor)),
             Goal(sense="at most", bound=1.0),
         )
     ]
-    if piped:
+    if taken.piped:
         found.append(
             ratio(
                 "copy alone",
                 "sqlite3 -csv piped to psql, one table after another",
                 copied,
-                Sample(label="sqlite3 -csv to psql", values=tuple(piped)),
+                Sample(label="sqlite3 -csv to psql", values=tuple(taken.piped)),
                 Goal(sense="at most", bound=0.8),
             )
         )
@@ -136,8 +162,8 @@ def measure(lab: Lab) -> Section:
         ratio(
             "copy alone",
             "the strategy's row-by-row script, on a sample",
-            Sample(label="copy", values=tuple(rows / s for s in ours), unit="rows/s"),
-            Sample(label="row by row", values=tuple(single), unit="rows/s"),
+            Sample(label="copy", values=tuple(rows / s for s in taken.ours), unit="rows/s"),
+            Sample(label="row by row", values=tuple(taken.single), unit="rows/s"),
             Goal(sense="at least", bound=150),
         )
     )
@@ -145,21 +171,12 @@ def measure(lab: Lab) -> Section:
         ratio(
             "verification of everything, in a whole migrate",
             "the copy alone",
-            Sample(label="this project's verification", values=tuple(proven)),
+            Sample(label="this project's verification", values=tuple(taken.proven)),
             copied,
             Goal(sense="at most", bound=1.0),
         )
     )
-    return Section(
-        key="copy",
-        title="The copy alone",
-        rows=tuple(found),
-        text=f"{rows:,} rows, {source.stat().st_size // MIB} MiB, into tables without keys, "
-        f"indexes and statistics, {jobs} threads. The text files lie on the server, so that "
-        "nothing but PostgreSQL works in that row. The row-by-row script's statements are sent "
-        f"from Python, {SAMPLE_ROWS:,} rows of {SAMPLE_TABLE}; through `sqlite3 -csv`, NULL and "
-        "the empty string become one.",
-    )
+    return found
 
 
 def _emptied(lab: Lab, dsn: str, plan: Plan) -> None:

@@ -128,14 +128,7 @@ def plot(results: Results, path: Path) -> None:
     scored.reverse()
     height = max(5.5, 1 + 0.27 * len(scored))
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(14, height), layout="constrained")
-    ways: dict[str, float] = {}
-    for key in ("copy", "migrate"):
-        for row in results.sections[key].rows if key in results.sections else ():
-            if not row.against:
-                continue  # a part of a way
-            for sample in row.samples:
-                if sample.unit == "s":
-                    ways[sample.label] = sample.median
+    ways = _seconds_by_way(results)
     names = list(ways)
     colours = ["#31688e" if "this project" in name else "#b0b0b0" for name in names]
     bars = left.barh(names, [ways[n] for n in names], color=colours)
@@ -158,6 +151,13 @@ def plot(results: Results, path: Path) -> None:
     right.set_xlabel("times better than the goal; left of 1 missed")
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
+
+
+def _seconds_by_way(results: Results) -> dict[str, float]:
+    sections = [results.sections[key] for key in ("copy", "migrate") if key in results.sections]
+    # Without something to compare with, a row is a part of a way.
+    rows = [row for section in sections for row in section.rows if row.against]
+    return {s.label: s.median for row in rows for s in row.samples if s.unit == "s"}
 
 
 def _score(row: Row) -> float:

@@ -476,23 +476,13 @@ class Settings(BaseModel):
     def _together(self) -> Settings:
         if self.pool_min > self.pool_max:
             raise ValueError(f"poolMin ({self.pool_min}) must not exceed poolMax ({self.pool_max})")
-        ports = {"postgresPort": self.postgres_port, "poolerPort": self.pooler_port}
-        if self.example_application:
-            ports["examplePort"] = self.example_port
-        if self.gate:
-            ports["gate.port"] = self.gate.port
-        if self.monitoring:
-            ports |= {
-                "prometheusPort": self.prometheus_port,
-                "alertmanagerPort": self.alertmanager_port,
-                "dashboardPort": self.dashboard_port,
-            }
         if self.cutover == "reads" and self.strategy != "dual-write":
             raise ValueError("cutover: reads needs strategy: dual-write")
         if ipaddress.ip_address(self.bind_address).is_unspecified and not self.connection_host:
             raise ValueError(
                 f"bindAddress {self.bind_address} is no address to connect to: set connectionHost"
             )
+        ports = self._ports()
         if len(set(ports.values())) < len(ports):
             raise ValueError(f"ports must differ from one another, found {ports}")
         given = (self.tls_certificate, self.tls_key, self.tls_authority)
@@ -507,6 +497,21 @@ class Settings(BaseModel):
             raise ValueError("poolerMemory must be at least 32MB and jobMemory at least 128MB")
         parameters.check(self.postgres_version, self.postgresql_settings)
         return self
+
+    def _ports(self) -> dict[str, int]:
+        """The ports that the stage takes on its host, by their settings."""
+        ports = {"postgresPort": self.postgres_port, "poolerPort": self.pooler_port}
+        if self.example_application:
+            ports["examplePort"] = self.example_port
+        if self.gate:
+            ports["gate.port"] = self.gate.port
+        if self.monitoring:
+            ports |= {
+                "prometheusPort": self.prometheus_port,
+                "alertmanagerPort": self.alertmanager_port,
+                "dashboardPort": self.dashboard_port,
+            }
+        return ports
 
 
 def _setting_text(value: object) -> str:
