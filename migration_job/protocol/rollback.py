@@ -174,7 +174,7 @@ def _with_target(
         raise OperationError(
             "the way back was given up by `migration-job settle`",
             advice="the archived SQLite file can be restored, as it was then, with "
-            "`migration-job restore`",
+            "`migration-job restore-backup`",
         )
     require_identity(pair, state, followed=True)
     if not state.closed:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+import typer.main
+from typer.core import TyperGroup
 
 from tools import guarantees
 
@@ -45,34 +48,97 @@ def test_links_lead_somewhere(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_targets_exist(page: str) -> None:
-    known = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {
         match
         for piece in code((ROOT / page).read_text(encoding="utf-8"))
         for match in TARGET.findall(piece)
     }
-    assert named - known == set()
+    assert named - targets() == set()
+
+
+def targets() -> set[str]:
+    """What ``make`` can make."""
+    return set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def program() -> TyperGroup:
+    """The job's command line."""
+    from migration_job.cli import app
+
+    found = typer.main.get_command(app)
+    assert isinstance(found, TyperGroup)
+    return found
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_and_their_options_exist(page: str) -> None:
-    import typer.main
-    from typer.core import TyperGroup
-
-    from migration_job.cli import app
-
-    program = typer.main.get_command(app)
-    assert isinstance(program, TyperGroup)
+    commands = program().commands
     for piece in code((ROOT / page).read_text(encoding="utf-8")):
         for name, rest in COMMAND.findall(piece):
-            assert name in program.commands, (page, piece)
-            known = {o for p in program.commands[name].params for o in [*p.opts, *p.secondary_opts]}
+            assert name in commands, (page, piece)
+            known = {o for p in commands[name].params for o in [*p.opts, *p.secondary_opts]}
             used = {
                 word.split("=")[0]
                 for word in shlex.split(rest.replace("'", ""))
                 if word.startswith("--")
             }
             assert used - known - {"--help"} == set(), (page, piece)
+
+
+# What the programs print is advice too: a command in it that does not exist helps nobody.
+PROGRAMS = ("migration_job", "infra", "tools", "policy", "example_app")
+SOURCES = sorted(
+    path.relative_to(ROOT).as_posix() for room in PROGRAMS for path in ROOT.glob(f"{room}/**/*.py")
+)
+SESSIONS = {f"migration-job {work}" for work in ("copy", "live", "load", "performance")}
+"""Names of the job's sessions on PostgreSQL: no commands."""
+ADVISED_COMMAND = re.compile(r"migration-job ([a-z][a-z-]*)")
+# Prose says "make room" and "make the": a target stands in a code span, at an example's beginning
+# or first on an indented line.
+ADVISED_TARGET = re.compile(
+    r"(?:`(?:[A-Z_]+=\S+ )?|for example: |^ {2,})make ([a-z][a-z-]*)(?=[\s`.,):;]|$)", re.MULTILINE
+)
+
+
+def strings(text: str) -> list[str]:
+    """Every string literal of a Python program, docstrings too; an f-string's pieces each alone."""
+    return [
+        node.value
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+
+
+def unknown_names(text: str) -> set[str]:
+    """The commands and targets in a program's strings that do not exist."""
+    advised = [string for string in strings(text) if string not in SESSIONS]
+    commands = {name for string in advised for name in ADVISED_COMMAND.findall(string)}
+    made = {name for string in advised for name in ADVISED_TARGET.findall(string)}
+    return {f"migration-job {name}" for name in commands - set(program().commands)} | {
+        f"make {name}" for name in made - targets()
+    }
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_commands_and_targets_that_a_program_names_exist(source: str) -> None:
+    assert unknown_names((ROOT / source).read_text(encoding="utf-8")) == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("say('run `migration-job restore`')", {"migration-job restore"}),
+        ("say(f'migration-job restore {folder}')", {"migration-job restore"}),
+        ("say('run `migration-job restore-backup`, then `make up`')", set()),
+        ("say('run `make restored`')", {"make restored"}),
+        ("say('run `ACCEPT=yes make gone STAGE=dev`')", {"make gone"}),
+        ("say('for example: make undo STAGE=dev')", {"make undo"}),
+        ("say('make room, then\\n  make way STAGE=dev')", {"make way"}),
+        ("connect(purpose='migration-job copy')", set()),
+    ],
+)
+def test_a_name_that_does_not_exist_is_found(text: str, found: set[str]) -> None:
+    assert unknown_names(text) == found
 
 
 def test_every_guarantee_has_its_test() -> None:
