@@ -110,7 +110,7 @@ class Load:
     The same seed gives the same requests, but for their ids.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a load's knobs, named
         self,
         url: str,
         journal: Path,

@@ -20,7 +20,7 @@ MEMORY = 128 * MEBIBYTE
 _PROBE = "import urllib.request as r; r.urlopen('http://{address}/health', timeout=4)"
 
 
-def service(
+def service(  # noqa: PLR0913 - a container's parts, named
     settings: Settings,
     names: Names,
     image: pulumi.Input[str],

@@ -84,7 +84,7 @@ class Files(Resource):
 
     digest: pulumi.Output[str]
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the inputs of a Pulumi resource
         self,
         name: str,
         *,

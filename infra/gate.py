@@ -44,7 +44,7 @@ class EngineSocket:
     """The number of the group that may write to it."""
 
 
-def service(
+def service(  # noqa: PLR0913 - a container's parts, named
     gate: Gate,
     names: Names,
     image: pulumi.Input[str],

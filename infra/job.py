@@ -70,7 +70,7 @@ class Ended:
         return "\n".join(line for line in self.lines if line.strip())
 
 
-def run(
+def run(  # noqa: PLR0913 - what docker run takes
     client: docker.DockerClient,
     place: Place,
     name: str,

@@ -230,7 +230,7 @@ def digest(names: Names, version: int) -> str:
 class Roles(Resource):
     """The stage's roles and databases, made what they are to be."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the inputs of a Pulumi resource
         self,
         name: str,
         *,

@@ -83,7 +83,7 @@ def family_of(column: SourceColumn) -> tuple[Family, tuple[int, ...]]:
 
 
 @lru_cache(maxsize=1_000)
-def _family(declared: str, affinity: Affinity) -> tuple[Family, tuple[int, ...]]:
+def _family(declared: str, affinity: Affinity) -> tuple[Family, tuple[int, ...]]:  # noqa: PLR0912 - one branch a family
     match = _DECLARED.fullmatch(declared)
     name = (match[1] or "").upper() if match is not None else declared.upper()
     numbers = tuple(int(n) for n in match.groups()[1:3] if n) if match is not None else ()
@@ -119,7 +119,7 @@ def _family(declared: str, affinity: Affinity) -> tuple[Family, tuple[int, ...]]
             return "any", ()
 
 
-def wished(
+def wished(  # noqa: PLR0912 - one branch a wish
     column: SourceColumn, facts: ColumnFacts, zone: str, *, spare: int = 0, key: bool = False
 ) -> Rule:
     """The rule that the declared type asks for; integers with room for ``spare`` more above the
@@ -370,7 +370,7 @@ _TYPE = re.compile(
 )
 
 
-def for_type(
+def for_type(  # noqa: C901, PLR0912 - one branch a target type
     wanted: str,
     column: SourceColumn,
     facts: ColumnFacts,

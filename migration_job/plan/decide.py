@@ -296,7 +296,7 @@ class Decider:
         why = f"the value is not {type_of(decision.rule)}"
         self._set_aside(table, column, decision, rows, code, text, why)
 
-    def _set_aside(
+    def _set_aside(  # noqa: PLR0913 - a finding and its place
         self,
         table: SourceTable,
         column: SourceColumn,

@@ -56,7 +56,7 @@ class Findings:
                 return whole
         return self._default
 
-    def add(
+    def add(  # noqa: PLR0913 - a finding's fields, named
         self,
         code: str,
         judgement: Judgement,

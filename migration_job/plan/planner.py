@@ -70,7 +70,7 @@ PARTS_PER_READER = 3
 """A large table is looked at in so many parts for each connection, since some take longer."""
 
 
-def make_plan(
+def make_plan(  # noqa: PLR0913 - options of a plan, named
     connection: apsw.Connection,
     catalogue: Catalogue,
     *,

@@ -161,7 +161,7 @@ class Relations:
         return found
 
     @staticmethod
-    def common(left: Rule, right: Rule, child_classes: set[str]) -> list[tuple[str, Rule]]:
+    def common(left: Rule, right: Rule, child_classes: set[str]) -> list[tuple[str, Rule]]:  # noqa: PLR0912 - one branch a pair of types
         """The changes (``child`` or ``parent``, its new rule) that give a child's and its parent's
         column one type; none where nothing is known to."""
         a = left.inner if isinstance(left, MapRule) else left

@@ -93,7 +93,7 @@ class RolledBack:
     """What was given up by ``--accept-loss``, in words."""
 
 
-def rollback(
+def rollback(  # noqa: PLR0913 - the command's options, named
     ends: Endpoints,
     *,
     pause_limit: float = 10.0,
@@ -120,7 +120,7 @@ def rollback(
         return done
 
 
-def _rollback(
+def _rollback(  # noqa: PLR0913 - the command's options
     ends: Endpoints,
     pause_limit: float,
     drain_limit: float,
@@ -156,7 +156,7 @@ def _rollback(
         return _without_target(ends, lacks, accept_loss=accepted.loss, release=release, say=say)
 
 
-def _with_target(
+def _with_target(  # noqa: PLR0913, PLR0915 - the command's options; its steps in order
     pair: Pair,
     ends: Endpoints,
     pause_limit: float,

@@ -109,7 +109,7 @@ def read_secret(file: Path, what: str) -> str:
         ) from error
 
 
-def endpoints(
+def endpoints(  # noqa: PLR0913 - the command line's words, named
     source: Path,
     dsn: str,
     *,

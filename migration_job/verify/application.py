@@ -66,7 +66,7 @@ def demands(checks: Path | None, profile: str, budget: str | None, through: str 
     )
 
 
-def prove(
+def prove(  # noqa: PLR0913 - both sides and where to report
     wanted: Demands,
     source: apsw.Connection,
     target: psycopg.Connection[Any],

@@ -178,7 +178,7 @@ def _compiled(patterns: str) -> list[_Compiled]:
     return found
 
 
-def _spelling(column: ColumnPlan, here: str) -> tuple[str, str] | None:
+def _spelling(column: ColumnPlan, here: str) -> tuple[str, str] | None:  # noqa: PLR0912 - one branch a type
     """SQLite's and PostgreSQL's expression of a column's value, as texts that are equal exactly
     where the values are; None where no SQL of both sides can do that. NULL is not their matter."""
     rule: Any = column.rule
@@ -780,7 +780,7 @@ def _stream_sum(blocks: Iterator[_Block]) -> tuple[int, int]:
     return total, rows
 
 
-def _as_bags(
+def _as_bags(  # noqa: PLR0913 - both sides of one table
     sides: Sides,
     table: SourceTable,
     key: tuple[str, ...],

@@ -151,7 +151,7 @@ def parse_budget(text: str) -> Budget:
     return Budget(**values)  # type: ignore[arg-type]  # ints for the int fields, by `kinds`
 
 
-def measure(
+def measure(  # noqa: PLR0913 - both sides and the budget
     checks: Sequence[Check],
     source: apsw.Connection,
     dsn: str,

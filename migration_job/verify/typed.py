@@ -209,7 +209,7 @@ def _weight(plan: TablePlan, table: SourceTable) -> str:
     return f"({chain('+', terms)})" if terms else ""
 
 
-def _compare_batch(
+def _compare_batch(  # noqa: PLR0913 - both sides of one batch
     sides: Sides,
     plan: TablePlan,
     table: SourceTable,
@@ -348,7 +348,7 @@ def _with_index(sides: Sides, sql: str, values: Sequence[Any]) -> list[tuple[Any
         return sides.rows_of(sql, values)
 
 
-def _compare_row(
+def _compare_row(  # noqa: PLR0913 - both sides of one row
     table: str,
     key: str,
     columns: Sequence[ColumnPlan],
@@ -500,7 +500,7 @@ def _rowid_of(sides: Sides, table: SourceTable, key: Sequence[str], row: Row) ->
     )[0]
 
 
-def _compare_large_value(
+def _compare_large_value(  # noqa: PLR0913 - both sides of one value
     sides: Sides,
     plan: TablePlan,
     table: SourceTable,

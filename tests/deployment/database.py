@@ -24,7 +24,7 @@ HEALTH = {"interval": 10**9, "timeout": 3 * 10**9, "retries": 60}
 
 
 @contextmanager
-def serving(
+def serving(  # noqa: PLR0913 - a container's parts, named
     client: docker.DockerClient,
     image: str,
     settings: Settings,

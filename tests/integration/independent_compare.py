@@ -369,7 +369,7 @@ def instant(text: str, zone: tzinfo = UTC) -> datetime | None:
     return moment
 
 
-def forms(cell: Cell, pg_type: str, text: str | None, zone: tzinfo = UTC) -> set[str]:
+def forms(cell: Cell, pg_type: str, text: str | None, zone: tzinfo = UTC) -> set[str]:  # noqa: C901, PLR0912 - one branch a form, on purpose plain
     """In which ways the target's text can stand for exactly this source value; empty where in
     none. All values of a column have to agree on one way (or on ways that the text itself tells
     apart), else nobody could say what the source held."""

@@ -94,7 +94,7 @@ HIDDEN = "CREATE TABLE t(rowid TEXT, oid TEXT, _rowid_ TEXT, word TEXT, n REAL);
         ("rows that a rule has changed", "UTF-8", LOOSE, _odd, None),
     ],
 )
-def test_equal_is_found_equal_and_a_change_is_found(
+def test_equal_is_found_equal_and_a_change_is_found(  # noqa: PLR0913 - fixtures and parameters
     name: str,
     encoding: str,
     script: str,

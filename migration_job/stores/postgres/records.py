@@ -219,7 +219,7 @@ def refuse_foreign(connection: psycopg.Connection, where: str) -> None:
 # --------------------------------------------------------------------------- the run's course
 
 
-def begin(
+def begin(  # noqa: PLR0913 - a record's fields, named
     connection: psycopg.Connection,
     *,
     run_id: str,

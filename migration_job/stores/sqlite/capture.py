@@ -95,7 +95,7 @@ def _logged_key(table: SourceTable, key: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(c if fold(c) in names else ROWID for c in key) or (ROWID,)
 
 
-def install(
+def install(  # noqa: PLR0913 - fields of the capture's state, named
     connection: apsw.Connection,
     tables: Sequence[CapturedTable],
     *,

@@ -56,7 +56,7 @@ def row_order(table: SourceTable) -> str:
     return ", ".join(f"t.{sqlite_name(name)}" for name in table.primary_key)
 
 
-def read_rows(
+def read_rows(  # noqa: PLR0913 - parts of one SELECT, named
     connection: apsw.Connection,
     table: SourceTable,
     columns: Sequence[str],
@@ -127,7 +127,7 @@ def rowid_ranges(ends: tuple[int, int], parts: int) -> list[tuple[int, int]]:
     return list(zip(first, last, strict=True))
 
 
-def read_by_keys(
+def read_by_keys(  # noqa: PLR0913 - parts of one SELECT, named
     connection: apsw.Connection,
     table: SourceTable,
     columns: Sequence[str],
