@@ -239,7 +239,7 @@ def _sequences(connection: apsw.Connection) -> dict[str, int]:
     }
 
 
-def _table(  # noqa: PLR0913 - fields of a table's catalogue row, named
+def _table(
     connection: apsw.Connection,
     statement: _Statement,
     listed: _Listed,
