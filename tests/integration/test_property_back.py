@@ -358,7 +358,7 @@ def place() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-def _settings(examples: int) -> Any:
+def _settings(examples: int) -> settings:
     return settings(
         max_examples=examples,
         deadline=None,
