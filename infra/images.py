@@ -30,6 +30,7 @@ from requests.exceptions import RequestException
 from infra import base_image, engine, packages
 from infra.errors import StageError
 from infra.settings import read_file
+from migration_job import last_resort
 from migration_job.binaries import RELEASES
 
 ImageSource = Literal["auto", "pull", "build"]
@@ -414,4 +415,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    last_resort.main(main)

@@ -23,6 +23,7 @@ from infra.images import ROOT
 from infra.names import Names
 from infra.settings import Settings, read_file
 from infra.stage import POSTGRES_PORT, data_directory
+from migration_job import last_resort
 
 READY_SECONDS = 600
 """Replaying the log of a day may take minutes."""
@@ -225,4 +226,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    last_resort.main(main)

@@ -15,6 +15,7 @@ from infra.images import ROOT
 from infra.names import Names
 from infra.settings import read_file
 from infra.stage_paths import paths
+from migration_job import last_resort
 
 
 def main() -> None:
@@ -43,4 +44,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    last_resort.main(main)

@@ -19,6 +19,7 @@ from infra.names import Names
 from infra.roles import identifier, psql
 from infra.settings import Settings, read_file
 from infra.stage_paths import ask_there, paths
+from migration_job import last_resort
 
 
 def retire(settings: Settings, names: Names) -> str:
@@ -64,4 +65,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    last_resort.main(main)

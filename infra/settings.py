@@ -11,9 +11,9 @@ import difflib
 import ipaddress
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -95,7 +95,7 @@ class S3(BaseModel):
     endpoint: S3Text
     region: S3Text = "us-east-1"
     path: S3Text = "/backup"
-    key: S3Text
+    key: S3Text = Field(repr=False)
     key_secret: S3Text = Field(repr=False)
     uri_style: Literal["host", "path"] = "host"
     authority: PathText = ""
@@ -425,6 +425,7 @@ class Settings(BaseModel):
     alert_webhook: str = Field(
         "",
         pattern=r"^(https?://[^\s]+)?$",
+        repr=False,
         description="Where Alertmanager sends alerts; set it with `pulumi config set --secret`.",
     )
     backup: bool = Field(
@@ -555,19 +556,37 @@ def read_file(path: Path) -> Settings:
     """The settings of a stage file as ``pulumi up`` would see them, but for what is encrypted in
     it (``pulumi config set --secret``): that is :data:`UNREAD`."""
     try:
-        content = yaml.safe_load(path.read_text()) or {}
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError as error:
         raise StageError(
             f"expected the stage file {path}, found none",
             advice="make it from Pulumi.dev.yaml, or name one of the stages that are there",
         ) from error
-    except yaml.YAMLError as error:
-        raise StageError(f"expected YAML in {path}: {error}") from error
-    config = content.get("config") or {}
+    except OSError as error:
+        raise StageError(
+            f"the stage file {path} cannot be read: {error.strerror}",
+            advice="it has to be a file that this user can read",
+        ) from error
+    except RecursionError as error:
+        raise StageError(
+            f"expected a stage file, found {path} nested too deeply to read"
+        ) from error
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError) as error:
+        # PyYAML's constructors raise more than its own errors for a tag or a date's digits.
+        raise StageError(
+            f"expected YAML in {path}: {_printable(' '.join(str(error).split()))}",
+            advice="check the line; put words with a `!!` tag and dates in quotes",
+        ) from error
+    config = (content.get("config") or {}) if isinstance(content, dict) else content
+    if not isinstance(config, dict):
+        raise StageError(
+            f"expected a mapping with `config:` in {path}, found {_shown(config)}",
+            advice="begin from Pulumi.dev.yaml",
+        )
     return read(
         {
             key.removeprefix(f"{PROJECT}:"): _without_secrets(value)
-            for key, value in config.items()
+            for key, value in ((str(key), value) for key, value in config.items())
             if key.startswith(f"{PROJECT}:")
         },
         path.name,
@@ -611,19 +630,19 @@ def _fault(detail: Mapping[str, Any]) -> str:
     return f"{place}: {message}" if place else message
 
 
-SECRETS = frozenset(
-    {
-        "alertWebhook",
-        "backupS3",
-        "backupS3.key",
-        "backupS3.keySecret",
-        "external",
-        "external.applicationPassword",
-        "external.password",
-        "gate",
-        "gate.command",
-    }
-)
+def _secret_places(model: type[BaseModel], above: str = "") -> Iterator[str]:
+    """The settings that are marked on their field (``repr=False``), and those that hold such."""
+    for name, field in model.model_fields.items():
+        place = f"{above}{field.alias or name}"
+        if not field.repr:
+            yield place
+        for part in (field.annotation, *get_args(field.annotation)):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                inner = list(_secret_places(part, f"{place}."))
+                yield from (place, *inner) if inner else ()
+
+
+SECRETS = frozenset(_secret_places(Settings))
 """Settings whose value no message repeats."""
 
 

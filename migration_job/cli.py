@@ -5,13 +5,15 @@ Each command lives in its own module under ``migration_job.commands`` and regist
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from migration_job import __version__
+from migration_job import __version__, last_resort
 from migration_job.errors import ExitStatus, JobError
 from migration_job.log_format import VARIABLE, LogFormat, choose, line
 
@@ -85,11 +87,27 @@ def __getattr__(name: str) -> typer.Typer:
 
 
 def main() -> NoReturn:
-    """Run the command line; a foreseen end prints its sentence and advice, nothing else."""
+    """Run the command line. A foreseen end prints its sentence and advice, nothing else; an
+    unforeseen one a sentence with the file that holds the rest, and which side serves."""
     asked = sys.argv[1] if len(sys.argv) > 1 else ""
     try:
         build(asked if asked in COMMANDS else None)()
     except JobError as error:
         sys.stderr.write(line(f"error: {error}") + "\n")
         sys.exit(int(error.status))
+    except Exception as error:
+        sys.stderr.write(line(last_resort.sentence(error, sys.argv[1:], _serves)) + "\n")
+        sys.exit(int(ExitStatus.UNEXPECTED))
     sys.exit(int(ExitStatus.DONE))
+
+
+def _serves(source: Path) -> str:
+    """Which side serves, by the SQLite file's own word."""
+    from migration_job.stores.sqlite import fence
+    from migration_job.stores.sqlite.database import open_readonly
+
+    with contextlib.closing(open_readonly(source)) as connection:
+        state = fence.read_state(connection)
+    if state is None:
+        return ""
+    return f"{'PostgreSQL' if state.closed else 'SQLite'} serves, as {source} says"

@@ -32,6 +32,7 @@ from migration_job.certification import (
     place,
     refuse_differences,
 )
+from migration_job.durable import write_durably
 from migration_job.errors import (
     BlockedError,
     InputError,
@@ -227,10 +228,8 @@ class Migration:
     def _take_id(self, run_id: str) -> None:
         self.run_id = run_id
         self.report.run_id = run_id
-        path = self.options.report / RUN_FILE
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps({"run_id": run_id}) + "\n", encoding="utf-8")
-        partial.replace(path)
+        text = json.dumps({"run_id": run_id}) + "\n"
+        write_durably(self.options.report / RUN_FILE, text.encode(), mode=0o644)
 
     def _plan(
         self,

@@ -14,6 +14,7 @@ from infra.errors import StageError
 from infra.names import Names
 from infra.settings import Settings, read_file
 from infra.stage_paths import Paths, ask_there, paths
+from migration_job import last_resort
 from migration_job.errors import ExitStatus, JobError
 from migration_job.protocol.status import status
 
@@ -67,4 +68,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    last_resort.main(main)

@@ -24,12 +24,19 @@ def dashboard(
     ] = "http://127.0.0.1:9090",
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free port.")] = 8090,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A host name under which the page is asked for, besides localhost, --host and IP "
+            "addresses; can be given several times. Any other is refused."
+        ),
+    ] = None,
     backup: Annotated[bool, typer.Option(help="Show the backups' panels.")] = True,
 ) -> None:
     """Serve the stage's panels as one page, until interrupted."""
     # As a container's first process it would not end until it is killed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     boards = (MIGRATION, DATABASE, *((BACKUP,) if backup else ()))
-    page = Dashboard(Prometheus(prometheus), boards, host=host, port=port)
+    page = Dashboard(Prometheus(prometheus), boards, host=host, port=port, names=name or ())
     say(f"the dashboard is at {page.url} (Ctrl-C ends it)")
     page.serve_forever()

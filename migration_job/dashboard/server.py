@@ -6,13 +6,14 @@ opens nothing but what the panels show.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -61,14 +62,17 @@ class Prometheus:
         address = f"{self._url}/api/v1/query_range?{words}"
         # S310: the scheme was checked above.
         with urllib.request.urlopen(address, timeout=PATIENCE_SECONDS) as answer:  # noqa: S310
-            series = json.load(answer)["data"]["result"]
-        return [
-            {
-                "legend": _legend(query.legend, one["metric"]),
-                "points": [[float(at), float(value)] for at, value in one["values"]],
-            }
-            for one in series
-        ]
+            said = answer.read()
+        try:
+            return [
+                {
+                    "legend": _legend(query.legend, one["metric"]),
+                    "points": [[float(at), float(value)] for at, value in one["values"]],
+                }
+                for one in json.loads(said)["data"]["result"]
+            ]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise OSError("its answer is none of Prometheus'") from error
 
 
 def _legend(pattern: str, labels: dict[str, str]) -> str:
@@ -81,9 +85,17 @@ class Dashboard:
     """The page's server. ``with`` runs it in a thread; :meth:`serve_forever` in this one."""
 
     def __init__(
-        self, prometheus: Prometheus, boards: Sequence[Board], *, host: str, port: int
+        self,
+        prometheus: Prometheus,
+        boards: Sequence[Board],
+        *,
+        host: str,
+        port: int,
+        names: Collection[str] = (),
     ) -> None:
+        """``names`` are further host names under which the page may be asked for."""
         self._prometheus = prometheus
+        self._names = frozenset(name.lower() for name in (host, "localhost", *names))
         self._boards = {board.name: board for board in boards}
         try:
             self._server = ThreadingHTTPServer((host, port), self._handler())
@@ -123,6 +135,24 @@ class Dashboard:
             for board in self._boards.values()
         ]
 
+    def is_asked_as(self, host: str | None) -> bool:
+        """Whether a request's Host header names this page: a name that it was given, or an IP
+        address. Another name that leads here is a web site's that wants to read the page in its
+        visitor's browser (DNS rebinding); an address cannot be bound to another."""
+        if host is None:
+            return False
+        try:
+            name = urllib.parse.urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        if name.lower() in self._names:
+            return True
+        try:
+            ipaddress.ip_address(name.partition("%")[0])
+        except ValueError:
+            return False
+        return True
+
     def panel(self, board: str, number: int) -> list[dict[str, Any]]:
         """All series of one panel. KeyError or IndexError where there is no such panel."""
         if number < 0:
@@ -136,6 +166,9 @@ class Dashboard:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                if not dashboard.is_asked_as(self.headers.get("Host")):
+                    self._json(421, {"error": "this page is not served under that host name"})
+                    return
                 path = urllib.parse.urlsplit(self.path).path
                 if path == "/":
                     self._answer(200, "text/html; charset=utf-8", PAGE.read_bytes())

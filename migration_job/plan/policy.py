@@ -198,6 +198,17 @@ def parse_policy(text: str, *, name: str = "policy") -> Policy:
             f"{name}{line}: no valid YAML: {getattr(error, 'problem', None) or error}",
             advice="Check the indentation and the quotes there.",
         ) from error
+    except (ValueError, TypeError, AttributeError, ArithmeticError, LookupError) as error:
+        # PyYAML's constructors let through what a tag or a date's digits make of a scalar.
+        raise InputError(
+            f"{name}: a value is not what it looks like: {error}",
+            advice="Put dates, numbers and words with a `!!` tag in quotes.",
+        ) from error
+    except RecursionError as error:
+        raise InputError(
+            f"{name}: expected a policy, found lists or mappings nested too deeply to read",
+            advice="Take the nesting out; a policy needs five levels.",
+        ) from error
     if data is None:
         return Policy()
     if not isinstance(data, dict):
@@ -259,7 +270,12 @@ def _line(node: yaml.Node | None, place: list[Any]) -> int:
     return line
 
 
-def _twice(node: yaml.Node | None, place: str = "") -> Iterator[tuple[str, int]]:
+def _twice(
+    node: yaml.Node | None, place: str = "", above: tuple[int, ...] = ()
+) -> Iterator[tuple[str, int]]:
+    if node is None or id(node) in above:
+        return  # an alias of what it is in: refused where the fields are looked at
+    above = (*above, id(node))
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -268,7 +284,7 @@ def _twice(node: yaml.Node | None, place: str = "") -> Iterator[tuple[str, int]]
             if mark in seen:
                 yield dotted, key.start_mark.line + 1
             seen.add(mark)
-            yield from _twice(value, dotted)
+            yield from _twice(value, dotted, above)
     elif isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            yield from _twice(item, place)
+            yield from _twice(item, place, above)

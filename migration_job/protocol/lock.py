@@ -59,7 +59,7 @@ class Lock:
 
     def holder(self) -> str | None:
         """Which command works at this moment, for people; None where none does or only ``sync``."""
-        with self._turn.open("a+") as stream:
+        with self._opened(self._turn) as stream:
             # `sync` has the turn for an instant at each round: a command has it longer.
             for _ in range(LOOKS):
                 try:
@@ -71,7 +71,8 @@ class Lock:
         return _told(self._turn)
 
     @contextlib.contextmanager
-    def _locked(self, path: Path, name: str | None, limit: float | None) -> Iterator[int]:
+    def _opened(self, path: Path) -> Iterator[int]:
+        """The file's descriptor. Raises OperationError where it is none of this user's."""
         try:
             descriptor = os.open(path, FLAGS, 0o600)
         except OSError as error:
@@ -81,6 +82,13 @@ class Lock:
                 "there, or give another --state",
             ) from error
         try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def _locked(self, path: Path, name: str | None, limit: float | None) -> Iterator[int]:
+        with self._opened(path) as descriptor:
             self._acquire(descriptor, path, limit)
             if name is not None:
                 note = {"name": name, "pid": os.getpid(), "since": datetime.now(UTC).isoformat()}
@@ -90,8 +98,6 @@ class Lock:
                     os.ftruncate(descriptor, 0)
                     os.pwrite(descriptor, json.dumps(note).encode(), 0)
             yield descriptor
-        finally:
-            os.close(descriptor)
 
     def _acquire(self, descriptor: int, path: Path, limit: float | None) -> None:
         if limit is None:

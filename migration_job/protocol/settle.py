@@ -25,6 +25,7 @@ from urllib.parse import quote as url_quote
 import apsw
 import psycopg
 
+from migration_job.durable import write_durably
 from migration_job.errors import InputError, OperationError
 from migration_job.protocol.begin import rowid_column
 from migration_job.protocol.decision import truthful
@@ -134,6 +135,9 @@ def _archive(source: Path, folder: Path, run_id: str) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     copy, packed = folder / "archive.db", folder / "archive.db.gz"
     try:
+        # Nothing is written through a symbolic link in the place of either.
+        copy.unlink(missing_ok=True)
+        packed.unlink(missing_ok=True)
         _copy_without_capture(source, copy)
         whole = sha256_of(copy)
         with copy.open("rb") as plain, gzip.open(packed, "wb", compresslevel=6) as stream:
@@ -161,8 +165,8 @@ def _archive(source: Path, folder: Path, run_id: str) -> None:
         run_id=run_id,
         restore=f"migration-job restore-backup {folder.absolute()} DESTINATION",
     )
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    make_durable(folder / MANIFEST)
+    text = manifest.model_dump_json(indent=2) + "\n"
+    write_durably(folder / MANIFEST, text.encode(), mode=0o600)
     check(folder)
 
 

@@ -6,14 +6,17 @@ to be drawn, and a Prometheus that is away to be said so.
 
 from __future__ import annotations
 
+import http.client
 import json
 import shutil
 import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -165,3 +168,47 @@ def test_a_prometheus_that_is_away_is_said(browser: Browser) -> None:
 def test_an_address_that_is_none_is_refused() -> None:
     with pytest.raises(InputError, match="http or https"):
         Prometheus("file:///etc/passwd")
+
+
+def answered(page: Dashboard, host: str | None, path: str = "/layout") -> int:
+    """The status of a request with that Host header, or none."""
+    port = int(page.url.rsplit(":", 1)[1].rstrip("/"))
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.putrequest("GET", path, skip_host=True)
+    if host is not None:
+        connection.putheader("Host", host)
+    connection.endheaders()
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def test_another_sites_name_reads_nothing() -> None:
+    away = Prometheus(f"http://127.0.0.1:{_free_port()}")
+    names = {"host": "127.0.0.1", "names": ("Panels.example",)}
+    with Dashboard(away, (MIGRATION,), port=0, **names) as page:  # type: ignore[arg-type]
+        for host in ("127.0.0.1", "localhost:8090", "[::1]:8090", "192.0.2.7", "panels.EXAMPLE:1"):
+            assert answered(page, host) == 200, host
+        hosts = ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "", "[", None)
+        for host in hosts:
+            for path in ("/", "/layout", "/panel/migration/0"):
+                assert answered(page, host, path) == 421, host
+
+
+@pytest.mark.parametrize("said", [b"{}", b"[]", b"not JSON", b'{"data": {"result": [{}]}}'])
+def test_an_answer_that_is_not_prometheus_is_no_missing_panel(said: bytes) -> None:
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(said)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        strange = Prometheus(f"http://127.0.0.1:{other.server_port}")
+        with Dashboard(strange, (MIGRATION,), host="127.0.0.1", port=0) as page:
+            assert answered(page, "localhost", f"/panel/{MIGRATION.name}/0") == 502
+        other.shutdown()

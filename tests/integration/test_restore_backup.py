@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from migration_job.stores.sqlite.backup import _unpack
 from tests.integration.running import DONE, USAGE, run
 
 pytestmark = pytest.mark.postgres
@@ -133,3 +134,15 @@ def test_a_backup_that_was_changed_is_refused(backup: Path, tmp_path: Path) -> N
 
 def test_no_backup_there(tmp_path: Path) -> None:
     assert run("restore-backup", tmp_path, tmp_path / "restored.db").status == USAGE
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    copy = tmp_path / "packed.db"
+    copy.write_bytes(b"the backup")
+    (tmp_path / "a.db.restoring").symlink_to(victim)
+    _unpack(copy, tmp_path / "a.db.restoring")
+    assert victim.read_text() == "untouched"
+    assert (tmp_path / "a.db.restoring").read_bytes() == b"the backup"
+    assert not (tmp_path / "a.db.restoring").is_symlink()

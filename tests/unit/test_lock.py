@@ -99,4 +99,7 @@ def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path: Path, name: str
     (state / name).symlink_to(victim)
     with pytest.raises(OperationError, match="symbolic link"), Lock(state).command("switch"):
         pass
+    if name == "turn.lock":
+        with pytest.raises(OperationError, match="symbolic link"):
+            Lock(state).holder()
     assert victim.read_text() == "untouched"

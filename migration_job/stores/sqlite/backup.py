@@ -11,6 +11,7 @@ from pathlib import Path
 import apsw
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from migration_job.durable import write_durably
 from migration_job.errors import InputError
 from migration_job.stores.sqlite.snapshot import Snapshot, make_durable, sha256_of
 
@@ -58,11 +59,8 @@ def seal(snapshot: Snapshot, run_id: str) -> Manifest:
         run_id=run_id,
         restore=f"migration-job restore-backup {folder} {snapshot.source}",
     )
-    partial = folder / (MANIFEST + ".partial")
-    partial.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    make_durable(partial)
-    partial.replace(folder / MANIFEST)
-    make_durable(folder / MANIFEST)
+    text = manifest.model_dump_json(indent=2) + "\n"
+    write_durably(folder / MANIFEST, text.encode(), mode=0o600)
     return manifest
 
 
@@ -132,11 +130,13 @@ def restore(folder: Path, destination: Path, *, replace: bool) -> Path | None:
 
 
 def _unpack(file: Path, to: Path) -> None:
-    """Copy the backup's file; what `settle` archives is compressed."""
-    if file.suffix != ".gz":
-        shutil.copyfile(file, to)
-        return
-    with gzip.open(file, "rb") as packed, to.open("wb") as stream:
+    """Copy the backup's file; what `settle` archives is compressed. What is in the copy's place, a
+    symbolic link above all, goes: nothing is written through it."""
+    to.unlink(missing_ok=True)
+    with (
+        gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as packed,
+        to.open("xb") as stream,
+    ):
         shutil.copyfileobj(packed, stream, 1 << 20)
 
 

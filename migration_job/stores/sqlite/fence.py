@@ -69,6 +69,9 @@ def open_source(path: Path) -> apsw.Connection:
         connection = PatientConnection(uri, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI)
         add_functions(connection)
         connection.wait_for_locks()
+        # The schema is the application's, or whoever's made the file.
+        connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+        connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 0)
         connection.pragma("synchronous", "EXTRA")
