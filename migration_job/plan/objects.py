@@ -22,7 +22,7 @@ from migration_job.plan.quarantine import Quarantine
 from migration_job.plan.relations import Relations
 from migration_job.plan.rules import Rule, type_of
 from migration_job.plan.storage import names_class
-from migration_job.plan.views import ViewTable, translate_view
+from migration_job.plan.views import DEEPEST, ViewTable, names_read, translate_view
 from migration_job.plan.virtual import report_virtual
 from migration_job.quoting import postgres_name, postgres_relation
 from migration_job.stores.sqlite.model import (
@@ -522,6 +522,7 @@ class Objects:
         }
         planned: list[ViewPlan] = []
         reasons: dict[str, str] = {}
+        depths: dict[str, int] = {}
         progress = True
         while waiting and progress:
             progress = False
@@ -531,6 +532,11 @@ class Objects:
                 except Untranslatable as reason:
                     reasons[view.name] = str(reason)
                     continue
+                depth = 1 + max((depths.get(n, 0) for n in names_read(view.sql)), default=0)
+                if depth > DEEPEST:
+                    reasons[view.name] = f"more than {DEEPEST} views stand on one another"
+                    continue
+                depths[fold(view.name)] = depth
                 target = self.reserve(view.name, view.name, own=True)
                 planned.append(ViewPlan(source=view.name, target=target, query=translated.query))
                 known[fold(view.name)] = ViewTable(

@@ -38,6 +38,17 @@ class ViewTable:
     """Its columns in order, as the source spells them."""
 
 
+DEEPEST = 100
+"""Views that stand on one another. PostgreSQL plans each of them into every query of the last."""
+
+
+def names_read(sql: str) -> frozenset[str]:
+    """The folded names of all tables and views that a translated CREATE VIEW names."""
+    return frozenset(
+        fold(t.name) for t in sqlglot.parse_one(sql, read="sqlite").find_all(exp.Table)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class TranslatedView:
     query: str

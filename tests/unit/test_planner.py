@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import apsw
@@ -577,3 +578,18 @@ def test_an_application_s_own_function_in_a_generated_column(tmp_path: Path) -> 
     assert [c.target for c in plan.table("t").columns] == ["a", "c"]
     assert [f.code for f in plan.blocked] == ["generated-unreadable"]
     assert not plan_of(path, plan.blocked[0].settle).blocked
+
+
+def test_views_that_stand_on_too_many_are_left_out_with_a_finding(tmp_path: Path) -> None:
+    path = tmp_path / "nested.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE t(id INTEGER PRIMARY KEY)")
+        connection.execute("CREATE VIEW v1 AS SELECT id FROM t")
+        for n in range(2, 301):
+            connection.execute(f"CREATE VIEW v{n} AS SELECT id FROM v{n - 1}")
+    connection.close()
+    plan = plan_of(path)
+    assert [v.source for v in plan.views] == [f"v{n}" for n in range(1, 101)]
+    found = findings_of(plan, "view-not-carried")
+    assert len(found) == 200
+    assert "view v101: more than 100 views stand on one another" in [f.message for f in found]

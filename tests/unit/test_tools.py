@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import re
 import signal
 import stat
 import subprocess
+import tarfile
+import threading
 import time
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -178,6 +185,57 @@ def test_up_respects_another_backend_and_passphrase(stage: Checkout) -> None:
     )
     assert stage.calls()[-1].endswith("| s3://bucket | /elsewhere")
     assert not (stage.path / ".passphrase").exists()
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder that a stand-in server gives as the release, and its address."""
+    folder = tmp_path / "release" / "v1.2.3"
+    folder.mkdir(parents=True)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("wrong", ["", "changed", "unnamed", "absent"])
+def test_the_pulumi_cli_is_installed_by_its_checksum(
+    stage: Checkout, release: tuple[Path, str], wrong: str
+) -> None:
+    folder, address = release
+    (stage.bin / "pulumi").unlink()
+    machine = {"x86_64": "x64", "aarch64": "arm64"}[os.uname().machine]
+    archive = folder / f"pulumi-v1.2.3-linux-{machine}.tar.gz"
+    with tarfile.open(archive, "w:gz") as packed:
+        entry = tarfile.TarInfo("pulumi/pulumi")
+        entry.mode, entry.size = 0o755, len(FAKE_PULUMI)
+        packed.addfile(entry, io.BytesIO(FAKE_PULUMI.encode()))
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    named = "another.tar.gz" if wrong == "unnamed" else archive.name
+    if wrong != "absent":
+        (folder / "pulumi-1.2.3-checksums.txt").write_text(f"{digest}  {named}\n")
+    if wrong == "changed":
+        archive.write_bytes(archive.read_bytes() + b"more")
+    python = stage.path / ".venv" / "bin" / "python"
+    real = python.resolve()
+    python.unlink()
+    python.write_text(f"""#!/bin/sh
+case $2 in *importlib.metadata*) echo 1.2.3 ;; *) exec {real} "$@" ;; esac
+""")
+    python.chmod(0o755)
+    path = f"{stage.bin}{os.pathsep}/usr/bin{os.pathsep}/bin"
+    done = stage.run("tools/stage", "down", "dev", PATH=path, PULUMI_RELEASES=address)
+    installed = stage.path / ".tools" / "pulumi" / "bin" / "pulumi"
+    if wrong:
+        assert done.returncode == 2
+        assert "SHA-256" in done.stderr if wrong != "absent" else "not be fetched" in done.stderr
+        assert not installed.exists()
+        assert stage.calls() == []
+    else:
+        assert done.returncode == 0, done.stderr
+        assert installed.exists()
+        assert stage.calls()[-1].startswith("destroy --stack dev")
 
 
 @pytest.mark.parametrize("name", ["nosuch", "../dev", "", "dev;id"])
