@@ -179,7 +179,11 @@ class Migration:
         manifest = sealed.result()
         self.report.backup = manifest.model_dump()
         planned = Planned(taken, manifest.content_sha256, catalogue, plan, plan.digest())
-        self._load(target, planned, self._begin(target, before, planned))
+        try:
+            self._load(target, planned, self._begin(target, before, planned))
+        except OperationError:
+            intact().result()  # pages in each other's places give keys that no index allows
+            raise
         records.set_phase(target, Phase.COPIED)
         self.report.phase = Phase.COPIED
         if self.live is not None:

@@ -271,7 +271,7 @@ def _doubtful_indexes(connection: apsw.Connection) -> set[str]:
             terms = connection.execute(f"PRAGMA main.index_xinfo({sqlite_name(index)})")
             if partial or any(term[1] == -2 for term in terms):
                 found.add(index)
-    except apsw.Error:
+    except (apsw.Error, UnicodeDecodeError):
         return set()  # a schema that cannot be read excuses nothing
     return found
 
@@ -293,7 +293,7 @@ def _collated(connection: apsw.Connection) -> list[tuple[tuple[str, str], str]]:
             for term in list(connection.execute(f"PRAGMA main.index_xinfo({sqlite_name(index)})"))
             if term[5]
         ]
-    except apsw.Error:
+    except (apsw.Error, UnicodeDecodeError):  # what a name is written in may be damaged too
         return []
 
 
