@@ -189,10 +189,10 @@ def test_another_sites_name_reads_nothing() -> None:
     with Dashboard(away, (MIGRATION,), port=0, **names) as page:  # type: ignore[arg-type]
         for host in ("127.0.0.1", "localhost:8090", "[::1]:8090", "192.0.2.7", "panels.EXAMPLE:1"):
             assert answered(page, host) == 200, host
-        hosts = ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "", "[", None)
-        for host in hosts:
+        others = ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "", "[", None)
+        for other in others:
             for path in ("/", "/layout", "/panel/migration/0"):
-                assert answered(page, host, path) == 421, host
+                assert answered(page, other, path) == 421, other
 
 
 @pytest.mark.parametrize("said", [b"{}", b"[]", b"not JSON", b'{"data": {"result": [{}]}}'])
