@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.running import run
+from tests.integration.running import USAGE, run
 from tests.integration.test_hostile_input import MANY, SEED, made, must_end_well
 
 pytestmark = pytest.mark.postgres
@@ -27,3 +27,19 @@ def test_swapped_pages_end_with_a_sentence(tmp_path: Path, postgres: str) -> Non
         source.write_bytes(data)
         ended = run("migrate", source, "--target", postgres, "--report", tmp_path / f"r{number}")
         must_end_well(ended.said, ended.status, number)
+        assert ended.status, f"pages {a // PAGE + 1} and {b // PAGE + 1}: {ended.said}"
+
+
+def test_pages_that_nothing_reaches_are_damage(tmp_path: Path, postgres: str) -> None:
+    """SQLite's own check says nothing of them where a view's root page comes first in its list."""
+    data = bytearray(made(tmp_path / "intact.db"))
+    interior = 5  # the type of a table's page that refers to others
+    root = next(n for n in range(3, len(data) // PAGE) if data[n * PAGE] == interior)
+    first = int.from_bytes(data[root * PAGE + 8 : root * PAGE + 12], "big") - 1
+    a, b = root * PAGE, first * PAGE
+    data[a : a + PAGE], data[b : b + PAGE] = data[b : b + PAGE], data[a : a + PAGE]
+    source = tmp_path / "swapped.db"
+    source.write_bytes(data)
+    ended = run("migrate", source, "--target", postgres, "--report", tmp_path / "report")
+    assert ended.status == USAGE, ended.said
+    assert "in no table, in no index and not free" in ended.said
