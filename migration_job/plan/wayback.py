@@ -71,6 +71,10 @@ def refusal(rule: RuleBase, column: str, *, strict: bool) -> str:
             return _document("json", column, real=affinity == "real")
         case JsonbRule(affinity=affinity) if affinity in NUMBER_AFFINITIES:
             return _document("jsonb", column, real=affinity == "real")
+        case TextRule(affinity=affinity) | WidenedTextRule(affinity=affinity) if (
+            affinity in NUMBER_AFFINITIES
+        ):
+            return _text_of_number(column, real=affinity == "real")
         case _:
             return ""
 
@@ -137,6 +141,15 @@ def _document(kind: str, column: str, *, real: bool) -> str:
     """Of a document that is a number SQLite makes a number."""
     number = f"({column} #>> '{{}}')::numeric"
     return f"{kind}_typeof({column}) <> 'number' OR {_representable(number, real=real)}"
+
+
+def _text_of_number(column: str, *, real: bool) -> str:
+    """Of text that SQLite makes a number of: a number that it has, whatever its spelling."""
+    number = f"{column}::numeric"
+    return (
+        f"CASE WHEN {column}::text ~ '{_NUMBER}' THEN {_representable(number, real=real)} "
+        "ELSE true END"
+    )
 
 
 NATURAL: Mapping[str, tuple[str, ...]] = {

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from pathlib import Path
 
 import pytest
 
+from migration_job.stores.sqlite.database import check_integrity, reading
 from tests.integration.running import USAGE, run
 from tests.integration.test_hostile_input import MANY, SEED, made, must_end_well
 
@@ -43,3 +45,23 @@ def test_pages_that_nothing_reaches_are_damage(tmp_path: Path, postgres: str) ->
     ended = run("migrate", source, "--target", postgres, "--report", tmp_path / "report")
     assert ended.status == USAGE, ended.said
     assert "in no table, in no index and not free" in ended.said
+
+
+@pytest.mark.parametrize("auto_vacuum", [0, 1, 2])
+@pytest.mark.parametrize("page_size", [512, 1024, 4096])
+def test_an_intact_file_with_views_has_no_such_pages(
+    tmp_path: Path, auto_vacuum: int, page_size: int
+) -> None:
+    path = tmp_path / "intact.db"
+    connection = sqlite3.connect(path)
+    connection.executescript(
+        f"PRAGMA page_size = {page_size}; PRAGMA auto_vacuum = {auto_vacuum};"
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, b BLOB); CREATE VIEW v AS SELECT id FROM t;"
+        "CREATE INDEX i ON t(b); CREATE VIRTUAL TABLE f USING fts5(x);"
+        "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < 400) "
+        "INSERT INTO t(b) SELECT randomblob(n * 9) FROM s; INSERT INTO f VALUES ('a b c');"
+        "DELETE FROM t WHERE id % 3 = 0;"
+    )
+    connection.close()
+    with reading(path) as reader:
+        check_integrity(reader)

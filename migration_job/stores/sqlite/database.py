@@ -164,7 +164,7 @@ def _unreached(connection: apsw.Connection) -> Iterator[str]:
         if connection.pragma("auto_vacuum"):
             # A page of pointers for each so many pages, from the second on.
             others += (pages - 2) // (size // 5 + 1) + 1
-        row = connection.execute("SELECT sum(pageno) FROM dbstat WHERE aggregate").fetchone()
+        row = connection.execute("SELECT sum(pageno) FROM dbstat WHERE aggregate = TRUE").fetchone()
     except (apsw.CorruptError, apsw.SQLError) as error:
         yield f"pages that are in use cannot be counted: {error}"
         return
