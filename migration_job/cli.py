@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from migration_job import __version__, last_resort
-from migration_job.errors import ExitStatus, JobError
+from migration_job.errors import ExitStatus, JobError, without_secrets
 from migration_job.log_format import VARIABLE, LogFormat, choose, line
 
 if TYPE_CHECKING:
@@ -93,10 +93,11 @@ def main() -> NoReturn:
     try:
         build(asked if asked in COMMANDS else None)()
     except JobError as error:
-        sys.stderr.write(line(f"error: {error}") + "\n")
+        sys.stderr.write(line(without_secrets(f"error: {error}")) + "\n")
         sys.exit(int(error.status))
     except Exception as error:
-        sys.stderr.write(line(last_resort.sentence(error, sys.argv[1:], _serves)) + "\n")
+        said = last_resort.sentence(error, sys.argv[1:], _serves)
+        sys.stderr.write(line(without_secrets(said)) + "\n")
         sys.exit(int(ExitStatus.UNEXPECTED))
     sys.exit(int(ExitStatus.DONE))
 

@@ -7,6 +7,7 @@ secret. Anything that is not one of these is a defect and ends with ``ExitStatus
 from __future__ import annotations
 
 import enum
+import re
 
 
 class ExitStatus(enum.IntEnum):
@@ -58,3 +59,16 @@ class OperationError(JobError):
     """An operation could not be completed (a lost connection, a full disk); it can be run again."""
 
     status = ExitStatus.UNEXPECTED
+
+
+_SECRETS = re.compile(
+    r"""(?P<name>\b(?:password|passwd|sslpassword)\s*=\s*)(?:'(?:[^'\\]|\\.)*'|[^\s'&]+)"""
+    r"""|(?P<address>:/{1,2}[^:/@\s]*:)[^@\s]*(?=@)""",
+    re.IGNORECASE,
+)
+
+
+def without_secrets(text: str) -> str:
+    """The text without the passwords of connection strings (``password=...``, ``//user:...@``): an
+    option that wants a file may have been given one, and its error names what it was given."""
+    return _SECRETS.sub(lambda match: f"{match['name'] or match['address']}***", text)
