@@ -826,7 +826,13 @@ def _lacks(
         wanted = (tuple(sorted(names[c] for c in children)), _target_of(parent, records))
         if wanted not in made.foreign_keys:
             found.append(f"foreign key {wanted} is not among {made.foreign_keys}")
-    if _rowid_alias(table) and not _generates(made, names[table.key[0]], connection):
+    # A key that is another table's as well is never made up.
+    borrowed = any(tuple(children) == table.key for children, _ in table.foreign_keys)
+    if (
+        _rowid_alias(table)
+        and not borrowed
+        and not _generates(made, names[table.key[0]], connection)
+    ):
         found.append("the rowid has no generator")
     return found
 

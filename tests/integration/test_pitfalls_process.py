@@ -16,7 +16,17 @@ import psycopg
 import pytest
 
 from tests.integration import independent_compare
-from tests.integration.running import BLOCKED, DIFFERS, DONE, USAGE, Ended, build, digest, run
+from tests.integration.running import (
+    BLOCKED,
+    DIFFERS,
+    DONE,
+    FAILED,
+    USAGE,
+    Ended,
+    build,
+    digest,
+    run,
+)
 
 pytestmark = pytest.mark.postgres
 
@@ -350,9 +360,9 @@ def test_pitfall_44_a_locked_source_ends_with_a_sentence(tmp_path: Path, postgre
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "ready\n"
-        ended = migrate(path, postgres)
+        ended = migrate(path, postgres, "--catch-up-seconds", "1")
         holder.communicate()
-    assert ended.status == USAGE, ended.said
+    assert ended.status == FAILED, ended.said
     assert "locked" in ended.err
     assert independent_compare.read_target(postgres) == {}
 

@@ -172,7 +172,7 @@ def syncing(serving: Serving) -> Iterator[list[str]]:
 
 @pytest.mark.timeout(SECONDS + 120)
 def test_altered_under_load_nobody_waits_and_everything_comes_back(serving: Serving) -> None:
-    done, deadline = 0, time.monotonic() + SECONDS
+    done, deadline, pace = 0, time.monotonic() + SECONDS, threading.Event()
     with syncing(serving), psycopg.connect(serving.migration.dsn, autocommit=True) as owner:
         # A hang is to fail here, not to stand still.
         owner.execute("SET statement_timeout TO '10s'")
@@ -182,6 +182,8 @@ def test_altered_under_load_nobody_waits_and_everything_comes_back(serving: Serv
                 alteration = ALTERATIONS[done % len(ALTERATIONS)]
                 owner.execute(alteration.format(n=done, small=done % 90 + 10).encode())
                 done += 1
+                # Ten a second: where nothing but changes of the schema comes, no round ends.
+                pace.wait(0.1)
         finally:
             writers.stop()
         report = read_report(serving.ends.state)
