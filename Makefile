@@ -3,6 +3,18 @@ SHELL := /bin/sh
 STAGE ?= dev
 PYTHON := .venv/bin/python
 
+# What is given on the command line is text: neither make expands it (`value`) nor the shell, which
+# finds it in its environment. Recipes say "$$NAME", never $(NAME).
+override STAGE := $(value STAGE)
+override SOURCE := $(value SOURCE)
+override OPTIONS := $(value OPTIONS)
+override TESTS := $(value TESTS)
+override AT := $(value AT)
+override TO := $(value TO)
+override REMOVE := $(value REMOVE)
+export STAGE SOURCE OPTIONS TESTS AT TO REMOVE
+WORDS_OF = $(PYTHON) -m tools.words
+
 .PHONY: help
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,12 +29,12 @@ setup:
 .PHONY: demo
 demo: setup ## migrate a made-up database (or SOURCE=my.db, a rehearsal) to an embedded PostgreSQL
 	@tools/system-packages
-	@$(PYTHON) -m migration_job demo $(if $(SOURCE),"$(SOURCE)") $(OPTIONS)
+	@$(WORDS_OF) OPTIONS $(PYTHON) -m migration_job demo -- $${SOURCE:+"$$SOURCE"}
 
 .PHONY: test
 test: setup ## run every test that this machine can run
 	@tools/system-packages
-	@$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile $(TESTS)
+	@$(WORDS_OF) TESTS $(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: lint
 lint: setup ## check style, types and security rules, and ask for advisories where that can be done
@@ -48,36 +60,36 @@ docs: setup ## write docs/commands.md and docs/settings.md anew from the code
 
 .PHONY: up
 up: setup ## provision STAGE, migrate, verify, switch (pulumi up)
-	@tools/stage up "$(STAGE)"
+	@tools/stage up "$$STAGE"
 
 .PHONY: check
 check: setup ## test what was provisioned for STAGE
-	@tools/stage check "$(STAGE)"
+	@tools/stage check "$$STAGE"
 
 .PHONY: down
 down: setup ## go back to SQLite, then remove STAGE (pulumi destroy)
-	@tools/stage down "$(STAGE)"
+	@tools/stage down "$$STAGE"
 
 .PHONY: status
 status: setup ## say which side serves STAGE's application, and what to do next
-	@$(PYTHON) -m tools.status "$(STAGE)"
+	@$(PYTHON) -m tools.status "$$STAGE"
 
 .PHONY: images
 images: setup ## pull the container images, or build them, ahead of `make up`
 	@tools/docker-engine
-	@$(PYTHON) -m infra.images "$(STAGE)"
+	@$(PYTHON) -m infra.images -- "$$STAGE"
 
 .PHONY: rotate
 rotate: setup ## replace STAGE's passwords without a failed request
-	@tools/stage rotate "$(STAGE)"
+	@tools/stage rotate "$$STAGE"
 
 .PHONY: restore
 restore: setup ## restore STAGE's database beside itself, as it was AT='2026-03-01 14:05:00+00'
-	@$(PYTHON) -m infra.restore "$(STAGE)" $(if $(REMOVE),--remove) $(if $(AT),--at "$(AT)")
+	@$(PYTHON) -m infra.restore $${REMOVE:+--remove} $${AT:+--at="$$AT"} -- "$$STAGE"
 
 .PHONY: restore-sqlite
 restore-sqlite: setup ## write the SQLite file as it was before STAGE's migration to TO=file.db
-	@$(PYTHON) -m infra.restore_sqlite "$(STAGE)" "$(TO)"
+	@$(PYTHON) -m infra.restore_sqlite -- "$$STAGE" "$$TO"
 
 # ------------------------------------------------------------------------------ for developers
 
@@ -98,4 +110,4 @@ property: setup ## take 2,000 random databases there, and 2,000 there and back, 
 
 .PHONY: bench
 bench: setup ## measure this project and its peers side by side; writes docs/benchmarks.md
-	@$(PYTHON) -m benchmarks $(OPTIONS)
+	@$(WORDS_OF) OPTIONS $(PYTHON) -m benchmarks
