@@ -185,6 +185,16 @@ def end_expired(ends: Endpoints, say: Say) -> Lease | None:
     return None
 
 
+def in_words(lease: Lease) -> str:
+    """What `sync` reports of a lease that is in force."""
+    return f"held by {lease}"
+
+
+def speaks_of_lease(held: str) -> bool:
+    """Whether a report's words are :func:`in_words` of some lease, and not of somebody without."""
+    return held.startswith("held by ")
+
+
 def held_by_others(ends: Endpoints) -> str:
     """In words, that the alias is closed and not by this job; '' where it is open. Raises
     OperationError where PgBouncer does not answer."""

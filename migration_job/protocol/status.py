@@ -289,8 +289,10 @@ def _held_line(folder: Path | None, report: Report | None) -> str:
     if held is not None:
         over = ", which is over: `sync` ends it" if held.over else ""
         return f"by {held}{over}; `migration-job resume` ends it"
-    if report is not None and _age(report) <= STALE_SECONDS and report.held:
-        return report.held
+    # What `sync` last said of a lease is older than the lease's own file, which is gone here.
+    fresh = report is not None and _age(report) <= STALE_SECONDS
+    if report is not None and fresh and not lease.speaks_of_lease(report.held):
+        return report.held or "by nobody"
     return "by nobody"
 
 

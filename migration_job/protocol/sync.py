@@ -196,8 +196,8 @@ class Sync:
             self._note(error.message)
             return
         if held is not None:
-            self._tell_held(f"held by {held}")
-        elif self._report.held.startswith("held by "):
+            self._tell_held(lease.in_words(held))
+        elif lease.speaks_of_lease(self._report.held):
             self._tell_held("")
 
     def _tell_held(self, words: str) -> None:
@@ -235,7 +235,7 @@ class Sync:
 
     def _look_for_holders(self, pair: Pair) -> None:
         """Say where the alias is closed by somebody else, with no lease of it."""
-        if self._report.held.startswith("held by "):
+        if lease.speaks_of_lease(self._report.held):
             return
         state = pair.state()
         served = state.closed or state.reads_moved

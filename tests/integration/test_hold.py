@@ -120,6 +120,16 @@ def test_a_hold_comes_to_its_end_by_sync_which_says_so(stage: Stage) -> None:  #
     assert "has come to its end" in (stage.directory / "sync.log").read_text()
 
 
+def test_what_sync_last_said_of_a_lease_is_not_told_after_its_end(stage: Stage) -> None:  # noqa: F811
+    """Between the lease's end and `sync`'s next report, its last one still names the holder."""
+    hold(stage, seconds=600)
+    Sync(stage.ends).run(once=True)
+    assert "anna@db1" in held(stage)
+    lease.resume(stage.ends, say=print)
+    assert "anna@db1" in held(stage), "the report is the older one"
+    assert "held        by nobody" in shown(stage)
+
+
 def test_resume_ends_a_hold_and_a_second_holder_is_refused(stage: Stage) -> None:  # noqa: F811
     switch(stage.ends)
     with application(stage) as app:
