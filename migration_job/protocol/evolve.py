@@ -19,6 +19,7 @@ source's column there.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import apsw
@@ -44,8 +45,24 @@ LOCK_SECONDS = 5.0
 """How long the source's lock is asked for."""
 
 
+class InTheWay(Exception):
+    """A table that the caller has locked would have to be altered: to be done without the lock."""
+
+
 class _OneWay(Exception):
     """The table's changes cannot come back; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What one look at the target has found."""
+
+    digest: str
+    now: dict[str, TableShape]
+    known: dict[str, TableShape]
+    """As the way back last carried them."""
+    before: dict[str, str]
+    """Which tables did not come back until now, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +89,13 @@ class _Verdict:
     told: list[str] = field(default_factory=list)
 
 
-def is_as_recorded(pair: Pair) -> bool:
-    """Whether the schema, as the snapshot of the verifier's session shows it, is known."""
-    return pair.schema_seen == shape.read_digest(pair.sides.target)
-
-
-def follow_schema(pair: Pair) -> None:
+def follow_schema(pair: Pair, held: Collection[str] = ()) -> bool:
     """Carry what has changed of the target's schema, as the snapshot of the verifier's session
-    shows it, and add to ``pair.told`` what that was. Where nothing is on record (the switch was
-    made by an earlier release), what is there is put on record. Raises OperationError where one of
-    the sides is not to be had: nothing is half done then that the next call would not finish."""
+    shows it, and add to ``pair.told`` what that was; returns whether anything had. Where nothing is
+    on record (the switch was made by an earlier release), what is there is put on record. Raises
+    OperationError where one of the sides is not to be had: nothing is half done then that the next
+    call would not finish; InTheWay where one of the tables that the caller has ``held`` is to be
+    given other triggers."""
     try:
         if pair.schema_seen is None:
             pair.schema_seen = shape.record_once(pair.target)
@@ -89,18 +103,19 @@ def follow_schema(pair: Pair) -> None:
         with reader.transaction(force_rollback=True):
             digest = shape.read_digest(reader)
             if digest == pair.schema_seen:
-                return
+                return False
             now = shape.read_shapes(reader)
             known, before = shape.read_served(reader), shape.read_causes(reader)
             verdict = _judge(pair, reader, known, now)
         _extend_source(pair, verdict)
-        _record(pair, verdict, digest, now, before)
+        _record(pair, verdict, _Seen(digest, now, known, before), held)
     except psycopg.Error as error:
         raise lost(error, "carrying a change of the schema") from error
     pair.schema_seen, pair.one_way = digest, verdict.causes
     told = [f"warning: {_one_way(*c)}" for c in verdict.causes.items() if before.get(c[0]) != c[1]]
     told += [f"table {name} comes back again" for name in before if name not in verdict.causes]
     pair.told += [*verdict.told, *told]
+    return True
 
 
 def one_way_tables(pair: Pair) -> dict[str, str]:
@@ -322,13 +337,7 @@ def _literal(value: SourceValue) -> str:
 # ------------------------------------------------------------------------------ the target
 
 
-def _record(
-    pair: Pair,
-    verdict: _Verdict,
-    digest: str,
-    now: dict[str, TableShape],
-    before: dict[str, str],
-) -> None:
+def _record(pair: Pair, verdict: _Verdict, seen: _Seen, held: Collection[str]) -> None:
     """Put all of it on record, have what is needed read again, and the triggers fit."""
     tables = tuple(
         verdict.plans.get(t.target, t) if t.target not in verdict.causes else t
@@ -336,16 +345,18 @@ def _record(
     )
     plan = pair.plan.model_copy(update={"tables": tables})
     plan = Plan.model_validate(plan.model_dump())  # without what was worked out of the old one
-    _refit(pair, plan, verdict, now, before)
-    whole_again = verdict.again | verdict.causes.keys() | before.keys()
+    _refit(pair, plan, verdict, seen, held)
+    whole_again = verdict.again | verdict.causes.keys() | seen.before.keys()
     shapes = {
         name: one
-        for name, one in now.items()
-        if name not in verdict.causes and not _is_renamed(name, one, pair, now)
+        for name, one in seen.now.items()
+        if name not in verdict.causes
+        and seen.known.get(name) != one
+        and not _is_renamed(name, one, pair, seen)
     }
     target = pair.target
     with target.transaction():
-        shape.keep(target, digest, shapes)
+        shape.keep(target, seen.digest, shapes)
         shape.set_causes(target, verdict.causes)
         if plan.tables != pair.plan.tables:
             target.execute(
@@ -357,34 +368,32 @@ def _record(
         for number, table in numbered(plan):
             if table.source is not None and table.target in whole_again:
                 target.execute("INSERT INTO migration.reverse_log (tab) VALUES (%s)", (number,))
-    pair.replan(plan)
+    if verdict.added or plan.tables != pair.plan.tables:
+        pair.replan(plan)
 
 
-def _is_renamed(name: str, one: TableShape, pair: Pair, now: dict[str, TableShape]) -> bool:
+def _is_renamed(name: str, one: TableShape, pair: Pair, seen: _Seen) -> bool:
     """Whether it is a table of the plan's under another name: that is no table of its own."""
-    if name in {t.target for t in pair.plan.tables}:
+    planned = {t.target for t in pair.plan.tables}
+    if name in planned:
         return False
-    gone = {t.target for t in pair.plan.tables} - now.keys()
-    known = shape.read_served(pair.target) if gone else {}
-    return any(known[other].oid == one.oid for other in gone if other in known)
+    gone = planned - seen.now.keys()
+    return any(seen.known[other].oid == one.oid for other in gone if other in seen.known)
 
 
-def _refit(
-    pair: Pair,
-    plan: Plan,
-    verdict: _Verdict,
-    now: dict[str, TableShape],
-    before: dict[str, str],
-) -> None:
+def _refit(pair: Pair, plan: Plan, verdict: _Verdict, seen: _Seen, held: Collection[str]) -> None:
     """The triggers log keys of columns that may be gone or renamed: without them, only that there
     was a change. A table that was made anew gets its triggers."""
     lacking = {one.rpartition(".")[0] for one in target_capture.missing(pair.target, plan)}
+    fitted = {name for name in lacking | seen.before.keys() if name not in verdict.causes}
+    if not fitted.isdisjoint(held):
+        raise InTheWay
     for number, table in numbered(plan):
-        if table.source is None or table.target not in now:
+        if table.source is None or table.target not in seen.now:
             continue
         if table.target in verdict.causes:
-            keys = {c.name for c in now[table.target].columns}
+            keys = {c.name for c in seen.now[table.target].columns}
             if not keys.issuperset(key_columns(table)):
                 target_capture.log_without_keys(pair.target, number, table)
-        elif table.target in lacking or table.target in before:
+        elif table.target in fitted:
             target_capture.install_table(pair.target, number, table)

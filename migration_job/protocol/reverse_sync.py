@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import apsw
 import psycopg
 
 from migration_job.errors import OperationError
 from migration_job.plan.model import TablePlan
-from migration_job.protocol.evolve import causes, follow_schema, is_as_recorded
+from migration_job.protocol.evolve import InTheWay, causes, follow_schema
 from migration_job.protocol.fault_points import step
 from migration_job.protocol.proof import differing_keys
 from migration_job.protocol.run_context import Pair
@@ -53,13 +53,17 @@ COMPARED = 500
 """Rows that are compared at a time."""
 
 ANEW = 5
-"""How often a round is begun anew because tables are rewritten under it."""
+"""How often a round is begun anew because all its tables are altered under it."""
 
 HELD_ROWS = 100
 """Rows of the queue in a round that keeps small tables locked, so that it comes to an end: a
 fraction of a second."""
 
 TextKey = tuple[str, ...]
+
+_LOCKED = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
+_ALTERED = (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable, *_LOCKED)
+"""What comes of others' work on a table; the next snapshot shows what they have made of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +74,6 @@ class BackRound:
     """Rows of the queue that it has worked off."""
     left: bool
     """Whether its snapshot had more."""
-
-
-class _Held(Exception):
-    """The schema is to be followed, which may need the very tables that the round holds."""
 
 
 class Moved(Locked):
@@ -89,10 +89,37 @@ class Moved(Locked):
 
 @dataclass(slots=True)
 class _Table:
+    """What the queue has of one table."""
+
     source: SourceTable
     plan: TablePlan
-    keys: dict[TextKey, None]
+    ids: list[int] = field(default_factory=list)
+    keys: dict[TextKey, None] = field(default_factory=dict)
     everything: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The rows of one table, read."""
+
+    table: _Table
+    rows: RowsBack
+    ledger_gone: list[tuple[str, str, str]]
+    """Source table, key and column of ledger entries whose values the target has changed."""
+
+
+class _Restless(Exception):
+    """Not one of the round's tables could be read."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+    def locked(self) -> OperationError:
+        """What to raise where that does not end."""
+        if isinstance(self.cause, psycopg.Error):
+            return lost(self.cause, "reading the way back")
+        return self.cause if isinstance(self.cause, OperationError) else OperationError(str(self))
 
 
 def bring_back(
@@ -101,38 +128,38 @@ def bring_back(
     """One round, which waits up to ``lock_limit`` seconds for the source's lock. Raises
     OperationError where that is not to be had, or a row cannot be put into the source; Locked where
     a table of the target is locked by others (nothing is held then; the next round goes on)."""
-    held: dict[str, TablePlan] = {}
+    held = dict(pair.restless)
     anew = 0
     with step("sync.reverse"):
         while True:
+            few = min(rows, HELD_ROWS) if held else rows
             try:
-                few = min(rows, HELD_ROWS) if held else rows
-                return _round(pair, few, lock_limit, list(held.values()))
-            except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable) as error:
-                # Altered after the snapshot: the next one shows it.
-                anew += 1
-                if anew > ANEW:
-                    raise lost(error, "reading the way back") from error
-            except _Held:
+                return _round(pair, few, lock_limit, held)
+            except InTheWay:
                 held.clear()
-            except Moved as error:
+            except _ALTERED as error:
+                # What is to be held is gone, or held by others: the other tables go on.
                 anew += 1
-                if anew > ANEW:
-                    raise
-                if _pages(pair.target, error.plan) <= PAGES:
-                    held[error.plan.target] = error.plan
+                if anew > ANEW or not held:
+                    raise lost(error, "reading the way back") from error
+                held.clear()
+                pair.restless.clear()
+            except _Restless as error:
+                anew += 1
+                if anew > ANEW or isinstance(error.cause, _LOCKED):
+                    raise error.locked() from error
+                held = dict(pair.restless)
             except apsw.ConstraintError as error:
-                if held:  # only a part was tried
-                    held.clear()
-                    continue
                 # As in catch-up: a unique value may still be with a row that comes later.
-                if rows >= _queued(pair):
+                if few >= _queued(pair) and not pair.restless:
                     raise OperationError(
                         f"the source refuses what the target now holds: {error}",
                         advice="PostgreSQL serves as before, and the source stays at its last "
                         "state; correct the rows on PostgreSQL",
                     ) from error
-                rows *= 4
+                rows *= 4 if few == rows else 1
+                held.clear()
+                pair.restless.clear()
             except psycopg.Error as error:
                 raise lost(error, "reading the way back") from error
             except apsw.FullError as error:
@@ -183,18 +210,16 @@ def _one_way_numbers(pair: Pair, *, altered: bool = True) -> dict[int, str]:
     }
 
 
-def _round(pair: Pair, limit: int, lock_limit: float, held: Sequence[TablePlan]) -> BackRound:
-    reader = pair.sides.target
-    with snapshot_of(pair, held) as (moment, position):
-        if held and not is_as_recorded(pair):
-            raise _Held
-        follow_schema(pair)
-        with letting_go(reader):
-            ids, tables, left = _queue(pair, limit)
-        if not ids:
+def _round(pair: Pair, limit: int, lock_limit: float, held: Mapping[str, TablePlan]) -> BackRound:
+    with snapshot_of(pair, list(held.values())) as (moment, position):
+        if not follow_schema(pair, held):
+            pair.restless.clear()
+        with letting_go(pair.sides.target):
+            tables, left = _queue(pair, limit)
+        if not tables:
             return BackRound(0, left)
-        ledger_gone: list[tuple[str, str, str]] = []
-        batch = [_rows_back(pair, table, ledger_gone) for table in tables]
+        parts = list(_read(pair, tables))
+        left = left or len(parts) < len(tables)
         # What the source takes over must be on the target's disk: a commit of the application's
         # may have been asynchronous. This one is waited for, and brings all before it there.
         token = new_token(pair)
@@ -204,27 +229,56 @@ def _round(pair: Pair, limit: int, lock_limit: float, held: Sequence[TablePlan])
                     "expected the source closed while changes come back, found it open",
                     advice="run `migration-job status`",
                 )
-            apply_back(pair.source, batch)
-            _log(pair, batch)
+            apply_back(pair.source, [part.rows for part in parts])
+            _log(pair, parts)
             followed = fence.last_position(pair.source)
             log_token = fence.token_at(pair.source, followed)
-            fence.change_state(pair.source, back_at=moment, back_position=position, token=token)
+            # The file is as the target was at a moment only where nothing of before is left.
+            at = {} if left else {"back_at": moment, "back_position": position}
+            fence.change_state(pair.source, token=token, **at)
             require_file(pair)
-        found = _compare(pair, tables, batch, ledger_gone)
+        compared = list(_compare(pair, parts))
+    ids = [number for part, _ in compared for number in part.table.ids]
     with pair.target.transaction():
         confirm_token(pair.target)
-        _note(pair, batch, found, ledger_gone)
+        _note(pair, compared)
         _forget_one_way(pair)
         pair.target.execute("DELETE FROM migration.reverse_log WHERE id = ANY(%s)", (ids,))
         # The source's log now names these rows too, which the target has.
         records.set_applied(pair.target, followed, log_token)
         pair.target.execute("UPDATE migration.pair SET verified = %s", (followed,))
-    return BackRound(len(ids), left)
+    return BackRound(len(ids), left or len(compared) < len(parts))
 
 
-def _log(pair: Pair, batch: Sequence[RowsBack]) -> None:
+def _read(pair: Pair, tables: Iterable[_Table]) -> Iterator[_Part]:
+    """The rows of the tables that stand still meanwhile; the others stay in the queue. Raises
+    _Restless where none does."""
+    failed: Exception | None = None
+    done = 0
+    for table in tables:
+        gone: list[tuple[str, str, str]] = []
+        try:
+            rows = _rows_back(pair, table, gone)
+        except (*_ALTERED, Moved) as error:
+            failed = error
+            _note_restless(pair, table.plan, error)
+            continue
+        done += 1
+        yield _Part(table, rows, gone)
+    if failed is not None and not done:
+        raise _Restless(failed)
+
+
+def _note_restless(pair: Pair, plan: TablePlan, error: Exception) -> None:
+    """A small table that is altered again and again is held by the next round, so that it comes
+    back at all."""
+    if not isinstance(error, _LOCKED) and _pages(pair.target, plan) <= PAGES:
+        pair.restless[plan.target] = plan
+
+
+def _log(pair: Pair, parts: Sequence[_Part]) -> None:
     numbers = {table.name: number for number, (table, _) in pair.captured.items()}
-    for rows in batch:
+    for rows in (part.rows for part in parts):
         if rows.table.name in numbers:
             log_keys(pair.source, numbers[rows.table.name], rows.keys)
 
@@ -277,21 +331,23 @@ def _pages(session: psycopg.Connection, plan: TablePlan) -> int:
 
 
 def _compare(
-    pair: Pair,
-    tables: Sequence[_Table],
-    batch: Sequence[RowsBack],
-    ledger_gone: Sequence[tuple[str, str, str]],
-) -> list[tuple[str, str, str]]:
-    """What differs between the sides, in the snapshot; no table is locked for longer than a piece
-    of its rows takes."""
-    found: list[tuple[str, str, str]] = []
-    for table, rows in zip(tables, batch, strict=True):
-        for start in range(0, len(rows.keys), COMPARED):
-            piece = rows.keys[start : start + COMPARED]
-            with letting_go(pair.sides.target):
-                found += differing_keys(pair, [(table.plan, piece)], ledger_gone)
-                require_unmoved(pair.sides.target, table.plan)
-    return found
+    pair: Pair, parts: Iterable[_Part]
+) -> Iterator[tuple[_Part, list[tuple[str, str, str]]]]:
+    """What differs between the sides, in the snapshot, by table; no table is locked for longer than
+    a piece of its rows takes. A table that is altered meanwhile is left out, and read again."""
+    for part in parts:
+        plan, keys = part.table.plan, part.rows.keys
+        found: list[tuple[str, str, str]] = []
+        try:
+            for start in range(0, len(keys), COMPARED):
+                with letting_go(pair.sides.target):
+                    piece = keys[start : start + COMPARED]
+                    found += differing_keys(pair, [(plan, piece)], part.ledger_gone)
+                    require_unmoved(pair.sides.target, plan)
+        except (*_ALTERED, Moved) as error:
+            _note_restless(pair, plan, error)
+            continue
+        yield part, found
 
 
 def _forget_one_way(pair: Pair) -> None:
@@ -311,7 +367,8 @@ def _forget_one_way(pair: Pair) -> None:
         )
 
 
-def _queue(pair: Pair, limit: int) -> tuple[list[int], list[_Table], bool]:
+def _queue(pair: Pair, limit: int) -> tuple[list[_Table], bool]:
+    """The queue's first rows by table, and whether it has more."""
     one_way = list(_one_way_numbers(pair))
     rows = pair.sides.target.execute(
         "SELECT id, tab, key FROM migration.reverse_log WHERE tab <> ALL(%s) ORDER BY id LIMIT %s",
@@ -319,15 +376,16 @@ def _queue(pair: Pair, limit: int) -> tuple[list[int], list[_Table], bool]:
     ).fetchall()
     plans = dict(numbered(pair.plan))
     tables: dict[int, _Table] = {}
-    for _, number, key in rows[:limit]:
+    for entry, number, key in rows[:limit]:
         plan = plans[int(number)]
         if number not in tables:
-            tables[number] = _Table(pair.catalogue.table(plan.source or ""), plan, {})
+            tables[number] = _Table(pair.catalogue.table(plan.source or ""), plan)
+        tables[number].ids.append(int(entry))
         if key is None:
             tables[number].everything = True
         else:
             tables[number].keys[tuple(key)] = None
-    return [int(row[0]) for row in rows[:limit]], list(tables.values()), len(rows) > limit
+    return list(tables.values()), len(rows) > limit
 
 
 def _rows_back(pair: Pair, table: _Table, ledger_gone: list[tuple[str, str, str]]) -> RowsBack:
@@ -437,14 +495,12 @@ def _all_source_keys(pair: Pair, table: _Table) -> list[Key]:
     return [key for key in keys if (name, key_text(key)) not in aside]
 
 
-def _note(
-    pair: Pair,
-    batch: Sequence[RowsBack],
-    found: list[tuple[str, str, str]],
-    ledger_gone: list[tuple[str, str, str]],
-) -> None:
-    """Record which rows do not agree (``found``: table, key, message), forget it for those that do
-    now, and forget ledger entries of values that the target has changed."""
+def _note(pair: Pair, compared: Sequence[tuple[_Part, list[tuple[str, str, str]]]]) -> None:
+    """Record which rows do not agree (table, key, message), forget it for those that do now, and
+    forget ledger entries of values that the target has changed."""
+    batch = [part.rows for part, _ in compared]
+    found = [difference for _, differences in compared for difference in differences]
+    ledger_gone = [entry for part, _ in compared for entry in part.ledger_gone]
     names = [(rows.table.name, key_text(key)) for rows in batch for key in rows.keys]
     if pair.target.execute("SELECT FROM migration.back_difference LIMIT 1").fetchone() is not None:
         pair.target.execute(

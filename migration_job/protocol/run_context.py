@@ -58,6 +58,8 @@ class Pair:
     one_way: dict[str, str] | None = None
     """The target's tables whose changes do not come back since their schema was changed, and why;
     None before it was asked for."""
+    restless: dict[str, TablePlan] = field(default_factory=dict)
+    """The target's tables that were altered under the last rounds of the way back."""
     whole_at: int | None = None
     """SQLite's ``data_version`` when the capture was last seen whole by this pair."""
 

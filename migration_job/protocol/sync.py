@@ -310,7 +310,7 @@ class Sync:
         self._report.lag_seconds = 0.0
         self._count_differences(pair)
         self._trim(pair, fence.last_position(pair.source))
-        return done.taken > 0
+        return done.taken > 0 or done.left
 
     def _count_differences(self, pair: Pair) -> None:
         before, now = self._report.differences, count_differences(pair)

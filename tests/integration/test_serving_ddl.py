@@ -172,7 +172,7 @@ def syncing(serving: Serving) -> Iterator[list[str]]:
 
 @pytest.mark.timeout(SECONDS + 120)
 def test_altered_under_load_nobody_waits_and_everything_comes_back(serving: Serving) -> None:
-    done, deadline, pace = 0, time.monotonic() + SECONDS, threading.Event()
+    done, deadline = 0, time.monotonic() + SECONDS
     with syncing(serving), psycopg.connect(serving.migration.dsn, autocommit=True) as owner:
         # A hang is to fail here, not to stand still.
         owner.execute("SET statement_timeout TO '10s'")
@@ -182,12 +182,11 @@ def test_altered_under_load_nobody_waits_and_everything_comes_back(serving: Serv
                 alteration = ALTERATIONS[done % len(ALTERATIONS)]
                 owner.execute(alteration.format(n=done, small=done % 90 + 10).encode())
                 done += 1
-                # Ten a second: where nothing but changes of the schema comes, no round ends.
-                pace.wait(0.1)
         finally:
             writers.stop()
         report = read_report(serving.ends.state)
     print(f"{done} alterations, {writers.written} writes, longest {writers.longest * 1000:.0f} ms")
+    print(report)
     assert writers.errors == []
     assert done > len(ALTERATIONS)
     assert writers.longest < LONGEST_WAIT
@@ -258,6 +257,54 @@ def test_a_round_gives_up_where_a_table_is_locked_and_goes_on_after(serving: Ser
             assert time.monotonic() - start < 5
         bring_back(pair)
     assert count_source(serving, "SELECT count(*) FROM notes WHERE body = 'changed'") == 2
+
+
+def test_the_other_tables_come_back_while_one_is_locked(serving: Serving) -> None:
+    serving.come_back()
+    with serving.pair() as pair:
+        before = pair.state().back_at
+        serving.execute(
+            "UPDATE notes SET body = 'changed'", "INSERT INTO events (what) VALUES ('c')"
+        )
+        with psycopg.connect(serving.migration.dsn) as other:
+            other.execute("LOCK TABLE notes IN ACCESS EXCLUSIVE MODE")
+            done = bring_back(pair)
+            assert (done.taken, done.left) == (1, True)
+            # The file is not yet as PostgreSQL was at any moment, and does not say so.
+            assert pair.state().back_at == before
+            with pytest.raises(Locked, match="locked"):
+                bring_back(pair)
+        assert count_source(serving, "SELECT count(*) FROM events WHERE what = 'c'") == 1
+        assert bring_back(pair).taken == 2
+        assert pair.state().back_at != before
+    serving.come_back()
+
+
+def test_a_table_that_is_altered_all_the_time_is_held_for_a_round(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look at the queue is followed by a change of the table that the look was made for."""
+    serving.execute("UPDATE notes SET body = 'changed'")
+    taken, turn, errors = reverse_sync._queue, itertools.count(), []
+
+    def altered(*arguments: object) -> object:
+        found = taken(*arguments)  # type: ignore[arg-type]
+        with psycopg.connect(serving.migration.dsn, autocommit=True) as owner:
+            owner.execute("SET lock_timeout TO '100ms'")
+            try:
+                owner.execute(f"ALTER TABLE notes ADD COLUMN more{next(turn)} integer".encode())
+                owner.execute("VACUUM FULL notes")
+            except psycopg.errors.LockNotAvailable as error:
+                errors.append(error)
+        return found
+
+    monkeypatch.setattr(reverse_sync, "_queue", altered)
+    with serving.pair() as pair:
+        while bring_back(pair).left:
+            pass
+    assert len(errors) == 1
+    monkeypatch.undo()
+    serving.come_back()
 
 
 def test_sync_says_what_it_waits_for_and_keeps_its_sessions(serving: Serving) -> None:
