@@ -69,11 +69,15 @@ class Comparison:
     """Compare every value one by one, besides the digests."""
     jobs: int = 1
     """Connections to each side that work side by side."""
+    follows: bool = False
+    """Whether the target follows the source's log, and the switch is still to come."""
 
     def run(self, reporter: Reporter) -> Verified:
         """Compare both sides in full."""
         with reporter.phase("verify", total=sum(t.rows for t in self.plan.tables)):
-            verification = Verification(self.plan, self._sides, deep=self.deep, jobs=self.jobs)
+            verification = Verification(
+                self.plan, self._sides, deep=self.deep, jobs=self.jobs, follows=self.follows
+            )
             return verification.run(reporter.advance)
 
     def _sides(self) -> Sides:

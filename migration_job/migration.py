@@ -10,6 +10,7 @@ starts clean.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import json
 import uuid
 from collections.abc import Callable
@@ -82,8 +83,8 @@ class Live(Protocol):
     def position(self, connection: apsw.Connection) -> int:
         """The log's position in the snapshot."""
 
-    def after_copy(self, target: psycopg.Connection, plan: Plan) -> None:
-        """Make the target ready to follow; runs before verification."""
+    def after_copy(self, source: apsw.Connection, target: psycopg.Connection, plan: Plan) -> None:
+        """Make the target ready to follow; runs before verification. ``source`` is the snapshot."""
 
     def verified(self, target: psycopg.Connection, position: int) -> None:
         """Have the target follow the source's log from ``position`` on."""
@@ -187,7 +188,8 @@ class Migration:
         records.set_phase(target, Phase.COPIED)
         self.report.phase = Phase.COPIED
         if self.live is not None:
-            self.live.after_copy(target, plan)
+            with contextlib.closing(taken.connect()) as source:
+                self.live.after_copy(source, target, plan)
         position = None if self.live is None else self._position(taken)
         certificate = self._certify(target, planned, position, intact)
         records.store_certificate(

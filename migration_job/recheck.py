@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,20 +17,27 @@ from migration_job.certification import (
     connected,
     refuse_differences,
 )
-from migration_job.errors import InputError
+from migration_job.errors import InputError, OperationError, VerificationError
 from migration_job.phases import Phase
 from migration_job.plan.model import Plan
 from migration_job.progress import Reporter
 from migration_job.report.context import make_folder, now, reported
 from migration_job.report.model import Certificate, Report, TableReport
 from migration_job.signals import stopped_by_signals
+from migration_job.stores.postgres import capture as target_capture
 from migration_job.stores.postgres import database, records
-from migration_job.stores.sqlite import snapshot
+from migration_job.stores.sqlite import capture, fence, snapshot
 from migration_job.stores.sqlite.catalogue import read_catalogue
 from migration_job.stores.sqlite.model import ROWID_NAMES, Catalogue
 from migration_job.stores.sqlite.snapshot import Snapshot
 from migration_job.values import fold
 from migration_job.verify.application import Demands
+
+ATTEMPTS = 3
+"""Snapshots that are taken at most of a source that is written to."""
+
+FOLLOWED_SECONDS = 5.0
+"""That a change of the source takes at most to be on the target, while `sync` runs."""
 
 FOLDER = "verify"
 """Where the snapshot to compare with lies meanwhile, inside the report's directory."""
@@ -77,21 +86,52 @@ class Recheck:
                 advice="run `migration-job migrate` first",
             )
         report.run_id, report.phase, report.profile = run.run_id, run.phase, run.plan.profile
-        began = now()
-        with self.reporter.phase("snapshot"):
-            taken = snapshot.take(self.source, self.report_folder / FOLDER)
-        try:
-            certificate = self._certify(target, report, run.plan, taken, began)
-        finally:
-            taken.path.unlink(missing_ok=True)
+        certificate = self._at_rest(target, report, run.plan)
         phase = Phase.VERIFIED if run.phase == Phase.COPIED else Phase(run.phase)
         records.store_certificate(target, certificate.digest, certificate.model_dump_json(), phase)
         report.certificate, report.phase, report.outcome = certificate, phase, "verified"
         rows = sum(t.target_rows or 0 for t in report.tables.values())
         report.message = f"{rows:,} rows in {len(report.tables)} tables are equal on both sides"
 
+    def _at_rest(self, target: psycopg.Connection, report: Report, plan: Plan) -> Certificate:
+        """Compare the target with a snapshot of the source, and where it has moved on meanwhile
+        with another one. Raises OperationError where it never stood still for long enough."""
+        for attempt in range(1, ATTEMPTS + 1):
+            began = now()
+            with self.reporter.phase("snapshot"):
+                taken = snapshot.take(self.source, self.report_folder / FOLDER)
+            try:
+                position = _position(taken, target)
+                if position is not None:
+                    _wait_for(target, position)
+                return self._certify(
+                    target, report, plan, taken, began, follows=position is not None
+                )
+            except VerificationError as error:
+                if position is None or (records.applied(target) or 0) <= position:
+                    raise
+                if attempt == ATTEMPTS:
+                    raise OperationError(
+                        f"the source was written to, and `sync` followed, each time both sides "
+                        f"were compared ({ATTEMPTS} times): what differs may be no more than that",
+                        advice="run the command at a quieter hour, or stop `sync` meanwhile; the "
+                        "switch compares both sides in full by itself",
+                    ) from error
+                self.reporter.say("the target has moved on meanwhile; comparing anew")
+                report.differences, report.difference_count = [], 0
+            finally:
+                taken.path.unlink(missing_ok=True)
+        raise AssertionError("the last attempt returns or raises")
+
     def _certify(
-        self, target: psycopg.Connection, report: Report, plan: Plan, taken: Snapshot, began: str
+        self,
+        target: psycopg.Connection,
+        report: Report,
+        plan: Plan,
+        taken: Snapshot,
+        began: str,
+        *,
+        follows: bool,
     ) -> Certificate:
         connection = taken.connect()
         try:
@@ -105,7 +145,13 @@ class Recheck:
                     target=table.target, source_rows=table.rows
                 )
         comparison = Comparison(
-            plan.uncounted(), catalogue, taken, self.dsn, deep=self.deep, jobs=self.jobs
+            plan.uncounted(),
+            catalogue,
+            taken,
+            self.dsn,
+            deep=self.deep,
+            jobs=self.jobs,
+            follows=follows,
         )
         certification = Certification(comparison, target, report, self.reporter)
         found = certification.verify()
@@ -115,6 +161,27 @@ class Recheck:
         checks = certification.prove_application(self.demands)
         subject = Subject(plan.digest(), taken.digests().content, began)
         return certification.issue(subject, found, checks)
+
+
+def _position(taken: Snapshot, target: psycopg.Connection) -> int | None:
+    """The snapshot's position in the source's log; None where the target does not follow it: there
+    is no capture, or PostgreSQL serves."""
+    with contextlib.closing(taken.connect()) as connection:
+        state = fence.read_state(connection) if capture.installed(connection) else None
+        if state is None or state.closed or target_capture.pair(target) != state.capture:
+            return None
+        return fence.last_position(connection)
+
+
+def _wait_for(target: psycopg.Connection, position: int) -> None:
+    """Until a ``sync`` that runs has brought the target there. Where none does, the comparison says
+    what is missing."""
+    deadline = time.monotonic() + FOLLOWED_SECONDS
+    while time.monotonic() < deadline:
+        applied = records.applied(target)
+        if applied is None or applied >= position:
+            return
+        time.sleep(0.05)
 
 
 def _require_same_schema(plan: Plan, catalogue: Catalogue) -> None:

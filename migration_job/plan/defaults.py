@@ -3,6 +3,7 @@ their PostgreSQL counterparts; nothing else is carried."""
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -196,6 +197,9 @@ def _constant(column: SourceColumn, rule: Rule) -> str | None:
         ) from None
     if text is None:
         return None
+    inner = rule.inner if isinstance(rule, MapRule) else rule
+    if isinstance(inner, TextRule | WidenedTextRule) and stored in (math.inf, -math.inf):
+        raise Untranslatable(f"no text stands for the number {column.default} on the source")
     if type_of(rule) == "boolean":
         return "TRUE" if text == "t" else "FALSE"
     if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", text) and type_of(rule) in (

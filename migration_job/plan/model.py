@@ -121,6 +121,9 @@ class TablePlan(Data):
     reasons: tuple[Reason, ...] = ()
     """For each of them, why its rows do."""
     without_rowid: bool = False
+    source_checks: tuple[str, ...] = ()
+    """The CHECKs that the source alone has, as its SQL says them: PostgreSQL may take rows that
+    break them."""
 
     @property
     def set_aside(self) -> tuple[tuple[str, Reason], ...]:

@@ -107,6 +107,8 @@ class Parts:
     checks: tuple[CheckPlan, ...]
     uniques: tuple[UniquePlan, ...]
     indexes: tuple[IndexPlan, ...]
+    source_checks: tuple[str, ...]
+    """Those that the source alone has."""
 
 
 class Objects:
@@ -188,12 +190,16 @@ class Objects:
                 uniques.extend(self._referenced(view, index))
                 indexes.extend(self._index(view, index))
         self._report_collations(view)
+        carried = dict(self._checks(view, broken))
         return Parts(
             defaults=dict(self._defaults(view)),
             generated=dict(self._generated(view)),
-            checks=tuple(self._checks(view, broken)),
+            checks=tuple(carried.values()),
             uniques=tuple(uniques),
             indexes=tuple(indexes),
+            source_checks=tuple(
+                check for n, check in enumerate(view.source.checks, 1) if n not in carried
+            ),
         )
 
     # ------------------------------------------------------------------------------ columns
@@ -275,7 +281,8 @@ class Objects:
                     column=name,
                 )
 
-    def _checks(self, view: TableView, broken: set[str]) -> Iterator[CheckPlan]:
+    def _checks(self, view: TableView, broken: set[str]) -> Iterator[tuple[int, CheckPlan]]:
+        """Those that are carried, by their numbers."""
         for number, check in enumerate(view.source.checks, 1):
             if f"{view.source.name}.{number}" in broken:
                 continue
@@ -291,7 +298,10 @@ class Objects:
             wanted = f"{view.target}_check_{number}"
             name = wanted if naming.cut(wanted) == wanted else f"check_{number}"
             given = view.source.check_names[number - 1] if view.source.check_names else None
-            yield CheckPlan(name=naming.cut(given) if given else name, expression=expression)
+            yield (
+                number,
+                CheckPlan(name=naming.cut(given) if given else name, expression=expression),
+            )
 
     @staticmethod
     def _refuse_impossible(view: TableView, check: str) -> None:

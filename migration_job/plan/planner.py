@@ -868,6 +868,7 @@ class _Planner:
                 quarantine=self._quarantine.predicates(table),
                 reasons=self._quarantine.reasons(table),
                 without_rowid=table.without_rowid,
+                source_checks=parts.source_checks,
             ),
             table,
             broken,

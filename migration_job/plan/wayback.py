@@ -178,6 +178,8 @@ def without_way_back(table: SourceTable, columns: Sequence[ColumnPlan]) -> str:
     """Why a new row of the target's would not mean the same on the source, '' where it would. Tried
     on a value or two of each column: its rule's inverse, as the source's affinity leaves it, and
     there again."""
+    if table.strict and (why := _computed_unknown(table, columns)):
+        return why
     sources = {fold(c.name): c for c in table.columns if not c.generated}
     memory = apsw.Connection(":memory:")
     for kind, declared in DECLARED.items():
@@ -190,6 +192,41 @@ def without_way_back(table: SourceTable, columns: Sequence[ColumnPlan]) -> str:
             if not _returns(memory, own.affinity, column.rule, text):
                 shown = {"t": "true", "f": "false"}.get(text, text)
                 return f"nothing of {own.name} on SQLite stands for {shown} on PostgreSQL"
+    return ""
+
+
+_STRICT: Mapping[str, tuple[str, ...]] = {
+    "integer": ("smallint", "integer", "bigint"),
+    "real": ("double precision", "smallint", "integer", "bigint"),
+    "text": ("text", "varchar"),
+    "blob": ("bytea",),
+}
+"""By the affinity of a STRICT table's column the types whose every value it takes."""
+
+
+def _computed_unknown(table: SourceTable, columns: Sequence[ColumnPlan]) -> str:
+    """Of a column that a STRICT table computes, and PostgreSQL does not, or as another type: SQLite
+    refuses a row whose value there is of another type than the column's (older releases let it be
+    in a VIRTUAL one), and PostgreSQL does not look."""
+    planned = {fold(c.source or ""): c for c in columns}
+    blobs = any(c.affinity == "blob" and not c.generated for c in table.columns)
+    for column in table.columns:
+        own = planned.get(fold(column.name))
+        if not column.generated or column.declared.upper() == "ANY":
+            continue
+        expression = (column.expression or "").lower()
+        if own is not None and own.generated is not None:
+            fits = base_of(own.type) in _STRICT.get(column.affinity, ())
+        else:
+            # Every number fits a column of text, only a blob does not.
+            fits = column.affinity == "text" and not (
+                blobs or "blob" in expression or "x'" in expression
+            )
+        if not fits:
+            return (
+                f"SQLite computes {column.name} and refuses a row where that is no "
+                f"{column.declared}, and PostgreSQL does not look at that"
+            )
     return ""
 
 

@@ -22,9 +22,10 @@ from migration_job.plan.policy import load_policy
 from migration_job.plan.profile import load_profile
 from migration_job.plan.rules import IntegerRule
 from migration_job.protocol.lock import Lock
-from migration_job.quoting import postgres_name, postgres_relation, postgres_text
+from migration_job.quoting import sqlite_name, sqlite_table
 from migration_job.stores.postgres import capture as target_capture
 from migration_job.stores.postgres.database import connect
+from migration_job.stores.postgres.schema import sequence_sql
 from migration_job.stores.sqlite import capture, fence, snapshot
 from migration_job.stores.sqlite.catalogue import read_catalogue, rowid_name
 from migration_job.stores.sqlite.model import ROWID_NAMES, Catalogue, SourceTable
@@ -99,19 +100,22 @@ class LiveStart:
             self._tokens = (state.token, fence.token_at(connection, position))
         return position
 
-    def after_copy(self, target: psycopg.Connection, plan: Plan) -> None:
+    def after_copy(self, source: apsw.Connection, target: psycopg.Connection, plan: Plan) -> None:
         """Close the target's fence, install the way back, and have the rowid columns go on after
-        the largest."""
+        the largest that the snapshot has, be it of a row in quarantine."""
         target_capture.install(target, plan)
         for table in plan.tables:
             own = rowid_column(table)
-            if own is not None:
-                name, column = postgres_relation(table.target), postgres_name(own)
-                sequence = f"pg_get_serial_sequence({postgres_text(name)}, {postgres_text(own)})"
-                target.execute(
-                    f"SELECT setval({sequence}, max({column})) FROM {name} "
-                    f"HAVING max({column}) > 0".encode()
-                )
+            if own is None or table.source is None:
+                continue
+            (rowid,) = table.key
+            mark = source.execute(
+                f"SELECT max({sqlite_name(rowid)}) FROM {sqlite_table(table.source)}"
+            ).get
+            last = mark if isinstance(mark, int) else 0
+            target.execute(
+                sequence_sql(SequencePlan(table=table.target, column=own, last_value=last)).encode()
+            )
 
     def verified(self, target: psycopg.Connection, position: int) -> None:
         """Bind the target to the capture: from now on ``sync`` follows."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from migration_job.errors import BlockedError
 from migration_job.plan.model import ColumnPlan, TablePlan
 from migration_job.plan.rules import inside
 from migration_job.protocol.run_context import Pair
@@ -38,6 +39,8 @@ class _Sql:
     proof: str | None
     """The ordinary rows as the proof compares them: a line of what PostgreSQL prints as SQLite
     does, then the raw values of the other columns."""
+    nameless: str | None
+    """Keys with a NULL that a row has; None where no row can have such a key."""
 
 
 def gather(pair: Pair, position: int, upto: int) -> list[TableChange]:
@@ -80,12 +83,30 @@ def proof_columns(plan: TablePlan) -> tuple[list[ColumnPlan], list[ColumnPlan]]:
 def _table(pair: Pair, number: int) -> TableChange:
     table, plan = pair.captured[number]
     sql = _compose(pair, table, plan)
+    _refuse_nameless(pair, number, plan, sql)
     try:
         return _bulk(pair, number, table, plan, sql)
     except UnicodeDecodeError:
         # Somewhere in these rows is text that is none: all of them row by row.
         keys = _raw_keys(pair, number, plan)
         return _by_row(pair, table, TableChange(plan, keys, number=number), keys)
+
+
+def _refuse_nameless(pair: Pair, number: int, plan: TablePlan, sql: _Sql) -> None:
+    """Raises BlockedError for a row whose key is NULL now: the key told rows apart when the plan
+    was made, and SQLite takes any number of NULLs in it."""
+    if sql.nameless is None:
+        return
+    found = pair.source.execute(sql.nameless, (number,)).fetchone()
+    if found is None:
+        return
+    columns = [c for c, is_null in zip(plan.key, found, strict=True) if is_null]
+    raise BlockedError(
+        f"the source has a new value that the plan cannot carry: a row of {plan.source} has NULL "
+        f"in {', '.join(columns)}, its key, and PostgreSQL's keys take none",
+        advice="the application is served by SQLite as before; give the row a key there, or run "
+        "`migration-job migrate --live` again, which plans from the values of now",
+    )
 
 
 def _bulk(pair: Pair, number: int, table: SourceTable, plan: TablePlan, sql: _Sql) -> TableChange:
@@ -95,6 +116,8 @@ def _bulk(pair: Pair, number: int, table: SourceTable, plan: TablePlan, sql: _Sq
         key = row[:width]
         change.keys.append(key)
         texts = row[width:] if row[width] is not None else forward_key(plan, key)
+        if texts is not None and any("\x00" in text for text in texts):
+            texts = None  # no row of the target has it; SQL does not see it there
         if texts is not None:
             change.key_texts.append(texts)
     if sql.lines is None:
@@ -175,6 +198,28 @@ def _statements(pair: Pair, table: SourceTable, plan: TablePlan) -> _Sql:
         lines=f"SELECT {_blob(whole)} {join} AND ({ordinary})" if bulk else None,
         others=f"SELECT {', '.join(raw)} {join} AND NOT ({ordinary})",
         proof=f"SELECT {', '.join(proof_terms)} {join} AND ({ordinary})" if bulk else None,
+        nameless=_nameless(table, plan, raw),
+    )
+
+
+def _nameless(table: SourceTable, plan: TablePlan, raw: list[str]) -> str | None:
+    columns = {fold(c.name): c for c in table.columns}
+    optional = [
+        value
+        for name, value in zip(plan.key, raw, strict=True)
+        if (column := columns.get(fold(name))) is not None
+        and not column.not_null
+        and fold(name) != fold(table.rowid_alias or "")
+    ]
+    if not optional or table.without_rowid:
+        return None
+    same = " AND ".join(
+        f"{column_sql(table, name)} IS {value}" for name, value in zip(plan.key, raw, strict=True)
+    )
+    return (
+        f"SELECT {', '.join(f'{value} IS NULL' for value in raw)} FROM {TOUCHED} AS k "
+        f"WHERE k.tab = ? AND ({' OR '.join(f'{value} IS NULL' for value in optional)}) "
+        f"AND EXISTS (SELECT 1 FROM {sqlite_table(table.name)} AS t WHERE {same}) LIMIT 1"
     )
 
 

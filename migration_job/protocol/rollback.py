@@ -26,7 +26,7 @@ from migration_job.connection import write_connection
 from migration_job.durable import write_durably
 from migration_job.errors import InputError, JobError, OperationError, VerificationError
 from migration_job.phases import Phase
-from migration_job.protocol import gate_protocol, lease, watch
+from migration_job.protocol import gate_protocol, lease, source_checks, watch
 from migration_job.protocol.decision import commit_decision, take_back, truthful
 from migration_job.protocol.evolve import one_way_tables
 from migration_job.protocol.fault_points import step
@@ -191,6 +191,8 @@ def _with_target(  # noqa: PLR0913, PLR0915 - the command's options; its steps i
         given_up = _mended(pair, drain_limit, accepted.loss, say)
         lost = _losses(pair, ends, accepted, (), say)
         _derive(pair, drain_limit, say)
+        for told in source_checks.broken(pair):
+            say(told)
         say("the way back is worked off; holding the application's queries")
     with gate_protocol.holding(ends.state, longest=drain_limit + LONGEST_SECONDS, say=say):
         start = time.monotonic()

@@ -27,7 +27,14 @@ from migration_job.errors import InputError, JobError, OperationError, Verificat
 from migration_job.phases import Phase
 from migration_job.plan.findings import some
 from migration_job.plan.wayback import without_way_back
-from migration_job.protocol import gate_protocol, identity, lease, offline_switch, watch
+from migration_job.protocol import (
+    gate_protocol,
+    identity,
+    lease,
+    offline_switch,
+    source_checks,
+    watch,
+)
 from migration_job.protocol.catchup import catch_up, catch_up_fully, touched_keys
 from migration_job.protocol.certificate import base_certificate, certify
 from migration_job.protocol.content import prove_content
@@ -185,6 +192,8 @@ def _attempt(pair: Pair, wish: _Wish) -> Switched:
         kept = derived.kept_by_sqlite(pair.catalogue)
         if kept:
             say(f"not kept up on PostgreSQL unless you have seen to it: {some(kept)}")
+        for told in source_checks.announced(pair):
+            say(told)
         if ends.pooler is not None:
             ends.pooler.version()
         settings.require_fit(pair.target, application=ends.postgres.user)

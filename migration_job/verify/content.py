@@ -62,13 +62,23 @@ class Verified:
 
 class Verification:
     """Compares a target with the snapshot it was made from. ``open_sides`` gives each worker its
-    connections; nobody may write to the target meanwhile."""
+    connections; nobody may write to the target meanwhile. ``follows``: rounds of ``sync`` have
+    brought the target there, and the switch is still to come."""
 
-    def __init__(self, plan: Plan, open_sides: Callable[[], Sides], *, deep: bool, jobs: int):
+    def __init__(
+        self,
+        plan: Plan,
+        open_sides: Callable[[], Sides],
+        *,
+        deep: bool,
+        jobs: int,
+        follows: bool = False,
+    ):
         self._plan = plan
         self._open_sides = open_sides
         self._deep = deep
         self._jobs = jobs
+        self._follows = follows
         self._lock = threading.Lock()
         self._result = Verified()
         self._tables_lock, self._relations_lock = threading.Lock(), threading.Lock()
@@ -199,7 +209,11 @@ class Verification:
 
     def _sequences(self, sequences: list[tuple[SequencePlan, str]]) -> Callable[[Sides], None]:
         def run(sides: Sides) -> None:
-            self._note(relations.check_sequences(sides, sequences, self._everything(sides)))
+            self._note(
+                relations.check_sequences(
+                    sides, sequences, self._everything(sides), follows=self._follows
+                )
+            )
 
         return run
 

@@ -231,9 +231,11 @@ NUMBERS = ("integer", "real", "numeric")
 
 
 def _text_source(rule: Any, value: SourceValue) -> str:
+    if isinstance(value, float) and math.isinf(value):
+        raise _wrong(value, "text, nor does SQLite make this number of any")
     if rule.affinity in NUMBERS and isinstance(value, int | float):
         return _as_number(str(value) if isinstance(value, int) else repr(value))
-    if isinstance(value, BrokenText) or not isinstance(value, str):
+    if isinstance(value, BrokenText) or not isinstance(value, str) or "\x00" in value:
         raise _wrong(value, "text")
     return value
 
@@ -247,7 +249,7 @@ def _text_target(rule: Any, text: str) -> str:
 def _text_integer_source(_rule: Any, value: SourceValue) -> str:
     if isinstance(value, int | float):
         return _as_number(str(value) if isinstance(value, int) else repr(value))
-    if not isinstance(value, str) or _LIKE_NUMBER.fullmatch(value) is not None:
+    if not isinstance(value, str) or "\x00" in value or _LIKE_NUMBER.fullmatch(value):
         raise _wrong(value, "an integer")
     return value  # PostgreSQL's text takes what SQLite makes no integer of
 

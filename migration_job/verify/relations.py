@@ -402,10 +402,11 @@ def _quarantine(
 
 
 def check_sequences(
-    sides: Sides, sequences: Sequence[tuple[SequencePlan, str]], facts: Facts
+    sides: Sides, sequences: Sequence[tuple[SequencePlan, str]], facts: Facts, *, follows: bool
 ) -> Relations:
     """The next value that each identity column hands out is beyond every key; with each, the name
-    of its table on the source."""
+    of its table on the source. A target that ``follows`` hands out none yet: the switch raises
+    what a round of ``sync`` leaves as it was."""
     found = Relations(Counter({"sequences": len(sequences)}))
     there: list[tuple[SequencePlan, Differences]] = []
     for sequence, source_table in sequences:
@@ -420,7 +421,7 @@ def check_sequences(
     for (sequence, differences), row in zip(there, _states(sides, there, facts), strict=True):
         last, called, highest = row
         following = last + (1 if called else 0)
-        needed = max(sequence.last_value, highest or 0) + 1
+        needed = max(sequence.last_value, 0 if follows else highest or 0) + 1
         if following < needed:
             differences.add(
                 "sequence",

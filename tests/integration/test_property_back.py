@@ -442,9 +442,65 @@ FOUND: dict[str, Journey] = {
         Database(("""CREATE TABLE "n"("a" REAL CHECK (typeof("a") = 'integer'))""",)),
         target=("""INSERT INTO public."n" VALUES (0)""",),
     ),
+    "a value that turns a key NULL": Journey(
+        Database(("CREATE TABLE a(k PRIMARY KEY, v)",), (Rows("a", ("k", "v"), ((1, 2), (2, 3))),)),
+        live=("UPDATE a SET k = NULL WHERE k = 1",),
+    ),
+    "quarantined rows alone, under rowids": Journey(
+        Database(
+            ("CREATE TABLE a(k NUMERIC PRIMARY KEY, o COLLATE RTRIM, j JSONB AS (o || 'x'))",),
+            (Rows("a", ("k", "o"), ((3.25e-26, b"\xe7"), ("", float("inf")))),),
+        ),
+        target=("INSERT INTO public.a(o) VALUES (E'\\\\x01')",),
+    ),
+    "a key with a NUL whose row is gone again": Journey(
+        Database(
+            ("CREATE TABLE a(k VARCHAR(3) PRIMARY KEY, v)", "CREATE TABLE b(k BLOB PRIMARY KEY)"),
+            (Rows("a", ("k", "v"), (("x", "y"),)), Rows("b", ("k",), (("x",), ("y",)))),
+        ),
+        live=(
+            "INSERT INTO a VALUES ('a' || char(0) || 'b', 1)",
+            "INSERT INTO b VALUES ('a' || char(0) || 'b')",
+            "DELETE FROM a WHERE v = 1",
+            "DELETE FROM b WHERE k > 'a' AND k < 'b'",
+        ),
+    ),
+    "a STRICT table that computes another type than it declares": Journey(
+        Database(
+            (
+                "CREATE TABLE a(k INTEGER PRIMARY KEY, t TEXT, "
+                "b BLOB AS (t || 'x') VIRTUAL) STRICT",
+                "CREATE TABLE b(k INTEGER PRIMARY KEY, t TEXT, "
+                "n INTEGER AS (json_extract(t, '$')) VIRTUAL) STRICT",
+                "CREATE TABLE c(k INTEGER PRIMARY KEY, t TEXT, u TEXT AS (upper(t))) STRICT",
+            ),
+            (Rows("a", ("k", "t"), ((1, "a"),)), Rows("b", ("k", "t"), ((1, "5"),))),
+        ),
+        target=(
+            "INSERT INTO public.a(k, t) VALUES (3, 'q')",
+            """INSERT INTO public.b(k, t) VALUES (3, '"q"')""",
+            "INSERT INTO public.c(k, t) VALUES (3, 'q')",
+        ),
+    ),
+    "a number without end as the default of a column that became text": Journey(
+        Database(
+            (
+                "CREATE TABLE p(k VARCHAR(3) PRIMARY KEY)",
+                "CREATE TABLE a(x INTEGER PRIMARY KEY, j JSONB DEFAULT 9e999 REFERENCES p(k))",
+            ),
+            (Rows("p", ("k",), ((1,),)), Rows("a", ("x",), ((1,),))),
+        ),
+        target=("INSERT INTO public.a(x) VALUES (3)",),
+    ),
 }
+
+ANNOUNCED = {
+    "a value that turns a key NULL": "the source has a new value that the plan cannot carry",
+    "a STRICT table that computes another type than it declares": "one way announced",
+}
+"""How those of them end that do not come home whole."""
 
 
 @pytest.mark.parametrize("name", FOUND)
 def test_found_before(name: str, target: str, place: Path) -> None:
-    judge(FOUND[name], target, place)
+    assert judge(FOUND[name], target, place) == ANNOUNCED.get(name, "whole")

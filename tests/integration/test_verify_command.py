@@ -10,7 +10,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.integration.running import DIFFERS, DONE, USAGE, Ended, run
+from migration_job.certification import Comparison
+from migration_job.progress import Reporter
+from migration_job.verify.content import Verified
+from tests.integration.running import DIFFERS, DONE, FAILED, USAGE, Ended, run
 
 pytestmark = pytest.mark.postgres
 
@@ -134,3 +137,53 @@ def test_what_preflight_counted_is_not_asked_of_a_later_state(source: Path, post
     ended, report = _verify(source, postgres)
     assert ended.status == DONE, ended.said
     assert report["tables"]["t"]["compared"] == "typed", "a row too wide for a block"
+
+
+def _live(command: str, source: Path, dsn: str, *more: str) -> None:
+    place = source.parent
+    options = ["--target", dsn, "--report", str(place / "report"), "--state", str(place / "state")]
+    if command != "migrate":
+        told = {"host": "127.0.0.1", "port": 5432, "database": "x", "user": "x", "password": "x"}
+        (place / "application.json").write_text(json.dumps(told))
+        options += ["--connection", str(place / "connection")]
+        options += ["--connect-to", str(place / "application.json")]
+    ended = run(command, source, *options, *more)
+    assert ended.status == DONE, ended.said
+
+
+def _write(source: Path, statement: str) -> None:
+    with sqlite3.connect(source) as connection:
+        connection.execute(statement)
+    connection.close()
+
+
+def test_a_target_that_follows_hands_out_no_numbers_yet(source: Path, postgres: str) -> None:
+    _live("migrate", source, postgres, "--live")
+    _write(source, "INSERT INTO t(word) VALUES ('later')")
+    _live("sync", source, postgres, "--once")
+    ended, report = _verify(source, postgres)
+    assert ended.status == DONE, ended.said
+    assert report["tables"]["t"]["target_rows"] == 5
+    _write(source, "INSERT INTO t(word) VALUES ('not followed')")
+    ended, _ = _verify(source, postgres)
+    assert ended.status == DIFFERS, ended.said
+
+
+@pytest.mark.parametrize(("rounds", "status"), [(1, DONE), (9, FAILED)])
+def test_a_source_that_moves_on_is_compared_anew(
+    rounds: int, status: int, source: Path, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _live("migrate", source, postgres, "--live")
+    compare, left = Comparison.run, [rounds]
+
+    def meanwhile(self: Comparison, reporter: Reporter) -> Verified:
+        if left[0] > 0:
+            left[0] -= 1
+            _write(source, "INSERT INTO t(word) VALUES ('meanwhile')")
+            _live("sync", source, postgres, "--once")
+        return compare(self, reporter)
+
+    monkeypatch.setattr(Comparison, "run", meanwhile)
+    ended, _ = _verify(source, postgres)
+    assert ended.status == status, ended.said
+    assert ("was written to" in ended.said) == (status == FAILED)

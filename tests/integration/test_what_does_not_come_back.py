@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.running import DIFFERS, DONE
+from tests.integration.running import DIFFERS, DONE, USAGE
 from tests.integration.wholeway import Way
 
 pytestmark = pytest.mark.postgres
@@ -56,3 +56,41 @@ def test_what_is_given_up_is_said_before_the_decision(way: Way) -> None:
     lost = (way.folder / "state" / "lost.txt").read_text().splitlines()
     assert len(lost) == 24
     assert all(": v differs" in line for line in lost)
+
+
+def test_a_check_that_sqlite_alone_has(tmp_path: Path, postgres: str) -> None:
+    check = "a GLOB '[a-z]*' AND printf('%s', a) <> 'b'"
+    way = Way.of(
+        tmp_path,
+        postgres,
+        f"CREATE TABLE n (id INTEGER PRIMARY KEY, a TEXT CHECK ({check})); "
+        "INSERT INTO n VALUES (1, 'c')",
+    )
+    assert way.migrate().status == DONE
+    ended = way.command("switch")
+    assert ended.status == DONE, ended.said
+    assert f"CHECK ({check}) of table n is not on PostgreSQL" in ended.out
+    way.on_postgres("INSERT INTO n VALUES (2, 'd')")
+    assert "n breaks" not in way.command("sync", "--once").said
+    way.on_postgres("INSERT INTO n VALUES (3, 'b')")
+    ended = way.command("rollback")
+    assert ended.status == DONE, ended.said
+    before, _, _ = ended.out.partition("decided: SQLite serves")
+    assert f"1 row breaks CHECK ({check}) of table n" in before
+    assert way.on_sqlite("SELECT a FROM n ORDER BY id") == [("c",), ("d",), ("b",)]
+
+
+def test_a_strict_table_computes_what_postgresql_cannot(tmp_path: Path, postgres: str) -> None:
+    way = Way.of(
+        tmp_path,
+        postgres,
+        "CREATE TABLE s (id INTEGER PRIMARY KEY, doc TEXT, "
+        "n INTEGER AS (json_extract(doc, '$.n')) VIRTUAL) STRICT; "
+        """INSERT INTO s VALUES (1, '{"n": 5}')""",
+    )
+    assert way.migrate().status == DONE
+    ended = way.command("switch")
+    assert ended.status == USAGE, ended.said
+    assert "changes to s could not come back" in ended.err
+    assert "SQLite computes n and refuses a row where that is no INTEGER" in ended.err
+    assert "--one-way s" in ended.err

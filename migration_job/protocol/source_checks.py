@@ -1,0 +1,55 @@
+"""CHECKs that the source alone has: PostgreSQL takes rows that break them, and they come home all
+the same, since a row is never given up. So they are named before the switch, and the rollback says
+which tables have such rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import apsw
+
+from migration_job.protocol.run_context import Pair
+from migration_job.quoting import sqlite_table
+
+LONGEST = 120
+"""Characters of a CHECK that are shown."""
+
+
+def announced(pair: Pair) -> Iterator[str]:
+    """For people, before the switch: each CHECK that PostgreSQL does not have."""
+    for name, check in _of_the_source(pair):
+        yield (
+            f"warning: {check} of table {name} is not on PostgreSQL: rows that break it would come "
+            "home as they are"
+        )
+
+
+def broken(pair: Pair) -> Iterator[str]:
+    """For people, before SQLite opens: each CHECK that rows on the source break. Takes time with
+    the tables' sizes, of those that have such a CHECK alone."""
+    for plan in pair.plan.tables:
+        for check in plan.source_checks:
+            try:
+                found = pair.source.execute(
+                    f"SELECT count(*) FROM {sqlite_table(plan.source or '')} WHERE NOT ({check})"
+                ).get
+            except apsw.SQLError:
+                continue  # by what only the application has
+            if found:
+                rows = "1 row breaks" if found == 1 else f"{found:,} rows break"
+                yield (
+                    f"warning: {rows} {_shown(check)} of table {plan.source}, which PostgreSQL "
+                    "does not have: SQLite keeps them, and refuses to update them until they are "
+                    "corrected"
+                )
+
+
+def _of_the_source(pair: Pair) -> Iterator[tuple[str, str]]:
+    for plan in pair.plan.tables:
+        for check in plan.source_checks:
+            yield plan.source or "", _shown(check)
+
+
+def _shown(check: str) -> str:
+    text = " ".join(check.split())
+    return f"CHECK ({text[:LONGEST]}{'...' if len(text) > LONGEST else ''})"
