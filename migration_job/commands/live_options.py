@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Annotated
 import typer
 
 from migration_job.commands.option_groups import Target
+from migration_job.durable import write_durably
 from migration_job.errors import InputError
 from migration_job.log_format import is_json, line, printable
 from migration_job.protocol.settings import Endpoints, endpoints, read_secret
@@ -78,7 +81,7 @@ class LiveOptions:
             raise InputError("expected --pooler or --console-file, found both")
         if self.console_file is not None:
             pooler = read_secret(self.console_file, "the admin console's connection string")
-        return endpoints(
+        ends = endpoints(
             self.source,
             read_dsn(self.target, self.target_file),
             connection=self.connection,
@@ -89,6 +92,50 @@ class LiveOptions:
             application_source=self.application_source,
             owner=_owner(self.owner),
         )
+        remember(ends.state, self.arguments())
+        return ends
+
+    def arguments(self) -> list[str]:
+        """The same options for another command of the same migration, secrets left out: where one
+        was given by itself and not by a file, a variable stands in its place."""
+        named = {
+            "--report": self.report,
+            "--connection": self.connection,
+            "--connect-to": self.connect_to,
+            "--target-file": self.target_file,
+            "--console-file": self.console_file,
+            "--alias-file": self.alias_file,
+            "--state": self.state,
+        }
+        found = [str(self.source.absolute())]
+        for name, path in named.items():
+            found += [] if path is None else [name, str(path.absolute())]
+        for name, text in (
+            ("--application-source", self.application_source),
+            ("--owner", self.owner),
+        ):
+            found += [] if text is None else [name, text]
+        found = [shlex.quote(word) for word in found]
+        found += ['--target "$TARGET"'] if self.target is not None else []
+        found += ['--pooler "$POOLER"'] if self.pooler is not None else []
+        return found
+
+
+def remember(state: Path, arguments: list[str]) -> None:
+    """Keep the arguments for `status`, which names whole commands. That is for people: where it
+    cannot be written, nothing else depends on it."""
+    with contextlib.suppress(OSError):
+        text = " ".join(arguments)
+        if recall(state) != text and state.is_dir():
+            write_durably(state / "arguments", text.encode(), mode=0o600)
+
+
+def recall(state: Path) -> str:
+    """The arguments of the last live command with that state; '' where there were none."""
+    try:
+        return (state / "arguments").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
 
 
 def say(text: str) -> None:

@@ -29,7 +29,14 @@ def status(
 ) -> None:
     """Say which side serves, how far the other one is, and what to do next; changes nothing."""
     dsn = None if target is None and target_file is None else read_dsn(target, target_file)
+    folder = state or (None if connection is None else connection / ".state")
     with patience(catch_up_seconds):
-        lines = look(source, dsn=dsn, connection=connection, state=state)
+        lines = look(
+            source,
+            dsn=dsn,
+            connection=connection,
+            state=state,
+            arguments="" if folder is None else options.recall(folder),
+        )
     for line in lines:
         options.say(line)

@@ -125,7 +125,8 @@ def _following(sync: dict[str, Any]) -> Iterator[GaugeMetricFamily]:
     yield _gauge(
         "migration_heartbeat_timestamp_seconds", "when the sync last gave a sign of life", heartbeat
     )
-    direction = {"forward": "forward", "back": "reverse"}.get(str(sync.get("direction")))
+    # While it waits, the figures are those of the direction that it followed: the lag grows.
+    direction = {"forward": "forward", "back": "reverse"}.get(str(sync.get("followed")))
     seconds = GaugeMetricFamily(
         "migration_lag_seconds", "age of the oldest change not carried yet", labels=["direction"]
     )

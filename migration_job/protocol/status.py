@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,12 +26,31 @@ STALE_SECONDS = 10.0
 """A heartbeat older than this is that of a `sync` which does not run."""
 
 
+FRESH_SECONDS = 2.0
+"""A figure older than this is told with its age: `sync` reports each second."""
+
+QUEUE_COUNTED = 100_000
+"""Changes of PostgreSQL's that are counted at most."""
+
 SHOWN = 20
 """Rows that did not come back, named one by one."""
 
 NOT_ASKED = "not asked (no --target)"
 EMPTY = "no run of this job has filled it"
 LOCKED = "its records are locked by another session at this moment; ask again"
+
+
+_LIVE_COMMAND = re.compile(r"`migration-job (switch|sync|rollback|settle|resume)`")
+
+
+@dataclass(frozen=True, slots=True)
+class _Holders:
+    """Who has to end before anything else is done."""
+
+    command: str | None
+    """The command that has the lock."""
+    lease: lease.Lease | None
+    """Of the application's traffic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +86,15 @@ class _Target:
 
 
 def status(
-    source: Path, *, dsn: str | None, connection: Path | None, state: Path | None
+    source: Path,
+    *,
+    dsn: str | None,
+    connection: Path | None,
+    state: Path | None,
+    arguments: str = "",
 ) -> list[str]:
-    """The lines. What cannot be asked is said, not raised."""
+    """The lines. What cannot be asked is said, not raised. ``arguments`` are those of the live
+    commands, as a shell takes them: with them, what to do next is a whole command."""
     here = _look_at_source(source)
     there = _look_at_target(dsn) if dsn is not None else _Target(problem=NOT_ASKED)
     folder = state or (connection / ".state" if connection is not None else None)
@@ -80,14 +107,22 @@ def status(
         f"target      {'' if dsn is None else database.describe(dsn) + ': '}{_target_line(there)}",
         f"certificate {certificate}",
         f"connection  {_connection_line(connection)}",
-        f"sync        {_sync_line(report)}",
+        f"sync        {_sync_line(report, here, there)}",
         f"held        {_held_line(folder, report)}",
         f"at work     {holder or 'no command'}",
         f"way back    {_way_back(here, there)}",
         *_one_way(here, there),
         *_differences(here, there),
-        f"next        {_next(here, there, report, holder)}",
+        *_next_lines(_next(here, there, report, _Holders(holder, _lease(folder))), arguments),
     ]
+
+
+def _next_lines(what: str, arguments: str) -> list[str]:
+    """What to do next; below it the whole command, where it is one of the live commands."""
+    found = _LIVE_COMMAND.search(what)
+    if found is None or not arguments:
+        return [f"next        {what}"]
+    return [f"next        {what}", f"            migration-job {found[1]} {arguments}"]
 
 
 def _look_at_source(source: Path) -> _Source:
@@ -123,7 +158,8 @@ def _look_at_target(dsn: str) -> _Target:
         fenced = target_capture.installed(target)
         queued = (
             target.execute(
-                "SELECT count(*) FROM (SELECT 1 FROM migration.reverse_log LIMIT 100000) AS q"
+                "SELECT count(*) FROM (SELECT 1 FROM migration.reverse_log LIMIT %s) AS q",
+                [QUEUE_COUNTED],
             ).fetchone()
             if fenced
             else None
@@ -262,21 +298,53 @@ def _side(side: SqliteSide | PostgresSide) -> str:
     return f"PostgreSQL {side.host}:{side.port}/{side.database}"
 
 
-def _age(report: Report) -> float:
-    return (datetime.now(UTC) - datetime.fromisoformat(report.at)).total_seconds()
+def _age(at: str) -> float:
+    """How long ago that was, in seconds; for ever where it never was."""
+    if not at:
+        return math.inf
+    return (datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds()
 
 
-def _sync_line(report: Report | None) -> str:
+def _sync_line(report: Report | None, here: _Source, there: _Target) -> str:
     if report is None:
         return "has not run"
-    age = _age(report)
+    age = _age(report.at)
     if age > STALE_SECONDS:
-        return f"does not run: last heard of {age:.0f} s ago"
+        return f"does not run: last heard of {age:.0f} s ago; how far it is is unknown since then"
     problem = f"; waiting: {report.problem}" if report.problem else ""
-    return (
-        f"runs ({report.direction}): {report.behind} changes behind, "
-        f"oldest {report.lag_seconds:.1f} s{problem}"
-    )
+    return f"runs ({report.direction}): {_behind(report, here, there)}{problem}"
+
+
+def _behind(report: Report, here: _Source, there: _Target) -> str:
+    """How far the other side is: counted now where both sides were asked, else as `sync` counted,
+    with the time of that."""
+    if not report.followed:
+        return "how far the other side is was not counted yet"
+    age = _age(report.measured_at)
+    counted = _count(report.followed, here, there)
+    if counted is None:
+        ago = f", counted {age:.0f} s ago" if age > FRESH_SECONDS else ""
+        return f"{_changes(report.behind)} behind, oldest {report.lag_seconds:.1f} s{ago}"
+    if counted == 0:
+        return "0 changes behind"
+    return f"{_changes(counted)} behind, oldest at most {report.lag_seconds + age:.1f} s"
+
+
+def _count(followed: str, here: _Source, there: _Target) -> int | None:
+    """The changes that the other side lacks at this moment; None where a side was not asked."""
+    if there.problem:
+        return None
+    if followed == "back":
+        return there.queued
+    if here.problem or here.state is None or there.applied is None:
+        return None
+    return max(0, here.last - there.applied)
+
+
+def _changes(count: int) -> str:
+    if count >= QUEUE_COUNTED:
+        return f"{QUEUE_COUNTED:,} changes or more"
+    return "1 change" if count == 1 else f"{count:,} changes"
 
 
 def _held_line(folder: Path | None, report: Report | None) -> str:
@@ -290,7 +358,7 @@ def _held_line(folder: Path | None, report: Report | None) -> str:
         over = ", which is over: `sync` ends it" if held.over else ""
         return f"by {held}{over}; `migration-job resume` ends it"
     # What `sync` last said of a lease is older than the lease's own file, which is gone here.
-    fresh = report is not None and _age(report) <= STALE_SECONDS
+    fresh = report is not None and _age(report.at) <= STALE_SECONDS
     if report is not None and fresh and not lease.speaks_of_lease(report.held):
         return report.held or "by nobody"
     return "by nobody"
@@ -313,21 +381,25 @@ def _way_back(here: _Source, there: _Target) -> str:
     if state.switched_at:
         until = datetime.fromisoformat(state.switched_at) + WINDOW
         ends = f"; the window ends {until.isoformat(timespec='minutes')}"
-    to_come = f", {there.queued} changes to come" if not there.problem else ""
+    to_come = f", {_changes(there.queued)} to come" if not there.problem else ""
     return f"{current}{to_come}{ends}"
 
 
-def _next(here: _Source, there: _Target, report: Report | None, holder: str | None) -> str:
-    if holder is not None:
-        return f"wait for {holder}"
-    if here.problem:
-        return "make the source readable, then ask again"
-    if _is_another(here, there):
-        return "put the right file back; or `migration-job release` and `migrate --live` anew"
-    if here.gaps and not (here.state and here.state.closed):
-        return "`migration-job release`, then `migrate --live`: changes may be missing"
+def _lease(folder: Path | None) -> lease.Lease | None:
+    if folder is None:
+        return None
+    try:
+        return lease.read_lease(folder)
+    except JobError:
+        return None
+
+
+def _next(here: _Source, there: _Target, report: Report | None, holders: _Holders) -> str:
     state = here.state
-    running = report is not None and _age(report) <= STALE_SECONDS
+    running = report is not None and _age(report.at) <= STALE_SECONDS
+    first = _first_of_all(here, there, holders)
+    if first:
+        return first
     if state is not None and state.settled:
         return "nothing: the migration is over"
     if state is not None and state.closed:
@@ -338,7 +410,29 @@ def _next(here: _Source, there: _Target, report: Report | None, holder: str | No
         return "`migration-job migrate`"
     if state is not None and not running:
         return "start `migration-job sync`: nobody follows the source"
-    if there.problem and running and not (report and report.problem):
+    if running and report is not None and report.problem:
+        return "mend what `sync` waits for (above): `switch` would refuse for it"
+    return _next_followed(there, running)
+
+
+def _first_of_all(here: _Source, there: _Target, holders: _Holders) -> str:
+    """What comes before anything else, whichever side serves; '' where nothing does."""
+    if holders.command is not None:
+        return f"wait for {holders.command}"
+    if holders.lease is not None:
+        return f"wait for the end of the hold by {holders.lease}, or `migration-job resume`"
+    if here.problem:
+        return "make the source readable, then ask again"
+    if _is_another(here, there):
+        return "put the right file back; or `migration-job release` and `migrate --live` anew"
+    if here.gaps and not (here.state and here.state.closed):
+        return "`migration-job release`, then `migrate --live`: changes may be missing"
+    return ""
+
+
+def _next_followed(there: _Target, running: bool) -> str:
+    """While SQLite serves, nobody holds anything and nothing is known to be amiss."""
+    if there.problem and running:
         return "`migration-job switch`: it proves the rest first"
     if there.problem:
         return "ask again with --target-file, to see how far the target is"

@@ -78,10 +78,16 @@ class Report:
     behind: int
     """Changes that the other side does not have yet, as far as known."""
     lag_seconds: float
-    """How long the oldest of them has been waiting."""
+    """How long the oldest of them has been waiting; while ``waiting``, how long it may have been
+    at most."""
     position: int
     """Where the target is in the source's log."""
     rounds: int = 0
+    followed: str = ""
+    """The direction to which ``behind`` and ``lag_seconds`` belong: ``forward`` or ``back``; ''
+    before the first round."""
+    measured_at: str = ""
+    """UTC: when ``behind`` was counted; '' before the first round."""
     problem: str = ""
     held: str = ""
     """Who holds the application's traffic at PgBouncer, in words: a lease, or somebody who has
@@ -114,6 +120,18 @@ class _Lag:
         return now - self.seen[0][1] if self.seen else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """When the lag was measured, on the monotonic clock, and what it was, in seconds."""
+
+    at: float
+    lag: float
+
+    def at_most(self, now: float) -> float:
+        """How old the oldest change may be by now, where none was carried since."""
+        return self.lag + now - self.at
+
+
 class Sync:
     """One process's sync. :meth:`run` returns when ``stop`` says so or the run is settled."""
 
@@ -124,6 +142,8 @@ class Sync:
         self._lock = Lock(ends.state)
         self._pair: Pair | None = None
         self._lag = _Lag()
+        self._back_lag = _Lag()
+        self._measured = _Measured(0.0, 0.0)
         self._looked = 0.0
         self._unfollowed = ""
         self._prove_at = 0.0
@@ -245,17 +265,24 @@ class Sync:
         now = time.monotonic()
         self._lag.note(fence.last_position(pair.source), now)
         done = catch_up(pair)
-        self._report.direction = "forward"
         self._report.differences = 0
         self._report.one_way = []
         self._report.position = done.position
-        self._report.behind = fence.last_position(pair.source) - done.position
-        self._report.lag_seconds = round(self._lag.of(done.position, time.monotonic()), 3)
+        behind = fence.last_position(pair.source) - done.position
+        self._measure("forward", behind, self._lag.of(done.position, time.monotonic()))
         self._bound_reads(pair)
         self._trim(pair, done.position)
         if done.behind == 0:
             self._prove(pair)
         return done.keys > 0
+
+    def _measure(self, direction: str, behind: int, lag: float) -> None:
+        """Report how far the other side is, as counted now."""
+        self._measured = _Measured(time.monotonic(), lag)
+        self._report.direction = self._report.followed = direction
+        self._report.behind = behind
+        self._report.lag_seconds = round(lag, 3)
+        self._report.measured_at = datetime.now(UTC).isoformat(timespec="milliseconds")
 
     def _prove(self, pair: Pair) -> None:
         """Where the schema cookie has moved, or a gap was found that is closed now: compare both
@@ -302,15 +329,22 @@ class Sync:
         self._report.one_way = list(one_way_tables(pair).values())
         if done.taken == 0 and not done.left:
             prove_back(pair)
-        self._report.direction = "back"
-        row = pair.target.execute(
-            "SELECT count(*) FROM (SELECT 1 FROM migration.reverse_log LIMIT 100000) AS queue"
-        ).fetchone()
-        self._report.behind = 0 if row is None else int(row[0])
-        self._report.lag_seconds = 0.0
+        self._measure("back", *self._queue(pair))
         self._count_differences(pair)
         self._trim(pair, fence.last_position(pair.source))
         return done.taken > 0 or done.left
+
+    def _queue(self, pair: Pair) -> tuple[int, float]:
+        """The changes that are still to come back, and how old the oldest is, in seconds."""
+        row = pair.target.execute(
+            "SELECT count(*), min(id), max(id) "
+            "FROM (SELECT id FROM migration.reverse_log ORDER BY id LIMIT 100000) AS queue"
+        ).fetchone()
+        if row is None or not row[0]:
+            return 0, 0.0
+        now = time.monotonic()
+        self._back_lag.note(int(row[2]), now)
+        return int(row[0]), self._back_lag.of(int(row[1]) - 1, now)
 
     def _count_differences(self, pair: Pair) -> None:
         before, now = self._report.differences, count_differences(pair)
@@ -328,6 +362,8 @@ class Sync:
         if not isinstance(error, Locked):  # the sessions are as good as before
             self._close()
         now = time.monotonic()
+        if self._report.followed:
+            self._report.lag_seconds = round(self._measured.at_most(now), 3)
         self._failing_since = self._failing_since or now
         if now - self._failing_since > self._max_lag:
             self._take_reads_back()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -9,12 +10,15 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from migration_job.commands.live_options import LiveOptions
+from migration_job.errors import JobError
 from migration_job.phases import Phase
+from migration_job.protocol import lease
 from migration_job.protocol.rollback import rollback
 from migration_job.protocol.settle import settle
 from migration_job.protocol.status import status
 from migration_job.protocol.switch import move_reads, switch
-from migration_job.protocol.sync import Sync
+from migration_job.protocol.sync import Sync, read_report
 from tests.integration.livekit import fresh_source
 from tests.integration.test_switch import Stage
 from tests.integration.test_switch import stage as stage  # the fixture
@@ -124,6 +128,71 @@ def test_without_the_target_the_syncs_word_is_taken(stage: Stage) -> None:
     told = lines(stage, dsn=None)
     assert told["target"] == "not asked (no --target)"
     assert told["next"] == "`migration-job switch`: it proves the rest first"
+
+
+def test_how_far_the_other_side_is_is_counted_now(stage: Stage) -> None:
+    """And not taken from the last report of `sync`, beside which another line counts anew."""
+    Sync(stage.ends).run(once=True)
+    with closing(sqlite3.connect(stage.migration.source)) as source, source:
+        source.executemany("INSERT INTO events (what) VALUES (?)", [("late",)] * 3)
+    assert lines(stage)["sync"].startswith("runs (forward): 3 changes behind, oldest at most ")
+    switch(stage.ends)
+    Sync(stage.ends).run(once=True)
+    assert lines(stage)["sync"] == "runs (back): 0 changes behind"
+    with psycopg.connect(stage.migration.dsn) as target:
+        target.execute("INSERT INTO events (what) VALUES ('there')")
+    told = lines(stage)
+    assert told["sync"].startswith("runs (back): 1 change behind, oldest at most ")
+    assert "1 change to come" in told["way back"]
+
+
+def test_a_sync_that_waits_tells_a_lag_that_grows(stage: Stage) -> None:
+    sync = Sync(stage.ends)
+    sync.run(once=True)
+    away = stage.migration.source.rename(stage.migration.source.with_suffix(".away"))
+    lags = []
+    for _ in range(2):
+        with pytest.raises(JobError):
+            sync.run(once=True)
+        report = read_report(stage.ends.state)
+        assert report is not None
+        lags.append(report.lag_seconds)
+    assert 0 < lags[0] < lags[1]
+    away.rename(stage.migration.source)
+    told = lines(stage)
+    assert "waiting: " in told["sync"]
+    assert told["next"] == "mend what `sync` waits for (above): `switch` would refuse for it"
+
+
+def test_next_waits_for_a_hold(stage: Stage) -> None:
+    Sync(stage.ends).run(once=True)
+    lease.hold(stage.ends, seconds=600, reason="a restart", by="anna@db1", wait=5, say=print)
+    assert lines(stage)["next"].startswith("wait for the end of the hold by anna@db1")
+
+
+def test_next_is_a_whole_command_once_one_was_run(stage: Stage, tmp_path: Path) -> None:
+    """A shell takes it as it stands, and it names no secret."""
+    Sync(stage.ends).run(once=True)
+    (tmp_path / "it's").mkdir()
+    given = LiveOptions(
+        source=stage.migration.source,
+        report=tmp_path / "it's",
+        connection=stage.ends.connection,
+        connect_to=tmp_path / "app.json",
+        target="postgresql://owner:secret@db/x",
+    ).arguments()
+    told = status(
+        stage.migration.source,
+        dsn=stage.migration.dsn,
+        connection=stage.ends.connection,
+        state=stage.ends.state,
+        arguments=" ".join(given),
+    )
+    assert "secret" not in " ".join(told)
+    words = shlex.split(told[-1])
+    assert words[:3] == ["migration-job", "switch", str(stage.migration.source)]
+    assert words[words.index("--report") + 1] == str(tmp_path / "it's")
+    assert words[words.index("--target") + 1] == "$TARGET"
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ def test_after_the_switch_it_counts_the_window_down(tmp_path: Path) -> None:
         "sync.json",
         at=ago(seconds=2),
         direction="back",
+        followed="back",
         phase="switched",
         switched_at=ago(hours=47),
         behind=3,
@@ -85,6 +86,23 @@ def test_after_the_switch_it_counts_the_window_down(tmp_path: Path) -> None:
 def test_a_way_back_with_a_problem_is_not_running(tmp_path: Path) -> None:
     write(tmp_path, "sync.json", at=ago(), direction="back", problem="disk full", phase="switched")
     assert scrape(tmp_path)["migration_way_back_running", ()] == 0
+
+
+def test_the_lag_of_a_sync_that_waits_is_told(tmp_path: Path) -> None:
+    """Else the alert on a lag would end just when nothing is carried any more."""
+    write(
+        tmp_path,
+        "sync.json",
+        at=ago(),
+        direction="waiting",
+        followed="forward",
+        problem="the target does not answer",
+        lag_seconds=95.0,
+        behind=12,
+    )
+    found = scrape(tmp_path)
+    assert found["migration_lag_seconds", direction("forward")] == 95
+    assert found["migration_lag_changes", direction("forward")] == 12
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"at": "yesterday", "switched_at": 7}'])
