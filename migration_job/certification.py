@@ -17,8 +17,10 @@ import psycopg
 from migration_job import __version__
 from migration_job.errors import VerificationError
 from migration_job.plan.model import Plan
+from migration_job.plural import counted
 from migration_job.progress import Reporter
 from migration_job.report.context import now
+from migration_job.report.exceptions import exceptions
 from migration_job.report.model import (
     SHOWN_ENTRIES,
     Certificate,
@@ -191,7 +193,7 @@ def refuse_differences(found: Verified) -> None:
         return
     first = "; ".join(f"{place(d.table, d.column)}{d.message}" for d in found.differences[:SHOWN])
     raise VerificationError(
-        f"{found.difference_count} differences between source and target: {first}",
+        f"{counted(found.difference_count, 'difference')} between source and target: {first}",
         advice="nothing was switched and the source is untouched; report.json lists them. "
         "Correct the cause on the target and run `migrate` again, which then starts clean",
     )
@@ -215,6 +217,7 @@ def _tell_verified(report: Report, target: psycopg.Connection, plan: Plan, found
     report.difference_count = found.difference_count
     _tell_ledger(report, target)
     _tell_quarantine(report, target)
+    report.exceptions = exceptions(plan, report.quarantine_count)
     report.tuning = {
         name: str(row[0])
         for name in TUNING

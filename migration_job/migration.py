@@ -12,6 +12,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import json
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -44,8 +45,10 @@ from migration_job.plan.model import Finding, Plan
 from migration_job.plan.planner import make_plan
 from migration_job.plan.policy import Policy, load_policy
 from migration_job.plan.profile import load_profile
+from migration_job.plural import counted
 from migration_job.progress import Reporter
 from migration_job.report.context import make_folder, now, reported
+from migration_job.report.exceptions import with_exceptions
 from migration_job.report.model import (
     Certificate,
     Report,
@@ -67,8 +70,8 @@ BACKUP = "backup"
 
 RUN_FILE = "run.json"
 
-Integrity = concurrent.futures.Future[None]
-"""The integrity check of the snapshot; its error is the result's."""
+Integrity = concurrent.futures.Future[float]
+"""The integrity check of the snapshot: the seconds that it took; its error is the result's."""
 
 
 class Live(Protocol):
@@ -129,6 +132,7 @@ class Migration:
         self.reporter = reporter
         self.live = live
         self.run_id = ""
+        self._full_check = True
         self.report = Report(
             outcome="failed",
             phase="",
@@ -166,14 +170,16 @@ class Migration:
         with reporter.phase("snapshot"):
             taken = snapshot.take(options.source, options.report / BACKUP)
         pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(max_workers=2))
-        everything = self.live is not None or options.deep or taken.bytes <= integrity.FULL_BYTES
+        self._full_check = (
+            self.live is not None or options.deep or taken.bytes <= integrity.FULL_BYTES
+        )
         with undisturbed():
             sealed = pool.submit(backup.seal, taken, self.run_id)
 
         @cache
         def intact() -> Integrity:
             with undisturbed():
-                return pool.submit(_check_integrity, taken, everything)
+                return pool.submit(_check_integrity, taken, self._full_check)
 
         with reporter.phase("plan"), staying():
             catalogue, plan = self._plan(taken, profile, policy, intact)
@@ -202,7 +208,8 @@ class Migration:
         self.report.outcome = "verified"
         rows = sum(t.target_rows or 0 for t in self.report.tables.values())
         self.report.message = (
-            f"{rows:,} rows in {len(self.report.tables)} tables are on the target and verified"
+            f"{counted(rows, 'row')} in {counted(len(self.report.tables), 'table')} are on the "
+            f"target and verified{with_exceptions(self.report.exceptions)}"
         )
 
     def _claim(self, target: psycopg.Connection) -> records.RunRow | None:
@@ -274,7 +281,7 @@ class Migration:
                 f"{place(f.table, f.column)}{f.message}" for f in plan.blocked[:SHOWN]
             )
             raise BlockedError(
-                f"{len(plan.blocked)} findings stop this migration: {first}",
+                f"{counted(len(plan.blocked), 'finding')} stop this migration: {first}",
                 advice="`migration-job inspect` shows each with the policy line that settles it; "
                 "nothing was written to the target",
             )
@@ -398,8 +405,9 @@ class Migration:
         )
         certification = Certification(comparison, target, self.report, self.reporter)
         found = certification.verify()
-        with self.reporter.phase("integrity check"):
-            intact().result()
+        with self.reporter.phase("end of the integrity check"):
+            took = intact().result()
+        self.reporter.ran_beside(integrity.name(full=self._full_check), took)
         if found.difference_count:
             records.distrust(target)
         refuse_differences(found)
@@ -416,10 +424,13 @@ def read_run_id(folder: Path) -> str | None:
         return None
 
 
-def _check_integrity(taken: Snapshot, everything: bool) -> None:
+def _check_integrity(taken: Snapshot, full: bool) -> float:
+    """Check, and give the seconds that it took. Raises InputError for a damaged file."""
+    began = time.monotonic()
     connection = taken.connect()
     try:
-        integrity.check(connection, full=everything)
+        integrity.check(connection, full=full)
+        return time.monotonic() - began
     finally:
         connection.close()
 

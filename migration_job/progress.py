@@ -24,7 +24,7 @@ PLAIN_INTERVAL = 5.0
 
 class Reporter:
     """Progress of one run; safe to call from several threads. ``seconds`` collects the phases'
-    times, in the order in which they began."""
+    times, in the order in which they began; ``beside`` those of what ran beside the phases."""
 
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
         self._stream = stream if stream is not None else sys.stderr
@@ -38,6 +38,7 @@ class Reporter:
         self._unit = "rows"
         self._spoke = 0.0
         self.seconds: dict[str, float] = {}
+        self.beside: dict[str, float] = {}
 
     def say(self, text: str) -> None:
         """One line for the operator."""
@@ -67,6 +68,11 @@ class Reporter:
             self._hide()
         counted = f", {self._done:,} {unit}" if self._done else ""
         self.say(f"{name}: {spent:.1f} s{counted}")
+
+    def ran_beside(self, name: str, seconds: float) -> None:
+        """Something took so long while phases went on: it is told, and adds to no sum."""
+        self.beside[name] = round(seconds, 3)
+        self.say(f"{name}: {seconds:.1f} s, beside the phases above")
 
     def advance(self, count: int) -> None:
         """Count ``count`` more of the phase's units."""

@@ -20,8 +20,10 @@ from migration_job.certification import (
 from migration_job.errors import InputError, OperationError, VerificationError
 from migration_job.phases import Phase
 from migration_job.plan.model import Plan
+from migration_job.plural import counted
 from migration_job.progress import Reporter
 from migration_job.report.context import make_folder, now, reported
+from migration_job.report.exceptions import with_exceptions
 from migration_job.report.model import Certificate, Report, TableReport
 from migration_job.signals import stopped_by_signals
 from migration_job.stores.postgres import capture as target_capture
@@ -91,7 +93,10 @@ class Recheck:
         records.store_certificate(target, certificate.digest, certificate.model_dump_json(), phase)
         report.certificate, report.phase, report.outcome = certificate, phase, "verified"
         rows = sum(t.target_rows or 0 for t in report.tables.values())
-        report.message = f"{rows:,} rows in {len(report.tables)} tables are equal on both sides"
+        report.message = (
+            f"{counted(rows, 'row')} in {counted(len(report.tables), 'table')} are equal on both "
+            f"sides{with_exceptions(report.exceptions)}"
+        )
 
     def _at_rest(self, target: psycopg.Connection, report: Report, plan: Plan) -> Certificate:
         """Compare the target with a snapshot of the source, and where it has moved on meanwhile

@@ -15,6 +15,7 @@ from migration_job.demo.radcase import DEFAULT_ROWS, DEFAULT_SEED, make_radcase
 from migration_job.demo.rehearsal import rehearse, say
 from migration_job.demo.stage import DemoStage, fresh_directory
 from migration_job.errors import ExitStatus, InputError
+from migration_job.plural import counted
 from migration_job.stores.sqlite.database import open_readonly
 
 
@@ -97,7 +98,8 @@ def demo(options: DemoOptions) -> None:
 
 def _made_up(path: Path, options: DemoOptions) -> Path:
     made = make_radcase(path, rows=options.rows, seed=options.seed, hostile=options.hostile)
-    say(f"made {path}: {made.rows:,} rows in {made.tables} tables, {made.seconds:.1f} s")
+    rows, tables = counted(made.rows, "row"), counted(made.tables, "table")
+    say(f"made {path}: {rows} in {tables}, {made.seconds:.1f} s")
     return path
 
 

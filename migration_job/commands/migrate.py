@@ -20,6 +20,7 @@ from migration_job.commands.option_groups import (
 )
 from migration_job.errors import InputError
 from migration_job.migration import Migration, Options
+from migration_job.plural import counted
 from migration_job.progress import Reporter
 from migration_job.protocol.begin import LiveStart
 from migration_job.report.model import Report
@@ -99,10 +100,8 @@ def _live_start(options: MigrateOptions, dsn: str) -> LiveStart:
 def tell(reporter: Reporter, told: Report, folder: Path) -> None:
     """The last words of a run that went well."""
     reporter.say(told.message)
-    changed = (
-        f"{told.ledger_count:,} values changed by rules and {told.quarantine_count:,} rows in "
-        "quarantine: the report lists them"
-    )
+    values, rows = counted(told.ledger_count, "value"), counted(told.quarantine_count, "row")
+    changed = f"{values} changed by rules and {rows} in quarantine: the report lists them"
     if told.ledger_count or told.quarantine_count:
         reporter.say(changed)
     if told.certificate is not None:

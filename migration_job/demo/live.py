@@ -23,10 +23,11 @@ import psycopg
 from example_app.journal import Compared, Written, compare, compare_sqlite
 from example_app.load import Load, Result
 from migration_job.connection import SqliteSide, write_connection
-from migration_job.demo.rehearsal import counted, summarise
+from migration_job.demo.rehearsal import summarise
 from migration_job.demo.screen import Screen
 from migration_job.demo.stage import DATABASE, DemoStage, write_secret
 from migration_job.errors import ExitStatus, OperationError
+from migration_job.plural import counted
 
 WRITES_PER_SECOND = 100.0
 START_SECONDS = 30.0

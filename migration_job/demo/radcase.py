@@ -28,6 +28,7 @@ import typer
 from migration_job.demo import sample_text
 from migration_job.demo.hostile import add_hostile_rows
 from migration_job.errors import InputError
+from migration_job.plural import counted
 from migration_job.quoting import sqlite_table
 from migration_job.values import SourceValue
 
@@ -704,7 +705,8 @@ def _main(
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(int(error.status)) from error
-    typer.echo(f"{made.path}: {made.rows:,} rows in {made.tables} tables, {made.seconds:.1f} s")
+    made_rows, tables = counted(made.rows, "row"), counted(made.tables, "table")
+    typer.echo(f"{made.path}: {made_rows} in {tables}, {made.seconds:.1f} s")
 
 
 if __name__ == "__main__":

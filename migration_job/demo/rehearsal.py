@@ -18,8 +18,10 @@ import psycopg
 from migration_job.connection import SqliteSide, read_connection, write_connection
 from migration_job.demo.stage import DATABASE, DemoStage
 from migration_job.errors import ExitStatus, OperationError
+from migration_job.plural import counted
 from migration_job.quoting import postgres_name
 from migration_job.report import writer
+from migration_job.report.exceptions import with_exceptions
 from migration_job.report.model import Report
 
 HASH_BLOCK = 1 << 20
@@ -101,11 +103,6 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def counted(number: int, thing: str) -> str:
-    """``1 row``, ``2,000 rows``."""
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
-
-
 def _both(side: SqliteSide) -> tuple[SqliteSide, SqliteSide]:
     return side, side
 
@@ -127,7 +124,10 @@ def _switch(stage: DemoStage) -> None:
         pooler.open_alias()
     side = stage.application_side
     write_connection(stage.connection, side, side)
-    say(f"\nswitched: {stage.connection / 'database.env'} now names {DATABASE} on port {side.port}")
+    say(
+        f"\nrehearsed the switch: {stage.connection / 'database.env'}, which this rehearsal made "
+        f"and no application reads, now names the database {DATABASE!r} on port {side.port}"
+    )
 
 
 def _ask(stage: DemoStage, report: Report) -> None:
@@ -149,7 +149,8 @@ def _ask(stage: DemoStage, report: Report) -> None:
             f"SELECT count(*) FROM {postgres_name(largest.target)}".encode()
         ).fetchone()
     through = "PostgreSQL" if stage.bouncer is None else "PgBouncer"
-    say(f"as the application, through {through}: {largest.target} has {row and row[0]:,} rows")
+    rows = counted(row[0] if row else 0, "row")
+    say(f"as the application, through {through}: {largest.target} has {rows}")
 
 
 def summarise(source: Path, stage: DemoStage, status: ExitStatus, seconds: float) -> None:
@@ -167,7 +168,10 @@ def summarise(source: Path, stage: DemoStage, status: ExitStatus, seconds: float
     if status is ExitStatus.DONE:
         say(
             f"\n{counted(rows, 'row')} in {counted(len(report.tables), 'table')} moved and verified"
+            f"{with_exceptions(report.exceptions)}"
         )
+        if rows == 0:
+            say("warning: the source has no rows, so nothing was proven but the schema")
         say(f"  values         all equal{changed}")
         say(f"  quarantined    {counted(report.quarantine_count, 'row')}")
     else:
@@ -175,7 +179,9 @@ def summarise(source: Path, stage: DemoStage, status: ExitStatus, seconds: float
     if report.certificate is not None:
         say(f"  certificate    {report.certificate.digest}")
     spent = ", ".join(f"{name} {value:.1f}" for name, value in report.seconds.items())
-    say(f"  seconds        {seconds:.1f} in all ({spent})")
+    say(f"  seconds        {seconds:.1f} in all (of it: {spent})")
+    for name, value in report.beside_seconds.items():
+        say(f"                 beside them: {name} {value:.1f}")
     say(f"  findings       {_findings(report)}")
     _say_report(stage)
 

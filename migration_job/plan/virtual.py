@@ -7,6 +7,7 @@ import apsw
 
 from migration_job.plan.facts import Rows
 from migration_job.plan.findings import Findings
+from migration_job.plural import counted
 from migration_job.quoting import sqlite_table
 from migration_job.stores.sqlite.model import Catalogue, SourceObject
 from migration_job.stores.sqlite.sqltext import tokenize
@@ -101,7 +102,7 @@ def _alone(rows: Rows | None) -> str:
         return "rows that this SQLite cannot read and that stand nowhere else"
     if rows.count == 1:
         return "1 row that stands nowhere else"
-    return f"{rows.count:,} rows that stand nowhere else"
+    return f"{counted(rows.count, 'row')} that stand nowhere else"
 
 
 def _rows(connection: apsw.Connection, name: str) -> Rows | None:

@@ -21,6 +21,7 @@ from migration_job.plan.planner import make_plan
 from migration_job.plan.policy import load_policy
 from migration_job.plan.profile import load_profile
 from migration_job.plan.rules import IntegerRule
+from migration_job.plural import counted
 from migration_job.protocol.lock import Lock
 from migration_job.quoting import sqlite_name, sqlite_table
 from migration_job.stores.postgres import capture as target_capture
@@ -59,7 +60,7 @@ class LiveStart:
         if plan.blocked:
             first = "; ".join(f.message for f in plan.blocked[:3])
             raise BlockedError(
-                f"{len(plan.blocked)} findings stop this migration: {first}",
+                f"{counted(len(plan.blocked), 'finding')} stop this migration: {first}",
                 advice="`migration-job inspect` shows each with the policy line that settles it; "
                 "nothing was written to the source or the target",
             )

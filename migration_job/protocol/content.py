@@ -23,6 +23,7 @@ import psycopg
 
 from migration_job.errors import OperationError
 from migration_job.plan.model import TablePlan
+from migration_job.plural import counted
 from migration_job.protocol.catchup import catch_up
 from migration_job.protocol.run_context import Pair
 from migration_job.protocol.whole import cookie, note_doubt, require_file
@@ -83,7 +84,7 @@ def differing(sides: Sides, plan: TablePlan, facts: Facts) -> list[str]:
     found = [d.message for d in compared.differences.shown]
     expected = rows_expected(sides, plan)
     if not found and not compared.source_rows == compared.target_rows == expected:
-        found.append(f"expected {expected} rows, found {compared.target_rows}")
+        found.append(f"expected {counted(expected, 'row')}, found {compared.target_rows}")
     return found
 
 

@@ -9,6 +9,7 @@ import psycopg
 
 from migration_job.errors import VerificationError
 from migration_job.plan.model import ColumnPlan, ForeignKeyPlan, TablePlan
+from migration_job.plural import counted
 from migration_job.protocol.reading import proof_columns, proof_rows
 from migration_job.protocol.run_context import Pair
 from migration_job.quoting import postgres_name, postgres_relation, postgres_text, sqlite_table
@@ -143,7 +144,7 @@ def prove_counts(pair: Pair) -> None:
         expected = here - aside.get(table.name, 0)
         if there is None or int(there[0]) != expected:
             raise VerificationError(
-                f"expected {expected} rows of {table.name} on the target, found "
+                f"expected {counted(expected, 'row')} of {table.name} on the target, found "
                 f"{there[0] if there else 'none'}: rows were written around the change capture",
                 advice="SQLite serves as before; find the program that writes with triggers "
                 "switched off, then run `migration-job migrate --live` again",

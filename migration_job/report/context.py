@@ -31,6 +31,7 @@ def reported(report: Report, folder: Path, reporter: Reporter) -> Iterator[None]
     finally:
         report.ended_at = now()
         report.seconds = dict(reporter.seconds)
+        report.beside_seconds = dict(reporter.beside)
         _write(report, folder)
 
 

@@ -14,6 +14,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from migration_job import __version__
 from migration_job.durable import write_durably
 from migration_job.report.model import Report
 
+REST_SHOWN = 0.1
+"""Seconds that belong to no phase and are told all the same, so that the table sums up."""
 ROWS_SHOWN = 2_000
 """Ledger and quarantine rows on the page; a browser searches that many without a pause, and
 ``report.json`` has the rest."""
@@ -157,7 +160,10 @@ def _verdict(
     outcome = str(report.get("outcome") or "unfinished")
     phase = str(report.get("phase") or "")
     sentences: list[str] = []
+    exceptions = list(report.get("exceptions") or ())
     if outcome == "verified":
+        if exceptions:
+            sentences.append(f"With exceptions: {', '.join(map(str, exceptions))}.")
         sentences += _verified_sentences(tables, ledger_total, quarantine_total)
     else:
         if outcome == "blocked":
@@ -165,10 +171,13 @@ def _verdict(
         message = str(report.get("message") or "")
         sentences += [line for line in message.splitlines() if line.strip()]
         if phase:
-            sentences.append(f"The last phase that was reached: {_words(phase)}.")
+            sentences.append(f"This run ended after the phase: {_words(phase)}.")
+    title = _words(phase if phase in ("switched", "settled") else outcome).capitalize()
+    excepted = outcome == "verified" and bool(exceptions)
+    tones = {"verified": "warn" if exceptions else "good", "blocked": "warn"}
     return {
-        "title": _words(phase if phase in ("switched", "settled") else outcome).capitalize(),
-        "tone": {"verified": "good", "blocked": "warn"}.get(outcome, "bad"),
+        "title": f"{title}, with exceptions" if excepted else title,
+        "tone": tones.get(outcome, "bad"),
         "sentences": [visible(s) for s in sentences],
     }
 
@@ -326,17 +335,30 @@ def _quarantine_row(row: Json) -> dict[str, Any]:
 
 def _phases(report: Json) -> tuple[list[dict[str, Any]], float]:
     seconds = {k: float(v) for k, v in _mapping(report, "seconds").items()}
-    total = seconds.pop("total", None)
-    if total is None:
-        total = sum(seconds.values())
-    longest = max([*seconds.values(), 1e-9])
+    total = max(_wall_seconds(report), sum(seconds.values()))
+    phases = [(name, spent, "") for name, spent in seconds.items()]
+    rest = total - sum(seconds.values())
+    if phases and rest >= REST_SHOWN:
+        phases.append(("start, backup and report", rest, ""))
+    for name, spent in _mapping(report, "beside_seconds").items():
+        phases.append((name, float(spent), "beside the others"))
+    longest = max([total, *(spent for _, spent, _ in phases), 1e-9])
     return (
         [
-            {"name": n, "seconds": s, "percent": round(100 * s / max(total, longest), 1)}
-            for n, s in seconds.items()
+            {"name": n, "seconds": s, "percent": round(100 * s / longest, 1), "note": note}
+            for n, s, note in phases
         ],
         total,
     )
+
+
+def _wall_seconds(report: Json) -> float:
+    """From the run's begin to its end by the clock; 0 where the report does not say."""
+    try:
+        began, ended = (datetime.fromisoformat(str(report[k])) for k in ("began_at", "ended_at"))
+    except (KeyError, ValueError):
+        return 0.0
+    return (ended - began).total_seconds()
 
 
 def _checks(report: Json) -> list[dict[str, Any]]:

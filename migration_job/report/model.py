@@ -142,7 +142,12 @@ class Report(Part):
     differences: list[Difference] = Field(default_factory=list)
     difference_count: int = 0
     findings: list[Finding] = Field(default_factory=list)
+    exceptions: list[str] = Field(default_factory=list)
+    """What a verified run did not carry as the source's schema says it, in clauses."""
     seconds: dict[str, float] = Field(default_factory=dict)
+    """Of each phase; they follow one another."""
+    beside_seconds: dict[str, float] = Field(default_factory=dict)
+    """Of what ran beside them."""
     certificate: Certificate | None = None
     backup: dict[str, Any] | None = None
     """The backup's manifest."""

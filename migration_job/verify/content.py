@@ -13,6 +13,7 @@ import psycopg
 
 from migration_job.errors import OperationError
 from migration_job.plan.model import Plan, SequencePlan, TablePlan
+from migration_job.plural import counted
 from migration_job.quoting import postgres_name
 from migration_job.report.model import Difference
 from migration_job.verify import digest, relations, typed
@@ -167,11 +168,10 @@ class Verification:
         found = compared.differences
         expected = rows_expected(sides, table)
         if compared.source_rows != expected:
-            found.add(
-                "count", f"expected {expected} rows in the source, read {compared.source_rows}"
-            )
+            wanted = f"expected {counted(expected, 'row')} in the source"
+            found.add("count", f"{wanted}, read {compared.source_rows}")
         if compared.target_rows != expected:
-            found.add("count", f"expected {expected} rows, found {compared.target_rows}")
+            found.add("count", f"expected {counted(expected, 'row')}, found {compared.target_rows}")
         self._add(found)
         if not isinstance(verdict, digest.Agreed):
             self._record(

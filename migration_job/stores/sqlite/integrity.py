@@ -23,6 +23,11 @@ CACHE_KIB = 65_536
 pages again."""
 
 
+def name(*, full: bool) -> str:
+    """What is checked, in SQLite's own word for it."""
+    return "integrity check" if full else "quick check of the integrity"
+
+
 def check(connection: apsw.Connection, *, full: bool) -> None:
     """Raises InputError where the file is damaged; ``full`` also looks each row up in each index.
 
