@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import apsw
 
 from migration_job.connection import Connection, read_connection
+from migration_job.plan.rules import RULES, ConstantRule, MapRule, RuleBase
 from migration_job.protocol.sync import Report, read_report
 from migration_job.values import BrokenText
 
@@ -38,3 +40,10 @@ def text_or_broken(raw: object) -> str | BrokenText:
         return raw.decode()
     except UnicodeDecodeError:
         return BrokenText(raw)
+
+
+def missing(known: Iterable[RuleBase]) -> list[RuleBase]:
+    """Each rule of a kind that is not among those known, as it is without options."""
+    kinds = {rule.kind for rule in known}
+    fresh = [kind for kind in RULES if kind.model_fields["kind"].default not in kinds]
+    return [rule() for rule in fresh if rule not in (MapRule, ConstantRule)]  # type: ignore[call-arg]

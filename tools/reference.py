@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 from infra.settings import UNITS, Settings
 from migration_job.cli import app
 from migration_job.errors import ExitStatus
+from migration_job.plan.rules import OWNERS, RULES, TARGETS
 from tools import guarantees
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,6 +59,7 @@ def pages() -> dict[str, str]:
         "docs/commands.md": "\n".join(_commands()) + "\n",
         "docs/settings.md": "\n".join(_settings()) + "\n",
         "docs/guarantees.md": _guarantees(),
+        "docs/types.md": "\n".join(_types()) + "\n",
     }
 
 
@@ -69,6 +71,27 @@ def _guarantees() -> str:
     if not (begin and end):
         raise SystemExit("expected the marks of the table in docs/guarantees.md, found none")
     return before + begin + "\n".join(guarantees.table(ROOT)) + "\n" + end + after
+
+
+# ------------------------------------------------------------------------------------- types
+
+
+def _types() -> Iterator[str]:
+    yield from ("# Types", "", NOTICE, "")
+    yield "A policy may ask for these types (`type:`); without one the declared type or the values"
+    yield "decide. [The policy](policy.md) says what happens to a value that does not fit."
+    yield from ("", "| type | declared types that ask for it by name |", "|---|---|")
+    for name, target in TARGETS.items():
+        rule = OWNERS[name]
+        forms = " or ".join(f"`{form}`" for form in target.forms or (name,))
+        words = ", ".join(f"`{w}`" for w in sorted(rule.declared | rule.declared_first))
+        yield f"| {forms} | {words or 'by affinity'} |"
+    yield from ("", "A rule carries a column's values to its type and back; the ledger names it:")
+    yield from ("", "| rule | type | what it carries |", "|---|---|---|")
+    for rule in RULES:
+        targets = ", ".join(f"`{t.name}`" for t in rule.types)
+        kind = rule.model_fields["kind"].default
+        yield f"| `{kind}` | {targets or 'as its column asks'} | {rule.doc} |"
 
 
 # --------------------------------------------------------------------------------- commands

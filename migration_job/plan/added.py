@@ -7,31 +7,27 @@ changes do not come back. What a rule promises is compared row by row all the sa
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Mapping
 
+from migration_job.plan.choose import split_type
+from migration_job.plan.facts import ColumnFacts
 from migration_job.plan.model import Plan
 from migration_job.plan.rules import (
-    BooleanRule,
-    ByteaRule,
-    DateRule,
+    FINEST,
+    OWNERS,
+    TARGETS,
+    Affinity,
     IntegerRule,
     IntegerTextRule,
-    JsonbRule,
-    JsonRule,
     MapRule,
-    NumericRule,
-    RealRule,
+    Request,
     Rule,
-    TextRule,
-    TimeRule,
     TimestampRule,
-    UuidRule,
 )
 
-Affinity = Literal["integer", "text", "blob", "real", "numeric"]
+_AFFINITIES: Mapping[str, Affinity] = {"REAL": "real", "NUMERIC": "numeric"}
+"""SQLite's, of the declared types that are not text to it."""
 
-_INTEGERS = {"smallint": 15, "integer": 31, "bigint": 63}
 _NUMBERS = ("integer", "real", "numeric", "boolean")
 _BOUNDS = ("low", "high", "max_length", "precision", "scale")
 """What of a rule follows from its type's length or size alone."""
@@ -40,45 +36,16 @@ _BOUNDS = ("low", "high", "max_length", "precision", "scale")
 def rule_of(type_sql: str, plan: Plan) -> tuple[Rule, str, str] | None:
     """The rule of a type as ``format_type`` names it, the type as a plan spells it, and what
     SQLite is to declare; None where no rule carries it. Times are written as the plan's are."""
-    if type_sql in _INTEGERS:
-        end = 2 ** _INTEGERS[type_sql]
-        return IntegerRule(low=-end, high=end - 1), type_sql, "INTEGER"
-    fixed: dict[str, tuple[Rule, str]] = {
-        "double precision": (RealRule(), "REAL"),
-        "numeric": (NumericRule(), "NUMERIC"),
-        "boolean": (BooleanRule(), "BOOLEAN"),
-        "text": (TextRule(), "TEXT"),
-        "bytea": (ByteaRule(), "BLOB"),
-        "uuid": (UuidRule(), "TEXT"),
-        "json": (JsonRule(), "TEXT"),
-        "jsonb": (JsonbRule(), "TEXT"),
-        "date": (DateRule(), "TEXT"),
-    }
-    if type_sql in fixed:
-        rule, declared = fixed[type_sql]
-        return rule, type_sql, declared
-    return _with_modifier(type_sql, plan)
-
-
-def _with_modifier(type_sql: str, plan: Plan) -> tuple[Rule, str, str] | None:
-    found = re.fullmatch(r"([a-z ]+?)(?:\((\d+)(?:,(\d+))?\))?( with(?:out)? time zone)?", type_sql)
-    if found is None:
+    name, numbers = split_type(type_sql)
+    if not name:
         return None
-    name, size = found[1] + (found[4] or ""), int(found[2]) if found[2] else None
-    match name:
-        case "character varying":
-            spelled = "varchar" if size is None else f"varchar({size})"
-            return TextRule(max_length=size), spelled, "TEXT"
-        case "numeric":
-            scale = int(found[3] or 0)
-            return NumericRule(precision=size, scale=scale), type_sql, "NUMERIC"
-        case "timestamp with time zone":
-            return _times(plan, 6 if size is None else size), type_sql, "TEXT"
-        case "time without time zone":
-            precision = 6 if size is None else size
-            spelled = "time" if size is None else f"time({size})"
-            return TimeRule.model_validate({"precision": precision}), spelled, "TEXT"
-    return None
+    if name == "timestamp with time zone":
+        return _times(plan, numbers[0] if numbers else FINEST), type_sql, TARGETS[name].declared
+    declared = TARGETS[name].declared
+    affinity = _AFFINITIES.get(declared, "text")
+    rule = OWNERS[name].asked(Request(ColumnFacts(), affinity, name, numbers))
+    size = f"({','.join(map(str, numbers))})" if numbers else ""
+    return rule, name + size, declared
 
 
 def _times(plan: Plan, precision: int) -> TimestampRule:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from migration_job.plan import choose
+from migration_job.plan.choose import Choice
 from migration_job.plan.defaults import truth_word
 from migration_job.plan.facts import MAX_SINGLED_OUT, ColumnFacts, Examination, Rows
 from migration_job.plan.findings import Findings, settle_column
@@ -13,11 +14,14 @@ from migration_job.plan.observe import Observer
 from migration_job.plan.patterns import both_ways
 from migration_job.plan.policy import ColumnPolicy, Policy
 from migration_job.plan.rules import (
+    FINEST,
     BooleanRule,
+    DateRule,
     Entry,
     IntegerRule,
     IntegerTextRule,
     JsonbRule,
+    JsonRule,
     MapRule,
     NumericRule,
     Pattern,
@@ -25,10 +29,12 @@ from migration_job.plan.rules import (
     TextRule,
     TimeRule,
     TimestampRule,
+    UuidRule,
     WidenedByteaRule,
     WidenedTextRule,
     again,
-    type_of,
+    inside,
+    timestamp,
 )
 from migration_job.plan.storage import classes_allowed
 from migration_job.stores.sqlite.model import SourceColumn, SourceTable
@@ -45,9 +51,11 @@ bigint, since INSERTs would fail there and on the source would not."""
 
 @dataclass(slots=True)
 class Decision:
-    """What became of one column."""
+    """What became of one column: from what its values are to its type, by the rule."""
 
     rule: Rule
+    type: str
+    """The target type: the rule's own where the table is created."""
     examination: Examination
     reason: str
     quarantined: dict[Row, str] = field(default_factory=dict)
@@ -65,10 +73,6 @@ class Decision:
     @property
     def clean(self) -> bool:
         return self.examination.clean
-
-    @property
-    def type(self) -> str:
-        return type_of(self.rule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +99,20 @@ class Decider:
 
     def propose(
         self, table: SourceTable, column: SourceColumn, facts: ColumnFacts, wish: Wish | None
+    ) -> Choice:
+        """What to try first: the policy's, the profile's, the declared type's."""
+        return Choice.of(self._proposed(table, column, facts, wish))
+
+    def _proposed(
+        self, table: SourceTable, column: SourceColumn, facts: ColumnFacts, wish: Wish | None
     ) -> Rule:
-        """The rule to try first: the policy's, the profile's, the declared type's."""
         own = self._policy.column(table.name, column.name)
         zone = own.zone or self._zone
         facts = self._mapped(facts, own, wish)
         if own.type is not None:
             rule = choose.for_type(own.type, column, facts, zone, own.epoch)
         elif own.epoch is not None:
-            rule = choose.timestamp(facts, zone, own.epoch)
+            rule = timestamp(facts, zone, own.epoch)
         elif own.booleans and not own.map:
             rule = choose.for_type("boolean", column, facts, zone)
         elif wish is not None:
@@ -113,7 +122,7 @@ class Decider:
             spare = KEYS_TO_COME if column.name == table.rowid_alias else 0
             key = column.name in _key_columns(table)
             rule = choose.wished(column, facts, zone, spare=spare, key=key)
-            if not facts.values and choose.family_of(column)[0] in ("any", "blob"):
+            if not facts.values and choose.says_nothing(column):
                 allowed = classes_allowed(table.checks, column.name)
                 rule = choose.of_classes(column, allowed) or rule
             word = truth_word(column.default) if isinstance(rule, BooleanRule) else None
@@ -156,17 +165,19 @@ class Decider:
         table: SourceTable,
         column: SourceColumn,
         facts: ColumnFacts,
-        rule: Rule,
+        choice: Choice,
         *,
         slow: int | None = None,
         wish: Wish | None = None,
     ) -> Decision:
-        """The rule tried; where it cannot carry every value, what the policy makes of that."""
-        examination = self.examine(table, column.name, facts, rule, slow)
-        fine = self._fine_enough(table, column, rule, examination)
-        if fine is not rule:
-            rule, examination = fine, self.examine(table, column.name, facts, fine)
-        decision = Decision(rule, examination, self._reason(table, column, facts, wish))
+        """The choice tried; where it cannot carry every value, what the policy makes of that."""
+        examination = self.examine(table, column.name, facts, choice.rule, slow)
+        fine = self._fine_enough(table, column, choice.rule, examination)
+        if fine is not choice.rule:
+            choice = Choice.of(fine)
+            examination = self.examine(table, column.name, facts, fine)
+        reason = self._reason(table, column, facts, wish)
+        decision = Decision(choice.rule, choice.type, examination, reason)
         own = self._policy.column(table.name, column.name)
         action = self._findings.action_for(table.name, column.name)
         if wish is not None and wish.optional and not own.explicit:
@@ -179,9 +190,9 @@ class Decider:
             if action == "quarantine":
                 self._quarantine(table, column, decision, lost=lost, facts=facts)
             elif action == "widen":
-                decision = self._widen(table, column, facts, rule, examination, wish)
+                decision = self._widen(table, column, facts, decision, wish)
             else:
-                self._report_misfit(table, column, facts, rule, examination, action)
+                self._report_misfit(table, column, facts, decision, action)
         if decision.examination.bad.count:
             if own.action == "widen":
                 return self._to_bytes(table, column, facts)
@@ -192,14 +203,14 @@ class Decider:
         self, table: SourceTable, column: SourceColumn, rule: Rule, examination: Examination
     ) -> Rule:
         """The rule with a precision that cuts no value off, where the sample had none so fine."""
-        inner = rule.inner if isinstance(rule, MapRule) else rule
+        inner = inside(rule)
         if (
             not isinstance(inner, TimestampRule | TimeRule)
             or not examination.changed.count
             or self._policy.column(table.name, column.name).type is not None
         ):
             return rule
-        digits = min(choose.FINEST, self._observer.decimals(table, column.name))
+        digits = min(FINEST, self._observer.decimals(table, column.name))
         if digits <= inner.precision:
             return rule
         return again(rule, inner.model_copy(update={"precision": digits}))
@@ -218,22 +229,22 @@ class Decider:
         return self._observer.examine(table, name, rule, facts, slow)
 
     def forced(
-        self, table: SourceTable, column: SourceColumn, facts: ColumnFacts, rule: Rule
+        self, table: SourceTable, column: SourceColumn, facts: ColumnFacts, choice: Choice
     ) -> Decision:
-        """The rule as it is, examined, no policy asked: for a type that a relation dictates."""
-        return Decision(rule, self.examine(table, column.name, facts, rule), "as its relation")
+        """The choice as it is, examined, no policy asked: for a type that a relation dictates."""
+        examination = self.examine(table, column.name, facts, choice.rule)
+        return Decision(choice.rule, choice.type, examination, "as its relation")
 
     def _widen(
         self,
         table: SourceTable,
         column: SourceColumn,
         facts: ColumnFacts,
-        rule: Rule,
-        misfit: Examination,
+        narrow: Decision,
         wish: Wish | None,
     ) -> Decision:
         own = self._policy.column(table.name, column.name)
-        for candidate in self._wider(column, facts, rule):
+        for candidate in self._wider(column, facts, narrow.rule):
             wrapped = self.wrap(candidate, own, wish)
             examination = self.examine(table, column.name, facts, wrapped)
             if not examination.cannot.count:
@@ -242,24 +253,25 @@ class Decider:
             raise AssertionError(f"no rule carries {table.name}.{column.name}")
         if wish is None or not wish.optional:
             self._findings.add(
-                self._misfit_code(facts, rule),
+                self._misfit_code(facts, narrow.rule),
                 "warning",
-                f"{self._misfit_text(table, column, rule, misfit)}; widened to {type_of(wrapped)}"
+                f"{self._misfit_text(table, column, narrow)}; widened to {wrapped.target_type}"
                 + self._ledger_words(examination),
                 table=table.name,
                 column=column.name,
-                rows=misfit.cannot,
+                rows=narrow.examination.cannot,
             )
-        return Decision(wrapped, examination, f"widened from {type_of(rule)}")
+        chosen = Choice.of(wrapped)
+        return Decision(chosen.rule, chosen.type, examination, f"widened from {narrow.type}")
 
     def _wider(self, column: SourceColumn, facts: ColumnFacts, rule: Rule) -> list[Rule]:
-        inner = rule.inner if isinstance(rule, MapRule) else rule
+        inner = inside(rule)
         found: list[Rule] = []
-        family, _ = choose.family_of(column)
-        if facts.classes == {"text"} and family in ("date", "time"):
-            found.append(choose.timestamp(facts, self._zone))
+        declared = choose.meaning_of(column).rule
+        if facts.classes == {"text"} and declared in (DateRule, TimeRule):
+            found.append(timestamp(facts, self._zone))
         if isinstance(inner, JsonbRule):
-            found.append(choose.json_rule(column))
+            found.append(JsonRule(affinity=column.affinity))
         if isinstance(inner, NumericRule) and facts.classes <= NUMBER_CLASSES:
             found.append(NumericRule(affinity=column.affinity))
         found.append(choose.lossless(column, facts))
@@ -269,8 +281,8 @@ class Decider:
         return found
 
     def _to_bytes(self, table: SourceTable, column: SourceColumn, facts: ColumnFacts) -> Decision:
-        rule = choose.as_bytes(facts)
-        examination = self.examine(table, column.name, facts, rule)
+        choice = Choice.of(choose.for_type("bytea", column, facts, self._zone))
+        examination = self.examine(table, column.name, facts, choice.rule)
         self._findings.add(
             "text-as-bytes",
             "warning",
@@ -279,7 +291,7 @@ class Decider:
             column=column.name,
             rows=facts.nul if facts.nul.count else facts.broken,
         )
-        return Decision(rule, examination, "bytes, by the policy")
+        return Decision(choice.rule, choice.type, examination, "bytes, by the policy")
 
     def _quarantine(
         self,
@@ -292,8 +304,8 @@ class Decider:
     ) -> None:
         rows = decision.examination.cannot
         code = "identifier-became-number" if lost else self._misfit_code(facts, decision.rule)
-        text = self._misfit_text(table, column, decision.rule, decision.examination)
-        why = f"the value is not {type_of(decision.rule)}"
+        text = self._misfit_text(table, column, decision)
+        why = f"the value is not {decision.type}"
         self._set_aside(table, column, decision, rows, code, text, why)
 
     def _set_aside(  # noqa: PLR0913 - a finding and its place
@@ -359,10 +371,11 @@ class Decider:
 
     def _lost_identity(self, column: SourceColumn, facts: ColumnFacts) -> bool:
         """Whether identifiers have become numbers under the column's affinity."""
-        family, _ = choose.family_of(column)
         if column.affinity != "numeric" or not facts.integers + facts.reals:
             return False
-        return family == "uuid" or (family == "any" and facts.infinities > 0)
+        if choose.meaning_of(column).rule is UuidRule:
+            return True
+        return choose.is_any(column) and facts.infinities > 0
 
     def _report_lost_identity(
         self,
@@ -390,31 +403,32 @@ class Decider:
         table: SourceTable,
         column: SourceColumn,
         facts: ColumnFacts,
-        rule: Rule,
-        examination: Examination,
+        decision: Decision,
         action: str,
     ) -> None:
-        text = self._misfit_text(table, column, rule, examination)
+        text = self._misfit_text(table, column, decision)
         if action == "map":
             text += "; the column's map does not meet these values"
         # Where some text is bad besides, `widen` would mean bytes for the whole column.
         settle = (
-            settle_column(table.name, column.name, type=self._wider_type(column, facts, rule))
-            if examination.bad.count
+            settle_column(
+                table.name, column.name, type=self._wider_type(column, facts, decision.rule)
+            )
+            if decision.examination.bad.count
             else settle_column(table.name, column.name, action="widen")
         )
         self._findings.add(
-            self._misfit_code(facts, rule),
+            self._misfit_code(facts, decision.rule),
             "error",
             text,
             table=table.name,
             column=column.name,
-            rows=examination.cannot,
+            rows=decision.examination.cannot,
             settle=settle,
         )
 
     def _wider_type(self, column: SourceColumn, facts: ColumnFacts, rule: Rule) -> str:
-        return type_of(self._wider(column, facts, rule)[-1])
+        return self._wider(column, facts, rule)[-1].target_type
 
     def report_changes(
         self, table: SourceTable, column: SourceColumn, facts: ColumnFacts, decision: Decision
@@ -422,7 +436,7 @@ class Decider:
         """Say which values a rule changes on their way, each of which the ledger will hold."""
         changed = decision.examination.changed
         rule = decision.rule
-        inner = rule.inner if isinstance(rule, MapRule) else rule
+        inner = inside(rule)
         place = {"table": table.name, "column": column.name, "rows": changed}
         if isinstance(inner, TimestampRule) and inner.shape == "epoch":
             unit = {"s": "seconds", "ms": "milliseconds", "us": "microseconds"}.get(
@@ -437,11 +451,7 @@ class Decider:
                 column=column.name,
                 count=facts.integers + facts.reals,
             )
-        if (
-            column.affinity == "numeric"
-            and choose.family_of(column)[0] == "any"
-            and facts.integers + facts.reals
-        ):
+        if column.affinity == "numeric" and choose.is_any(column) and facts.integers + facts.reals:
             self._findings.add(
                 "numeric-affinity",
                 "warning",
@@ -475,7 +485,7 @@ class Decider:
                 f"{_values(changed.count)} spelled anew by jsonb, the original in the ledger",
                 **place,  # type: ignore[arg-type]
             )
-        elif inner.kind.startswith("widened"):
+        elif inner.widened:
             # Declared types that a value breaks have been reported; here none says what is right.
             if not decision.reason.startswith("widened"):
                 self._findings.add(
@@ -502,37 +512,18 @@ class Decider:
 
     @staticmethod
     def _misfit_code(facts: ColumnFacts, rule: Rule) -> str:
-        inner = rule.inner if isinstance(rule, MapRule) else rule
+        inner = inside(rule)
         if isinstance(inner, TextRule) and facts.heaviest > (inner.max_length or facts.heaviest):
             return "too-long"
-        own = {
-            "integer": {"integer"},
-            "real": {"real"},
-            "numeric": {"integer", "real"},
-            "boolean": {"integer"},
-            "bytea": {"blob"},
-        }.get(inner.kind, {"text"})
-        for kind in ("text", "blob", "real", "integer"):
-            if kind in facts.classes - own:
-                return f"{kind}-in-{_family_word(inner.kind)}"
-        return {
-            "integer": "out-of-range",
-            "numeric": "does-not-fit",
-            "boolean": "not-a-boolean",
-            "uuid": "not-a-uuid",
-            "json": "not-json",
-            "jsonb": "not-json",
-            "timestamp": "not-a-time",
-            "date": "not-a-date",
-            "time": "not-a-time",
-        }.get(inner.kind, "does-not-fit")
+        for found in ("text", "blob", "real", "integer"):
+            if found in facts.classes - inner.classes:
+                return f"{found}-in-{inner.word or inner.kind}"
+        return inner.misfit
 
-    def _misfit_text(
-        self, table: SourceTable, column: SourceColumn, rule: Rule, examination: Examination
-    ) -> str:
-        count = examination.cannot.count
-        inner = rule.inner if isinstance(rule, MapRule) else rule
-        text = f"{_values(count)} {'is' if count == 1 else 'are'} not {type_of(inner)}"
+    def _misfit_text(self, table: SourceTable, column: SourceColumn, decision: Decision) -> str:
+        count = decision.examination.cannot.count
+        inner = inside(decision.rule)
+        text = f"{_values(count)} {'is' if count == 1 else 'are'} not {decision.type}"
         if isinstance(inner, TextRule) and inner.max_length is not None:
             longest = self._observer.longest(table, column.name)
             text += f" (the longest has {longest:,} characters)"
@@ -554,10 +545,6 @@ def _key_columns(table: SourceTable) -> set[str]:
     """The columns of the primary key and of the references: their size is their keys'."""
     referring = {fold(c) for key in table.foreign_keys for c in key.columns}
     return {c.name for c in table.columns if c.primary_key or fold(c.name) in referring}
-
-
-def _family_word(kind: str) -> str:
-    return {"text": "text", "numeric": "numeric", "bytea": "blob"}.get(kind, kind)
 
 
 def _values(count: int) -> str:

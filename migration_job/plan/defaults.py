@@ -16,7 +16,6 @@ from migration_job.plan.rules import (
     CannotCarry,
     DateRule,
     IntegerRule,
-    MapRule,
     NumericRule,
     Rule,
     TextRule,
@@ -24,7 +23,7 @@ from migration_job.plan.rules import (
     TimestampRule,
     UuidRule,
     WidenedTextRule,
-    type_of,
+    inside,
 )
 from migration_job.quoting import postgres_text
 from migration_job.stores.sqlite.model import SourceColumn
@@ -193,16 +192,15 @@ def _constant(column: SourceColumn, rule: Rule) -> str | None:
         text = rule.forward(stored)
     except CannotCarry as reason:
         raise Untranslatable(
-            f"the default {column.default} is not {type_of(rule)}: {reason}"
+            f"the default {column.default} is not {rule.target_type}: {reason}"
         ) from None
     if text is None:
         return None
-    inner = rule.inner if isinstance(rule, MapRule) else rule
-    if isinstance(inner, TextRule | WidenedTextRule) and stored in (math.inf, -math.inf):
+    if isinstance(inside(rule), TextRule | WidenedTextRule) and stored in (math.inf, -math.inf):
         raise Untranslatable(f"no text stands for the number {column.default} on the source")
-    if type_of(rule) == "boolean":
+    if rule.target_type == "boolean":
         return "TRUE" if text == "t" else "FALSE"
-    if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", text) and type_of(rule) in (
+    if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", text) and rule.target_type in (
         "smallint",
         "integer",
         "bigint",
@@ -217,7 +215,7 @@ def _declared(column: SourceColumn) -> str:
 
 
 def _random_hex(case: str, size: int, rule: Rule) -> str:
-    inner = rule.inner if isinstance(rule, MapRule) else rule
+    inner = inside(rule)
     if isinstance(inner, UuidRule) and size == 16:
         return "gen_random_uuid()"
     if not isinstance(inner, TextRule | WidenedTextRule) or not 1 <= size <= MAX_RANDOM:
@@ -230,16 +228,16 @@ def _random_hex(case: str, size: int, rule: Rule) -> str:
 
 def _now(clock: _Clock, rule: Rule) -> str:
     pattern = clock.pattern
-    inner = rule.inner if isinstance(rule, MapRule) else rule
+    inner = inside(rule)
     if pattern == "%s":
         if isinstance(inner, IntegerRule) and inner.high < SECONDS_TODAY:
-            raise Untranslatable(f"seconds since 1970 do not fit {type_of(rule)}")
+            raise Untranslatable(f"seconds since 1970 do not fit {rule.target_type}")
         if (
             isinstance(inner, NumericRule)
             and inner.precision is not None
             and 10 ** (inner.precision - inner.scale) <= SECONDS_TODAY
         ):
-            raise Untranslatable(f"seconds since 1970 do not fit {type_of(rule)}")
+            raise Untranslatable(f"seconds since 1970 do not fit {rule.target_type}")
         if inner.kind in ("integer", "numeric"):
             return "floor(extract(epoch FROM CURRENT_TIMESTAMP))::bigint"
         if isinstance(inner, TimestampRule) and inner.epoch == "s":
@@ -262,12 +260,12 @@ def _now(clock: _Clock, rule: Rule) -> str:
     if isinstance(inner, TextRule | WidenedTextRule):
         _require_room(inner, len(datetime.now(UTC).strftime(pattern.replace("%f", "%S.000"))))
         return f"to_char({clock.now}, {postgres_text(_format(pattern))})"
-    raise Untranslatable(f"the current time in a column of type {type_of(rule)}")
+    raise Untranslatable(f"the current time in a column of type {rule.target_type}")
 
 
 def _require_room(rule: TextRule | WidenedTextRule, length: int) -> None:
     if isinstance(rule, TextRule) and rule.max_length is not None and rule.max_length < length:
-        raise Untranslatable(f"its {length} characters do not fit {type_of(rule)}")
+        raise Untranslatable(f"its {length} characters do not fit {rule.target_type}")
 
 
 def _shape(pattern: str) -> str | None:

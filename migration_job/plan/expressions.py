@@ -12,7 +12,6 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import sqlglot
 from sqlglot import exp
@@ -21,24 +20,21 @@ from sqlglot.errors import SqlglotError
 from migration_job.plan import moments
 from migration_job.plan.rules import (
     NUMBER_AFFINITIES,
+    TARGETS,
     Affinity,
     CannotCarry,
-    MapRule,
+    Kind,
     RuleBase,
     TimeRule,
     TimestampRule,
     base_of,
-    type_of,
+    inside,
 )
 from migration_job.quoting import postgres_text
 from migration_job.values import fold
 
 # What sqlglot cannot parse becomes a finding here; its own warnings would only repeat it.
 logging.getLogger("sqlglot").setLevel(logging.ERROR)
-
-Kind = Literal[
-    "integer", "real", "numeric", "text", "boolean", "bytea", "time", "date", "uuid", "json", "null"
-]
 
 
 class Untranslatable(Exception):
@@ -87,24 +83,6 @@ class Typed:
     """Whether COLLATE names the collation here, rather than the column's definition."""
 
 
-KINDS: Mapping[str, Kind] = {
-    "smallint": "integer",
-    "integer": "integer",
-    "bigint": "integer",
-    "double precision": "real",
-    "numeric": "numeric",
-    "text": "text",
-    "varchar": "text",
-    "boolean": "boolean",
-    "bytea": "bytea",
-    "timestamp with time zone": "time",
-    "time": "time",
-    "date": "date",
-    "uuid": "uuid",
-    "json": "json",
-    "jsonb": "json",
-}
-
 CLASS_WORDS: Mapping[Kind, str] = {
     "integer": "integer",
     "boolean": "integer",
@@ -116,9 +94,6 @@ CLASS_WORDS: Mapping[Kind, str] = {
 }
 """What typeof() says of the values that a kind has come from."""
 
-OWN_CLASS = frozenset({"integer", "boolean", "real", "text", "uuid", "date", "bytea"})
-"""Rules whose source values are all of the class that their type tells of."""
-
 ORDERING = ("<", "<=", ">", ">=")
 
 COMPARISONS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.Is)
@@ -128,7 +103,7 @@ NUMBERS: frozenset[Kind] = frozenset({"integer", "real", "numeric"})
 
 def kind_of(type_sql: str) -> Kind:
     """The kind of a plan's PostgreSQL type."""
-    return KINDS[base_of(type_sql)]
+    return TARGETS[base_of(type_sql)].kind
 
 
 def parse(sql: str) -> exp.Expr:
@@ -620,7 +595,7 @@ def _branches(tests: Sequence[str], results: Sequence[Typed]) -> Typed:
 def unified(parts: Sequence[Typed]) -> list[Typed]:
     """The parts as one kind. Raises Untranslatable where SQLite would mix storage classes."""
     kinds = {p.kind for p in parts} - {"null"}
-    if len({base_of(type_of(p.known.rule)) for p in parts if p.kind == "time" and p.known}) > 1:
+    if len({base_of(p.known.rule.target_type) for p in parts if p.kind == "time" and p.known}) > 1:
         raise Untranslatable("a time of day beside a time")
     if len(kinds) <= 1:
         return list(parts)
@@ -718,7 +693,7 @@ def _of_other_classes(literal: str | int | float | None, known: Known) -> bool:
 
 def _spelled(text: str, known: Known) -> Typed:
     """A text literal as a value of the column's type, where the column spells its values so."""
-    inner = known.rule.inner if isinstance(known.rule, MapRule) else known.rule
+    inner = inside(known.rule)
     if known.kind == "time":
         moment = moments.read(text)
         same = moment is not None and moment.shape == getattr(inner, "shape", None)
@@ -735,11 +710,7 @@ def _spelled(text: str, known: Known) -> Typed:
 
 def _same_shape(left: Typed, right: Typed) -> bool:
     """Whether two times compare as their texts do in SQLite: one shape, nothing else in it."""
-    rules = [
-        (p.known.rule.inner if isinstance(p.known.rule, MapRule) else p.known.rule)
-        for p in (left, right)
-        if p.known is not None
-    ]
+    rules = [inside(p.known.rule) for p in (left, right) if p.known is not None]
     if len(rules) < 2:
         # A literal was brought to the column's shape already.
         return True
@@ -752,7 +723,7 @@ def _same_shape(left: Typed, right: Typed) -> bool:
 def in_order(rule: RuleBase) -> bool:
     """Whether the texts of the column's times are in the order of the times. A zone at their end
     is in the way where some say more of a second than others."""
-    inner = rule.inner if isinstance(rule, MapRule) else rule
+    inner = inside(rule)
     if not isinstance(inner, TimestampRule | TimeRule) or inner.shape == "epoch":
         return True
     shape = moments.parse_shape(inner.shape)
@@ -762,7 +733,7 @@ def in_order(rule: RuleBase) -> bool:
 def _changes_class(known: Known) -> bool:
     """Whether the source has values of another class than the target's type tells of: a text that
     refers to an integer is one there, and text in a column of numbers may be a number."""
-    if known.rule.kind not in OWN_CLASS:
+    if not known.rule.own_class:
         return True
     return known.rule.kind == "text" and known.affinity in NUMBER_AFFINITIES
 

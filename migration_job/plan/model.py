@@ -23,6 +23,10 @@ the report; ``note`` says what was decided."""
 
 Action = Literal["widen", "map", "quarantine", "block"]
 
+Owner = Literal["created", "existing"]
+"""Who answers for a target table: ``created`` by the run, which may drop, alter and truncate it, or
+``existing`` before it, which keeps its definition whatever happens."""
+
 
 # --------------------------------------------------------------------------------- the plan
 
@@ -101,6 +105,7 @@ class TablePlan(Data):
     source: str | None
     """None for a table that exists on the target alone (a profile's)."""
     target: str
+    owner: Owner = "created"
     columns: tuple[ColumnPlan, ...]
     primary_key: tuple[str, ...] = ()
     primary_key_name: str | None = None
@@ -124,6 +129,11 @@ class TablePlan(Data):
     source_checks: tuple[str, ...] = ()
     """The CHECKs that the source alone has, as its SQL says them: PostgreSQL may take rows that
     break them."""
+
+    @property
+    def ours(self) -> bool:
+        """Whether the run may drop, alter and truncate the table: it made it."""
+        return self.owner == "created"
 
     @property
     def set_aside(self) -> tuple[tuple[str, Reason], ...]:
@@ -234,10 +244,15 @@ class Plan(Data):
         """SHA-256 of the plan without its findings and what preflight has counted: equal plans,
         equal digests."""
         content = self.model_dump_json(
-            exclude={"findings": True, "tables": {"__all__": {"rows", "widest", "columns"}}}
+            exclude={
+                "findings": True,
+                "tables": {"__all__": {"rows", "widest", "columns", "owner"}},
+            }
         ) + "".join(
             c.model_dump_json(exclude={"clean", "nulls", "reason"})
             for t in self.tables
             for c in t.columns
         )
+        # Left out above, so that plans of earlier releases, which had no owner, keep their names.
+        content += "".join(f"existing {t.target}" for t in self.tables if not t.ours)
         return hashlib.sha256(content.encode()).hexdigest()

@@ -20,7 +20,7 @@ from migration_job.plan.model import CheckPlan, IndexPlan, UniquePlan, ViewPlan
 from migration_job.plan.observe import Observer
 from migration_job.plan.quarantine import Quarantine
 from migration_job.plan.relations import Relations
-from migration_job.plan.rules import Rule, type_of
+from migration_job.plan.rules import Rule
 from migration_job.plan.storage import names_class
 from migration_job.plan.views import DEEPEST, ViewTable, names_read, translate_view
 from migration_job.plan.virtual import report_virtual
@@ -623,8 +623,9 @@ def _stored(part: expressions.Typed, column: ColumnView) -> str:
     ):
         raise Untranslatable("SQLite makes integers of the reals 1.0 and 2.0 in one of the columns")
     both_numbers = {part.kind, wanted} <= expressions.NUMBERS and not rounded
-    if part.kind == "time" and part.known is not None and type_of(part.known.rule) != column.type:
-        raise Untranslatable(f"it gives a {type_of(part.known.rule)} for a column of {column.type}")
+    gives = part.known.rule.target_type if part.kind == "time" and part.known is not None else None
+    if gives not in (None, column.type):
+        raise Untranslatable(f"it gives a {gives} for a column of {column.type}")
     if part.kind not in ("null", wanted) and not both_numbers:
         raise Untranslatable(f"it gives a {part.kind} for a column of {column.type}")
     return part.sql

@@ -16,18 +16,7 @@ from typing import Any
 import apsw
 
 from migration_job.plan.facts import EXAMPLES, ColumnFacts, Examination, Rows
-from migration_job.plan.rules import (
-    BooleanRule,
-    ByteaRule,
-    CannotCarry,
-    IntegerRule,
-    MapRule,
-    RuleBase,
-    TextIntegerRule,
-    TextRule,
-    WidenedByteaRule,
-    WidenedTextRule,
-)
+from migration_job.plan.rules import CannotCarry, RuleBase, inside
 from migration_job.quoting import sqlite_name, sqlite_table
 from migration_job.stores.sqlite.catalogue import rowid_name
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
@@ -71,8 +60,6 @@ CELLS_AT_ONCE = 500_000
 SEPARATOR = "char(31)"
 """Between values in a block: one ASCII byte, so that no broken end of one value can be mended by
 the beginning of the next."""
-
-BYTEA_RULES = frozenset({"bytea", "widened-bytea", "text-bytea"})
 
 
 def identity_columns(table: SourceTable) -> tuple[str, ...]:
@@ -403,7 +390,7 @@ class Observer:
         """For each column the number of values that do not meet its rule's fast condition;
         ``facts`` are of the whole table."""
         counts = dict.fromkeys(rules, 0)
-        names = [n for n, rule in rules.items() if not _implied(rule, facts[n])]
+        names = [n for n, rule in rules.items() if not rule.implied_by(facts[n])]
         for start in range(0, len(names), COLUMNS_AT_ONCE):
             part = names[start : start + COLUMNS_AT_ONCE]
             terms = [self._slow_count(column_sql(table, n), rules[n]) for n in part]
@@ -487,7 +474,7 @@ class Observer:
     ) -> Examination:
         """The rule tried on every value that its fast condition does not vouch for."""
         result = Examination(slow=slow)
-        if not isinstance_bytea(rule):
+        if not inside(rule).bytea:
             for bad in (facts.nul, facts.broken):
                 if bad.ids:
                     self._try(table, rule, self._by_id(table, name, bad), result)
@@ -546,12 +533,6 @@ def _within(table: SourceTable, span: tuple[int, int]) -> str:
     return f"{column_sql(table, ROWID)} BETWEEN {span[0]} AND {span[1]}"
 
 
-def isinstance_bytea(rule: RuleBase) -> bool:
-    """Whether the rule takes text as bytes, so that no text is too broken for it."""
-    inner = rule.inner if isinstance(rule, MapRule) else rule
-    return inner.kind in BYTEA_RULES
-
-
 def _is_bad_text(value: SourceValue) -> bool:
     return isinstance(value, BrokenText) or (isinstance(value, str) and "\x00" in value)
 
@@ -573,28 +554,6 @@ def _head(c: str) -> str:
         f"CASE WHEN octet_length({c}) > {SHAPE_BYTES} THEN x'' "
         f"WHEN typeof({c}) = 'text' THEN CAST({c} AS BLOB) ELSE {c} END"
     )
-
-
-def _implied(rule: RuleBase, facts: ColumnFacts) -> bool:
-    """Whether the facts alone say that every value meets the rule's fast condition."""
-    classes = facts.classes
-    match rule:
-        case IntegerRule():
-            low, high = facts.low or 0, facts.high or 0
-            return classes <= {"integer"} and rule.low <= low and high <= rule.high
-        case BooleanRule():
-            return classes <= {"integer"} and {facts.low or 0, facts.high or 0} <= {0, 1}
-        case TextRule():
-            short = rule.max_length is None or facts.heaviest <= rule.max_length
-            return classes <= {"text"} and short
-        case WidenedTextRule():
-            return classes <= {"text"}
-        case ByteaRule() | WidenedByteaRule():
-            return classes <= {"blob"}
-        case TextIntegerRule():
-            return classes <= {"integer"}
-        case _:
-            return not classes
 
 
 def _of_column(

@@ -19,6 +19,7 @@ from typing import TypeVar
 import apsw
 
 from migration_job.plan import naming
+from migration_job.plan.choose import Choice
 from migration_job.plan.collisions import find_collisions
 from migration_job.plan.conflicts import report_conflicts
 from migration_job.plan.decide import Decider, Decision, Wish, count_rows
@@ -40,7 +41,7 @@ from migration_job.plan.observe import Observer, Span
 from migration_job.plan.policy import DefaultAction, Policy
 from migration_job.plan.profile import Profile, check_columns, in_sqlite, summary, unique_name
 from migration_job.plan.quarantine import Quarantine, Spelling
-from migration_job.plan.relations import Place, Relation, Relations
+from migration_job.plan.relations import Place, Relation, Relations, common
 from migration_job.plan.rowsize import (
     MAX_ROW_BYTES,
     MAX_TEXT_BYTES,
@@ -53,8 +54,6 @@ from migration_job.plan.rules import (
     Rule,
     TextRule,
     WidenedTextRule,
-    type_of,
-    under,
 )
 from migration_job.plan.wayback import refusals
 from migration_job.quoting import sqlite_name
@@ -338,51 +337,54 @@ class _Planner:
         return found
 
     def _decide_all(self, wishes: dict[tuple[str, str], Wish]) -> None:
-        def begin(_: _Reader, table: SourceTable) -> tuple[list[Span], dict[str, Rule]]:
+        def begin(_: _Reader, table: SourceTable) -> tuple[list[Span], dict[str, Choice]]:
             return self._spans[table.name], self._propose(table, wishes)
 
         def trial(
-            reader: _Reader, table: SourceTable, span: Span, rules: dict[str, Rule]
+            reader: _Reader, table: SourceTable, span: Span, choices: dict[str, Choice]
         ) -> dict[str, int]:
+            rules = {name: choice.rule for name, choice in choices.items()}
             return reader.observer.trial(table, rules, self._facts[table.name], span)
 
         tables = self._catalogue.tables
-        for table, (_, rules, found) in zip(tables, self._by_part(begin, trial), strict=True):
+        for table, (_, choices, found) in zip(tables, self._by_part(begin, trial), strict=True):
             slow: Counter[str] = Counter()
             for counts in found:
                 slow.update(counts)
-            self._decide(table, rules, slow, wishes)
+            self._decide(table, choices, slow, wishes)
 
-    def _propose(self, table: SourceTable, wishes: dict[tuple[str, str], Wish]) -> dict[str, Rule]:
-        """The rule that each readable column would have if all its values met it."""
-        rules: dict[str, Rule] = {}
+    def _propose(
+        self, table: SourceTable, wishes: dict[tuple[str, str], Wish]
+    ) -> dict[str, Choice]:
+        """The rule and type that each readable column would have if all its values met it."""
+        choices: dict[str, Choice] = {}
         for column in table.columns:
             own = self._facts[table.name][column.name]
             if own.unreadable:
                 continue
             wish = wishes.get((table.name, column.name))
-            rule = self._decider.propose(table, column, own, wish)
-            if type_of(rule) == "json" and self._relations.needs_equality(table, column.name):
+            choice = self._decider.propose(table, column, own, wish)
+            if choice.type == "json" and self._relations.needs_equality(table, column.name):
                 # json has no equality: no key, no index, no comparison.
                 policy = self._policy.column(table.name, column.name)
-                rule = self._decider.wrap(_text_for(own), policy, wish)
-            rules[column.name] = rule
-        return rules
+                choice = Choice.of(self._decider.wrap(_text_for(own), policy, wish))
+            choices[column.name] = choice
+        return choices
 
     def _decide(
         self,
         table: SourceTable,
-        rules: dict[str, Rule],
+        choices: dict[str, Choice],
         slow: Mapping[str, int],
         wishes: dict[tuple[str, str], Wish],
     ) -> None:
         for column in table.columns:
-            if column.name in rules:
+            if column.name in choices:
                 self._decisions[table.name, column.name] = self._decider.decide(
                     table,
                     column,
                     self._facts[table.name][column.name],
-                    rules[column.name],
+                    choices[column.name],
                     slow=slow[column.name],
                     wish=wishes.get((table.name, column.name)),
                 )
@@ -497,17 +499,16 @@ class _Planner:
         if left.type == right.type:
             # To SQLite the text 0.0 refers to the number 0; widened, they are two texts.
             kinds = {left.rule.kind, right.rule.kind}
-            widened = any(kind.startswith("widened") for kind in kinds)
+            widened = left.rule.widened or right.rule.widened
             return None if widened and len(kinds) > 1 else False
-        for target, rule in self._relations.common(
-            left.rule, right.rule, self._facts[child[0]][child[1]].classes
-        ):
-            place = child if target == "child" else parent
+        for end, rule in common(left.rule, right.rule, self._facts[child[0]][child[1]].classes):
+            place = child if end == "child" else parent
             table = self._catalogue.table(place[0])
             column = _column(table, place[1])
             if column.name == table.rowid_alias and not _is_integer(rule):
                 return None  # it would lose its generator for the sake of one reference
-            decision = self._decider.forced(table, column, self._facts[place[0]][column.name], rule)
+            facts = self._facts[place[0]][column.name]
+            decision = self._decider.forced(table, column, facts, Choice.of(rule))
             bad = self._decisions[place].quarantined
             if (decision.examination.cannot.ids | decision.examination.bad.ids) - bad.keys():
                 return None
@@ -884,7 +885,7 @@ class _Planner:
             if decision is None:
                 continue
             nulls = self._facts[table.name][column.name].nulls
-            rule = under(decision.rule, column.affinity)
+            rule = decision.rule.under(column.affinity)
             identity = (
                 column.name == table.rowid_alias
                 and _is_integer(rule)
@@ -966,7 +967,7 @@ class _Planner:
             return False
         if isinstance(decision.rule, MapRule):
             return decision.told_apart
-        return decision.exact and type_of(decision.rule) not in ("json", "jsonb")
+        return decision.exact and decision.type not in ("json", "jsonb")
 
     def _foreign_keys(
         self, table: SourceTable, dropped: set[Relation], orphaned: set[Relation]

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from migration_job.plan.decide import Wish
 from migration_job.plan.rules import (
-    DateRule,
     IntegerRule,
     IntegerTextRule,
-    JsonbRule,
-    JsonRule,
-    MapRule,
     NumericRule,
     RealRule,
     Rule,
+    RuleBase,
     TextIntegerRule,
     TextRule,
-    TimeRule,
     TimestampRule,
-    UuidRule,
+    WidenedTextRule,
     again,
+    inside,
 )
 from migration_job.stores.sqlite.model import (
     Affinity,
@@ -35,8 +33,8 @@ from migration_job.values import fold
 Place = tuple[str, str]
 """A table and a column, spelled as in the catalogue."""
 
-SPELLED = UuidRule | DateRule | TimeRule | TimestampRule | JsonRule | JsonbRule
-"""Rules whose source values are text that another rule can carry as text."""
+TEXTS = TextRule | WidenedTextRule | TextIntegerRule
+NUMBERS = IntegerRule | NumericRule | RealRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,64 +158,78 @@ class Relations:
                         changed = True
         return found
 
-    @staticmethod
-    def common(left: Rule, right: Rule, child_classes: set[str]) -> list[tuple[str, Rule]]:  # noqa: PLR0912 - one branch a pair of types
-        """The changes (``child`` or ``parent``, its new rule) that give a child's and its parent's
-        column one type; none where nothing is known to."""
-        a = left.inner if isinstance(left, MapRule) else left
-        b = right.inner if isinstance(right, MapRule) else right
-        match a, b:
-            case IntegerRule(), IntegerRule():
-                wide = IntegerRule(low=min(a.low, b.low), high=max(a.high, b.high))
-                return [("child", again(left, wide)), ("parent", again(right, wide))]
-            case TextRule(), TextRule():
-                lengths = [r.max_length for r in (a, b)]
-                known = [n for n in lengths if n is not None]
-                longest = None if None in lengths else max(known)
-                text = TextRule(max_length=longest)
-                return [("child", again(left, text)), ("parent", again(right, text))]
-            case TextRule(), IntegerRule():
-                return [("child", again(left, IntegerTextRule(low=b.low, high=b.high)))]
-            case IntegerTextRule(), IntegerRule():
-                return [("child", again(left, IntegerTextRule(low=b.low, high=b.high)))]
-            case ((NumericRule() | RealRule()), IntegerRule()) if child_classes <= {"integer"}:
-                # The declared type is the child's own idea; its values are the parent's.
-                return [("child", again(left, IntegerRule(low=b.low, high=b.high)))]
-            case TimestampRule(), TimestampRule():
-                fine = {"precision": max(a.precision, b.precision)}
-                return [
-                    ("child", again(left, a.model_copy(update=fine))),
-                    ("parent", again(right, b.model_copy(update=fine))),
-                ]
-            case IntegerRule(), _ if _is_text(b):
-                return [("child", again(left, TextIntegerRule()))]
-            case (
-                (IntegerRule() | NumericRule() | RealRule()),
-                (IntegerRule() | NumericRule() | RealRule()),
-            ):
-                return [
-                    ("child", again(left, NumericRule(affinity=_affinity(a)))),
-                    ("parent", again(right, NumericRule(affinity=_affinity(b)))),
-                ]
-            case _:
-                pass
-        changes: list[tuple[str, Rule]] = []
-        for place, whole, inner in (("child", left, a), ("parent", right, b)):
-            if isinstance(inner, SPELLED):
-                changes.append((place, again(whole, TextRule())))
-            elif not _is_text(inner):
-                return []
-            elif isinstance(inner, TextRule) and inner.max_length is not None:
-                changes.append((place, again(whole, TextRule())))
-        return changes if child_classes <= {"text"} else []
+
+End = Literal["child", "parent"]
+
+
+def common(left: Rule, right: Rule, child_classes: set[str]) -> list[tuple[End, Rule]]:
+    """The changes (which end, its new rule) that give a child's and its parent's column one type;
+    none where nothing is known to."""
+    a, b = inside(left), inside(right)
+    for way in (_same_family, _child_of_integer, _as_numbers):
+        found = way(a, b, child_classes)
+        if found:
+            break
+    else:
+        found = _as_text(a, b, child_classes)
+    return [(end, again(left if end == "child" else right, rule)) for end, rule in found]
+
+
+def _same_family(a: RuleBase, b: RuleBase, _: set[str]) -> list[tuple[End, RuleBase]]:
+    """Two types that differ in size alone: the wider one."""
+    match a, b:
+        case IntegerRule(), IntegerRule():
+            wide = IntegerRule(low=min(a.low, b.low), high=max(a.high, b.high))
+            return [("child", wide), ("parent", wide)]
+        case TextRule(), TextRule():
+            lengths = (a.max_length, b.max_length)
+            longest = None if None in lengths else max(n for n in lengths if n is not None)
+            text = TextRule(max_length=longest)
+            return [("child", text), ("parent", text)]
+        case TimestampRule(), TimestampRule():
+            fine = {"precision": max(a.precision, b.precision)}
+            return [("child", a.model_copy(update=fine)), ("parent", b.model_copy(update=fine))]
+    return []
+
+
+def _child_of_integer(
+    a: RuleBase, b: RuleBase, child_classes: set[str]
+) -> list[tuple[End, RuleBase]]:
+    """A child whose values are its parent's, whatever it is declared; an integer that refers to a
+    text."""
+    match a, b:
+        case TextRule() | IntegerTextRule(), IntegerRule():
+            return [("child", IntegerTextRule(low=b.low, high=b.high))]
+        case NumericRule() | RealRule(), IntegerRule() if child_classes <= {"integer"}:
+            return [("child", IntegerRule(low=b.low, high=b.high))]
+        case IntegerRule(), _ if isinstance(b, TEXTS):
+            return [("child", TextIntegerRule())]
+    return []
+
+
+def _as_numbers(a: RuleBase, b: RuleBase, _: set[str]) -> list[tuple[End, RuleBase]]:
+    if not isinstance(a, NUMBERS) or not isinstance(b, NUMBERS):
+        return []
+    return [
+        ("child", NumericRule(affinity=_affinity(a))),
+        ("parent", NumericRule(affinity=_affinity(b))),
+    ]
+
+
+def _as_text(a: RuleBase, b: RuleBase, child_classes: set[str]) -> list[tuple[End, RuleBase]]:
+    """What is spelled in text on the source can be text on the target."""
+    changes: list[tuple[End, RuleBase]] = []
+    ends: tuple[tuple[End, RuleBase], ...] = (("child", a), ("parent", b))
+    for end, rule in ends:
+        if rule.spelling or (isinstance(rule, TextRule) and rule.max_length is not None):
+            changes.append((end, TextRule()))
+        elif not isinstance(rule, TEXTS):
+            return []
+    return changes if child_classes <= {"text"} else []
 
 
 def _affinity(rule: IntegerRule | NumericRule | RealRule) -> Affinity:
     return "numeric" if isinstance(rule, IntegerRule) else rule.affinity
-
-
-def _is_text(rule: Rule) -> bool:
-    return rule.kind in ("text", "widened-text", "text-integer")
 
 
 def _spelled(table: SourceTable, name: str) -> str | None:

@@ -9,7 +9,7 @@ import apsw
 
 from migration_job.plan.facts import ColumnFacts, Rows
 from migration_job.plan.observe import identity_columns, show_key, shown_columns
-from migration_job.plan.rules import CannotCarry, Rule, base_of, type_of
+from migration_job.plan.rules import TARGETS, CannotCarry, Rule, base_of
 from migration_job.stores.sqlite.database import chain
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
 from migration_job.stores.sqlite.reader import Row, column_sql, read_rows
@@ -30,19 +30,6 @@ STAYS = 20
 
 MOST = 24
 """No value takes more of a row whose long values have been moved out."""
-
-FIXED: Mapping[str, tuple[int, int]] = {
-    "smallint": (2, 2),
-    "integer": (4, 4),
-    "bigint": (8, 8),
-    "double precision": (8, 8),
-    "boolean": (1, 1),
-    "date": (4, 4),
-    "time": (8, 8),
-    "timestamp with time zone": (8, 8),
-    "uuid": (16, 1),
-}
-"""Bytes and alignment of the types of one size; the others are text, bytes or digits."""
 
 
 def find_too_large(
@@ -117,7 +104,7 @@ def _most(rules: Sequence[Rule]) -> list[int]:
     found: list[int] = []
     coarsest = 8
     for rule in rules:
-        width, alignment = FIXED.get(base_of(type_of(rule)), (MOST, 1))
+        width, alignment = _size(rule) or (MOST, 1)
         # Behind nothing but values of its own alignment, or of a multiple, there is no gap.
         found.append(width + (alignment - 1 if coarsest < alignment else 0))
         coarsest = min(coarsest, alignment)
@@ -141,8 +128,13 @@ def _places(values: Row, rules: Sequence[Rule]) -> Iterator[tuple[int, int]]:
             continue  # of a row that goes to quarantine, or that stops the run anyway
         if text is None:
             continue
-        content = _content(text, type_of(rule))
-        yield FIXED.get(base_of(type_of(rule))) or (content + 1 if content <= STAYS else POINTER, 1)
+        content = _content(text, rule.target_type)
+        yield _size(rule) or (content + 1 if content <= STAYS else POINTER, 1)
+
+
+def _size(rule: Rule) -> tuple[int, int] | None:
+    """Bytes and alignment of a type of one size; None of text, bytes and digits."""
+    return TARGETS[base_of(rule.target_type)].size
 
 
 def _content(text: str, type_sql: str) -> int:

@@ -7,7 +7,7 @@ is written: the application learns it then, and not the operator at the rollback
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import apsw
 
@@ -15,6 +15,7 @@ from migration_job.plan import naming
 from migration_job.plan.model import CheckPlan, ColumnPlan
 from migration_job.plan.rules import (
     NUMBER_AFFINITIES,
+    TARGETS,
     CannotCarry,
     JsonbRule,
     JsonRule,
@@ -152,25 +153,6 @@ def _text_of_number(column: str, *, real: bool) -> str:
     )
 
 
-NATURAL: Mapping[str, tuple[str, ...]] = {
-    "smallint": ("7",),
-    "integer": ("7",),
-    "bigint": ("7",),
-    "double precision": ("1.5",),
-    "numeric": ("0",),
-    "boolean": ("t", "f"),
-    "text": ("\N{GREEK SMALL LETTER OMEGA}",),
-    "varchar": ("\N{GREEK SMALL LETTER OMEGA}",),
-    "bytea": ("\\x01",),
-    "uuid": ("3430b28f-c298-4294-ab74-d146c13db605",),
-    "json": ('{"a": 1}',),
-    "jsonb": ('{"a": 1}',),
-    "date": ("2026-01-02",),
-    "time": ("03:04:05",),
-    "timestamp with time zone": ("2026-01-02 03:04:05+00",),
-}
-"""By PostgreSQL's type what a new row may have there; each of the two for a truth value."""
-
 DECLARED = {"integer": "INTEGER", "real": "REAL", "numeric": "NUMERIC", "text": "TEXT", "blob": ""}
 
 
@@ -188,7 +170,8 @@ def without_way_back(table: SourceTable, columns: Sequence[ColumnPlan]) -> str:
         own = sources.get(fold(column.source or ""))
         if own is None or column.generated is not None:
             continue
-        for text in NATURAL.get(base_of(column.type), ()):
+        target = TARGETS.get(base_of(column.type))
+        for text in target.natural if target is not None else ():
             if not _returns(memory, own.affinity, column.rule, text):
                 shown = {"t": "true", "f": "false"}.get(text, text)
                 return f"nothing of {own.name} on SQLite stands for {shown} on PostgreSQL"

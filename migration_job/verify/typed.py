@@ -54,6 +54,12 @@ ITEMS_PER_PAGE = 512
 
 BLOBS = frozenset({"bytea", "widened-bytea"})
 TEXTS = frozenset({"text", "widened-text", "json"})
+"""Rules whose large values are compared by the hash of their bytes."""
+
+WHOLE = frozenset({"jsonb", "text-bytea", "map"})
+"""Rules whose values may be as large, and are compared whole."""
+
+UNBOUNDED = BLOBS | TEXTS | WHOLE
 
 
 @dataclass(slots=True)
@@ -200,11 +206,10 @@ def _by_key(
 
 def _weight(plan: TablePlan, table: SourceTable) -> str:
     """The bytes of a row's text and blobs, as SQLite's expression; '' where all are small."""
-    kinds = BLOBS | TEXTS | {"jsonb", "text-bytea", "map"}
     terms = [
         f"ifnull(octet_length({column_sql(table, str(c.source))}), 0)"
         for c in plan.copied
-        if c.rule.kind in kinds
+        if c.rule.kind in UNBOUNDED
     ]
     return f"({chain('+', terms)})" if terms else ""
 

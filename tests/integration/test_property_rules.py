@@ -22,7 +22,7 @@ from migration_job.embedded import EmbeddedPostgres
 from migration_job.plan import rules
 from migration_job.stores.sqlite.database import add_functions
 from migration_job.values import BrokenText, SourceValue, same
-from tests.helpers import text_or_broken
+from tests.helpers import missing, text_or_broken
 from tests.integration import hostile
 
 EXAMPLES = int(os.environ.get("PROPERTY_RULE_EXAMPLES", "10"))
@@ -96,6 +96,8 @@ RULES: list[tuple[str, rules.RuleBase]] = [
         ),
     ),
 ]
+
+RULES += [("TEXT", rule) for rule in missing(rule for _, rule in RULES)]
 
 SHAPED = st.one_of(
     st.sampled_from(hostile.TIMES + hostile.DATES + hostile.CLOCKS),
@@ -199,7 +201,7 @@ def _through(server: psycopg.Connection[Any], kind: str, texts: list[str | None]
 def _python_against_postgres(
     rule: rules.RuleBase, stored: list[tuple[int, SourceValue]], server: psycopg.Connection[Any]
 ) -> None:
-    kind = rules.type_of(rule)
+    kind = rule.target_type
     carried: list[tuple[SourceValue, str | None, bool]] = []
     for _, value in stored:
         with contextlib.suppress(rules.CannotCarry):
@@ -248,7 +250,7 @@ def _sqlite_against_python(
                 f"{value!r}: SQLite {text!r}, {rule.forward(value)!r}"
             )
     if not rule.canonical:
-        kind = rules.type_of(rule)
+        kind = rule.target_type
         for (number, text), output in zip(
             fast, _through(server, kind, [row[1] for row in fast]), strict=True
         ):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import typing
 
 import apsw
 import pytest
@@ -12,11 +11,9 @@ from migration_job.plan import rules
 from migration_job.plan.model import ColumnPlan
 from migration_job.values import SourceValue, same
 from migration_job.verify import meaning, typed
+from tests.helpers import missing
 
-KINDS = {
-    typing.get_args(member.model_fields["kind"].annotation)[0]
-    for member in typing.get_args(typing.get_args(rules.Rule)[0])
-}
+KINDS = {rule.model_fields["kind"].default for rule in rules.RULES}
 
 
 def _column(rule: rules.Rule, type_: str = "text") -> ColumnPlan:
@@ -72,6 +69,8 @@ RULES: list[tuple[rules.Rule, str]] = [
     (rules.TimestampRule(shape="epoch", epoch="ms"), "timestamp with time zone"),
     (rules.TimestampRule(shape="epoch", epoch="julian"), "timestamp with time zone"),
 ]
+# To jsonb 1 and 1.0 are one number, and so they are to its meaning.
+RULES += [(r, r.target_type) for r in missing([*(r for r, _ in RULES), rules.JsonbRule()])]
 
 
 DECLARED = {"integer": "INTEGER", "real": "REAL", "numeric": "NUMERIC", "text": "TEXT", "blob": ""}

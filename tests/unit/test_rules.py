@@ -36,11 +36,10 @@ from migration_job.plan.rules import (
     WidenedTextRule,
     inside,
     postgres_float,
-    type_of,
 )
 from migration_job.stores.sqlite.database import add_functions
 from migration_job.values import BrokenText, SourceValue, same
-from tests.helpers import text_or_broken
+from tests.helpers import missing, text_or_broken
 
 RULES: list[RuleBase] = [
     IntegerRule(),
@@ -97,6 +96,7 @@ RULES: list[RuleBase] = [
     ),
     MapRule(inner=IntegerRule(), patterns=(Pattern(match=r"0*(\d+)", replace=r"\1"),)),
 ]
+RULES += missing(RULES)
 
 DECLARED = {"integer": "INTEGER", "real": "REAL", "numeric": "NUMERIC", "text": "TEXT", "blob": ""}
 
@@ -240,7 +240,7 @@ def test_sql_and_python_agree(rule: RuleBase, value: SourceValue, collation: str
 @pytest.mark.parametrize("rule", RULES, ids=lambda r: f"{r.kind}-{RULES.index(r)}")
 def test_rules_survive_json(rule: RuleBase) -> None:
     assert type(rule).model_validate_json(rule.model_dump_json()) == rule
-    assert type_of(rule)
+    assert rule.target_type
 
 
 @given(st.floats(allow_nan=False))

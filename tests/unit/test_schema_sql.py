@@ -9,11 +9,12 @@ from migration_job.plan.model import (
     ColumnPlan,
     ForeignKeyPlan,
     IndexPlan,
+    Plan,
     TablePlan,
     UniquePlan,
 )
 from migration_job.plan.rules import IntegerRule, TextRule
-from migration_job.stores.postgres import schema
+from migration_job.stores.postgres import load, schema
 from migration_job.stores.postgres.database import describe, read_dsn
 
 TABLE = TablePlan(
@@ -92,3 +93,13 @@ def test_a_target_is_given_once() -> None:
             read_dsn(dsn, file)
     with pytest.raises(InputError, match="cannot read"):
         read_dsn(None, Path("/nowhere/at/all"))
+
+
+def test_a_table_that_existed_is_not_made_again() -> None:
+    existing = TABLE.model_copy(update={"owner": "existing"})
+    assert list(schema.key_steps(existing)) == []
+    assert list(schema.index_steps(existing)) == []
+    assert load.create_sql([existing]) == ""
+    plan = Plan(profile="none", encoding="UTF-8", tables=(existing,))
+    assert load.foreign_key_tasks(plan, set()) == []
+    assert plan.digest() != plan.model_copy(update={"tables": (TABLE,)}).digest()

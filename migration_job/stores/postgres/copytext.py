@@ -19,9 +19,6 @@ from migration_job.stores.sqlite.reader import column_sql
 
 NULL = r"\N"
 
-BYTEA_KINDS = frozenset({"bytea", "widened-bytea", "text-bytea"})
-"""Rules whose text is ``\\x`` and hex digits: one backslash to escape, and it comes first."""
-
 ESCAPES = (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r"))
 """Backslash first, so that the others' backslashes stay single."""
 
@@ -55,7 +52,8 @@ def field_sql(
     text = rule.fast_sql(column)
     if text is None:
         return None
-    if inside(rule).kind in BYTEA_KINDS:
+    if inside(rule).bytea:
+        # One backslash to escape, and it comes first.
         text = f"'\\' || {text}"
     elif escape and not inside(rule).plain:
         text = _sql_escape(text)
@@ -105,19 +103,13 @@ class TableSql:
         return chain("+", self.sizes) or "0"
 
 
-UNBOUNDED = frozenset(
-    {"text", "widened-text", "bytea", "widened-bytea", "text-bytea", "json", "jsonb", "map"}
-)
-"""Rules whose values may be of any size; the others' are a few dozen bytes."""
-
-
 def compose(plan: TablePlan, table: SourceTable) -> TableSql:
     """The SQL for ``plan``'s columns. Concatenation is ``concat_ws``, which SQLite runs about
     twice as fast as a chain of ``||``."""
     pairs = [(c, column_sql(table, str(c.source))) for c in plan.copied]
     line = _line(pairs)
     bare = None
-    if line is not None and not any(inside(c.rule).kind in BYTEA_KINDS for c, _ in pairs):
+    if line is not None and not any(inside(c.rule).bytea for c, _ in pairs):
         bare = _line(pairs, escape=False)
     doubtful = [(c, r) for c, r in pairs if not c.clean]
     return TableSql(
@@ -130,7 +122,7 @@ def compose(plan: TablePlan, table: SourceTable) -> TableSql:
         keep=f"({chain('OR', [f'({q})' for q in plan.quarantine])}) IS NOT TRUE"
         if plan.quarantine
         else None,
-        sizes=tuple(f"ifnull(octet_length({r}), 0)" for c, r in pairs if c.rule.kind in UNBOUNDED),
+        sizes=tuple(f"ifnull(octet_length({r}), 0)" for c, r in pairs if c.rule.unbounded),
     )
 
 

@@ -273,7 +273,7 @@ def foreign_key_tasks(plan: Plan, done: set[tuple[str, str]]) -> list[Task[Sessi
     found: list[Task[Session]] = []
     for table in plan.tables:
         weight = float(table.rows)
-        for key in table.foreign_keys:
+        for key in table.foreign_keys if table.ours else ():
             step = schema.Step(f"foreign key {key.name}", schema.validate_sql(table, key))
             if key.validated and (table.target, step.name) not in done:
                 title = f"{step.name} of {table.target}"
@@ -404,7 +404,7 @@ def _steps(table: TablePlan) -> list[schema.Step]:
 
 def create_sql(tables: Sequence[TablePlan]) -> str:
     """The statements that create tables which are loaded together, in one text."""
-    return _one_text([schema.table_sql(table) for table in tables])
+    return _one_text([schema.table_sql(table) for table in tables if table.ours])
 
 
 def build_sql(tables: Sequence[TablePlan], sequences: Mapping[str, list[str]]) -> str:

@@ -251,7 +251,7 @@ def drop_everything(connection: psycopg.Connection, run: RunRow) -> None:
     records last, so that a cut in between leaves a target that is still this run's own."""
     for view in reversed(run.plan.views):
         connection.execute(f"DROP VIEW IF EXISTS {postgres_relation(view.target)} CASCADE")
-    for table in run.plan.tables:
+    for table in filter(lambda table: table.ours, run.plan.tables):
         connection.execute(f"DROP TABLE IF EXISTS {postgres_relation(table.target)} CASCADE")
     for statement in run.made:
         connection.execute(statement)

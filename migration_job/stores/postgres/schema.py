@@ -88,7 +88,10 @@ def validate_sql(table: TablePlan, key: ForeignKeyPlan) -> str:
 
 
 def key_steps(table: TablePlan) -> Iterator[Step]:
-    """Primary key and unique constraints: each locks its table while it is built."""
+    """Primary key and unique constraints: each locks its table while it is built. None for a table
+    that existed before."""
+    if not table.ours:
+        return
     if table.primary_key:
         named = (
             f"CONSTRAINT {postgres_name(table.primary_key_name)} " if table.primary_key_name else ""
@@ -107,8 +110,9 @@ def key_steps(table: TablePlan) -> Iterator[Step]:
 
 
 def index_steps(table: TablePlan) -> Iterator[Step]:
-    """Indexes that belong to no constraint: several of one table may be built side by side."""
-    for index in table.indexes:
+    """Indexes that belong to no constraint: several of one table may be built side by side. None
+    for a table that existed before."""
+    for index in table.indexes if table.ours else ():
         yield Step(f"index {index.name}", index_sql(table, index))
 
 
@@ -164,7 +168,7 @@ def add_foreign_keys(
     """Declare every foreign key, unproven, one after another: each locks both of its tables for
     an instant, and two at a time could wait for each other."""
     for table in plan.tables:
-        for key in table.foreign_keys:
+        for key in table.foreign_keys if table.ours else ():
             step = Step(f"declare foreign key {key.name}", foreign_key_sql(table, key))
             if (table.target, step.name) not in done:
                 execute_step(connection, table, step)

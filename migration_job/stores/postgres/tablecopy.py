@@ -23,7 +23,6 @@ from migration_job.plan.rules import CannotCarry
 from migration_job.quoting import postgres_relation, sqlite_table
 from migration_job.stores.postgres import records
 from migration_job.stores.postgres.copytext import (
-    BYTEA_KINDS,
     compose,
     copy_sql,
     escape,
@@ -76,8 +75,6 @@ BARE_TRIES = 3
 
 SHAPES_AT_ONCE = 500
 """Columns whose sizes are asked for at once: a SELECT has 2,000 terms at most."""
-
-STREAMED_TEXT = frozenset({"text", "widened-text", "json"})
 
 Advance = Callable[[int], None]
 """Called with the rows of each block."""
@@ -474,12 +471,11 @@ class TableCopy:
             stream.note(entry)
 
     def _streams(self, column: ColumnPlan, kind: str) -> bool:
-        if kind == "blob":
-            return column.rule.kind in BYTEA_KINDS
-        return kind == "text" and column.rule.kind in STREAMED_TEXT and self._encoding == "UTF-8"
+        # Text in another encoding is not in the file as COPY has it.
+        return kind == column.rule.streamed and (kind == "blob" or self._encoding == "UTF-8")
 
     def _stream_value(self, stream: _Stream, rowid: int, column: ColumnPlan) -> None:
-        hexed = column.rule.kind in BYTEA_KINDS
+        hexed = column.rule.bytea
         if hexed:
             stream.write(b"\\\\x", 0)
         with self._session.source.blob_open(

@@ -1,0 +1,95 @@
+"""UUIDs in text: uuid."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from migration_job.plan.rules.base import (
+    NUMBER_AFFINITIES,
+    Affinity,
+    Request,
+    RuleBase,
+    TargetType,
+    expected,
+    text_for,
+)
+from migration_job.values import SourceValue
+
+Style = Literal["lower", "upper", "hex", "HEX"]
+
+_HEX = "[0-9a-f]"
+_UUID_GLOB = "-".join(_HEX * n for n in (8, 4, 4, 4, 12))
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_LIKE_NUMBER = re.compile(r"[0-9]+(e[0-9]+)?")
+
+
+class UuidRule(RuleBase):
+    """TEXT to uuid. Only the canonical lower-case spelling comes back; other spellings that
+    PostgreSQL reads are changed to it."""
+
+    kind: Literal["uuid"] = "uuid"
+    style: Style = "lower"
+    """How the column spells its UUIDs; ``hex`` and ``HEX`` have no hyphens."""
+    affinity: Affinity = "text"
+
+    types: ClassVar[tuple[TargetType, ...]] = (
+        TargetType("uuid", "uuid", "TEXT", ("3430b28f-c298-4294-ab74-d146c13db605",), (16, 1)),
+    )
+    doc: ClassVar[str] = (
+        "UUIDs in text; those in the column's commonest spelling come back as they were."
+    )
+    own_class: ClassVar[bool] = True
+    spelling: ClassVar[bool] = True
+    misfit: ClassVar[str] = "not-a-uuid"
+    declared: ClassVar[frozenset[str]] = frozenset({"UUID", "GUID", "UNIQUEIDENTIFIER"})
+
+    @classmethod
+    def asked(cls, request: Request) -> RuleBase:
+        return cls(style=_commonest(request.facts.sample), affinity=request.affinity)
+
+    @property
+    def target_type(self) -> str:
+        return "uuid"
+
+    def forward(self, value: SourceValue) -> str | None:
+        if value is None:
+            return None
+        text = text_for(value, "a UUID")
+        bare = text.strip("{}") if text[:1] == "{" and text[-1:] == "}" else text
+        digits = bare.replace("-", "").lower()
+        hyphens = [i for i, c in enumerate(bare) if c == "-"]
+        canonical = f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+        if hyphens not in ([], [8, 13, 18, 23]) or _UUID.fullmatch(canonical) is None:
+            raise expected("a UUID", value)
+        return canonical
+
+    def inverse(self, text: str | None) -> SourceValue:
+        if text is None:
+            return None
+        bare = text if self.style in ("lower", "upper") else text.replace("-", "")
+        if self.affinity in NUMBER_AFFINITIES and _LIKE_NUMBER.fullmatch(bare) is not None:
+            bare = text  # SQLite would make a number of these digits
+        return bare.upper() if self.style in ("upper", "HEX") else bare
+
+    def fast_sql(self, column: str) -> str | None:
+        return column if self.style == "lower" else None
+
+    def fast_condition(self, column: str) -> str | None:
+        if self.style != "lower":
+            return None
+        return f"({column} IS NULL OR typeof({column}) = 'text' AND {column} GLOB '{_UUID_GLOB}')"
+
+
+def _commonest(sample: Sequence[SourceValue]) -> Style:
+    counts: Counter[Style] = Counter()
+    for value in sample:
+        if not isinstance(value, str):
+            continue
+        if "-" in value:
+            counts["lower" if value == value.lower() else "upper"] += 1
+        elif re.fullmatch(r"[0-9a-fA-F]{32}", value):
+            counts["hex" if value == value.lower() else "HEX"] += 1
+    return counts.most_common(1)[0][0] if counts else "lower"
