@@ -7,7 +7,7 @@ is written: the application learns it then, and not the operator at the rollback
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import apsw
 

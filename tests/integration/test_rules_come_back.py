@@ -107,7 +107,7 @@ NATURAL: dict[str, st.SearchStrategy[str]] = {
 def natural(type_sql: str) -> st.SearchStrategy[str]:
     """Values that PostgreSQL may hold in a column of the type."""
     name = rules.base_of(type_sql)
-    return NATURAL.get(name) or st.sampled_from(rules.TARGETS[name].natural)
+    return NATURAL[name] if name in NATURAL else st.sampled_from(rules.TARGETS[name].natural)
 
 
 PRECISE: list[tuple[str, rules.RuleBase]] = [
