@@ -107,16 +107,26 @@ def postgres_programs(major: int = DEFAULT_MAJOR) -> Path:
     if major not in RELEASES:
         known = ", ".join(str(m) for m in RELEASES)
         raise InputError(f"PostgreSQL {major} is not one of the supported versions ({known})")
-    version, _ = RELEASES[major]
-    home = cache_directory() / f"postgresql-{version}"
-    if not (home / "bin" / "postgres").exists():
-        packaged = Path(f"/usr/lib/postgresql/{major}/bin")
-        if (packaged / "initdb").exists():
-            return packaged
-        with _locked(home.parent):
-            if not (home / "bin" / "postgres").exists():
-                _install(major, home)
+    found = installed_programs(major)
+    if found is not None:
+        return found
+    home = _home(major)
+    with _locked(home.parent):
+        if not (home / "bin" / "postgres").exists():
+            _install(major, home)
     return home / "bin"
+
+
+def installed_programs(major: int = DEFAULT_MAJOR) -> Path | None:
+    """That directory, where it is on this machine already; else None: nothing is fetched."""
+    for directory in (_home(major) / "bin", Path(f"/usr/lib/postgresql/{major}/bin")):
+        if (directory / "postgres").exists() and (directory / "initdb").exists():
+            return directory
+    return None
+
+
+def _home(major: int) -> Path:
+    return cache_directory() / f"postgresql-{RELEASES[major][0]}"
 
 
 @contextmanager

@@ -27,6 +27,7 @@ COMMANDS = {
     "verify": "verify",
     "restore-backup": "backup",
     "check-target": "check_target",
+    "doctor": "doctor",
     "dashboard": "dashboard",
     "demo": "demo",
     "switch": "switch",
@@ -50,7 +51,7 @@ def build(only: str | None = None) -> typer.Typer:
         help="Takes a SQLite database to PostgreSQL behind PgBouncer, and back, "
         "without a lost write.",
         no_args_is_help=True,
-        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,
     )
     modules = dict.fromkeys(COMMANDS[name] for name in (COMMANDS if only is None else (only,)))
@@ -61,6 +62,12 @@ def build(only: str | None = None) -> typer.Typer:
     return program
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"migration-job {__version__}")
+        raise typer.Exit
+
+
 def _program(
     log_format: Annotated[
         LogFormat | None,
@@ -69,6 +76,12 @@ def _program(
             f"{VARIABLE} in the environment says the same."
         ),
     ] = None,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version and end."
+        ),
+    ] = False,
 ) -> None:
     """A callback also keeps the commands named, however few there are."""
     if log_format is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from migration_job.commands.option_groups import AcceptAsynchronous, Target
+from migration_job.commands.option_groups import AcceptAsynchronous, AsJson, Target, print_json
 from migration_job.errors import InputError
 from migration_job.stores.postgres.database import connect, describe, read_dsn
 from migration_job.stores.postgres.suitability import Check, examine
@@ -33,6 +34,7 @@ def check_target(
     ] = 28,
     live: Annotated[bool, typer.Option(help="Changes are to be captured and followed.")] = False,
     accept_asynchronous: AcceptAsynchronous = False,
+    as_json: AsJson = False,
 ) -> None:
     """Look at a PostgreSQL that somebody else runs, change nothing, and say what is missing."""
     dsn = read_dsn(target, target_file)
@@ -51,7 +53,10 @@ def check_target(
             live=live,
             asynchronous=accept_asynchronous,
         )
-    _show(checks)
+    if as_json:
+        print_json([asdict(check) for check in checks])
+    else:
+        _show(checks)
     refused = [check for check in checks if check.verdict == "refused"]
     if refused:
         names = ", ".join(check.name for check in refused)

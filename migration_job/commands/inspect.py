@@ -12,7 +12,13 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
-from migration_job.commands.option_groups import PolicyFile, ProfileName, ReadSource
+from migration_job.commands.option_groups import (
+    AsJson,
+    PolicyFile,
+    ProfileName,
+    ReadSource,
+    print_json,
+)
 from migration_job.errors import ExitStatus, InputError
 from migration_job.plan.model import Finding, Plan, TablePlan
 from migration_job.plan.planner import make_plan
@@ -54,11 +60,17 @@ def inspect(
     whole: Annotated[
         bool, typer.Option("--plan", help="Show every column of the plan, and why.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Plan a migration and try it on every value, without writing anything.
 
     Ends with 0 where the migration would go through, with 3 where something stops it.
     """
+    if as_json and suggested and file is None:
+        raise InputError(
+            "expected a FILE after --suggest with --json, found none: both would be printed",
+            advice="`inspect SOURCE --json --suggest policy.yaml`",
+        )
     if file is not None and not suggested:
         raise InputError(
             f"expected --suggest before a second file, found {file} alone",
@@ -80,14 +92,18 @@ def inspect(
             errors += _further(connection, catalogue, plan, wished, _content(policy))
     to_stderr = suggested and file is None
     console = Console(stderr=to_stderr, highlight=False, emoji=False)
-    show(console, plan, source, whole=whole)
+    if as_json:
+        print_json(structured(plan, source))
+    else:
+        show(console, plan, source, whole=whole)
     if suggested:
         text = suggest(errors, _content(policy))
         if file is None:
             sys.stdout.write(text)
         else:
             file.write_text(text, encoding="utf-8")
-            console.print(f"The policy is in {file}.", soft_wrap=True)
+            if not as_json:
+                console.print(f"The policy is in {file}.", soft_wrap=True)
     if plan.blocked:
         raise typer.Exit(int(ExitStatus.BLOCKED))
 
@@ -117,6 +133,29 @@ def _further(
             break
         found += new
     return found
+
+
+def structured(plan: Plan, source: Path) -> dict[str, Any]:
+    """The plan and its findings, for programs."""
+    return {
+        "source": str(source),
+        "goes_through": not plan.blocked,
+        "tables": [
+            {
+                "source": table.source,
+                "target": table.target,
+                "rows": table.rows,
+                "primary_key": list(table.primary_key),
+                "columns": [
+                    {"source": c.source, "target": c.target, "type": c.type, "why": c.reason}
+                    for c in table.columns
+                ],
+            }
+            for table in plan.tables
+            if table.source is not None
+        ],
+        "findings": [finding.model_dump(mode="json") for finding in plan.findings],
+    }
 
 
 def show(console: Console, plan: Plan, source: Path, *, whole: bool = False) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -33,6 +35,9 @@ AcceptAsynchronous = Annotated[
 Target = Annotated[str | None, typer.Option(help="PostgreSQL's connection string.")]
 ProfileName = Annotated[str, typer.Option(help="'none', 'radcase', or a profile's file.")]
 PolicyFile = Annotated[Path | None, typer.Option(help="A policy file (YAML).")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object to standard output, for programs.")
+]
 LockSeconds = Annotated[
     float,
     typer.Option(
@@ -41,6 +46,12 @@ LockSeconds = Annotated[
         help="How long to wait for each of the source's locks that another program has.",
     ),
 ]
+
+
+def print_json(content: object) -> None:
+    """What ``--json`` asks for: one object, indented, with all of Unicode escaped, so that no value
+    steers a terminal."""
+    sys.stdout.write(json.dumps(content, indent=2) + "\n")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
