@@ -10,13 +10,8 @@ from migration_job.plan.findings import Findings
 from migration_job.plural import counted
 from migration_job.quoting import sqlite_table
 from migration_job.stores.sqlite.model import Catalogue, SourceObject
-from migration_job.stores.sqlite.sqltext import tokenize
-from migration_job.values import display, fold
-
-COMPUTED = frozenset(
-    {"dbstat", "fts3tokenize", "fts4aux", "fts5vocab", "generate_series", "sqlite_dbpage"}
-)
-"""Modules whose tables show what stands elsewhere in the file, or is computed."""
+from migration_job.stores.sqlite.virtual import COMPUTED, content_of, filled_by, module_of
+from migration_job.values import display
 
 SHOWN = 5
 """Rows that are quoted of a table that would be left behind."""
@@ -59,42 +54,9 @@ def report_virtual(
     )
 
 
-def module_of(sql: str) -> str:
-    """The module's name in lower case; '?' where the text tells none."""
-    tokens = tokenize(sql)
-    using = next((i for i, t in enumerate(tokens[:-1]) if t.is_word("USING")), None)
-    return "?" if using is None else tokens[using + 1].name.lower()
-
-
 def has_content_elsewhere(sql: str) -> bool:
     """Whether a full-text table says that its content stands elsewhere, or nowhere."""
-    if not module_of(sql).startswith("fts"):
-        return False  # an argument of another module's may be called so, and mean anything
-    tokens = tokenize(sql)
-    return any(
-        t.is_word("CONTENT") and tokens[i + 1].is_symbol("=") for i, t in enumerate(tokens[:-1])
-    )
-
-
-def filled_by(catalogue: Catalogue, name: str) -> str | None:
-    """The table whose trigger inserts into a virtual table as its own rows are inserted; None
-    where there is none."""
-    tables = {fold(table.name) for table in catalogue.tables}
-    for other in catalogue.others:
-        if other.kind != "trigger" or fold(other.table) not in tables:
-            continue
-        tokens = tokenize(other.sql)
-        begin = next((i for i, t in enumerate(tokens) if t.is_word("BEGIN")), len(tokens))
-        event = next((t for t in tokens[:begin] if t.is_word("INSERT", "DELETE", "UPDATE")), None)
-        if event is None or not event.is_word("INSERT"):
-            continue
-        body = tokens[begin:]
-        if any(
-            t.is_word("INTO") and fold(body[i + 1].name) == fold(name)
-            for i, t in enumerate(body[:-1])
-        ):
-            return other.table
-    return None
+    return content_of(sql) is not None
 
 
 def _alone(rows: Rows | None) -> str:

@@ -42,3 +42,15 @@ def certify(pair: Pair, position: int, *, base: str) -> str:
     digest = hashlib.sha256(body.encode()).hexdigest()
     records.store_certificate(pair.target, digest, body, "verified")
     return digest
+
+
+def position_of_the_switch(pair: Pair) -> int | None:
+    """The position in the source's log that the switch's certificate covers: what is logged after
+    it, PostgreSQL wrote. None where the certificate tells none, or stands on another switch's."""
+    query = "SELECT body FROM migration.certificate WHERE digest = %s"
+    row = pair.target.execute(query, (pair.state().certificate,)).fetchone()
+    body = {} if row is None else json.loads(row[0])
+    base = pair.target.execute(query, (body.get("base"),)).fetchone()
+    if body.get("kind") != "switch" or (base and json.loads(base[0]).get("kind") == "switch"):
+        return None
+    return int(body["position"])

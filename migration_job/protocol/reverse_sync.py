@@ -36,6 +36,7 @@ from migration_job.stores.postgres.database import Locked, lost
 from migration_job.stores.postgres.states import KEYS_PER_QUERY, TextRow, raw_rows, rows_by_keys
 from migration_job.stores.sqlite import fence
 from migration_job.stores.sqlite.apply import RowsBack, apply_back, log_keys
+from migration_job.stores.sqlite.feeding import Feeding
 from migration_job.stores.sqlite.model import SourceTable
 from migration_job.stores.sqlite.reader import read_rows
 from migration_job.values import SourceValue, fold, from_json, key_text
@@ -223,13 +224,15 @@ def _round(pair: Pair, limit: int, lock_limit: float, held: Mapping[str, TablePl
         # What the source takes over must be on the target's disk: a commit of the application's
         # may have been asynchronous. This one is waited for, and brings all before it there.
         token = new_token(pair)
+        if pair.feeding is None:
+            pair.feeding = Feeding(pair.source, pair.catalogue)
         with fence.writing(pair.source, limit=lock_limit):
             if not pair.state().closed:
                 raise OperationError(
                     "expected the source closed while changes come back, found it open",
                     advice="run `migration-job status`",
                 )
-            apply_back(pair.source, [part.rows for part in parts])
+            behind = apply_back(pair.source, [part.rows for part in parts], pair.feeding)
             _log(pair, parts)
             followed = fence.last_position(pair.source)
             log_token = fence.token_at(pair.source, followed)
@@ -241,7 +244,7 @@ def _round(pair: Pair, limit: int, lock_limit: float, held: Mapping[str, TablePl
     ids = [number for part, _ in compared for number in part.table.ids]
     with pair.target.transaction():
         confirm_token(pair.target)
-        _note(pair, compared)
+        _note(pair, compared, behind)
         _forget_one_way(pair)
         pair.target.execute("DELETE FROM migration.reverse_log WHERE id = ANY(%s)", (ids,))
         # The source's log now names these rows too, which the target has.
@@ -495,11 +498,17 @@ def _all_source_keys(pair: Pair, table: _Table) -> list[Key]:
     return [key for key in keys if (name, key_text(key)) not in aside]
 
 
-def _note(pair: Pair, compared: Sequence[tuple[_Part, list[tuple[str, str, str]]]]) -> None:
+def _note(
+    pair: Pair,
+    compared: Sequence[tuple[_Part, list[tuple[str, str, str]]]],
+    behind: Sequence[tuple[SourceTable, str]],
+) -> None:
     """Record which rows do not agree (table, key, message), forget it for those that do now, and
-    forget ledger entries of values that the target has changed."""
+    forget ledger entries of values that the target has changed. Of a table that something which
+    its triggers fill is ``behind``, that is recorded, and why."""
     batch = [part.rows for part, _ in compared]
     found = [difference for _, differences in compared for difference in differences]
+    found += [(table.name, key_text(()), why) for table, why in behind]
     ledger_gone = [entry for part, _ in compared for entry in part.ledger_gone]
     names = [(rows.table.name, key_text(key)) for rows in batch for key in rows.keys]
     if pair.target.execute("SELECT FROM migration.back_difference LIMIT 1").fetchone() is not None:

@@ -27,6 +27,7 @@ from migration_job.durable import write_durably
 from migration_job.errors import InputError, JobError, OperationError, VerificationError
 from migration_job.phases import Phase
 from migration_job.protocol import gate_protocol, lease, source_checks, watch
+from migration_job.protocol.certificate import position_of_the_switch
 from migration_job.protocol.decision import commit_decision, take_back, truthful
 from migration_job.protocol.evolve import one_way_tables
 from migration_job.protocol.fault_points import step
@@ -50,9 +51,11 @@ from migration_job.protocol.whole import (
     require_file,
     require_identity,
 )
+from migration_job.quoting import sqlite_name
 from migration_job.stores.postgres import capture as target_capture
 from migration_job.stores.postgres.database import Locked
 from migration_job.stores.sqlite import capture, derived, fence
+from migration_job.stores.sqlite.capture import LOG
 from migration_job.stores.sqlite.catalogue import read_catalogue
 from migration_job.stores.sqlite.waiting import allowed, patience
 from migration_job.values import fold
@@ -207,16 +210,17 @@ def _with_target(  # noqa: PLR0913, PLR0915 - the command's options; its steps i
                 target_capture.close_fence(pair.target, limit=pause_limit)
                 target_capture.end_sessions(pair.third, limit=pause_limit)
             with step("rollback.drain"):
-                later = _drain(pair, drain_limit)
+                worked_off = fence.last_position(pair.source)
+                _drain(pair, drain_limit)
                 lost = _losses(pair, ends, accepted, lost, say)
             watch.expect(2 * lock_limit + watch.GRACE_SECONDS)
             with step("rollback.decide"):
                 fence.hold_writers(pair.source, limit=lock_limit)
                 require_capture(pair, anew=True)
                 raise_source_sequences(pair)
-                if later:
-                    for done in derived.bring_in_step(pair.source, pair.catalogue):
-                        say(str(done))
+                later = _changed_since(pair, worked_off)
+                for done in derived.bring_in_step(pair.source, pair.catalogue, later):
+                    say(str(done))
                 take_back(pair.source, new_token(pair), reads_moved=keep_reads)
                 require_file(pair)
                 commit_decision(pair, limit=lock_limit, certificate=None)
@@ -259,17 +263,29 @@ def _require_own_alias(ends: Endpoints) -> None:
 def _derive(pair: Pair, limit: float, say: Say) -> None:
     """Bring what the source derives from rows in step, while nothing is held yet: once queries are
     held, that is left which comes last."""
-    if next(derived.full_text(pair.catalogue), None) is None:
+    changed = _changed_since(pair, position_of_the_switch(pair))
+    if not derived.concerned(pair.catalogue, changed):
         return
     with fence.writing(pair.source, limit=limit):
-        for done in derived.bring_in_step(pair.source, pair.catalogue):
+        for done in derived.bring_in_step(pair.source, pair.catalogue, changed):
             say(str(done))
 
 
-def _drain(pair: Pair, limit: float) -> int:
-    """Work off the queue; returns how many of its rows there were."""
+def _changed_since(pair: Pair, position: int | None) -> set[str] | None:
+    """The folded names of the tables that the source's log names after ``position``; None where it
+    does not reach back so far."""
+    first = pair.source.execute(f"SELECT min(seq) FROM {sqlite_name(LOG)}").get
+    if position is None or first is None or int(first) > position + 1:
+        return None
+    numbers = pair.source.execute(
+        f"SELECT DISTINCT tab FROM {sqlite_name(LOG)} WHERE seq > ?", (position,)
+    ).fetchall()
+    return {fold(pair.captured[int(n)][0].name) for (n,) in numbers if n in pair.captured}
+
+
+def _drain(pair: Pair, limit: float) -> None:
+    """Work off the queue."""
     deadline = time.monotonic() + limit
-    rows = 0
     while True:
         if target_capture.is_closed(pair.target):
             watch.expect(watch.ROUND_SECONDS)
@@ -280,10 +296,9 @@ def _drain(pair: Pair, limit: float) -> int:
             if time.monotonic() > deadline:
                 raise
             continue
-        rows += done.taken
         if not done.left and done.taken <= 200:
             if done.taken == 0 or not target_capture.is_closed(pair.target):
-                return rows
+                return
             continue
         if time.monotonic() > deadline:
             raise OperationError(

@@ -17,6 +17,7 @@ from migration_job.stores.postgres import capture as target_capture
 from migration_job.stores.postgres import database, records
 from migration_job.stores.sqlite import capture as source_capture
 from migration_job.stores.sqlite.catalogue import read_catalogue
+from migration_job.stores.sqlite.feeding import Feeding
 from migration_job.stores.sqlite.fence import SourceState, open_source, read_state
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
 from migration_job.stores.sqlite.whole import NotWhole, OpenFile, gone
@@ -60,6 +61,8 @@ class Pair:
     None before it was asked for."""
     restless: dict[str, TablePlan] = field(default_factory=dict)
     """The target's tables that were altered under the last rounds of the way back."""
+    feeding: Feeding | None = None
+    """What keeps the source's derived tables in step; None before a row came back."""
     whole_at: int | None = None
     """SQLite's ``data_version`` when the capture was last seen whole by this pair."""
 
@@ -79,6 +82,7 @@ class Pair:
         self.sides.catalogue = self.catalogue
         self.captured = _captured(self.source, self.catalogue, self.plan)
         self.statements.clear()
+        self.feeding = None
 
     def replan(self, plan: Plan) -> None:
         """Go on under another plan, which the target has on record."""
@@ -93,7 +97,7 @@ class Pair:
             self.source.close()
         self.source = self.sides.source = open_existing(self.path)
         self.file = OpenFile.of(self.path, self.source)
-        self.touched_width, self.whole_at = 0, None
+        self.touched_width, self.whole_at, self.feeding = 0, None, None
 
     def close(self) -> None:
         """Close both."""

@@ -192,7 +192,7 @@ def _attempt(pair: Pair, wish: _Wish) -> Switched:
         kept = derived.kept_by_sqlite(pair.catalogue)
         if kept:
             say(f"not kept up on PostgreSQL unless you have seen to it: {some(kept)}")
-        for told in source_checks.announced(pair):
+        for told in (*source_checks.announced(pair), *_left_behind(pair)):
             say(told)
         if ends.pooler is not None:
             ends.pooler.version()
@@ -220,6 +220,14 @@ def _attempt(pair: Pair, wish: _Wish) -> Switched:
         _follow(pair, ends)
     record_phase(pair, Phase.SWITCHED, ends.dsn, say)
     return switched
+
+
+def _left_behind(pair: Pair) -> list[str]:
+    return [
+        f"warning: nothing in the file says what fills {words}: the way back cannot keep it in "
+        "step, so have the application make it anew after a rollback"
+        for words in derived.left_to_the_application(pair.catalogue)
+    ]
 
 
 def _prepare(pair: Pair, wish: _Wish) -> int:

@@ -15,6 +15,7 @@ import apsw
 from migration_job.quoting import sqlite_name, sqlite_table
 from migration_job.stores.sqlite.capture import LOG
 from migration_job.stores.sqlite.catalogue import rowid_name
+from migration_job.stores.sqlite.feeding import Feeding
 from migration_job.stores.sqlite.model import SourceTable
 from migration_job.stores.sqlite.reader import (
     KEYS_PER_QUERY,
@@ -40,8 +41,11 @@ class RowsBack:
     """The rows that are there now, in the order of ``columns``."""
 
 
-def apply_back(connection: apsw.Connection, batch: Iterable[RowsBack]) -> None:
-    """Apply a batch inside the caller's transaction.
+def apply_back(
+    connection: apsw.Connection, batch: Sequence[RowsBack], feeding: Feeding
+) -> list[tuple[SourceTable, str]]:
+    """Apply a batch inside the caller's transaction; returns the tables whose changes something
+    that the application's triggers fill could not follow, and why.
 
     A row that was there keeps its rowid and its columns that the target does not have, so that only
     what was changed is changed. CHECKs are not looked at. Raises apsw.ConstraintError where rows
@@ -51,9 +55,13 @@ def apply_back(connection: apsw.Connection, batch: Iterable[RowsBack]) -> None:
     # PostgreSQL was let take the row, and a row is not given up for it.
     connection.pragma("ignore_check_constraints", 1)
     try:
+        for rows in batch:
+            feeding.before(rows.table, rows.key, rows.keys)
         kept = [(rows, _take_out(connection, rows)) for rows in batch]
         for rows, old in kept:
             _put_in(connection, rows, old)
+        told = [(r.table, feeding.after(r.table, r.key, r.keys)) for r in batch]
+        return [(table, why) for table, why in told if why]
     finally:
         connection.pragma("ignore_check_constraints", 0)
 

@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -41,6 +40,7 @@ from migration_job.quoting import sqlite_name, sqlite_table, sqlite_text
 from migration_job.stores.sqlite.catalogue import MARK, OWN_PREFIX, rowid_name
 from migration_job.stores.sqlite.model import Catalogue, SourceIndex, SourceIndexColumn, SourceTable
 from migration_job.stores.sqlite.reader import ROWID
+from migration_job.stores.sqlite.virtual import COMPUTED, derived_from, module_of
 from migration_job.stores.sqlite.whole import record_objects
 from migration_job.values import fold
 
@@ -204,18 +204,16 @@ def schema_digest(connection: apsw.Connection) -> str:
 
 def _refuse_virtual(catalogue: Catalogue) -> None:
     for other in catalogue.others:
-        if other.kind == "virtual" and not _derived(other.sql):
+        if other.kind == "virtual" and not (
+            module_of(other.sql) in COMPUTED or derived_from(catalogue, other)
+        ):
             raise InputError(
                 f"table {other.name!r} is a virtual table: SQLite fires no triggers for it, so its "
                 "changes cannot be captured",
-                advice="an FTS table with content='...' is derived and allowed; for others stop "
-                "the application and migrate without --live",
+                advice="a full-text index over another table, and what a table's triggers fill, "
+                "are derived and allowed; for others stop the application and migrate without "
+                "--live",
             )
-
-
-def _derived(sql: str) -> bool:
-    """Whether a virtual table holds no rows of its own: a full-text index over another table."""
-    return re.search(r"using\s+fts[345].*content\s*=\s*['\"]?\w", sql, re.I | re.S) is not None
 
 
 def refuse_unreadable(connection: apsw.Connection, tables: Iterable[CapturedTable]) -> None:

@@ -1,55 +1,46 @@
-"""What the source derives from its rows: full-text indexes over another table.
+"""What the source derives from its rows: full-text indexes, and whatever triggers fill.
 
-The way back writes rows without triggers, so that an index which the application's triggers keep
-is behind its table afterwards: ``MATCH`` finds old words, and the next DELETE would meet "database
-disk image is malformed". So it is looked at, and made anew where it is not in step, before SQLite
-opens.
+The way back writes rows without triggers. An index over another table is behind it afterwards:
+``MATCH`` finds old words, and the next DELETE would meet "database disk image is malformed". So it
+is looked at, and made anew where it is not in step, before SQLite opens. What cannot be made anew
+is kept in step row by row (:mod:`migration_job.stores.sqlite.feeding`), and looked at here too.
 """
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import apsw
 
-from migration_job.quoting import sqlite_name, sqlite_table
+from migration_job.quoting import sqlite_name, sqlite_table, sqlite_text
 from migration_job.stores.sqlite.model import Catalogue
-
-_OVER_ANOTHER = re.compile(
-    r"using\s+(fts[345])\b.*\bcontent\s*=\s*(?:'[^']|\"[^\"]|\[|`|\w)", re.IGNORECASE | re.DOTALL
-)
-"""A full-text index with external content; ``content=''`` has none."""
+from migration_job.stores.sqlite.virtual import Derived, derived
 
 
 @dataclass(frozen=True, slots=True)
 class InStep:
-    """What was done for one full-text index."""
+    """What was done for one derived table."""
 
-    name: str
+    words: str
+    """What it is, and its name."""
     rebuilt: bool
     seconds: float
     problem: str = ""
     """Why it could be neither checked nor made anew: it may be behind its table."""
+    checked: bool = True
 
     def __str__(self) -> str:
         if self.problem:
             return (
-                f"warning: the full-text index {self.name} could not be brought in step with its "
-                f"table ({self.problem}): have the application rebuild it before it searches"
+                f"warning: {self.words} could not be brought in step with its table "
+                f"({self.problem}): have the application rebuild it before it searches"
             )
+        if not self.checked:
+            return f"{self.words} was kept in step by its triggers; it has nothing to check it by"
         done = "made anew" if self.rebuilt else "found in step"
-        return f"the full-text index {self.name} was {done} in {self.seconds:.2f} s"
-
-
-def full_text(catalogue: Catalogue) -> Iterator[tuple[str, str]]:
-    """Name and module of each full-text index over another table or view."""
-    for other in catalogue.others:
-        found = _OVER_ANOTHER.search(other.sql) if other.kind == "virtual" else None
-        if found is not None:
-            yield other.name, found[1].lower()
+        return f"{self.words} was {done} in {self.seconds:.2f} s"
 
 
 def kept_by_sqlite(catalogue: Catalogue) -> list[str]:
@@ -59,45 +50,87 @@ def kept_by_sqlite(catalogue: Catalogue) -> list[str]:
         for other in catalogue.others
         if other.kind == "trigger"
     ]
-    return said + [f"full-text index {name}" for name, _ in full_text(catalogue)]
+    return said + [each.words.removeprefix("the ") for each in derived(catalogue)]
 
 
-def bring_in_step(connection: apsw.Connection, catalogue: Catalogue) -> list[InStep]:
-    """Check each full-text index against its table, and make it anew where it differs, inside the
-    caller's transaction. Takes time with the tables' sizes."""
-    return [_bring(connection, name, module) for name, module in full_text(catalogue)]
+def left_to_the_application(catalogue: Catalogue) -> list[str]:
+    """For people: derived tables that the way back cannot keep in step, since nothing in the file
+    says what fills them."""
+    return [each.words for each in derived(catalogue) if not each.content and not each.fed]
 
 
-def _bring(connection: apsw.Connection, name: str, module: str) -> InStep:
+def concerned(catalogue: Catalogue, changed: Collection[str] | None) -> list[Derived]:
+    """The derived tables to look at after the tables ``changed`` (folded names; None: any may have
+    been)."""
+    if changed is not None and not changed:
+        return []
+    return [
+        each
+        for each in derived(catalogue)
+        if changed is None or not each.bases or not each.bases.isdisjoint(changed)
+    ]
+
+
+def bring_in_step(
+    connection: apsw.Connection, catalogue: Catalogue, changed: Collection[str] | None = None
+) -> list[InStep]:
+    """Check each derived table whose tables were ``changed`` (folded names; None: any may have
+    been), and make it anew where it differs and can be, inside the caller's transaction. Takes time
+    with the tables' sizes."""
+    return [_bring(connection, each) for each in concerned(catalogue, changed)]
+
+
+def _bring(connection: apsw.Connection, each: Derived) -> InStep:
     start = time.monotonic()
     rebuilt = False
+
+    def done(problem: str = "") -> InStep:
+        return InStep(each.words, rebuilt, time.monotonic() - start, problem)
+
+    look = _look_of(each)
+    if look is None:
+        if each.fed:
+            return InStep(each.words, rebuilt=False, seconds=0.0, checked=False)
+        return done("nothing in the file says what fills it")
     try:
-        if not _in_step(connection, name, module):
-            _tell(connection, name, "rebuild")
+        if not look(connection, each):
+            if not each.module.startswith("fts") or each.content == "":
+                return done("it is damaged, and there is nothing to make it from")
+            _tell(connection, each.name, "rebuild")
             rebuilt = True
-            if not _in_step(connection, name, module):
-                return InStep(
-                    name, rebuilt, time.monotonic() - start, "made anew, it still differs"
-                )
+            if not look(connection, each):
+                return done("made anew, it still differs")
     except apsw.SQLError as error:
         # A tokenizer or a module that only the application has, or content that is gone.
-        return InStep(name, rebuilt, time.monotonic() - start, str(error))
-    return InStep(name, rebuilt, time.monotonic() - start)
+        return done(str(error))
+    return done()
 
 
-def _in_step(connection: apsw.Connection, name: str, module: str) -> bool:
+def _look_of(each: Derived) -> Callable[[apsw.Connection, Derived], bool] | None:
+    if each.module.startswith("fts"):
+        # FTS3 and FTS4 without content have nothing to compare with.
+        bare = each.content == "" and (each.module != "fts5" or not each.fed)
+        return None if bare else _index_in_step
+    return _r_tree_in_step if each.module.startswith("rtree") else None
+
+
+def _index_in_step(connection: apsw.Connection, each: Derived) -> bool:
     try:
-        if module == "fts5":
+        if each.module == "fts5" and each.content:
             # 1: against the content too, and not only in itself.
             connection.execute(
-                f"INSERT INTO {sqlite_table(name)} ({sqlite_name(name)}, rank) "
+                f"INSERT INTO {sqlite_table(each.name)} ({sqlite_name(each.name)}, rank) "
                 "VALUES ('integrity-check', 1)"
             )
         else:
-            _tell(connection, name, "integrity-check")
+            _tell(connection, each.name, "integrity-check")
     except apsw.CorruptError:
         return False
     return True
+
+
+def _r_tree_in_step(connection: apsw.Connection, each: Derived) -> bool:
+    return bool(connection.execute(f"SELECT rtreecheck({sqlite_text(each.name)}) = 'ok'").get)
 
 
 def _tell(connection: apsw.Connection, name: str, command: str) -> None:

@@ -237,3 +237,58 @@ def _term(sql: str, part: list[Token]) -> str:
     if len(part) > 2 and part[-2].is_word("COLLATE"):
         part = part[:-2]
     return text_of(sql, part)
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerText:
+    """A row trigger of a table."""
+
+    event: str
+    """``INSERT``, ``UPDATE`` or ``DELETE``."""
+    columns: str
+    """The list after ``UPDATE OF``, as text; '' where there is none."""
+    when: str
+    """``WHEN ...``, or ''."""
+    statements: tuple[tuple[str, str], ...]
+    """Of each statement within, the table that it writes to, folded ('' for a SELECT), and its
+    text."""
+
+
+def parse_trigger(sql: str) -> TriggerText | None:
+    """What a CREATE TRIGGER statement says; None where it is none of a table's rows."""
+    tokens = tokenize(sql)
+    begin = next((i for i, t in enumerate(tokens) if t.is_word("BEGIN")), None)
+    head = tokens[:begin]
+    event = next((i for i, t in enumerate(head) if t.is_word("INSERT", "UPDATE", "DELETE")), None)
+    on = (
+        None
+        if event is None
+        else next((i for i in range(event, len(head)) if head[i].is_word("ON")), None)
+    )
+    if begin is None or event is None or on is None:
+        return None
+    of = head[event + 2 : on] if head[event + 1].is_word("OF") else []
+    when = next((i for i in range(on + 2, len(head)) if head[i].is_word("WHEN")), None)
+    found: list[list[Token]] = [[]]
+    for token in tokens[begin + 1 :]:
+        if token.is_symbol(";"):
+            found.append([])
+        else:
+            found[-1].append(token)
+    return TriggerText(
+        head[event].text.upper(),
+        text_of(sql, of),
+        "" if when is None else text_of(sql, head[when:]),
+        tuple((_written(part), text_of(sql, part)) for part in found[:-1] if part),
+    )
+
+
+def _written(statement: Sequence[Token]) -> str:
+    """The table that a statement writes to."""
+    if not statement[0].is_word("INSERT", "REPLACE", "UPDATE", "DELETE"):
+        return ""
+    words = ("INTO", "FROM") if not statement[0].is_word("UPDATE") else ("UPDATE",)
+    at = next((i for i, t in enumerate(statement) if t.is_word(*words)), len(statement) - 1)
+    if statement[0].is_word("UPDATE") and statement[1].is_word("OR"):
+        at += 2
+    return fold(statement[at + 1].name) if at + 1 < len(statement) else ""
