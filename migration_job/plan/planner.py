@@ -55,6 +55,7 @@ from migration_job.plan.rules import (
     TextRule,
     WidenedTextRule,
 )
+from migration_job.plan.virtual import with_virtual
 from migration_job.plan.wayback import refusals
 from migration_job.quoting import sqlite_name
 from migration_job.signals import undisturbed
@@ -87,6 +88,7 @@ def make_plan(  # noqa: PLR0913 - options of a plan, named
     name what is not there.
     """
     chosen = policy or Policy()
+    catalogue = with_virtual(catalogue, chosen)
     chosen.check(catalogue)
     return _Planner(connection, catalogue, profile, chosen, zone, others).plan(observed)
 

@@ -1,5 +1,6 @@
-"""Virtual tables: none is carried over, so that it must be said whether their rows stand anywhere
-else. What only repeats a table's rows can be made again; what does not would be lost."""
+"""Virtual tables: none is carried over as such, so that it must be said whether their rows stand
+anywhere else. What only repeats a table's rows can be made again; what does not is carried as an
+ordinary table, or would be lost."""
 
 from __future__ import annotations
 
@@ -7,22 +8,49 @@ import apsw
 
 from migration_job.plan.facts import Rows
 from migration_job.plan.findings import Findings
+from migration_job.plan.policy import Policy
 from migration_job.plural import counted
 from migration_job.quoting import sqlite_table
 from migration_job.stores.sqlite.model import Catalogue, SourceObject
 from migration_job.stores.sqlite.virtual import COMPUTED, content_of, filled_by, module_of
 from migration_job.values import display
 
+LEFT_BEHIND = "virtual-table-rows-left-behind"
+
 SHOWN = 5
 """Rows that are quoted of a table that would be left behind."""
+
+
+def with_virtual(catalogue: Catalogue, policy: Policy) -> Catalogue:
+    """The catalogue with each virtual table as an ordinary one whose rows stand nowhere else, but
+    those that the policy leaves behind by name."""
+    carried = tuple(
+        table
+        for table in catalogue.virtual
+        if not policy.accepts(LEFT_BEHIND, table.name, None, table.name)
+    )
+    return catalogue.model_copy(update={"tables": (*catalogue.tables, *carried)})
 
 
 def report_virtual(
     connection: apsw.Connection, catalogue: Catalogue, other: SourceObject, findings: Findings
 ) -> None:
-    """A warning for a virtual table that repeats what other tables hold; an error, which only
-    acknowledging it by name settles, for one whose rows stand nowhere else."""
+    """A warning for a virtual table that repeats what other tables hold, or that is carried as an
+    ordinary one; an error, which only acknowledging it by name settles, for one whose rows stand
+    nowhere else and cannot be read."""
     name, module = other.name, module_of(other.sql)
+    if any(table.name == name for table in catalogue.tables):
+        rows = _rows(connection, name)
+        findings.add(
+            "virtual-table-as-plain",
+            "warning",
+            f"virtual table {name} ({module}) has {_alone(rows)}: they are carried as an ordinary "
+            "table, which PostgreSQL searches as any other, and which --live cannot follow",
+            table=name,
+            item=name,
+            rows=rows,
+        )
+        return
     shadows = sum(o.kind == "shadow" and o.table == name for o in catalogue.others)
     rows = _rows(connection, name)
     code, judgement = "virtual-table-not-carried", "by-action"
@@ -36,7 +64,7 @@ def report_virtual(
     else:
         kept = _alone(rows)
         if rows is None or rows.count:
-            code, judgement = "virtual-table-rows-left-behind", "error"
+            code, judgement = LEFT_BEHIND, "error"
     findings.add(
         code,
         judgement,  # type: ignore[arg-type]

@@ -21,6 +21,7 @@ from migration_job.plan.planner import make_plan
 from migration_job.plan.policy import load_policy
 from migration_job.plan.profile import load_profile
 from migration_job.plan.rules import IntegerRule
+from migration_job.plan.virtual import LEFT_BEHIND
 from migration_job.plural import counted
 from migration_job.protocol.lock import Lock
 from migration_job.quoting import sqlite_name, sqlite_table
@@ -64,6 +65,8 @@ class LiveStart:
                 advice="`migration-job inspect` shows each with the policy line that settles it; "
                 "nothing was written to the source or the target",
             )
+        left_behind = {f.table for f in plan.findings if f.code == LEFT_BEHIND and f.table}
+        capture.refuse_virtual(catalogue, left_behind)
         with self._lock.command("migrate --live"):
             self._stop_following()
             connection = fence.open_source(self._source)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.running import DIFFERS, DONE
+from tests.integration.running import DIFFERS, DONE, USAGE, run
 from tests.integration.wholeway import Way
 
 pytestmark = pytest.mark.postgres
@@ -208,3 +208,62 @@ def test_an_index_that_nothing_in_the_file_fills(tmp_path: Path, postgres: str) 
     assert "nothing in the file says what fills the full-text index pf" in ended.out
     way.on_postgres("INSERT INTO post VALUES (3, 'new words')")
     assert "warning: the full-text index pf could not be brought in step" in way.back().out
+
+
+ALONE = """
+CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT);
+INSERT INTO t VALUES (1, 'one');
+CREATE VIRTUAL TABLE notes USING fts5(title, body, tokenize='porter');
+INSERT INTO notes VALUES ('first', 'only here'), ('second', NULL);
+INSERT INTO notes(rowid, title, body) VALUES (-5, 'third', 'é');
+CREATE VIRTUAL TABLE old USING fts4(x);
+INSERT INTO old VALUES ('four');
+CREATE VIRTUAL TABLE box USING rtree(id, x0, x1, +label);
+INSERT INTO box VALUES (7, 0.5, 1.5, 'seven');
+"""
+
+
+def test_rows_that_stand_nowhere_else_are_carried_as_a_plain_table(
+    tmp_path: Path, postgres: str
+) -> None:
+    way = Way.of(tmp_path, postgres, ALONE)
+    live = way.migrate()
+    assert live.status == USAGE, live.said
+    assert "acknowledge: [virtual-table-rows-left-behind:notes]" in live.err
+    ended = run(
+        *("migrate", way.source, "--target", postgres, "--report", tmp_path / "report"),
+    )
+    assert ended.status == DONE, ended.said
+    assert way.on_postgres("SELECT title, body FROM notes ORDER BY title") == [
+        ("first", "only here"),
+        ("second", None),
+        ("third", "é"),
+    ]
+    assert way.on_postgres("SELECT x FROM old") == [("four",)]
+    assert way.on_postgres("SELECT id, x0, x1, label FROM box") == [(7, 0.5, 1.5, "seven")]
+    again = run("verify", way.source, "--target", postgres, "--report", tmp_path / "again")
+    assert again.status == DONE, again.said
+    ended = way.command("switch")
+    assert ended.status == USAGE, ended.said
+    assert "changes to notes, old, box could not come back" in ended.err
+    ways = ("--one-way", "notes", "--one-way", "old", "--one-way", "box")
+    ended = way.command("switch", *ways)
+    assert ended.status == DONE, ended.said
+    way.on_postgres("INSERT INTO t VALUES (2, 'two'); DELETE FROM notes")
+    assert way.command("rollback").status == DIFFERS
+    way.back("--accept-loss")
+    assert way.on_sqlite("SELECT a FROM t ORDER BY id") == [("one",), ("two",)]
+    assert way.on_sqlite("SELECT title FROM notes WHERE notes MATCH 'only'") == [("first",)]
+
+
+def test_rows_left_behind_by_name_do_not_stop_a_live_run(tmp_path: Path, postgres: str) -> None:
+    way = Way.of(tmp_path, postgres, ALONE)
+    policy = tmp_path / "policy.yaml"
+    names = ", ".join(f"virtual-table-rows-left-behind:{n}" for n in ("notes", "old", "box"))
+    policy.write_text(f"acknowledge: [{names}]")
+    assert way.migrate("--policy", policy).status == DONE
+    assert way.command("switch").status == DONE
+    way.on_postgres("INSERT INTO t VALUES (2, 'two')")
+    way.back()
+    assert way.on_postgres("SELECT to_regclass('notes')") == [(None,)]
+    assert way.on_sqlite("SELECT count(*) FROM notes") == [(3,)]

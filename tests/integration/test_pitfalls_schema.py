@@ -983,12 +983,8 @@ def _fts(module: str) -> str:
     ids=str,
 )
 def test_pitfall_36_virtual_tables(case: Case, tmp_path: Path, postgres: str) -> None:
-    """Rows that stand nowhere else stay behind where the policy names their table, and only there:
-    without it nothing is migrated."""
-    if case.policy:
-        refused = Case(case.id, case.source, status=BLOCKED, says=("stand.? nowhere else",))
-        (tmp_path / "refused").mkdir()
-        check(refused, tmp_path / "refused", postgres)
+    """Rows that stand nowhere else stay behind where the policy names their table, and only there
+    (the others: test_derived)."""
     check(case, tmp_path, postgres)
 
 

@@ -224,7 +224,6 @@ def test_numbers_do_not_come_twice_after_trimming_all_but_the_last(tmp_path: Pat
 @pytest.mark.parametrize(
     ("script", "keys", "words"),
     [
-        ("CREATE VIRTUAL TABLE f USING fts5(body)", {}, "virtual table"),
         ("CREATE TABLE t (rowid, _rowid_, oid)", {"t": ()}, "hide the rowid"),
         ("CREATE TABLE _migration_log (x)", {}, "_migration_log"),
         ("CREATE TABLE t (a); CREATE INDEX _migration_i ON t (a)", {"t": ()}, "_migration_i"),
@@ -267,3 +266,18 @@ def test_rowid_names(tmp_path: Path) -> None:
     table = read_catalogue(connection).table("t")
     assert rowid_name(table) == "_rowid_"
     assert ROWID not in {c.name for c in table.columns}
+
+
+def test_a_virtual_table_of_its_own_rows_cannot_be_followed(tmp_path: Path) -> None:
+    path = tmp_path / "source.db"
+    run_script(
+        path,
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, a); CREATE VIRTUAL TABLE f USING fts5(body);"
+        "CREATE VIRTUAL TABLE over USING fts5(a, content='t'); "
+        "CREATE VIRTUAL TABLE words USING fts5vocab(f, row);"
+        "CREATE VIRTUAL TABLE bare USING fts5(a, content='');",
+    )
+    catalogue = read_catalogue(apsw.Connection(str(path)))
+    with pytest.raises(InputError, match="table 'f' is a virtual table"):
+        capture.refuse_virtual(catalogue, ())
+    capture.refuse_virtual(catalogue, ("f",))

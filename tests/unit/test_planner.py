@@ -504,17 +504,36 @@ def test_what_orders_texts_is_carried_from_utf8_alone(encoding: str, tmp_path: P
     ],
     ids=["fts5", "fts4", "rtree"],
 )
-def test_rows_of_a_virtual_table_alone_are_an_error_until_it_is_named(
+def test_rows_of_a_virtual_table_alone_are_carried_unless_it_is_named(
     tmp_path: Path, make: tuple[str, str]
 ) -> None:
     path = database(tmp_path / "a.db", *make)
     plan = plan_of(path)
-    assert plan.tables == ()
-    (found,) = findings_of(plan, "virtual-table-rows-left-behind")
-    assert (found.severity, found.count, len(found.keys)) == ("error", 1, 1)
+    assert [table.source for table in plan.tables] == ["ft"]
+    (found,) = findings_of(plan, "virtual-table-as-plain")
+    assert (found.severity, found.count, len(found.keys)) == ("warning", 1, 1)
     assert "1 row that stands nowhere else" in found.message
-    (accepted,) = findings_of(plan_of(path, found.settle), "virtual-table-rows-left-behind")
+    left = plan_of(path, "acknowledge: [virtual-table-rows-left-behind:ft]")
+    assert left.tables == ()
+    (accepted,) = findings_of(left, "virtual-table-rows-left-behind")
     assert (accepted.severity, accepted.count) == ("warning", 1)
+
+
+def test_rows_of_a_virtual_table_that_nobody_can_read_are_an_error(tmp_path: Path) -> None:
+    path = database(
+        tmp_path / "a.db",
+        "CREATE VIRTUAL TABLE ft USING fts5(a)",
+        "INSERT INTO ft VALUES ('only here')",
+        "PRAGMA writable_schema = 1",
+        "UPDATE sqlite_schema SET sql = replace(sql, 'fts5(', 'vec0(') WHERE name = 'ft'",
+    )
+    plan = plan_of(path)
+    assert "ft" not in [table.source for table in plan.tables]
+    (found,) = findings_of(plan, "virtual-table-rows-left-behind")
+    assert found.severity == "error"
+    assert "cannot read" in found.message
+    (accepted,) = findings_of(plan_of(path, found.settle), "virtual-table-rows-left-behind")
+    assert accepted.severity == "warning"
 
 
 def test_a_virtual_table_that_repeats_rows_is_a_warning(tmp_path: Path) -> None:
@@ -550,7 +569,7 @@ def test_a_trigger_of_an_update_alone_fills_no_virtual_table(tmp_path: Path) -> 
         "INSERT INTO t VALUES (1, 'one')",
         "UPDATE t SET a = 'two'",
     )
-    assert [f.count for f in findings_of(plan_of(path), "virtual-table-rows-left-behind")] == [1]
+    assert [f.count for f in findings_of(plan_of(path), "virtual-table-as-plain")] == [1]
 
 
 def test_a_plan_is_data(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import apsw
@@ -73,7 +73,6 @@ def captured_tables(
 ) -> list[CapturedTable]:
     """What is to be captured: every table, by the key that ``keys`` has for its folded name.
     Raises InputError, with the reason, for a table that cannot be."""
-    _refuse_virtual(catalogue)
     found = []
     for number, table in enumerate(catalogue.tables, start=1):
         planned = keys.get(fold(table.name))
@@ -202,17 +201,21 @@ def schema_digest(connection: apsw.Connection) -> str:
     return digest.hexdigest()
 
 
-def _refuse_virtual(catalogue: Catalogue) -> None:
+def refuse_virtual(catalogue: Catalogue, left_behind: Collection[str]) -> None:
+    """Raises InputError for a virtual table whose changes nothing can follow, unless it is one of
+    those ``left_behind``."""
     for other in catalogue.others:
         if other.kind == "virtual" and not (
-            module_of(other.sql) in COMPUTED or derived_from(catalogue, other)
+            other.name in left_behind
+            or module_of(other.sql) in COMPUTED
+            or derived_from(catalogue, other)
         ):
             raise InputError(
                 f"table {other.name!r} is a virtual table: SQLite fires no triggers for it, so its "
                 "changes cannot be captured",
-                advice="a full-text index over another table, and what a table's triggers fill, "
-                "are derived and allowed; for others stop the application and migrate without "
-                "--live",
+                advice="stop the application and migrate without --live, or leave its rows behind "
+                f"by the policy (acknowledge: [virtual-table-rows-left-behind:{other.name}]); a "
+                "full-text index over a table, and what a table's triggers fill, are allowed",
             )
 
 

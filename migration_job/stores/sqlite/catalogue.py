@@ -27,6 +27,7 @@ from migration_job.stores.sqlite.model import (
     SourceTable,
 )
 from migration_job.stores.sqlite.sqltext import parse_index, parse_table, tokenize
+from migration_job.stores.sqlite.virtual import COMPUTED, derived_from, module_of
 from migration_job.values import fold
 
 OWN_PREFIX = "_migration_"
@@ -71,7 +72,7 @@ def read_catalogue(connection: apsw.Connection) -> Catalogue:
             tables.append(_table(connection, statement, entry, sequence, indexes))
     by_name = {fold(table.name): table for table in tables}
     resolved = [_with_parent_keys(table, by_name) for table in tables]
-    return Catalogue(
+    catalogue = Catalogue(
         encoding=str(_pragma(connection, "encoding")),  # type: ignore[arg-type]
         schema_version=int(_pragma(connection, "schema_version")),
         application_id=int(_pragma(connection, "application_id")),
@@ -81,6 +82,24 @@ def read_catalogue(connection: apsw.Connection) -> Catalogue:
         tables=tuple(resolved),
         others=tuple(others),
     )
+    alone = tuple(
+        _table(connection, statement, _Listed(), None, {})
+        for statement in statements
+        if statement.name in virtual and _stands_alone(connection, catalogue, statement.name)
+    )
+    return catalogue.model_copy(update={"virtual": alone}) if alone else catalogue
+
+
+def _stands_alone(connection: apsw.Connection, catalogue: Catalogue, name: str) -> bool:
+    """Whether a virtual table has rows that this SQLite can read and that stand nowhere else."""
+    other = next((o for o in catalogue.others if o.kind == "virtual" and o.name == name), None)
+    if other is None or module_of(other.sql) in COMPUTED or derived_from(catalogue, other):
+        return False
+    try:
+        row = connection.execute(f"SELECT rowid FROM main.{sqlite_name(name)} LIMIT 1").fetchone()
+    except apsw.Error:
+        return False
+    return row is not None
 
 
 def affinity_of(declared: str, *, strict: bool = False) -> Affinity:
@@ -247,7 +266,8 @@ def _table(
     index_sql: Mapping[str, str],
 ) -> SourceTable:
     name = statement.name
-    text = parse_table(statement.sql)
+    # What a virtual table's text says is its module's matter.
+    text = parse_table("" if statement.is_virtual else statement.sql)
     constraints = [c for column, item in text.items for c in constraints_of(item, column=column)]
     written = {fold(c.name): c for c in text.columns}
     columns = list(_columns(connection, name, written, strict=listed.strict))
@@ -281,6 +301,8 @@ def _columns(
     for _, column, declared, not_null, default, position, hidden in _rows(
         connection, f"PRAGMA main.table_xinfo({sqlite_name(table)})"
     ):
+        if hidden == 1:
+            continue  # of a virtual table: a way to ask it, no value of a row's
         own = written.get(fold(str(column)))
         kind = _without_generated(str(declared or ""))
         yield SourceColumn(

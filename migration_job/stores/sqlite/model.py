@@ -134,6 +134,9 @@ class Catalogue(Data):
     journal_mode: str
     tables: tuple[SourceTable, ...]
     others: tuple[SourceObject, ...]
+    virtual: tuple[SourceTable, ...] = ()
+    """The virtual tables, as tables, whose rows stand nowhere else and can be read. Nothing can
+    follow their changes."""
 
     def table(self, name: str) -> SourceTable:
         """The table of that name (names ignore ASCII case); KeyError where there is none."""
@@ -142,4 +145,4 @@ class Catalogue(Data):
     @cached_property
     def _by_name(self) -> dict[str, SourceTable]:
         # Thousands of tables ask for one another: looking through all of them would be quadratic.
-        return {fold(table.name): table for table in self.tables}
+        return {fold(table.name): table for table in (*self.virtual, *self.tables)}
