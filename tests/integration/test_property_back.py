@@ -1,11 +1,11 @@
 """The product's conscience on the way back: random databases go to PostgreSQL, are written to
 there, and come home.
 
-Some 40 random journeys by default, the same every time; others, and as many as
-``PROPERTY_BACK_EXAMPLES`` says, with it (those of ``PROPERTY_SEED``). What may not be, ever: a
-command that ends otherwise than done where nothing announced it; a row of the source that is not
-what PostgreSQL meant; a statement that fails for this program's sake; a full-text index behind its
-table; a row that cannot go there again.
+Some 30 random journeys by default, the same every time; others, and as many as
+``PROPERTY_BACK_EXAMPLES`` says, with it (those of ``PROPERTY_SEED``, which is printed). What may
+not be, ever: a command that ends otherwise than done where nothing announced it; a row of the
+source that is not what PostgreSQL meant; a statement that fails for this program's sake; a
+full-text index or an R-tree behind its table; a row that cannot go there again.
 """
 
 from __future__ import annotations
@@ -46,9 +46,15 @@ from tests.integration.statements import (
     steps,
 )
 
-EXAMPLES = int(os.environ.get("PROPERTY_BACK_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("PROPERTY_BACK_EXAMPLES", "30"))
 LONG = "PROPERTY_BACK_EXAMPLES" in os.environ
-SEED = int(os.environ.get("PROPERTY_SEED", random.SystemRandom().randrange(1 << 32)))
+USUAL_SEED = 16
+"""So that a run without a wish of its own never fails at random."""
+SEED = int(
+    os.environ.get(
+        "PROPERTY_SEED", random.SystemRandom().randrange(1 << 32) if LONG else USUAL_SEED
+    )
+)
 ENOUGH = 6
 """Counter-examples after which no further one is looked for."""
 SHRINK_SECONDS = 10.0
@@ -69,11 +75,13 @@ class Journey:
 
 @st.composite
 def journeys(draw: st.DrawFn) -> Journey:
-    """A random database and writes; now and then with a full-text index of the source's own."""
+    """A random database and writes; now and then with a full-text index of the source's own, or
+    with such tables as its triggers fill."""
     database = draw(databases())
-    if draw(st.integers(0, 5)) == 0:
+    chosen = draw(st.integers(0, 5))
+    if chosen < len(DERIVED):
         database = replace(
-            database, more=(*database.more, *FULL_TEXT), tables=(*database.tables, NOTES)
+            database, more=(*database.more, *DERIVED[chosen]), tables=(*database.tables, NOTES)
         )
     return Journey(
         database,
@@ -96,6 +104,26 @@ FULL_TEXT = (
     "INSERT INTO zz_search(zz_search, rowid, body) VALUES ('delete', old.id, old.body); "
     "INSERT INTO zz_search(rowid, body) VALUES (new.id, new.body); END",
 )
+FED = (
+    "CREATE VIRTUAL TABLE zz_own USING fts5(body)",
+    "CREATE VIRTUAL TABLE zz_bare USING fts5(body, content='')",
+    "CREATE VIRTUAL TABLE zz_box USING rtree(id, low, high)",
+    "CREATE TRIGGER zz_i AFTER INSERT ON zz_notes BEGIN "
+    "INSERT INTO zz_own(rowid, body) VALUES (new.id, new.body); "
+    "INSERT INTO zz_bare(rowid, body) VALUES (new.id, new.body); "
+    "INSERT INTO zz_box VALUES (new.id, length(new.body), length(new.body)); END",
+    "CREATE TRIGGER zz_d AFTER DELETE ON zz_notes BEGIN "
+    "DELETE FROM zz_own WHERE rowid = old.id; DELETE FROM zz_box WHERE id = old.id; "
+    "INSERT INTO zz_bare(zz_bare, rowid, body) VALUES ('delete', old.id, old.body); END",
+    "CREATE TRIGGER zz_u AFTER UPDATE ON zz_notes BEGIN "
+    "DELETE FROM zz_own WHERE rowid = old.id; DELETE FROM zz_box WHERE id = old.id; "
+    "INSERT INTO zz_bare(zz_bare, rowid, body) VALUES ('delete', old.id, old.body); "
+    "INSERT INTO zz_own(rowid, body) VALUES (new.id, new.body); "
+    "INSERT INTO zz_bare(rowid, body) VALUES (new.id, new.body); "
+    "INSERT INTO zz_box VALUES (new.id, length(new.body), length(new.body)); END",
+    "INSERT INTO zz_notes VALUES (1, 'first words'), (2, 'second')",
+)
+DERIVED = (FULL_TEXT, FED)
 
 
 class Stopped(Exception):
@@ -118,6 +146,7 @@ class Trial:
         self.said_live: list[str] = []
         self.said_target: list[str] = []
         self.one_way: list[str] = []
+        self.computed = False
 
     def command(self, name: str, *more: str | Path) -> Ended:
         options: list[str | Path] = ["--target", self.dsn, "--report", self.place / "report"]
@@ -161,7 +190,14 @@ class Trial:
         self.whole()
         if self.one_way:
             return "one way announced"
-        self.again()
+        try:
+            self.again()
+        except Stopped as end:
+            # What SQLite computes of a row of PostgreSQL's is of a type that no row had told; that
+            # the column is computed on SQLite alone was announced by `migrate`.
+            if not self.computed:
+                raise AssertionError(f"it cannot go there again: {end}") from end
+            return "computed anew"
         return "whole"
 
     def compared(self, target: dict[str, independent_compare.TargetTable]) -> list[str]:
@@ -181,6 +217,8 @@ class Trial:
             ended = self.command("migrate", "--live", "--policy", policy)
         self._stopped(ended)
         assert ended.status == DONE, f"migrate ended with {ended.status}: {ended.said}"
+        report = json.loads((self.place / "report" / "report.json").read_text())
+        self.computed = any(f["code"] == "generated-as-plain" for f in report["findings"])
 
     def write_source(self) -> None:
         with sqlite3.connect(self.path, isolation_level=None) as connection:
@@ -236,12 +274,36 @@ class Trial:
     def whole(self) -> None:
         """The file is sound, and so is what SQLite derives from its rows."""
         with sqlite3.connect(self.path) as connection:
-            tables = connection.execute("SELECT name FROM sqlite_schema WHERE name = 'zz_search'")
-            if tables.fetchone():
-                connection.execute(
-                    "INSERT INTO zz_search(zz_search, rank) VALUES ('integrity-check', 1)"
-                )
+            found = {n for (n,) in connection.execute("SELECT name FROM sqlite_schema")}
+            for name in ("zz_search", "zz_own", "zz_bare"):
+                rank = int(name == "zz_search")
+                if name in found:
+                    connection.execute(
+                        f"INSERT INTO {name}({name}, rank) VALUES ('integrity-check', {rank})"
+                    )
+            if "zz_box" in found:
+                self._filled(connection)
         connection.close()
+
+    def _filled(self, connection: sqlite3.Connection) -> None:
+        """What triggers fill holds what they would have put there."""
+
+        def rows(query: str) -> list[tuple[object, ...]]:
+            return connection.execute(query).fetchall()
+
+        assert rows("SELECT rtreecheck('zz_box')") == [("ok",)]
+        assert rows("SELECT rowid, body FROM zz_own ORDER BY 1") == rows(
+            "SELECT id, body FROM zz_notes ORDER BY 1"
+        )
+        assert rows("SELECT id, low FROM zz_box ORDER BY 1") == rows(
+            "SELECT id, coalesce(length(body), 0.0) FROM zz_notes ORDER BY 1"
+        )
+        # An index without content has its words alone.
+        for name in ("zz_own", "zz_bare"):
+            connection.execute(
+                f"CREATE VIRTUAL TABLE temp.{name}_words USING fts5vocab(main, {name}, instance)"
+            )
+        assert rows("SELECT * FROM zz_own_words") == rows("SELECT * FROM zz_bare_words")
 
     def again(self) -> None:
         """Each row goes there again, and is there what it was."""
@@ -364,15 +426,10 @@ def _settings(examples: int) -> settings:
         deadline=None,
         suppress_health_check=list(HealthCheck),
         database=None,
-        derandomize=not LONG,
         phases=[Phase.generate],
     )
 
 
-@pytest.mark.skipif(
-    not LONG,
-    reason="kinds of counter-examples are open, each a stop: `make property` has them",
-)
 @pytest.mark.timeout(0)
 def test_whatever_is_written_comes_home(
     target: str, place: Path, capsys: pytest.CaptureFixture[str]
@@ -392,12 +449,11 @@ def test_whatever_is_written_comes_home(
                 ends["wrong"] += 1
 
     start = time.monotonic()
-    (seed(SEED)(holds) if LONG else holds)()
+    seed(SEED)(holds)()
     found = [shrunk(each, target, place, SHRINK_SECONDS) for each in found]
-    if LONG:
-        with capsys.disabled():
-            print(f"\n{EXAMPLES} journeys, seed {SEED}, {time.monotonic() - start:.0f} s: {ends}")
-    assert not found, "\n\n".join(str(each) for each in found)
+    with capsys.disabled():
+        print(f"\n{EXAMPLES} journeys, seed {SEED}, {time.monotonic() - start:.0f} s: {ends}")
+    assert not found, f"seed {SEED}:\n\n" + "\n\n".join(str(each) for each in found)
     assert ends["whole"] * 4 > ends.total() * 3, f"too few came home: {ends}"
 
 
