@@ -8,6 +8,7 @@ import apsw
 
 from migration_job.stores.sqlite.apply import RowsBack, apply_back
 from migration_job.stores.sqlite.catalogue import read_catalogue
+from migration_job.stores.sqlite.feeding import Feeding
 
 
 def test_a_new_row_does_not_take_the_rowid_of_a_row_that_is_being_replaced(tmp_path: Path) -> None:
@@ -18,15 +19,16 @@ def test_a_new_row_does_not_take_the_rowid_of_a_row_that_is_being_replaced(tmp_p
         "CREATE TABLE cases (id TEXT PRIMARY KEY, title TEXT);"
         "INSERT INTO cases VALUES ('a', 'first'), ('b', 'last')"
     )
+    catalogue = read_catalogue(connection)
     back = RowsBack(
-        table=read_catalogue(connection).table("cases"),
+        table=catalogue.table("cases"),
         key=("id",),
         columns=("id", "title"),
         keys=[("a+",), ("b",)],
         rows=[("a+", "new"), ("b", "changed")],
     )
     with connection:
-        apply_back(connection, [back])
+        apply_back(connection, [back], Feeding(connection, catalogue))
     assert list(connection.execute("SELECT rowid, id, title FROM cases ORDER BY rowid")) == [
         (1, "a", "first"),
         (2, "b", "changed"),
