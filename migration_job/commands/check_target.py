@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +10,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from migration_job.commands.option_groups import AcceptAsynchronous, AsJson, Target, print_json
+from migration_job.commands.option_groups import (
+    AcceptAsynchronous,
+    AsJson,
+    Target,
+    print_json,
+    with_options,
+)
 from migration_job.errors import InputError
 from migration_job.stores.postgres.database import connect, describe, read_dsn
 from migration_job.stores.postgres.suitability import Check, examine
@@ -20,40 +26,49 @@ COLOURS = {"ok": "green", "warning": "yellow", "refused": "red"}
 
 def register(app: typer.Typer) -> None:
     """Add ``check-target`` to the program."""
-    app.command("check-target")(check_target)
+    app.command("check-target")(with_options(check_target))
 
 
-def check_target(
-    target: Target = None,
-    target_file: Annotated[Path | None, typer.Option(help="A file that holds it.")] = None,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckOptions:
+    """Which PostgreSQL, and what it is for."""
+
+    target: Target = None
+    target_file: Annotated[Path | None, typer.Option(help="A file that holds it.")] = None
     source: Annotated[
         Path | None, typer.Option(help="The SQLite file, to reckon the space needed.")
-    ] = None,
+    ] = None
     connections: Annotated[
         int, typer.Option(min=1, help="Connections that the pool and the job will open.")
-    ] = 28,
-    live: Annotated[bool, typer.Option(help="Changes are to be captured and followed.")] = False,
-    accept_asynchronous: AcceptAsynchronous = False,
-    as_json: AsJson = False,
-) -> None:
+    ] = 28
+    live: Annotated[bool, typer.Option(help="Changes are to be captured and followed.")] = False
+    accept_asynchronous: AcceptAsynchronous = False
+    as_json: AsJson = False
+
+    def source_bytes(self) -> int:
+        """The source's size; 0 where none was named. Raises InputError where it is not there."""
+        try:
+            return self.source.stat().st_size if self.source is not None else 0
+        except OSError as error:
+            raise InputError(
+                f"expected the SQLite file {self.source}, found none to read: {error.strerror}",
+                advice="give --source PATH",
+            ) from error
+
+
+def check_target(options: CheckOptions) -> None:
     """Look at a PostgreSQL that somebody else runs, change nothing, and say what is missing."""
-    dsn = read_dsn(target, target_file)
-    try:
-        size = source.stat().st_size if source is not None else 0
-    except OSError as error:
-        raise InputError(
-            f"expected the SQLite file {source}, found none to read: {error.strerror}",
-            advice="give --source PATH",
-        ) from error
+    dsn = read_dsn(options.target, options.target_file)
+    size = options.source_bytes()
     with connect(dsn) as connection:
         checks = examine(
             connection,
             source_bytes=size,
-            connections=connections,
-            live=live,
-            asynchronous=accept_asynchronous,
+            connections=options.connections,
+            live=options.live,
+            asynchronous=options.accept_asynchronous,
         )
-    if as_json:
+    if options.as_json:
         print_json([asdict(check) for check in checks])
     else:
         _show(checks)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from migration_job.commands import live_options as options
-from migration_job.commands.option_groups import AsJson, LockSeconds, Target, print_json
+from migration_job.commands.option_groups import (
+    AsJson,
+    LockSeconds,
+    Target,
+    print_json,
+    with_options,
+)
 from migration_job.protocol.status import status as look
 from migration_job.stores.postgres.database import read_dsn
 from migration_job.stores.sqlite.waiting import patience
@@ -16,30 +23,48 @@ from migration_job.stores.sqlite.waiting import patience
 
 def register(app: typer.Typer) -> None:
     """Add ``status`` to the program."""
-    app.command("status")(status)
+    app.command("status")(with_options(status))
 
 
-def status(
-    source: options.Source,
-    target: Target = None,
-    target_file: options.TargetFile = None,
-    connection: Annotated[Path | None, typer.Option(help=options.CONNECTION_HELP)] = None,
-    state: options.State = None,
-    catch_up_seconds: LockSeconds = 10.0,
-    as_json: AsJson = False,
-) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusOptions:
+    """Whom to ask, and how to print."""
+
+    source: options.Source
+    target: Target = None
+    target_file: options.TargetFile = None
+    connection: Annotated[
+        Path | None, typer.Option("--connection", help=options.CONNECTION_HELP)
+    ] = None
+    state: options.State = None
+    catch_up_seconds: LockSeconds = 10.0
+    as_json: AsJson = False
+
+    def dsn(self) -> str | None:
+        """The target's connection string, where it is to be asked. Raises InputError."""
+        if self.target is None and self.target_file is None:
+            return None
+        return read_dsn(self.target, self.target_file)
+
+    def arguments(self) -> str:
+        """Those of the last live command of this migration; '' where none is known."""
+        if self.state is not None:
+            return options.recall(self.state)
+        return "" if self.connection is None else options.recall(self.connection / ".state")
+
+
+def status(given: StatusOptions) -> None:
     """Say which side serves, how far the other one is, and what to do next; changes nothing."""
-    dsn = None if target is None and target_file is None else read_dsn(target, target_file)
-    folder = state or (None if connection is None else connection / ".state")
-    with patience(catch_up_seconds):
+    dsn = given.dsn()
+    with patience(given.catch_up_seconds):
         lines = look(
-            source,
+            given.source,
             dsn=dsn,
-            connection=connection,
-            state=state,
-            arguments="" if folder is None else options.recall(folder),
+            connection=given.connection,
+            state=given.state,
+            arguments=given.arguments(),
         )
-    if as_json:
+    if given.as_json:
         print_json(structured(lines))
         return
     for line in lines:

@@ -163,17 +163,8 @@ def summarise(source: Path, stage: DemoStage, status: ExitStatus, seconds: float
     for finding in [f for f in report.findings if f.severity != "note"][:SHOWN_FINDINGS]:
         place = ".".join(part for part in (finding.table, finding.column) if part)
         say(f"{finding.severity}: {place and place + ': '}{finding.message}")
-    rows = sum(table.target_rows or 0 for table in report.tables.values())
-    changed = f", but for {report.ledger_count:,} in the ledger" if report.ledger_count else ""
     if status is ExitStatus.DONE:
-        say(
-            f"\n{counted(rows, 'row')} in {counted(len(report.tables), 'table')} moved and verified"
-            f"{with_exceptions(report.exceptions)}"
-        )
-        if rows == 0:
-            say("warning: the source has no rows, so nothing was proven but the schema")
-        say(f"  values         all equal{changed}")
-        say(f"  quarantined    {counted(report.quarantine_count, 'row')}")
+        _say_moved(report)
     else:
         say(f"\nnot migrated: {report.outcome}")
     if report.certificate is not None:
@@ -184,6 +175,18 @@ def summarise(source: Path, stage: DemoStage, status: ExitStatus, seconds: float
         say(f"                 beside them: {name} {value:.1f}")
     say(f"  findings       {_findings(report)}")
     _say_report(stage)
+
+
+def _say_moved(report: Report) -> None:
+    """What arrived, and what differs from the source by a rule."""
+    rows = sum(table.target_rows or 0 for table in report.tables.values())
+    changed = f", but for {report.ledger_count:,} in the ledger" if report.ledger_count else ""
+    said = f"{counted(rows, 'row')} in {counted(len(report.tables), 'table')} moved and verified"
+    say(f"\n{said}{with_exceptions(report.exceptions)}")
+    if rows == 0:
+        say("warning: the source has no rows, so nothing was proven but the schema")
+    say(f"  values         all equal{changed}")
+    say(f"  quarantined    {counted(report.quarantine_count, 'row')}")
 
 
 def _findings(report: Report) -> str:

@@ -160,10 +160,9 @@ def _verdict(
     outcome = str(report.get("outcome") or "unfinished")
     phase = str(report.get("phase") or "")
     sentences: list[str] = []
-    exceptions = list(report.get("exceptions") or ())
+    exceptions = [str(clause) for clause in report.get("exceptions") or ()]
     if outcome == "verified":
-        if exceptions:
-            sentences.append(f"With exceptions: {', '.join(map(str, exceptions))}.")
+        sentences += [f"With exceptions: {', '.join(exceptions)}."] if exceptions else []
         sentences += _verified_sentences(tables, ledger_total, quarantine_total)
     else:
         if outcome == "blocked":
@@ -172,14 +171,20 @@ def _verdict(
         sentences += [line for line in message.splitlines() if line.strip()]
         if phase:
             sentences.append(f"This run ended after the phase: {_words(phase)}.")
-    title = _words(phase if phase in ("switched", "settled") else outcome).capitalize()
-    excepted = outcome == "verified" and bool(exceptions)
-    tones = {"verified": "warn" if exceptions else "good", "blocked": "warn"}
+    shown, tone = _title(outcome, phase, bool(exceptions))
     return {
-        "title": f"{title}, with exceptions" if excepted else title,
-        "tone": tones.get(outcome, "bad"),
+        "title": shown,
+        "tone": tone,
         "sentences": [visible(s) for s in sentences],
     }
+
+
+def _title(outcome: str, phase: str, excepted: bool) -> tuple[str, str]:
+    """The verdict in a few words, and how it looks."""
+    title = _words(phase if phase in ("switched", "settled") else outcome).capitalize()
+    if outcome == "verified" and excepted:
+        return f"{title}, with exceptions", "warn"
+    return title, {"verified": "good", "blocked": "warn"}.get(outcome, "bad")
 
 
 def _verified_sentences(tables: Sequence[Json], ledger: int, quarantine: int) -> list[str]:
