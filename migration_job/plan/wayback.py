@@ -104,7 +104,9 @@ def _spelled_once(rule: RuleBase, column: str) -> str:
         least = "9.3e18"
     broken = f"{text} ~ '{_BROKEN_NUMBER}' AND abs({real}) >= 1e-4 AND {exact}"
     wide = f"abs({real}) < 1e-4 OR abs({real}) >= {least}"
-    far = f"{text} ~ '{_WITH_EXPONENT}' AND {real}::text = {text} AND ({wide})"
+    mantissa = f"length(translate(split_part({text}, 'e', 1), '-.', ''))"
+    sure = f"({real}::text = {text} OR {mantissa} <= {SURE_DIGITS})"
+    far = f"{text} ~ '{_WITH_EXPONENT}' AND {sure} AND ({wide})"
     return f"CASE WHEN {text} ~ '{_NUMBER}' THEN {whole} OR {broken} OR {far} ELSE true END"
 
 
@@ -131,8 +133,13 @@ def _number(rule: NumericRule, column: str, *, strict: bool) -> str:
 
 def _representable(number: str, *, real: bool) -> str:
     """Whether SQLite has the number: an integer of 64 bits, or what a real has enough digits for.
-    The text of a ``double precision`` has as many as it takes to tell it from every other."""
-    as_real = f"{number}::double precision::text::numeric = {number}"
+    The text of a ``double precision`` has as many as it takes to tell it from every other, and one
+    more where the shortest lies half way between two (1e23)."""
+    digits = f"length(trim(both '0' from replace(abs({number})::text, '.', '')))"
+    as_real = (
+        f"CASE WHEN {number}::double precision::text::numeric = {number} THEN true "
+        f"ELSE {digits} <= {SURE_DIGITS} AND abs({number}) > 1e-300 END"
+    )
     if real:
         return as_real
     return f"{number} = trunc({number}) AND {number} {INT64} OR {as_real}"

@@ -124,8 +124,9 @@ def _bulk(pair: Pair, number: int, table: SourceTable, plan: TablePlan, sql: _Sq
         return _by_row(pair, table, change, change.keys)
     lines = [row[0] for row in pair.source.execute(sql.lines, (number,))]
     # A row that two keys have found (1 and 1.0) is one row all the same.
-    change.lines = b"\n".join(dict.fromkeys(lines))
-    change.lines.decode()
+    if lines:
+        change.lines = b"\n".join(dict.fromkeys(lines))
+        change.lines.decode()
     others = list(pair.source.execute(sql.others, (number,)))
     return _by_row(pair, table, change, others) if others else change
 

@@ -38,7 +38,7 @@ from migration_job.stores.sqlite import fence
 from migration_job.stores.sqlite.apply import RowsBack, apply_back, log_keys
 from migration_job.stores.sqlite.feeding import Feeding
 from migration_job.stores.sqlite.model import SourceTable
-from migration_job.stores.sqlite.reader import read_rows
+from migration_job.stores.sqlite.reader import read_rows, stored_under
 from migration_job.values import SourceValue, fold, from_json, key_text
 
 LOCK_SECONDS = 5.0
@@ -396,7 +396,16 @@ def _rows_back(pair: Pair, table: _Table, ledger_gone: list[tuple[str, str, str]
     reader = pair.sides.target
     columns = [c.target for c in plan.copied]
     places = key_places(plan)
-    rules = [c.rule for c in plan.copied]
+    affinities = {fold(c.name): c.affinity for c in source.columns}
+    key_rules = [(c.rule, affinities.get(fold(c.source or ""))) for c in key_plans(plan)]
+
+    def key_of(texts: Sequence[str | None]) -> Key:
+        """The source's key, as its columns' affinities leave it: the text '12' may be 12 there."""
+        return tuple(
+            stored_under(affinity, rule.inverse(text))
+            for (rule, affinity), text in zip(key_rules, texts, strict=True)
+        )
+
     if table.everything:
         present = list(_all_rows(reader, plan, columns))
         source_keys = _all_source_keys(pair, table)
@@ -405,10 +414,10 @@ def _rows_back(pair: Pair, table: _Table, ledger_gone: list[tuple[str, str, str]
         source_keys = []
     touched = {key_text(k): k for k in source_keys}
     for texts in table.keys:
-        key = tuple(c.rule.inverse(t) for c, t in zip(key_plans(plan), texts, strict=True))
+        key = key_of(texts)
         touched[key_text(key)] = key
     for row in present:
-        key = tuple(rules[i].inverse(row[i]) for i in places)
+        key = key_of([row[i] for i in places])
         touched.setdefault(key_text(key), key)
     noted: dict[tuple[str, str], tuple[str, str | None]] = {}
     with letting_go(reader):
@@ -416,8 +425,11 @@ def _rows_back(pair: Pair, table: _Table, ledger_gone: list[tuple[str, str, str]
             noted = _ledger(reader, source.name, list(touched))
     rows: list[Key] = []
     for outputs in present:
-        name = key_text([rules[i].inverse(outputs[i]) for i in places])
-        rows.append(_back_row(plan, name, outputs, noted))
+        key = key_of([outputs[i] for i in places])
+        values = list(_back_row(plan, key_text(key), outputs, noted))
+        for i, (_, affinity) in zip(places, key_rules, strict=True):
+            values[i] = stored_under(affinity, values[i])
+        rows.append(tuple(values))
     ledger_gone += [(source.name, key, column) for key, column in noted]
     return RowsBack(
         table=source,

@@ -548,6 +548,45 @@ FOUND: dict[str, Journey] = {
         ),
         target=("INSERT INTO public.a(x) VALUES (3)",),
     ),
+    "a number half way between two reals": Journey(
+        Database(
+            (
+                "CREATE TABLE a(x NUMERIC PRIMARY KEY, n BIGINT) WITHOUT ROWID",
+                "CREATE TABLE b(x INTEGER UNIQUE, n NUMERIC)",
+            ),
+            (
+                Rows("a", ("x", "n"), ((1, 1e23), (2, "a b"))),
+                Rows("b", ("x", "n"), ((1e23, 1e23), ("c", 2.5e-7))),
+            ),
+        ),
+        target=(
+            "INSERT INTO public.a VALUES (1e23, '-1e+23'), (3, '9e22'), (1e22, '5e-320')",
+            "INSERT INTO public.a VALUES (4, '9.9999999999999995e22')",
+            "INSERT INTO public.b VALUES ('-1e+23', -1e23), ('9.9999999999999995e+22', 1)",
+        ),
+    ),
+    "an empty text alone in its row": Journey(
+        Database(("CREATE TABLE a(k TEXT PRIMARY KEY)",)),
+        live=("INSERT INTO a VALUES ('')",),
+        target=("UPDATE public.a SET k = 'x'", "INSERT INTO public.a VALUES ('')"),
+    ),
+    "a key of text that SQLite makes a number of": Journey(
+        Database(
+            (
+                "CREATE TABLE a(k STRING NOT NULL PRIMARY KEY, v)",
+                "CREATE TABLE b(k STRING, j TEXT, v, PRIMARY KEY (k, j)) WITHOUT ROWID",
+            ),
+            (Rows("a", ("k", "v"), (("x", 1),)), Rows("b", ("k", "j", "v"), (("x", "y", 1),))),
+        ),
+        target=(
+            "INSERT INTO public.a VALUES ('abc', 1), ('12', 2), ('1.5', 3), ('007x', 4)",
+            "INSERT INTO public.b VALUES ('12', '12', 1), ('-7', 'z', 2)",
+            SYNC,
+            "UPDATE public.a SET v = 9 WHERE k IN ('12', '1.5')",
+            "UPDATE public.b SET v = 9 WHERE k = '12'",
+            "DELETE FROM public.b WHERE k = '-7'",
+        ),
+    ),
 }
 
 ANNOUNCED = {

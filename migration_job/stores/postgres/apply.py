@@ -36,8 +36,9 @@ class TableChange:
     """Every touched key; a row that is gone is only here."""
     key_texts: list[tuple[str, ...]] = field(default_factory=list)
     """The keys as the target has them, without those that it cannot have."""
-    lines: bytes = b""
-    """Rows that are there now, as COPY's text, without ledger entries."""
+    lines: bytes | None = None
+    """Rows that are there now, as COPY's text, without ledger entries; None where there are none:
+    the line of an empty text alone is empty."""
     rows: list[Key] = field(default_factory=list)
     """The other rows that are there now: the values of ``table.copied``, in that order."""
     quarantined: dict[str, Reason] = field(default_factory=dict)
@@ -163,7 +164,7 @@ def _insert(connection: psycopg.Connection, change: TableChange) -> None:
             quarantine.append(_quarantined(table, key, row, reason))
             continue
         lines.append(_forward(table, key, row, ledger))
-    if lines or change.lines:
+    if lines or change.lines is not None:
         columns = ", ".join(postgres_name(c.target) for c in table.copied)
         with (
             connection.cursor() as cursor,
@@ -171,7 +172,7 @@ def _insert(connection: psycopg.Connection, change: TableChange) -> None:
                 f"COPY {postgres_relation(table.target)} ({columns}) FROM STDIN".encode()
             ) as copy,
         ):
-            if change.lines:
+            if change.lines is not None:
                 copy.write(change.lines + b"\n")
             for line in lines:
                 copy.write_row(line)

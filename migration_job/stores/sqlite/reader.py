@@ -7,6 +7,7 @@ changed keys, the typed comparison's other half) comes through here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import apsw
@@ -164,6 +165,23 @@ def read_by_keys(  # noqa: PLR0913 - parts of one SELECT, named
             pending = []
     if pending:
         yield from fetch()
+
+
+@lru_cache(maxsize=4_096)
+def _stored(affinity: str, text: str) -> SourceValue:
+    memory = apsw.Connection(":memory:")
+    memory.execute(f"CREATE TABLE m(c {affinity})")
+    memory.execute("INSERT INTO m VALUES (?)", (text,))
+    value: SourceValue = memory.execute("SELECT c FROM m").get
+    return value
+
+
+def stored_under(affinity: str | None, value: SourceValue) -> SourceValue:
+    """What a column of this affinity makes of a value: of text that looks like a number a number.
+    ``affinity`` is None for a column that is not known."""
+    if affinity not in ("integer", "real", "numeric") or not isinstance(value, str):
+        return value
+    return value if "\x00" in value else _stored(affinity, value)
 
 
 def keys_condition(
