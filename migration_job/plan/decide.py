@@ -137,6 +137,8 @@ class Decider:
             and all(isinstance(t, int) for t in targets)
         ):
             rule = IntegerRule(low=rule.low, high=rule.high)  # the map makes numbers of the text
+        if own.pattern and isinstance(rule, NumericRule) and "text" in facts.classes:
+            rule = rule.model_copy(update={"texts": True})  # what the pattern writes is text
         return self.wrap(rule, own, wish)
 
     def _mapped(self, facts: ColumnFacts, own: ColumnPolicy, wish: Wish | None) -> ColumnFacts:

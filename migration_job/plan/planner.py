@@ -49,6 +49,7 @@ from migration_job.plan.rowsize import (
     find_too_long,
 )
 from migration_job.plan.rules import (
+    DecimalTextRule,
     IntegerRule,
     MapRule,
     Rule,
@@ -969,7 +970,9 @@ class _Planner:
             return False
         if isinstance(decision.rule, MapRule):
             return decision.told_apart
-        return decision.exact and decision.type not in ("json", "jsonb")
+        # 1.0 and 1.00 are one number, and two texts.
+        loose = isinstance(decision.rule, DecimalTextRule) and decision.rule.precision is None
+        return decision.exact and not loose and decision.type not in ("json", "jsonb")
 
     def _foreign_keys(
         self, table: SourceTable, dropped: set[Relation], orphaned: set[Relation]

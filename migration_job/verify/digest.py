@@ -189,7 +189,7 @@ def _spelling(column: ColumnPlan, here: str) -> tuple[str, str] | None:  # noqa:
     there = postgres_name(column.target)
     text = f"{there}::text"
     match rule.kind:
-        case "integer" | "text-integer" | "integer-text" | "date":
+        case "integer" | "text-integer" | "integer-text" | "numeric-text" | "date":
             return here, text
         case "text" | "widened-text" | "json":
             return here, there if column.type == "text" else text

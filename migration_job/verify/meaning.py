@@ -194,6 +194,21 @@ def _numeric_source(rule: Any, value: SourceValue) -> str:
     return plain + ".0" if _tells_reals(rule) and "." not in plain else plain
 
 
+def _numeric_text_source(rule: Any, value: SourceValue) -> str:
+    """The very text that PostgreSQL prints: the same number in other words is the ledger's."""
+    if not isinstance(value, str):
+        raise _wrong(value, "text")
+    if value in (NOT_A_NUMBER, "Infinity", "-Infinity"):
+        return value
+    whole, _, fraction = value.removeprefix("-").partition(".")
+    spelled = re.fullmatch(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?", value, re.ASCII) is not None
+    nothing = not (whole + fraction).strip("0")
+    decimals = len(fraction) if rule.precision is None else max(rule.scale, 0)
+    if not spelled or (nothing and value.startswith("-")) or len(fraction) != decimals:
+        raise _wrong(value, "a number as PostgreSQL prints it")
+    return value
+
+
 def _has_fewer_digits(text: str) -> bool:
     """Whether SQLite has a number for the text."""
     if "." not in text:
@@ -658,6 +673,7 @@ _SOURCE: dict[str, Callable[[Any, SourceValue], str]] = {
     "text-bytea": _text_bytes_source,
     "integer-text": _integer_text_source,
     "text-integer": _text_integer_source,
+    "numeric-text": _numeric_text_source,
     "uuid": _uuid_source,
     "json": _json_source,
     "jsonb": _jsonb_source,
@@ -679,6 +695,7 @@ _TARGET: dict[str, Callable[[Any, str], str]] = {
     "text-bytea": _blob_target,
     "integer-text": _integer_target,
     "text-integer": _text_integer_target,
+    "numeric-text": _same_text,
     "uuid": _uuid_target,
     "json": _json_target,
     "jsonb": _jsonb_target,

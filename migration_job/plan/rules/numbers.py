@@ -195,6 +195,8 @@ class NumericRule(RuleBase):
     precision: int | None = None
     scale: int = 0
     affinity: Affinity = "numeric"
+    texts: bool = False
+    """Whether text that spells a number is carried as it, with a ledger row."""
 
     types: ClassVar[tuple[TargetType, ...]] = (
         TargetType(
@@ -217,11 +219,20 @@ class NumericRule(RuleBase):
     def wished(cls, request: Request) -> RuleBase:
         numbers = request.numbers
         if numbers and 1 <= numbers[0] <= MAX_NUMERIC_PRECISION and numbers[-1] <= numbers[0]:
-            return cls.asked(request)
+            return cls._made(request)
         return cls(affinity=request.affinity)
 
     @classmethod
     def asked(cls, request: Request) -> RuleBase:
+        classes, made = request.facts.classes, cls._made(request)
+        if "text" not in classes:
+            return made
+        if classes == {"text"} and request.affinity not in NUMBER_AFFINITIES:
+            return DecimalTextRule(precision=made.precision, scale=made.scale)
+        return made.model_copy(update={"texts": True})
+
+    @classmethod
+    def _made(cls, request: Request) -> NumericRule:
         if not request.numbers:
             return cls(affinity=request.affinity)
         precision, scale = (*request.numbers, 0)[:2]
@@ -229,11 +240,13 @@ class NumericRule(RuleBase):
 
     @property
     def target_type(self) -> str:
-        return "numeric" if self.precision is None else f"numeric({self.precision},{self.scale})"
+        return _numeric_type(self.precision, self.scale)
 
     def forward(self, value: SourceValue) -> str | None:
         if value is None:
             return None
+        if self.texts and isinstance(value, str):
+            return _decimal(value, self.precision, self.scale)
         if not isinstance(value, int | float):
             raise expected("a number", value)
         if isinstance(value, float) and math.isinf(value):
@@ -409,6 +422,104 @@ class IntegerTextRule(RuleBase):
             f"AND CAST(CAST({column} AS INTEGER) AS TEXT) = {column} COLLATE BINARY "
             f"AND CAST({column} AS INTEGER) BETWEEN {low} AND {high})"
         )
+
+
+class DecimalTextRule(RuleBase):
+    """TEXT that spells a decimal number, to numeric: the text comes back as PostgreSQL prints the
+    number, so that with a precision its scale is the spelling."""
+
+    kind: Literal["numeric-text"] = "numeric-text"
+    bijective: bool = False
+    precision: int | None = None
+    scale: int = 0
+
+    doc: ClassVar[str] = (
+        "Text that spells a decimal number, where the policy says `numeric`: `0.10` comes back as "
+        "`0.10`, and with a scale every number has so many decimals; other spellings (`+1`, `.5`, "
+        "`007`) are in the ledger."
+    )
+    unbounded: ClassVar[bool] = True
+
+    @property
+    def target_type(self) -> str:
+        return _numeric_type(self.precision, self.scale)
+
+    def forward(self, value: SourceValue) -> str | None:
+        if value is None:
+            return None
+        return _decimal(text_for(value, _SPELLED), self.precision, self.scale)
+
+    def inverse(self, text: str | None) -> SourceValue:
+        return text
+
+    def returned(self, value: SourceValue) -> str | None:
+        return str(value) if value in ("NaN", "Infinity", "-Infinity") else None
+
+    def fast_sql(self, column: str) -> str | None:
+        return column
+
+    def fast_condition(self, column: str) -> str | None:
+        body = f"ltrim({column}, '-')"
+        terms = [
+            f"typeof({column}) = 'text'",
+            f"length({column}) = octet_length({column})",
+            f"length({column}) < {_SHORT}",
+            f"{body} NOT GLOB '*[^0-9.]*'",
+            f"{body} GLOB '[0-9]*'",
+            f"{body} NOT GLOB '0[0-9]*'",
+            f"(length({column}) = length({body}) OR {column} GLOB '-[0-9]*[1-9]*' "
+            f"OR {column} GLOB '-[1-9]*')",
+        ]
+        if self.precision is None:
+            terms += [f"{body} NOT GLOB '*.*.*'", f"{body} GLOB '*[0-9]'"]
+        elif not 0 <= self.scale < self.precision:
+            return "0"
+        else:
+            most = self.precision + (1 if self.scale else 0)
+            digits = "[0-9]" * self.scale
+            terms.append(f"length({body}) <= {most}")
+            terms += (
+                [f"{body} GLOB '*[0-9].{digits}'", f"{body} NOT GLOB '*.*.*'"]
+                if self.scale
+                else [f"NOT instr({body}, '.')"]
+            )
+        return f"({column} IS NULL OR {' AND '.join(terms)})"
+
+
+_SPELLED = "text that spells a decimal number"
+_SHORT = 100
+"""Characters of a number that SQLite looks at by itself."""
+_DECIMAL = re.compile(r"([+-]?)([0-9]*)(?:\.([0-9]*))?", re.ASCII)
+MOST_WHOLE, MOST_BROKEN = 131_072, 16_383
+"""Digits that PostgreSQL's numeric has room for before the point, and after it."""
+
+
+def _numeric_type(precision: int | None, scale: int) -> str:
+    return "numeric" if precision is None else f"numeric({precision},{scale})"
+
+
+def _decimal(text: str, precision: int | None, scale: int) -> str:
+    """PostgreSQL's output text of the number that the text spells; nothing is rounded. Raises
+    CannotCarry for other text, and for a number that the type does not hold."""
+    found = _DECIMAL.fullmatch(text)
+    if found is None or not (found[2] or found[3]):
+        raise expected(_SPELLED, text)
+    whole, fraction = found[2].lstrip("0"), found[3] or ""
+    if precision is not None:
+        needed = len(fraction.rstrip("0"))
+        dropped = len(whole) - len(whole.rstrip("0")) if whole else -scale
+        if needed > max(scale, 0) or (scale < 0 and dropped < -scale):
+            raise CannotCarry(
+                f"{text!r} has {needed} decimals, {_numeric_type(precision, scale)} keeps fewer"
+            )
+        first = len(whole) or -(len(fraction) - len(fraction.lstrip("0")))
+        if (whole or fraction.strip("0")) and first > precision - scale:
+            raise CannotCarry(f"{text!r} does not fit {_numeric_type(precision, scale)}")
+        fraction = fraction[: max(scale, 0)].ljust(max(scale, 0), "0")
+    elif len(whole) > MOST_WHOLE or len(fraction) > MOST_BROKEN:
+        raise CannotCarry(f"a number of {len(text):,} characters does not fit numeric")
+    sign = "-" if found[1] == "-" and (whole or fraction.strip("0")) else ""
+    return f"{sign}{whole or '0'}" + (f".{fraction}" if fraction else "")
 
 
 def number_text(value: float) -> str:
