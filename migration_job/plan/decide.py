@@ -440,7 +440,7 @@ class Decider:
         rule = decision.rule
         inner = inside(rule)
         place = {"table": table.name, "column": column.name, "rows": changed}
-        if isinstance(inner, TimestampRule) and inner.shape == "epoch":
+        if isinstance(inner, TimestampRule) and inner.epoch is not None and facts.integers:
             unit = {"s": "seconds", "ms": "milliseconds", "us": "microseconds"}.get(
                 str(inner.epoch), "Julian days"
             )

@@ -1,7 +1,8 @@
 """Shapes of dates and times in text: recognised, read, and written again bit for bit.
 
 A shape is a template such as ``YYYY-MM-DDTHH:MM:SS.fffZ``: what is not one of the letters
-``Y M D H S f`` stands for itself, and the zone at its end is written out (``Z``, ``+02:00``).
+``Y M D H S f`` stands for itself, and the zone at its end is written out (``Z``, ``+02:00``,
+`` +0200 CEST`` as Go does).
 Only what PostgreSQL reads as the same instant is recognised: no hour 24, no second 60, no year 0.
 """
 
@@ -18,7 +19,10 @@ _SHAPE = re.compile(
     r"(?P<date>\d{4}-\d{2}-\d{2})?"
     r"(?P<sep>[ Tt])?"
     r"(?P<hm>\d{2}:\d{2})?(?P<s>:\d{2})?(?P<f>\.\d{1,9})?"
-    r"(?P<zone>\ ?(?:Z|z|UTC|GMT|[+-]\d{2}(?::?\d{2})?))?",
+    r"(?P<zone>\ [+-]\d{4}\ (?:[A-Z]{1,5}|[+-]\d{2}(?:\d{2})?)(?=$|\ m=)"
+    r"|\ ?(?:Z|z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)(?=$))?"
+    # Go's String() adds what its process' own clock says, which is no part of the moment.
+    r"(?P<process>\ m=[+-]\d+\.\d+)?",
     re.ASCII,
 )
 
@@ -48,7 +52,7 @@ def read(text: str) -> Moment | None:
         return None
     if hm is None and (day_text is None or seconds or fraction or zone):
         return None
-    if (fraction and not seconds) or (zone and day_text is None):
+    if (fraction and not seconds) or (zone and day_text is None) or (match["process"] and not zone):
         return None
     offset = _offset(zone) if zone else None
     if zone and offset is None:
@@ -72,6 +76,7 @@ def _offset(zone: str) -> timedelta | None:
     bare = zone.strip()
     if bare in ("Z", "z", "UTC", "GMT"):
         return timedelta()
+    bare = bare.split(" ")[0]  # Go names the zone behind its offset
     hours, minutes = int(bare[1:3]), int(bare[3:].replace(":", "") or 0)
     # PostgreSQL takes offsets below 16 hours.
     if hours > 15 or minutes > 59:

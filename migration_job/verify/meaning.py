@@ -463,6 +463,8 @@ def _shape_pattern(shape: str) -> re.Pattern[str]:
 @lru_cache(maxsize=64)
 def _zone(name: str) -> tzinfo:
     bare = name.strip()
+    if bare[:1] in ("+", "-"):
+        bare = bare.split(" ")[0]  # Go writes the zone's name behind its offset
     if bare.upper() in ("UTC", "Z", "GMT"):
         return UTC
     match = re.fullmatch(r"([+-])(\d\d):?(\d\d)?", bare, re.ASCII)

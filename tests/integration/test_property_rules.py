@@ -80,6 +80,8 @@ RULES: list[tuple[str, rules.RuleBase]] = [
                 "YYYY-MM-DDTHH:MM:SS+02:00",
                 "YYYY-MM-DD HH:MM:SS-0530",
                 "YYYY-MM-DD HH:MM:SS.fffffffff",
+                "YYYY-MM-DD HH:MM:SS +0000 UTC",
+                "YYYY-MM-DD HH:MM:SS.fff -0530 -0530",
             ),
         )
     ),

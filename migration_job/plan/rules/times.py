@@ -423,7 +423,7 @@ def timestamp(
     """The rule for times: the commonest shape of the text, or the unit of the numbers. Its
     precision is the finest that the sample or the declared type has, where none is given."""
     numbers = facts.integers + facts.reals
-    if epoch is None and numbers and not facts.texts and not facts.reals:
+    if epoch is None and numbers and not facts.reals:
         epoch = epoch_unit(facts)
     if epoch is not None and numbers >= facts.texts:
         if precision is None:

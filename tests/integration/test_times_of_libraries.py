@@ -1,0 +1,89 @@
+"""Times as libraries write them: Go's String(), nine digits, text and numbers in one column."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.integration.running import DONE
+from tests.integration.wholeway import Way
+
+pytestmark = pytest.mark.postgres
+
+GO = """
+CREATE TABLE t (id INTEGER PRIMARY KEY, at TIMESTAMP, seen DATETIME);
+INSERT INTO t VALUES
+  (1, '2023-06-21 17:02:06.347726 +0545 +0545 m=+0.014533293', '2026-02-05 14:16:48 +0000 UTC'),
+  (2, '2026-09-11 20:39:10.511227327 +0530 +0530 m=+73.186830353', '2026-02-05 14:16:49 +0000 UTC'),
+  (3, '2026-09-11 20:39:10 +0000 UTC', '0001-01-01 00:00:00 +0000 UTC'),
+  (4, '2026-09-11 20:39:10 +0200 CEST', '2026-02-05 14:16:48.123456789 +0100 CET');
+"""
+KNEX = """
+CREATE TABLE k (id INTEGER PRIMARY KEY, at DATETIME DEFAULT CURRENT_TIMESTAMP);
+INSERT INTO k VALUES (1, 1704164645123), (2, '2024-01-02 03:04:05'), (3, 1704164645000);
+"""
+
+
+def test_go_strings(tmp_path: Path, postgres: str) -> None:
+    way = Way.of(tmp_path, postgres, GO)
+    before = way.on_sqlite("SELECT * FROM t ORDER BY id")
+    assert way.migrate().status == DONE
+    way.on_sqlite(
+        "INSERT INTO t VALUES (5, '2026-10-01 20:39:10 +0000 UTC m=-1.5', "
+        "'2026-10-01 20:39:10 +0000 UTC')"
+    )
+    assert way.command("switch").status == DONE
+    assert way.on_postgres(
+        "SET TimeZone TO 'UTC'; SELECT at::text, seen::text FROM t ORDER BY id"
+    ) == [
+        ("2023-06-21 11:17:06.347726+00", "2026-02-05 14:16:48+00"),
+        ("2026-09-11 15:09:10.511227+00", "2026-02-05 14:16:49+00"),
+        ("2026-09-11 20:39:10+00", "0001-01-01 00:00:00+00"),
+        ("2026-09-11 18:39:10+00", "2026-02-05 13:16:48.123456+00"),
+        ("2026-10-01 20:39:10+00", "2026-10-01 20:39:10+00"),
+    ]
+    way.on_postgres(
+        "UPDATE t SET seen = '2026-11-01 10:00:00+00' WHERE id IN (2, 4); "
+        "INSERT INTO t(id, seen) VALUES (6, '2026-11-01 10:00:00.25+00')"
+    )
+    way.back()
+    after = way.on_sqlite("SELECT * FROM t ORDER BY id")
+    assert [row[:2] for row in after[:4]] == [row[:2] for row in before]
+    assert after[4][1] == "2026-10-01 20:39:10 +0000 UTC m=-1.5"
+    assert [row[2] for row in after] == [
+        before[0][2],
+        "2026-11-01 10:00:00 +0000 UTC",
+        before[2][2],
+        "2026-11-01 10:00:00 +0000 UTC",
+        "2026-10-01 20:39:10 +0000 UTC",
+        "2026-11-01 10:00:00.250000 +0000 UTC",
+    ]
+    way.on_sqlite("UPDATE t SET seen = seen")
+    assert way.command("sync", "--once").status == DONE
+
+
+def test_text_and_numbers_in_one_column(tmp_path: Path, postgres: str) -> None:
+    way = Way.of(tmp_path, postgres, KNEX)
+    ended = way.migrate()
+    assert ended.status == DONE, ended.said
+    way.on_sqlite(
+        "INSERT INTO k(id) VALUES (4); UPDATE k SET at = '2024-02-03 04:05:06' WHERE id=4"
+    )
+    assert way.command("switch").status == DONE
+    rows = way.on_postgres("SELECT extract(epoch FROM at)::text FROM k ORDER BY id")
+    assert [row[0].rstrip("0").rstrip(".") for row in rows] == [
+        *("1704164645.123", "1704164645", "1704164645", "1706933106"),
+    ]
+    way.on_postgres(
+        "UPDATE k SET at = at + interval '1 second' WHERE id = 4; "
+        "INSERT INTO k VALUES (5, '2024-01-02 03:04:05.5+00')"
+    )
+    way.back()
+    assert way.on_sqlite("SELECT at FROM k ORDER BY id") == [
+        (1704164645123,),
+        ("2024-01-02 03:04:05",),
+        (1704164645000,),
+        (1706933107000,),
+        (1704164645500,),
+    ]
