@@ -29,6 +29,7 @@ from migration_job.plan.rules import (
     TextRule,
     TimeRule,
     TimestampRule,
+    UuidBytesRule,
     UuidRule,
     WidenedByteaRule,
     WidenedTextRule,
@@ -109,7 +110,9 @@ class Decider:
         own = self._policy.column(table.name, column.name)
         zone = own.zone or self._zone
         facts = self._mapped(facts, own, wish)
-        if own.type is not None:
+        if own.guid is not None:
+            rule: Rule = UuidBytesRule(order=own.guid)
+        elif own.type is not None:
             rule = choose.for_type(own.type, column, facts, zone, own.epoch)
         elif own.epoch is not None:
             rule = timestamp(facts, zone, own.epoch)

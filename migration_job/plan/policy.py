@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from migration_job.errors import InputError
 from migration_job.plan import moments
 from migration_job.plan.model import Action
-from migration_job.plan.rules import Entry, EpochUnit, Pattern, Scalar
+from migration_job.plan.rules import ByteOrder, Entry, EpochUnit, Pattern, Scalar
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
 from migration_job.values import fold
 
@@ -55,6 +55,8 @@ class ColumnPolicy(Part):
     empty: Scalar = ""
     """What takes the place of the empty string; ``null`` for NULL."""
     epoch: EpochUnit | None = None
+    guid: ByteOrder | None = None
+    """The order of the bytes of UUIDs in blobs; the column becomes ``uuid``."""
     zone: str | None = None
     booleans: dict[bool, list[Scalar]] = Field(default_factory=dict)
     """The values that mean true and false."""
@@ -83,7 +85,7 @@ class ColumnPolicy(Part):
     @property
     def explicit(self) -> bool:
         """Whether the operator spoke of this very column's values."""
-        return self.action is not None or self.type is not None
+        return self.action is not None or self.type is not None or self.guid is not None
 
 
 class TablePolicy(Part):

@@ -364,6 +364,17 @@ def _hyphened(bare: str) -> str:
     return "-".join((bare[:8], bare[8:12], bare[12:16], bare[16:20], bare[20:]))
 
 
+def _uuid_bytes_source(rule: Any, value: SourceValue) -> str:
+    if not isinstance(value, bytes) or len(value) != 16:
+        raise _wrong(value, "a UUID of 16 bytes")
+    digits = value.hex()
+    if rule.order == "dotnet":
+        # The first three groups are numbers with their lowest byte first.
+        numbers = struct.unpack("<IHH", value[:8])
+        digits = "{:08x}{:04x}{:04x}".format(*numbers) + value[8:].hex()
+    return _hyphened(digits)
+
+
 def _uuid_target(_rule: Any, text: str) -> str:
     return _hyphened(text.lower().replace("-", "").strip("{}"))
 
@@ -677,6 +688,7 @@ _SOURCE: dict[str, Callable[[Any, SourceValue], str]] = {
     "text-integer": _text_integer_source,
     "numeric-text": _numeric_text_source,
     "uuid": _uuid_source,
+    "uuid-bytes": _uuid_bytes_source,
     "json": _json_source,
     "jsonb": _jsonb_source,
     "timestamp": _timestamp_source,
@@ -699,6 +711,7 @@ _TARGET: dict[str, Callable[[Any, str], str]] = {
     "text-integer": _text_integer_target,
     "numeric-text": _same_text,
     "uuid": _uuid_target,
+    "uuid-bytes": _uuid_target,
     "json": _json_target,
     "jsonb": _jsonb_target,
     "timestamp": _timestamp_target,

@@ -61,6 +61,11 @@ RULES: list[tuple[str, rules.RuleBase]] = [
         for t in ("TEXT", "UUID")
         for s in ("lower", "upper", "hex", "HEX")
     ),
+    *(("BLOB", rules.UuidBytesRule.model_validate({"order": o})) for o in ("network", "dotnet")),
+    *(
+        ("TEXT", rules.DecimalTextRule(precision=p, scale=s))
+        for p, s in ((None, 0), (10, 2), (5, 0), (4, 4), (30, 10))
+    ),
     ("TEXT", rules.JsonRule()),
     ("JSON", rules.JsonRule(affinity="numeric")),
     ("TEXT", rules.JsonbRule()),

@@ -36,7 +36,8 @@ VALUES: list[SourceValue] = [
     "2024-10-27 02:30:00", "9999-12-31 23:59:59", "0000-01-01 00:00:00", "12:34:56", "24:00:00",
     "2024-02-29T12:34:56+02:00", "c7a1f0de-1b2c-4d3e-8f90-a1b2c3d4e5f6",
     "C7A1F0DE-1B2C-4D3E-8F90-A1B2C3D4E5F6", "c7a1f0de1b2c4d3e8f90a1b2c3d4e5f6", "system",
-    b"", b"\x00", b"a", b"\xff\xfe",
+    b"", b"\x00", b"a", b"\xff\xfe", bytes(range(16)), b"\xff" * 16,
+    "-12.50", "0.05", "-0.00",
 ]  # fmt: skip
 
 RULES: list[tuple[rules.Rule, str]] = [
@@ -57,6 +58,10 @@ RULES: list[tuple[rules.Rule, str]] = [
     (rules.UuidRule(), "uuid"),
     (rules.UuidRule(style="upper"), "uuid"),
     (rules.UuidRule(style="hex"), "uuid"),
+    (rules.UuidBytesRule(order="dotnet"), "uuid"),
+    (rules.UuidBytesRule(), "uuid"),
+    (rules.DecimalTextRule(precision=10, scale=2), "numeric(10,2)"),
+    (rules.DecimalTextRule(), "numeric"),
     (rules.JsonRule(), "json"),
     (rules.DateRule(), "date"),
     (rules.TimeRule(), "time"),

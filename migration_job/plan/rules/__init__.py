@@ -68,7 +68,7 @@ from migration_job.plan.rules.times import (
     clock,
     timestamp,
 )
-from migration_job.plan.rules.uuid import UuidRule
+from migration_job.plan.rules.uuid import ByteOrder, UuidBytesRule, UuidRule
 
 __all__ = [
     "ALLOWED",
@@ -85,6 +85,7 @@ __all__ = [
     "TARGETS",
     "Affinity",
     "BooleanRule",
+    "ByteOrder",
     "ByteaRule",
     "BytesTextRule",
     "CannotCarry",
@@ -112,6 +113,7 @@ __all__ = [
     "TextRule",
     "TimeRule",
     "TimestampRule",
+    "UuidBytesRule",
     "UuidRule",
     "WidenedByteaRule",
     "WidenedTextRule",

@@ -1,4 +1,4 @@
-"""UUIDs in text: uuid."""
+"""UUIDs in text, and in blobs of 16 bytes: uuid."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar, Literal
+from uuid import UUID
 
 from migration_job.plan.rules.base import (
     NUMBER_AFFINITIES,
     Affinity,
     Request,
     RuleBase,
+    StorageClass,
     TargetType,
     expected,
     text_for,
@@ -19,6 +21,7 @@ from migration_job.plan.rules.base import (
 from migration_job.values import SourceValue
 
 Style = Literal["lower", "upper", "hex", "HEX"]
+ByteOrder = Literal["network", "dotnet"]
 
 _HEX = "[0-9a-f]"
 _UUID_GLOB = "-".join(_HEX * n for n in (8, 4, 4, 4, 12))
@@ -47,7 +50,14 @@ class UuidRule(RuleBase):
     declared: ClassVar[frozenset[str]] = frozenset({"UUID", "GUID", "UNIQUEIDENTIFIER"})
 
     @classmethod
+    def wished(cls, request: Request) -> RuleBase:
+        # Nothing in a blob says in which order its bytes are: that is the policy's to know.
+        return cls(style=_commonest(request.facts.sample), affinity=request.affinity)
+
+    @classmethod
     def asked(cls, request: Request) -> RuleBase:
+        if request.facts.classes == {"blob"}:
+            return UuidBytesRule()
         return cls(style=_commonest(request.facts.sample), affinity=request.affinity)
 
     @property
@@ -81,6 +91,61 @@ class UuidRule(RuleBase):
         if self.style != "lower":
             return None
         return f"({column} IS NULL OR typeof({column}) = 'text' AND {column} GLOB '{_UUID_GLOB}')"
+
+
+class UuidBytesRule(RuleBase):
+    """Blobs of 16 bytes to uuid."""
+
+    kind: Literal["uuid-bytes"] = "uuid-bytes"
+    order: ByteOrder = "network"
+
+    doc: ClassVar[str] = (
+        "UUIDs in blobs of 16 bytes, where the policy says `type: uuid` (their bytes in order) or "
+        "`guid: dotnet` (the first three groups reversed, as .NET's `ToByteArray()` gives them)."
+    )
+    classes: ClassVar[frozenset[StorageClass]] = frozenset({"blob"})
+    misfit: ClassVar[str] = "not-a-uuid"
+    word: ClassVar[str] = "uuid"
+
+    @property
+    def target_type(self) -> str:
+        return "uuid"
+
+    def forward(self, value: SourceValue) -> str | None:
+        if value is None:
+            return None
+        if not isinstance(value, bytes) or len(value) != _BYTES:
+            raise expected("a UUID in a blob of 16 bytes", value)
+        return str(UUID(bytes=value) if self.order == "network" else UUID(bytes_le=value))
+
+    def inverse(self, text: str | None) -> SourceValue:
+        if text is None:
+            return None
+        return UUID(text).bytes if self.order == "network" else UUID(text).bytes_le
+
+    def fast_sql(self, column: str) -> str | None:
+        groups = _GROUPS if self.order == "network" else _GROUPS_OF_DOTNET
+        terms = (
+            " || ".join(f"substr({column}, {place}, {count})" for place, count in group)
+            for group in groups
+        )
+        joined = " || '-' || ".join(f"hex({term})" for term in terms)
+        return f"CASE WHEN {column} IS NOT NULL THEN lower({joined}) END"
+
+    def fast_condition(self, column: str) -> str | None:
+        return f"({column} IS NULL OR typeof({column}) = 'blob' AND length({column}) = {_BYTES})"
+
+
+_BYTES = 16
+_GROUPS = [[(1, 4)], [(5, 2)], [(7, 2)], [(9, 2)], [(11, 6)]]
+_GROUPS_OF_DOTNET = [
+    [(4, 1), (3, 1), (2, 1), (1, 1)],
+    [(6, 1), (5, 1)],
+    [(8, 1), (7, 1)],
+    [(9, 2)],
+    [(11, 6)],
+]
+"""Of each group of digits its bytes: place from 1 and number."""
 
 
 def _commonest(sample: Sequence[SourceValue]) -> Style:
