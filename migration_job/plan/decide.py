@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from migration_job.plan import choose
 from migration_job.plan.choose import Choice
 from migration_job.plan.defaults import truth_word
+from migration_job.plan.epochs import UNIT_WORDS, doubt, shown_time
 from migration_job.plan.facts import MAX_SINGLED_OUT, ColumnFacts, Examination, Rows
 from migration_job.plan.findings import Findings, settle_column
 from migration_job.plan.observe import Observer
@@ -443,19 +444,8 @@ class Decider:
         rule = decision.rule
         inner = inside(rule)
         place = {"table": table.name, "column": column.name, "rows": changed}
-        if isinstance(inner, TimestampRule) and inner.epoch is not None and facts.integers:
-            unit = {"s": "seconds", "ms": "milliseconds", "us": "microseconds"}.get(
-                str(inner.epoch), "Julian days"
-            )
-            self._findings.add(
-                "epoch",
-                "note",
-                f"numbers are read as {unit} (epoch: {inner.epoch})"
-                + (f" between {facts.low} and {facts.high}" if facts.low is not None else ""),
-                table=table.name,
-                column=column.name,
-                count=facts.integers + facts.reals,
-            )
+        if isinstance(inner, TimestampRule) and inner.epoch is not None:
+            self._report_epoch(table, column, facts, inner)
         if column.affinity == "numeric" and choose.is_any(column) and facts.integers + facts.reals:
             self._findings.add(
                 "numeric-affinity",
@@ -507,6 +497,30 @@ class Decider:
                 f"{_values(changed.count)} changed on the way, the original in the ledger",
                 **place,  # type: ignore[arg-type]
             )
+
+    def _report_epoch(
+        self, table: SourceTable, column: SourceColumn, facts: ColumnFacts, rule: TimestampRule
+    ) -> None:
+        """Say what the numbers are taken for, with the times that it gives, and what speaks
+        against it where the policy has not said it."""
+        if not facts.integers + facts.reals or rule.epoch is None:
+            return
+        said = f"numbers are read as {UNIT_WORDS[rule.epoch]} (epoch: {rule.epoch})"
+        ends = [end for end in (facts.low, facts.high) if end is not None]
+        times = list(dict.fromkeys(shown_time(rule, end) for end in ends))
+        if times:
+            numbers = " to ".join(str(end) for end in dict.fromkeys(ends))
+            said += f": {numbers} is {' to '.join(times)}"
+        given = self._policy.column(table.name, column.name).epoch is not None
+        against = "" if given else doubt(table, facts, rule)
+        self._findings.add(
+            "epoch",
+            "warning" if against else "note",
+            said + against,
+            table=table.name,
+            column=column.name,
+            count=facts.integers + facts.reals,
+        )
 
     # --------------------------------------------------------------------------------- words
 

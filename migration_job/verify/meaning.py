@@ -26,8 +26,21 @@ from migration_job.plan.model import ColumnPlan
 from migration_job.values import BrokenText, SourceValue, display
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 
-UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}
+UNITS = {
+    "s": (Fraction(1_000_000), 0),
+    "ms": (Fraction(1_000), 0),
+    "us": (Fraction(1), 0),
+    "apple": (Fraction(1_000_000), (datetime(2001, 1, 1, tzinfo=UTC) - EPOCH) // MICROSECOND),
+    "filetime": (Fraction(1, 10), (datetime(1601, 1, 1, tzinfo=UTC) - EPOCH) // MICROSECOND),
+    "ticks": (Fraction(1, 10), (datetime(1, 1, 1, tzinfo=UTC) - EPOCH) // MICROSECOND),
+    "excel": (
+        Fraction(86_400_000_000),
+        (datetime(1899, 12, 30, tzinfo=UTC) - EPOCH) // MICROSECOND,
+    ),
+}
+"""Microseconds in one of each unit, and where it begins."""
 
 JULIAN_EPOCH = Fraction(4881175, 2)
 """The Julian day of 1970-01-01T00:00Z, 2440587.5."""
@@ -543,8 +556,9 @@ def _is_output(rule: Any, value: str) -> bool:
     if rule.shape != "epoch" or rule.epoch == "julian" or not _TARGET_TIMESTAMP.fullmatch(value):
         return False
     micros = int(_timestamp_target(rule, value))
-    per_unit = 1_000_000 // UNITS[rule.epoch]
-    return Fraction(Decimal(repr(micros / per_unit))) * per_unit != micros
+    size, origin = UNITS[rule.epoch]
+    real = float((micros - origin) / size)
+    return round(Fraction(Decimal(repr(real))) * size) + origin != micros
 
 
 def _timestamp_source(rule: Any, value: SourceValue) -> str:
@@ -607,10 +621,15 @@ def _epoch_micros(unit: str, value: SourceValue) -> int:
         if not same:
             raise _wrong(value, "a Julian day that comes back from microseconds")
         return same[0]
-    exact = Fraction(Decimal(repr(value))) * (1_000_000 // UNITS[unit])
-    if exact.denominator != 1:
+    size, origin = UNITS[unit]
+    exact = Fraction(Decimal(repr(value))) * size + origin
+    if exact.denominator == 1:
+        return int(exact)
+    # A float of days is finer than a microsecond in its digits alone.
+    nearest = round(exact)
+    if not isinstance(value, float) or float((nearest - origin) / size) != value:
         raise Inexact(f"{display(value)} says more than a microsecond")
-    return int(exact)
+    return nearest
 
 
 def _micros(instant: datetime) -> int:

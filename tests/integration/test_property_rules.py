@@ -93,7 +93,7 @@ RULES: list[tuple[str, rules.RuleBase]] = [
     ("DATETIME", rules.TimestampRule(zone="Europe/Berlin")),
     *(
         ("DATETIME", rules.TimestampRule(shape="epoch", epoch=e))
-        for e in ("s", "ms", "us", "julian")
+        for e in ("s", "ms", "us", "julian", "apple", "filetime", "ticks", "excel")
     ),
     ("", rules.MapRule(entries=(rules.Entry(source="", target=None),), inner=rules.IntegerRule())),
     (

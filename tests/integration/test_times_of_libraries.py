@@ -87,3 +87,46 @@ def test_text_and_numbers_in_one_column(tmp_path: Path, postgres: str) -> None:
         (1706933107000,),
         (1704164645500,),
     ]
+
+
+EPOCHS = """
+CREATE TABLE e (id INTEGER PRIMARY KEY, apple REAL, filetime INTEGER, ticks INTEGER, excel REAL);
+INSERT INTO e VALUES (1, 694224000.25, 133170048002500000, 638081280002500000, 44927.5),
+  (2, 0.0, 133170048002500007, 638081280002500003, 45000.75);
+"""
+EPOCH_POLICY = """
+tables: {e: {columns: {apple: {epoch: apple}, filetime: {epoch: filetime},
+  ticks: {epoch: ticks}, excel: {epoch: excel}}}}
+"""
+
+
+def test_numbers_from_other_beginnings(tmp_path: Path, postgres: str) -> None:
+    way = Way.of(tmp_path, postgres, EPOCHS)
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(EPOCH_POLICY)
+    before = way.on_sqlite("SELECT * FROM e ORDER BY id")
+    ended = way.migrate("--policy", policy)
+    assert ended.status == DONE, ended.said
+    assert way.command("switch").status == DONE
+    assert way.on_postgres(
+        "SET TimeZone TO 'UTC'; SELECT apple::text, filetime::text, ticks::text, excel::text "
+        "FROM e ORDER BY id"
+    ) == [
+        ("2023-01-01 00:00:00.25+00",) * 3 + ("2023-01-01 12:00:00+00",),
+        (
+            *("2001-01-01 00:00:00+00", "2023-01-01 00:00:00.25+00"),
+            *("2023-01-01 00:00:00.25+00", "2023-03-15 18:00:00+00"),
+        ),
+    ]
+    way.on_postgres(
+        "INSERT INTO e SELECT 3, t, t, t, t FROM (SELECT '2024-02-29 06:00:00.5+00'::timestamptz) "
+        "AS s (t); UPDATE e SET apple = apple + interval '1 day' WHERE id = 2"
+    )
+    way.back()
+    after = way.on_sqlite("SELECT * FROM e ORDER BY id")
+    assert after[0] == before[0]
+    assert after[1] == (2, 86400.0, *before[1][2:])
+    assert after[2][:4] == (3, 730879200.5, 133536600005000000, 638447832005000000)
+    assert abs(after[2][4] - 45351.25000578704) < 1e-9
+    way.on_sqlite("UPDATE e SET id = id")
+    assert way.command("sync", "--once").status == DONE

@@ -73,6 +73,10 @@ RULES: list[tuple[rules.Rule, str]] = [
     (rules.TimestampRule(shape="epoch", epoch="s"), "timestamp with time zone"),
     (rules.TimestampRule(shape="epoch", epoch="ms"), "timestamp with time zone"),
     (rules.TimestampRule(shape="epoch", epoch="julian"), "timestamp with time zone"),
+    (rules.TimestampRule(shape="epoch", epoch="apple"), "timestamp with time zone"),
+    (rules.TimestampRule(shape="epoch", epoch="ticks"), "timestamp with time zone"),
+    (rules.TimestampRule(shape="epoch", epoch="filetime"), "timestamp with time zone"),
+    (rules.TimestampRule(shape="epoch", epoch="excel"), "timestamp with time zone"),
 ]
 # To jsonb 1 and 1.0 are one number, and so they are to its meaning.
 RULES += [(r, r.target_type) for r in missing([*(r for r, _ in RULES), rules.JsonbRule()])]

@@ -612,3 +612,30 @@ def test_views_that_stand_on_too_many_are_left_out_with_a_finding(tmp_path: Path
     found = findings_of(plan, "view-not-carried")
     assert len(found) == 200
     assert "view v101: more than 100 views stand on one another" in [f.message for f in found]
+
+
+def test_the_times_that_numbers_give_are_shown_and_doubted(tmp_path: Path) -> None:
+    path = database(
+        tmp_path / "a.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, fine DATETIME, cocoa DATETIME, later DATETIME)",
+        "INSERT INTO t VALUES (1, 1700000000, 694224000, 2401011000)",
+        "INSERT INTO t VALUES (2, 1700000060, 750000000, 2412312359)",
+        "CREATE TABLE zevent (z_pk INTEGER PRIMARY KEY, z_ent INTEGER, zat TIMESTAMP)",
+        "INSERT INTO zevent VALUES (1, 1, 1700000000)",
+    )
+    found = {f"{f.table}.{f.column}": f for f in findings_of(plan_of(path), "epoch")}
+    severities = {place: finding.severity for place, finding in found.items()}
+    assert severities == {
+        "t.fine": "note",
+        "t.cocoa": "warning",
+        "t.later": "warning",
+        "zevent.zat": "warning",
+    }
+    assert "2023-11-14 22:13:20 to 2023-11-14 22:14:20" in found["t.fine"].message
+    assert "it is 2023-01-01 00:00:00 to 2024-10-07 13:20:00" in found["t.cocoa"].message
+    assert "still to come" in found["t.later"].message
+    assert "Core Data" in found["zevent.zat"].message
+    settled = plan_of(path, "tables: {t: {columns: {cocoa: {epoch: apple}}}}")
+    (cocoa,) = [f for f in findings_of(settled, "epoch") if f.column == "cocoa"]
+    assert cocoa.severity == "note"
+    assert "seconds since 2001" in cocoa.message

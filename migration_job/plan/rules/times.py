@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -32,7 +34,18 @@ PLAUSIBLE_EPOCH = (315_532_800, 4_102_444_800)
 ranges of milliseconds and microseconds do not overlap with it."""
 
 _EPOCH_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}
+_EPOCHS: dict[str, tuple[Fraction, int]] = {
+    **{unit: (Fraction(1_000_000, each), 0) for unit, each in _EPOCH_UNITS.items()},
+    "apple": (Fraction(1_000_000), 978_307_200_000_000),
+    "filetime": (Fraction(1, 10), -11_644_473_600_000_000),
+    "ticks": (Fraction(1, 10), -62_135_596_800_000_000),
+    "excel": (Fraction(86_400_000_000), -2_209_161_600_000_000),
+}
+"""Microseconds that one of each unit is, and its beginning in microseconds from 1970: seconds from
+2001, tenths of microseconds from 1601 and from the year 1, days from 1899-12-30."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DECIMALS = {"s": 0, "ms": 3, "apple": 0}
+"""Decimals of a second that integers of a unit have; all that there are for others."""
 _JULIAN_EPOCH_DAYS = 2440587.5
 _JULIAN_END = 5373484.5
 
@@ -128,10 +141,10 @@ class TimestampRule(RuleBase):
         try:
             if self.epoch == "julian":
                 micros = round((value - _JULIAN_EPOCH_DAYS) * 86_400_000_000)
-            elif isinstance(value, int):
-                micros = value * (1_000_000 // _EPOCH_UNITS[self.epoch])
             else:
-                micros = round(Decimal(repr(value)) * (1_000_000 // _EPOCH_UNITS[self.epoch]))
+                size, origin = _EPOCHS[self.epoch]
+                exact = Fraction(Decimal(repr(value))) * size
+                micros = origin + (math.floor(exact) if size < 1 else round(exact))
             instant = _EPOCH + timedelta(microseconds=micros)
             return moments.postgres_timestamp(moments.cut(instant, self.precision))
         except (OverflowError, ValueError, ArithmeticError):
@@ -173,13 +186,13 @@ class TimestampRule(RuleBase):
             days = micros / 86_400_000_000 + _JULIAN_EPOCH_DAYS
             # The calendar's last microseconds are the first of the year 10000 in days.
             return days if days < _JULIAN_END else moments.postgres_timestamp(instant)
-        per_unit = 1_000_000 // _EPOCH_UNITS[self.epoch or "us"]
-        whole, rest = divmod(micros, per_unit)
-        if not rest:
-            return whole
-        real = micros / per_unit
-        # Far from 1970 a real has no digits for microseconds: then the text keeps them.
-        exact = Decimal(repr(real)) * per_unit == micros
+        size, origin = _EPOCHS[self.epoch or "us"]
+        number = (micros - origin) / size
+        if number.denominator == 1:
+            return int(number)
+        real = float(number)
+        # Far from its beginning a real has no digits for microseconds: then the text keeps them.
+        exact = round(Fraction(Decimal(repr(real))) * size) + origin == micros
         return real if exact else moments.postgres_timestamp(instant)
 
     def fast_sql(self, column: str) -> str | None:
@@ -239,7 +252,7 @@ class TimestampRule(RuleBase):
 
     def fast_condition(self, column: str) -> str | None:
         if self.shape == "epoch":
-            if self.epoch in (None, "julian"):
+            if self.epoch not in _EPOCH_UNITS:
                 return None
             # Non-negative, so that SQLite's / and % floor; up to the year 9999.
             high = 253402300799 * _EPOCH_UNITS[str(self.epoch)]
@@ -427,11 +440,11 @@ def timestamp(
         epoch = epoch_unit(facts)
     if epoch is not None and numbers >= facts.texts:
         if precision is None:
-            precision = FINEST if facts.reals else {"s": 0, "ms": 3}.get(epoch, FINEST)
+            precision = FINEST if facts.reals else _DECIMALS.get(epoch, FINEST)
         return TimestampRule(shape="epoch", epoch=epoch, zone=zone, precision=precision)
     shape, seen = _shape_and_digits(facts)
     if epoch is not None and numbers:
-        seen = max(seen or 0, {"s": 0, "ms": 3}.get(epoch, FINEST))
+        seen = max(seen or 0, _DECIMALS.get(epoch, FINEST))
     if shape is None:
         shape = "YYYY-MM-DD HH:MM:SS"
     if precision is None:
