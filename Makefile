@@ -12,13 +12,15 @@ override TESTS := $(value TESTS)
 override AT := $(value AT)
 override TO := $(value TO)
 override REMOVE := $(value REMOVE)
-export STAGE SOURCE OPTIONS TESTS AT TO REMOVE
+override INPLACE := $(value INPLACE)
+override ARGS := $(value ARGS)
+export STAGE SOURCE OPTIONS TESTS AT TO REMOVE INPLACE ARGS
 WORDS_OF = $(PYTHON) -m tools.words
 
 .PHONY: help
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  with STAGE=dev|staging|production (default dev) for up, check, status, down and restore"
+	@echo "  with STAGE=dev|staging|production (default dev) for every target on Docker"
 
 .PHONY: setup
 setup:
@@ -74,6 +76,14 @@ down: setup ## go back to SQLite, then remove STAGE (pulumi destroy)
 status: setup ## say which side serves STAGE's application, and what to do next
 	@$(PYTHON) -m tools.status "$$STAGE"
 
+.PHONY: config
+config: setup ## read or change STAGE's settings: ARGS="set poolMax 40" (pulumi config)
+	@$(WORDS_OF) ARGS tools/stage config "$$STAGE"
+
+.PHONY: pulumi
+pulumi: setup ## any other command of Pulumi's on STAGE: ARGS="stack output"
+	@$(WORDS_OF) ARGS tools/stage pulumi "$$STAGE"
+
 .PHONY: images
 images: setup ## pull the container images, or build them, ahead of `make up`
 	@tools/docker-engine
@@ -84,8 +94,9 @@ rotate: setup ## replace STAGE's passwords without a failed request
 	@tools/stage rotate "$$STAGE"
 
 .PHONY: restore
-restore: setup ## restore STAGE's database beside itself, as it was AT='2026-03-01 14:05:00+00'
-	@$(PYTHON) -m infra.restore $${REMOVE:+--remove} $${AT:+--at="$$AT"} -- "$$STAGE"
+restore: setup ## restore STAGE's database beside itself, as it was AT='...+00'; INPLACE=1 where it is lost
+	@$(PYTHON) -m infra.restore $${REMOVE:+--remove} $${INPLACE:+--in-place} $${AT:+--at="$$AT"} -- "$$STAGE"
+	@[ -z "$$INPLACE" ] || tools/stage up "$$STAGE"
 
 .PHONY: restore-sqlite
 restore-sqlite: setup ## write the SQLite file as it was before STAGE's migration to TO=file.db

@@ -3,20 +3,19 @@
 Creating it runs ``migration-job switch``; deleting it runs ``migration-job rollback``, from the
 state alone, before anything that the application uses is removed. It takes the migration's
 certificate as an input: without one there is nothing to create it from. With the mode ``reads``
-only the reads move, and writes stay with SQLite.
+only the reads move, and writes stay with SQLite; with ``settled`` the way back is given up.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, Resource, UpdateResult
+from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
-from infra import live
+from infra import live, settled
 from infra.dynamic import StageProvider, say
 from infra.job import Place
 
@@ -30,9 +29,6 @@ DECISIVE = {
 }
 """Inputs that make the switch run again: it is idempotent, and rewrites the connection."""
 
-ACCEPT_LOSS = "MIGRATION_ACCEPT_LOSS"
-"""``MIGRATION_ACCEPT_LOSS=yes pulumi destroy`` goes back although PostgreSQL is gone for good."""
-
 
 class CutoverProvider(StageProvider):
     """Switches on creation and rolls back on deletion."""
@@ -40,21 +36,63 @@ class CutoverProvider(StageProvider):
     outputs = ("phase",)
 
     def create(self, props: Any) -> CreateResult:
-        _switch(props)
+        if props["mode"] == settled.MODE:
+            settled.settle(props)
+        else:
+            _switch(props)
         return CreateResult(f"{props['place']['stage']}/cutover", {**props, **_phase(props)})
 
     def update(self, _id: str, olds: Any, news: Any) -> UpdateResult:
-        if (olds["mode"], news["mode"]) == ("switch", "reads"):
+        if olds["mode"] == settled.MODE != news["mode"]:
+            settled.refuse_to_unsettle()
+        elif news["mode"] == settled.MODE:
+            # The place that it was switched in: it still has the source's directory.
+            if olds["mode"] != settled.MODE:
+                settled.settle({**news, "place": olds["place"]})
+            live.connect(news, writes=True)
+        elif (olds["mode"], news["mode"]) == ("switch", "reads"):
             live.run("rollback", news, ["--keep-reads"])
         elif not self.changed(olds, news).isdisjoint(DECISIVE):
             _switch(news)
+            if not olds["certificate"] and news["console"]:
+                # To the switch an alias that is gone is somebody's who closed it on purpose.
+                live.connect(news)
         return UpdateResult({**news, **_phase(news)})
 
+    def read(self, id_: str, props: Any) -> ReadResult:
+        """Never gone: that would lose the way back. Where PgBouncer's alias went with its volume,
+        the certificate is shown as another, which is a change, and the update writes it."""
+        if live.alias_is_lost(props):
+            return ReadResult(id_, {**props, "certificate": ""})
+        return ReadResult(id_, props)
+
     def delete(self, _id: str, props: Any) -> None:
-        accepted = os.environ.get(ACCEPT_LOSS, "").lower() == "yes"
-        if accepted:
-            say(f"{ACCEPT_LOSS}=yes: going back even where that loses what PostgreSQL alone has")
-        live.run("rollback", props, ["--accept-loss"] if accepted else [])
+        _go_back(props)
+
+
+class WayBackProvider(StageProvider):
+    """Does nothing until it is deleted."""
+
+    def create(self, props: Any) -> CreateResult:
+        return CreateResult(f"{props['place']['stage']}/way-back", props)
+
+    def update(self, _id: str, _olds: Any, news: Any) -> UpdateResult:
+        return UpdateResult(news)
+
+    def delete(self, _id: str, props: Any) -> None:
+        _go_back(props)
+
+
+def _go_back(props: Mapping[str, Any]) -> None:
+    if props["mode"] == settled.MODE:
+        settled.refuse_to_leave()
+        return
+    accepted = settled.loss_is_accepted()
+    if accepted:
+        say(
+            f"{settled.ACCEPT_LOSS}=yes: going back even where that loses what PostgreSQL alone has"
+        )
+    live.run("rollback", props, ["--accept-loss"] if accepted else [])
 
 
 def _switch(props: Mapping[str, Any]) -> None:
@@ -67,7 +105,7 @@ def _switch(props: Mapping[str, Any]) -> None:
 
 
 def _phase(props: Mapping[str, Any]) -> dict[str, str]:
-    return {"phase": "verified" if props["mode"] == "reads" else "switched"}
+    return {"phase": {"reads": "verified", settled.MODE: "settled"}.get(props["mode"], "switched")}
 
 
 class Cutover(Resource):
@@ -88,6 +126,27 @@ class Cutover(Resource):
             CutoverProvider(),
             name,
             {**inputs, "place": asdict(place), "certificate": certificate, "phase": None},
+            pulumi.ResourceOptions.merge(
+                opts, pulumi.ResourceOptions(additional_secret_outputs=list(live.PASSWORDS))
+            ),
+        )
+
+
+class WayBack(Resource):
+    """The way back, taken before anything that came after the cutover is removed."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        place: Place,
+        inputs: Mapping[str, Any],
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        super().__init__(
+            WayBackProvider(),
+            name,
+            {**inputs, "place": asdict(place)},
             pulumi.ResourceOptions.merge(
                 opts, pulumi.ResourceOptions(additional_secret_outputs=list(live.PASSWORDS))
             ),

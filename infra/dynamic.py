@@ -12,7 +12,13 @@ import logging
 import sys
 from typing import Any
 
-from pulumi.dynamic import CheckResult, ConfigureRequest, DiffResult, ResourceProvider
+from pulumi.dynamic import (
+    CheckResult,
+    ConfigureRequest,
+    DiffResult,
+    ReadResult,
+    ResourceProvider,
+)
 
 from infra.errors import StageError
 
@@ -37,6 +43,16 @@ class StageProvider(ResourceProvider):
     def diff(self, _id: str, olds: Any, news: Any) -> DiffResult:
         """An update for any input that differs; never a replacement: that would roll back."""
         return DiffResult(changes=bool(self.changed(olds, news)), replaces=[])
+
+    def read(self, id_: str, props: Any) -> ReadResult:
+        """What is there, at a refresh: the state's own word where the resource is :meth:`there`,
+        else nothing, and the update makes it again."""
+        return ReadResult(id_, props) if self.there(props) else ReadResult(None, {})
+
+    def there(self, _props: Properties) -> bool:
+        """Whether what the resource made is still there. Only reads; True where it cannot be told:
+        what cannot be reached now is not made twice."""
+        return True
 
     def changed(self, olds: Properties, news: Properties) -> set[str]:
         """The inputs that differ."""

@@ -6,15 +6,19 @@ A volume works on a remote engine too, and what is in it shows in no `docker ins
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import io
 import tarfile
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
+import docker
 import pulumi
-from docker.errors import DockerException
+from docker.errors import DockerException, NotFound
+from docker.models.containers import Container
 from docker.types import Mount
 from pulumi.dynamic import CreateResult, Resource, UpdateResult
 
@@ -52,17 +56,49 @@ class FilesProvider(StageProvider):
     def update(self, _id: str, _olds: Any, news: Any) -> UpdateResult:
         return UpdateResult({**news, "digest": _write(news)})
 
+    def there(self, props: Any) -> bool:
+        client = engine.connect(props["docker_host"])
+        with contextlib.suppress(DockerException):
+            return _found(client, props) == {**props["files"], **props["secrets"]}
+        return True
+
+
+def _found(client: docker.DockerClient, props: Mapping[str, Any]) -> dict[str, str] | None:
+    """The files that the volume holds; None where there is no such volume."""
+    try:
+        client.volumes.get(props["volume"])
+    except NotFound:
+        return None
+    container = _holder(client, props)
+    try:
+        stream, _ = container.get_archive(TARGET)
+        with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as tar:
+            return {
+                PurePosixPath(member.name).relative_to(PurePosixPath(TARGET).name).as_posix(): (
+                    content.read().decode(errors="replace")
+                )
+                for member in tar
+                if (content := tar.extractfile(member)) is not None
+            }
+    finally:
+        container.remove(force=True)
+
+
+def _holder(client: docker.DockerClient, props: Mapping[str, Any]) -> Container:
+    """A container that has the volume and is never started."""
+    return client.containers.create(
+        props["image"],
+        # An image without a command of its own is refused otherwise.
+        ["true"],
+        mounts=[Mount(TARGET, props["volume"], type="volume")],
+    )
+
 
 def _write(props: Mapping[str, Any]) -> str:
     content = archive({**props["files"], **props["secrets"]}, props["user"])
     client = engine.connect(props["docker_host"])
     try:
-        container = client.containers.create(
-            # Never started; an image without a command of its own is refused otherwise.
-            props["image"],
-            ["true"],
-            mounts=[Mount(TARGET, props["volume"], type="volume")],
-        )
+        container = _holder(client, props)
         try:
             container.put_archive(TARGET, content)
         finally:

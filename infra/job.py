@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from secrets import token_hex
 from typing import Any
 
 import docker
@@ -187,12 +188,22 @@ def read_json(
     client: docker.DockerClient, place: Place, name: str, path: PurePosixPath
 ) -> dict[str, Any]:
     """A JSON object from a mounted directory of the host, wherever the engine is."""
-    container = client.containers.create(place.image, **_options(place, name))
+    found: dict[str, Any] = json.loads(read_text(client, place, name, path) or "{}")
+    return found
+
+
+def read_text(client: docker.DockerClient, place: Place, name: str, path: PurePosixPath) -> str:
+    """A file from what the job's containers have mounted. NotFound where there is none.
+
+    ``name`` is the beginning of the container's: several may look at a time, as Pulumi does when it
+    refreshes.
+    """
+    unique = f"{name}-{token_hex(4)}"
+    container = client.containers.create(place.image, **_options(place, unique))
     try:
         stream, _ = container.get_archive(str(path))
         with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as tar:
             content = tar.extractfile(tar.getmembers()[0])
-            found: dict[str, Any] = json.loads(content.read()) if content else {}
-            return found
+            return content.read().decode(errors="replace") if content else ""
     finally:
         container.remove(force=True, v=True)

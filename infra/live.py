@@ -24,10 +24,45 @@ TARGET_FILE = f"{job.SECRETS}/target"
 AUTHORITY_FILE = f"{job.SECRETS}/ca.crt"
 CONSOLE_FILE = f"{job.SECRETS}/console"
 APPLICATION_FILE = f"{job.SECRETS}/application.json"
+ALIAS_FILE = PurePosixPath(ALIAS_DIRECTORY) / "alias.ini"
 POOLER_AUTHORITY_FILE = f"{job.SECRETS}/pooler-ca.crt"
 
 PASSWORDS = ("password", "application_password", "console_password")
 """Properties that are secret: the migration role's, the application's and the console's."""
+
+
+_CONNECT = """
+import sys
+from pathlib import Path
+from migration_job.connection import read_connection, write_connection
+from migration_job.errors import JobError
+from migration_job.protocol.settings import endpoints, read_secret
+
+source, connection, state, application, target, console, alias, writes = sys.argv[1:]
+try:
+    ends = endpoints(
+        Path(source),
+        read_secret(Path(target), "the target"),
+        connection=Path(connection),
+        connect_to=Path(application),
+        console=read_secret(Path(console), "the console") if console else None,
+        alias_file=Path(alias) if console else None,
+        state=Path(state),
+    )
+    # An alias that is there and paused is somebody's hold: it stays.
+    if ends.pooler is not None and not ends.pooler.is_open() and not ends.pooler.is_paused():
+        ends.pooler.open_alias()
+        print("PgBouncer has the application's alias again")
+    named = read_connection(ends.connection)
+    both = named is not None and named.write == named.read == ends.postgres
+    if writes and not both:
+        write_connection(ends.connection, ends.postgres, ends.postgres, owner=ends.owner)
+        print("the connection names PostgreSQL as the settings have it now")
+    if writes:
+        Path(state, "settled").write_text("the way back was given up\\n")
+except JobError as error:
+    sys.exit(f"error: {error}")
+"""
 
 
 def place_of(props: Mapping[str, Any]) -> Place:
@@ -72,7 +107,7 @@ def arguments(command: str, props: Mapping[str, Any]) -> list[str]:
         *("--application-file", APPLICATION_FILE),
     ]
     if props["console"]:
-        words += ["--console-file", CONSOLE_FILE, "--alias-file", f"{ALIAS_DIRECTORY}/alias.ini"]
+        words += ["--console-file", CONSOLE_FILE, "--alias-file", str(ALIAS_FILE)]
     return words
 
 
@@ -114,6 +149,47 @@ def run(command: str, props: Mapping[str, Any], options: Sequence[str] = ()) -> 
             advice="the job never leaves both sides open: run the same command again and it goes "
             "on, or `make status` to see which side serves",
         )
+
+
+def connect(props: Mapping[str, Any], *, writes: bool = False) -> None:
+    """Have PgBouncer admit the application, unless somebody holds it; with ``writes`` have the
+    connection name PostgreSQL as the settings have it now, and note that the stage is settled.
+    Neither asks the source. StageError where a part does not answer."""
+    place = place_of(props)
+    client = engine.connect(place.docker_host)
+    words = ["-c", _CONNECT, props["source"], props["connection_directory"]]
+    words += [props["state_directory"], APPLICATION_FILE, TARGET_FILE]
+    words += [CONSOLE_FILE if props["console"] else "", str(ALIAS_FILE), "yes" if writes else ""]
+    name = f"{props['container']}-connect"
+    ended = job.run(client, place, name, words, secrets(props), say, entrypoint=["python3"])
+    if ended.status:
+        raise StageError(
+            f"the application could not be connected; the last words:\n{ended.words}",
+            advice="PostgreSQL has the data as before; correct the cause and run `pulumi up` again",
+        )
+
+
+def alias_is_lost(props: Mapping[str, Any]) -> bool:
+    """Whether the pooler has no alias of the application's database although the application is
+    served through it. False where that cannot be told, or where nothing needs one."""
+    if not props["console"] or serving(props) != "postgresql":
+        return False
+    place = place_of(props)
+    client = engine.connect(place.docker_host)
+    (volume,) = [name for name, path in place.volumes.items() if path == ALIAS_DIRECTORY]
+    try:
+        client.volumes.get(volume)
+    except NotFound:
+        return True
+    except DockerException:
+        return False
+    try:
+        said = job.read_text(client, place, f"{props['container']}-alias", ALIAS_FILE)
+    except NotFound:
+        return True
+    except DockerException:
+        return False
+    return not said.strip()
 
 
 def serving(props: Mapping[str, Any]) -> str:

@@ -31,6 +31,8 @@ DATA = DECISIVE - {"job_digest", "strategy"}
 RESULTS = ("phase", "rows", "tables", "certificate", "report")
 OUTPUTS = (*RESULTS, "fingerprint")
 
+SERVERS = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+
 POLICY_FILE = f"{job.SECRETS}/policy.yaml"
 
 
@@ -74,6 +76,8 @@ class MigrationProvider(StageProvider):
     def update(self, _id: str, olds: Any, news: Any) -> UpdateResult:
         kept = {name: olds.get(name) for name in OUTPUTS}
         changed = self.changed(olds, news) & DECISIVE
+        if _emptied(olds, news) and live.serving(news) == "sqlite":
+            return UpdateResult({**news, **_anew(news)})
         if not changed and not _stale(olds, news):
             return UpdateResult({**news, **kept})
         if live.serving(news) == "postgresql":
@@ -83,8 +87,27 @@ class MigrationProvider(StageProvider):
         return UpdateResult({**news, **_migrate(news)})
 
     def delete(self, _id: str, props: Any) -> None:
-        if props["strategy"] != "offline":
-            live.run("rollback", props, ["--release"])
+        if props["strategy"] == "offline":
+            return
+        if live.serving(props) == "postgresql":
+            # A settled stage that was given up: nothing captures the source any more.
+            say("PostgreSQL served to the end: the source is left as it is")
+            return
+        live.run("rollback", props, ["--release"])
+
+
+def _emptied(olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
+    """Whether the target's data directory is another than the one that was filled; a state of an
+    older version of this project does not say which that was."""
+    return bool(olds.get("cluster")) and olds["cluster"] != news.get("cluster")
+
+
+def _anew(props: Mapping[str, Any]) -> dict[str, Any]:
+    """The target is empty again, and SQLite serves: captured, copied and verified anew."""
+    say("PostgreSQL's data directory is a new one: the migration begins anew")
+    if props["strategy"] != "offline":
+        live.run("rollback", props, ["--release"])
+    return _migrate(props)
 
 
 def _stale(olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
@@ -115,19 +138,27 @@ def _migrate(props: Mapping[str, Any]) -> dict[str, Any]:
     if ended.status:
         raise StageError(
             f"the migration ended with status {ended.status}; its last words:\n{ended.words}",
-            advice=f"the application is served by SQLite as before. {report.parent} holds the "
-            "report of a run that began; correct the cause and run `pulumi up` again, it goes on "
-            "where it stopped",
+            advice=f"{_served(props)}. {report.parent} holds the report of a run that began; "
+            "correct the cause and run `pulumi up` again, it goes on where it stopped",
         )
     found = _found(job.read_json(client, place, f"{props['container']}-report", report), report)
     return {**found, "fingerprint": fingerprint(Path(props["source"]))}
+
+
+def _served(props: Mapping[str, Any]) -> str:
+    """Who serves, in words: a state that was lost has it run where PostgreSQL serves."""
+    try:
+        side = live.serving(props)
+    except StageError:
+        return "the migration changes nothing of who serves the application"
+    return f"the application is served by {SERVERS[side]} as before"
 
 
 def _found(report: Mapping[str, Any], path: PurePosixPath) -> dict[str, Any]:
     if report.get("outcome") != "verified":
         raise StageError(
             f"expected the outcome 'verified' in {path}, found {report.get('outcome')!r}",
-            advice="the application is served by SQLite as before; run `pulumi up` again",
+            advice="the connection was not touched; run `pulumi up` again",
         )
     tables = report["tables"]
     return {

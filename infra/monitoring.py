@@ -150,8 +150,9 @@ def _prometheus(watch: Watch, volume: pulumi.Input[str]) -> Service:
     targets = {
         "postgres": "postgres-exporter:9187",
         "pgbouncer": "pgbouncer-exporter:9127",
-        "migration": f"sync:{SYNC_METRICS_PORT}",
     }
+    if settings.follows:
+        targets["migration"] = f"sync:{SYNC_METRICS_PORT}"
     if settings.backup:
         targets["backup"] = f"backup:{BACKUP_METRICS_PORT}"
     return _service(
@@ -177,6 +178,7 @@ def _prometheus(watch: Watch, volume: pulumi.Input[str]) -> Service:
                 disk_ratio=DISK_RATIO,
                 lag_seconds=LAG_SECONDS,
                 window_warning_seconds=WINDOW_WARNING_SECONDS,
+                follows=settings.follows,
                 backup=settings.backup,
                 backup_late_seconds=3600
                 * (settings.backup_differential_hours + BACKUP_GRACE_HOURS),
@@ -289,8 +291,10 @@ def address(settings: Settings) -> str:
     return f"http://{settings.bind_address}:{settings.dashboard_port}/"
 
 
-def create(watch: Watch, network: docker.Network, opts: pulumi.ResourceOptions) -> None:
-    """Declare the containers and their volumes."""
+def create(
+    watch: Watch, network: docker.Network, opts: pulumi.ResourceOptions
+) -> list[pulumi.Resource]:
+    """Declare the containers and their volumes; returns the containers, and their health."""
     made = {
         purpose: docker.Volume(
             f"{purpose}-data",
@@ -300,5 +304,8 @@ def create(watch: Watch, network: docker.Network, opts: pulumi.ResourceOptions) 
         ).name
         for purpose, name in volumes(watch.names).items()
     }
-    for service in services(watch, made):
+    containers = [
         ServiceContainer(service, watch.settings, watch.stage, network, opts)
+        for service in services(watch, made)
+    ]
+    return [part for made_of in containers for part in (made_of.container, made_of.healthy)]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pulumi
 from pulumi.runtime import config
 
-from infra import engine, gate, stage_paths
+from infra import engine, gate, present, stage_paths, support
 from infra.images import Builder
 from infra.names import Names
 from infra.protection import Protection
 from infra.settings import PROJECT, Settings, read
-from infra.stage import Stage, profile_digest
+from infra.stage import Found, Stage, profile_digest
 
 
 def settings() -> Settings:
@@ -32,10 +32,15 @@ def stage() -> Stage:
     local = engine.is_local(wanted.docker_host)
     dry_run = pulumi.runtime.is_dry_run()
     example = wanted.source == stage_paths.EXAMPLE
-    if local and not example:
+    if local and not example and not wanted.settled:
         stage_paths.require_source(where.source)
     profile_digest(wanted.profile)
+    if not wanted.external and (told := support.warning(wanted.postgres_version)):
+        pulumi.log.warn(told)
     client = engine.connect(wanted.docker_host)
+    if not wanted.settled:
+        present.require_no_settled_stage(client, where, local=local)
+    present.require_its_data(client, wanted, names, where)
     gate.require_application(client, wanted)
     for port, owner in _ports(wanted, names).items():
         engine.require_port(client, wanted.bind_address, port, owner, local=local)
@@ -47,7 +52,9 @@ def stage() -> Stage:
         example=wanted.example_application,
         gate=wanted.gate is not None,
     )
-    if local:
+    if wanted.settled:
+        user = present.owner(client, where, local=local)
+    elif local:
         user = stage_paths.prepare_here(where, example=example, dry_run=dry_run)
     else:
         user = stage_paths.prepare_there(
@@ -56,7 +63,13 @@ def stage() -> Stage:
     socket = None
     if wanted.gate and wanted.gate.container:
         socket = gate.engine_socket(client, wanted.docker_host, images.gate, user, dry_run=dry_run)
-    made = Stage(wanted, names, images, where, user, socket)
+    backups = present.has_backups(client, names)
+    if backups and not (wanted.backup or wanted.delete_backups):
+        pulumi.log.warn(
+            f"the backups in the volume {names.backup}s are kept although `backup` is false; "
+            "`deleteBackups: true` removes them"
+        )
+    made = Stage(wanted, names, images, where, user, Found(socket, backups))
     Protection(made, protected=wanted.protect_data)
     return made
 

@@ -2,6 +2,10 @@
 
 The running database is not touched: the backups are restored into a volume of their own and served
 on ``restorePort``, for an operator to look at, to take rows from, or to compare.
+
+``--in-place``: the data volume was lost, and is made again from the backups, for ``pulumi up`` to
+start the stage on. Where the way back is open, the restored database refuses writes until the sync
+has compared it with SQLite and brought up what it lacks: both then hold the same, in a known state.
 """
 
 from __future__ import annotations
@@ -17,10 +21,11 @@ from docker.errors import ContainerError, DockerException, NotFound
 from docker.models.containers import Container
 from docker.types import Mount
 
-from infra import backup, engine, rendering
+from infra import backup, engine, present, rendering
 from infra.errors import StageError
-from infra.images import ROOT
+from infra.images import ROOT, Builder
 from infra.names import Names
+from infra.roles import identifier, psql
 from infra.settings import Settings, read_file
 from infra.stage import POSTGRES_PORT, data_directory
 from migration_job import last_resort
@@ -28,6 +33,19 @@ from migration_job import last_resort
 READY_SECONDS = 600
 """Replaying the log of a day may take minutes."""
 LOG_LINES = 12
+STOP_SECONDS = 60
+
+CLOSE = """
+\\set ON_ERROR_STOP on
+\\connect {database}
+DO $$ BEGIN
+    IF to_regclass('migration.fence') IS NOT NULL THEN
+        UPDATE migration.fence SET closed = true, changed_at = clock_timestamp();
+    END IF;
+END $$;
+"""
+"""Nobody else is connected: the restored server is on no port that anybody knows."""
+
 TIME = re.compile(r"\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}(\.\d{1,6})?[+-]\d{2}(:?\d{2})?")
 
 
@@ -71,6 +89,85 @@ def remove(client: docker.DockerClient, names: Names) -> bool:
     return found
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What is left of a stage's backups on the engine: enough to read them."""
+
+    image: str
+    network: str
+    repository: str
+    """The volume of the backups, and that of ``pgbackrest.conf``."""
+    config: str
+
+
+def in_place(client: docker.DockerClient, settings: Settings, names: Names, at: str | None) -> None:
+    """Make the lost data volume again, as of ``at`` or the newest archived moment. StageError
+    where it is not lost, or the backups cannot be read; the volume is then as it was, or gone."""
+    found = present.data(client, names)
+    if found is not None and found.major is not None:
+        raise StageError(
+            f"expected the volume {found.volume} to be lost, found PostgreSQL {found.major}'s data "
+            "in it",
+            advice="nothing was changed; restore beside it (without INPLACE). If it is damaged, "
+            "keep a copy, remove the containers that use it and the volume, and run this again",
+        )
+    kept = _kept(client, settings, names)
+    restored = Restored(names_of(names).container, f"{names.postgres}-data")
+    remove(client, names)
+    mount, _ = data_directory(settings.postgres_version)
+    client.volumes.create(restored.volume, labels={"sqlite-to-postgresql.stage": names.stack})
+    try:
+        _unpack(client, kept, restored, mount, at)
+        container = _serve(client, settings, names, kept, restored, mount)
+        try:
+            _await(container)
+            _close(container, names)
+            container.stop(timeout=STOP_SECONDS)
+        finally:
+            container.remove(force=True, v=True)
+    except (StageError, DockerException):
+        # Half of a database is worse than none: the next `up` would start on it.
+        client.volumes.get(restored.volume).remove(force=True)
+        raise
+
+
+def _close(container: Container, names: Names) -> None:
+    """Have it refuse writes until the sync has seen that it lacks nothing of what SQLite has."""
+    status, said = psql(container, CLOSE.format(database=identifier(names.database)))
+    if status:
+        raise StageError(
+            f"the restored database could not be closed to writes: {said}",
+            advice="nothing was kept of it; run the command again",
+        )
+
+
+def _kept(client: docker.DockerClient, settings: Settings, names: Names) -> Kept:
+    """By the names that a stage gives: its containers may have gone with the volume."""
+    config, repository = f"{names.backup}-config", f"{names.backup}s"
+    for volume in (config, repository, f"{names.postgres}-config"):
+        try:
+            client.volumes.get(volume)
+        except NotFound as error:
+            raise StageError(
+                f"expected the volume {volume} to read the backups with, found none",
+                advice="the backups need both, their files and their key; docs/how-to/"
+                "back-up-and-restore.md says what to keep elsewhere",
+            ) from error
+    image = Builder(client, settings.image_source, _say).images(
+        settings.postgres_version, backup=True
+    )
+    try:
+        network = client.networks.get(names.network).name or "bridge"
+    except NotFound:
+        network = "bridge"
+    return Kept(image.postgres, network, repository, config)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def restore(client: docker.DockerClient, settings: Settings, names: Names, at: str | None) -> None:
     """Restore to ``at`` (a moment with its zone; None for the newest state) and serve it.
 
@@ -86,9 +183,10 @@ def restore(client: docker.DockerClient, settings: Settings, names: Names, at: s
     restored = names_of(names)
     client.volumes.create(restored.volume, labels={"sqlite-to-postgresql.stage": names.stack})
     mount, _ = data_directory(settings.postgres_version)
-    _unpack(client, source, restored, mount, at)
-    container = _serve(client, settings, names, source, mount)
-    _await(container)
+    kept = _of(source)
+    _unpack(client, kept, restored, mount, at)
+    published = {f"{POSTGRES_PORT}/tcp": (settings.bind_address, settings.restore_port)}
+    _await(_serve(client, settings, names, kept, restored, mount, published))
 
 
 def _backup_container(client: docker.DockerClient, names: Names) -> Container:
@@ -101,17 +199,26 @@ def _backup_container(client: docker.DockerClient, names: Names) -> Container:
         ) from error
 
 
-def _volumes(source: Container, *paths: str) -> list[Mount]:
-    """The backup container's own volumes at those paths."""
+def _of(source: Container) -> Kept:
+    """What the backups' container itself has."""
     by_path = {mount["Destination"]: mount["Name"] for mount in source.attrs["Mounts"]}
-    return [Mount(path, by_path[path], type="volume") for path in paths]
+    network = str(next(iter(source.attrs["NetworkSettings"]["Networks"])))
+    image = str(source.attrs["Image"])
+    return Kept(image, network, by_path[backup.REPOSITORY], by_path[backup.CONFIG])
+
+
+def _volumes(kept: Kept) -> list[Mount]:
+    return [
+        Mount(backup.REPOSITORY, kept.repository, type="volume"),
+        Mount(backup.CONFIG, kept.config, type="volume"),
+    ]
 
 
 def _unpack(
-    client: docker.DockerClient, source: Container, restored: Restored, mount: str, at: str | None
+    client: docker.DockerClient, kept: Kept, restored: Restored, mount: str, at: str | None
 ) -> None:
     moment = ["--type=time", f"--target={at}", "--target-action=promote"] if at else []
-    image = source.attrs["Image"]
+    image = kept.image
     data = Mount(mount, restored.volume, type="volume")
     own = ["chown", backup.USER, mount]
     try:
@@ -122,9 +229,9 @@ def _unpack(
             [f"--stanza={backup.STANZA}", "--log-level-stderr=error", *moment, "restore"],
             entrypoint=["pgbackrest"],
             user=backup.USER,
-            mounts=[data, *_volumes(source, backup.REPOSITORY, backup.CONFIG)],
+            mounts=[data, *_volumes(kept)],
             tmpfs={"/tmp": "mode=1777"},  # noqa: S108 - the container's own
-            network=_network(source),
+            network=kept.network,
             remove=True,
         )
     except ContainerError as error:
@@ -133,23 +240,24 @@ def _unpack(
         raise StageError(
             "pgBackRest could not restore:\n" + "\n".join(said.strip().splitlines()[-LOG_LINES:]),
             advice="a moment before the first backup's end cannot be restored; "
-            f"`docker exec {source.name} pgbackrest info` lists the backups",
+            "`pgbackrest info` in the backups' container lists them",
         ) from error
 
 
-def _network(source: Container) -> str:
-    return str(next(iter(source.attrs["NetworkSettings"]["Networks"])))
-
-
-def _serve(
-    client: docker.DockerClient, settings: Settings, names: Names, source: Container, mount: str
+def _serve(  # noqa: PLR0913 - a container's parts
+    client: docker.DockerClient,
+    settings: Settings,
+    names: Names,
+    kept: Kept,
+    restored: Restored,
+    mount: str,
+    published: dict[str, tuple[str, int]] | None = None,
 ) -> Container:
-    restored = names_of(names)
     config = Mount(rendering.POSTGRES_CONFIG, f"{names.postgres}-config", type="volume")
     _, data = data_directory(settings.postgres_version)
     memory = settings.postgres_memory
     return client.containers.run(
-        source.attrs["Image"],
+        kept.image,
         [
             "postgres",
             *("-c", f"config_file={rendering.POSTGRES_CONFIG}/postgresql.conf"),
@@ -162,14 +270,14 @@ def _serve(
         mounts=[
             Mount(mount, restored.volume, type="volume"),
             config,
-            *_volumes(source, backup.REPOSITORY, backup.CONFIG),
+            *_volumes(kept),
         ],
         tmpfs={
             "/tmp": "mode=1777",  # noqa: S108 - the container's own
             backup.SOCKETS: "uid=999,gid=999,mode=2775",
         },
-        ports={f"{POSTGRES_PORT}/tcp": (settings.bind_address, settings.restore_port)},
-        network=_network(source),
+        ports=published or {},
+        network=kept.network,
         mem_limit=memory,
         memswap_limit=memory,
         shm_size=memory // 4,
@@ -203,6 +311,7 @@ def main() -> None:
     words = argparse.ArgumentParser(prog="python -m infra.restore", description=__doc__)
     words.add_argument("stage")
     words.add_argument("--at", help="the moment, with its zone; the newest state without it")
+    words.add_argument("--in-place", action="store_true", help="make the lost data volume again")
     words.add_argument("--remove", action="store_true", help="remove what a restore made")
     chosen = words.parse_args()
     try:
@@ -213,6 +322,10 @@ def main() -> None:
         if chosen.remove:
             there = remove(client, names)
             sys.stdout.write("removed the restored database\n" if there else "there was none\n")
+            return
+        if chosen.in_place:
+            in_place(client, settings, names, at)
+            _say(f"the data is back as of {at or 'its newest archived moment'}; starting the stage")
             return
         restore(client, settings, names, at)
     except (StageError, DockerException) as error:

@@ -15,13 +15,14 @@ Passwords go in as SCRAM verifiers, so that neither a statement nor a log ever h
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from typing import Any, cast
 
 from docker.errors import DockerException, NotFound
 from docker.models.containers import Container
-from pulumi import Input, ResourceOptions
+from pulumi import Input, Output, ResourceOptions
 from pulumi.dynamic import CreateResult, Resource, UpdateResult
 
 from infra import credentials, engine
@@ -127,6 +128,22 @@ COMMIT;
 """
 
 
+PSQL_SCRIPT_FAILED = 3
+"""psql's exit status where it reached the server and a statement failed."""
+
+MISSING = """
+\\set ON_ERROR_STOP on
+DO $$ BEGIN
+    IF EXISTS (SELECT FROM (VALUES {roles}) AS wanted(name, secret)
+                WHERE NOT EXISTS (SELECT FROM pg_authid WHERE rolname = name
+                                     AND (secret IS NULL OR rolpassword = secret)))
+    OR EXISTS (SELECT FROM (VALUES {databases}) AS wanted(name)
+                WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = name))
+    THEN RAISE EXCEPTION 'a role or a database is missing'; END IF;
+END $$;
+"""
+
+
 def statements(names: Names, verifiers: dict[str, str], version: int) -> str:
     """The psql script that makes roles and databases what they are to be, however often it runs."""
     roles = {
@@ -174,34 +191,78 @@ def literal(text: str) -> str:
 class RolesProvider(StageProvider):
     """Runs the script in PostgreSQL's container whenever something that it says has changed."""
 
+    outputs = ("cluster",)
+
     def create(self, props: Any) -> CreateResult:
-        _apply(props)
-        return CreateResult(f"{props['container']}/roles", props)
+        made = {**props, "cluster": _apply(props)}
+        return CreateResult(f"{props['container']}/roles", made)
 
     def update(self, _id: str, _olds: Any, news: Any) -> UpdateResult:
-        _apply(news)
-        return UpdateResult(news)
+        return UpdateResult({**news, "cluster": _apply(news)})
+
+    def there(self, props: Any) -> bool:
+        names = Names(props["application"], props["stack"])
+        client = engine.connect(props["docker_host"])
+        with contextlib.suppress(DockerException):
+            container = client.containers.get(props["container"])
+            status, _ = psql(container, missing(names, props["verifiers"]))
+            return status != PSQL_SCRIPT_FAILED
+        return True
 
 
-def _apply(props: Any) -> None:
+def missing(names: Names, verifiers: dict[str, str]) -> str:
+    """A psql script that fails where a role or a database is not there, or has another password."""
+    roles = {
+        names.migration_role: "migration",
+        names.application_role: "application",
+        names.second_role: "second",
+        names.reader_role: "reader",
+        names.monitor_role: "monitor",
+        names.pooler_role: "pooler",
+        names.backup_role: "backup",
+    }
+    wanted = [f"({literal(names.owner_role)}, NULL)"]
+    wanted += [
+        f"({literal(role)}, {literal(verifiers[key]) if key in verifiers else 'NULL'})"
+        for role, key in roles.items()
+    ]
+    databases = f"({literal(names.database)}), ({literal(names.pooler_database)})"
+    return MISSING.format(roles=", ".join(wanted), databases=databases)
+
+
+def _apply(props: Any) -> str:
+    """Run the script; returns the cluster's own number, which only a new data directory changes."""
     names = Names(props["application"], props["stack"])
     script = statements(names, props["verifiers"], int(props["version"]))
     client = engine.connect(props["docker_host"])
     try:
         container = client.containers.get(props["container"])
         status, output = psql(container, script)
+        if not status:
+            return _cluster(container)
     except NotFound as error:
         raise StageError(
             f"expected PostgreSQL's container {props['container']}, found none",
-            advice="run `pulumi up --refresh`, which makes it again on its data volume",
+            advice="run `pulumi up` again, which makes it again on its data volume",
         ) from error
     except DockerException as error:
         raise StageError(f"the engine could not reach PostgreSQL: {error}") from error
-    if status:
-        raise StageError(
-            "PostgreSQL refused a role or a database: " + " / ".join(output.splitlines()[-3:]),
-            advice="correct the cause and run `pulumi up` again; every step may be repeated",
-        )
+    raise StageError(
+        "PostgreSQL refused a role or a database: " + " / ".join(output.splitlines()[-3:]),
+        advice="correct the cause and run `pulumi up` again; every step may be repeated",
+    )
+
+
+def _cluster(container: Container) -> str:
+    """``system_identifier``: as pg_controldata prints it of the data directory."""
+    done = container.exec_run(
+        ["bash", "-c", 'pg_controldata -D "$PGDATA"'], environment={"LC_ALL": "C"}
+    )
+    said = cast("bytes | None", done.output) or b""
+    found = re.search(rb"Database system identifier:\s+(\d+)", said)
+    if found is None:
+        raise StageError(f"expected PostgreSQL's data directory in {container.name}, found none")
+    return found[1].decode()
 
 
 def psql(container: Container, script: str) -> tuple[int, str]:
@@ -228,13 +289,17 @@ def digest(names: Names, version: int) -> str:
 
 
 class Roles(Resource):
-    """The stage's roles and databases, made what they are to be."""
+    """The stage's roles and databases, made what they are to be. ``cluster`` tells the data
+    directory that they are in from any other."""
+
+    cluster: Output[str]
 
     def __init__(  # noqa: PLR0913 - the inputs of a Pulumi resource
         self,
         name: str,
         *,
         container: Input[str],
+        server: Input[str],
         docker_host: str,
         names: Names,
         verifiers: Input[dict[str, str]],
@@ -246,12 +311,15 @@ class Roles(Resource):
             name,
             {
                 "container": container,
+                # Another container may be on another volume: the roles are made sure of again.
+                "server": server,
                 "docker_host": docker_host,
                 "application": names.application,
                 "stack": names.stack,
                 "verifiers": verifiers,
                 "version": str(version),
                 "script": digest(names, version),
+                "cluster": None,
             },
             ResourceOptions.merge(opts, ResourceOptions(additional_secret_outputs=["verifiers"])),
         )

@@ -28,7 +28,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from infra import parameters
+from infra import parameters, support
 from infra.errors import StageError
 
 PROJECT = "sqlite-to-postgresql"
@@ -235,12 +235,31 @@ class Settings(BaseModel):
         "in the source and follows nothing: it switches only where nothing was written since the "
         "copy, so the application stands still for it.",
     )
-    cutover: Literal["switch", "reads", "hold"] = Field(
+    cutover: Literal["switch", "reads", "hold", "settled"] = Field(
         "switch",
         description="`switch` moves the application once the data is verified; `hold` stops "
         "there; `reads`, with `strategy: dual-write`, moves the reads alone. Changing it back is "
-        "the way back to SQLite.",
+        "the way back to SQLite. `settled`, after `switch`, gives the way back up and archives "
+        "the SQLite file: the stage is PostgreSQL from then on, and for good.",
     )
+    settle_after_hours: float = Field(
+        48,
+        ge=0,
+        le=87600,
+        description="How long after the switch `cutover: settled` is refused, so that the way back "
+        "is not given up in haste.",
+    )
+
+    @property
+    def settled(self) -> bool:
+        """Whether the way back is given up: nothing of the stage needs the source."""
+        return self.cutover == "settled"
+
+    @property
+    def follows(self) -> bool:
+        """Whether a sync keeps the side current that does not serve."""
+        return not self.settled and (self.strategy != "offline" or self.cutover != "hold")
+
     fence_seconds: float = Field(
         1.0,
         ge=0.05,
@@ -293,7 +312,9 @@ class Settings(BaseModel):
         "application is connected to PostgreSQL itself.",
     )
     postgres_version: Annotated[int, Field(ge=14, le=18)] = Field(
-        14, description="PostgreSQL's major version, 14 to 18."
+        support.NEWEST,
+        description="PostgreSQL's major version, 14 to 18. A stage keeps the one that its data "
+        "volume was made with.",
     )
     postgres_port: Port = Field(15432, description="PostgreSQL's port on the host.")
     postgres_memory: Size = Field(
@@ -386,8 +407,8 @@ class Settings(BaseModel):
     log_files: int = Field(5, ge=1, le=100, description="How many rotated logs are kept.")
     protect_data: bool = Field(
         False,
-        description="Protect the stage: `pulumi destroy` then stops before it has taken anything "
-        "down, and needs a deliberate second step, `pulumi state unprotect --all`.",
+        description="Protect the stage: `make down` then stops before it has taken anything down, "
+        "and needs a deliberate second step, `protectData: false` and `make up`.",
     )
 
     # ------------------------------------------------------------------------------------- TLS
@@ -426,11 +447,17 @@ class Settings(BaseModel):
         "",
         pattern=r"^(https?://[^\s]+)?$",
         repr=False,
-        description="Where Alertmanager sends alerts; set it with `pulumi config set --secret`.",
+        description='Where Alertmanager sends alerts; set it with `make config ARGS="set '
+        '--secret alertWebhook"`.',
     )
     backup: bool = Field(
         False,
-        description="Base backups and archived WAL by pgBackRest, for recovery to any moment.",
+        description="Base backups and archived WAL by pgBackRest, for recovery to any moment. "
+        "`false` stops them; those in the stage's volume are kept until `deleteBackups`.",
+    )
+    delete_backups: bool = Field(
+        False,
+        description="With `backup: false`, remove the backups that were taken: the second step.",
     )
     backup_full_hours: int = Field(
         168, ge=1, le=8760, description="Hours from one full backup to the next."
@@ -449,7 +476,7 @@ class Settings(BaseModel):
         "`keySecret`, `uriStyle` (host or path) and, where its certificate is of an authority of "
         "your own, `authority` (a PEM file).",
     )
-    restore_port: Port = Field(25432, description="The port of a database restored beside this.")
+    restore_port: Port = Field(17432, description="The port of a database restored beside this.")
 
     @field_validator("postgresql_settings", mode="before")
     @classmethod
@@ -483,7 +510,7 @@ class Settings(BaseModel):
             raise ValueError(
                 f"bindAddress {self.bind_address} is no address to connect to: set connectionHost"
             )
-        ports = self._ports()
+        ports = self.ports()
         if len(set(ports.values())) < len(ports):
             raise ValueError(f"ports must differ from one another, found {ports}")
         given = (self.tls_certificate, self.tls_key, self.tls_authority)
@@ -492,6 +519,8 @@ class Settings(BaseModel):
                 "tlsCertificate, tlsKey and tlsAuthority go together, and with `tls: given` alone"
             )
         self._external_together()
+        if self.backup and self.delete_backups:
+            raise ValueError("deleteBackups goes with backup: false alone")
         if self.postgres_memory < UNITS["MB"] * 256:
             raise ValueError("postgresMemory must be at least 256MB")
         if self.pooler_memory < UNITS["MB"] * 32 or self.job_memory < UNITS["MB"] * 128:
@@ -499,13 +528,15 @@ class Settings(BaseModel):
         parameters.check(self.postgres_version, self.postgresql_settings)
         return self
 
-    def _ports(self) -> dict[str, int]:
+    def ports(self) -> dict[str, int]:
         """The ports that the stage takes on its host, by their settings."""
         ports = {"postgresPort": self.postgres_port, "poolerPort": self.pooler_port}
         if self.example_application:
             ports["examplePort"] = self.example_port
         if self.gate:
             ports["gate.port"] = self.gate.port
+        if self.backup:
+            ports["restorePort"] = self.restore_port
         if self.monitoring:
             ports |= {
                 "prometheusPort": self.prometheus_port,

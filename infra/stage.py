@@ -7,6 +7,7 @@ are taken down is the reverse: the cutover goes first, and with it the applicati
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from infra import backup, engine, example, gate, job, live, monitoring, renderin
 from infra.certificates import Certificates, certified_names
 from infra.containers import LABEL, Health, Service, ServiceContainer
 from infra.credentials import Credentials
-from infra.cutover import Cutover
+from infra.cutover import Cutover, WayBack
 from infra.errors import StageError
 from infra.external import ExternalTarget
 from infra.images import ROOT, Images
@@ -38,6 +39,16 @@ POOLER_PORT = 6432
 BUILT_IN_PROFILES = ("none", "radcase")
 
 
+@dataclass(frozen=True)
+class Found:
+    """What the engine has that the stage is made with."""
+
+    socket: gate.EngineSocket | None = None
+    """The engine's own, for a gate that starts the application anew."""
+    backups: bool = False
+    """Whether there is a volume of backups."""
+
+
 class Stage(pulumi.ComponentResource):
     """PostgreSQL, PgBouncer, the migration and the cutover of one stage."""
 
@@ -48,7 +59,7 @@ class Stage(pulumi.ComponentResource):
         images: Images,
         where: Paths,
         user: str,
-        socket: gate.EngineSocket | None = None,
+        found: Found,
     ) -> None:
         super().__init__("sqlite-to-postgresql:stage:Stage", names.stack)
         self._settings = settings
@@ -57,12 +68,15 @@ class Stage(pulumi.ComponentResource):
         self._paths = where
         self._user = user
         self._stage = names.stack
+        self._keeps_backups = found.backups and not (settings.backup or settings.delete_backups)
         self._provider = docker.Provider(
             "engine",
             host=engine.address(settings.docker_host),
             opts=pulumi.ResourceOptions(parent=self),
         )
-        self.credentials = Credentials("credentials", settings.credentials_version, self._own())
+        # The backups' cipher and the superuser's password: what is kept has to stay readable.
+        kept = pulumi.ResourceOptions(parent=self, protect=settings.protect_data)
+        self.credentials = Credentials("credentials", settings.credentials_version, kept)
         self.certificates = self._certificates() if settings.tls != "off" else None
         self.network = docker.Network(
             "network",
@@ -76,7 +90,9 @@ class Stage(pulumi.ComponentResource):
             self._needs.append(self._external(settings.external))
         else:
             postgres = self._postgres()
-            self._needs += [postgres.healthy, self._roles(postgres)]
+            self._needs.append(postgres.healthy)
+            self._roles_there = self._roles(postgres)
+            self._needs.append(self._roles_there)
         self.alias = self._volume("alias", f"{names.pooler}-alias") if settings.pooler else None
         if self.alias is not None:
             self._needs.append(self._pooler(self.alias).healthy)
@@ -85,17 +101,20 @@ class Stage(pulumi.ComponentResource):
         if settings.example_application:
             self._applications.append(self._example())
         if settings.gate:
-            self._applications.append(self._gate(settings.gate, socket))
+            self._applications.append(self._gate(settings.gate, found.socket))
         self.migration = self._migration()
-        if settings.strategy != "offline":
-            self._sync(self.migration)
-        self.cutover = self._cutover() if settings.cutover != "hold" else None
-        if settings.strategy == "offline" and self.cutover:
-            self._sync(self.cutover)
-        if settings.backup:
-            self._backup()
+        # What is there before the application moves, and until it is back: nothing of the stage is
+        # removed before the way back has succeeded.
+        beside = self._backup() if settings.backup else []
         if settings.monitoring:
-            self._monitoring()
+            beside += self._monitoring()
+        if settings.strategy != "offline" and settings.follows:
+            # Its container alone: that it is healthy need not be waited for.
+            beside.append(self._sync(self.migration).container)
+        self.cutover = self._cutover(beside) if settings.cutover != "hold" else None
+        if settings.strategy == "offline" and self.cutover:
+            sync = self._sync(self.cutover) if settings.follows else None
+            self._way_back(self.cutover, [sync.container, sync.healthy] if sync else [])
         self.register_outputs({})
 
     # ------------------------------------------------------------------------- options
@@ -107,7 +126,10 @@ class Stage(pulumi.ComponentResource):
         return pulumi.ResourceOptions(parent=self, provider=self._provider, depends_on=list(needs))
 
     def _volume(self, resource: str, name: str, *, protect: bool = False) -> docker.Volume:
-        opts = pulumi.ResourceOptions(parent=self, provider=self._provider, protect=protect)
+        # A volume goes before the credentials that read it, whatever is unprotected meanwhile.
+        opts = pulumi.ResourceOptions.merge(
+            self._docker(self.credentials), pulumi.ResourceOptions(protect=protect)
+        )
         labels = [docker.VolumeLabelArgs(label=LABEL, value=self._stage)]
         return docker.Volume(resource, name=name, labels=labels, opts=opts)
 
@@ -118,6 +140,8 @@ class Stage(pulumi.ComponentResource):
         mount, data = data_directory(settings.postgres_version)
         volume = self._volume("data", f"{names.postgres}-data", protect=settings.protect_data)
         shared = self._backup_volumes()
+        if self._keeps_backups:
+            self._repository()
         service = Service(
             name=names.postgres,
             host=names.postgres_host,
@@ -169,10 +193,14 @@ class Stage(pulumi.ComponentResource):
         """What PostgreSQL and the backups' container share beside the data, by path."""
         if not self._settings.backup:
             return {}
-        protect = self._settings.protect_data
-        repository = self._volume("backups", f"{self._names.backup}s", protect=protect)
+        repository = self._repository()
         sockets = self._volume("sockets", f"{self._names.postgres}-sockets")
         return {backup.REPOSITORY: repository.name, backup.SOCKETS: sockets.name}
+
+    def _repository(self) -> docker.Volume:
+        """The backups' volume; declared as long as it is to be kept, taken to or not."""
+        protect = self._settings.protect_data
+        return self._volume("backups", f"{self._names.backup}s", protect=protect)
 
     def _backup_files(self, data: str, directory: str) -> dict[str, pulumi.Input[str]]:
         """What pgBackRest reads in the container that has it in ``directory``."""
@@ -189,7 +217,7 @@ class Stage(pulumi.ComponentResource):
             files[backup.STORE_AUTHORITY] = _given(settings.backup_s3.authority)
         return files
 
-    def _backup(self) -> None:
+    def _backup(self) -> list[pulumi.Resource]:
         _, data = data_directory(self._settings.postgres_version)
         password = self.credentials.password("backup")
         files = self._backup_files(data, backup.CONFIG)
@@ -198,7 +226,8 @@ class Stage(pulumi.ComponentResource):
             self._settings, self._names, self._images, files=files, volumes=self._data
         )
         opts = self._docker(*self._needs)
-        ServiceContainer(service, self._settings, self._stage, self.network, opts)
+        made = ServiceContainer(service, self._settings, self._stage, self.network, opts)
+        return [made.container, made.healthy]
 
     def _certificates(self) -> Certificates:
         return Certificates(
@@ -231,6 +260,7 @@ class Stage(pulumi.ComponentResource):
         return Roles(
             "roles",
             container=self._names.postgres,
+            server=postgres.container.id,
             docker_host=self._settings.docker_host,
             names=self._names,
             verifiers=self.credentials.role_verifiers(),
@@ -328,7 +358,7 @@ class Stage(pulumi.ComponentResource):
         opts = self._docker()
         return ServiceContainer(service, self._settings, self._stage, self.network, opts)
 
-    def _monitoring(self) -> None:
+    def _monitoring(self) -> list[pulumi.Resource]:
         watch = monitoring.Watch(
             settings=self._settings,
             names=self._names,
@@ -338,7 +368,7 @@ class Stage(pulumi.ComponentResource):
             authority=self.certificates.authority if self.certificates else None,
             pooler_authority=self._pooler_authority(),
         )
-        monitoring.create(watch, self.network, self._docker(*self._needs))
+        return monitoring.create(watch, self.network, self._docker(*self._needs))
 
     # ------------------------------------------------------------------------- the job
 
@@ -362,7 +392,11 @@ class Stage(pulumi.ComponentResource):
         )
 
     def _binds(self) -> tuple[str, ...]:
-        return tuple(sorted({str(self._paths.source.parent), str(self._paths.state)}))
+        ours = {str(self._paths.state)}
+        return tuple(sorted(ours if self._settings.settled else {*ours, self._source_directory()}))
+
+    def _source_directory(self) -> str:
+        return str(self._paths.source.parent)
 
     def _job_inputs(self) -> dict[str, Any]:
         """What every command of the job is given."""
@@ -456,23 +490,37 @@ class Stage(pulumi.ComponentResource):
                 "profile_path": str(profile_file(settings.profile)) if own else settings.profile,
                 "policy": _policy(settings),
                 "target_version": str(settings.postgres_version),
+                **({} if settings.external else {"cluster": self._roles_there.cluster}),
             },
             opts=self._own(*self._needs, *before),
         )
 
-    def _cutover(self) -> Cutover:
-        settings = self._settings
+    def _cutover(self, beside: list[pulumi.Resource]) -> Cutover:
         return Cutover(
             "cutover",
             place=self._place(),
-            inputs={
-                **self._job_inputs(),
-                "mode": settings.cutover,
-                "fence_seconds": settings.fence_seconds,
-                "one_way": list(settings.one_way_tables),
-            },
+            inputs=self._cutover_inputs(),
             certificate=self.migration.certificate,
-            opts=self._own(*self._needs, self.migration),
+            opts=self._own(*self._needs, self.migration, *beside),
+        )
+
+    def _cutover_inputs(self) -> dict[str, Any]:
+        settings = self._settings
+        return {
+            **self._job_inputs(),
+            "mode": settings.cutover,
+            "fence_seconds": settings.fence_seconds,
+            "one_way": list(settings.one_way_tables),
+            "settle_after_hours": settings.settle_after_hours,
+        }
+
+    def _way_back(self, cutover: Cutover, sync: list[pulumi.Resource]) -> None:
+        """Before the sync that is only there from the switch on."""
+        WayBack(
+            "way-back",
+            place=self._place(),
+            inputs=self._cutover_inputs(),
+            opts=self._own(cutover, *sync),
         )
 
     def _sync(self, after: pulumi.Resource) -> ServiceContainer:

@@ -1,7 +1,8 @@
 """``make status STAGE=dev``: which side serves, as ``migration-job status`` says it.
 
-It looks at the stage's own files on this machine, and so needs neither Pulumi nor Docker. Those of
-a remote engine's stage are looked at by its sync's container, which asks PostgreSQL as well.
+It looks at the stage's own files on this machine, needs no Pulumi, and asks the engine which of the
+stage's containers run. The files of a remote engine's stage are looked at by its sync's container,
+which asks PostgreSQL as well.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from infra import engine, live
+from docker.errors import DockerException
+
+from infra import engine, live, present, support
 from infra.errors import StageError
 from infra.names import Names
 from infra.settings import Settings, read_file
@@ -24,12 +27,14 @@ ROOT = Path(__file__).resolve().parent.parent
 def in_stages_words(line: str, stage: str) -> str:
     """What is to be done next, as it is done to a stage: by its file and `make`."""
     if not line.startswith("next "):
-        return line
+        return line.replace("not asked (no --target)", "not asked: this reads the stage's files")
     up = f"`make up STAGE={stage}`"
     for command, words in (
+        ("`make up`", up),
         ("`migration-job switch`, or `rollback --release` to give it up", "`migration-job switch`"),
         ("run `migration-job switch` again", f"run {up} again"),
         ("`migration-job switch`", f"`cutover: switch` in Pulumi.{stage}.yaml, then {up}"),
+        ("`migration-job settle`", f"`cutover: settled` in Pulumi.{stage}.yaml, then {up}"),
         ("`migration-job rollback` goes back", f"`cutover: hold` and {up} goes back"),
         ("`rollback --accept-loss`", f"`MIGRATION_ACCEPT_LOSS=yes make down STAGE={stage}`"),
         ("start `migration-job sync`", f"{up} (it starts the sync again)"),
@@ -40,6 +45,30 @@ def in_stages_words(line: str, stage: str) -> str:
     return line
 
 
+def asked(settings: Settings, names: Names) -> tuple[bool, str]:
+    """Whether something of the stage's does not run that is to run, and the line that says it."""
+    try:
+        missing = present.drift(engine.connect(settings.docker_host), settings, names)
+    except (StageError, DockerException) as error:
+        said = error.message if isinstance(error, StageError) else str(error)
+        return False, f"engine      not asked: {said}"
+    everything = len(present.expected(settings, names))
+    if len(missing) == everything:
+        return True, "engine      none of the stage's containers runs"
+    return bool(missing), "engine      " + (
+        "; ".join(missing) or f"all {everything} containers run"
+    )
+
+
+def after_healing(line: str, stage: str) -> str:
+    """What is next where containers are missing: they come first."""
+    first = f"next        `make up STAGE={stage}` makes what is missing"
+    rest = line.removeprefix("next").strip()
+    if rest == "`make up`":
+        return line
+    return first if rest.startswith("nothing") else f"{first}; then {rest}"
+
+
 def there(settings: Settings, names: Names, where: Paths) -> list[str]:
     """The lines of a stage on a remote engine."""
     command = ["python3", "-m", "migration_job", "--log-format", "text", "status"]
@@ -48,18 +77,59 @@ def there(settings: Settings, names: Names, where: Paths) -> list[str]:
     return ask_there(engine.connect(settings.docker_host), names, command).splitlines()
 
 
+def settled(settings: Settings, where: Paths) -> list[str]:
+    """The lines of a stage that is PostgreSQL, and whose source may be anywhere."""
+    client = engine.connect(settings.docker_host)
+    local = engine.is_local(settings.docker_host)
+    side = present.serving(client, where, local=local)
+    if side["engine"] != "postgresql":
+        return [
+            "serves      SQLite",
+            "next        `cutover: switch` in the stage file first: nothing can be settled yet",
+        ]
+    return [
+        "serves      PostgreSQL; the way back was given up",
+        f"archive     {where.report / 'archive'}",
+        f"connection  {where.connection} names {side['host']}:{side['port']}/{side['database']}",
+        "next        nothing: the migration is over",
+    ]
+
+
+def not_made(where: Paths) -> list[str]:
+    """The lines of a stage before its first `make up`."""
+    return [
+        "serves      SQLite: nothing of this stage was made yet",
+        f"source      {where.source}",
+        "next        `make up`",
+    ]
+
+
+def _lines(settings: Settings, names: Names, where: Paths) -> list[str]:
+    local = engine.is_local(settings.docker_host)
+    if settings.settled and not (local and where.source.exists()):
+        return settled(settings, where)
+    if local and not where.connection.exists():
+        return not_made(where)
+    if local:
+        return status(where.source, dsn=None, connection=where.connection, state=where.job)
+    return there(settings, names, where)
+
+
 def main() -> int:
     """Print the lines; the process's exit status."""
     stage = sys.argv[1]
     try:
         settings = read_file(ROOT / f"Pulumi.{stage}.yaml")
-        where = paths(settings, stage)
-        lines = (
-            status(where.source, dsn=None, connection=where.connection, state=where.job)
-            if engine.is_local(settings.docker_host)
-            else there(settings, Names(settings.application, stage), where)
-        )
+        names = Names(settings.application, stage)
+        lines = _lines(settings, names, paths(settings, stage))
+        missing, engines = asked(settings, names)
+        ended = "" if settings.external else support.warning(settings.postgres_version)
         for line in lines:
+            if line.startswith("next "):
+                print(engines)
+                if ended:
+                    print(f"support     {ended}")
+                line = after_healing(line, stage) if missing else line
             print(in_stages_words(line, stage))
     except (StageError, JobError) as error:
         print(f"error: {error}", file=sys.stderr)

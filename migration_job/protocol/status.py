@@ -366,6 +366,8 @@ def _held_line(folder: Path | None, report: Report | None) -> str:
 
 def _way_back(here: _Source, there: _Target) -> str:
     state = here.state
+    if here.problem:
+        return "unknown: the source cannot be read"
     if state is None or not state.closed:
         return "not needed: SQLite serves"
     if state.settled:

@@ -39,7 +39,8 @@ def images(client: docker.DockerClient) -> Images:
 
 @pytest.fixture(scope="module")
 def settings() -> Settings:
-    return read({"source": "a.db", "postgresqlSettings": {"work_mem": "8MB"}}, "test")
+    raw = {"source": "a.db", "postgresVersion": 14, "postgresqlSettings": {"work_mem": "8MB"}}
+    return read(raw, "test")
 
 
 @pytest.fixture(scope="module")

@@ -109,6 +109,7 @@ def settings_of(store: Store) -> Settings:
     return read(
         {
             "source": "a.db",
+            "postgresVersion": 14,
             "backup": True,
             "backupS3": {
                 "bucket": BUCKET,

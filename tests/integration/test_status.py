@@ -123,6 +123,18 @@ def test_settled(stage: Stage, tmp_path: Path) -> None:
     assert told["next"] == "nothing: the migration is over"
 
 
+def test_a_source_that_is_gone_while_postgresql_serves(stage: Stage, tmp_path: Path) -> None:
+    switch(stage.ends)
+    source = stage.migration.source
+    source.rename(tmp_path / "elsewhere.db")
+    try:
+        told = lines(stage)
+    finally:
+        (tmp_path / "elsewhere.db").rename(source)
+    assert told["serves"].startswith("PostgreSQL")
+    assert told["way back"] == "unknown: the source cannot be read"
+
+
 def test_without_the_target_the_syncs_word_is_taken(stage: Stage) -> None:
     Sync(stage.ends).run(once=True)
     told = lines(stage, dsn=None)

@@ -19,6 +19,7 @@ RULES = {
     "disk_ratio": 0.8,
     "lag_seconds": 60,
     "window_warning_seconds": 7200,
+    "follows": True,
     "backup": True,
     "backup_late_seconds": 108_000,
 }

@@ -99,6 +99,7 @@ def test_a_hostile_name_arrives_as_it_is(checkout: Path, name: str, by_environme
     assert make("up", STAGE=name) == ["up", name]
     assert make("status", STAGE=name)[-1] == name
     assert make("images", STAGE=name)[-2:] == ["--", name]
+    assert make("config", STAGE=name, ARGS="set a 'b c'") == ["config", name, "set", "a", "b c"]
     assert make("restore", STAGE=name, AT=name)[-3:] == [f"--at={name}", "--", name]
     assert make("restore-sqlite", STAGE=name, TO=name)[-3:] == ["--", name, name]
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra import support
 from infra.errors import StageError
 from infra.settings import Settings, parse_size, read, read_file
 
@@ -23,7 +25,7 @@ def refused(**raw: object) -> str:
 
 def test_the_defaults_are_the_strategys() -> None:
     settings = read({"source": "a.db"}, "Pulumi.test.yaml")
-    assert settings.postgres_version == 14
+    assert settings.postgres_version == 18
     assert (settings.pool_max, settings.pool_min) == (20, 5)
     assert (settings.pool_idle_seconds, settings.pool_connect_seconds) == (30, 2)
     assert settings.postgres_memory == 1024**3
@@ -32,6 +34,7 @@ def test_the_defaults_are_the_strategys() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_stage_files_are_valid(stage: str) -> None:
+    assert read_file(ROOT / f"Pulumi.{stage}.yaml").postgres_version == support.NEWEST
     assert read_file(ROOT / f"Pulumi.{stage}.yaml").application == "radcase"
 
 
@@ -61,6 +64,23 @@ def test_the_stages_differ_where_stages_differ() -> None:
     assert len({s.pooler_port for s in (dev, staging, production)}) == 3
 
 
+def test_the_stages_of_one_machine_take_different_ports() -> None:
+    taken: dict[int, str] = {}
+    for stage in STAGES:
+        content = yaml.safe_load((ROOT / f"Pulumi.{stage}.yaml").read_text())["config"]
+        settings = read_file(ROOT / f"Pulumi.{stage}.yaml")
+        for name, port in {**settings.ports(), "restorePort": settings.restore_port}.items():
+            assert port not in taken, (stage, name, taken[port])
+            taken[port] = f"{stage}: {name}"
+        assert content
+
+
+def test_the_restore_port_is_checked_with_the_others() -> None:
+    raw = {"source": "a.db", "backup": "true", "restorePort": "15432"}
+    with pytest.raises(StageError, match="ports must differ"):
+        read(raw, "here")
+
+
 def test_an_unknown_setting_is_refused_with_the_nearest() -> None:
     said = refused(postgresMemry="1GB")
     assert "postgresMemry" in said
@@ -72,7 +92,7 @@ def test_every_fault_is_listed_at_once() -> None:
     said = refused(poolMax="0", cutover="later", poolerPort="99999")
     for name in ("poolMax", "cutover", "poolerPort"):
         assert name in said
-    assert "'switch', 'reads' or 'hold'" in said
+    assert "'switch', 'reads', 'hold' or 'settled'" in said
     assert "'later'" in said
 
 
@@ -119,7 +139,7 @@ def test_a_wrong_value_is_refused_in_words(raw: dict[str, str], words: str) -> N
 def test_a_setting_of_postgresql_is_checked_against_its_version(
     settings: dict[str, str], words: str
 ) -> None:
-    assert words in refused(postgresqlSettings=settings)
+    assert words in refused(postgresVersion=14, postgresqlSettings=settings)
 
 
 def test_a_setting_of_a_later_version_is_known_there() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
@@ -51,6 +53,11 @@ class Checkout:
                 copy = path / "tools" / script.name
                 copy.write_bytes(script.read_bytes())
                 copy.chmod(0o755)
+        (path / "infra").mkdir()
+        for module in ("__init__", "errors", "kept"):
+            shutil.copy(ROOT / "infra" / f"{module}.py", path / "infra")
+        # It needs the whole environment; tried by itself, and on Docker.
+        (path / "infra" / "interrupted.py").touch()
         (path / "pyproject.toml").write_text("[project]\n")
         (path / "uv.lock").write_text("version = 1\n")
         (path / "Pulumi.dev.yaml").write_text("config: {}\n")
@@ -169,12 +176,43 @@ def test_up_keeps_state_here_under_a_passphrase_of_its_own(stage: Checkout) -> N
     place = f"| file://{stage.path}/.state/pulumi | {passphrase}"
     assert stage.calls() == [
         f"stack select --create --stack dev {place}",
+        f"stack export --stack dev {place}",
         f"up --stack dev --yes --skip-preview {place}",
     ]
     before = passphrase.read_text()
     stage.run("tools/stage", "down", "dev")
     assert passphrase.read_text() == before
     assert stage.calls()[-1] == f"destroy --stack dev --yes --skip-preview {place}"
+
+
+def test_down_names_each_protected_resource_and_removes_nothing(stage: Checkout) -> None:
+    kept = [f"urn:pulumi:dev::p::t::{name}" for name in ("data", "credentials", "protection")]
+    resources = [{"urn": urn, "protect": True} for urn in kept] + [{"urn": "urn:a::b::pooler"}]
+    export = json.dumps({"deployment": {"resources": resources}})
+    stage.fake("pulumi", f"{FAKE_PULUMI}case $2 in export) echo '{export}' ;; esac\n")
+    done = stage.run("tools/stage", "down", "dev")
+    assert done.returncode == 2
+    for name in ("data", "credentials", "protection"):
+        assert f"\n  {name}: " in done.stderr
+    assert "pooler" not in done.stderr
+    assert "nothing was taken down" in done.stderr
+    assert not any(call.startswith("destroy") for call in stage.calls())
+
+
+def test_a_stage_file_that_pulumi_rewrites_is_named(stage: Checkout) -> None:
+    said = "Pulumi wrote the salt of the stage's secrets (encryptionsalt) into Pulumi.dev.yaml"
+    assert said not in stage.run("tools/stage", "up", "dev").stdout
+    salted = "case $2 in select) echo 'encryptionsalt: v1' >>Pulumi.dev.yaml ;; esac\n"
+    stage.fake("pulumi", f"{FAKE_PULUMI}{salted}")
+    assert said in stage.run("tools/stage", "up", "dev").stdout
+
+
+def test_any_command_of_pulumis_finds_the_state(stage: Checkout) -> None:
+    place = f"| file://{stage.path}/.state/pulumi | {stage.path / '.passphrase'}"
+    assert stage.run("tools/stage", "pulumi", "dev", "stack", "output").returncode == 0
+    assert stage.calls()[-1] == f"stack output {place}"
+    stage.run("tools/stage", "config", "dev", "set", "poolMax", "40")
+    assert stage.calls()[-1] == f"config --stack dev set poolMax 40 {place}"
 
 
 def test_up_respects_another_backend_and_passphrase(stage: Checkout) -> None:

@@ -23,7 +23,7 @@ import pytest
 import testinfra
 from docker.models.containers import Container
 
-from infra import engine
+from infra import engine, present
 from infra.names import Names
 from infra.settings import Settings, read_file
 from tests.deployment.engine import name_of, output
@@ -68,20 +68,7 @@ class Provisioned:
 
     def expected(self) -> set[str]:
         """The names of the containers that the settings ask for; the panels' is either of two."""
-        settings, names = self.settings, self.names
-        follows = settings.strategy != "offline" or settings.cutover != "hold"
-        wanted = {
-            names.postgres: settings.external is None,
-            names.pooler: settings.pooler,
-            names.sync: follows,
-            names.example: settings.example_application,
-            names.backup: settings.backup,
-            names.gate: settings.gate is not None,
-        }
-        wanted |= dict.fromkeys(
-            (f"{names.prefix}-{one}" for one in MONITORING), settings.monitoring
-        )
-        return {name for name, there in wanted.items() if there}
+        return present.expected(self.settings, self.names)
 
     # -------------------------------------------------------------------- files and pages
 
@@ -145,7 +132,7 @@ class Provisioned:
 
     @property
     def switched(self) -> bool:
-        return bool(self.outputs["phase"] == "switched")
+        return self.outputs["phase"] in ("switched", "settled")
 
     # -------------------------------------------------------------------- the application
 
@@ -181,10 +168,6 @@ class Provisioned:
             pytest.skip(f"nobody is admitted in the phase {self.outputs['phase']}")
         self.reachable(int(self.outputs["port"]))
         return psycopg.connect(self.dsn(**more), autocommit=True, prepare_threshold=None)
-
-
-MONITORING = ("postgres-exporter", "pgbouncer-exporter", "prometheus", "alertmanager", "dashboard")
-"""Where Grafana's image can be pulled, ``grafana`` stands for ``dashboard``."""
 
 
 def until(ready: Callable[[], bool], what: str) -> None:

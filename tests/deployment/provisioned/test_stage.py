@@ -6,13 +6,14 @@ import http.client
 import json
 import re
 import secrets
+import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 import psycopg
 import pytest
 
-from infra import rendering, tuning
+from infra import rendering, support, tuning
 from infra.containers import CPU_PERIOD
 from infra.monitoring import SYNC_METRICS_PORT
 from migration_job.protocol.status import STALE_SECONDS
@@ -190,6 +191,14 @@ def test_prepared_statements_work_through_the_pool(stage: Provisioned) -> None:
             connection.execute("SELECT %s::int * 2", (number,)).fetchone() for number in range(50)
         ]
     assert answers == [(number * 2,) for number in range(50)]
+
+
+def test_postgresql_is_of_a_version_that_is_mended(stage: Provisioned) -> None:
+    """A warning, since the stage serves as well as the day before."""
+    if stage.settings.external is None and (
+        told := support.warning(stage.settings.postgres_version)
+    ):
+        warnings.warn(told, stacklevel=1)
 
 
 # ------------------------------------------------------------------------- the migration

@@ -1,0 +1,243 @@
+"""What the engine has of a stage before anything is changed, and what that forbids.
+
+A data volume is of one major version of PostgreSQL: a server of another does not start on it, or
+starts empty beside it. A volume that is gone while PostgreSQL serves the application is an accident
+that an empty server would hide. Both stop the program before it has made anything.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.errors import APIError, DockerException, NotFound
+from docker.models.containers import Container
+from docker.types import Mount
+
+from infra import engine, settled
+from infra.errors import StageError
+from infra.names import Names
+from infra.settings import Settings
+from infra.stage_paths import Paths
+
+LOOK = "/look"
+NEWEST = 30
+"""Majors whose directories are looked for: one of a later time than this code's is seen as well."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The data volume: ``major`` is PostgreSQL's, None where the volume holds no data of it."""
+
+    volume: str
+    major: int | None
+
+
+def data(client: docker.DockerClient, names: Names) -> Data | None:
+    """The stage's data volume; None where there is none. StageError where it cannot be read."""
+    volume = f"{names.postgres}-data"
+    try:
+        client.volumes.get(volume)
+        with _looking(client, Mount(LOOK, volume, type="volume", read_only=True)) as container:
+            found = sorted(_majors(container))
+    except NotFound:
+        return None
+    except DockerException as error:
+        raise StageError(f"the engine could not look into the volume {volume}: {error}") from error
+    # The oldest: what an accident has begun beside it is not the stage's data.
+    return Data(volume, found[0][1] if found else None)
+
+
+def has_backups(client: docker.DockerClient, names: Names) -> bool:
+    """Whether the stage has a volume of backups, taken now or before. StageError where the engine
+    cannot tell."""
+    try:
+        client.volumes.get(f"{names.backup}s")
+    except NotFound:
+        return False
+    except DockerException as error:
+        raise StageError(f"the engine could not tell of its volumes: {error}") from error
+    return True
+
+
+@contextmanager
+def _looking(client: docker.DockerClient, mount: Mount) -> Iterator[Container]:
+    """A container that has something mounted and is never started, of any image that is there."""
+    images = client.images.list()
+    if not images:
+        raise DockerException("it has no image to make a container of")
+    container = client.containers.create(images[0], ["true"], mounts=[mount])
+    try:
+        yield container
+    finally:
+        container.remove(force=True)
+
+
+def _majors(container: Container) -> Iterator[tuple[float, int]]:
+    """When each data directory in the volume was made, and its major version; before 18 there is
+    one in `pgdata`, from then on one for each version."""
+    for directory in ("pgdata", *(f"{major}/docker" for major in range(18, NEWEST))):
+        try:
+            stream, _ = container.get_archive(f"{LOOK}/{directory}/PG_VERSION")
+        except NotFound:
+            continue
+        with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as tar:
+            member = tar.getmembers()[0]
+            content = tar.extractfile(member)
+            if content is not None:
+                yield float(member.mtime), int(content.read().split(b".")[0])
+
+
+def serving(client: docker.DockerClient, where: Paths, *, local: bool) -> Mapping[str, Any]:
+    """The side that the connection has writes go to, as it names it; SQLite where there is no
+    connection yet."""
+    path = where.connection / "current" / "database.json"
+    try:
+        text = path.read_bytes() if local else _member_there(client, where, path)[1]
+        side: Mapping[str, Any] = json.loads(text)["write"]
+        return side
+    except (FileNotFoundError, NotFound):
+        return {"engine": "sqlite"}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StageError(
+            f"expected a connection in {path}, found none to read: {error}",
+            advice="run as the application's user or as root; `make status` says which side serves",
+        ) from error
+    except DockerException as error:
+        raise StageError(f"the engine could not read {path}: {error}") from error
+
+
+def require_no_settled_stage(client: docker.DockerClient, where: Paths, *, local: bool) -> None:
+    """StageError where the way back was given up: no other word than ``settled`` is left then."""
+    path = where.job / "settled"
+    try:
+        if local:
+            path.stat()
+        else:
+            _member_there(client, where, path)
+    except (FileNotFoundError, NotFound):
+        return
+    except (OSError, DockerException) as error:
+        raise StageError(f"expected to be able to look for {path}, found: {error}") from error
+    settled.refuse_to_unsettle()
+
+
+def owner(client: docker.DockerClient, where: Paths, *, local: bool) -> str:
+    """``uid:gid`` of whom the connection belongs to: the application's, with or without a source.
+    StageError where there is no connection: such a stage was never switched."""
+    path = where.connection / "current" / "database.json"
+    try:
+        if local:
+            status = path.stat()
+            return f"{status.st_uid}:{status.st_gid}"
+        member = _member_there(client, where, path)[0]
+    except (OSError, NotFound) as error:
+        raise StageError(
+            f"expected a connection that names PostgreSQL in {path}, found none to read",
+            advice="`cutover: settled` comes after `cutover: switch`; nothing was changed",
+        ) from error
+    except DockerException as error:
+        raise StageError(f"the engine could not read {path}: {error}") from error
+    return f"{member.uid}:{member.gid}"
+
+
+def _member_there(
+    client: docker.DockerClient, where: Paths, path: Path
+) -> tuple[tarfile.TarInfo, bytes]:
+    """A file of the stage's on a remote engine's host. NotFound where there is none."""
+    mount = Mount(str(where.state), str(where.state), type="bind", read_only=True)
+    try:
+        with _looking(client, mount) as container:
+            stream, _ = container.get_archive(str(path))
+    except APIError as error:
+        if "bind source path does not exist" in str(error.explanation):
+            raise NotFound(str(error.explanation)) from error
+        raise
+    with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as tar:
+        member = tar.getmembers()[0]
+        content = tar.extractfile(member)
+        return member, content.read() if content else b""
+
+
+def require_its_data(
+    client: docker.DockerClient, settings: Settings, names: Names, where: Paths
+) -> None:
+    """StageError where the stage's PostgreSQL would not come up on the data that it had: the volume
+    is of another major version, or is gone while the application is served from it."""
+    if settings.external:
+        return
+    found = data(client, names)
+    major = found.major if found else None
+    if found and major not in (None, settings.postgres_version):
+        raise StageError(
+            f"expected postgresVersion: {major}, as the data in the volume {found.volume} is, "
+            f"found postgresVersion: {settings.postgres_version}",
+            advice=f"nothing was changed; set `postgresVersion: {major}` again. A server of "
+            "another major version cannot read these files. docs/how-to/upgrade.md says how to "
+            "come to another version",
+        )
+    side = serving(client, where, local=engine.is_local(settings.docker_host))
+    if major is None and side["engine"] == "postgresql":
+        _refuse_an_empty_server(found, settings, names)
+
+
+def _refuse_an_empty_server(found: Data | None, settings: Settings, names: Names) -> None:
+    lost = "none" if found is None else "no data of PostgreSQL's in it"
+    back = (
+        f"`make restore STAGE={names.stack} INPLACE=1` brings it back from the backups"
+        if settings.backup
+        else "put the volume back from a copy that you have"
+    )
+    raise StageError(
+        f"expected the volume {names.postgres}-data, from which PostgreSQL serves the application, "
+        f"found {lost}",
+        advice=f"nothing was made in its place. {back}; `MIGRATION_ACCEPT_LOSS=yes make down "
+        f"STAGE={names.stack}` goes back to SQLite without what PostgreSQL alone had",
+    )
+
+
+# ------------------------------------------------------------------------- its containers
+
+
+WATCHING = ("postgres-exporter", "pgbouncer-exporter", "prometheus", "alertmanager", "dashboard")
+GRAFANA = "grafana"
+"""What shows the panels instead of the dashboard where its image can be pulled."""
+
+
+def expected(settings: Settings, names: Names) -> set[str]:
+    """The containers that the settings ask for, by the engine's names; the panels' is either of
+    two, and named as the light page's."""
+    wanted = {
+        names.postgres: settings.external is None,
+        names.pooler: settings.pooler,
+        names.sync: settings.follows,
+        names.example: settings.example_application,
+        names.backup: settings.backup,
+        names.gate: settings.gate is not None,
+    }
+    wanted |= dict.fromkeys((f"{names.prefix}-{one}" for one in WATCHING), settings.monitoring)
+    return {name for name, there in wanted.items() if there}
+
+
+def drift(client: docker.DockerClient, settings: Settings, names: Names) -> list[str]:
+    """What does not run that is to run, in words; one call of the engine."""
+    there = {
+        str(name).lstrip("/"): str(container["State"])
+        for container in client.api.containers(all=True)
+        for name in container["Names"] or ()
+    }
+    page, grafana = (f"{names.prefix}-{one}" for one in (WATCHING[-1], GRAFANA))
+    if grafana in there:
+        there[page] = there[grafana]
+    return [
+        f"{name} is {there.get(name, 'gone')}"
+        for name in sorted(expected(settings, names))
+        if there.get(name) != "running"
+    ]
