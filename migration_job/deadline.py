@@ -10,11 +10,26 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import psycopg
 
 from migration_job.signals import undisturbed
+
+
+class _Expected:
+    until: float | None = None
+
+
+def expect_within(seconds: float) -> None:
+    """This process is to have done what it does within ``seconds`` from now; 0: no matter when."""
+    _Expected.until = time.monotonic() + seconds if seconds else None
+
+
+def time_left() -> float | None:
+    """Seconds that are left of that; None where it does not matter."""
+    return None if _Expected.until is None else _Expected.until - time.monotonic()
 
 
 @contextlib.contextmanager

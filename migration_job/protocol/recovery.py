@@ -20,6 +20,7 @@ from migration_job.protocol.sequences import raise_target_sequences
 from migration_job.protocol.settings import Endpoints
 from migration_job.protocol.tokens import Forgotten, forgot, forgotten, fresh
 from migration_job.stores.postgres import capture as target_capture
+from migration_job.stores.postgres.session import Unconfirmed
 from migration_job.stores.sqlite import fence
 from migration_job.stores.sqlite.fence import SourceState
 
@@ -48,7 +49,7 @@ def require_memory(pair: Pair, ends: Endpoints) -> None:
     try:
         _bring_up(pair, state)
     except (JobError, psycopg.Error) as error:
-        if isinstance(error, psycopg.OperationalError):
+        if isinstance(error, psycopg.OperationalError | Unconfirmed):
             raise
         told = error.message if isinstance(error, JobError) else type(error).__name__
         raise memory.tell(

@@ -151,11 +151,11 @@ def move_reads(
     """Have PostgreSQL answer reads while writes stay with SQLite (``strategy: dual-write``): they
     arrive within the lag that ``sync`` shows. Raises as :func:`switch` does."""
     with truthful(ends.source, "switch --reads-only"), patience(catch_up_limit):
-        _move_reads(ends, catch_up_limit)
+        _move_reads(ends, catch_up_limit, say)
         gate_protocol.wait_for_application(ends.state, ends.connection, say=say)
 
 
-def _move_reads(ends: Endpoints, catch_up_limit: float) -> None:
+def _move_reads(ends: Endpoints, catch_up_limit: float, say: Say) -> None:
     with Lock(ends.state).command("switch --reads-only"), opened(ends.source, ends.dsn) as pair:
         lease.require_none(ends.state, "switch --reads-only")
         if pair.state().closed:
@@ -164,6 +164,13 @@ def _move_reads(ends: Endpoints, catch_up_limit: float) -> None:
                 advice="`migration-job rollback --keep-reads` gives the writes back",
             )
         settings.require_fit(pair.target, application=ends.postgres.user)
+        found = standbys.look(pair.target)
+        if found.asynchronous and not ends.asynchronous:
+            # SQLite takes the writes, so that nothing is lost yet.
+            say(
+                f"warning: {found.found}: after a failover reads may see an older state for a "
+                f"moment, until `sync` takes them back; the switch will want {standbys.OPTION}"
+            )
         target_capture.install(pair.target, pair.plan)
         base_certificate(pair)
         catch_up_fully(pair, enough=FEW_ENTRIES, limit=catch_up_limit)

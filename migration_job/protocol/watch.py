@@ -17,6 +17,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+from migration_job.deadline import expect_within
+
 GRACE_SECONDS = 2.0
 """Beyond what a step may take by its own limits, until its process is taken to stand still."""
 
@@ -65,10 +67,12 @@ def guarded() -> Iterator[None]:
             yield
         finally:
             _Process.pipe = None
+            expect_within(0)
 
 
 def expect(seconds: float) -> None:
     """This process is to be heard of again within ``seconds``; 0: no matter when."""
+    expect_within(seconds if _Process.pipe is not None else 0)
     if _Process.pipe is not None:
         # Without the watcher the command goes on as well as ever.
         with contextlib.suppress(OSError):

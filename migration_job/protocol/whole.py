@@ -26,6 +26,7 @@ from migration_job.errors import JobError
 from migration_job.protocol.run_context import Pair
 from migration_job.protocol.tokens import forgot, forgotten, fresh
 from migration_job.stores.postgres import capture as target_capture
+from migration_job.stores.postgres.session import Unconfirmed
 from migration_job.stores.sqlite import fence, whole
 from migration_job.stores.sqlite.fence import SourceState
 from migration_job.stores.sqlite.whole import START_OVER, NotWhole
@@ -157,5 +158,5 @@ def new_token(pair: Pair) -> str:
 def confirm(pair: Pair) -> None:
     """The transaction has been committed. Where the target cannot be told now, the next look does
     it."""
-    with contextlib.suppress(psycopg.Error):
+    with contextlib.suppress(psycopg.Error, Unconfirmed):
         target_capture.confirm_token(pair.third)

@@ -21,7 +21,7 @@ from migration_job.errors import InputError, JobError, OperationError
 from migration_job.protocol import identity, memory
 from migration_job.protocol.rollback import rollback
 from migration_job.protocol.settings import Endpoints, endpoints
-from migration_job.protocol.switch import switch
+from migration_job.protocol.switch import move_reads, switch
 from migration_job.protocol.sync import Sync
 from migration_job.protocol.tokens import Forgotten
 from migration_job.stores.postgres import capture as target_capture
@@ -305,6 +305,22 @@ def test_an_asynchronous_cluster_is_refused_unless_accepted(cluster: Cluster) ->
     switch(cluster.ends, say=cluster.said.append)
     assert any("accepted: a failover" in line for line in cluster.said)
     assert cluster.target_notes() == ["one", "two"]
+
+
+def test_reads_move_to_an_asynchronous_cluster_with_a_warning(cluster: Cluster) -> None:
+    """Nothing can be lost yet; but after a failover reads see an older state until they are taken
+    back, and they are."""
+    cluster.write_source("one")
+    careful = replace(cluster.ends, asynchronous=False)
+    move_reads(careful, say=cluster.said.append)
+    assert any("follow asynchronously" in line for line in cluster.said)
+    cluster.servers.cut_off()
+    cluster.write_source("two")
+    cluster.sync()
+    cluster.servers.fail_over()
+    assert cluster.target_notes() == ["one"]
+    cluster.sync()
+    assert cluster.target_notes() == cluster.source_notes() == ["one", "two"]
 
 
 def test_a_synchronous_cluster_is_switched_to_without_a_word(cluster: Cluster) -> None:

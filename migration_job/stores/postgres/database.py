@@ -18,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from migration_job.errors import InputError, OperationError
 from migration_job.quoting import postgres_text
+from migration_job.stores.postgres.session import Session
 
 OLDEST = 140000
 """PostgreSQL 14, as ``server_version`` counts."""
@@ -121,15 +122,15 @@ def _without_secret(message: str, dsn: str) -> str:
 def connect(dsn: str, *, purpose: str = "migration-job") -> psycopg.Connection:
     """An autocommit session of the job on the target; transactions are opened explicitly.
 
-    Raises InputError when the target cannot be reached, is older than PostgreSQL 14 or does not
-    store UTF-8.
+    None of its calls waits without end for a standby that is lost. Raises InputError when the
+    target cannot be reached, is older than PostgreSQL 14 or does not store UTF-8.
     """
     options = _parse(dsn)
     options.setdefault("connect_timeout", str(CONNECT_TIMEOUT))
     options.setdefault("application_name", purpose)
     options["client_encoding"] = "UTF8"
     try:
-        connection = psycopg.connect(make_conninfo(**options), autocommit=True)
+        connection = Session.connect(make_conninfo(**options), autocommit=True)
     except psycopg.Error as error:
         raise InputError(
             f"cannot connect to the target {describe(dsn)}: {_without_secret(str(error), dsn)}",
