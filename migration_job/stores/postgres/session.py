@@ -124,5 +124,5 @@ class _Watch:
             where |= {"hostaddr": info.hostaddr} if info.hostaddr else {}
         if info.password:
             where["password"] = info.password
-        where |= {"connect_timeout": LOOK_SECONDS, "application_name": "migration-job look"}
+        where |= {"connect_timeout": LOOK_SECONDS, "application_name": "look of a job"}
         return psycopg.connect(make_conninfo(**where), autocommit=True)
