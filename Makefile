@@ -114,6 +114,11 @@ faults: setup ## kill each part at each step, under load, in both directions (ab
 	@tools/system-packages
 	@FAULTS=all $(PYTHON) -m pytest tests/faults -n 2
 
+.PHONY: cluster
+cluster: setup ## lose and move the leader of a Patroni cluster at each phase; writes docs/clusters.md
+	@tools/system-packages patroni etcd=etcd-server haproxy
+	@$(WORDS_OF) OPTIONS $(PYTHON) -m tests.cluster.matrix
+
 .PHONY: property
 property: setup ## take 2,000 random databases there, and 2,000 there and back, and compare them by a third way
 	@PROPERTY_EXAMPLES=2000 PROPERTY_BACK_EXAMPLES=2000 $(PYTHON) -m pytest \

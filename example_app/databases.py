@@ -133,6 +133,8 @@ class PostgresSession:
                 dbname=side.get("database"),
                 user=side.get("user"),
                 password=side.get("password"),
+                # Which of several hosts is meant, where there are any.
+                target_session_attrs=dict(side.settings).get("target_session_attrs") or "any",
                 connect_timeout=CONNECT_SECONDS,
                 # Under transaction pooling the next transaction may run in another session, which
                 # would not know a statement that was prepared in this one.

@@ -65,7 +65,7 @@ def _prepare(props: Mapping[str, Any]) -> None:
     name = f"{props['container']}-target"
     words = ["check-target", "--target-file", live.TARGET_FILE, "--source", props["source"]]
     words += ["--connections", str(int(props["connections"])), "--live"]
-    words += live.acceptances(props)
+    words += live.acceptances(props) + live.collation_acceptance(props)
     _finish(job.run(client, place, name, words, files, say), "the target is not usable")
     words = ["-c", _GRANT, live.TARGET_FILE, props["application_user"]]
     ended = job.run(client, place, name, words, files, say, entrypoint=["python3"])

@@ -19,6 +19,7 @@ from infra.dynamic import say
 from infra.errors import StageError
 from infra.job import Place
 from infra.rendering import ALIAS_DIRECTORY
+from migration_job.hosts import LEADER, is_list
 
 TARGET_FILE = f"{job.SECRETS}/target"
 AUTHORITY_FILE = f"{job.SECRETS}/ca.crt"
@@ -85,8 +86,18 @@ def dsn(props: Mapping[str, Any]) -> str:
     user, password, database = (
         quote(word, safe="") for word in (target["user"], props["password"], target["database"])
     )
-    host = f"[{target['host']}]" if ":" in target["host"] else target["host"]
-    return f"postgresql://{user}:{password}@{host}:{int(target['port'])}/{database}{tls}"
+    if is_list(target["host"]):
+        tls += ("&" if tls else "?") + f"target_session_attrs={LEADER}"
+    return f"postgresql://{user}:{password}@{_addresses(target)}/{database}{tls}"
+
+
+def _addresses(target: Mapping[str, Any]) -> str:
+    """``HOST:PORT``, of each server with commas between."""
+    hosts = [f"[{host}]" if ":" in host else host for host in str(target["host"]).split(",")]
+    # A number comes back from the state as a float.
+    ports = [str(int(float(port))) for port in str(target["port"]).split(",")]
+    ports *= len(hosts) if len(ports) == 1 else 1
+    return ",".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=True))
 
 
 def target_secrets(props: Mapping[str, Any]) -> dict[str, str]:
@@ -134,6 +145,11 @@ def secrets(props: Mapping[str, Any]) -> dict[str, str]:
 def acceptances(props: Mapping[str, Any]) -> list[str]:
     """The options by which the operator accepts what ``check-target`` and ``switch`` refuse."""
     return ["--accept-asynchronous"] if props["target"].get("accept_asynchronous") else []
+
+
+def collation_acceptance(props: Mapping[str, Any]) -> list[str]:
+    """The same for what ``check-target`` and ``migrate`` would otherwise see to."""
+    return ["--accept-collation"] if props["target"].get("accept_collation") else []
 
 
 def run(command: str, props: Mapping[str, Any], options: Sequence[str] = ()) -> None:

@@ -44,7 +44,7 @@ def arguments(props: Mapping[str, Any]) -> list[str]:
         words += ["--policy", POLICY_FILE]
     if props["strategy"] != "offline":
         words += ["--live", "--state", props["state_directory"]]
-    return words
+    return words + live.collation_acceptance(props)
 
 
 def fingerprint(source: Path) -> str:

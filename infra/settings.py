@@ -30,6 +30,7 @@ from pydantic.alias_generators import to_camel
 
 from infra import parameters, support
 from infra.errors import StageError
+from migration_job.hosts import is_list, require_matching
 
 PROJECT = "sqlite-to-postgresql"
 
@@ -104,6 +105,9 @@ class S3(BaseModel):
 
 HostText = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.:_-]{0,253}$")]
 """A name or an address, as connection strings and PgBouncer's configuration take it."""
+HostsText = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.:_,-]{0,1000}$")]
+"""The same, or several with commas between them."""
+PortsText = Annotated[str, Field(pattern=r"^[0-9]{1,5}(,[0-9]{1,5})+$")]
 RoleText = Annotated[str, Field(min_length=1, max_length=63), AfterValidator(_plain_path)]
 
 
@@ -112,8 +116,13 @@ class External(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel)
 
-    host: HostText
-    port: Port = 5432
+    host: HostsText
+    """One server, or a cluster's members with commas between them: the one that takes writes is
+    looked for."""
+    port: Port | PortsText = 5432
+    pooler_host: HostText | Literal[""] = ""
+    """Where PgBouncer reaches the server that takes writes; a list of hosts needs it."""
+    pooler_port: Port = 5432
     database: RoleText
     user: RoleText
     """The role that the job logs in as; it owns what it makes."""
@@ -131,6 +140,13 @@ class External(BaseModel):
     """The file of the authority that signed its certificate; ``verify-full`` needs it."""
     accept_asynchronous: bool = False
     """Whether a failover to a standby that follows asynchronously may lose acknowledged commits."""
+    accept_collation: bool = False
+    """Whether text may compare by the database's own collation, a language's."""
+
+    @model_validator(mode="after")
+    def _lists(self) -> External:
+        require_matching(self.host, self.port)
+        return self
 
 
 def _upstream(text: str) -> str:
@@ -300,8 +316,11 @@ class Settings(BaseModel):
     )
     external: External | None = Field(
         None,
-        description="With `target: external`: `host`, `port`, `database`, `user` and `password` "
-        "of the job's role, `applicationUser` and `applicationPassword`, `acceptAsynchronous` (a "
+        description="With `target: external`: `host` and `port` (of a cluster, lists with commas), "
+        "`poolerHost` and `poolerPort` (where PgBouncer reaches the leader of such a list), "
+        "`database`, `user` and `password` "
+        "of the job's role, `applicationUser` and `applicationPassword`, `acceptCollation` (text "
+        "may compare by the database's own collation), `acceptAsynchronous` (a "
         "failover to an asynchronous standby may lose acknowledged commits), `sslmode` (disable, "
         "prefer, require, verify-full) and `authority` (a PEM file). Set the passwords by `pulumi "
         "config set --secret --path external.password`.",
@@ -496,6 +515,12 @@ class Settings(BaseModel):
             raise ValueError(
                 "backup and monitoring are for a PostgreSQL of the stage's own; with target: "
                 "external whoever runs it backs it up and watches it"
+            )
+        if self.pooler and is_list(self.external.host) and not self.external.pooler_host:
+            raise ValueError(
+                "external.host is a list, which PgBouncer cannot follow: name the address that "
+                "leads to the server that takes writes (haproxy's) in external.poolerHost and "
+                "external.poolerPort, or set pooler: false"
             )
         if (self.external.sslmode == "verify-full") != bool(self.external.authority):
             raise ValueError("external.sslmode: verify-full and external.authority go together")

@@ -449,7 +449,10 @@ class Stage(pulumi.ComponentResource):
         authority = _given(external.authority) if external.authority else ""
         connection: dict[str, Any] = {"user": external.application_user}
         if self._settings.pooler:
-            connection |= {**self._pooler_address(), "server": server}
+            leader = server
+            if external.pooler_host:
+                leader = {**server, "host": external.pooler_host, "port": external.pooler_port}
+            connection |= {**self._pooler_address(), "server": leader}
         else:
             connection |= server
             if external.sslmode == "require":
@@ -457,6 +460,8 @@ class Stage(pulumi.ComponentResource):
         target = {**server, "user": external.user, "sslmode": external.sslmode}
         if external.accept_asynchronous:  # said where it is so: nobody else's stage changes
             target["accept_asynchronous"] = True
+        if external.accept_collation:
+            target["accept_collation"] = True
         return {
             "target": target,
             "password": pulumi.Output.secret(external.password),

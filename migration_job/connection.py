@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from migration_job.durable import sync_directory, write_durably
 from migration_job.errors import InputError, OperationError
+from migration_job.hosts import SessionAttributes
 
 KEPT_VERSIONS = 2
 """The present version and the one before it: a reader that resolved ``current`` a moment ago may
@@ -68,12 +69,16 @@ class Tls(_Data):
 class PostgresSide(_Data):
     engine: Literal["postgresql"] = "postgresql"
     host: str
-    port: int = 5432
+    """One server, or several with commas between them, as libpq takes them."""
+    port: int | str = 5432
+    """Of all of them; a text of several for one each."""
     database: str
     user: str
     password: str = Field(repr=False)
     pool: Pool = Pool()
     tls: Tls | None = None
+    target_session_attrs: SessionAttributes | None = None
+    """Which of several servers is meant; None where one is named."""
 
 
 Side = Annotated[SqliteSide | PostgresSide, Field(discriminator="engine")]
@@ -153,7 +158,11 @@ def render_env(connection: Connection) -> str:
 
 def render_json(connection: Connection) -> str:
     """``database.json``: ``{"generation", "changed_at", "write": side, "read": side}``."""
-    return json.dumps(connection.model_dump(), indent=2) + "\n"
+    content = connection.model_dump()
+    for side in (content["write"], content["read"]):
+        if side.get("target_session_attrs", "") is None:  # said where several servers are named
+            del side["target_session_attrs"]
+    return json.dumps(content, indent=2) + "\n"
 
 
 def _side_lines(prefix: str, side: SqliteSide | PostgresSide) -> list[str]:
@@ -164,6 +173,7 @@ def _side_lines(prefix: str, side: SqliteSide | PostgresSide) -> list[str]:
             "ENGINE": side.engine,
             "HOST": side.host,
             "PORT": str(side.port),
+            **_attributes(side),
             "NAME": side.database,
             "USER": side.user,
             "PASSWORD": side.password,
@@ -178,6 +188,11 @@ def _side_lines(prefix: str, side: SqliteSide | PostgresSide) -> list[str]:
                 # Beside this file: the directory may have another path for the application.
                 values["SSL_CA"] = AUTHORITY_FILE
     return [f"{prefix}{name}={_env_value(prefix + name, value)}" for name, value in values.items()]
+
+
+def _attributes(side: PostgresSide) -> dict[str, str]:
+    wanted = side.target_session_attrs
+    return {} if wanted is None else {"TARGET_SESSION_ATTRS": wanted}
 
 
 def _env_value(name: str, value: str) -> str:

@@ -55,7 +55,7 @@ from migration_job.report.model import (
     TableReport,
 )
 from migration_job.signals import stopped_by_signals, undisturbed
-from migration_job.stores.postgres import database, load, records, schema, settings
+from migration_job.stores.postgres import collation, database, load, records, schema, settings
 from migration_job.stores.postgres.tablecopy import Session
 from migration_job.stores.sqlite import backup, integrity, snapshot
 from migration_job.stores.sqlite.catalogue import read_catalogue
@@ -107,6 +107,8 @@ class Options:
     """Sessions that work side by side; None: :func:`default_jobs`, and two more where it helps."""
     demands: Demands = field(default_factory=Demands)
     """What the application's own queries have to stand before the certificate."""
+    own_collation: bool = False
+    """Whether text may compare by the target's own collation, whatever that is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,11 +341,17 @@ class Migration:
             self.report.findings.append(_without_extension(name, reason))
 
         beside = load.works_beside(plan, self._jobs)
+        collate = collation.clause(target, accepted=self.options.own_collation)
+        if collate:
+            self.reporter.say(
+                f"the target sorts by {collation.look(target)}: columns of text get COLLATE "
+                f"{collate}, which compares as SQLite does ({collation.OPTION} leaves that out)"
+            )
 
         def session() -> Session:
             connection = database.connect(self.options.dsn, purpose="migration-job copy")
             load.tune_session(connection, beside=beside)
-            return Session(planned.taken.connect(), connection)
+            return Session(planned.taken.connect(), connection, collate=collate)
 
         try:
             self._build(target, planned, done, session)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from migration_job.commands.option_groups import (
     AcceptAsynchronous,
+    AcceptCollation,
     AsJson,
     Target,
     print_json,
@@ -19,7 +20,7 @@ from migration_job.commands.option_groups import (
 )
 from migration_job.errors import InputError
 from migration_job.stores.postgres.database import connect, describe, read_dsn
-from migration_job.stores.postgres.suitability import Check, examine
+from migration_job.stores.postgres.suitability import Accepted, Check, examine
 
 COLOURS = {"ok": "green", "warning": "yellow", "refused": "red"}
 
@@ -43,6 +44,7 @@ class CheckOptions:
     ] = 28
     live: Annotated[bool, typer.Option(help="Changes are to be captured and followed.")] = False
     accept_asynchronous: AcceptAsynchronous = False
+    accept_collation: AcceptCollation = False
     as_json: AsJson = False
 
     def source_bytes(self) -> int:
@@ -66,7 +68,7 @@ def check_target(options: CheckOptions) -> None:
             source_bytes=size,
             connections=options.connections,
             live=options.live,
-            asynchronous=options.accept_asynchronous,
+            accepted=Accepted(options.accept_asynchronous, options.accept_collation),
         )
     if options.as_json:
         print_json([asdict(check) for check in checks])

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from migration_job.commands.option_groups import (
+    AcceptCollation,
     LockSeconds,
     PolicyFile,
     ProfileName,
@@ -64,6 +65,7 @@ class MigrateOptions:
         typer.Option(help="With --live: the directory for the lock, the same as `sync`'s."),
     ] = None
     catch_up_seconds: LockSeconds = 600.0
+    accept_collation: AcceptCollation = False
 
 
 def migrate(options: MigrateOptions) -> None:
@@ -77,6 +79,7 @@ def migrate(options: MigrateOptions) -> None:
         deep=options.work.deep,
         jobs=options.work.jobs,
         demands=options.speed.demands(options.checks, options.profile),
+        own_collation=options.accept_collation,
     )
     uncounted()
     reporter = Reporter()

@@ -32,6 +32,14 @@ AcceptAsynchronous = Annotated[
         "lose the last commits that the application was told are kept.",
     ),
 ]
+AcceptCollation = Annotated[
+    bool,
+    typer.Option(
+        "--accept-collation",
+        help="Accept that text compares by the target's own collation, where that is a language's: "
+        "ranges and orders differ from SQLite's. Without it columns of text get COLLATE C there.",
+    ),
+]
 Target = Annotated[str | None, typer.Option(help="PostgreSQL's connection string.")]
 ProfileName = Annotated[str, typer.Option(help="'none', 'radcase', or a profile's file.")]
 PolicyFile = Annotated[Path | None, typer.Option(help="A policy file (YAML).")]

@@ -8,7 +8,7 @@ from typing import Literal
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from migration_job.connection import (
     Connection,
@@ -19,7 +19,13 @@ from migration_job.connection import (
     render_env,
 )
 from migration_job.errors import InputError
+from migration_job.hosts import LEADER, SessionAttributes, is_list, plain_port, require_matching
 from migration_job.pooler import Alias, Pooler
+
+POOLER_WANTS = (
+    "expected one address by which PgBouncer reaches the server that takes writes (haproxy's, or a "
+    "name that moves with it)"
+)
 
 
 class Server(BaseModel):
@@ -28,8 +34,16 @@ class Server(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str
+    """One address: PgBouncer asks none of several whether it takes writes."""
     port: int = 5432
     database: str | None = None
+
+    @field_validator("host")
+    @classmethod
+    def _one(cls, host: str) -> str:
+        if is_list(host):
+            raise ValueError(f"{POOLER_WANTS}, found a list of hosts")
+        return host
 
 
 class TlsTo(BaseModel):
@@ -45,13 +59,15 @@ class TlsTo(BaseModel):
 class ConnectTo(BaseModel):
     """What the application is to connect to after the switch: PgBouncer, or PostgreSQL itself.
 
-    ``database`` is the alias where there is a pooler.
+    ``database`` is the alias where there is a pooler. ``host`` and ``port`` may be lists, as libpq
+    has them; then ``target_session_attrs`` is ``read-write`` unless it is given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str
-    port: int = 5432
+    port: int | str = 5432
+    target_session_attrs: SessionAttributes | None = None
     database: str
     user: str
     password: str | None = Field(None, repr=False)
@@ -61,6 +77,11 @@ class ConnectTo(BaseModel):
     tls: TlsTo | None = None
     server: Server | None = None
     """For PgBouncer; where it is absent, host, port and database of ``--target``."""
+
+    @model_validator(mode="after")
+    def _lists(self) -> ConnectTo:
+        require_matching(self.host, self.port)
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +114,7 @@ def read_connect_to(file: Path) -> ConnectTo:
         raise InputError(
             f"{file} does not say what the application is to connect to: {where}: {first['msg']}",
             advice='expected {"host", "port", "database", "user", "password_file", and as you like '
-            '"pool": {"max", "min", "idle_timeout", "connection_timeout"}, '
+            '"target_session_attrs", "pool": {"max", "min", "idle_timeout", "connection_timeout"}, '
             '"server": {"host", "port", "database"}}',
         ) from None
 
@@ -147,7 +168,8 @@ def endpoints(  # noqa: PLR0913 - the command line's words, named
     sqlite = SqliteSide(path=application_source or str(source.absolute()))
     postgres = PostgresSide(
         host=told.host,
-        port=told.port,
+        port=plain_port(told.port),
+        target_session_attrs=told.target_session_attrs or (LEADER if is_list(told.host) else None),
         database=told.database,
         user=told.user,
         password=_password(told, connect_to),
@@ -190,14 +212,18 @@ def _password(told: ConnectTo, file: Path) -> str:
 
 def _server(told: ConnectTo, dsn: str) -> Server:
     parts = conninfo_to_dict(dsn)
-    target = Server(
-        host=str(parts.get("host") or parts.get("hostaddr") or "127.0.0.1"),
-        port=int(parts.get("port") or 5432),
-        database=str(parts.get("dbname") or ""),
-    )
-    if told.server is None:
-        return target
-    return told.server.model_copy(update={"database": told.server.database or target.database})
+    database = str(parts.get("dbname") or "")
+    if told.server is not None:
+        return told.server.model_copy(update={"database": told.server.database or database})
+    host = str(parts.get("host") or parts.get("hostaddr") or "127.0.0.1")
+    port = str(parts.get("port") or 5432)
+    if is_list(host) or is_list(port):
+        raise InputError(
+            f"{POOLER_WANTS}, found a list of hosts in --target",
+            advice='name it in the file of --connect-to: "server": {"host": "...", "port": 5432}; '
+            "docs/clusters.md shows haproxy's part",
+        )
+    return Server(host=host, port=int(port), database=database)
 
 
 def _require_dsn(console: str) -> None:

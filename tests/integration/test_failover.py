@@ -26,7 +26,7 @@ from migration_job.protocol.sync import Sync
 from migration_job.protocol.tokens import Forgotten
 from migration_job.stores.postgres import capture as target_capture
 from migration_job.stores.postgres.database import connect
-from migration_job.stores.postgres.suitability import Check, examine
+from migration_job.stores.postgres.suitability import Accepted, Check, examine
 from tests.integration.livekit import Migration, begin, fresh_source
 from tests.integration.replica import Replicated
 from tests.integration.test_catchup import both_sides
@@ -287,7 +287,13 @@ def test_a_commit_that_no_standby_has_is_not_taken_for_one(cluster: Cluster) -> 
 
 def _standbys(cluster: Cluster, *, accepted: bool = False) -> Check:
     with connect(cluster.dsn) as session:
-        checks = examine(session, source_bytes=1, connections=1, live=True, asynchronous=accepted)
+        checks = examine(
+            session,
+            source_bytes=1,
+            connections=1,
+            live=True,
+            accepted=Accepted(asynchronous=accepted),
+        )
     return next(check for check in checks if check.name == "standbys")
 
 

@@ -8,6 +8,7 @@ defaults are.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from migration_job.errors import InputError, OperationError
 from migration_job.quoting import postgres_text
 from migration_job.stores.postgres.session import Session
+
+# What psycopg tells its logger, such as that a transaction could not be rolled back on a server
+# that is gone, is raised as well; without a handler Python prints it among the job's sentences.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 OLDEST = 140000
 """PostgreSQL 14, as ``server_version`` counts."""

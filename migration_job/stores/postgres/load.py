@@ -378,7 +378,7 @@ class _Loader:
         self._advance(sum(arrived))
 
     def _create(self, session: Session, tables: list[TablePlan]) -> None:
-        _execute(session, tables[0], "its columns", create_sql(tables))
+        _execute(session, tables[0], "its columns", create_sql(tables, session.collate))
 
     def _set_sequence(self, session: Session, table: TablePlan) -> None:
         if statements := self._sequences.get(table.target):
@@ -402,9 +402,9 @@ def _steps(table: TablePlan) -> list[schema.Step]:
     return [*schema.key_steps(table), *schema.index_steps(table)]
 
 
-def create_sql(tables: Sequence[TablePlan]) -> str:
+def create_sql(tables: Sequence[TablePlan], collate: str = "") -> str:
     """The statements that create tables which are loaded together, in one text."""
-    return _one_text([schema.table_sql(table) for table in tables if table.ours])
+    return _one_text([schema.table_sql(table, collate) for table in tables if table.ours])
 
 
 def build_sql(tables: Sequence[TablePlan], sequences: Mapping[str, list[str]]) -> str:

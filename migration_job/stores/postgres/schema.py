@@ -23,6 +23,7 @@ from migration_job.plan.model import (
 )
 from migration_job.quoting import postgres_name, postgres_relation, postgres_text
 from migration_job.stores.postgres import records
+from migration_job.stores.postgres.collation import of_text
 from migration_job.stores.postgres.database import lost
 
 
@@ -39,8 +40,10 @@ def columns_sql(columns: tuple[str, ...]) -> str:
     return "(" + ", ".join(postgres_name(c) for c in columns) + ")"
 
 
-def _column(column: ColumnPlan) -> str:
+def _column(column: ColumnPlan, collate: str) -> str:
     parts = [postgres_name(column.target), column.type]
+    if collate and of_text(column.type):
+        parts.append(f"COLLATE {collate}")
     if column.generated is not None:
         parts.append(f"GENERATED ALWAYS AS ({column.generated}) STORED")
     elif column.identity:
@@ -53,9 +56,10 @@ def _column(column: ColumnPlan) -> str:
     return " ".join(parts)
 
 
-def table_sql(table: TablePlan) -> str:
-    """CREATE TABLE with its columns and CHECKs, which COPY then enforces row by row."""
-    parts = [_column(c) for c in table.columns]
+def table_sql(table: TablePlan, collate: str = "") -> str:
+    """CREATE TABLE with its columns and CHECKs, which COPY then enforces row by row; columns of
+    text under ``collate``, where that is given."""
+    parts = [_column(c, collate) for c in table.columns]
     parts += [f"CONSTRAINT {postgres_name(c.name)} CHECK ({c.expression})" for c in table.checks]
     return f"CREATE TABLE {postgres_relation(table.target)} (" + ", ".join(parts) + ")"
 

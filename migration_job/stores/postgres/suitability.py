@@ -14,7 +14,7 @@ from typing import Literal
 
 import psycopg
 
-from migration_job.stores.postgres import records, settings, standbys
+from migration_job.stores.postgres import collation, records, settings, standbys
 
 Verdict = Literal["ok", "warning", "refused"]
 
@@ -33,20 +33,30 @@ class Check:
     advice: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What the operator accepts by name."""
+
+    asynchronous: bool = False
+    """That a failover may lose acknowledged commits."""
+    collation: bool = False
+    """That text compares by the database's own collation."""
+
+
 def examine(
     connection: psycopg.Connection,
     *,
     source_bytes: int,
     connections: int,
     live: bool,
-    asynchronous: bool = False,
+    accepted: Accepted | None = None,
 ) -> list[Check]:
     """All checks, in the order in which an operator would mend them.
 
     ``source_bytes`` is the SQLite file's size, ``connections`` what the pool and the job will open,
-    ``live`` whether changes are to be captured and followed, ``asynchronous`` whether it is
-    accepted that a failover may lose acknowledged commits.
+    ``live`` whether changes are to be captured and followed.
     """
+    accepted = accepted or Accepted()
     return [
         _version(connection),
         _primary(connection),
@@ -55,7 +65,8 @@ def examine(
         *([_replica(connection)] if live else []),
         _connections(connection, connections),
         _durability(connection),
-        _standbys(connection, asynchronous),
+        _standbys(connection, accepted.asynchronous),
+        _collation(connection, accepted.collation),
         _space(connection, source_bytes),
         _emptiness(connection),
         *_citus(connection),
@@ -189,6 +200,24 @@ def _standbys(connection: psycopg.Connection, accepted: bool) -> Check:
     if accepted:
         return Check("standbys", "warning", found.found, "accepted by name")
     return Check("standbys", "refused", found.found, standbys.ADVICE)
+
+
+def _collation(connection: psycopg.Connection, accepted: bool) -> Check:
+    found = collation.look(connection)
+    if found.by_bytes:
+        return Check("collation", "ok", f"{found}: byte by byte, as on SQLite")
+    if accepted:
+        return Check(
+            "collation",
+            "warning",
+            f"{found}: ranges and orders of text differ from SQLite's",
+            "accepted by name",
+        )
+    return Check(
+        "collation",
+        "ok",
+        f'{found}: columns of text get COLLATE "C", which compares as SQLite does',
+    )
 
 
 def _space(connection: psycopg.Connection, source_bytes: int) -> Check:

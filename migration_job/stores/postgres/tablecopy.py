@@ -87,6 +87,8 @@ class Session:
     source: apsw.Connection
     target: psycopg.Connection
     stopped: threading.Event = field(default_factory=threading.Event)
+    collate: str = ""
+    """The collation that columns of text are given; '' for the database's own."""
 
     def close(self) -> None:
         self.source.close()

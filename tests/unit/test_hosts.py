@@ -1,0 +1,143 @@
+"""Lists of hosts: in connection strings, connection files and a stage's settings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from infra.errors import StageError
+from infra.live import dsn
+from infra.settings import read
+from migration_job.connection import read_connection, write_connection
+from migration_job.errors import InputError
+from migration_job.hosts import plain_port, require_matching
+from migration_job.protocol.settings import Endpoints, endpoints
+
+CLUSTER = "host=a,b,c port=5432 dbname=app user=mover target_session_attrs=read-write"
+CONSOLE = "host=pooler port=6432 dbname=pgbouncer user=admin"
+
+
+def ends(directory: Path, target: str = CLUSTER, *, pooler: bool = False, **told: Any) -> Endpoints:
+    file = directory / "application.json"
+    wanted = {"host": "pooler", "database": "app", "user": "app", "password": "s"} | told
+    file.write_text(json.dumps(wanted))
+    return endpoints(
+        directory / "app.db",
+        target,
+        connection=directory / "connection",
+        connect_to=file,
+        console=CONSOLE if pooler else None,
+        alias_file=directory / "alias.ini" if pooler else None,
+    )
+
+
+@pytest.mark.parametrize("target", [CLUSTER, CLUSTER.replace("5432", "1,2,3")])
+def test_a_pooler_before_a_list_wants_one_address(tmp_path: Path, target: str) -> None:
+    with pytest.raises(InputError, match="one address by which PgBouncer") as refusal:
+        ends(tmp_path, target, pooler=True)
+    assert '"server"' in str(refusal.value.advice)
+    with pytest.raises(InputError, match=r"server\.host: .*one address"):
+        ends(tmp_path, target, pooler=True, server={"host": "a,b"})
+    found = ends(tmp_path, target, pooler=True, server={"host": "haproxy", "port": 5000})
+    assert found.pooler is not None
+    assert found.pooler.alias.line() == (
+        "app = host='haproxy' port=5000 dbname='app' pool_size=20 min_pool_size=5\n"
+    )
+
+
+def test_the_application_is_told_of_all_and_which_is_meant(tmp_path: Path) -> None:
+    side = ends(tmp_path, host="a,b,c", port="5432,5433,5434").postgres
+    write_connection(tmp_path / "connection", side, side)
+    told = json.loads((tmp_path / "connection" / "database.json").read_text())["write"]
+    assert (told["host"], told["port"]) == ("a,b,c", "5432,5433,5434")
+    assert told["target_session_attrs"] == "read-write"
+    lines = (tmp_path / "connection" / "database.env").read_text().splitlines()
+    assert {"DB_HOST=a,b,c", "DB_PORT=5432,5433,5434"} <= set(lines)
+    assert "DB_TARGET_SESSION_ATTRS=read-write" in lines
+    again = read_connection(tmp_path / "connection")
+    assert again is not None
+    assert again.write == side
+
+
+def test_one_host_is_told_as_ever(tmp_path: Path) -> None:
+    side = ends(tmp_path, port="5433").postgres
+    write_connection(tmp_path / "connection", side, side)
+    text = (tmp_path / "connection" / "database.json").read_text()
+    assert json.loads(text)["write"]["port"] == 5433
+    assert "target_session_attrs" not in text
+    env = (tmp_path / "connection" / "database.env").read_text()
+    assert "TARGET_SESSION_ATTRS" not in env
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "words"),
+    [
+        ("a,b", "1,2,3", "one for each of the 2 hosts, found 3"),
+        ("a,,b", 5432, "between any two commas"),
+        ("a", "0", "from 1 to 65535"),
+        ("a", "1,2", "one for each of the 1 hosts"),
+    ],
+)
+def test_lists_that_do_not_go_together(
+    tmp_path: Path, host: str, port: int | str, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        require_matching(host, port)
+    with pytest.raises(InputError, match=words):
+        ends(tmp_path, host=host, port=port)
+
+
+def test_a_single_port_is_a_number() -> None:
+    assert plain_port("5432") == 5432
+    assert plain_port("1,2") == "1,2"
+
+
+EXTERNAL: dict[str, Any] = {
+    "host": "a,b,c",
+    "database": "app",
+    "user": "mover",
+    "password": "p",
+    "applicationUser": "app",
+    "applicationPassword": "p",
+}
+
+
+def external(**more: Any) -> Any:
+    raw = {"source": "a", "target": "external", "external": {**EXTERNAL, **more}}
+    return read(raw, "x").external
+
+
+def test_a_stage_names_the_members_and_where_the_leader_is() -> None:
+    with pytest.raises(StageError, match=r"external\.poolerHost"):
+        external()
+    with pytest.raises(StageError, match="one for each of the 3 hosts"):
+        external(poolerHost="haproxy", port="1,2")
+    with pytest.raises(StageError, match="poolerHost"):
+        external(poolerHost="a,b")
+    found = external(poolerHost="haproxy", poolerPort=5000, port="1,2,3")
+    assert (found.pooler_host, found.pooler_port) == ("haproxy", 5000)
+    raw = {"source": "a", "target": "external", "pooler": "false", "external": EXTERNAL}
+    assert read(raw, "x").external is not None
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "hosts", "ports"),
+    [
+        ("a,b,c", 5432.0, "a,b,c", "5432,5432,5432"),
+        ("a,b", "1,2", "a,b", "1,2"),
+        ("a", 5432.0, "a", "5432"),
+        ("::1", 5432, "::1", "5432"),
+    ],
+)
+def test_the_job_s_own_connection_string(
+    host: str, port: float | str, hosts: str, ports: str
+) -> None:
+    target = {"host": host, "port": port, "database": "d", "user": "u", "sslmode": "require"}
+    parts = conninfo_to_dict(dsn({"target": target, "password": "p@ss"}))
+    assert (parts["host"], parts["port"], parts["password"]) == (hosts, ports, "p@ss")
+    assert parts["sslmode"] == "require"
+    assert parts.get("target_session_attrs") == ("read-write" if "," in host else None)
