@@ -36,6 +36,7 @@ RULES = {
     4: "whatever is cut off ends with the application served",
     5: "nothing is changed silently",
     6: "no request turned away that could have been held",
+    7: "what an operator holds is not opened before its end",
 }
 
 
@@ -120,6 +121,16 @@ SCENARIOS = (
         "-DFORGET -DSTART_SWITCHED -DOPERATIONS=1 -DCRASHES=1 -DRESTARTS=0 -DFAULTS=0",
         "the same, and a death",
     ),
+    Scenario(
+        "hold and resume",
+        "-DLEASE=1 -DOPERATIONS=4 -DCRASHES=1 -DRESTARTS=0 -DFAULTS=0",
+        "an operator's hold with an end, there and back, and a death",
+    ),
+    Scenario(
+        "altered, serving",
+        "-DALTER -DSTART_SWITCHED -DOPERATIONS=1 -DCRASHES=1 -DRESTARTS=0 -DFAULTS=0",
+        "a column with a default is added on PostgreSQL, and a death",
+    ),
 )
 
 _NOTHING = "-DCRASHES=0 -DRESTARTS=0 -DFAULTS=0"
@@ -140,6 +151,10 @@ SMALL = {
     "replaced file": "-DREPLACE -DCRASHES=0 -DRESTARTS=0 -DFAULTS=0",
     "forgets": f"-DFORGET -DOPERATIONS=3 {_NOTHING}",
     "forgets, serving": f"-DFORGET -DSTART_SWITCHED -DOPERATIONS=1 {_NOTHING}",
+    "hold": f"-DLEASE=1 -DSTART_SWITCHED -DOPERATIONS=1 {_NOTHING}",
+    "hold, death": "-DLEASE=1 -DSTART_SWITCHED -DOPERATIONS=1 -DCRASHES=1 -DRESTARTS=0 -DFAULTS=0",
+    "altered": f"-DALTER -DSTART_SWITCHED -DOPERATIONS=1 {_NOTHING}",
+    "altered, death": "-DALTER -DSTART_SWITCHED -DOPERATIONS=1 -DCRASHES=1 -DRESTARTS=0 -DFAULTS=0",
     "capture removed": f"-DSTART_SWITCHED -DOPERATIONS=4 -DREMOVAL {_NOTHING}",
 }
 """The smallest settings in which a mutant shows itself."""
@@ -187,6 +202,14 @@ MUTANTS = (
     Mutant("OMIT_LOG_BACK", 2, "forgets", "what came back is not in the source's log"),
     Mutant("OMIT_BATCH_TOKEN", 2, "forgets, serving", "a batch leaves no token on the target"),
     Mutant("EARLY_TOKEN", 2, "forgets, serving", "the token is written before the rows are read"),
+    # what an operator holds
+    Mutant("OMIT_LEASE_LOOK", 7, "hold", "sync opens what an operator holds"),
+    Mutant("OMIT_LEASE_END", 4, "hold", "nobody ends a hold whose end has come"),
+    Mutant("EARLY_PAUSE", 4, "hold, death", "the PAUSE is sent before the lease is written"),
+    # changes of PostgreSQL's schema
+    Mutant("OMIT_SCHEMA", 2, "altered", "the schema is not looked at"),
+    Mutant("EARLY_RECORD", 2, "altered, death", "the record is made before SQLite's column"),
+    Mutant("OMIT_AGAIN", 2, "altered", "rows that got a default are not read again"),
     # the rollback
     Mutant("OMIT_PAUSE", 6, "rollback", "PgBouncer does not hold the queries"),
     Mutant("OMIT_SHUT_FENCE", 1, "rollback", "the target's fence is not closed"),

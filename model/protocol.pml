@@ -15,6 +15,10 @@
  *               goes on serving has `forked`: then SQLite's rows must stay as they are. Not modelled:
  *               forgetting that a rollback has closed the fence, which nothing can prevent
  *
+ *   leases      (LEASE) an operator holds the alias for maintenance, with an end that comes at any time
+ *   altering    (ALTER) a column with a default is added on PostgreSQL while it serves: rows from before
+ *               have its value, and no trigger has logged that; later rows have one of their own
+ *
  * A request r inserts row r once and sets the register to r: the rows show what is lost, the
  * register shows what is stale. `truth` is what the last commit on a serving side left.
  *
@@ -25,6 +29,7 @@
  *   4  everything has come to rest, and the application is not served
  *   5  a side is open that holds a value which was changed silently
  *   6  a request was turned away where it could have been held (the issue's "no failed request")
+ *   7  what an operator holds was opened before its end
  *
  * FREEZE, LOSE and REPLACE are what happens to a holder, a trigger and the file. Not modelled: a trigger
  * taken from the closed file (whoever takes the lock off a door has both sides open; `sync` puts it back
@@ -161,6 +166,26 @@ bool gone;                      /* with the server goes what was sent to it */
 #define STOPPED false
 #endif
 
+#ifdef LEASE
+bool lease, over;               /* lease.json is there; its end has come */
+bool held;                      /* its PAUSE is in force */
+bool marked;                    /* a rollback's own PAUSE is out, or may be */
+byte leases;
+#define LEASED lease
+#define OTHERS (lease || !marked)       /* whose PAUSE it is, where there is one */
+#else
+#define LEASED false
+#define OTHERS false
+#endif
+#ifdef ALTER
+bool pg_shape, sq_shape;        /* the column is there */
+bool recorded;                  /* and on the target's record of what the way back carries */
+byte pg_new, sq_new, truth_new; /* the rows that have a value in it */
+#define FORGET_SHAPE shape = false; news = 0
+#else
+#define FORGET_SHAPE skip
+#endif
+
 #ifdef OMIT_FLUSH               /* what a crash of PostgreSQL would leave */
 byte kept_rows, kept_reg, kept_applied;
 #endif
@@ -198,6 +223,12 @@ inline commit_postgres(r) {
 		pg_rows = pg_rows | BIT(r); pg_reg = r + 1;
 		queue = queue | BIT(r);
 		truth_rows = truth_rows | BIT(r); truth_reg = r + 1;
+#ifdef ALTER
+		if
+		:: pg_shape -> pg_new = pg_new | BIT(r); truth_new = truth_new | BIT(r)
+		:: else
+		fi;
+#endif
 #ifdef OMIT_FLUSH
 		/* the application's own commits are synchronous, and flush all that was before them */
 		kept_rows = pg_rows; kept_reg = pg_reg; kept_applied = applied
@@ -320,17 +351,27 @@ inline take_over(me) {
 
 #define FORWARD (!fenced && alias_file && alias && conn == POSTGRES)
 #define BACK (conn == SQLITE && !alias_file && !alias)
-#define RIGHT_FORWARD (FORWARD && !paused)
+#define RIGHT_FORWARD (FORWARD && (!paused || OTHERS))
 #define RIGHT_BACK (BACK && !paused)
 
 /* All that follows from `closed`. Whoever gets the lock does this first: it completes what the dead
  * left after a decision, and undoes what they left before one. */
 inline follow_decision() {
 	late_hold = false;
+#ifdef LEASE
+	/* an alias that is there and held by somebody stays so, whatever else is left to do */
+	leaves = alias && paused && (lease || (conn == POSTGRES && !marked));
+#ifdef OMIT_LEASE_LOOK
+	leaves = false;
+#endif
+#endif
 #ifdef FORGET
 	prove_memory();
 #endif
 	if
+#if defined(LEASE) && defined(OMIT_LEASE_LOOK)
+	:: closed && FORWARD && paused -> paused = false
+#endif
 #ifdef FORGET
 	:: closed && stopped -> paused = false  /* nothing is opened; what serves goes on */
 #endif
@@ -354,7 +395,14 @@ inline follow_decision() {
 		alias = alias_file;
 #endif
 #ifndef OMIT_RESUME
+#ifdef LEASE
+		if
+		:: leaves
+		:: else -> paused = false
+		fi;
+#else
 		paused = false;
+#endif
 #endif
 #ifndef OMIT_CONNECTION
 		conn = POSTGRES
@@ -378,8 +426,32 @@ inline follow_decision() {
 	:: else
 	fi;
 	/* It has done what it is for; or else it would be tried again for ever. */
-	assert(((closed -> FORWARD : BACK) && (!paused || late_hold)) || STOPPED || 0 == 4)
+	assert(((closed -> FORWARD : BACK) && (!paused || late_hold || OTHERS)) || STOPPED || 0 == 4)
+#ifdef LEASE
+	;
+	d_step {
+		if
+		:: !paused && ghost != HOLD -> marked = false
+		:: else
+		fi
+	}
+#endif
 }
+
+#ifdef LEASE
+/* migration-job hold: the lease, with its end, before the PAUSE. */
+inline hold() {
+#ifdef EARLY_PAUSE
+	paused = true;
+	d_step { lease = true; over = false; held = true }
+#else
+	d_step { lease = true; over = false };
+	d_step { paused = true; held = true }
+#endif
+}
+
+inline end_lease() { d_step { held = false; paused = false; lease = false; over = false } }
+#endif
 
 /* Log to PostgreSQL: position and states read in one transaction, written in one transaction. */
 inline read_log() {
@@ -495,8 +567,33 @@ inline read_queue() {
 #ifndef EARLY_QUEUE_STATES
 		reg = pg_reg; rows = pg_rows;
 #endif
-		rows = rows & n
-	}
+		rows = rows & n;
+#ifdef ALTER
+		shape = pg_shape;
+		news = pg_new & n
+#endif
+	};
+#ifdef ALTER
+#ifndef OMIT_SCHEMA
+	if
+	:: shape && !recorded ->
+#ifndef EARLY_RECORD
+		sq_shape = true;                /* the column on SQLite, and then on record */
+#endif
+		d_step {
+			recorded = true;
+#ifndef OMIT_AGAIN
+			queue = queue | pg_rows /* every row once more, from the next round on */
+#endif
+		};
+#ifdef EARLY_RECORD
+		sq_shape = true
+#endif
+	:: else
+	fi;
+#endif
+#endif
+	skip
 }
 
 inline apply_queue() {
@@ -533,6 +630,9 @@ inline apply_queue() {
 			followed = log_n;
 #endif
 			sq_rows = sq_rows | rows; sq_reg = reg; FLUSH_SQLITE;
+#ifdef ALTER
+			sq_new = (sq_new & ~n) | (shape && sq_shape -> news : 0); FORGET_SHAPE;
+#endif
 			rows = 0; reg = 0; SENDING(DELETE);
 			if
 			:: faults < FAULTS -> faults++; sq_wrong = true
@@ -706,6 +806,9 @@ certified_already: skip;
 }
 
 inline rollback(me) {
+#ifdef LEASE
+	marked = true;
+#endif
 	SENDING(HOLD);
 #ifndef OMIT_PAUSE
 	d_step { paused = true; intent = QUIET };
@@ -729,6 +832,12 @@ inline rollback(me) {
 #endif
 #ifndef OMIT_DRAIN_BACK
 	read_queue(); apply_queue();
+#ifdef ALTER
+	do                                      /* until there is nothing left */
+	:: queue != 0 -> read_queue(); apply_queue()
+	:: else -> break
+	od;
+#endif
 #endif
 	if
 #ifndef OMIT_VERIFY_BACK
@@ -780,7 +889,7 @@ inline die(me) {
 			fi
 		:: else
 		fi;
-		intent = QUIET; n = 0; rows = 0; reg = 0;
+		intent = QUIET; n = 0; rows = 0; reg = 0; FORGET_SHAPE;
 #ifdef FORGET
 		took = 0; followed = 0; deciding = false; gone = false
 #endif
@@ -796,6 +905,13 @@ inline die(me) {
 
 active proctype job() provided (!kill_sync && !frozen) {
 	byte n, rows, reg;
+#ifdef ALTER
+	bool shape;
+	byte news;
+#endif
+#ifdef LEASE
+	bool leaves;
+#endif
 #ifdef REPLACE
 	byte opened, token;
 #endif
@@ -813,7 +929,12 @@ start:	do
 			if
 			:: !closed && !STOPPED -> prepare()
 			:: !closed && capture && COPIED && !STOPPED -> switch(JOB)
-			:: closed && !STOPPED -> rollback(JOB)
+			:: closed && !STOPPED && !LEASED -> rollback(JOB)
+#ifdef LEASE
+			:: closed && !lease && leases < LEASE && alias -> leases++; hold()
+			:: lease -> end_lease()         /* migration-job resume */
+			:: lease                        /* a rollback is refused meanwhile */
+#endif
 			:: STOPPED
 			REMOVE_CAPTURE
 			fi;
@@ -827,13 +948,25 @@ refused:		skip;
 	job_over = true
 }
 
+#if defined(LEASE) && !defined(OMIT_LEASE_END)
+#define LEASE_OVER (lease && over)
+#else
+#define LEASE_OVER false
+#endif
 #define BEHIND (capture && COPIED && SAME && applied < log_n)
 #define SYNC_HAS_WORK (STOPPED -> (closed -> paused : !RIGHT_BACK) : SYNC_MAY)
-#define SYNC_MAY ((closed && (!RIGHT_FORWARD || queue != 0)) || \
+#define SYNC_MAY (LEASE_OVER || (closed && (!RIGHT_FORWARD || queue != 0)) || \
 	(!closed && (!RIGHT_BACK || BEHIND)))
 
 active proctype sync() provided (!kill_job) {
 	byte n, rows, reg;
+#ifdef ALTER
+	bool shape;
+	byte news;
+#endif
+#ifdef LEASE
+	bool leaves;
+#endif
 #ifdef REPLACE
 	byte opened, token;
 #endif
@@ -847,6 +980,14 @@ end:	do
 	:: SYNC_HAS_WORK && lock == NOBODY ->
 		{
 			take_over(SYNC);
+#ifdef LEASE
+#ifndef OMIT_LEASE_END
+			if
+			:: lease && over -> end_lease()
+			:: else
+			fi;
+#endif
+#endif
 			follow_decision();
 			if
 			:: closed && !STOPPED -> read_queue(); apply_queue()
@@ -875,6 +1016,13 @@ end:	do
 	:: atomic { frozen -> frozen = false; kill_job = true }
 #endif
 #endif
+#ifdef LEASE
+	:: d_step { lease && !over -> over = true }     /* time passes */
+#endif
+#ifdef ALTER
+	:: d_step { !pg_shape && closed && !fenced ->
+		pg_shape = true; pg_new = pg_rows; truth_new = pg_rows }
+#endif
 #ifdef LOSE
 	:: d_step { lost < LOSE && capture && whole && !closed && sq_lock == NOBODY ->
 		lost++; whole = false; cookie++ }
@@ -894,6 +1042,9 @@ end:	do
 #endif
 	:: atomic { restarts < RESTARTS ->              /* PgBouncer: reads its file, forgets PAUSE */
 		restarts++; pooler_restarted = true; paused = false; alias = alias_file;
+#ifdef LEASE
+		held = false;
+#endif
 		tx[0] = IDLE; tx[1] = IDLE }
 	:: atomic { restarts < RESTARTS ->              /* PostgreSQL: what was committed stays */
 		restarts++; tx[0] = IDLE; tx[1] = IDLE; orphan = 0;
@@ -962,6 +1113,13 @@ end:	do
 	:: !forked && !fenced && (pg_rows != truth_rows || pg_reg != truth_reg) -> assert(0 == 2)
 #else
 	:: !fenced && (pg_rows != truth_rows || pg_reg != truth_reg) -> assert(0 == 2)
+#endif
+#ifdef ALTER
+	:: !closed && sq_new != truth_new -> assert(0 == 2)
+	:: !fenced && pg_new != truth_new -> assert(0 == 2)
+#endif
+#ifdef LEASE
+	:: held && !paused -> assert(0 == 7)
 #endif
 	:: !closed && sq_wrong -> assert(0 == 5)
 	:: !fenced && pg_wrong -> assert(0 == 5)

@@ -88,12 +88,13 @@ def _to_source(pair: Pair, ends: Endpoints) -> bool:
 
 def _let_go_on(pair: Pair, ends: Endpoints) -> None:
     """Nothing is opened; but where the target serves already, nobody is held any longer by a PAUSE
-    that the dead have left."""
+    that the dead have left. What somebody else holds stays held."""
     if ends.pooler is None or not target_capture.installed(pair.target):
         return
     if not target_capture.is_closed(pair.target):
         with contextlib.suppress(OperationError):
-            ends.pooler.open_alias(limit=5.0)
+            if not _alias_stands(ends):
+                ends.pooler.open_alias(limit=5.0)
 
 
 def follow_until(pair: Pair, ends: Endpoints, *, limit: float) -> None:
@@ -215,9 +216,12 @@ def _alias_stands(ends: Endpoints) -> bool:
 
 def _open_alias(ends: Endpoints, *, named: bool) -> None:
     """Open the alias, unless it was open before (the connection is ``named`` after it) and somebody
-    else has closed it since."""
-    if ends.pooler is not None and not (named and _alias_stands(ends)):
-        ends.pooler.open_alias()
+    else has closed it since, or it is there and somebody holds it."""
+    if ends.pooler is None or (named and _alias_stands(ends)):
+        return
+    if lease.read_lease(ends.state) is not None and ends.pooler.is_paused():
+        return
+    ends.pooler.open_alias()
 
 
 def _target_closed(pair: Pair) -> bool:

@@ -81,6 +81,9 @@ class FaultRun:
     def go(self) -> Result:
         """All of it; the load's result. Raises AssertionError where a rule is broken."""
         own = self.fault.victim == "sync" and self.fault.step.startswith("sync.")
+        if self.fault.victim == "memory":
+            # What the target was when the run began is what is left of it at the fault.
+            self.stage.remember_target()
         self.load.start()
         self.prober.start()
         try:
@@ -178,6 +181,9 @@ class FaultRun:
     def _kill_victim(self) -> Callable[[], None]:
         """Kill it; what starts it again."""
         match self.fault.victim:
+            case "memory":
+                self.stage.forget_target()
+                return self.stage.postgres.start
             case "sync":
                 assert self.sync is not None
                 self.sync.kill()

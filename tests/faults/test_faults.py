@@ -1,6 +1,7 @@
-"""The job, the sync, PostgreSQL and PgBouncer killed before, in and after each step of the switch
-and of the rollback, under load, and run again: none of the five rules of docs/design.md breaks. The
-source keeps a write-ahead log, as the profile's application does, or a rollback journal.
+"""The job, the sync, PostgreSQL and PgBouncer killed, and what PostgreSQL remembers of it taken
+away, before, in and after each step of the switch and of the rollback, under load, and run again:
+none of the five rules of docs/design.md breaks. The source keeps a write-ahead log, as the
+profile's application does, or a rollback journal.
 
 A quick selection runs with the other tests; ``FAULTS=all`` (``make faults``) runs every one,
 ``FAULTS_SEED`` chooses other moments, ``FAULTS_ROUNDS`` how often each is tried.
@@ -56,6 +57,9 @@ def _with_log() -> Iterator[Fault]:
                 for victim in VICTIMS:
                     for when in MOMENTS:
                         yield Fault(direction, victim, when, step, number)
+            for step in REMEMBERED if direction == "switch" else ():
+                for when in ("before", "after"):
+                    yield Fault(direction, "memory", when, step, number)
             for step in HELD[direction]:
                 for when in ("before", "after"):
                     yield Fault(direction, "stopped holder", when, step, number)
@@ -73,6 +77,11 @@ HELD = {
 }
 """Steps in which the application's writers or queries are held, or are about to be let go."""
 
+REMEMBERED = ("switch.prepare", "switch.fence", "switch.drain", "switch.decide")
+"""Steps at which the target may forget all of the run: SQLite has whatever was acknowledged. Once
+the target's fence is open, what it alone has acknowledged is lost with it, which a cluster whose
+commits wait for a standby does not let happen; `make cluster` tries that."""
+
 OWN_STEPS = {"switch": ("sync.forward",), "rollback": ("sync.reverse",)}
 """What the sync does before the decision; it trims the log only after thousands of changes."""
 
@@ -83,6 +92,7 @@ QUICK = (
     Fault("switch", "job", "after", "follow.open"),
     Fault("switch", "postgres", "before", "switch.decide"),
     Fault("switch", "pgbouncer", "before", "follow.alias"),
+    Fault("switch", "memory", "after", "switch.decide"),
     Fault("switch", "sync", "in", "sync.forward"),
     Fault("switch", "stopped holder", "after", "switch.drain"),
     Fault("switch", "lost trigger", "while", "sync.forward"),

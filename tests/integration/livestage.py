@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -302,6 +303,28 @@ class LiveStage:
             return True
 
         until(attempt, "a database that nobody uses")
+
+    def remember_target(self) -> None:
+        """Keep all of the server's files as they are, for :meth:`forget_target`."""
+        self.postgres.kill()
+        shutil.rmtree(self._remembered, ignore_errors=True)
+        # With its owner, who is not this process's where that is root's.
+        subprocess.run(
+            ["cp", "-a", str(self.postgres.data_dir), str(self._remembered)],
+            check=True,
+        )
+        self.postgres.start()
+
+    def forget_target(self) -> None:
+        """The server is put back to that, as by a failover to a standby that got nothing since, or
+        by an old copy; it does not run then."""
+        self.postgres.kill()
+        shutil.rmtree(self.postgres.data_dir)
+        self._remembered.rename(self.postgres.data_dir)
+
+    @property
+    def _remembered(self) -> Path:
+        return self.postgres.data_dir.with_name("remembered")
 
     # ------------------------------------------------------------------------- looking
 

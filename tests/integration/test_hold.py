@@ -12,6 +12,7 @@ import time
 import psycopg
 import pytest
 
+from migration_job.connection import read_connection, write_connection
 from migration_job.errors import OperationError
 from migration_job.pooler import Pooler
 from migration_job.protocol import lease
@@ -19,6 +20,7 @@ from migration_job.protocol.rollback import rollback
 from migration_job.protocol.status import status
 from migration_job.protocol.switch import switch
 from migration_job.protocol.sync import Sync, read_report
+from migration_job.protocol.tokens import Forgotten
 from tests.integration.test_switch import Stage, stage, syncing, wait_for  # noqa: F401
 
 pytestmark = pytest.mark.postgres
@@ -87,6 +89,41 @@ def test_a_pause_of_somebody_elses_is_left_alone_and_named(stage: Stage) -> None
         assert pooler.is_open()
         wait_for(lambda: not held(stage), "sync to see that it is over")
     rollback(stage.ends)
+
+
+def test_a_hold_between_the_alias_and_the_connection_stays(stage: Stage) -> None:  # noqa: F811
+    """A switch has died when the alias was open and the connection not yet written."""
+    switch(stage.ends)
+    write_connection(stage.ends.connection, stage.ends.sqlite, stage.ends.sqlite)
+    hold(stage, 300)
+    assert pooler(stage).is_paused()
+    with syncing(stage):
+        wait_for(lambda: _names_postgres(stage), "sync to write the connection")
+        assert pooler(stage).is_paused()
+        lease.resume(stage.ends, say=print)
+        assert pooler(stage).is_open()
+
+
+@pytest.mark.parametrize("how", ["hold", "PAUSE"])
+def test_a_target_that_has_forgotten_opens_no_hold_either(
+    stage: Stage,  # noqa: F811
+    how: str,
+) -> None:
+    switch(stage.ends)
+    if how == "hold":
+        hold(stage, 300)
+    else:
+        console(stage, f"PAUSE {pooler(stage).alias.name}")
+    with psycopg.connect(stage.ends.dsn, autocommit=True) as session:
+        session.execute("UPDATE migration.pair SET token = '', next_token = ''")
+    with pytest.raises(Forgotten):
+        Sync(stage.ends).run(once=True)
+    assert pooler(stage).is_paused()
+
+
+def _names_postgres(stage: Stage) -> bool:  # noqa: F811
+    named = read_connection(stage.ends.connection)
+    return named is not None and named.write == stage.ends.postgres
 
 
 def test_an_alias_that_somebody_else_has_removed_is_left_alone(stage: Stage) -> None:  # noqa: F811
