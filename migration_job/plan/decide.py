@@ -3,6 +3,7 @@ as the policy says."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from migration_job.plan import choose
@@ -51,7 +52,7 @@ KEYS_TO_COME = 1_000_000_000
 bigint, since INSERTs would fail there and on the source would not."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What became of one column: from what its values are to its type, by the rule."""
 
@@ -60,7 +61,7 @@ class Decision:
     """The target type: the rule's own where the table is created."""
     examination: Examination
     reason: str
-    quarantined: dict[Row, str] = field(default_factory=dict)
+    quarantined: Mapping[Row, str] = field(default_factory=dict)
     """The rows that go to quarantine for this column's sake, each with the reason."""
     met: Rows | None = None
     """A map's: the values that it meets."""
@@ -194,7 +195,7 @@ class Decider:
             return decision
         if examination.cannot.count:
             if action == "quarantine":
-                self._quarantine(table, column, decision, lost=lost, facts=facts)
+                decision = self._quarantine(table, column, decision, lost=lost, facts=facts)
             elif action == "widen":
                 decision = self._widen(table, column, facts, decision, wish)
             else:
@@ -202,7 +203,7 @@ class Decider:
         if decision.examination.bad.count:
             if own.action == "widen":
                 return self._to_bytes(table, column, facts)
-            self._judge_bad_text(table, column, facts, decision, action)
+            decision = self._judge_bad_text(table, column, facts, decision, action)
         return decision
 
     def _fine_enough(
@@ -307,12 +308,12 @@ class Decider:
         *,
         lost: bool,
         facts: ColumnFacts,
-    ) -> None:
+    ) -> Decision:
         rows = decision.examination.cannot
         code = "identifier-became-number" if lost else self._misfit_code(facts, decision.rule)
         text = self._misfit_text(table, column, decision)
         why = f"the value is not {decision.type}"
-        self._set_aside(table, column, decision, rows, code, text, why)
+        return self._set_aside(table, column, decision, rows, code, text, why)
 
     def _set_aside(  # noqa: PLR0913 - a finding and its place
         self,
@@ -323,7 +324,7 @@ class Decider:
         code: str,
         text: str,
         why: str,
-    ) -> None:
+    ) -> Decision:
         if rows.count > len(rows.ids):
             self._findings.add(
                 code,
@@ -335,8 +336,7 @@ class Decider:
                 rows=rows,
                 settle=settle_column(table.name, column.name, action="widen"),
             )
-            return
-        decision.quarantined |= dict.fromkeys(rows.ids, f"{code}: {why}")
+            return decision
         self._findings.add(
             code,
             "warning",
@@ -345,6 +345,8 @@ class Decider:
             column=column.name,
             rows=rows,
         )
+        aside = dict.fromkeys(rows.ids, f"{code}: {why}")
+        return replace(decision, quarantined={**decision.quarantined, **aside})
 
     # ------------------------------------------------------------------------------- reports
 
@@ -355,7 +357,7 @@ class Decider:
         facts: ColumnFacts,
         decision: Decision,
         action: str,
-    ) -> None:
+    ) -> Decision:
         for code, rows, what in (
             ("nul-in-text", facts.nul, "text with a NUL character, which PostgreSQL cannot hold"),
             ("undecodable-text", facts.broken, "text whose bytes are not valid in its encoding"),
@@ -363,7 +365,7 @@ class Decider:
             if not rows.ids & decision.examination.bad.ids:
                 continue
             if action == "quarantine":
-                self._set_aside(table, column, decision, rows, code, what, what)
+                decision = self._set_aside(table, column, decision, rows, code, what, what)
             else:
                 self._findings.add(
                     code,
@@ -374,6 +376,7 @@ class Decider:
                     rows=rows,
                     settle=settle_column(table.name, column.name, action="quarantine"),
                 )
+        return decision
 
     def _lost_identity(self, column: SourceColumn, facts: ColumnFacts) -> bool:
         """Whether identifiers have become numbers under the column's affinity."""

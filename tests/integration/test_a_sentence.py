@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from migration_job.plan import planner, rowsize
+from migration_job.plan import rowsize
+from migration_job.plan.planner import row_faults
 from tests.integration.running import BLOCKED, DONE, USAGE, Ended, run
 from tests.integration.wholeway import Way
 
@@ -180,7 +181,7 @@ def test_hundreds_of_terms_in_one_another(tmp_path: Path) -> None:
 
 def test_a_row_that_is_too_long_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit of kilobytes stands for that of hundreds of megabytes."""
-    for module in (planner, rowsize):
+    for module in (row_faults, rowsize):
         monkeypatch.setattr(module, "MAX_TEXT_BYTES", 10_000)
     ended = inspected(
         tmp_path,

@@ -98,13 +98,14 @@ def test_acknowledgement_by_code_by_object_and_by_place() -> None:
 def codes_in_the_source() -> set[str]:
     """Every finding's code that the plan's modules write down."""
     found: set[str] = set()
-    for file in Path(decide.__file__).parent.glob("*.py"):
+    for file in Path(decide.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if isinstance(node, ast.Call):
+                name = getattr(node.func, "attr", "") or getattr(node.func, "id", "")
                 found |= {
                     a.value
                     for a in node.args[:3]
-                    if node.func.attr in ("add", "_not_carried", "_judge_constraint")
+                    if name in ("add", "_not_carried", "_judge_constraint")
                     and isinstance(a, ast.Constant)
                     and isinstance(a.value, str)
                     and re.fullmatch(r"[a-z]+(-[a-z]+)*", a.value)

@@ -1,0 +1,83 @@
+"""From a catalogue and its values to a plan.
+
+Each step takes what the steps before it found, and returns what it found: what the values are
+(:mod:`~migration_job.plan.planner.side_by_side`); a rule for each column
+(:mod:`~migration_job.plan.planner.column_decisions`); one type for both ends of every foreign key
+(:mod:`~migration_job.plan.planner.agreement`); which maps go both ways
+(:mod:`~migration_job.plan.planner.settled_maps`); which rows go to quarantine, with all that depend
+on them (:mod:`~migration_job.plan.planner.row_faults`); then the constraints, indexes, views and
+sequences that the target can have (:mod:`~migration_job.plan.planner.assembly`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import apsw
+
+from migration_job.plan.conflicts import report_conflicts
+from migration_job.plan.decide import Decider
+from migration_job.plan.findings import Findings
+from migration_job.plan.model import Plan
+from migration_job.plan.planner.agreement import agree_on_types
+from migration_job.plan.planner.assembly import Facts, assemble
+from migration_job.plan.planner.column_decisions import decide_all, report_columns
+from migration_job.plan.planner.context import Planning
+from migration_job.plan.planner.row_faults import find_row_faults
+from migration_job.plan.planner.settled_maps import settle_maps
+from migration_job.plan.planner.side_by_side import Readers, observe
+from migration_job.plan.planner.target_names import name_everything
+from migration_job.plan.policy import Policy
+from migration_job.plan.profile import Profile
+from migration_job.plan.relations import Relations
+from migration_job.plan.virtual import with_virtual
+from migration_job.stores.sqlite.model import Catalogue
+
+
+def make_plan(  # noqa: PLR0913 - options of a plan, named
+    connection: apsw.Connection,
+    catalogue: Catalogue,
+    *,
+    profile: Profile | None = None,
+    policy: Policy | None = None,
+    zone: str = "UTC",
+    others: Sequence[apsw.Connection] = (),
+    observed: Callable[[], object] | None = None,
+) -> Plan:
+    """The plan for the connection's present state, every value tried. ``others`` are connections to
+    the very same state, which let more tables be looked at at once. ``observed`` is called once
+    the facts of every table are known: from then on the planning needs little of the processor.
+
+    ``Plan.blocked`` is empty where the run may go on. Raises InputError where policy or profile
+    name what is not there.
+    """
+    wished, chosen = profile or Profile(name="none"), policy or Policy()
+    catalogue = with_virtual(catalogue, chosen)
+    chosen.check(catalogue)
+    findings = Findings(chosen, chosen.default or wished.default)
+    readers = Readers.over((connection, *others), catalogue)
+    planning = Planning(
+        connection=connection,
+        catalogue=catalogue,
+        profile=wished,
+        policy=chosen,
+        findings=findings,
+        readers=readers,
+        relations=Relations(catalogue, wished.foreign_keys()),
+        decider=Decider(readers.first.observer, chosen, findings, zone),
+    )
+    return _plan(planning, observed)
+
+
+def _plan(planning: Planning, observed: Callable[[], object] | None) -> Plan:
+    names = name_everything(planning)
+    seen = observe(planning.readers, planning.catalogue)
+    if observed is not None:
+        observed()
+    agreed = agree_on_types(planning, seen, decide_all(planning, seen))
+    decisions = settle_maps(planning, seen, agreed.decisions)
+    for table in planning.catalogue.tables:
+        report_columns(planning, seen, decisions, table)
+        report_conflicts(table, planning.findings)
+    faults = find_row_faults(planning, seen, decisions, agreed.dropped)
+    return assemble(planning, Facts(names, seen, decisions, agreed.dropped, faults))

@@ -1,0 +1,108 @@
+"""One type for both ends of every foreign key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from migration_job.plan.choose import Choice
+from migration_job.plan.decide import Decision
+from migration_job.plan.planner.column_decisions import Decisions
+from migration_job.plan.planner.context import Planning, column_named
+from migration_job.plan.planner.side_by_side import Seen
+from migration_job.plan.relations import Place, Relation, common
+from migration_job.plan.rules import IntegerRule
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """The decisions once both ends of each foreign key have one type."""
+
+    decisions: Decisions
+    dropped: frozenset[Relation]
+    """Those that are not carried, since their ends cannot agree."""
+
+
+def agree_on_types(planning: Planning, seen: Seen, decisions: Decisions) -> Agreement:
+    """Give both ends of every foreign key one type; what cannot agree is a finding."""
+    for table, key, why in planning.relations.broken:
+        planning.findings.add(
+            "foreign-key-not-carried",
+            "by-action",
+            f"foreign key ({', '.join(key.columns)}) to {key.parent}: {why}",
+            table=table,
+            item=f"{table}.{key.columns[0]}",
+        )
+    agreed = dict(decisions)
+    dropped = {
+        relation
+        for relation in planning.relations.all
+        if any(place not in agreed for pair in relation.pairs for place in pair)
+    }
+    # A change at one end may ask for another at the next: at most once around.
+    for _ in range(len(planning.relations.all) + 1):
+        changed = False
+        for relation in planning.relations.all:
+            if relation not in dropped:
+                changed = _relate(planning, seen, agreed, relation, dropped) or changed
+        if not changed:
+            break
+    return Agreement(agreed, frozenset(dropped))
+
+
+def _relate(
+    planning: Planning,
+    seen: Seen,
+    agreed: dict[Place, Decision],
+    relation: Relation,
+    dropped: set[Relation],
+) -> bool:
+    """Whether an end had to change. A relation whose ends cannot agree is dropped."""
+    changed = False
+    for child, parent in relation.pairs:
+        verdict = _one_pair(planning, seen, agreed, child, parent)
+        if verdict is None:
+            dropped.add(relation)
+            planning.findings.add(
+                "foreign-key-not-carried",
+                "by-action",
+                f"{relation.text}: the two sides hold values of different types "
+                f"({agreed[child].type} and {agreed[parent].type})",
+                table=relation.child,
+                item=f"{relation.child}.{child[1]}",
+            )
+            break
+        changed = changed or verdict
+    return changed
+
+
+def _one_pair(
+    planning: Planning, seen: Seen, agreed: dict[Place, Decision], child: Place, parent: Place
+) -> bool | None:
+    """Whether a side had to change for the two to have one type; None where none is found."""
+    left, right = agreed[child], agreed[parent]
+    if left.type == right.type:
+        # To SQLite the text 0.0 refers to the number 0; widened, they are two texts.
+        widened = left.rule.widened or right.rule.widened
+        return None if widened and left.rule.kind != right.rule.kind else False
+    for end, rule in common(left.rule, right.rule, seen.of(child).classes):
+        place = child if end == "child" else parent
+        decision = _forced(planning, seen, agreed[place], place, Choice.of(rule))
+        if decision is None:
+            return None
+        agreed[place] = decision
+    return True if agreed[child].type == agreed[parent].type else None
+
+
+def _forced(
+    planning: Planning, seen: Seen, before: Decision, place: Place, choice: Choice
+) -> Decision | None:
+    """The decision for a type that a relation dictates; None where the column cannot have it."""
+    table = planning.catalogue.table(place[0])
+    column = column_named(table, place[1])
+    if column.name == table.rowid_alias and not isinstance(choice.rule, IntegerRule):
+        return None  # it would lose its generator for the sake of one reference
+    decision = planning.decider.forced(table, column, seen.of(place), choice)
+    unfit = decision.examination.cannot.ids | decision.examination.bad.ids
+    if unfit - before.quarantined.keys():
+        return None
+    return replace(decision, quarantined=before.quarantined)

@@ -1,0 +1,306 @@
+"""The plan itself, of what the steps before it found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from migration_job.plan import naming
+from migration_job.plan.distinct import named_in_source, with_distinct_constraints
+from migration_job.plan.model import (
+    ColumnPlan,
+    ForeignKeyPlan,
+    Plan,
+    SequencePlan,
+    TablePlan,
+    UniquePlan,
+)
+from migration_job.plan.objects import ColumnView, Objects, Parts, TableView
+from migration_job.plan.planner.column_decisions import Decisions
+from migration_job.plan.planner.context import Planning, column_named
+from migration_job.plan.planner.row_faults import Key, RowFaults
+from migration_job.plan.planner.side_by_side import Seen
+from migration_job.plan.planner.target_names import Names
+from migration_job.plan.profile import summary
+from migration_job.plan.relations import Relation
+from migration_job.plan.rules import DecimalTextRule, IntegerRule, MapRule, Rule
+from migration_job.plan.wayback import refusals
+from migration_job.stores.sqlite.model import SourceColumn, SourceTable
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the steps before the assembly found."""
+
+    names: Names
+    seen: Seen
+    decisions: Decisions
+    dropped: frozenset[Relation]
+    faults: RowFaults
+
+
+@dataclass(frozen=True, slots=True)
+class _Assembly:
+    """What the parts of a plan are put together from."""
+
+    planning: Planning
+    facts: Facts
+    objects: Objects
+    no_keys: frozenset[Key]
+    """Keys that the target cannot have."""
+
+
+def assemble(planning: Planning, facts: Facts) -> Plan:
+    """The plan with all its tables, objects and findings."""
+    objects = Objects(
+        _views(planning, facts),
+        planning.findings,
+        planning.catalogue,
+        planning.observer,
+        planning.quarantine,
+        planning.relations,
+    )
+    no_keys = frozenset(objects.impossible_keys()) | facts.faults.collided
+    assembly = _Assembly(planning, facts, objects, no_keys)
+    tables = [_table(assembly, table) for table in planning.catalogue.tables]
+    tables = [
+        with_distinct_constraints(plan, named_in_source(table), planning.findings)
+        for table, plan in zip(planning.catalogue.tables, tables, strict=True)
+    ]
+    tables += planning.profile.tables_alone(planning.catalogue)
+    views = objects.views()
+    objects.report_others(planning.connection)
+    scripts = _enabled(planning)
+    return Plan(
+        profile=planning.profile.name,
+        encoding=planning.catalogue.encoding,
+        tables=tuple(tables),
+        sequences=tuple(_sequences(planning, facts, tables)),
+        views=views,
+        extensions=planning.profile.extensions,
+        after_load=(*planning.profile.after_load, *scripts),
+        findings=planning.findings.all,
+    )
+
+
+def _enabled(planning: Planning) -> tuple[str, ...]:
+    """The SQL of the features that the policy enables; each is a note of what it does."""
+    names = planning.policy.enable
+    scripts = planning.profile.enabled(names)
+    for name, script in zip(names, scripts, strict=True):
+        planning.findings.add("feature-enabled", "note", f"{name}: {summary(script)}", item=name)
+    return scripts
+
+
+def _views(planning: Planning, facts: Facts) -> list[TableView]:
+    found: list[TableView] = []
+    for table in planning.catalogue.tables:
+        columns: dict[str, ColumnView] = {}
+        for column in table.columns:
+            place = (table.name, column.name)
+            decision = facts.decisions.get(place)
+            if decision is not None:
+                columns[column.name] = ColumnView(
+                    source=column,
+                    target=facts.names.columns[place],
+                    type=decision.type,
+                    rule=decision.rule,
+                    facts=facts.seen.of(place),
+                    exact=decision.exact,
+                )
+        target = facts.names.tables[table.name]
+        found.append(TableView(table, target, columns, planning.catalogue.encoding))
+    return found
+
+
+# -------------------------------------------------------------------------------------- one table
+
+
+def _table(assembly: _Assembly, table: SourceTable) -> TablePlan:
+    planning, objects, names = assembly.planning, assembly.objects, assembly.facts.names
+    broken = set(assembly.facts.faults.broken.get(table.name, ()))
+    collided = {c for t, c in assembly.facts.faults.collided if t == table.name}
+    parts = objects.of_table(table, collided, broken)
+    target = names.tables[table.name]
+    columns = tuple(_column_plans(assembly, table, parts))
+    primary, uniques = _keys(assembly, table, columns)
+    key_name = objects.key_name(table) or names.free(table, f"{target}_pkey") if primary else None
+    values = assembly.facts.seen.facts[table.name].values()
+    plan = TablePlan(
+        source=table.name,
+        target=target,
+        columns=columns,
+        primary_key=primary,
+        primary_key_name=key_name,
+        uniques=(*uniques, *parts.uniques),
+        checks=(*parts.checks, *refusals(table, target, columns)),
+        source_checks=parts.source_checks,
+        foreign_keys=tuple(_foreign_keys(assembly, table)),
+        indexes=parts.indexes,
+        key=_row_key(assembly.facts, table),
+        rows=max((f.rows for f in values), default=0),
+        widest=sum(f.heaviest for f in values),
+        quarantine=planning.quarantine.predicates(table),
+        reasons=planning.quarantine.reasons(table),
+        without_rowid=table.without_rowid,
+    )
+    return planning.profile.merge(plan, table, broken, planning.findings, objects.widths)
+
+
+def _column_plans(assembly: _Assembly, table: SourceTable, parts: Parts) -> Iterator[ColumnPlan]:
+    facts = assembly.facts
+    for column in table.columns:
+        place = (table.name, column.name)
+        decision = facts.decisions.get(place)
+        if decision is None:
+            continue
+        rule = decision.rule.under(column.affinity)
+        identity = (
+            column.name == table.rowid_alias
+            and isinstance(rule, IntegerRule)
+            and not assembly.planning.relations.from_parent(*place)
+        )
+        own, computed = facts.names.columns[place], column.name in parts.generated
+        sequence = f"{facts.names.tables[table.name]}_{own}_seq"
+        yield ColumnPlan(
+            source=column.name,
+            target=own,
+            type=decision.type,
+            rule=rule,
+            not_null=_not_null(assembly, table, column, rule, computed=computed),
+            default=None if identity else parts.defaults.get(column.name),
+            generated=parts.generated.get(column.name),
+            identity=identity,
+            sequence=facts.names.free(table, sequence) if identity else None,
+            clean=decision.clean,
+            nulls=bool(facts.seen.of(place).nulls) or _maps_to_null(rule),
+            reason=decision.reason,
+        )
+
+
+def _not_null(
+    assembly: _Assembly, table: SourceTable, column: SourceColumn, rule: Rule, *, computed: bool
+) -> bool:
+    """Whether the target refuses NULL in the column; ``computed``: the target makes its values
+    itself, and has to refuse a NULL among them where the source does."""
+    planning = assembly.planning
+    if not planning.required(table, column) and not (computed and column.not_null):
+        return False
+    nulls = assembly.facts.seen.of((table.name, column.name)).nulls
+    kept = nulls and not planning.sets_aside(table.name, column.name)
+    return not kept and not _maps_to_null(rule)
+
+
+def _maps_to_null(rule: Rule) -> bool:
+    return isinstance(rule, MapRule) and any(e.target is None for e in rule.entries)
+
+
+# ------------------------------------------------------------------------------------------- keys
+
+
+def _keys(
+    assembly: _Assembly, table: SourceTable, columns: Sequence[ColumnPlan]
+) -> tuple[tuple[str, ...], tuple[UniquePlan, ...]]:
+    """The columns of the primary key, or the unique constraint in its place."""
+    targets = {c.source: c.target for c in columns if c.source is not None}
+    if not table.primary_key or any(c not in targets for c in table.primary_key):
+        return (), ()
+    if (table.name, table.primary_key) in assembly.no_keys:
+        return (), ()
+    key = tuple(targets[c] for c in table.primary_key)
+    facts = assembly.facts.seen.facts[table.name]
+    nulls = [c for c in table.primary_key if facts[c].nulls]
+    if all(assembly.planning.sets_aside(table.name, column_named(table, c).name) for c in nulls):
+        return key, ()
+    name = assembly.objects.key_name(table) or assembly.objects.reserve(
+        f"{assembly.facts.names.tables[table.name]}_key", f"{table.name} key"
+    )
+    return (), (UniquePlan(name=name, columns=key),)
+
+
+def _row_key(facts: Facts, table: SourceTable) -> tuple[str, ...]:
+    """The columns that tell the table's rows apart on both sides."""
+    candidates: list[tuple[str, ...]] = []
+    if table.primary_key:
+        candidates.append(table.primary_key)
+    for index in table.indexes:
+        names = tuple(c.column for c in index.columns if c.column is not None)
+        whole = index.unique and index.where is None and len(names) == len(index.columns)
+        if whole and all(column_named(table, n).not_null for n in names):
+            candidates.append(names)
+    for names in candidates:
+        if all(_identifies(facts, table, n) for n in names):
+            return names
+    return ()
+
+
+def _identifies(facts: Facts, table: SourceTable, name: str) -> bool:
+    decision = facts.decisions.get((table.name, name))
+    generated = column_named(table, name).generated
+    if decision is None or generated or facts.seen.of((table.name, name)).nulls:
+        return False
+    if isinstance(decision.rule, MapRule):
+        return decision.told_apart
+    # 1.0 and 1.00 are one number, and two texts.
+    loose = isinstance(decision.rule, DecimalTextRule) and decision.rule.precision is None
+    return decision.exact and not loose and decision.type not in ("json", "jsonb")
+
+
+def _foreign_keys(assembly: _Assembly, table: SourceTable) -> Iterator[ForeignKeyPlan]:
+    facts, names = assembly.facts, assembly.facts.names
+    taken: set[str] = set()
+    for relation in assembly.planning.relations.of(table.name):
+        if relation in facts.dropped or not _parent_has_key(assembly, relation):
+            continue
+        columns = tuple(names.columns[table.name, c] for c in relation.columns)
+        name = naming.distinct(
+            naming.cut(f"{names.tables[table.name]}_{'_'.join(columns)}_fkey"),
+            f"{table.name} {relation.text}",
+            taken,
+        )
+        taken.add(name)
+        key = relation.key
+        yield ForeignKeyPlan(
+            name=naming.cut(key.constraint) if key.constraint else name,
+            columns=columns,
+            parent=names.tables[relation.parent],
+            parent_columns=tuple(
+                names.columns[relation.parent, c] for c in relation.parent_columns
+            ),
+            on_update=key.on_update,
+            on_delete=key.on_delete,
+            initially_deferred=key.deferred,
+            validated=relation not in facts.faults.orphaned,
+        )
+
+
+def _parent_has_key(assembly: _Assembly, relation: Relation) -> bool:
+    """Whether the target's parent has the key that the relation refers to; a finding where not."""
+    wanted = (relation.parent, set(relation.parent_columns))
+    if wanted not in [(table, set(columns)) for table, columns in assembly.no_keys]:
+        return True
+    assembly.planning.findings.add(
+        "foreign-key-not-carried",
+        "by-action",
+        f"{relation.text}: {relation.parent} has no such key on the target",
+        table=relation.child,
+        item=f"{relation.child}.{relation.key.columns[0]}",
+    )
+    return False
+
+
+def _sequences(
+    planning: Planning, facts: Facts, tables: Sequence[TablePlan]
+) -> Iterator[SequencePlan]:
+    for plan in tables:
+        if plan.source is None:
+            continue
+        table = planning.catalogue.table(plan.source)
+        for column in plan.columns:
+            if column.identity and column.source is not None:
+                high = facts.seen.of((table.name, column.source)).high or 0
+                yield SequencePlan(
+                    table=plan.target,
+                    column=column.target,
+                    last_value=max(0, high, table.sequence or 0),
+                )

@@ -1,0 +1,108 @@
+"""A rule and a type for each column, tried on its values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from migration_job.plan.choose import Choice
+from migration_job.plan.decide import Decision, Wish
+from migration_job.plan.facts import ColumnFacts
+from migration_job.plan.observe import Span
+from migration_job.plan.planner.context import Planning
+from migration_job.plan.planner.side_by_side import Reader, Seen
+from migration_job.plan.relations import Place
+from migration_job.plan.rules import Rule, TextRule, WidenedTextRule
+from migration_job.stores.sqlite.model import SourceTable
+
+Decisions = Mapping[Place, Decision]
+"""What became of each column that can be read."""
+
+Wishes = Mapping[Place, Wish]
+
+
+def decide_all(planning: Planning, seen: Seen) -> Decisions:
+    """Propose a rule for each column, try it on every value, and ask the policy where it fails."""
+    tables = planning.catalogue.tables
+    wishes = planning.relations.spread_wishes(_wishes(planning))
+
+    def begin(_: Reader, table: SourceTable) -> tuple[Sequence[Span], dict[str, Choice]]:
+        return seen.spans[table.name], _propose(planning, seen, table, wishes)
+
+    def trial(
+        reader: Reader, table: SourceTable, span: Span, choices: dict[str, Choice]
+    ) -> dict[str, int]:
+        rules = {name: choice.rule for name, choice in choices.items()}
+        return reader.observer.trial(table, rules, seen.facts[table.name], span)
+
+    decisions: dict[Place, Decision] = {}
+    tried = planning.readers.by_part(tables, begin, trial)
+    for table, (_, choices, found) in zip(tables, tried, strict=True):
+        slow: Counter[str] = Counter()
+        for counts in found:
+            slow.update(counts)
+        for column in table.columns:
+            place = (table.name, column.name)
+            if column.name in choices:
+                decisions[place] = planning.decider.decide(
+                    table,
+                    column,
+                    seen.of(place),
+                    choices[column.name],
+                    slow=slow[column.name],
+                    wish=wishes.get(place),
+                )
+    return decisions
+
+
+def _wishes(planning: Planning) -> dict[Place, Wish]:
+    found: dict[Place, Wish] = {}
+    for table in planning.catalogue.tables:
+        for column in table.columns:
+            wish = planning.profile.wish(table.name, column.name)
+            if wish is not None:
+                found[table.name, column.name] = wish
+    return found
+
+
+def _propose(
+    planning: Planning, seen: Seen, table: SourceTable, wishes: Wishes
+) -> dict[str, Choice]:
+    """The rule and type that each readable column would have if all its values met it."""
+    choices: dict[str, Choice] = {}
+    for column in table.columns:
+        place = (table.name, column.name)
+        facts = seen.of(place)
+        if facts.unreadable:
+            continue
+        wish = wishes.get(place)
+        choice = planning.decider.propose(table, column, facts, wish)
+        if choice.type == "json" and planning.relations.needs_equality(table, column.name):
+            # json has no equality: no key, no index, no comparison.
+            policy = planning.policy.column(table.name, column.name)
+            choice = Choice.of(planning.decider.wrap(_text_for(facts), policy, wish))
+        choices[column.name] = choice
+    return choices
+
+
+def _text_for(facts: ColumnFacts) -> Rule:
+    return TextRule() if facts.classes <= {"text"} else WidenedTextRule()
+
+
+def report_columns(
+    planning: Planning, seen: Seen, decisions: Decisions, table: SourceTable
+) -> None:
+    """Tell of a table's columns that cannot be read, and of values that change on their way."""
+    for column in table.columns:
+        place = (table.name, column.name)
+        decision, facts = decisions.get(place), seen.of(place)
+        if decision is None:
+            planning.findings.add(
+                "generated-unreadable",
+                "error",
+                f"the generated column cannot be read: {facts.unreadable}; it would be left out",
+                table=table.name,
+                column=column.name,
+            )
+        elif not column.generated:
+            planning.decider.report_changes(table, column, facts, decision)

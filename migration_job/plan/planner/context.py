@@ -1,0 +1,71 @@
+"""What one plan is made of: the source, what is wished, and what its steps share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import apsw
+
+from migration_job.plan.decide import Decider, count_rows
+from migration_job.plan.facts import MAX_SINGLED_OUT, Rows
+from migration_job.plan.findings import Findings, settle_table
+from migration_job.plan.model import Reason
+from migration_job.plan.observe import Observer
+from migration_job.plan.planner.side_by_side import Readers
+from migration_job.plan.policy import Policy
+from migration_job.plan.profile import Profile
+from migration_job.plan.quarantine import Quarantine
+from migration_job.plan.relations import Relations
+from migration_job.stores.sqlite.model import Catalogue, SourceColumn, SourceTable
+from migration_job.values import fold
+
+
+@dataclass(frozen=True, slots=True)
+class Planning:
+    """The source and the wishes of one plan, with what collects findings and rows set aside."""
+
+    connection: apsw.Connection
+    catalogue: Catalogue
+    profile: Profile
+    policy: Policy
+    findings: Findings
+    readers: Readers
+    relations: Relations
+    decider: Decider
+
+    @property
+    def observer(self) -> Observer:
+        return self.readers.first.observer
+
+    @property
+    def quarantine(self) -> Quarantine:
+        return self.readers.first.quarantine
+
+    def required(self, table: SourceTable, column: SourceColumn) -> bool:
+        """Whether source or profile want a value in every row."""
+        if column.generated:
+            return False
+        return column.not_null or self.profile.not_null(table.name, column.name)
+
+    def sets_aside(self, table: str, column: str | None = None) -> bool:
+        """Whether rows at fault go to quarantine there."""
+        return self.findings.action_for(table, column) == "quarantine"
+
+    def set_aside(self, table: str, rows: Rows, reason: str, column: str | None = None) -> None:
+        """Set rows aside; more than can be told one by one stop the run."""
+        self.quarantine.add(table, rows.ids, Reason(column=column, text=reason))
+        if rows.count > len(rows.ids):
+            self.findings.add(
+                "too-many-rows",
+                "error",
+                f"{count_rows(rows.count)} would go to quarantine ({reason}), more than "
+                f"{MAX_SINGLED_OUT:,}: that is no longer a few rows at fault",
+                table=table,
+                rows=rows,
+                settle=settle_table(table, action="widen", orphans="keep"),
+            )
+
+
+def column_named(table: SourceTable, name: str) -> SourceColumn:
+    """The table's column of that name, which it must have."""
+    return next(c for c in table.columns if fold(c.name) == fold(name))

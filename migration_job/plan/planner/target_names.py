@@ -1,0 +1,92 @@
+"""The names that tables and columns have on the target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from migration_job.plan import naming
+from migration_job.plan.findings import Findings
+from migration_job.plan.planner.context import Planning
+from migration_job.plan.relations import Place
+from migration_job.stores.sqlite.model import Catalogue, SourceTable
+
+MAX_COLUMNS = 1600
+"""PostgreSQL's limit of a table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What tables and columns of the source are called on the target."""
+
+    tables: Mapping[str, str]
+    columns: Mapping[Place, str]
+    relations: frozenset[str]
+    """Names that a table, an index or a key of the target has or may get."""
+
+    def free(self, table: SourceTable, name: str) -> str | None:
+        """A name of one's own where PostgreSQL's choice is another relation's; else None."""
+        if name not in self.relations:
+            return None
+        return naming.distinct(naming.cut(name), f"{table.name} {name}", self.relations)
+
+
+def name_everything(planning: Planning) -> Names:
+    """Name every table and column; a name that PostgreSQL cannot have here is a finding."""
+    findings = planning.findings
+    tables: dict[str, str] = {}
+    columns: dict[Place, str] = {}
+    for table in planning.catalogue.tables:
+        target = naming.relation_name(table.name, set(tables.values()))
+        _note(findings, table.name, target, (table.name, None))
+        tables[table.name] = target
+        taken: set[str] = set()
+        for column in table.columns:
+            own = naming.column_name(column.name, taken)
+            _note(findings, column.name, own, (table.name, column.name))
+            taken.add(own)
+            columns[table.name, column.name] = own
+        if len(table.columns) > MAX_COLUMNS:
+            findings.add(
+                "too-many-columns",
+                "error",
+                f"{len(table.columns):,} columns; a PostgreSQL table has {MAX_COLUMNS:,} at "
+                "most. Split the table on the source first: no policy settles this",
+                table=table.name,
+                settle="",
+            )
+    return Names(tables, columns, frozenset(tables.values()) | _others(planning.catalogue))
+
+
+def _others(catalogue: Catalogue) -> set[str]:
+    """Names of relations beside the tables'."""
+    return {
+        *(o.name for o in catalogue.others),
+        *(i.name for t in catalogue.tables for i in t.indexes),
+        *(i.constraint for t in catalogue.tables for i in t.indexes if i.constraint),
+        *(t.primary_key_name for t in catalogue.tables if t.primary_key_name),
+    }
+
+
+def _note(findings: Findings, name: str, target: str, place: tuple[str, str | None]) -> None:
+    if target == name:
+        return
+    table, column = place
+    what = "table" if column is None else "column"
+    if target == naming.cut(name):
+        findings.add(
+            "name-cut",
+            "warning",
+            f"the {what}'s name has {len(name.encode())} bytes; PostgreSQL keeps the first "
+            f"{naming.MAX_BYTES}, in queries as well, so that the long name still finds it",
+            table=table,
+            column=column,
+        )
+    else:
+        findings.add(
+            "renamed",
+            "by-action",
+            f"PostgreSQL cannot have a {what} called {name!r} here: called {target!r}",
+            table=table,
+            column=column,
+        )
