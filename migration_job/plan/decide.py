@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from migration_job.plan import choose
+from migration_job.plan import choose, column_reports
 from migration_job.plan.choose import Choice
+from migration_job.plan.column_reports import Misfit, Subject, count_values
 from migration_job.plan.defaults import truth_word
-from migration_job.plan.epochs import UNIT_WORDS, doubt, shown_time
-from migration_job.plan.facts import MAX_SINGLED_OUT, ColumnFacts, Examination, Rows
-from migration_job.plan.findings import Findings, settle_column
+from migration_job.plan.facts import ColumnFacts, Examination, Rows
+from migration_job.plan.findings import Findings
 from migration_job.plan.observe import Observer
 from migration_job.plan.patterns import both_ways
 from migration_job.plan.policy import ColumnPolicy, Policy
@@ -32,7 +32,6 @@ from migration_job.plan.rules import (
     TimeRule,
     TimestampRule,
     UuidBytesRule,
-    UuidRule,
     WidenedByteaRule,
     WidenedTextRule,
     again,
@@ -40,7 +39,7 @@ from migration_job.plan.rules import (
     timestamp,
 )
 from migration_job.plan.storage import classes_allowed
-from migration_job.stores.sqlite.model import SourceColumn, SourceTable
+from migration_job.stores.sqlite.model import SourceTable
 from migration_job.stores.sqlite.reader import Row
 from migration_job.values import fold
 
@@ -100,179 +99,147 @@ class Decider:
 
     # ----------------------------------------------------------------------------- proposals
 
-    def propose(
-        self, table: SourceTable, column: SourceColumn, facts: ColumnFacts, wish: Wish | None
-    ) -> Choice:
+    def propose(self, subject: Subject, wish: Wish | None) -> Choice:
         """What to try first: the policy's, the profile's, the declared type's."""
-        return Choice.of(self._proposed(table, column, facts, wish))
-
-    def _proposed(
-        self, table: SourceTable, column: SourceColumn, facts: ColumnFacts, wish: Wish | None
-    ) -> Rule:
-        own = self._policy.column(table.name, column.name)
-        zone = own.zone or self._zone
-        facts = self._mapped(facts, own, wish)
-        if own.guid is not None:
-            rule: Rule = UuidBytesRule(order=own.guid)
-        elif own.type is not None:
-            rule = choose.for_type(own.type, column, facts, zone, own.epoch)
-        elif own.epoch is not None:
-            rule = timestamp(facts, zone, own.epoch)
-        elif own.booleans and not own.map:
-            rule = choose.for_type("boolean", column, facts, zone)
-        elif wish is not None:
-            rule = choose.for_type(wish.type, column, facts, zone)
-        else:
-            # A generated key needs room for the next ones.
-            spare = KEYS_TO_COME if column.name == table.rowid_alias else 0
-            key = column.name in _key_columns(table)
-            rule = choose.wished(column, facts, zone, spare=spare, key=key)
-            if not facts.values and choose.says_nothing(column):
-                allowed = classes_allowed(table.checks, column.name)
-                rule = choose.of_classes(column, allowed) or rule
-            word = truth_word(column.default) if isinstance(rule, BooleanRule) else None
+        own = self._own(subject)
+        mapped = replace(subject, facts=_mapped(subject.facts, own, wish))
+        rule = self._asked(mapped, own, wish)
+        if rule is None:
+            rule = _declared(mapped, own.zone or self._zone)
+            word = _word_of_default(mapped, rule)
             if word is not None and not own.entries and not own.pattern:
-                # To SQLite the default is a text, in a column of 0 and 1.
-                entry = Entry(source=word[0], target=int(word[1]))
-                return MapRule(entries=(entry,), inner=rule)
-        targets = [e.target for e in own.entries if e.target is not None]
-        if (
-            isinstance(rule, IntegerTextRule)
-            and targets
-            and all(isinstance(t, int) for t in targets)
-        ):
+                return Choice.of(MapRule(entries=(word,), inner=rule))
+        if isinstance(rule, IntegerTextRule) and _makes_integers(own):
             rule = IntegerRule(low=rule.low, high=rule.high)  # the map makes numbers of the text
-        if own.pattern and isinstance(rule, NumericRule) and "text" in facts.classes:
+        if own.pattern and isinstance(rule, NumericRule) and "text" in mapped.facts.classes:
             rule = rule.model_copy(update={"texts": True})  # what the pattern writes is text
-        return self.wrap(rule, own, wish)
+        return Choice.of(wrap(rule, own, wish))
 
-    def _mapped(self, facts: ColumnFacts, own: ColumnPolicy, wish: Wish | None) -> ColumnFacts:
-        """The facts with a sample of what the maps make of the values, whose shapes count."""
-        rule = self.wrap(TextRule(), own, wish)
-        if not isinstance(rule, MapRule):
-            return facts
-        return replace(facts, sample=[rule.mapped(value)[1] for value in facts.sample])
+    def _asked(self, subject: Subject, own: ColumnPolicy, wish: Wish | None) -> Rule | None:
+        """The rule that the policy or the profile asks for; None where neither does."""
+        column, facts, zone = subject.column, subject.facts, own.zone or self._zone
+        if own.guid is not None:
+            return UuidBytesRule(order=own.guid)
+        if own.type is not None:
+            return choose.for_type(own.type, column, facts, zone, own.epoch)
+        if own.epoch is not None:
+            return timestamp(facts, zone, own.epoch)
+        if own.booleans and not own.map:
+            return choose.for_type("boolean", column, facts, zone)
+        return None if wish is None else choose.for_type(wish.type, column, facts, zone)
 
-    @staticmethod
-    def wrap(rule: Rule, own: ColumnPolicy, wish: Wish | None) -> Rule:
-        """The rule behind the maps of policy and profile."""
-        entries = own.entries + (wish.entries if wish is not None else ())
-        patterns = own.pattern + (wish.patterns if wish is not None else ())
-        if not entries and not patterns:
-            return rule
-        ways = [both_ways(p.match, p.replace) for p in patterns]
-        # First as if it went both ways, which SQLite tries by itself; the planner settles it.
-        both = not entries and None not in ways if patterns else True
-        return MapRule(bijective=both, entries=entries, patterns=patterns, inner=rule)
+    def _own(self, subject: Subject) -> ColumnPolicy:
+        return self._policy.column(*subject.place)
 
     # ------------------------------------------------------------------------------ decision
 
     def decide(
         self,
-        table: SourceTable,
-        column: SourceColumn,
-        facts: ColumnFacts,
+        subject: Subject,
         choice: Choice,
         *,
         slow: int | None = None,
         wish: Wish | None = None,
     ) -> Decision:
         """The choice tried; where it cannot carry every value, what the policy makes of that."""
-        examination = self.examine(table, column.name, facts, choice.rule, slow)
-        fine = self._fine_enough(table, column, choice.rule, examination)
+        examination = self.examine(subject, choice.rule, slow)
+        fine = self._fine_enough(subject, choice.rule, examination)
         if fine is not choice.rule:
-            choice = Choice.of(fine)
-            examination = self.examine(table, column.name, facts, fine)
-        reason = self._reason(table, column, facts, wish)
-        decision = Decision(choice.rule, choice.type, examination, reason)
-        own = self._policy.column(table.name, column.name)
-        action = self._findings.action_for(table.name, column.name)
+            choice, examination = Choice.of(fine), self.examine(subject, fine)
+        decision = Decision(choice.rule, choice.type, examination, self._reason(subject, wish))
+        own, action = self._own(subject), self._findings.action_for(*subject.place)
         if wish is not None and wish.optional and not own.explicit:
             action = "widen"
-        lost = self._lost_identity(column, facts)
+        lost = column_reports.lost_identity(subject)
         if lost and not own.explicit and action != "quarantine":
-            self._report_lost_identity(table, column, facts, examination)
+            column_reports.report_lost_identity(self._findings, subject, examination)
             return decision
         if examination.cannot.count:
-            if action == "quarantine":
-                decision = self._quarantine(table, column, decision, lost=lost, facts=facts)
-            elif action == "widen":
-                decision = self._widen(table, column, facts, decision, wish)
-            else:
-                self._report_misfit(table, column, facts, decision, action)
-        if decision.examination.bad.count:
-            if own.action == "widen":
-                return self._to_bytes(table, column, facts)
-            decision = self._judge_bad_text(table, column, facts, decision, action)
+            decision = self._judge_misfit(subject, decision, action, wish)
+        if not decision.examination.bad.count:
+            return decision
+        if own.action == "widen":
+            return self._to_bytes(subject)
+        return self._judge_bad_text(subject, decision, action)
+
+    def _judge_misfit(
+        self, subject: Subject, decision: Decision, action: str, wish: Wish | None
+    ) -> Decision:
+        """What becomes of a column with values that its rule cannot carry."""
+        misfit = self._misfit(subject, decision)
+        if action == "quarantine":
+            if column_reports.lost_identity(subject):
+                misfit = replace(misfit, code="identifier-became-number")
+            return self._set_aside(subject, decision, misfit)
+        if action == "widen":
+            return self._widen(subject, decision, misfit, wish)
+        if action == "map":
+            misfit = replace(
+                misfit, text=f"{misfit.text}; the column's map does not meet these values"
+            )
+        # Where some text is bad besides, `widen` would mean bytes for the whole column.
+        wider = self._wider(subject, decision.rule)[-1].target_type
+        settle = {"type": wider} if decision.examination.bad.count else {"action": "widen"}
+        column_reports.report_misfit(self._findings, subject, misfit, settle)
         return decision
 
-    def _fine_enough(
-        self, table: SourceTable, column: SourceColumn, rule: Rule, examination: Examination
-    ) -> Rule:
+    def _misfit(self, subject: Subject, decision: Decision) -> Misfit:
+        inner = inside(decision.rule)
+        count = decision.examination.cannot.count
+        text = f"{count_values(count)} {'is' if count == 1 else 'are'} not {decision.type}"
+        if isinstance(inner, TextRule) and inner.max_length is not None:
+            longest = self._observer.longest(subject.table, subject.column.name)
+            text += f" (the longest has {longest:,} characters)"
+        return Misfit(
+            column_reports.misfit_code(subject.facts, decision.rule),
+            text,
+            f"the value is not {decision.type}",
+            decision.examination.cannot,
+        )
+
+    def _fine_enough(self, subject: Subject, rule: Rule, examination: Examination) -> Rule:
         """The rule with a precision that cuts no value off, where the sample had none so fine."""
         inner = inside(rule)
         if (
             not isinstance(inner, TimestampRule | TimeRule)
             or not examination.changed.count
-            or self._policy.column(table.name, column.name).type is not None
+            or self._own(subject).type is not None
         ):
             return rule
-        digits = min(FINEST, self._observer.decimals(table, column.name))
+        digits = min(FINEST, self._observer.decimals(subject.table, subject.column.name))
         if digits <= inner.precision:
             return rule
         return again(rule, inner.model_copy(update={"precision": digits}))
 
-    def examine(
-        self,
-        table: SourceTable,
-        name: str,
-        facts: ColumnFacts,
-        rule: Rule,
-        slow: int | None = None,
-    ) -> Examination:
+    def examine(self, subject: Subject, rule: Rule, slow: int | None = None) -> Examination:
         """The rule tried on every value of the column, no policy asked."""
+        table, name, facts = subject.table, subject.column.name, subject.facts
         if slow is None:
             slow = self._observer.trial(table, {name: rule}, {name: facts})[name]
         return self._observer.examine(table, name, rule, facts, slow)
 
-    def forced(
-        self, table: SourceTable, column: SourceColumn, facts: ColumnFacts, choice: Choice
-    ) -> Decision:
+    def forced(self, subject: Subject, choice: Choice) -> Decision:
         """The choice as it is, examined, no policy asked: for a type that a relation dictates."""
-        examination = self.examine(table, column.name, facts, choice.rule)
+        examination = self.examine(subject, choice.rule)
         return Decision(choice.rule, choice.type, examination, "as its relation")
 
     def _widen(
-        self,
-        table: SourceTable,
-        column: SourceColumn,
-        facts: ColumnFacts,
-        narrow: Decision,
-        wish: Wish | None,
+        self, subject: Subject, narrow: Decision, misfit: Misfit, wish: Wish | None
     ) -> Decision:
-        own = self._policy.column(table.name, column.name)
-        for candidate in self._wider(column, facts, narrow.rule):
-            wrapped = self.wrap(candidate, own, wish)
-            examination = self.examine(table, column.name, facts, wrapped)
+        own = self._own(subject)
+        for candidate in self._wider(subject, narrow.rule):
+            choice = Choice.of(wrap(candidate, own, wish))
+            examination = self.examine(subject, choice.rule)
             if not examination.cannot.count:
                 break
         else:
-            raise AssertionError(f"no rule carries {table.name}.{column.name}")
+            raise AssertionError(f"no rule carries {'.'.join(subject.place)}")
         if wish is None or not wish.optional:
-            self._findings.add(
-                self._misfit_code(facts, narrow.rule),
-                "warning",
-                f"{self._misfit_text(table, column, narrow)}; widened to {wrapped.target_type}"
-                + self._ledger_words(examination),
-                table=table.name,
-                column=column.name,
-                rows=narrow.examination.cannot,
-            )
-        chosen = Choice.of(wrapped)
-        return Decision(chosen.rule, chosen.type, examination, f"widened from {narrow.type}")
+            column_reports.report_widened(self._findings, subject, misfit, choice.type, examination)
+        return Decision(choice.rule, choice.type, examination, f"widened from {narrow.type}")
 
-    def _wider(self, column: SourceColumn, facts: ColumnFacts, rule: Rule) -> list[Rule]:
-        inner = inside(rule)
+    def _wider(self, subject: Subject, rule: Rule) -> list[Rule]:
+        inner, column, facts = inside(rule), subject.column, subject.facts
         found: list[Rule] = []
         declared = choose.meaning_of(column).rule
         if facts.classes == {"text"} and declared in (DateRule, TimeRule):
@@ -287,292 +254,101 @@ class Decider:
             found.append(WidenedByteaRule())
         return found
 
-    def _to_bytes(self, table: SourceTable, column: SourceColumn, facts: ColumnFacts) -> Decision:
-        choice = Choice.of(choose.for_type("bytea", column, facts, self._zone))
-        examination = self.examine(table, column.name, facts, choice.rule)
-        self._findings.add(
-            "text-as-bytes",
-            "warning",
-            f"kept as bytes by the policy{self._ledger_words(examination)}",
-            table=table.name,
-            column=column.name,
-            rows=facts.nul if facts.nul.count else facts.broken,
-        )
+    def _to_bytes(self, subject: Subject) -> Decision:
+        rule = choose.for_type("bytea", subject.column, subject.facts, self._zone)
+        choice = Choice.of(rule)
+        examination = self.examine(subject, choice.rule)
+        column_reports.report_as_bytes(self._findings, subject, examination)
         return Decision(choice.rule, choice.type, examination, "bytes, by the policy")
 
-    def _quarantine(
-        self,
-        table: SourceTable,
-        column: SourceColumn,
-        decision: Decision,
-        *,
-        lost: bool,
-        facts: ColumnFacts,
-    ) -> Decision:
-        rows = decision.examination.cannot
-        code = "identifier-became-number" if lost else self._misfit_code(facts, decision.rule)
-        text = self._misfit_text(table, column, decision)
-        why = f"the value is not {decision.type}"
-        return self._set_aside(table, column, decision, rows, code, text, why)
-
-    def _set_aside(  # noqa: PLR0913 - a finding and its place
-        self,
-        table: SourceTable,
-        column: SourceColumn,
-        decision: Decision,
-        rows: Rows,
-        code: str,
-        text: str,
-        why: str,
-    ) -> Decision:
-        if rows.count > len(rows.ids):
-            self._findings.add(
-                code,
-                "error",
-                f"{text}; {rows.count:,} rows would go to quarantine, more than "
-                f"{MAX_SINGLED_OUT:,}: that is no longer a few rows at fault",
-                table=table.name,
-                column=column.name,
-                rows=rows,
-                settle=settle_column(table.name, column.name, action="widen"),
-            )
+    def _set_aside(self, subject: Subject, decision: Decision, misfit: Misfit) -> Decision:
+        if not column_reports.report_set_aside(self._findings, subject, misfit):
             return decision
-        self._findings.add(
-            code,
-            "warning",
-            f"{text}; {count_rows(rows.count)} to quarantine by the policy",
-            table=table.name,
-            column=column.name,
-            rows=rows,
-        )
-        aside = dict.fromkeys(rows.ids, f"{code}: {why}")
+        aside = dict.fromkeys(misfit.rows.ids, f"{misfit.code}: {misfit.why}")
         return replace(decision, quarantined={**decision.quarantined, **aside})
 
-    # ------------------------------------------------------------------------------- reports
-
-    def _judge_bad_text(
-        self,
-        table: SourceTable,
-        column: SourceColumn,
-        facts: ColumnFacts,
-        decision: Decision,
-        action: str,
-    ) -> Decision:
-        for code, rows, what in (
-            ("nul-in-text", facts.nul, "text with a NUL character, which PostgreSQL cannot hold"),
-            ("undecodable-text", facts.broken, "text whose bytes are not valid in its encoding"),
-        ):
-            if not rows.ids & decision.examination.bad.ids:
+    def _judge_bad_text(self, subject: Subject, decision: Decision, action: str) -> Decision:
+        for misfit in column_reports.bad_texts(subject):
+            if not misfit.rows.ids & decision.examination.bad.ids:
                 continue
             if action == "quarantine":
-                decision = self._set_aside(table, column, decision, rows, code, what, what)
+                decision = self._set_aside(subject, decision, misfit)
             else:
-                self._findings.add(
-                    code,
-                    "error",
-                    what,
-                    table=table.name,
-                    column=column.name,
-                    rows=rows,
-                    settle=settle_column(table.name, column.name, action="quarantine"),
-                )
+                settle = {"action": "quarantine"}
+                column_reports.report_misfit(self._findings, subject, misfit, settle)
         return decision
 
-    def _lost_identity(self, column: SourceColumn, facts: ColumnFacts) -> bool:
-        """Whether identifiers have become numbers under the column's affinity."""
-        if column.affinity != "numeric" or not facts.integers + facts.reals:
-            return False
-        if choose.meaning_of(column).rule is UuidRule:
-            return True
-        return choose.is_any(column) and facts.infinities > 0
-
-    def _report_lost_identity(
-        self,
-        table: SourceTable,
-        column: SourceColumn,
-        facts: ColumnFacts,
-        examination: Examination,
-    ) -> None:
-        self._findings.add(
-            "identifier-became-number",
-            "error",
-            f"declared {column.declared}, which SQLite gives numeric affinity: "
-            f"{facts.integers + facts.reals:,} values have become numbers"
-            + (f", {facts.infinities:,} of them Infinity" if facts.infinities else "")
-            + "; what they were cannot be told any more",
-            table=table.name,
-            column=column.name,
-            rows=examination.cannot,
-            count=facts.integers + facts.reals,
-            settle=settle_column(table.name, column.name, action="widen"),
-        )
-
-    def _report_misfit(
-        self,
-        table: SourceTable,
-        column: SourceColumn,
-        facts: ColumnFacts,
-        decision: Decision,
-        action: str,
-    ) -> None:
-        text = self._misfit_text(table, column, decision)
-        if action == "map":
-            text += "; the column's map does not meet these values"
-        # Where some text is bad besides, `widen` would mean bytes for the whole column.
-        settle = (
-            settle_column(
-                table.name, column.name, type=self._wider_type(column, facts, decision.rule)
-            )
-            if decision.examination.bad.count
-            else settle_column(table.name, column.name, action="widen")
-        )
-        self._findings.add(
-            self._misfit_code(facts, decision.rule),
-            "error",
-            text,
-            table=table.name,
-            column=column.name,
-            rows=decision.examination.cannot,
-            settle=settle,
-        )
-
-    def _wider_type(self, column: SourceColumn, facts: ColumnFacts, rule: Rule) -> str:
-        return self._wider(column, facts, rule)[-1].target_type
-
-    def report_changes(
-        self, table: SourceTable, column: SourceColumn, facts: ColumnFacts, decision: Decision
-    ) -> None:
+    def report_changes(self, subject: Subject, decision: Decision) -> None:
         """Say which values a rule changes on their way, each of which the ledger will hold."""
+        given = self._own(subject).epoch is not None
+        column_reports.report_epoch(self._findings, subject, decision.rule, given=given)
+        column_reports.report_affinity(self._findings, subject)
         changed = decision.examination.changed
-        rule = decision.rule
-        inner = inside(rule)
-        place = {"table": table.name, "column": column.name, "rows": changed}
-        if isinstance(inner, TimestampRule) and inner.epoch is not None:
-            self._report_epoch(table, column, facts, inner)
-        if column.affinity == "numeric" and choose.is_any(column) and facts.integers + facts.reals:
-            self._findings.add(
-                "numeric-affinity",
-                "warning",
-                f"declared {column.declared}, which SQLite gives numeric affinity: text that "
-                "looks like a number was stored as that number (007 as 7)",
-                table=table.name,
-                column=column.name,
-                count=facts.integers + facts.reals,
-            )
-        if isinstance(rule, MapRule):
-            met = decision.met or changed
-            if met.count:
-                place["rows"] = met
-                self._findings.add("mapped", "note", f"{_values(met.count)} mapped", **place)  # type: ignore[arg-type]
+        if isinstance(decision.rule, MapRule):
+            column_reports.report_mapped(self._findings, subject, decision.met or changed)
             return
-        if not changed.count:
-            return
-        if isinstance(inner, TimestampRule | TimeRule):
-            shape = inner.shape
-            self._findings.add(
-                "several-shapes",
-                "warning",
-                f"{_values(changed.count)} not in the column's shape {shape}: "
-                "the same moment on the target, the spelling in the ledger",
-                **place,  # type: ignore[arg-type]
-            )
-        elif isinstance(inner, JsonbRule):
-            self._findings.add(
-                "json-normalised",
-                "note",
-                f"{_values(changed.count)} spelled anew by jsonb, the original in the ledger",
-                **place,  # type: ignore[arg-type]
-            )
-        elif inner.widened:
-            # Declared types that a value breaks have been reported; here none says what is right.
-            if not decision.reason.startswith("widened"):
-                self._findings.add(
-                    "mixed-classes",
-                    "warning",
-                    f"{' and '.join(sorted(facts.classes))} in one column: carried as "
-                    f"{decision.type}, {_values(changed.count)} in the ledger",
-                    **place,  # type: ignore[arg-type]
-                )
-        elif inner.kind != "text-bytea":
-            self._findings.add(
-                "changed",
-                "warning",
-                f"{_values(changed.count)} changed on the way, the original in the ledger",
-                **place,  # type: ignore[arg-type]
+        # Of declared types that a value breaks a finding tells already.
+        told = decision.rule.widened and decision.reason.startswith("widened")
+        if changed.count and not told:
+            column_reports.report_changed(
+                self._findings, subject, decision.rule, changed, carried_as=decision.type
             )
 
-    def _report_epoch(
-        self, table: SourceTable, column: SourceColumn, facts: ColumnFacts, rule: TimestampRule
-    ) -> None:
-        """Say what the numbers are taken for, with the times that it gives, and what speaks
-        against it where the policy has not said it."""
-        if not facts.integers + facts.reals or rule.epoch is None:
-            return
-        said = f"numbers are read as {UNIT_WORDS[rule.epoch]} (epoch: {rule.epoch})"
-        ends = [end for end in (facts.low, facts.high) if end is not None]
-        times = list(dict.fromkeys(shown_time(rule, end) for end in ends))
-        if times:
-            numbers = " to ".join(str(end) for end in dict.fromkeys(ends))
-            said += f": {numbers} is {' to '.join(times)}"
-        given = self._policy.column(table.name, column.name).epoch is not None
-        against = "" if given else doubt(table, facts, rule)
-        self._findings.add(
-            "epoch",
-            "warning" if against else "note",
-            said + against,
-            table=table.name,
-            column=column.name,
-            count=facts.integers + facts.reals,
-        )
-
-    # --------------------------------------------------------------------------------- words
-
-    @staticmethod
-    def _ledger_words(examination: Examination) -> str:
-        count = examination.changed.count
-        return f", {_values(count)} in the ledger" if count else ""
-
-    @staticmethod
-    def _misfit_code(facts: ColumnFacts, rule: Rule) -> str:
-        inner = inside(rule)
-        if isinstance(inner, TextRule) and facts.heaviest > (inner.max_length or facts.heaviest):
-            return "too-long"
-        for found in ("text", "blob", "real", "integer"):
-            if found in facts.classes - inner.classes:
-                return f"{found}-in-{inner.word or inner.kind}"
-        return inner.misfit
-
-    def _misfit_text(self, table: SourceTable, column: SourceColumn, decision: Decision) -> str:
-        count = decision.examination.cannot.count
-        inner = inside(decision.rule)
-        text = f"{_values(count)} {'is' if count == 1 else 'are'} not {decision.type}"
-        if isinstance(inner, TextRule) and inner.max_length is not None:
-            longest = self._observer.longest(table, column.name)
-            text += f" (the longest has {longest:,} characters)"
-        return text
-
-    def _reason(
-        self, table: SourceTable, column: SourceColumn, facts: ColumnFacts, wish: Wish | None
-    ) -> str:
-        if self._policy.column(table.name, column.name).type is not None:
+    def _reason(self, subject: Subject, wish: Wish | None) -> str:
+        if self._own(subject).type is not None:
             return "the policy's type"
         if wish is not None:
             return "the profile's type"
-        declared = column.declared or "no declared type"
-        classes = sorted(facts.classes)
+        declared = subject.column.declared or "no declared type"
+        classes = sorted(subject.facts.classes)
         return f"{declared}, {' and '.join(classes) if classes else 'no values'}"
+
+
+def wrap(rule: Rule, own: ColumnPolicy, wish: Wish | None) -> Rule:
+    """The rule behind the maps of policy and profile."""
+    entries = own.entries + (wish.entries if wish is not None else ())
+    patterns = own.pattern + (wish.patterns if wish is not None else ())
+    if not entries and not patterns:
+        return rule
+    ways = [both_ways(p.match, p.replace) for p in patterns]
+    # First as if it went both ways, which SQLite tries by itself; the planner settles it.
+    both = not entries and None not in ways if patterns else True
+    return MapRule(bijective=both, entries=entries, patterns=patterns, inner=rule)
+
+
+def _mapped(facts: ColumnFacts, own: ColumnPolicy, wish: Wish | None) -> ColumnFacts:
+    """The facts with a sample of what the maps make of the values, whose shapes count."""
+    rule = wrap(TextRule(), own, wish)
+    if not isinstance(rule, MapRule):
+        return facts
+    return replace(facts, sample=[rule.mapped(value)[1] for value in facts.sample])
+
+
+def _declared(subject: Subject, zone: str) -> Rule:
+    """The rule that the declared type asks for, or the CHECKs of a column without one."""
+    table, column, facts = subject.table, subject.column, subject.facts
+    # A generated key needs room for the next ones.
+    spare = KEYS_TO_COME if column.name == table.rowid_alias else 0
+    key = column.name in _key_columns(table)
+    rule = choose.wished(column, facts, zone, spare=spare, key=key)
+    if not facts.values and choose.says_nothing(column):
+        rule = choose.of_classes(column, classes_allowed(table.checks, column.name)) or rule
+    return rule
+
+
+def _word_of_default(subject: Subject, rule: Rule) -> Entry | None:
+    """What a default such as ``'false'`` is in a column of 0 and 1: to SQLite it is a text."""
+    word = truth_word(subject.column.default) if isinstance(rule, BooleanRule) else None
+    return None if word is None else Entry(source=word[0], target=int(word[1]))
+
+
+def _makes_integers(own: ColumnPolicy) -> bool:
+    """Whether all that the policy's map makes of values are integers."""
+    targets = [e.target for e in own.entries if e.target is not None]
+    return bool(targets) and all(isinstance(t, int) for t in targets)
 
 
 def _key_columns(table: SourceTable) -> set[str]:
     """The columns of the primary key and of the references: their size is their keys'."""
     referring = {fold(c) for key in table.foreign_keys for c in key.columns}
     return {c.name for c in table.columns if c.primary_key or fold(c.name) in referring}
-
-
-def _values(count: int) -> str:
-    return f"{count:,} value" + ("" if count == 1 else "s")
-
-
-def count_rows(count: int) -> str:
-    """A number of rows in words."""
-    return f"{count:,} row" + ("" if count == 1 else "s")

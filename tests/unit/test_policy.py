@@ -105,7 +105,7 @@ def codes_in_the_source() -> set[str]:
                 found |= {
                     a.value
                     for a in node.args[:3]
-                    if name in ("add", "_not_carried", "_judge_constraint")
+                    if name in ("add", "_not_carried", "_judge_constraint", "Misfit")
                     and isinstance(a, ast.Constant)
                     and isinstance(a.value, str)
                     and re.fullmatch(r"[a-z]+(-[a-z]+)*", a.value)

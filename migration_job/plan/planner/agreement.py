@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from migration_job.plan.choose import Choice
 from migration_job.plan.decide import Decision
 from migration_job.plan.planner.column_decisions import Decisions
-from migration_job.plan.planner.context import Planning, column_named
+from migration_job.plan.planner.context import Planning
 from migration_job.plan.planner.side_by_side import Seen
 from migration_job.plan.relations import Place, Relation, common
 from migration_job.plan.rules import IntegerRule
@@ -97,11 +97,12 @@ def _forced(
     planning: Planning, seen: Seen, before: Decision, place: Place, choice: Choice
 ) -> Decision | None:
     """The decision for a type that a relation dictates; None where the column cannot have it."""
-    table = planning.catalogue.table(place[0])
-    column = column_named(table, place[1])
-    if column.name == table.rowid_alias and not isinstance(choice.rule, IntegerRule):
+    subject = planning.subject(seen, place)
+    if subject.column.name == subject.table.rowid_alias and not isinstance(
+        choice.rule, IntegerRule
+    ):
         return None  # it would lose its generator for the sake of one reference
-    decision = planning.decider.forced(table, column, seen.of(place), choice)
+    decision = planning.decider.forced(subject, choice)
     unfit = decision.examination.cannot.ids | decision.examination.bad.ids
     if unfit - before.quarantined.keys():
         return None

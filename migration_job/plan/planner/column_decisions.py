@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from migration_job.plan.choose import Choice
-from migration_job.plan.decide import Decision, Wish
+from migration_job.plan.column_reports import Subject
+from migration_job.plan.decide import Decision, Wish, wrap
 from migration_job.plan.facts import ColumnFacts
 from migration_job.plan.observe import Span
 from migration_job.plan.planner.context import Planning
@@ -45,9 +46,7 @@ def decide_all(planning: Planning, seen: Seen) -> Decisions:
             place = (table.name, column.name)
             if column.name in choices:
                 decisions[place] = planning.decider.decide(
-                    table,
-                    column,
-                    seen.of(place),
+                    Subject(table, column, seen.of(place)),
                     choices[column.name],
                     slow=slow[column.name],
                     wish=wishes.get(place),
@@ -76,11 +75,11 @@ def _propose(
         if facts.unreadable:
             continue
         wish = wishes.get(place)
-        choice = planning.decider.propose(table, column, facts, wish)
+        choice = planning.decider.propose(Subject(table, column, facts), wish)
         if choice.type == "json" and planning.relations.needs_equality(table, column.name):
             # json has no equality: no key, no index, no comparison.
             policy = planning.policy.column(table.name, column.name)
-            choice = Choice.of(planning.decider.wrap(_text_for(facts), policy, wish))
+            choice = Choice.of(wrap(_text_for(facts), policy, wish))
         choices[column.name] = choice
     return choices
 
@@ -105,4 +104,4 @@ def report_columns(
                 column=column.name,
             )
         elif not column.generated:
-            planning.decider.report_changes(table, column, facts, decision)
+            planning.decider.report_changes(Subject(table, column, facts), decision)

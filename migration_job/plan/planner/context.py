@@ -6,16 +6,17 @@ from dataclasses import dataclass
 
 import apsw
 
-from migration_job.plan.decide import Decider, count_rows
+from migration_job.plan.column_reports import Subject, count_rows
+from migration_job.plan.decide import Decider
 from migration_job.plan.facts import MAX_SINGLED_OUT, Rows
 from migration_job.plan.findings import Findings, settle_table
 from migration_job.plan.model import Reason
 from migration_job.plan.observe import Observer
-from migration_job.plan.planner.side_by_side import Readers
+from migration_job.plan.planner.side_by_side import Readers, Seen
 from migration_job.plan.policy import Policy
 from migration_job.plan.profile import Profile
 from migration_job.plan.quarantine import Quarantine
-from migration_job.plan.relations import Relations
+from migration_job.plan.relations import Place, Relations
 from migration_job.stores.sqlite.model import Catalogue, SourceColumn, SourceTable
 from migration_job.values import fold
 
@@ -40,6 +41,11 @@ class Planning:
     @property
     def quarantine(self) -> Quarantine:
         return self.readers.first.quarantine
+
+    def subject(self, seen: Seen, place: Place) -> Subject:
+        """One column, with what is known of its values."""
+        table = self.catalogue.table(place[0])
+        return Subject(table, column_named(table, place[1]), seen.of(place))
 
     def required(self, table: SourceTable, column: SourceColumn) -> bool:
         """Whether source or profile want a value in every row."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from migration_job.plan.decide import count_rows
+from migration_job.plan.column_reports import count_rows
 from migration_job.plan.facts import Rows
 from migration_job.plan.findings import settle_table
 from migration_job.plan.planner.column_decisions import Decisions

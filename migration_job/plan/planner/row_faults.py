@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import apsw
 
 from migration_job.plan.collisions import find_collisions
-from migration_job.plan.decide import count_rows
+from migration_job.plan.column_reports import count_rows
 from migration_job.plan.facts import ColumnFacts, Rows
 from migration_job.plan.findings import settle_column, settle_table
 from migration_job.plan.model import Reason

@@ -63,8 +63,7 @@ def _one_way(
     planning: Planning, seen: Seen, place: Place, decision: Decision, rule: MapRule
 ) -> Decision:
     one_way = rule.model_copy(update={"bijective": False})
-    table = planning.catalogue.table(place[0])
-    examination = planning.decider.examine(table, place[1], seen.of(place), one_way)
+    examination = planning.decider.examine(planning.subject(seen, place), one_way)
     return replace(decision, rule=one_way, examination=examination, met=examination.changed)
 
 

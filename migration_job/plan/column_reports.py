@@ -1,0 +1,249 @@
+"""What an operator is told of a column's values: those that do not fit, and those that change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from migration_job.plan import choose
+from migration_job.plan.epochs import UNIT_WORDS, doubt, shown_time
+from migration_job.plan.facts import MAX_SINGLED_OUT, ColumnFacts, Examination, Rows
+from migration_job.plan.findings import Findings, settle_column
+from migration_job.plan.rules import (
+    JsonbRule,
+    Rule,
+    TextRule,
+    TimeRule,
+    TimestampRule,
+    UuidRule,
+    inside,
+)
+from migration_job.stores.sqlite.model import SourceColumn, SourceTable
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One column of the source, and what its values are."""
+
+    table: SourceTable
+    column: SourceColumn
+    facts: ColumnFacts
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """The names of table and column."""
+        return self.table.name, self.column.name
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """Values that a rule cannot carry."""
+
+    code: str
+    text: str
+    why: str
+    """For each of the rows."""
+    rows: Rows
+
+
+def misfit_code(facts: ColumnFacts, rule: Rule) -> str:
+    """The code of the finding for what the rule cannot carry."""
+    inner = inside(rule)
+    if isinstance(inner, TextRule) and facts.heaviest > (inner.max_length or facts.heaviest):
+        return "too-long"
+    for found in ("text", "blob", "real", "integer"):
+        if found in facts.classes - inner.classes:
+            return f"{found}-in-{inner.word or inner.kind}"
+    return inner.misfit
+
+
+def report_misfit(
+    findings: Findings, subject: Subject, misfit: Misfit, settle: Mapping[str, str]
+) -> None:
+    """Values that stop the run until the policy says what to do; ``settle`` are the fields of the
+    column's policy that would."""
+    findings.add(
+        misfit.code,
+        "error",
+        misfit.text,
+        table=subject.table.name,
+        column=subject.column.name,
+        rows=misfit.rows,
+        settle=settle_column(*subject.place, **settle),
+    )
+
+
+def report_widened(
+    findings: Findings, subject: Subject, misfit: Misfit, wider: str, examination: Examination
+) -> None:
+    """Values for whose sake the column has a wider type."""
+    findings.add(
+        misfit.code,
+        "warning",
+        f"{misfit.text}; widened to {wider}{_in_ledger(examination)}",
+        table=subject.table.name,
+        column=subject.column.name,
+        rows=misfit.rows,
+    )
+
+
+def report_set_aside(findings: Findings, subject: Subject, misfit: Misfit) -> bool:
+    """Values whose rows go to quarantine. False where they are too many, which is an error."""
+    rows, (table, column) = misfit.rows, subject.place
+    few = rows.count <= len(rows.ids)
+    if few:
+        text = f"{misfit.text}; {count_rows(rows.count)} to quarantine by the policy"
+        findings.add(misfit.code, "warning", text, table=table, column=column, rows=rows)
+    else:
+        findings.add(
+            misfit.code,
+            "error",
+            f"{misfit.text}; {rows.count:,} rows would go to quarantine, more than "
+            f"{MAX_SINGLED_OUT:,}: that is no longer a few rows at fault",
+            table=table,
+            column=column,
+            rows=rows,
+            settle=settle_column(table, column, action="widen"),
+        )
+    return few
+
+
+def report_as_bytes(findings: Findings, subject: Subject, examination: Examination) -> None:
+    """Bad text for whose sake the column has become bytes."""
+    facts = subject.facts
+    findings.add(
+        "text-as-bytes",
+        "warning",
+        f"kept as bytes by the policy{_in_ledger(examination)}",
+        table=subject.table.name,
+        column=subject.column.name,
+        rows=facts.nul if facts.nul.count else facts.broken,
+    )
+
+
+def bad_texts(subject: Subject) -> Iterator[Misfit]:
+    """What PostgreSQL cannot hold as text."""
+    nul = "text with a NUL character, which PostgreSQL cannot hold"
+    broken = "text whose bytes are not valid in its encoding"
+    yield Misfit("nul-in-text", nul, nul, subject.facts.nul)
+    yield Misfit("undecodable-text", broken, broken, subject.facts.broken)
+
+
+def lost_identity(subject: Subject) -> bool:
+    """Whether identifiers have become numbers under the column's affinity."""
+    column, facts = subject.column, subject.facts
+    if column.affinity != "numeric" or not facts.integers + facts.reals:
+        return False
+    if choose.meaning_of(column).rule is UuidRule:
+        return True
+    return choose.is_any(column) and facts.infinities > 0
+
+
+def report_lost_identity(findings: Findings, subject: Subject, examination: Examination) -> None:
+    """Identifiers that SQLite has made numbers of."""
+    facts = subject.facts
+    findings.add(
+        "identifier-became-number",
+        "error",
+        f"declared {subject.column.declared}, which SQLite gives numeric affinity: "
+        f"{facts.integers + facts.reals:,} values have become numbers"
+        + (f", {facts.infinities:,} of them Infinity" if facts.infinities else "")
+        + "; what they were cannot be told any more",
+        table=subject.table.name,
+        column=subject.column.name,
+        rows=examination.cannot,
+        count=facts.integers + facts.reals,
+        settle=settle_column(*subject.place, action="widen"),
+    )
+
+
+# ---------------------------------------------------------------------------- values that change
+
+
+def report_epoch(findings: Findings, subject: Subject, rule: Rule, *, given: bool) -> None:
+    """Say what numbers are taken for, with the times that it gives, and what speaks against it
+    unless the policy has ``given`` the unit."""
+    inner, facts = inside(rule), subject.facts
+    if not isinstance(inner, TimestampRule) or inner.epoch is None:
+        return
+    if not facts.integers + facts.reals:
+        return
+    said = f"numbers are read as {UNIT_WORDS[inner.epoch]} (epoch: {inner.epoch})"
+    ends = [end for end in (facts.low, facts.high) if end is not None]
+    times = list(dict.fromkeys(shown_time(inner, end) for end in ends))
+    if times:
+        numbers = " to ".join(str(end) for end in dict.fromkeys(ends))
+        said += f": {numbers} is {' to '.join(times)}"
+    against = "" if given else doubt(subject.table, facts, inner)
+    findings.add(
+        "epoch",
+        "warning" if against else "note",
+        said + against,
+        table=subject.table.name,
+        column=subject.column.name,
+        count=facts.integers + facts.reals,
+    )
+
+
+def report_affinity(findings: Findings, subject: Subject) -> None:
+    """A declared type that SQLite does not know, under which text has become numbers."""
+    column, count = subject.column, subject.facts.integers + subject.facts.reals
+    if column.affinity == "numeric" and choose.is_any(column) and count:
+        findings.add(
+            "numeric-affinity",
+            "warning",
+            f"declared {column.declared}, which SQLite gives numeric affinity: text that "
+            "looks like a number was stored as that number (007 as 7)",
+            table=subject.table.name,
+            column=column.name,
+            count=count,
+        )
+
+
+def report_mapped(findings: Findings, subject: Subject, met: Rows) -> None:
+    """Values that the policy's map meets."""
+    if met.count:
+        table, column = subject.place
+        text = f"{count_values(met.count)} mapped"
+        findings.add("mapped", "note", text, table=table, column=column, rows=met)
+
+
+def report_changed(
+    findings: Findings, subject: Subject, rule: Rule, changed: Rows, *, carried_as: str
+) -> None:
+    """Values that do not come back by themselves."""
+    table, column = subject.place
+    many = count_values(changed.count)
+    if isinstance(rule, TimestampRule | TimeRule):
+        text = (
+            f"{many} not in the column's shape {rule.shape}: "
+            "the same moment on the target, the spelling in the ledger"
+        )
+        findings.add("several-shapes", "warning", text, table=table, column=column, rows=changed)
+    elif isinstance(rule, JsonbRule):
+        text = f"{many} spelled anew by jsonb, the original in the ledger"
+        findings.add("json-normalised", "note", text, table=table, column=column, rows=changed)
+    elif rule.widened:
+        text = (
+            f"{' and '.join(sorted(subject.facts.classes))} in one column: carried as "
+            f"{carried_as}, {many} in the ledger"
+        )
+        findings.add("mixed-classes", "warning", text, table=table, column=column, rows=changed)
+    elif rule.kind != "text-bytea":
+        text = f"{many} changed on the way, the original in the ledger"
+        findings.add("changed", "warning", text, table=table, column=column, rows=changed)
+
+
+def _in_ledger(examination: Examination) -> str:
+    count = examination.changed.count
+    return f", {count_values(count)} in the ledger" if count else ""
+
+
+def count_values(count: int) -> str:
+    """A number of values in words."""
+    return f"{count:,} value" + ("" if count == 1 else "s")
+
+
+def count_rows(count: int) -> str:
+    """A number of rows in words."""
+    return f"{count:,} row" + ("" if count == 1 else "s")
