@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import apsw
 
 from migration_job.plan.facts import Rows
-from migration_job.plan.observe import identity_columns, show_key, shown_columns
+from migration_job.plan.row_names import identity_columns, show_key, shown_columns
 from migration_job.plan.rules import CannotCarry, RuleBase
 from migration_job.stores.sqlite.model import SourceTable
 from migration_job.stores.sqlite.reader import read_rows

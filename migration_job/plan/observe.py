@@ -8,31 +8,35 @@ a block is read in pieces.
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import apsw
 
+from migration_job.plan.bad_text import TextReader
+from migration_job.plan.examine import Examiner
 from migration_job.plan.facts import EXAMPLES, ColumnFacts, Examination, Rows
-from migration_job.plan.rules import CannotCarry, RuleBase, inside
+from migration_job.plan.row_names import (
+    Ends,
+    Span,
+    identity_columns,
+    show_key,
+    shown_columns,
+    within,
+)
+from migration_job.plan.rules import RuleBase
 from migration_job.quoting import sqlite_name, sqlite_table
 from migration_job.stores.sqlite.catalogue import rowid_name
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
 from migration_job.stores.sqlite.reader import (
-    HIGHEST_ROWID,
-    LOWEST_ROWID,
-    ROWID,
-    Row,
     bindable,
     codec_of,
     column_sql,
-    read_by_keys,
     read_rows,
     rowid_ranges,
 )
-from migration_job.values import BrokenText, SourceValue, display
+from migration_job.values import SourceValue, display
 
 SAMPLE_ROWS = 200
 """Rows looked at from either end of a table to guess the shapes of its columns; every guess is
@@ -49,45 +53,8 @@ COLUMNS_AT_ONCE = 300
 
 SHAPE_BYTES = 100_000
 
-BLOCK_ROWS = 2_000
-BLOCK_BYTES = 4_000_000
-LARGE_VALUE = 1_000_000
-PIECE = 1_000_000
-
 CELLS_AT_ONCE = 500_000
 """Values that are worth a part of their own, where parts of a table are looked at side by side."""
-
-SEPARATOR = "char(31)"
-"""Between values in a block: one ASCII byte, so that no broken end of one value can be mended by
-the beginning of the next."""
-
-
-def identity_columns(table: SourceTable) -> tuple[str, ...]:
-    """What tells the rows of a table apart on the source: the rowid, else the primary key, else
-    (all three names of the rowid hidden) the whole row."""
-    if rowid_name(table) is not None:
-        return (ROWID,)
-    return table.primary_key or tuple(c.name for c in table.columns if not c.generated)
-
-
-def shown_columns(table: SourceTable) -> tuple[str, ...]:
-    """What names a row to people: the primary key, else the rowid, else the whole row."""
-    return table.primary_key or identity_columns(table)
-
-
-def show_key(columns: Sequence[str], values: Sequence[SourceValue]) -> str:
-    """A key for people, e.g. ``user_id='x', case_id=4``."""
-    return ", ".join(
-        f"{'rowid' if name == ROWID else name}={display(value, 40)}"
-        for name, value in zip(columns, values, strict=True)
-    )
-
-
-Span = tuple[int, int] | None
-"""The first and last rowid of a part of a table; None: the whole of it."""
-
-Ends = tuple[int, int] | None
-"""The lowest and the highest rowid of a table; None without rows, or without a name for it."""
 
 
 class Observer:
@@ -96,6 +63,8 @@ class Observer:
     def __init__(self, connection: apsw.Connection, catalogue: Catalogue) -> None:
         self._connection = connection
         self._encoding = catalogue.encoding
+        self._texts = TextReader(connection, catalogue.encoding)
+        self._examiner = Examiner(connection, catalogue.encoding)
         self._tables = {t.name: t for t in catalogue.tables}
         columns = sum(len(t.columns) for t in catalogue.tables)
         self._sample_rows = max(FEWEST_SAMPLED, min(SAMPLE_ROWS, SAMPLED_VALUES // max(columns, 1)))
@@ -246,137 +215,21 @@ class Observer:
     def _one(self, table: SourceTable, terms: Sequence[str], span: Span = None) -> tuple[Any, ...]:
         sql = f"SELECT {', '.join(terms)} FROM {sqlite_table(table.name)} AS t NOT INDEXED"
         if span is not None:
-            sql += f" WHERE {_within(table, span)}"
+            sql += f" WHERE {within(table, span)}"
         return tuple(self._connection.execute(sql).fetchall()[0])
-
-    # -------------------------------------------------------------------------------- text
 
     def look_at_text(
         self, table: SourceTable, facts: Mapping[str, ColumnFacts], span: Span = None
     ) -> None:
         """Find every text with a NUL character or undecodable bytes, and note it in ``facts``."""
-        columns = [n for n, f in facts.items() if f.texts and not f.unreadable]
-        if not columns:
-            return
-        if self._encoding != "UTF-8" or rowid_name(table) is None:
-            self._look_singly(table, facts, columns, "", ())
-            return
-        for start in range(0, len(columns), COLUMNS_AT_ONCE):
-            self._look_at(table, facts, columns[start : start + COLUMNS_AT_ONCE], span)
+        self._texts.look(table, facts, span)
 
-    def _look_at(
-        self,
-        table: SourceTable,
-        facts: Mapping[str, ColumnFacts],
-        columns: list[str],
-        span: Span,
-    ) -> None:
-        large = [n for n in columns if facts[n].heaviest > LARGE_VALUE]
-        references = []
-        for name in columns:
-            c = column_sql(table, name)
-            tests = [f"typeof({c}) = 'text'"] if facts[name].blobs else []
-            tests += [f"octet_length({c}) <= {LARGE_VALUE}"] if name in large else []
-            references.append(f"CASE WHEN {' AND '.join(tests)} THEN {c} END" if tests else c)
-        self._look_in_blocks(table, facts, columns, references, span)
-        for name in large:
-            self._look_in_pieces(table, facts[name], name, span)
-
-    def _look_in_blocks(
-        self,
-        table: SourceTable,
-        facts: Mapping[str, ColumnFacts],
-        columns: list[str],
-        references: list[str],
-        span: Span,
-    ) -> None:
-        rowid = column_sql(table, ROWID)
-        weight = sum(min(facts[n].heaviest, LARGE_VALUE) for n in columns)
-        limit = max(1, min(BLOCK_ROWS, BLOCK_BYTES // max(1, weight) + 1))
-        text = (
-            f"concat_ws({SEPARATOR}, {', '.join(references)})"
-            if len(references) > 1
-            else references[0]
-        )
-        if span is None and facts[columns[0]].rows <= limit:
-            (block,) = self._one(table, [f"CAST(group_concat({text}, {SEPARATOR}) AS BLOB)"])
-            if block is not None and _suspicious(block):
-                self._look_singly(table, facts, columns, "", ())
-            return
-        sql = (
-            f"SELECT max(r), CAST(group_concat(s, {SEPARATOR}) AS BLOB) FROM "
-            f"(SELECT {rowid} AS r, {text} AS s FROM {sqlite_table(table.name)} AS t "
-            f"WHERE {rowid} BETWEEN ? AND ? ORDER BY {rowid} LIMIT {limit})"
-        )
-        start, end = span or (LOWEST_ROWID, HIGHEST_ROWID)
-        while start <= end:
-            found: tuple[Any, ...] = self._connection.execute(sql, (start, end)).fetchall()[0]
-            last, block = found
-            if last is None:
-                return
-            if block is not None and _suspicious(block):
-                self._look_singly(table, facts, columns, f"{rowid} BETWEEN ? AND ?", (start, last))
-            start = int(last) + 1
-
-    def _look_singly(
-        self,
-        table: SourceTable,
-        facts: Mapping[str, ColumnFacts],
-        columns: list[str],
-        where: str,
-        parameters: tuple[int, ...],
-    ) -> None:
-        identity, shown = identity_columns(table), shown_columns(table)
-        rows = read_rows(
-            self._connection,
-            table,
-            [*identity, *shown, *columns],
-            encoding=self._encoding,
-            where=where,
-            parameters=parameters,
-        )
-        start = len(identity) + len(shown)
-        for row in rows:
-            for name, value in zip(columns, row[start:], strict=True):
-                if isinstance(value, BrokenText):
-                    found = facts[name].broken
-                elif isinstance(value, str) and "\x00" in value:
-                    found = facts[name].nul
-                else:
-                    continue
-                key = show_key(shown, row[len(identity) : start])
-                found.add(row[: len(identity)], key, display(value, 60))
-
-    def _look_in_pieces(
-        self, table: SourceTable, facts: ColumnFacts, name: str, span: Span
-    ) -> None:
-        """The large texts of a UTF-8 database, a piece at a time."""
-        c = column_sql(table, name)
-        where = f"typeof({c}) = 'text' AND octet_length({c}) > {LARGE_VALUE}"
-        if span is not None:
-            where += f" AND {_within(table, span)}"
-        shown = shown_columns(table)
-        if any(c.generated for c in table.columns):
-            # SQLite opens no value of such a table to be read in pieces.
-            self._look_singly(table, {name: facts}, [name], where, ())
-            return
-        large = list(
-            read_rows(
-                self._connection, table, [ROWID, *shown], encoding=self._encoding, where=where
-            )
-        )
-        for row in large:
-            decoder = codecs.getincrementaldecoder("utf-8")()
-            key = show_key(shown, row[1:])
-            with self._connection.blob_open("main", table.name, name, row[0], False) as blob:  # type: ignore[arg-type]
-                try:
-                    while piece := blob.read(PIECE):
-                        decoder.decode(piece)
-                        if b"\x00" in piece:
-                            facts.nul.add(row[:1], key, f"{blob.length()} bytes with a NUL")
-                    decoder.decode(b"", final=True)
-                except UnicodeDecodeError:
-                    facts.broken.add(row[:1], key, f"{blob.length()} undecodable bytes")
+    def examine(
+        self, table: SourceTable, name: str, rule: RuleBase, facts: ColumnFacts, slow: int
+    ) -> Examination:
+        """The rule tried on every value that its fast condition does not vouch for; ``slow`` is how
+        many there are."""
+        return self._examiner.examine(table, name, rule, facts, slow)
 
     # ------------------------------------------------------------------------------- rules
 
@@ -459,7 +312,7 @@ class Observer:
         rows = read_rows(
             self._connection,
             table,
-            self._columns(table, name),
+            [*identity_columns(table), *shown_columns(table), name],
             encoding=self._encoding,
             where=f"{column_sql(table, name)} COLLATE BINARY IN ({places})",
             parameters=tuple(listed),
@@ -468,83 +321,6 @@ class Observer:
             found.keys.append(show_key(shown, row[width:-1]))
             found.why.append(display(row[-1]))
         return found
-
-    def examine(
-        self, table: SourceTable, name: str, rule: RuleBase, facts: ColumnFacts, slow: int
-    ) -> Examination:
-        """The rule tried on every value that its fast condition does not vouch for."""
-        result = Examination(slow=slow)
-        if not inside(rule).bytea:
-            for bad in (facts.nul, facts.broken):
-                if bad.ids:
-                    self._try(table, rule, self._by_id(table, name, bad), result)
-        if slow:
-            c = column_sql(table, name)
-            condition = rule.fast_condition(c)
-            where = f"{c} IS NOT NULL" if condition is None else f"NOT {condition}"
-            self._try(table, rule, self._where(table, name, where), result)
-        return result
-
-    def _columns(self, table: SourceTable, name: str) -> list[str]:
-        return [*identity_columns(table), *shown_columns(table), name]
-
-    def _where(self, table: SourceTable, name: str, where: str) -> Iterator[Row]:
-        return read_rows(
-            self._connection,
-            table,
-            self._columns(table, name),
-            encoding=self._encoding,
-            where=where,
-        )
-
-    def _by_id(self, table: SourceTable, name: str, rows: Rows) -> Iterator[Row]:
-        return read_by_keys(
-            self._connection,
-            table,
-            self._columns(table, name),
-            encoding=self._encoding,
-            key=identity_columns(table),
-            keys=sorted(rows.ids, key=repr),
-        )
-
-    def _try(
-        self,
-        table: SourceTable,
-        rule: RuleBase,
-        rows: Iterator[Row],
-        result: Examination,
-    ) -> None:
-        width, shown = len(identity_columns(table)), shown_columns(table)
-        for row in rows:
-            value = row[-1]
-            found, why = result.changed, ""
-            try:
-                if not rule.changes(value):
-                    continue
-            except CannotCarry as reason:
-                found, why = result.bad if _is_bad_text(value) else result.cannot, str(reason)
-            if found.count < EXAMPLES:
-                found.add(row[:width], show_key(shown, row[width:-1]), why or display(value))
-            else:
-                found.add(row[:width], "")
-
-
-def _within(table: SourceTable, span: tuple[int, int]) -> str:
-    return f"{column_sql(table, ROWID)} BETWEEN {span[0]} AND {span[1]}"
-
-
-def _is_bad_text(value: SourceValue) -> bool:
-    return isinstance(value, BrokenText) or (isinstance(value, str) and "\x00" in value)
-
-
-def _suspicious(block: bytes) -> bool:
-    if b"\x00" in block:
-        return True
-    try:
-        block.decode()
-    except UnicodeDecodeError:
-        return True
-    return False
 
 
 def _head(c: str) -> str:

@@ -11,8 +11,8 @@ import apsw
 
 from migration_job.plan.facts import Rows
 from migration_job.plan.model import Reason
-from migration_job.plan.observe import identity_columns, show_key, shown_columns
 from migration_job.plan.relations import Place, Relation, Relations
+from migration_job.plan.row_names import identity_columns, show_key, shown_columns
 from migration_job.plan.rules import Entry, MapRule, Rule
 from migration_job.quoting import sqlite_name, sqlite_table, sqlite_text
 from migration_job.stores.sqlite.database import POSITIONAL, chain

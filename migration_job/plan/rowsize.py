@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import apsw
 
 from migration_job.plan.facts import ColumnFacts, Rows
-from migration_job.plan.observe import identity_columns, show_key, shown_columns
+from migration_job.plan.row_names import identity_columns, show_key, shown_columns
 from migration_job.plan.rules import TARGETS, CannotCarry, Rule, base_of
 from migration_job.stores.sqlite.database import chain
 from migration_job.stores.sqlite.model import Catalogue, SourceTable

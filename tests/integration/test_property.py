@@ -90,7 +90,7 @@ def judge(database: Database, dsn: str, place: Path) -> None:
 
 SMALL_STEPS = {
     "plan.observe.CELLS_AT_ONCE": 2,
-    "plan.observe.BLOCK_ROWS": 2,
+    "plan.bad_text.BLOCK_ROWS": 2,
     "stores.postgres.load.FEWEST_SPLITTING": 1,
     "stores.postgres.load.PART_VALUES": 2,
     "stores.postgres.tablecopy.WHOLE_BYTES": -1,

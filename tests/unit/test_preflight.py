@@ -8,7 +8,8 @@ import apsw
 import pytest
 import yaml
 
-from migration_job.plan.observe import BLOCK_ROWS, LARGE_VALUE, Observer
+from migration_job.plan.bad_text import BLOCK_ROWS, LARGE_VALUE
+from migration_job.plan.observe import Observer
 from migration_job.plan.planner import make_plan
 from migration_job.plan.policy import parse_policy
 from migration_job.plan.rules import MapRule

@@ -9,10 +9,10 @@ from migration_job.plan.choose import Choice
 from migration_job.plan.column_reports import Subject
 from migration_job.plan.decide import Decision, Wish, wrap
 from migration_job.plan.facts import ColumnFacts
-from migration_job.plan.observe import Span
 from migration_job.plan.planner.context import Planning
 from migration_job.plan.planner.side_by_side import Reader, Seen
 from migration_job.plan.relations import Place
+from migration_job.plan.row_names import Span
 from migration_job.plan.rules import Rule, TextRule, WidenedTextRule
 from migration_job.stores.sqlite.model import SourceTable
 

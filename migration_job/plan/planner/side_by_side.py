@@ -12,9 +12,10 @@ from typing import TypeVar
 import apsw
 
 from migration_job.plan.facts import ColumnFacts
-from migration_job.plan.observe import Observer, Span
+from migration_job.plan.observe import Observer
 from migration_job.plan.quarantine import Quarantine
 from migration_job.plan.relations import Place
+from migration_job.plan.row_names import Span
 from migration_job.signals import undisturbed
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
 
