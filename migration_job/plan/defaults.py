@@ -18,6 +18,7 @@ from migration_job.plan.rules import (
     IntegerRule,
     NumericRule,
     Rule,
+    RuleBase,
     TextRule,
     TimeRule,
     TimestampRule,
@@ -108,10 +109,15 @@ def _clock(compact: str) -> _Clock | None:
     call = _CALL.fullmatch(compact)
     if call is None:
         return None
-    name, inside = call["name"], call["arguments"] or ""
-    if _STRINGS.fullmatch(inside) is None:
+    name, arguments = call["name"], call["arguments"] or ""
+    if _STRINGS.fullmatch(arguments) is None:
         return None
-    strings = [s.replace("''", "'") for s in re.findall(r"'((?:[^']|'')*)'", inside)]
+    strings = [s.replace("''", "'") for s in re.findall(r"'((?:[^']|'')*)'", arguments)]
+    return _clock_of(name, strings)
+
+
+def _clock_of(name: str, strings: list[str]) -> _Clock | None:
+    """The current time that a call of one of SQLite's functions with these texts gives."""
     pattern = _NOW.get(name)
     if name == "strftime" and strings:
         pattern = strings.pop(0)
@@ -227,40 +233,45 @@ def _random_hex(case: str, size: int, rule: Rule) -> str:
 
 
 def _now(clock: _Clock, rule: Rule) -> str:
-    pattern = clock.pattern
     inner = inside(rule)
-    if pattern == "%s":
-        if isinstance(inner, IntegerRule) and inner.high < SECONDS_TODAY:
-            raise Untranslatable(f"seconds since 1970 do not fit {rule.target_type}")
-        if (
-            isinstance(inner, NumericRule)
-            and inner.precision is not None
-            and 10 ** (inner.precision - inner.scale) <= SECONDS_TODAY
-        ):
-            raise Untranslatable(f"seconds since 1970 do not fit {rule.target_type}")
-        if inner.kind in ("integer", "numeric"):
-            return "floor(extract(epoch FROM CURRENT_TIMESTAMP))::bigint"
-        if isinstance(inner, TimestampRule) and inner.epoch == "s":
-            return "date_trunc('second', CURRENT_TIMESTAMP)"
-        raise Untranslatable("seconds since 1970 in a column of another type")
-    shape = _shape(pattern)
-    if isinstance(inner, TimestampRule) and shape is not None:
-        # As fine as the source's clock: what is written there comes back the same.
-        if "YYYY" not in shape:
-            raise Untranslatable("a time of day in a column of times")
-        if "HH" not in shape:
-            midnight = "CURRENT_DATE::timestamp with time zone"
-            return f"({midnight})" if clock.local else f"({UTC_NOW}::date AT TIME ZONE 'UTC')"
-        unit = "milliseconds" if "f" in shape else "second" if "SS" in shape else "minute"
-        return f"date_trunc('{unit}', CURRENT_TIMESTAMP)"
-    if isinstance(inner, DateRule) and pattern == "%Y-%m-%d":
+    if clock.pattern == "%s":
+        return _seconds_now(inner)
+    if isinstance(inner, TimestampRule) and _shape(clock.pattern) is not None:
+        return _timestamp_now(clock, str(_shape(clock.pattern)))
+    if isinstance(inner, DateRule) and clock.pattern == "%Y-%m-%d":
         return f"{clock.now}::date"
-    if isinstance(inner, TimeRule) and pattern == "%H:%M:%S":
+    if isinstance(inner, TimeRule) and clock.pattern == "%H:%M:%S":
         return f"date_trunc('second', {clock.now})::time"
     if isinstance(inner, TextRule | WidenedTextRule):
-        _require_room(inner, len(datetime.now(UTC).strftime(pattern.replace("%f", "%S.000"))))
-        return f"to_char({clock.now}, {postgres_text(_format(pattern))})"
+        length = len(datetime.now(UTC).strftime(clock.pattern.replace("%f", "%S.000")))
+        _require_room(inner, length)
+        return f"to_char({clock.now}, {postgres_text(_format(clock.pattern))})"
     raise Untranslatable(f"the current time in a column of type {rule.target_type}")
+
+
+def _seconds_now(rule: RuleBase) -> str:
+    """The seconds since 1970."""
+    narrow = isinstance(rule, IntegerRule) and rule.high < SECONDS_TODAY
+    if isinstance(rule, NumericRule) and rule.precision is not None:
+        narrow = 10 ** (rule.precision - rule.scale) <= SECONDS_TODAY
+    if narrow:
+        raise Untranslatable(f"seconds since 1970 do not fit {rule.target_type}")
+    if rule.kind in ("integer", "numeric"):
+        return "floor(extract(epoch FROM CURRENT_TIMESTAMP))::bigint"
+    if isinstance(rule, TimestampRule) and rule.epoch == "s":
+        return "date_trunc('second', CURRENT_TIMESTAMP)"
+    raise Untranslatable("seconds since 1970 in a column of another type")
+
+
+def _timestamp_now(clock: _Clock, shape: str) -> str:
+    """As fine as the source's clock: what is written there comes back the same."""
+    if "YYYY" not in shape:
+        raise Untranslatable("a time of day in a column of times")
+    if "HH" not in shape:
+        midnight = "CURRENT_DATE::timestamp with time zone"
+        return f"({midnight})" if clock.local else f"({UTC_NOW}::date AT TIME ZONE 'UTC')"
+    unit = "milliseconds" if "f" in shape else "second" if "SS" in shape else "minute"
+    return f"date_trunc('{unit}', CURRENT_TIMESTAMP)"
 
 
 def _require_room(rule: TextRule | WidenedTextRule, length: int) -> None:

@@ -48,21 +48,14 @@ def read(text: str) -> Moment | None:
     day_text, separator, hm, seconds, fraction, zone = match.group(
         "date", "sep", "hm", "s", "f", "zone"
     )
-    if (day_text is not None and hm is not None) != (separator is not None):
-        return None
-    if hm is None and (day_text is None or seconds or fraction or zone):
-        return None
-    if (fraction and not seconds) or (zone and day_text is None) or (match["process"] and not zone):
+    if not _complete(match):
         return None
     offset = _offset(zone) if zone else None
     if zone and offset is None:
         return None
     try:
         day = date.fromisoformat(day_text) if day_text else None
-        clock = None
-        if hm is not None:
-            micro = int((fraction or ".")[1 : MICROSECOND_DIGITS + 1].ljust(6, "0"))
-            clock = time(int(hm[:2]), int(hm[3:]), int((seconds or ":0")[1:]), micro)
+        clock = None if hm is None else _clock_of(hm, seconds, fraction)
     except ValueError:
         return None
     shape = ("YYYY-MM-DD" if day_text else "") + (separator or "")
@@ -70,6 +63,24 @@ def read(text: str) -> Moment | None:
     shape += "." + "f" * (len(fraction) - 1) if fraction else ""
     shape += zone or ""
     return Moment(shape, day, clock, offset)
+
+
+def _complete(match: re.Match[str]) -> bool:
+    """Whether no part of the text stands without the part that it needs."""
+    day, separator, hm, seconds, fraction, zone = match.group("date", "sep", "hm", "s", "f", "zone")
+    if (day is not None and hm is not None) != (separator is not None):
+        return False
+    if hm is None and (day is None or seconds or fraction or zone):
+        return False
+    if match["process"] and not zone:
+        return False
+    return not (fraction and not seconds) and not (zone and day is None)
+
+
+def _clock_of(hm: str, seconds: str | None, fraction: str | None) -> time:
+    """A time of day, cut to microseconds. Raises ValueError."""
+    micro = int((fraction or ".")[1 : MICROSECOND_DIGITS + 1].ljust(6, "0"))
+    return time(int(hm[:2]), int(hm[3:]), int((seconds or ":0")[1:]), micro)
 
 
 def _offset(zone: str) -> timedelta | None:

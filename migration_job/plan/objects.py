@@ -374,16 +374,7 @@ class Objects:
 
     def _index(self, view: TableView, index: SourceIndex) -> Iterator[IndexPlan]:
         try:
-            if _too_many(index):
-                raise Untranslatable(
-                    f"it has {len(index.columns)} columns, and PostgreSQL's have "
-                    f"{MAX_INDEX_COLUMNS} at most"
-                )
-            terms = [self._term(view, term, unique=index.unique) for term in index.columns]
-            where = None if index.where is None else expressions.condition(index.where, view.scope)
-            told = [t for t, c in zip(terms, index.columns, strict=True) if c.column is None]
-            if sum(len(part.encode()) for part in (where or "", *told)) > MAX_INDEX_SQL:
-                raise Untranslatable("its expressions are longer than PostgreSQL keeps for one")
+            terms, where = self._index_terms(view, index)
         except Untranslatable as reason:
             what = "unique index" if index.unique else "index"
             self._not_carried(
@@ -399,16 +390,38 @@ class Objects:
             if changed is None:
                 return
             terms, method = changed
-        name = index.name
-        given = index.constraint if index.origin == "u" else view.source.primary_key_name
-        target = None if index.origin == "c" else self._named.get((view.source.name, given or ""))
-        if target is None:
-            if index.origin != "c":
-                name = f"{view.target}_{'_'.join(t.column or 'expr' for t in index.columns)}_key"
-            target = self.reserve(name, f"{view.target} {name}", own=index.origin == "c")
         yield IndexPlan(
-            name=target, unique=index.unique, terms=tuple(terms), where=where, method=method
+            name=self._index_name(view, index),
+            unique=index.unique,
+            terms=tuple(terms),
+            where=where,
+            method=method,
         )
+
+    def _index_terms(self, view: TableView, index: SourceIndex) -> tuple[list[str], str | None]:
+        """What an index is over, and its condition. Raises Untranslatable."""
+        if _too_many(index):
+            raise Untranslatable(
+                f"it has {len(index.columns)} columns, and PostgreSQL's have "
+                f"{MAX_INDEX_COLUMNS} at most"
+            )
+        terms = [self._term(view, term, unique=index.unique) for term in index.columns]
+        where = None if index.where is None else expressions.condition(index.where, view.scope)
+        told = [t for t, c in zip(terms, index.columns, strict=True) if c.column is None]
+        if sum(len(part.encode()) for part in (where or "", *told)) > MAX_INDEX_SQL:
+            raise Untranslatable("its expressions are longer than PostgreSQL keeps for one")
+        return terms, where
+
+    def _index_name(self, view: TableView, index: SourceIndex) -> str:
+        """The index's name on the target, from now on taken."""
+        if index.origin == "c":
+            return self.reserve(index.name, f"{view.target} {index.name}", own=True)
+        given = index.constraint if index.origin == "u" else view.source.primary_key_name
+        target = self._named.get((view.source.name, given or ""))
+        if target is not None:
+            return target
+        name = f"{view.target}_{'_'.join(t.column or 'expr' for t in index.columns)}_key"
+        return self.reserve(name, f"{view.target} {name}")
 
     def _term(self, view: TableView, term: SourceIndexColumn, *, unique: bool) -> str:
         if term.column is None:
@@ -423,15 +436,8 @@ class Objects:
             text, kind = postgres_name(column.target), expressions.kind_of(column.type)
         if kind == "json" and view.columns.get(term.column or "") is not None:
             raise Untranslatable("json has no order")
-        collation = _collation(term)
-        if kind == "text" and collation == "NOCASE":
-            # NOCASE folds ASCII letters alone, as lower() does under "C". Where nothing depends on
-            # it the index is over what queries will say.
-            text = f'lower({text} COLLATE "C")' if unique else f"lower({text})"
-        elif kind == "text" and collation == "RTRIM":
-            text = f"rtrim({text}, ' ')"
-        elif kind == "text" and collation != "BINARY":
-            raise Untranslatable(f"the collation {term.collation} is the application's own")
+        if kind == "text":
+            text = _collated(text, term, unique=unique)
         return text + (" DESC" if term.descending else "")
 
     def _too_wide(self, view: TableView, index: SourceIndex) -> bool:
@@ -659,6 +665,20 @@ def _digest(term: str, of_bytes: bool) -> str:
 def _qualified(name: str) -> str:
     """A relation as a query has to name it: PostgreSQL looks for pg_class among its own first."""
     return postgres_relation(name)
+
+
+def _collated(text: str, term: SourceIndexColumn, *, unique: bool) -> str:
+    """What an index is over where SQLite compares under a collation. Raises Untranslatable."""
+    match _collation(term):
+        case "BINARY":
+            return text
+        case "NOCASE":
+            # NOCASE folds ASCII letters alone, as lower() does under "C". Where nothing depends on
+            # it the index is over what queries will say.
+            return f'lower({text} COLLATE "C")' if unique else f"lower({text})"
+        case "RTRIM":
+            return f"rtrim({text}, ' ')"
+    raise Untranslatable(f"the collation {term.collation} is the application's own")
 
 
 def _collation(term: SourceIndexColumn) -> str:

@@ -77,21 +77,28 @@ def translate_view(sql: str, known: Mapping[str, ViewTable]) -> TranslatedView:
         outputs = [(n, part) for n, (_, part) in zip(names, outputs, strict=True)]
     if len({fold(n) for n, _ in outputs}) != len(outputs):
         raise Untranslatable("two of its columns have one name")
+    scope = {fold(name): column for name, column in _columns_of(outputs, _same_order(known))}
+    return TranslatedView(query, scope, tuple(name for name, _ in outputs))
+
+
+def _columns_of(outputs: Outputs, same_order: bool) -> list[tuple[str, Known]]:
+    """The columns of a query, as what reads it may name them."""
     targets = _targets([name for name, _ in outputs])
-    same_order = _same_order(known)
-    scope = {
-        fold(name): Known(
-            sql=postgres_name(target),
-            kind=part.kind,
-            rule=part.known.rule if part.known is not None else ConstantRule(),
-            exact=part.known.exact if part.known is not None else False,
-            collation=part.collation,
-            affinity=part.known.affinity if part.known is not None else "blob",
-            same_order=same_order,
+    return [
+        (
+            name,
+            Known(
+                sql=postgres_name(target),
+                kind=part.kind,
+                rule=part.known.rule if part.known is not None else ConstantRule(),
+                exact=part.known.exact if part.known is not None else False,
+                collation=part.collation,
+                affinity=part.known.affinity if part.known is not None else "blob",
+                same_order=same_order,
+            ),
         )
         for target, (name, part) in zip(targets, outputs, strict=True)
-    }
-    return TranslatedView(query, scope, tuple(name for name, _ in outputs))
+    ]
 
 
 def _same_order(known: Mapping[str, ViewTable]) -> bool:
@@ -202,14 +209,19 @@ class _Select:
         having = node.args.get("having")
         if having is not None:
             query += f" HAVING {truth(translator.translate(having.this))}"
-        query += self._order(translator, outputs)
-        for word in ("limit", "offset"):
-            clause = node.args.get(word)
-            if clause is not None:
-                if not node.args.get("order"):
-                    raise Untranslatable("LIMIT without ORDER BY picks rows by chance")
-                query += f" {word.upper()} {self._count_of(clause)}"
+        query += self._order(translator, outputs) + self._limits()
         return query, outputs
+
+    def _limits(self) -> str:
+        """LIMIT and OFFSET."""
+        found = ""
+        for word in ("limit", "offset"):
+            clause = self._node.args.get(word)
+            if clause is not None:
+                if not self._node.args.get("order"):
+                    raise Untranslatable("LIMIT without ORDER BY picks rows by chance")
+                found += f" {word.upper()} {self._count_of(clause)}"
+        return found
 
     @staticmethod
     def _count_of(clause: exp.Expr) -> int:
@@ -250,24 +262,7 @@ class _Select:
         if isinstance(node, exp.Subquery):
             query, outputs = _query(node.this, self._known)
             alias = node.alias or "q"
-            targets = _targets([name for name, _ in outputs])
-            same_order = _same_order(self._known)
-            columns = [
-                (
-                    name,
-                    Known(
-                        sql=postgres_name(target),
-                        kind=part.kind,
-                        rule=part.known.rule if part.known else ConstantRule(),
-                        exact=part.known.exact if part.known else False,
-                        collation=part.collation,
-                        affinity=part.known.affinity if part.known else "blob",
-                        same_order=same_order,
-                    ),
-                )
-                for target, (name, part) in zip(targets, outputs, strict=True)
-            ]
-            self._offer(alias, columns)
+            self._offer(alias, _columns_of(outputs, _same_order(self._known)))
             return f"({query}) AS {postgres_name(alias)}"
         if not isinstance(node, exp.Table) or node.args.get("joins"):
             raise Untranslatable(f"{type(node).__name__} in FROM")
@@ -320,34 +315,36 @@ class _Select:
 
     def _group(self, translator: Translator, outputs: Outputs) -> str:
         group = self._node.args.get("group")
-        aggregated = any(item.find(exp.AggFunc) is not None for item in self._node.expressions)
         if group is None:
-            if aggregated and any(
-                item.find(exp.AggFunc) is None and item.find(exp.Column) is not None
-                for item in self._node.expressions
-            ):
-                raise Untranslatable("a column beside an aggregate without GROUP BY")
+            self._refuse_bare_columns()
             return ""
-        keys: list[str] = []
-        for item in group.expressions:
-            if isinstance(item, exp.Literal) and not item.is_string:
-                keys.append(outputs[int(str(item.this)) - 1][1].sql)
-                continue
-            aliases = {fold(n): p for n, p in outputs}
-            if isinstance(item, exp.Column) and not item.table:
-                own = aliases.get(fold(item.name))
-                if own is not None and fold(item.name) not in self._scope:
-                    keys.append(own.sql)
-                    continue
-            part = translator.translate(item)
-            if part.collation != "BINARY":
-                raise Untranslatable("GROUP BY under a collation")
-            keys.append(part.sql)
+        keys = [self._group_key(translator, outputs, item) for item in group.expressions]
         for item, (name, part) in zip(self._node.expressions, outputs, strict=False):
             bare = item.find(exp.AggFunc) is None and part.sql not in keys
             if bare and (item.find(exp.Column) is not None or isinstance(item, exp.Star)):
                 raise Untranslatable(f"{name} is neither grouped nor aggregated")
         return f" GROUP BY {', '.join(keys)}"
+
+    def _refuse_bare_columns(self) -> None:
+        """Without GROUP BY SQLite takes a column of any row, PostgreSQL none."""
+        items = self._node.expressions
+        aggregated = any(item.find(exp.AggFunc) is not None for item in items)
+        bare = [i for i in items if i.find(exp.AggFunc) is None and i.find(exp.Column) is not None]
+        if aggregated and bare:
+            raise Untranslatable("a column beside an aggregate without GROUP BY")
+
+    def _group_key(self, translator: Translator, outputs: Outputs, item: exp.Expr) -> str:
+        """One term of GROUP BY: an output's number or name, or an expression."""
+        if isinstance(item, exp.Literal) and not item.is_string:
+            return outputs[int(str(item.this)) - 1][1].sql
+        if isinstance(item, exp.Column) and not item.table:
+            own = {fold(n): p for n, p in outputs}.get(fold(item.name))
+            if own is not None and fold(item.name) not in self._scope:
+                return own.sql
+        part = translator.translate(item)
+        if part.collation != "BINARY":
+            raise Untranslatable("GROUP BY under a collation")
+        return part.sql
 
     def _order(self, translator: Translator, outputs: Outputs) -> str:
         order = self._node.args.get("order")

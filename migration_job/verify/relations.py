@@ -124,7 +124,6 @@ def _columns(plan: TablePlan, facts: Facts, found: Relations, differences: Diffe
 
 
 def _constraints(plan: TablePlan, facts: Facts, found: Relations, differences: Differences) -> None:
-    there = {(c.kind, c.name): c for c in facts.constraints[plan.target]}
     primary = next((c for c in facts.constraints[plan.target] if c.kind == "p"), None)
     if plan.primary_key:
         found.checked["primary keys"] += 1
@@ -137,6 +136,13 @@ def _constraints(plan: TablePlan, facts: Facts, found: Relations, differences: D
         )
     elif primary is not None and not primary.usable:
         differences.add("constraint", "the primary key's index is not valid")
+    _other_constraints(plan, facts, found, differences)
+
+
+def _other_constraints(
+    plan: TablePlan, facts: Facts, found: Relations, differences: Differences
+) -> None:
+    there = {(c.kind, c.name): c for c in facts.constraints[plan.target]}
     for unique in plan.uniques:
         found.checked["unique constraints"] += 1
         fact = there.get(("u", unique.name))

@@ -156,6 +156,10 @@ class MapRule(RuleBase):
         if self.patterns:
             # No SQLite expression tells what a pattern meets: text goes through Python.
             inner = f"({inner} AND typeof({column}) <> 'text')"
+        return self._condition_of_entries(column, inner)
+
+    def _condition_of_entries(self, column: str, inner: str) -> str | None:
+        """``inner`` for all values but the entries' own; None where SQL cannot tell those."""
         returning = [e.source for e in self.returning]
         others = [e.source for e in self.entries]
         others += [e.target for e in self.returning]

@@ -258,12 +258,16 @@ class NumericRule(RuleBase):
                 text = positional(value)
                 return text[1:] if value == 0 and text.startswith("-") else text
             return str(value)
+        return self._in_precision(value, self.precision)
+
+    def _in_precision(self, value: float, precision: int) -> str:
+        """The number with as many decimals as the type has. Raises CannotCarry."""
         number = Decimal(repr(value))
         _, digits, power = number.as_tuple()
         decimals = max(0, -int(power) - _trailing_zeros(digits)) if number else 0
         if decimals > self.scale:
             raise CannotCarry(f"{value!r} has {decimals} decimals, {self.target_type} keeps fewer")
-        if number and number.adjusted() + 1 > self.precision - self.scale:
+        if number and number.adjusted() + 1 > precision - self.scale:
             raise CannotCarry(f"{value!r} does not fit {self.target_type}")
         text = format(number, "f")
         whole, _, fraction = text.partition(".")

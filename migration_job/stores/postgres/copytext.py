@@ -107,10 +107,7 @@ def compose(plan: TablePlan, table: SourceTable) -> TableSql:
     """The SQL for ``plan``'s columns. Concatenation is ``concat_ws``, which SQLite runs about
     twice as fast as a chain of ``||``."""
     pairs = [(c, column_sql(table, str(c.source))) for c in plan.copied]
-    line = _line(pairs)
-    bare = None
-    if line is not None and not any(inside(c.rule).bytea for c, _ in pairs):
-        bare = _line(pairs, escape=False)
+    line, bare = _line(pairs), _bare_line(pairs)
     doubtful = [(c, r) for c, r in pairs if not c.clean]
     return TableSql(
         columns=tuple(c.target for c, _ in pairs),
@@ -119,11 +116,21 @@ def compose(plan: TablePlan, table: SourceTable) -> TableSql:
         nulls=chain("+", [f"({r} IS NULL)" for c, r in pairs if c.nulls]) or "0",
         clean=chain("AND", [condition_sql(c.rule, r) for c, r in doubtful]) if doubtful else None,
         checked=any(not inside(c.rule).plain for c, _ in doubtful),
-        keep=f"({chain('OR', [f'({q})' for q in plan.quarantine])}) IS NOT TRUE"
-        if plan.quarantine
-        else None,
+        keep=_kept(plan.quarantine),
         sizes=tuple(f"ifnull(octet_length({r}), 0)" for c, r in pairs if c.rule.unbounded),
     )
+
+
+def _kept(quarantine: Sequence[str]) -> str | None:
+    """The predicate of rows that meet none of these; None where there are none."""
+    if not quarantine:
+        return None
+    return f"({chain('OR', [f'({q})' for q in quarantine])}) IS NOT TRUE"
+
+
+def _bare_line(pairs: Sequence[tuple[ColumnPlan, str]]) -> str | None:
+    """A whole line without its escapes; None where some value always has one."""
+    return None if any(inside(c.rule).bytea for c, _ in pairs) else _line(pairs, escape=False)
 
 
 def _line(pairs: Sequence[tuple[ColumnPlan, str]], *, escape: bool = True) -> str | None:
