@@ -45,9 +45,7 @@ def read(text: str) -> Moment | None:
     match = _SHAPE.fullmatch(text)
     if match is None or not text:
         return None
-    day_text, separator, hm, seconds, fraction, zone = match.group(
-        "date", "sep", "hm", "s", "f", "zone"
-    )
+    day_text, hm, seconds, fraction, zone = match.group("date", "hm", "s", "f", "zone")
     if not _complete(match):
         return None
     offset = _offset(zone) if zone else None
@@ -58,11 +56,16 @@ def read(text: str) -> Moment | None:
         clock = None if hm is None else _clock_of(hm, seconds, fraction)
     except ValueError:
         return None
-    shape = ("YYYY-MM-DD" if day_text else "") + (separator or "")
+    return Moment(_shape_of(match), day, clock, offset)
+
+
+def _shape_of(match: re.Match[str]) -> str:
+    """The template of a text's parts."""
+    day, separator, hm, seconds, fraction, zone = match.group("date", "sep", "hm", "s", "f", "zone")
+    shape = ("YYYY-MM-DD" if day else "") + (separator or "")
     shape += ("HH:MM:SS" if seconds else "HH:MM") if hm else ""
     shape += "." + "f" * (len(fraction) - 1) if fraction else ""
-    shape += zone or ""
-    return Moment(shape, day, clock, offset)
+    return shape + (zone or "")
 
 
 def _complete(match: re.Match[str]) -> bool:

@@ -41,24 +41,20 @@ def constraints_of(item: Sequence[Token], *, column: bool) -> list[ConstraintTex
     name: str | None = None
     inside_foreign = False
     for index, token in _outside(item):
-        if column and index == 0:
-            continue
         following = item[index + 1] if index + 1 < len(item) else None
+        if (column and index == 0) or _is_name(item, index, following):
+            continue
         if token.is_word("CONSTRAINT") and following is not None:
             name = following.name
-            continue
-        if following is not None and index and item[index - 1].is_word("CONSTRAINT"):
-            continue  # the name itself, which may be a word such as unique
-        if token.is_word("CONFLICT") and item[index - 1].is_word("ON") and following and found:
+        elif token.is_word("CONFLICT") and item[index - 1].is_word("ON") and following and found:
             found[-1] = replace(found[-1], conflict=following.text.upper())
         elif token.is_word("NOT") and following is not None and following.is_word("NULL"):
             if column:
                 found.append(ConstraintText("not null", own, name))
                 name = None
+        elif token.is_word("REFERENCES") and inside_foreign:
+            inside_foreign = False
         elif token.kind == "word" and token.text.upper() in _KINDS:
-            if token.is_word("REFERENCES") and inside_foreign:
-                inside_foreign = False
-                continue
             inside_foreign = token.is_word("FOREIGN")
             kind = _KINDS[token.text.upper()]
             columns = own or (() if kind == "check" else _columns(item, index))
@@ -67,6 +63,11 @@ def constraints_of(item: Sequence[Token], *, column: bool) -> list[ConstraintTex
         elif token.is_word("DEFAULT", "COLLATE", "GENERATED", "AS", "NULL"):
             name = None
     return found
+
+
+def _is_name(item: Sequence[Token], index: int, following: Token | None) -> bool:
+    """Whether the token is the name of a constraint, which may be a word such as unique."""
+    return following is not None and index > 0 and item[index - 1].is_word("CONSTRAINT")
 
 
 def _outside(item: Sequence[Token]) -> Iterator[tuple[int, Token]]:
