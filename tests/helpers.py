@@ -10,7 +10,7 @@ import apsw
 from migration_job.connection import Connection, read_connection
 from migration_job.plan.rules import RULES, ConstantRule, MapRule, RuleBase
 from migration_job.protocol.sync import Report, read_report
-from migration_job.values import BrokenText
+from migration_job.values import BrokenText, SourceValue
 
 
 def connection_of(directory: Path) -> Connection:
@@ -40,6 +40,11 @@ def text_or_broken(raw: object) -> str | BrokenText:
         return raw.decode()
     except UnicodeDecodeError:
         return BrokenText(raw)
+
+
+def natural_values(rule: RuleBase) -> list[SourceValue]:
+    """What the source has for values that a new row may have on the target."""
+    return [rule.inverse(text) for target in rule.types for text in target.natural]
 
 
 def missing(known: Iterable[RuleBase]) -> list[RuleBase]:

@@ -11,7 +11,7 @@ from migration_job.plan import rules
 from migration_job.plan.model import ColumnPlan
 from migration_job.values import SourceValue, same
 from migration_job.verify import meaning, typed
-from tests.helpers import missing
+from tests.helpers import missing, natural_values
 
 KINDS = {rule.model_fields["kind"].default for rule in rules.RULES}
 
@@ -99,7 +99,7 @@ def test_an_exact_value_means_the_same_on_both_sides(rule: rules.Rule, type_: st
     """What the rule carries without a ledger entry, the verifier finds equal by itself."""
     column = _column(rule, type_)
     carried = 0
-    for value in VALUES:
+    for value in (*VALUES, *natural_values(rule)):
         try:
             if rule.changes(value) or not _can_hold(rule, value):
                 continue
