@@ -37,7 +37,7 @@ there may be several tables with as many rows together."""
 
 GROUP_TABLES, GROUP_BYTES = 20, 16 << 20
 """Small tables in one transaction, at most: it locks each of their relations. One that may hold
-more bytes has a transaction of its own, in which its rows are told of as they arrive."""
+more bytes has a transaction of its own, and reports progress per block."""
 
 STANDARD_COLUMNS, FEWEST_STATISTICS = 40, 20
 """ANALYZE walks each of its 30,000 rows from the first column to every column, so that its work
