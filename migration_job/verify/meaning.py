@@ -395,6 +395,45 @@ def _uuid_target(_rule: Any, text: str) -> str:
 # ------------------------------------------------------------------------------------- JSON
 
 
+def _json_blob_source(rule: Any, value: SourceValue) -> str:
+    """The document as SQLite reads its own JSONB; of a blob of text the text."""
+    if rule.form == "text":
+        if not isinstance(value, bytes):
+            raise _wrong(value, "JSON in a blob")
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise _wrong(value, "JSON in a blob") from None
+    if isinstance(value, str):
+        if _minified(value) is not None:
+            raise _wrong(value, "JSONB")
+        return value  # PostgreSQL's, which SQLite takes for no document
+    found = _one("SELECT CASE WHEN json_valid(?1, 8) THEN json(?1) END", value)
+    again = None if found is None else _one("SELECT jsonb(?)", found)
+    if not isinstance(found, str) or again != value:
+        raise _wrong(value, "JSONB as SQLite makes it")
+    return found
+
+
+def _json_blob_target(rule: Any, text: str) -> str:
+    if rule.form == "text":
+        return text
+    return _minified(text) or text
+
+
+def _minified(text: str) -> str | None:
+    found = _one("SELECT json(jsonb(?))", text)
+    return found if isinstance(found, str) else None
+
+
+def _one(query: str, value: Any) -> object:
+    try:
+        found: object = apsw.Connection(":memory:").execute(query, (value,)).get
+    except (apsw.Error, TypeError, UnicodeDecodeError):
+        return None
+    return found
+
+
 def _json_source(rule: Any, value: SourceValue) -> str:
     if isinstance(value, str):
         if rule.affinity != "text" and _json_number(value) is not None:
@@ -709,6 +748,7 @@ _SOURCE: dict[str, Callable[[Any, SourceValue], str]] = {
     "uuid": _uuid_source,
     "uuid-bytes": _uuid_bytes_source,
     "json": _json_source,
+    "json-blob": _json_blob_source,
     "jsonb": _jsonb_source,
     "timestamp": _timestamp_source,
     "date": _date_source,
@@ -732,6 +772,7 @@ _TARGET: dict[str, Callable[[Any, str], str]] = {
     "uuid": _uuid_target,
     "uuid-bytes": _uuid_target,
     "json": _json_target,
+    "json-blob": _json_blob_target,
     "jsonb": _jsonb_target,
     "timestamp": _timestamp_target,
     "date": _same_text,

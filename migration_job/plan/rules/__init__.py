@@ -34,7 +34,7 @@ from migration_job.plan.rules.base import (
 )
 from migration_job.plan.rules.binary import ByteaRule, BytesTextRule, WidenedByteaRule
 from migration_job.plan.rules.generated import ConstantRule
-from migration_job.plan.rules.json import JsonbRule, JsonRule
+from migration_job.plan.rules.json import JsonBlobRule, JsonbRule, JsonRule
 from migration_job.plan.rules.maps import Entry, MapRule, Pattern, Scalar, again, inside
 from migration_job.plan.rules.numbers import (
     INT2,
@@ -96,6 +96,7 @@ __all__ = [
     "EpochUnit",
     "IntegerRule",
     "IntegerTextRule",
+    "JsonBlobRule",
     "JsonRule",
     "JsonbRule",
     "Kind",

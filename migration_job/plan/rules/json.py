@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 from collections.abc import Sequence
 from typing import ClassVar, Literal
+
+import apsw
 
 from migration_job.plan import jsontext
 from migration_job.plan.rules.base import (
@@ -40,8 +43,19 @@ class JsonRule(RuleBase):
     declared: ClassVar[frozenset[str]] = frozenset({"JSON", "JSONB"})
 
     @classmethod
-    def asked(cls, request: Request) -> RuleBase:
+    def wished(cls, request: Request) -> RuleBase:
+        blobs = [value for value in request.facts.sample if isinstance(value, bytes)]
+        if blobs and all(_of_jsonb(blob) is not None for blob in blobs):
+            return JsonBlobRule()
         return cls(affinity=request.affinity)
+
+    @classmethod
+    def asked(cls, request: Request) -> RuleBase:
+        if "blob" not in request.facts.classes:
+            return cls(affinity=request.affinity)
+        blobs = [value for value in request.facts.sample if isinstance(value, bytes)]
+        texts = sum(_of_jsonb(blob) is None for blob in blobs)
+        return JsonBlobRule(form="text" if 2 * texts > len(blobs) else "jsonb")
 
     @property
     def target_type(self) -> str:
@@ -82,6 +96,93 @@ class JsonRule(RuleBase):
 
     def fast_condition(self, column: str) -> str | None:
         return f"({column} IS NULL OR typeof({column}) = 'text' AND json_valid({column}, 1))"
+
+
+class JsonBlobRule(RuleBase):
+    """JSON in blobs to ``json``: what SQLite's ``jsonb()`` makes, or the bytes of a text."""
+
+    kind: Literal["json-blob"] = "json-blob"
+    bijective: bool = False
+    form: Literal["jsonb", "text"] = "jsonb"
+    """How the column keeps its documents, and so what comes back."""
+
+    doc: ClassVar[str] = (
+        "JSON documents in blobs: SQLite's own JSONB, or text; documents in the column's other "
+        "forms have a row in the ledger."
+    )
+    plain: ClassVar[bool] = False
+    unbounded: ClassVar[bool] = True
+    classes: ClassVar[frozenset[StorageClass]] = frozenset({"blob", "text"})
+    misfit: ClassVar[str] = "not-json"
+    word: ClassVar[str] = "json"
+
+    @property
+    def target_type(self) -> str:
+        return "json"
+
+    def forward(self, value: SourceValue) -> str | None:
+        if value is None:
+            return None
+        if not isinstance(value, bytes):
+            return JsonRule().forward(text_for(value, "JSON"))
+        text = _of_jsonb(value)
+        if text is None:
+            try:
+                text = value.decode()
+            except UnicodeDecodeError:
+                raise CannotCarry(f"no JSON in a blob: {display(value, 60)}") from None
+        return JsonRule().forward(text)
+
+    def inverse(self, text: str | None) -> SourceValue:
+        if text is None:
+            return None
+        if self.form == "text":
+            return text.encode()
+        made = _to_jsonb(text)
+        return text if made is None else made
+
+    def fast_sql(self, column: str) -> str | None:
+        if self.form == "text":
+            return f"CAST({column} AS TEXT)"
+        return f"CASE WHEN json_valid({column}, 8) THEN json({column}) END"
+
+    def fast_condition(self, column: str) -> str | None:
+        if self.form == "text":
+            # Text that is no UTF-8 is looked for by the preflight in text alone.
+            return f"({column} IS NULL)"
+        return (
+            f"({column} IS NULL OR CASE WHEN typeof({column}) <> 'blob' THEN 0 "
+            f"WHEN NOT json_valid({column}, 8) THEN 0 ELSE jsonb(json({column})) = {column} END)"
+        )
+
+
+class _Memory(threading.local):
+    """SQLite itself reads and writes its JSONB; each thread has a connection."""
+
+    def __init__(self) -> None:
+        self.connection = apsw.Connection(":memory:")
+
+
+_MEMORY = _Memory()
+
+
+def _of_jsonb(blob: bytes) -> str | None:
+    """The text of SQLite's JSONB; None for any other blob."""
+    query = "SELECT CASE WHEN json_valid(?1, 8) THEN json(?1) END"
+    try:
+        text = _MEMORY.connection.execute(query, (blob,)).get
+    except (apsw.Error, UnicodeDecodeError):
+        return None
+    return text if isinstance(text, str) else None
+
+
+def _to_jsonb(text: str) -> bytes | None:
+    """SQLite's JSONB of a document; None for what it does not take for one."""
+    try:
+        blob = _MEMORY.connection.execute("SELECT jsonb(?)", (text,)).get
+    except apsw.Error:
+        return None
+    return blob if isinstance(blob, bytes) else None
 
 
 class JsonbRule(RuleBase):
