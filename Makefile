@@ -34,7 +34,7 @@ demo: setup ## migrate a made-up database (or SOURCE=my.db, a rehearsal) to an e
 	@$(WORDS_OF) OPTIONS $(PYTHON) -m migration_job demo -- $${SOURCE:+"$$SOURCE"}
 
 .PHONY: test
-test: setup ## run every test that this machine can run
+test: setup ## run every test that this machine can run, on PostgreSQL 14 or POSTGRES_MAJOR
 	@tools/system-packages
 	@$(WORDS_OF) TESTS $(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile
 

@@ -15,6 +15,7 @@ import pytest
 from migration_job.embedded import EmbeddedPgBouncer, EmbeddedPostgres
 from migration_job.errors import JobError
 from tests.browser import browser  # noqa: F401  # a fixture for every test
+from tests.servers import MAJOR
 
 ROOT = Path(__file__).resolve().parent.parent
 RADCASE = ROOT.parent / "shared" / "radcase" / "radcase.db"
@@ -24,9 +25,9 @@ MakeSqlite = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[EmbeddedPostgres]:
-    """One PostgreSQL 14 for the session (of each pytest-xdist worker), not durable."""
+    """One PostgreSQL for the session (of each pytest-xdist worker), not durable."""
     try:
-        server = EmbeddedPostgres(fast=True, settings={"max_connections": "100"})
+        server = EmbeddedPostgres(major=MAJOR, fast=True, settings={"max_connections": "100"})
         server.start()
     except JobError as error:
         pytest.skip(f"no embedded PostgreSQL: {error.message}")

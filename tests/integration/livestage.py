@@ -28,6 +28,7 @@ import psycopg
 from psycopg import sql
 
 from migration_job.embedded import EmbeddedPgBouncer, EmbeddedPostgres
+from tests.servers import MAJOR
 
 DATABASE, OWNER, APPLICATION = "live", "migration", "app"
 PASSWORD = "secret"
@@ -160,7 +161,9 @@ class LiveStage:
 
     def __enter__(self) -> Self:
         with self._stack:
-            self.postgres = self._stack.enter_context(EmbeddedPostgres(settings=SETTINGS))
+            self.postgres = self._stack.enter_context(
+                EmbeddedPostgres(major=MAJOR, settings=SETTINGS)
+            )
             for role in (OWNER, APPLICATION):
                 self.postgres.create_role(role, PASSWORD)
             self._admin(sql.SQL("GRANT pg_signal_backend TO {}").format(sql.Identifier(OWNER)))

@@ -11,6 +11,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from migration_job.embedded import EmbeddedPostgres
+from tests.servers import MAJOR
 
 FAST = {"fsync": "off", "full_page_writes": "off", "max_connections": "50", "wal_level": "replica"}
 WAIT_SECONDS = 30.0
@@ -20,7 +21,7 @@ class Replicated:
     """Two servers; ``dsn_for`` names both, and whichever takes writes is meant."""
 
     def __init__(self) -> None:
-        self.primary = EmbeddedPostgres(settings=FAST)
+        self.primary = EmbeddedPostgres(major=MAJOR, settings=FAST)
 
     def __enter__(self) -> Self:
         self.primary.start()
@@ -43,7 +44,7 @@ class Replicated:
             session.execute("SELECT pg_reload_conf()")
 
     def _copy(self) -> EmbeddedPostgres:
-        standby = EmbeddedPostgres(settings=FAST)
+        standby = EmbeddedPostgres(major=MAJOR, settings=FAST)
         standby.password = self.primary.password
         data = standby.directory / "data"
         # Made as the server's user, as the cluster itself is.
@@ -58,6 +59,10 @@ class Replicated:
         command += ["-X", "stream", "-c", "fast", "-d", upstream]
         status = standby._spawn(command).wait()
         assert status == 0, standby.log_tail()
+        # pg_basebackup writes every option that its own libpq knows; the server's may be an older
+        # one, which refuses those it does not know. The last line counts.
+        with (data / "postgresql.auto.conf").open("a") as configuration:
+            configuration.write(f"primary_conninfo = '{upstream}'\n")
         standby.start()
         return standby
 

@@ -14,6 +14,7 @@ import pytest
 
 from migration_job.demo.radcase import make_radcase
 from tests.conftest import MakeSqlite
+from tests.servers import MAJOR
 
 pytestmark = pytest.mark.postgres
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.postgres
 def demo(directory: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "migration_job", "demo", *map(str, arguments)]
     return subprocess.run(
-        [*command, "--directory", str(directory)],
+        [*command, "--directory", str(directory), "--postgres", str(MAJOR)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

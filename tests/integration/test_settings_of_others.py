@@ -25,6 +25,7 @@ from migration_job.stores.postgres.settings import unfit
 from migration_job.stores.postgres.suitability import examine
 from tests.integration.livekit import begin, fresh_source, uid
 from tests.integration.running import run
+from tests.servers import MAJOR
 
 pytestmark = pytest.mark.postgres
 
@@ -214,7 +215,7 @@ def test_a_role_that_only_reads_may_be_held_to_it(target: Target) -> None:
 
 def test_the_servers_own_configuration_counts(tmp_path: Path) -> None:
     settings = {"session_replication_role": "replica"}
-    with EmbeddedPostgres(fast=True, settings=settings) as server:
+    with EmbeddedPostgres(major=MAJOR, fast=True, settings=settings) as server:
         dsn = server.create_database("configured")
         with connect(dsn) as session:
             session.execute("SET session_replication_role = origin")

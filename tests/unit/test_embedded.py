@@ -19,6 +19,7 @@ import pytest
 from migration_job import binaries
 from migration_job.embedded import EmbeddedPgBouncer, EmbeddedPostgres, find_pgbouncer
 from migration_job.errors import InputError, OperationError
+from tests.servers import MAJOR
 
 pytestmark = pytest.mark.postgres
 
@@ -57,9 +58,13 @@ def test_listens_on_loopback_only(postgres_server: EmbeddedPostgres) -> None:
     assert row == ("127.0.0.1",)
 
 
-def test_is_fourteen_unless_told(postgres_server: EmbeddedPostgres) -> None:
+def test_is_fourteen_unless_told(tmp_path: Path) -> None:
+    assert EmbeddedPostgres(tmp_path / "server").major == 14
+
+
+def test_is_the_version_that_was_asked_for(postgres_server: EmbeddedPostgres) -> None:
     with psycopg.connect(postgres_server.dsn) as connection:
-        assert connection.info.server_version // 10_000 == 14
+        assert connection.info.server_version // 10_000 == MAJOR
 
 
 def test_a_database_of_any_name(postgres_server: EmbeddedPostgres) -> None:
