@@ -7,15 +7,18 @@ step until the other is dead.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import sqlite3
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from example_app.journal import Written, compare
 from example_app.load import Load, Result
@@ -30,8 +33,14 @@ RATE = 60.0
 STOPPED_SECONDS = 90.0
 """In which a job that stands still is ended, whatever the step."""
 
-STRANGE = {"lost trigger": "is missing"}
-"""What may happen to the file, and what sync and the switch then say."""
+STRANGE = {
+    "lost trigger": ("is missing",),
+    "replaced file": ("another file", "put back to an older state"),
+}
+"""What may happen to the file, and in which words sync and the switch then tell it."""
+
+FULL = "full state directory"
+STATE_SIZE = "256k"
 
 OTHER = {"sqlite": "postgresql", "postgresql": "sqlite"}
 
@@ -77,6 +86,8 @@ class FaultRun:
         )
         self.prober = probing.Prober(stage.source, stage.application_dsn)
         self.sync: Program | None = None
+        self._state = stage.live / "state"
+        self._mounted = False
 
     def go(self) -> Result:
         """All of it; the load's result. Raises AssertionError where a rule is broken."""
@@ -84,6 +95,8 @@ class FaultRun:
         if self.fault.victim == "memory":
             # What the target was when the run began is what is left of it at the fault.
             self.stage.remember_target()
+        if self.fault.victim == FULL:
+            self._mount_state()
         self.load.start()
         self.prober.start()
         try:
@@ -94,6 +107,8 @@ class FaultRun:
                 self._job_stands_still()
             elif self.fault.victim in STRANGE:
                 self._strange()
+            elif self.fault.victim == FULL:
+                self._full_state()
             elif self.fault.victim == "job":
                 self._job_kills_itself()
             else:
@@ -109,7 +124,10 @@ class FaultRun:
         """Whatever happened: nothing of this run goes on."""
         for program in (self.sync, self.application):
             if program is not None:
+                program.send(signal.SIGCONT)
                 program.kill()
+        if self._mounted:
+            subprocess.run(["umount", "--lazy", str(self._state)], check=True)
 
     # --------------------------------------------------------------------------- the fault
 
@@ -143,10 +161,10 @@ class FaultRun:
         undo = getattr(self, "_" + self.fault.victim.replace(" ", "_"))()
         assert self.sync is not None
         sync, words = self.sync, STRANGE[self.fault.victim]
-        until(lambda: words in sync.output, f"sync to say {words!r}")
+        until(lambda: any(w in sync.output for w in words), f"sync to say one of {words}")
         job = self._start_direction()
         assert job.wait() != 0
-        assert words in job.output, job.output
+        assert any(w in job.output for w in words), job.output
         assert "Traceback" not in job.output + sync.output
         undo()
 
@@ -163,6 +181,70 @@ class FaultRun:
             connection.close()
 
         return undo
+
+    def _replaced_file(self) -> Callable[[], None]:
+        """A backup is put in the file's place, by rename, under an application that has it open and
+        writes nothing meanwhile: what it would write, the operator who takes the backup away again
+        would lose."""
+        source = self.stage.source
+        backup = source.with_name("backup.db")
+        with (
+            contextlib.closing(sqlite3.connect(source, timeout=10)) as connection,
+            contextlib.closing(sqlite3.connect(backup)) as copy,
+        ):
+            connection.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")
+            ((last,),) = copy.execute("SELECT max(seq) FROM _migration_log").fetchall()
+        until(lambda: self._followed() > last, "sync to follow what came after the backup")
+        self.prober.stop()
+        self.application.send(signal.SIGSTOP)
+        family = [source.with_name(source.name + end) for end in ("", "-wal", "-shm")]
+        kept = [(file, file.with_name("kept." + file.name)) for file in family if file.exists()]
+        for file, aside in kept:
+            file.rename(aside)
+        backup.rename(source)
+
+        def undo() -> None:
+            for file in family:
+                file.unlink(missing_ok=True)
+            for file, aside in reversed(kept):
+                aside.rename(file)
+            self.application.send(signal.SIGCONT)
+
+        return undo
+
+    def _followed(self) -> int:
+        return int(self.stage.query_target("SELECT position FROM migration.applied")[0][0])
+
+    def _mount_state(self) -> None:
+        """A small disk for the state directory alone, so that the databases do not fill up."""
+        kept = {file.name: file.read_bytes() for file in self._state.iterdir() if file.is_file()}
+        command = ["mount", "-t", "tmpfs", "-o", f"size={STATE_SIZE}", "tmpfs", str(self._state)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"a disk that fills up cannot be mounted here: {done.stderr.strip()}")
+        self._mounted = True
+        for name, content in kept.items():
+            (self._state / name).write_bytes(content)
+
+    def _full_state(self) -> None:
+        """The sync says so and follows; a command does it all, or says why not and leaves the
+        application where it was. Then there is space again."""
+        assert self.sync is not None
+        sync, ballast = self.sync, self._state / "ballast"
+        with ballast.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
+            while True:
+                stream.write(b"x" * 512)
+        until(lambda: "No space left" in sync.output, "sync to say that there is no space")
+        before = self._followed() if self.fault.direction == "switch" else 0
+        if self.fault.direction == "switch":
+            until(lambda: self._followed() > before, "sync to go on following")
+        job = self._start_direction()
+        status = job.wait()
+        assert status == 0 or "No space left" in job.output, job.output
+        assert "Traceback" not in job.output + sync.output, job.output + sync.output
+        until(self._settled, "one side to serve", SETTLED_SECONDS)
+        ballast.unlink()
 
     def _another_is_killed(self) -> None:
         job = self._start_direction(f"{self.fault.when}:{self.fault.step}:stop")

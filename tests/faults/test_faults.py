@@ -65,6 +65,8 @@ def _with_log() -> Iterator[Fault]:
                     yield Fault(direction, "stopped holder", when, step, number)
             if direction == "switch":
                 yield Fault(direction, "lost trigger", "while", "sync.forward", number)
+                yield Fault(direction, "replaced file", "while", "sync.forward", number)
+            yield Fault(direction, "full state directory", "while", OWN_STEPS[direction][0], number)
             own = [s for s in SYNC_STEPS if s in OWN_STEPS[direction]]
             for step in own:
                 for when in MOMENTS:
@@ -96,6 +98,9 @@ QUICK = (
     Fault("switch", "sync", "in", "sync.forward"),
     Fault("switch", "stopped holder", "after", "switch.drain"),
     Fault("switch", "lost trigger", "while", "sync.forward"),
+    Fault("switch", "replaced file", "while", "sync.forward"),
+    Fault("switch", "full state directory", "while", "sync.forward"),
+    Fault("rollback", "full state directory", "while", "sync.reverse"),
     Fault("rollback", "stopped holder", "before", "rollback.drain"),
     Fault("rollback", "job", "after", "rollback.pause"),
     Fault("rollback", "job", "after", "rollback.fence"),
