@@ -67,8 +67,9 @@ class Images:
 class Builder:
     """Finds or makes the images of one engine.
 
-    ``say`` receives one line for each thing that takes long. With ``dry_run`` nothing is pulled or
-    built, and the names of what would be are returned.
+    ``say`` receives one line for each thing that takes long. ``postgres`` is PostgreSQL's image by
+    its digest; '' takes the official one of the version that the registry has. With ``dry_run``
+    nothing is pulled or built, and the names of what would be are returned.
     """
 
     def __init__(
@@ -77,10 +78,12 @@ class Builder:
         source: ImageSource,
         say: Say,
         *,
+        postgres: str = "",
         dry_run: bool = False,
     ) -> None:
         self._client = client
         self._source = source
+        self._pinned = postgres
         self._say = say
         self._dry_run = dry_run
         self._architecture = str(client.version()["Arch"])
@@ -173,7 +176,24 @@ class Builder:
 
     # -------------------------------------------------------------------- what is needed
 
+    def _pinned_postgres(self, major: int) -> str:
+        """The image that the stage names by its digest: that one, or none."""
+        if self._dry_run:
+            return self._pinned
+        self._pulled(self._pinned)
+        environment = self._client.images.get(self._pinned).attrs.get("Config", {}).get("Env")
+        said = [word for word in environment or () if word.startswith("PG_MAJOR=")]
+        if said and said != [f"PG_MAJOR={major}"]:
+            raise StageError(
+                f"expected an image of PostgreSQL {major} as postgresImage, found {said[0]}",
+                advice="give postgresImage the digest of that version's image, or change "
+                "postgresVersion",
+            )
+        return self._pinned
+
     def _postgres(self, major: int) -> str:
+        if self._pinned:
+            return self._pinned_postgres(major)
         official = f"postgres:{major}"
         if self._pulls(official):
             return self._pulled(official)
@@ -400,7 +420,12 @@ def main() -> None:
     try:
         settings = read_file(ROOT / f"Pulumi.{chosen.stage}.yaml")
         client = engine.connect(settings.docker_host)
-        made = Builder(client, settings.image_source, lambda line: print(line, flush=True)).images(
+        made = Builder(
+            client,
+            settings.image_source,
+            lambda line: print(line, flush=True),
+            postgres=settings.postgres_image,
+        ).images(
             None if settings.external else settings.postgres_version,
             monitoring=settings.monitoring,
             backup=settings.backup,

@@ -44,7 +44,13 @@ def stage() -> Stage:
     gate.require_application(client, wanted)
     for port, owner in _ports(wanted, names).items():
         engine.require_port(client, wanted.bind_address, port, owner, local=local)
-    builder = Builder(client, wanted.image_source, pulumi.log.info, dry_run=dry_run)
+    builder = Builder(
+        client,
+        wanted.image_source,
+        pulumi.log.info,
+        postgres=wanted.postgres_image,
+        dry_run=dry_run,
+    )
     images = builder.images(
         None if wanted.external else wanted.postgres_version,
         monitoring=wanted.monitoring,

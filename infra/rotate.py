@@ -20,6 +20,7 @@ from infra.roles import identifier, psql
 from infra.settings import Settings, read_file
 from infra.stage_paths import ask_there, paths
 from migration_job import last_resort
+from migration_job.quoting import compose
 
 
 def retire(settings: Settings, names: Names) -> str:
@@ -46,7 +47,9 @@ def retire(settings: Settings, names: Names) -> str:
             advice="run `pulumi up` first; nothing was ended",
         )
     container = client.containers.get(names.postgres)
-    status, said = psql(container, f"ALTER ROLE {identifier(old)} PASSWORD NULL;")
+    status, said = psql(
+        container, compose("ALTER ROLE {role} PASSWORD NULL;", role=identifier(old))
+    )
     if status:
         raise StageError(f"PostgreSQL refused to end {old}: {said}")
     return old

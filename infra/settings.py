@@ -398,6 +398,13 @@ class Settings(BaseModel):
         description="`pull` official images, `build` them on the spot, or `auto`: pull where a "
         "registry answers, else build.",
     )
+    postgres_image: str = Field(
+        "",
+        pattern=r"^$|^[a-z0-9][a-z0-9._:/-]{0,200}@sha256:[0-9a-f]{64}$",
+        description="PostgreSQL's image by its digest, such as `postgres@sha256:...`; the official "
+        "image of the version, as the registry has it when the stage is made, where it is not "
+        "given. With it nothing is built in its place.",
+    )
     docker_host: Annotated[str, AfterValidator(_docker_host)] = Field(
         "",
         description="The engine's address, such as `ssh://user@host`; DOCKER_HOST or the local "
@@ -546,6 +553,11 @@ class Settings(BaseModel):
         self._external_together()
         if self.backup and self.delete_backups:
             raise ValueError("deleteBackups goes with backup: false alone")
+        if self.postgres_image and (self.image_source == "build" or self.external):
+            raise ValueError(
+                "postgresImage is an image to pull: it goes with neither `imageSource: build` "
+                "nor an external database"
+            )
         if self.postgres_memory < UNITS["MB"] * 256:
             raise ValueError("postgresMemory must be at least 256MB")
         if self.pooler_memory < UNITS["MB"] * 32 or self.job_memory < UNITS["MB"] * 128:

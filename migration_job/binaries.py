@@ -133,10 +133,14 @@ def _home(major: int) -> Path:
 def _locked(directory: Path) -> Iterator[None]:
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with (directory / ".lock").open("w") as handle:
+        # Not through a link: opening it for writing would empty another file.
+        handle = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
-    except PermissionError as error:
+        finally:
+            os.close(handle)
+    except OSError as error:
         raise OperationError(
             f"the cache directory {directory} cannot be written to: {error.strerror}",
             advice=f"set {CACHE_VARIABLE} to a directory of your own",

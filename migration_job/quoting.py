@@ -9,9 +9,17 @@ side is ``psycopg.sql``'s. Two more rules keep a name from being read as somethi
   sign of a name would be one too.
 - The body of a function that holds names is a literal (:func:`postgres_text`), not text between
   dollar tags, which a name could hold as well.
+
+A text of SQL is put together by :func:`compose` and by nothing else: no f-string, no ``+``, no
+``%``. Its template is a literal of the program, and a part that would reach out of its place is
+refused, so that a name which somebody forgot to quote is an error and not a statement.
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import LiteralString
 
 from psycopg import sql
 
@@ -64,3 +72,98 @@ def postgres_text(text: str) -> str:
     if "\x00" in text:
         raise InputError(f"expected a text without a NUL character, found {text!r}")
     return sql.Literal(text).as_string(None).strip()
+
+
+# --------------------------------------------------------------------------- texts of SQL
+
+
+class Sql(str):
+    """A text of SQL that was composed here: as a part of another it needs no second look."""
+
+    __slots__ = ()
+
+
+_TOKEN = re.compile(
+    r"""
+      (?<![A-Za-z0-9_$])[eE]'(?:[^'\\]|\\.|'')*'   # PostgreSQL's literal with backslashes
+    | '(?:[^']|'')*'
+    | "(?:[^"]|"")*"
+    | `(?:[^`]|``)*`
+    | /\*.*?\*/
+    | (?P<opening>[(\[])
+    | (?P<closing>[)\]])
+    | (?P<loose>['"`;\x00] | -- | /\* | \$(?:[A-Za-z_\x80-\U0010ffff][^\s$]*)?\$)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def compose(template: LiteralString, /, **parts: str | int | None) -> Sql:
+    """The template with ``{name}`` replaced by the part of that name; ``{{`` is a brace.
+
+    A part is a name or a text that a function of this module quoted, a number, SQL that was
+    composed before, or a piece of it such as a list of names. Raises InputError for one that ends
+    its statement, that leaves a quote, a comment or a parenthesis open, or closes one that it did
+    not open, and for None: it would change what the rest means.
+    """
+    for name, part in parts.items():
+        _require_part(part, name)
+    return Sql(template.format_map(parts))
+
+
+def joined(separator: LiteralString, parts: Iterable[str]) -> Sql:
+    """The parts with a separator between them. Raises InputError as :func:`compose` does."""
+    found = list(parts)
+    for part in found:
+        _require_part(part, "a part of a list")
+    return Sql(separator.join(found))
+
+
+def as_written(text: str) -> Sql:
+    """SQL that the plan holds as a whole: translated from a parsed expression, or the operator's
+    own words in a policy or a profile, which run on the target as its owner's by right."""
+    return Sql(text)
+
+
+_SQLITE_PIECE = re.compile(
+    r"""
+      '(?:[^']|'')*' | "(?:[^"]|"")*" | `(?:[^`]|``)*`
+    | \[(?P<name>[^\]]*)\]
+    | (?P<comment> --[^\n]*(?:\n|$) | /\*.*?(?:\*/|$) )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def sqlite_expression(text: str) -> Sql:
+    """An expression that the schema of a SQLite file has, without its comments and with its names
+    in quotes of the standard. Raises InputError for what cannot be one."""
+
+    def plain(piece: re.Match[str]) -> str:
+        if piece["comment"]:
+            return " "
+        return piece[0] if piece["name"] is None else sqlite_name(piece["name"])
+
+    written = _SQLITE_PIECE.sub(plain, text)
+    _require_part(written, "an expression")
+    return Sql(written)
+
+
+def _require_part(part: str | int | None, what: str) -> None:
+    if isinstance(part, int | Sql) or (part is not None and _stays_in_its_place(part)):
+        return
+    raise InputError(
+        f"expected SQL that closes what it opens as {what} of a statement, found other text there",
+        advice="a name or an expression holds what no statement can; please report it",
+    )
+
+
+def _stays_in_its_place(part: str) -> bool:
+    depth = 0
+    for token in _TOKEN.finditer(part):
+        if token["loose"]:
+            return False
+        depth += bool(token["opening"]) - bool(token["closing"])
+        if depth < 0:
+            return False
+    return depth == 0

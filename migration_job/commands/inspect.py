@@ -76,7 +76,7 @@ def inspect(
             f"expected --suggest before a second file, found {file} alone",
             advice="`inspect SOURCE --suggest policy.yaml` writes the policy that is needed.",
         )
-    if file is not None and file.exists():
+    if file is not None and (file.exists() or file.is_symlink()):
         raise InputError(
             f"the file is there already: {file}",
             advice="Name a new file, or remove this one; it is not overwritten.",
@@ -101,11 +101,24 @@ def inspect(
         if file is None:
             sys.stdout.write(text)
         else:
-            file.write_text(text, encoding="utf-8")
+            _write_new(file, text)
             if not as_json:
                 console.print(f"The policy is in {file}.", soft_wrap=True)
     if plan.blocked:
         raise typer.Exit(int(ExitStatus.BLOCKED))
+
+
+def _write_new(file: Path, text: str) -> None:
+    """Raises InputError where it cannot be made, or somebody was faster: nothing is overwritten,
+    and nothing is written through a link."""
+    try:
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise InputError(
+            f"cannot write the policy to {file}: {error.strerror}",
+            advice="Name a new file in a directory that can be written to.",
+        ) from error
 
 
 def _content(policy: Path | None) -> dict[str, Any] | None:

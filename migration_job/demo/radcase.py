@@ -24,7 +24,7 @@ from migration_job.demo.hostile import add_hostile_rows
 from migration_job.demo.radcase_rows import Maker
 from migration_job.errors import InputError
 from migration_job.plural import counted
-from migration_job.quoting import sqlite_table
+from migration_job.quoting import compose, sqlite_table
 
 DEFAULT_ROWS = 60_000
 DEFAULT_SEED = 2026
@@ -92,7 +92,9 @@ def _schema() -> list[str]:
 
 
 def _count(connection: apsw.Connection, table: str) -> int:
-    return int(connection.execute(f"SELECT count(*) FROM {sqlite_table(table)}").get)
+    return int(
+        connection.execute(compose("SELECT count(*) FROM {table}", table=sqlite_table(table))).get
+    )
 
 
 def _fill(connection: apsw.Connection, maker: Maker) -> None:
@@ -102,7 +104,9 @@ def _fill(connection: apsw.Connection, maker: Maker) -> None:
         if first is None:
             continue
         marks = ", ".join("?" * len(first))
-        insert = f"INSERT INTO {sqlite_table(table)} VALUES ({marks})"
+        insert = compose(
+            "INSERT INTO {table} VALUES ({marks})", table=sqlite_table(table), marks=marks
+        )
         connection.execute(insert, first)
         connection.executemany(insert, produced)
 

@@ -19,7 +19,7 @@ from migration_job.connection import SqliteSide, read_connection, write_connecti
 from migration_job.demo.stage import DATABASE, DemoStage
 from migration_job.errors import ExitStatus, OperationError
 from migration_job.plural import counted
-from migration_job.quoting import postgres_name
+from migration_job.quoting import compose, postgres_name
 from migration_job.report import writer
 from migration_job.report.exceptions import with_exceptions
 from migration_job.report.model import Report
@@ -146,7 +146,9 @@ def _ask(stage: DemoStage, report: Report) -> None:
         prepare_threshold=None,
     ) as session:
         row = session.execute(
-            f"SELECT count(*) FROM {postgres_name(largest.target)}".encode()
+            compose(
+                "SELECT count(*) FROM {largest}", largest=postgres_name(largest.target)
+            ).encode()
         ).fetchone()
     through = "PostgreSQL" if stage.bouncer is None else "PgBouncer"
     rows = counted(row[0] if row else 0, "row")

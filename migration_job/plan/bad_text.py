@@ -10,7 +10,7 @@ import apsw
 
 from migration_job.plan.facts import ColumnFacts
 from migration_job.plan.row_names import Span, identity_columns, show_key, shown_columns, within
-from migration_job.quoting import sqlite_table
+from migration_job.quoting import compose, sqlite_table
 from migration_job.stores.sqlite.catalogue import rowid_name
 from migration_job.stores.sqlite.model import SourceTable
 from migration_job.stores.sqlite.reader import (
@@ -95,10 +95,15 @@ class TextReader:
             if block is not None and _suspicious(block):
                 self._look_singly(table, facts, columns, "", ())
             return
-        sql = (
-            f"SELECT max(r), CAST(group_concat(s, {SEPARATOR}) AS BLOB) FROM "
-            f"(SELECT {rowid} AS r, {text} AS s FROM {sqlite_table(table.name)} AS t "
-            f"WHERE {rowid} BETWEEN ? AND ? ORDER BY {rowid} LIMIT {limit})"
+        sql = compose(
+            "SELECT max(r), CAST(group_concat(s, {separator}) AS BLOB) FROM "
+            "(SELECT {rowid} AS r, {text} AS s FROM {table} AS t "
+            "WHERE {rowid} BETWEEN ? AND ? ORDER BY {rowid} LIMIT {limit})",
+            separator=SEPARATOR,
+            rowid=rowid,
+            text=text,
+            table=sqlite_table(table.name),
+            limit=limit,
         )
         start, end = span or (LOWEST_ROWID, HIGHEST_ROWID)
         while start <= end:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import apsw
 
+from migration_job.errors import InputError
 from migration_job.plan import moments
 from migration_job.plan.expressions import Untranslatable
 from migration_job.plan.rules import (
@@ -26,7 +27,7 @@ from migration_job.plan.rules import (
     WidenedTextRule,
     inside,
 )
-from migration_job.quoting import postgres_text
+from migration_job.quoting import compose, postgres_text, sqlite_expression
 from migration_job.stores.sqlite.model import SourceColumn
 from migration_job.stores.sqlite.sqltext import tokenize
 
@@ -187,10 +188,16 @@ def _constant(column: SourceColumn, rule: Rule) -> str | None:
     default = column.default if bare else f"({column.default})"
     memory = apsw.Connection(":memory:")
     try:
-        memory.execute(f"CREATE TABLE d(c {_declared(column)} DEFAULT {default}, other)")
+        memory.execute(
+            compose(
+                "CREATE TABLE d(c {declared} DEFAULT {default}, other)",
+                declared=sqlite_expression(_declared(column)),
+                default=sqlite_expression(default or ""),
+            )
+        )
         memory.execute("INSERT INTO d(other) VALUES (1)")
         stored = memory.execute("SELECT c FROM d").fetchall()[0][0]
-    except (apsw.Error, UnicodeDecodeError) as error:
+    except (apsw.Error, InputError, UnicodeDecodeError) as error:
         raise Untranslatable(f"SQLite refuses the default {column.default}: {error}") from None
     finally:
         memory.close()

@@ -26,7 +26,7 @@ from migration_job.plan.row_names import (
     within,
 )
 from migration_job.plan.rules import RuleBase
-from migration_job.quoting import sqlite_name, sqlite_table
+from migration_job.quoting import compose, sqlite_name, sqlite_table
 from migration_job.stores.sqlite.catalogue import rowid_name
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
 from migration_job.stores.sqlite.reader import (
@@ -170,8 +170,12 @@ class Observer:
         terms += [_head(c) for c in references]
         terms += [] if rowid is None else [f"t.{rowid}"]
         cursor = self._connection.execute(
-            f"SELECT {', '.join(terms)} FROM {sqlite_table(table.name)} AS t "
-            + self._from_the_ends(table, rowid)
+            compose(
+                "SELECT {terms} FROM {table} AS t {ends}",
+                terms=", ".join(terms),
+                table=sqlite_table(table.name),
+                ends=self._from_the_ends(table, rowid),
+            )
         )
         first = last = None
         while rows := list(islice(cursor, SAMPLED_AT_ONCE)):
@@ -187,8 +191,14 @@ class Observer:
         if rowid is None:
             return f"LIMIT {self._sample_rows}"
         some = " UNION ALL ".join(
-            f"SELECT r FROM (SELECT {rowid} AS r FROM {sqlite_table(table.name)} "
-            f"ORDER BY {rowid} {order} LIMIT {self._sample_rows})"
+            compose(
+                "SELECT r FROM (SELECT {rowid} AS r FROM {table} "
+                "ORDER BY {rowid} {order} LIMIT {sample_rows})",
+                rowid=rowid,
+                table=sqlite_table(table.name),
+                order=order,
+                sample_rows=self._sample_rows,
+            )
             for order in ("ASC", "DESC")
         )
         return f"WHERE t.{rowid} IN ({some}) ORDER BY t.{rowid}"
@@ -213,9 +223,12 @@ class Observer:
         facts.heaviest, facts.infinities = int(row[6] or 0), int(row[7] or 0)
 
     def _one(self, table: SourceTable, terms: Sequence[str], span: Span = None) -> tuple[Any, ...]:
-        sql = f"SELECT {', '.join(terms)} FROM {sqlite_table(table.name)} AS t NOT INDEXED"
-        if span is not None:
-            sql += f" WHERE {within(table, span)}"
+        sql = compose(
+            "SELECT {terms} FROM {table} AS t NOT INDEXED{where}",
+            terms=", ".join(terms),
+            table=sqlite_table(table.name),
+            where="" if span is None else f" WHERE {within(table, span)}",
+        )
         return tuple(self._connection.execute(sql).fetchall()[0])
 
     def look_at_text(
@@ -278,8 +291,12 @@ class Observer:
         which PostgreSQL refuses."""
         reference = f"t.{sqlite_name(column)}"
         row = self._connection.execute(
-            f"SELECT 1 FROM {sqlite_table(table.name)} t WHERE typeof({reference}) = 'real' "
-            f"AND abs({reference}) >= 9.2e18 LIMIT 1"
+            compose(
+                "SELECT 1 FROM {table} t WHERE typeof({reference}) = 'real' "
+                "AND abs({reference}) >= 9.2e18 LIMIT 1",
+                table=sqlite_table(table.name),
+                reference=reference,
+            )
         ).fetchone()
         return row is not None
 
@@ -294,9 +311,11 @@ class Observer:
         """How many of the column's values are one of these."""
         c = column_sql(table, name)
         listed = [v for v in values if v is not None]
-        sql = (
-            f"SELECT count(*) FROM {sqlite_table(table.name)} AS t "
-            f"WHERE {c} COLLATE BINARY IN ({', '.join('?' * len(listed))})"
+        sql = compose(
+            "SELECT count(*) FROM {table} AS t WHERE {c} COLLATE BINARY IN ({marks})",
+            table=sqlite_table(table.name),
+            c=c,
+            marks=", ".join("?" * len(listed)),
         )
         bound = tuple(bindable(v) for v in listed)
         return int(self._connection.execute(sql, bound).fetchall()[0][0])  # type: ignore[arg-type]

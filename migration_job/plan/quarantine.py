@@ -14,7 +14,7 @@ from migration_job.plan.model import Reason
 from migration_job.plan.relations import Place, Relation, Relations
 from migration_job.plan.row_names import identity_columns, show_key, shown_columns
 from migration_job.plan.rules import Entry, MapRule, Rule
-from migration_job.quoting import sqlite_name, sqlite_table, sqlite_text
+from migration_job.quoting import compose, sqlite_name, sqlite_table, sqlite_text
 from migration_job.stores.sqlite.database import POSITIONAL, chain
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
 from migration_job.stores.sqlite.reader import (
@@ -73,17 +73,26 @@ class Quarantine:
         names = [f"t.{sqlite_name(c)} COLLATE BINARY" for c in columns]
         present = " AND ".join(f"t.{sqlite_name(c)} IS NOT NULL" for c in columns)
         identity = [column_sql(table, c) for c in identity_columns(table)]
-        ranked = (
-            f"SELECT {', '.join(identity)}, row_number() OVER "
-            f"(PARTITION BY {', '.join(names)} ORDER BY {', '.join(identity)}) AS place_ "
-            f"FROM {sqlite_table(table.name)} AS t WHERE {present}"
+        ranked = compose(
+            "SELECT {identity}, row_number() OVER "
+            "(PARTITION BY {names} ORDER BY {identity}) AS place_ "
+            "FROM {table} AS t WHERE {present}",
+            identity=", ".join(identity),
+            names=", ".join(names),
+            table=sqlite_table(table.name),
+            present=present,
         )
         listed = ", ".join(f"c{i}" for i in range(len(identity)))
         return self.rows_where(
             table,
-            f"({', '.join(identity)}) IN "
-            f"(WITH ranked({listed}, place_) AS ({ranked}) "
-            f"SELECT {listed} FROM ranked WHERE place_ > 1)",
+            compose(
+                "({identity}) IN "
+                "(WITH ranked({listed}, place_) AS ({ranked}) "
+                "SELECT {listed} FROM ranked WHERE place_ > 1)",
+                identity=", ".join(identity),
+                listed=listed,
+                ranked=ranked,
+            ),
         )
 
     def orphans(
@@ -109,9 +118,11 @@ class Quarantine:
             pairs.append((left, right))
         present = " AND ".join(f"{child} IS NOT NULL" for child, _ in pairs)
         same = " AND ".join(f"{parent} = {child} COLLATE BINARY" for child, parent in pairs)
-        where = (
-            f"{present} AND NOT EXISTS "
-            f"(SELECT 1 FROM {sqlite_table(relation.parent)} AS p WHERE {same})"
+        where = compose(
+            "{present} AND NOT EXISTS (SELECT 1 FROM {parent} AS p WHERE {same})",
+            present=present,
+            parent=sqlite_table(relation.parent),
+            same=same,
         )
         return self.rows_where(table, where)
 

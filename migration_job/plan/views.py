@@ -23,7 +23,7 @@ from migration_job.plan.expressions import (
     truth,
 )
 from migration_job.plan.rules import ConstantRule
-from migration_job.quoting import postgres_name
+from migration_job.quoting import as_written, compose, postgres_name
 from migration_job.values import fold
 
 
@@ -73,7 +73,9 @@ def translate_view(sql: str, known: Mapping[str, ViewTable]) -> TranslatedView:
         if len(names) != len(outputs):
             raise Untranslatable("it names another number of columns than it selects")
         inner = ", ".join(postgres_name(n) for n in _targets(names))
-        query = f"SELECT * FROM ({query}) AS q({inner})"
+        query = compose(
+            "SELECT * FROM ({query}) AS q({inner})", query=as_written(query), inner=inner
+        )
         outputs = [(n, part) for n, (_, part) in zip(names, outputs, strict=True)]
     if len({fold(n) for n, _ in outputs}) != len(outputs):
         raise Untranslatable("two of its columns have one name")

@@ -10,7 +10,7 @@ from migration_job.plan.facts import Rows
 from migration_job.plan.findings import Findings
 from migration_job.plan.policy import Policy
 from migration_job.plural import counted
-from migration_job.quoting import sqlite_table
+from migration_job.quoting import compose, sqlite_table
 from migration_job.stores.sqlite.model import Catalogue, SourceObject
 from migration_job.stores.sqlite.virtual import COMPUTED, content_of, filled_by, module_of
 from migration_job.values import display
@@ -100,8 +100,12 @@ def _rows(connection: apsw.Connection, name: str) -> Rows | None:
     table = sqlite_table(name)
     found = Rows()
     try:
-        (count,) = connection.execute(f"SELECT count(*) FROM {table}").fetchall()[0]
-        for row in connection.execute(f"SELECT rowid, * FROM {table} LIMIT {SHOWN}"):
+        (count,) = connection.execute(
+            compose("SELECT count(*) FROM {table}", table=table)
+        ).fetchall()[0]
+        for row in connection.execute(
+            compose("SELECT rowid, * FROM {table} LIMIT {shown}", table=table, shown=SHOWN)
+        ):
             shown = ", ".join(display(value, 40) for value in row[1:])
             found.add(row[:1], f"rowid={row[0]}", shown)
     except (apsw.Error, UnicodeDecodeError):

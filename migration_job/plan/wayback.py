@@ -28,7 +28,7 @@ from migration_job.plan.rules import (
     WidenedTextRule,
     base_of,
 )
-from migration_job.quoting import postgres_name
+from migration_job.quoting import compose, postgres_name
 from migration_job.stores.sqlite.model import SourceTable
 from migration_job.stores.sqlite.reader import bindable
 from migration_job.values import SourceValue, fold
@@ -173,7 +173,7 @@ def without_way_back(table: SourceTable, columns: Sequence[ColumnPlan]) -> str:
     sources = {fold(c.name): c for c in table.columns if not c.generated}
     memory = apsw.Connection(":memory:")
     for kind, declared in DECLARED.items():
-        memory.execute(f"CREATE TABLE {kind}_(c {declared})")
+        memory.execute(compose("CREATE TABLE {kind}_(c {declared})", kind=kind, declared=declared))
     for column in columns:
         own = sources.get(fold(column.source or ""))
         if own is None or column.generated is not None:
@@ -223,9 +223,11 @@ def _computed_unknown(table: SourceTable, columns: Sequence[ColumnPlan]) -> str:
 
 def _returns(memory: apsw.Connection, affinity: str, rule: RuleBase, text: str) -> bool:
     stored: SourceValue = rule.inverse(text)
-    memory.execute(f"DELETE FROM {affinity}_")
-    memory.execute(f"INSERT INTO {affinity}_ VALUES (?)", (bindable(stored),))
-    stored = memory.execute(f"SELECT c FROM {affinity}_").get
+    memory.execute(compose("DELETE FROM {affinity}_", affinity=affinity))
+    memory.execute(
+        compose("INSERT INTO {affinity}_ VALUES (?)", affinity=affinity), (bindable(stored),)
+    )
+    stored = memory.execute(compose("SELECT c FROM {affinity}_", affinity=affinity)).get
     try:
         again = rule.forward(stored)
     except CannotCarry:

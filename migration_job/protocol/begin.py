@@ -24,7 +24,7 @@ from migration_job.plan.rules import IntegerRule
 from migration_job.plan.virtual import LEFT_BEHIND
 from migration_job.plural import counted
 from migration_job.protocol.lock import Lock
-from migration_job.quoting import sqlite_name, sqlite_table
+from migration_job.quoting import compose, sqlite_name, sqlite_table
 from migration_job.stores.postgres import capture as target_capture
 from migration_job.stores.postgres.database import connect
 from migration_job.stores.postgres.schema import sequence_sql
@@ -114,7 +114,11 @@ class LiveStart:
                 continue
             (rowid,) = table.key
             mark = source.execute(
-                f"SELECT max({sqlite_name(rowid)}) FROM {sqlite_table(table.source)}"
+                compose(
+                    "SELECT max({rowid}) FROM {table}",
+                    rowid=sqlite_name(rowid),
+                    table=sqlite_table(table.source),
+                )
             ).get
             last = mark if isinstance(mark, int) else 0
             target.execute(

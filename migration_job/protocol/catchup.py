@@ -29,7 +29,7 @@ from migration_job.protocol.whole import (
     require_identity,
     since,
 )
-from migration_job.quoting import sqlite_name
+from migration_job.quoting import compose, sqlite_name
 from migration_job.stores.postgres import records
 from migration_job.stores.postgres.apply import (
     Key,
@@ -211,7 +211,7 @@ def _by_rowid(alias: str | None, key: tuple[str, ...]) -> bool:
 
 
 def _require_whole_log(source: apsw.Connection, verified: int) -> None:
-    first = source.execute(f"SELECT min(seq) FROM {sqlite_name(LOG)}").fetchone()
+    first = source.execute(compose("SELECT min(seq) FROM {log}", log=sqlite_name(LOG))).fetchone()
     if first is not None and first[0] is not None and int(first[0]) > verified + 1:
         raise OperationError(
             f"the target has followed the source's log to {verified}, and the log begins at "
@@ -240,7 +240,12 @@ def _logged(pair: Pair, position: int, upto: int) -> Iterator[tuple[int, Key]]:
         for i in range(width)
     )
     for row in pair.source.execute(
-        f"SELECT tab, {terms} FROM {sqlite_name(LOG)} WHERE seq > ? AND seq <= ?", (position, upto)
+        compose(
+            "SELECT tab, {terms} FROM {log} WHERE seq > ? AND seq <= ?",
+            terms=terms,
+            log=sqlite_name(LOG),
+        ),
+        (position, upto),
     ):
         number = int(row[0])
         if number not in pair.captured:

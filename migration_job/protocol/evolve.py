@@ -29,7 +29,7 @@ from migration_job.plan.added import free_name, is_constant, rule_after, rule_of
 from migration_job.plan.model import ColumnPlan, Plan, TablePlan
 from migration_job.protocol.run_context import Pair
 from migration_job.protocol.whole import new_token, require_file
-from migration_job.quoting import sqlite_name, sqlite_table, sqlite_text
+from migration_job.quoting import compose, sqlite_name, sqlite_table, sqlite_text
 from migration_job.stores.postgres import capture as target_capture
 from migration_job.stores.postgres import shape
 from migration_job.stores.postgres.capture import confirm_token, key_columns, numbered
@@ -324,7 +324,11 @@ def _add_column(one: _Added) -> str:
         if one.column.not_null:
             terms.append("NOT NULL")
         terms.append(f"DEFAULT {_literal(default)}")
-    return f"ALTER TABLE {sqlite_table(one.table.name)} ADD COLUMN {' '.join(terms)}"
+    return compose(
+        "ALTER TABLE {table} ADD COLUMN {terms}",
+        table=sqlite_table(one.table.name),
+        terms=" ".join(terms),
+    )
 
 
 def _literal(value: SourceValue) -> str:

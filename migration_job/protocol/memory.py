@@ -17,7 +17,7 @@ from migration_job.protocol import identity
 from migration_job.protocol.catchup import touched_keys
 from migration_job.protocol.run_context import Pair
 from migration_job.protocol.tokens import Forgotten, forgot, what
-from migration_job.quoting import sqlite_name
+from migration_job.quoting import compose, sqlite_name
 from migration_job.stores.postgres import records
 from migration_job.stores.postgres.apply import Key, key_plans
 from migration_job.stores.postgres.capture import installed, numbered, read_identity
@@ -119,7 +119,7 @@ def one_sided(pair: Pair) -> Iterator[OneSided]:
 def _followed_to(pair: Pair) -> int | None:
     """The target's position, where the source's log goes on from it; None where it does not."""
     position = records.applied(pair.target)
-    first = pair.source.execute(f"SELECT min(seq) FROM {sqlite_name(LOG)}").get
+    first = pair.source.execute(compose("SELECT min(seq) FROM {log}", log=sqlite_name(LOG))).get
     whole = position is not None and first is not None and int(first) <= position + 1
     return position if whole and (position or 0) <= last_position(pair.source) else None
 

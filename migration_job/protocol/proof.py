@@ -12,7 +12,13 @@ from migration_job.plan.model import ColumnPlan, ForeignKeyPlan, TablePlan
 from migration_job.plural import counted
 from migration_job.protocol.reading import proof_columns, proof_rows
 from migration_job.protocol.run_context import Pair
-from migration_job.quoting import postgres_name, postgres_relation, postgres_text, sqlite_table
+from migration_job.quoting import (
+    compose,
+    postgres_name,
+    postgres_relation,
+    postgres_text,
+    sqlite_table,
+)
 from migration_job.stores.postgres import records
 from migration_job.stores.postgres.apply import (
     Key,
@@ -68,10 +74,16 @@ def _compare_lines(pair: Pair, change: TableChange) -> bool | None:
         arrays = [postgres_text(text_array(c)) for c in zip(*change.key_texts, strict=True)]
         item, condition = keys_join(plan, arrays=arrays)
         name = postgres_relation(plan.target)
-        query = f"SELECT {columns} FROM {name} AS t, {item} WHERE {condition}"
+        query = compose(
+            "SELECT {columns} FROM {name} AS t, {item} WHERE {condition}",
+            columns=columns,
+            name=name,
+            item=item,
+            condition=condition,
+        )
         with (
             pair.target.cursor() as cursor,
-            cursor.copy(f"COPY ({query}) TO STDOUT".encode()) as copy,
+            cursor.copy(compose("COPY ({query}) TO STDOUT", query=query).encode()) as copy,
         ):
             for line in copy:
                 found.append(_parsed(bytes(line).rstrip(b"\n"), raw))
@@ -137,9 +149,13 @@ def prove_counts(pair: Pair) -> None:
     has switched triggers off). Takes time with the database's size. Raises VerificationError."""
     aside = records.quarantined(pair.target)
     for table, plan in pair.captured.values():
-        here = int(pair.source.execute(f"SELECT count(*) FROM {sqlite_table(table.name)}").get)
+        here = int(
+            pair.source.execute(
+                compose("SELECT count(*) FROM {table}", table=sqlite_table(table.name))
+            ).get
+        )
         there = pair.target.execute(
-            f"SELECT count(*) FROM {postgres_relation(plan.target)}".encode()
+            compose("SELECT count(*) FROM {table}", table=postgres_relation(plan.target)).encode()
         ).fetchone()
         expected = here - aside.get(table.name, 0)
         if there is None or int(there[0]) != expected:
@@ -198,10 +214,18 @@ def _orphans(table: TablePlan, key: ForeignKeyPlan, more: str, source: str = "")
     same = " AND ".join(f"p.{postgres_name(b)} = c.{postgres_name(a)}" for a, b in pairs)
     there = " AND ".join(f"{c} IS NOT NULL" for c in columns)
     child, parent = postgres_relation(table.target), postgres_relation(key.parent)
-    return (
-        f"SELECT {', '.join(f'{c}::text' for c in columns)} FROM {child} AS c{source} "
-        f"WHERE {there} AND NOT EXISTS (SELECT 1 FROM {parent} AS p WHERE {same}){more} "
-        f"LIMIT {SHOWN}"
+    return compose(
+        "SELECT {columns} FROM {child} AS c{source} "
+        "WHERE {there} AND NOT EXISTS (SELECT 1 FROM {parent} AS p WHERE {same}){more} "
+        "LIMIT {shown}",
+        columns=", ".join(f"{c}::text" for c in columns),
+        child=child,
+        source=source,
+        there=there,
+        parent=parent,
+        same=same,
+        more=more,
+        shown=SHOWN,
     )
 
 
@@ -248,8 +272,14 @@ def _gone(
     columns = ", ".join(f"k.k{i}::text" for i in range(len(arrays)))
     rows = execute_raw(
         target,
-        f"SELECT {columns} FROM {item} WHERE NOT EXISTS "
-        f"(SELECT 1 FROM {postgres_relation(plan.target)} AS t WHERE {condition})",
+        compose(
+            "SELECT {columns} FROM {item} WHERE NOT EXISTS "
+            "(SELECT 1 FROM {table} AS t WHERE {condition})",
+            columns=columns,
+            item=item,
+            table=postgres_relation(plan.target),
+            condition=condition,
+        ),
         arrays,
     ).fetchall()
     return [[str(value) for value in column] for column in zip(*rows, strict=True)] or None

@@ -14,7 +14,7 @@ from migration_job.errors import BlockedError
 from migration_job.plan.model import ColumnPlan, TablePlan
 from migration_job.plan.rules import inside
 from migration_job.protocol.run_context import Pair
-from migration_job.quoting import sqlite_name, sqlite_table
+from migration_job.quoting import compose, sqlite_name, sqlite_table
 from migration_job.stores.postgres.apply import Key, TableChange, forward_key, key_places, key_plans
 from migration_job.stores.postgres.copytext import condition_sql, field_sql
 from migration_job.stores.sqlite.capture import LOG
@@ -49,18 +49,33 @@ def gather(pair: Pair, position: int, upto: int) -> list[TableChange]:
     width = max((len(plan.key) for _, plan in pair.captured.values()), default=1)
     names = [f"k{i}" for i in range(width)]
     if pair.touched_width != width:
-        pair.source.execute(f"DROP TABLE IF EXISTS {TOUCHED}")
-        pair.source.execute(f"CREATE TABLE {TOUCHED} (tab INTEGER, {', '.join(names)})")
+        pair.source.execute(compose("DROP TABLE IF EXISTS {touched}", touched=TOUCHED))
+        pair.source.execute(
+            compose(
+                "CREATE TABLE {touched} (tab INTEGER, {names})",
+                touched=TOUCHED,
+                names=", ".join(names),
+            )
+        )
         pair.touched_width = width
-    pair.source.execute(f"DELETE FROM {TOUCHED}")
+    pair.source.execute(compose("DELETE FROM {touched}", touched=TOUCHED))
     # By class as well as by value: 1, 1.0 and '1' may be three rows.
     classes = ", ".join(f"typeof({name})" for name in names)
     pair.source.execute(
-        f"INSERT INTO {TOUCHED} SELECT tab, {', '.join(names)} FROM {sqlite_name(LOG)} "
-        f"WHERE seq > ? AND seq <= ? GROUP BY tab, {', '.join(names)}, {classes}",
+        compose(
+            "INSERT INTO {touched} SELECT tab, {names} FROM {log} "
+            "WHERE seq > ? AND seq <= ? GROUP BY tab, {names}, {classes}",
+            touched=TOUCHED,
+            names=", ".join(names),
+            log=sqlite_name(LOG),
+            classes=classes,
+        ),
         (position, upto),
     )
-    numbers = [int(r[0]) for r in pair.source.execute(f"SELECT DISTINCT tab FROM {TOUCHED}")]
+    numbers = [
+        int(r[0])
+        for r in pair.source.execute(compose("SELECT DISTINCT tab FROM {touched}", touched=TOUCHED))
+    ]
     return [_table(pair, number) for number in numbers if number in pair.captured]
 
 
@@ -140,7 +155,10 @@ def _raw_keys(pair: Pair, number: int, plan: TablePlan) -> list[Key]:
     )
     return [
         tuple(decode(row[i + 1], codec) if row[i] else row[i + 1] for i in range(0, len(row), 2))
-        for row in pair.source.execute(f"SELECT {terms} FROM {TOUCHED} WHERE tab = ?", (number,))
+        for row in pair.source.execute(
+            compose("SELECT {terms} FROM {touched} WHERE tab = ?", terms=terms, touched=TOUCHED),
+            (number,),
+        )
     ]
 
 
@@ -194,8 +212,11 @@ def _statements(pair: Pair, table: SourceTable, plan: TablePlan) -> _Sql:
     proof_terms = [_blob([str(by_name[c.target][0]) for c in alike])] if alike else ["x''"]
     proof_terms += [by_name[c.target][1] for c in raws]
     return _Sql(
-        keys=f"SELECT {', '.join([*raw, *_key_texts(plan, raw)])} FROM {TOUCHED} AS k "
-        "WHERE k.tab = ?",
+        keys=compose(
+            "SELECT {terms} FROM {touched} AS k WHERE k.tab = ?",
+            terms=", ".join([*raw, *_key_texts(plan, raw)]),
+            touched=TOUCHED,
+        ),
         lines=f"SELECT {_blob(whole)} {join} AND ({ordinary})" if bulk else None,
         others=f"SELECT {', '.join(raw)} {join} AND NOT ({ordinary})",
         proof=f"SELECT {', '.join(proof_terms)} {join} AND ({ordinary})" if bulk else None,
@@ -217,10 +238,15 @@ def _nameless(table: SourceTable, plan: TablePlan, raw: list[str]) -> str | None
     same = " AND ".join(
         f"{column_sql(table, name)} IS {value}" for name, value in zip(plan.key, raw, strict=True)
     )
-    return (
-        f"SELECT {', '.join(f'{value} IS NULL' for value in raw)} FROM {TOUCHED} AS k "
-        f"WHERE k.tab = ? AND ({' OR '.join(f'{value} IS NULL' for value in optional)}) "
-        f"AND EXISTS (SELECT 1 FROM {sqlite_table(table.name)} AS t WHERE {same}) LIMIT 1"
+    return compose(
+        "SELECT {raw} FROM {touched} AS k "
+        "WHERE k.tab = ? AND ({optional}) "
+        "AND EXISTS (SELECT 1 FROM {table} AS t WHERE {same}) LIMIT 1",
+        raw=", ".join(f"{value} IS NULL" for value in raw),
+        touched=TOUCHED,
+        optional=" OR ".join(f"{value} IS NULL" for value in optional),
+        table=sqlite_table(table.name),
+        same=same,
     )
 
 

@@ -28,7 +28,7 @@ from migration_job.protocol.fault_points import step
 from migration_job.protocol.proof import differing_keys
 from migration_job.protocol.run_context import Pair
 from migration_job.protocol.whole import new_token, require_file
-from migration_job.quoting import postgres_name, postgres_relation
+from migration_job.quoting import compose, postgres_name, postgres_relation
 from migration_job.stores.postgres import records
 from migration_job.stores.postgres.apply import Key, key_places, key_plans, text_array
 from migration_job.stores.postgres.capture import confirm_token, numbered
@@ -296,7 +296,7 @@ def snapshot_of(pair: Pair, held: Sequence[TablePlan] = ()) -> Iterator[tuple[st
         reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         if held:
             names = ", ".join(postgres_relation(plan.target) for plan in held)
-            reader.execute(f"LOCK TABLE {names} IN ACCESS SHARE MODE".encode())
+            reader.execute(compose("LOCK TABLE {names} IN ACCESS SHARE MODE", names=names).encode())
         row = reader.execute(
             "SELECT to_char(now(), 'YYYY-MM-DD\"T\"HH24:MI:SS.MSOF'), pg_current_wal_lsn()::text"
         ).fetchone()
@@ -478,8 +478,14 @@ def _all_rows(
         with letting_go(reader):
             found = raw_rows(
                 reader,
-                f"SELECT {names} FROM {postgres_relation(plan.target)} AS t "
-                f"WHERE t.ctid >= '({start},0)' AND t.ctid < '({start + PAGES},0)'",
+                compose(
+                    "SELECT {names} FROM {table} AS t "
+                    "WHERE t.ctid >= '({start},0)' AND t.ctid < '({end},0)'",
+                    names=names,
+                    table=postgres_relation(plan.target),
+                    start=start,
+                    end=start + PAGES,
+                ),
             )
             require_unmoved(reader, plan)
         yield from found

@@ -51,7 +51,7 @@ from migration_job.protocol.whole import (
     require_file,
     require_identity,
 )
-from migration_job.quoting import sqlite_name
+from migration_job.quoting import compose, sqlite_name
 from migration_job.stores.postgres import capture as target_capture
 from migration_job.stores.postgres.database import Locked
 from migration_job.stores.sqlite import capture, derived, fence
@@ -274,11 +274,11 @@ def _derive(pair: Pair, limit: float, say: Say) -> None:
 def _changed_since(pair: Pair, position: int | None) -> set[str] | None:
     """The folded names of the tables that the source's log names after ``position``; None where it
     does not reach back so far."""
-    first = pair.source.execute(f"SELECT min(seq) FROM {sqlite_name(LOG)}").get
+    first = pair.source.execute(compose("SELECT min(seq) FROM {log}", log=sqlite_name(LOG))).get
     if position is None or first is None or int(first) > position + 1:
         return None
     numbers = pair.source.execute(
-        f"SELECT DISTINCT tab FROM {sqlite_name(LOG)} WHERE seq > ?", (position,)
+        compose("SELECT DISTINCT tab FROM {log} WHERE seq > ?", log=sqlite_name(LOG)), (position,)
     ).fetchall()
     return {fold(pair.captured[int(n)][0].name) for (n,) in numbers if n in pair.captured}
 

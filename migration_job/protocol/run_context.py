@@ -13,6 +13,7 @@ import psycopg
 
 from migration_job.errors import OperationError
 from migration_job.plan.model import Plan, TablePlan
+from migration_job.quoting import compose
 from migration_job.stores.postgres import capture as target_capture
 from migration_job.stores.postgres import database, records
 from migration_job.stores.sqlite import capture as source_capture
@@ -224,7 +225,9 @@ def _captured(
     if not source_capture.installed(source):
         return {}
     found: dict[int, tuple[SourceTable, TablePlan]] = {}
-    for number, name in source.execute(f"SELECT number, name FROM {source_capture.TABLES}"):
+    for number, name in source.execute(
+        compose("SELECT number, name FROM {tables}", tables=source_capture.TABLES)
+    ):
         try:
             found[int(number)] = (catalogue.table(str(name)), plan.table(str(name)))
         except KeyError:

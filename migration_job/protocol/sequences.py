@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from migration_job.protocol.run_context import Pair
-from migration_job.quoting import postgres_relation, postgres_text, sqlite_name, sqlite_table
+from migration_job.quoting import (
+    compose,
+    postgres_relation,
+    postgres_text,
+    sqlite_name,
+    sqlite_table,
+)
 from migration_job.stores.sqlite.apply import set_sequence
 
 
@@ -15,8 +21,17 @@ def raise_target_sequences(pair: Pair) -> None:
         mark = _source_mark(pair, table, column)
         if mark < 1:
             continue
-        last = f"(SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {name})"
-        statements.append(f"SELECT setval({postgres_text(name)}, greatest({mark}, {last}))")
+        last = compose(
+            "(SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {name})", name=name
+        )
+        statements.append(
+            compose(
+                "SELECT setval({name}, greatest({mark}, {last}))",
+                name=postgres_text(name),
+                mark=mark,
+                last=last,
+            )
+        )
     if statements:
         pair.target.execute("; ".join(statements).encode())
 
@@ -28,7 +43,9 @@ def raise_source_sequences(pair: Pair) -> None:
         if not pair.catalogue.table(table).autoincrement:
             continue
         row = pair.target.execute(
-            f"SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {name}".encode()
+            compose(
+                "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {name}", name=name
+            ).encode()
         ).fetchone()
         if row is not None and int(row[0]) > 0:
             set_sequence(pair.source, table, int(row[0]))
@@ -63,16 +80,24 @@ def _sequence(table: str, column: str) -> str:
     """The name of the column's sequence; NULL where either was renamed or dropped meanwhile."""
     relation = postgres_text(postgres_relation(table))
     name = postgres_text(column)
-    return (
-        f"CASE WHEN EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass({relation}) "
-        f"AND attname = {name} AND NOT attisdropped) "
-        f"THEN pg_get_serial_sequence({relation}, {name}) END"
+    return compose(
+        "CASE WHEN EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass({relation}) "
+        "AND attname = {name} AND NOT attisdropped) "
+        "THEN pg_get_serial_sequence({relation}, {name}) END",
+        relation=relation,
+        name=name,
     )
 
 
 def _source_mark(pair: Pair, table: str, column: str) -> int:
     marks = [
-        pair.source.execute(f"SELECT max({sqlite_name(column)}) FROM {sqlite_table(table)}").get
+        pair.source.execute(
+            compose(
+                "SELECT max({column}) FROM {table}",
+                column=sqlite_name(column),
+                table=sqlite_table(table),
+            )
+        ).get
     ]
     if pair.catalogue.table(table).autoincrement:
         marks.append(

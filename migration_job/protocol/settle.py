@@ -140,7 +140,7 @@ def _archive(source: Path, folder: Path, run_id: str) -> None:
         packed.unlink(missing_ok=True)
         _copy_without_capture(source, copy)
         whole = sha256_of(copy)
-        with copy.open("rb") as plain, gzip.open(packed, "wb", compresslevel=6) as stream:
+        with copy.open("rb") as plain, gzip.open(packed, "xb", compresslevel=6) as stream:
             shutil.copyfileobj(plain, stream, 1 << 20)
         make_durable(packed)
         if _sha256_unpacked(packed) != whole:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import apsw
 
 from migration_job.protocol.run_context import Pair
-from migration_job.quoting import sqlite_table
+from migration_job.quoting import compose, sqlite_expression, sqlite_table
 
 LONGEST = 120
 """Characters of a CHECK that are shown."""
@@ -31,7 +31,11 @@ def broken(pair: Pair) -> Iterator[str]:
         for check in plan.source_checks:
             try:
                 found = pair.source.execute(
-                    f"SELECT count(*) FROM {sqlite_table(plan.source or '')} WHERE NOT ({check})"
+                    compose(
+                        "SELECT count(*) FROM {table} WHERE NOT ({check})",
+                        table=sqlite_table(plan.source or ""),
+                        check=sqlite_expression(check),
+                    )
                 ).get
             except apsw.SQLError:
                 continue  # by what only the application has

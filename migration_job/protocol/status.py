@@ -208,6 +208,10 @@ def _one_way(here: _Source, there: _Target) -> list[str]:
     return lines
 
 
+ALL_DIFFERENCES = "SELECT * FROM migration.back_difference"
+"""What an operator asks the target for the rest of them."""
+
+
 def _differences(here: _Source, there: _Target) -> list[str]:
     """The rows that a rollback would refuse for, and what settles each."""
     if not there.differences or here.state is None or not here.state.closed:
@@ -215,8 +219,7 @@ def _differences(here: _Source, there: _Target) -> list[str]:
     lines = [f"            {message}" for message in there.shown]
     if there.differences > len(there.shown):
         lines.append(
-            f"            and {there.differences - len(there.shown)} more: "
-            "SELECT * FROM migration.back_difference"
+            f"            and {there.differences - len(there.shown)} more: {ALL_DIFFERENCES}"
         )
     lines.append(
         "            each is settled by writing the row on PostgreSQL so that SQLite can hold it "

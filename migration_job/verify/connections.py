@@ -16,7 +16,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from migration_job.plan.model import ColumnPlan, Plan, TablePlan
-from migration_job.quoting import postgres_relation, sqlite_table
+from migration_job.quoting import compose, postgres_relation, sqlite_table
 from migration_job.report.model import Difference
 from migration_job.stores.sqlite.database import chain
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
@@ -167,7 +167,9 @@ def rows_expected(sides: Sides, plan: TablePlan) -> int:
     keep = not_quarantined(plan)
     where = f" WHERE {keep}" if keep else ""
     name = sqlite_table(sides.table(plan).name)
-    row = sides.source.execute(f"SELECT count(*) FROM {name} AS t{where}").fetchone()
+    row = sides.source.execute(
+        compose("SELECT count(*) FROM {name} AS t{where}", name=name, where=where)
+    ).fetchone()
     return int(row[0]) if row is not None else 0
 
 

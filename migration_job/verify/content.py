@@ -14,7 +14,7 @@ import psycopg
 from migration_job.errors import OperationError
 from migration_job.plan.model import Plan, SequencePlan, TablePlan
 from migration_job.plural import counted
-from migration_job.quoting import postgres_name
+from migration_job.quoting import compose, postgres_name
 from migration_job.report.model import Difference
 from migration_job.verify import digest, relations, typed
 from migration_job.verify.changed import changed_values
@@ -231,7 +231,9 @@ class Verification:
         names = {t.source for t in self._plan.tables if t.source is not None}
         foreign = Differences("")
         for record in ("ledger", "quarantine"):
-            for (name,) in sides.rows(f"SELECT DISTINCT tab FROM migration.{record}"):
+            for (name,) in sides.rows(
+                compose("SELECT DISTINCT tab FROM migration.{record}", record=record)
+            ):
                 if name not in {sides.catalogue.table(n).name for n in names}:
                     foreign.add("ledger", f"migration.{record} names a table {name} of no plan")
         self._add(foreign)
@@ -264,7 +266,13 @@ def _digest_of(sides: Sides, table: str, columns: str) -> tuple[int, str]:
     total = count = 0
     with sides.target.transaction(), sides.target.cursor(name=f"digest_{table}") as cursor:
         cursor.itersize = DIGEST_PIECE
-        cursor.execute(f"SELECT {columns} FROM migration.{postgres_name(table)}".encode())
+        cursor.execute(
+            compose(
+                "SELECT {columns} FROM migration.{table}",
+                columns=columns,
+                table=postgres_name(table),
+            ).encode()
+        )
         for row in cursor:
             sides.go_on()
             piece = hashlib.sha256(repr(tuple(row)).encode()).digest()

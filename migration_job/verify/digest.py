@@ -36,7 +36,7 @@ from psycopg.pq import Format
 from psycopg.rows import tuple_row
 
 from migration_job.plan.model import ColumnPlan, TablePlan
-from migration_job.quoting import postgres_name, sqlite_table, sqlite_text
+from migration_job.quoting import compose, postgres_name, sqlite_table, sqlite_text
 from migration_job.stores.sqlite.catalogue import rowid_name
 from migration_job.stores.sqlite.database import chain
 from migration_job.stores.sqlite.model import SourceTable
@@ -437,8 +437,14 @@ class _Source:
     def _next_end(self, low: int | None) -> int | None:
         after = f"WHERE {self._rowid} > {low}" if low is not None else ""
         found = self._sides.source.execute(
-            f"SELECT max(r) FROM (SELECT {self._rowid} AS r FROM {self._from} {after} "
-            f"ORDER BY {self._rowid} LIMIT {self._wanted})"
+            compose(
+                "SELECT max(r) FROM (SELECT {rowid} AS r FROM {origin} {after} "
+                "ORDER BY {rowid} LIMIT {wanted})",
+                rowid=self._rowid,
+                origin=self._from,
+                after=after,
+                wanted=self._wanted,
+            )
         ).fetchone()
         return None if found is None or found[0] is None else int(found[0])
 
@@ -453,8 +459,13 @@ class _Source:
         if self._as_blob:
             lines = f"CAST({lines} AS BLOB)"
         found = self._sides.source.execute(
-            f"SELECT {lines}, count(*), {_total(self._line.source_nulls)} FROM {self._from} "
-            f"WHERE {where}"
+            compose(
+                "SELECT {lines}, count(*), {total} FROM {origin} WHERE {where}",
+                lines=lines,
+                total=_total(self._line.source_nulls),
+                origin=self._from,
+                where=where,
+            )
         ).fetchone()
         if found is None or not found[1]:
             return None
@@ -468,7 +479,13 @@ class _Source:
         lines: list[bytes] = []
         size = nulls = 0
         for text, missing in self._sides.source.execute(
-            f"SELECT {line}, {self._line.source_nulls} FROM {self._from} {where}"
+            compose(
+                "SELECT {line}, {source_nulls} FROM {origin} {where}",
+                line=line,
+                source_nulls=self._line.source_nulls,
+                origin=self._from,
+                where=where,
+            )
         ):
             lines.append(text if isinstance(text, bytes) else str(text).encode())
             size += len(lines[-1])
@@ -486,7 +503,9 @@ class _Source:
         if self._keep:
             one += f" AND {self._keep}"
         line = f"CAST({self._line.source} AS BLOB)" if self._as_blob else self._line.source
-        query = f"SELECT {line} FROM {self._from} WHERE {one}"
+        query = compose(
+            "SELECT {line} FROM {origin} WHERE {one}", line=line, origin=self._from, one=one
+        )
         lines: list[bytes] = []
         for values in keys:
             for (text,) in self._sides.source.execute(query, values):
@@ -564,10 +583,21 @@ class _Target:
             # texts would differ, and the table be left to other ways.
             return self._fetched(
                 cursor,
-                f"SELECT string_agg(l, {_postgres(LINE)}), count(*), {_total('n')}, {_total('u')} "
-                f"FROM (SELECT {line.target} AS l, {line.target_nulls} AS n, "
-                f"{line.unexpected_nulls} AS u FROM ONLY {self._name} {where} "
-                f"ORDER BY {name}) AS s",
+                compose(
+                    "SELECT string_agg(l, {line}), count(*), {total}, {total_2} "
+                    "FROM (SELECT {target} AS l, {target_nulls} AS n, "
+                    "{unexpected_nulls} AS u FROM ONLY {name} {where} "
+                    "ORDER BY {order}) AS s",
+                    line=_postgres(LINE),
+                    total=_total("n"),
+                    total_2=_total("u"),
+                    target=line.target,
+                    target_nulls=line.target_nulls,
+                    unexpected_nulls=line.unexpected_nulls,
+                    name=self._name,
+                    where=where,
+                    order=name,
+                ),
             )
 
     def _cursor(self) -> Cursor[Any]:
@@ -580,10 +610,19 @@ class _Target:
         """The rows of some pages; None where they have none."""
         return self._fetched(
             cursor,
-            f"SELECT string_agg({self._line.target}, {_postgres(LINE)}), "
-            f"count(*), {_total(self._line.target_nulls)}, {_total(self._line.unexpected_nulls)} "
-            f"FROM ONLY {self._name} "
-            f"WHERE ctid >= '({first},0)' AND ctid < '({first + pages},0)'",
+            compose(
+                "SELECT string_agg({target}, {line}), "
+                "count(*), {total}, {total_2} "
+                "FROM ONLY {name} "
+                "WHERE ctid >= '({first},0)' AND ctid < '({end},0)'",
+                target=self._line.target,
+                line=_postgres(LINE),
+                total=_total(self._line.target_nulls),
+                total_2=_total(self._line.unexpected_nulls),
+                name=self._name,
+                first=first,
+                end=first + pages,
+            ),
         )
 
     def _fetched(self, cursor: Cursor[Any], query: str) -> _Block | None:
@@ -600,7 +639,11 @@ class _Target:
         if not places:
             return []
         rows = self._sides.rows_of(
-            f"SELECT {self._line.target} FROM ONLY {self._name} WHERE ctid = ANY($1::tid[])",
+            compose(
+                "SELECT {target} FROM ONLY {name} WHERE ctid = ANY($1::tid[])",
+                target=self._line.target,
+                name=self._name,
+            ),
             (places,),
         )
         return [str(row[0]).encode() for row in rows]

@@ -11,7 +11,7 @@ import re
 import apsw
 
 from migration_job.plan.model import Plan
-from migration_job.quoting import sqlite_table
+from migration_job.quoting import compose, sqlite_table
 from migration_job.verify.connections import not_quarantined
 
 _CREATE_VIEW = re.compile(r"\s*CREATE\s+VIEW\s+(IF\s+NOT\s+EXISTS\s+)?", re.IGNORECASE)
@@ -29,7 +29,14 @@ def hide_quarantined(source: apsw.Connection, plan: Plan) -> int:
         if table.source is None or not keep:
             continue
         hiding, hidden_table = sqlite_table(table.source, "temp"), sqlite_table(table.source)
-        source.execute(f"CREATE VIEW {hiding} AS SELECT * FROM {hidden_table} AS t WHERE {keep}")
+        source.execute(
+            compose(
+                "CREATE VIEW {hiding} AS SELECT * FROM {hidden_table} AS t WHERE {keep}",
+                hiding=hiding,
+                hidden_table=hidden_table,
+                keep=keep,
+            )
+        )
         hidden += 1
     if hidden:
         _read_through(source)

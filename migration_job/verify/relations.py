@@ -24,7 +24,14 @@ from migration_job.plan.model import (
     TablePlan,
     ViewPlan,
 )
-from migration_job.quoting import postgres_name, postgres_relation, sqlite_name, sqlite_table
+from migration_job.quoting import (
+    compose,
+    postgres_name,
+    postgres_relation,
+    sqlite_expression,
+    sqlite_name,
+    sqlite_table,
+)
 from migration_job.stores.sqlite.model import SourceColumn
 from migration_job.stores.sqlite.reader import read_rows, rowid_ends
 from migration_job.stores.sqlite.rowkey import key_columns
@@ -232,8 +239,15 @@ def _orphans(sides: Sides, plan: TablePlan, key: ForeignKeyPlan, differences: Di
     equal = " AND ".join(f"p.{postgres_name(b)} = c.{postgres_name(a)}" for a, b in pairs)
     shown = ", ".join(f"c.{postgres_name(a)}::text" for a, _ in pairs)
     rows = sides.rows(
-        f"SELECT {shown} FROM ONLY {target_name(plan)} AS c WHERE {set_all} AND NOT EXISTS "
-        f"(SELECT 1 FROM ONLY {postgres_relation(key.parent)} AS p WHERE {equal}) LIMIT 100"
+        compose(
+            "SELECT {shown} FROM ONLY {target_name} AS c WHERE {set_all} AND NOT EXISTS "
+            "(SELECT 1 FROM ONLY {parent} AS p WHERE {equal}) LIMIT 100",
+            shown=shown,
+            target_name=target_name(plan),
+            set_all=set_all,
+            parent=postgres_relation(key.parent),
+            equal=equal,
+        )
     )
     for row in rows:
         values = ", ".join(display(v) for v in row)
@@ -337,7 +351,13 @@ def _evaluate(sides: Sides, default: str, origin: SourceColumn, column: ColumnPl
     """What the default stores in a column of the source's affinity, as its meaning."""
     source = sides.source
     source.execute("PRAGMA temp_store = MEMORY")
-    source.execute(f"CREATE TEMP TABLE _default (c {origin.affinity} DEFAULT ({default}))")
+    source.execute(
+        compose(
+            "CREATE TEMP TABLE _default (c {affinity} DEFAULT ({default}))",
+            affinity=origin.affinity,
+            default=sqlite_expression(default),
+        )
+    )
     try:
         source.execute("INSERT INTO temp._default DEFAULT VALUES")
         row = source.execute("SELECT c FROM temp._default").fetchone()
@@ -358,8 +378,11 @@ def _quarantine(
     expected = 0
     if plan.quarantine:
         row = sides.source.execute(
-            f"SELECT count(*) FROM {sqlite_table(table.name)} AS t WHERE NOT "
-            f"({not_quarantined(plan)})"
+            compose(
+                "SELECT count(*) FROM {table} AS t WHERE NOT ({not_quarantined})",
+                table=sqlite_table(table.name),
+                not_quarantined=not_quarantined(plan),
+            )
         ).fetchone()
         expected = int(row[0]) if row is not None else 0
     if held != expected:
@@ -461,7 +484,9 @@ def _states(
 
 
 def _untouched(sides: Sides, sequence: str) -> tuple[int, bool]:
-    last, called = sides.one(f"SELECT last_value, is_called FROM {sequence}")
+    last, called = sides.one(
+        compose("SELECT last_value, is_called FROM {sequence}", sequence=sequence)
+    )
     return int(last), bool(called)
 
 
@@ -489,16 +514,16 @@ def check_view(
     if not whole:
         return found
     here, there = (
-        f"SELECT * FROM {sqlite_name(view.source)}",
-        f"SELECT * FROM {postgres_relation(view.target)}",
+        compose("SELECT * FROM {view}", view=sqlite_name(view.source)),
+        compose("SELECT * FROM {view}", view=postgres_relation(view.target)),
     )
     try:
-        row = sides.source.execute(f"SELECT count(*) FROM ({here})").fetchone()
+        row = sides.source.execute(compose("SELECT count(*) FROM ({here})", here=here)).fetchone()
     except apsw.Error:
         return found  # broken on the source already: it gives no rows to compare
     rows = int(row[0]) if row is not None else 0
     if rows > VIEW_ROWS:
-        count = int(sides.one(f"SELECT count(*) FROM ({there}) AS v")[0])
+        count = int(sides.one(compose("SELECT count(*) FROM ({there}) AS v", there=there))[0])
         if count != rows:
             differences.add("view", f"expected {rows} rows, found {count}")
         return found

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from migration_job.plan.model import ColumnPlan, TablePlan
-from migration_job.quoting import postgres_name, sqlite_table
+from migration_job.quoting import compose, postgres_name, sqlite_table
 from migration_job.stores.sqlite.catalogue import rowid_name
 from migration_job.stores.sqlite.database import chain
 from migration_job.stores.sqlite.model import SourceTable
@@ -138,7 +138,11 @@ def compare_table(sides: Sides, plan: TablePlan) -> Compared:
 
 
 def _count(sides: Sides, plan: TablePlan) -> int:
-    return int(sides.one(f"SELECT count(*) FROM ONLY {target_name(plan)}")[0])
+    return int(
+        sides.one(
+            compose("SELECT count(*) FROM ONLY {target_name}", target_name=target_name(plan))
+        )[0]
+    )
 
 
 def _in_quarantine(sides: Sides, table: str, keys: list[str]) -> set[str]:
@@ -334,8 +338,14 @@ def _fetch(
     parameters = [list(part) for part in zip(*keys, strict=True)]
     for row in _with_index(
         sides,
-        f"SELECT k.n, t.ctid::text{outputs} FROM {source} "
-        f"JOIN ONLY {target_name(plan)} AS t ON {equal}",
+        compose(
+            "SELECT k.n, t.ctid::text{outputs} FROM {source} "
+            "JOIN ONLY {target_name} AS t ON {equal}",
+            outputs=outputs,
+            source=source,
+            target_name=target_name(plan),
+            equal=equal,
+        ),
         parameters,
     ):
         found.setdefault(int(row[0]) - 1, []).append((str(row[1]), tuple(row[2:])))
@@ -404,7 +414,12 @@ def _expect_absent(
     parameters = [list(part) for part in zip(*(p for _, p in askable), strict=True)]
     rows = _with_index(
         sides,
-        f"SELECT DISTINCT k.n FROM {source} JOIN ONLY {target_name(plan)} AS t ON {equal}",
+        compose(
+            "SELECT DISTINCT k.n FROM {source} JOIN ONLY {target_name} AS t ON {equal}",
+            source=source,
+            target_name=target_name(plan),
+            equal=equal,
+        ),
         parameters,
     )
     for (n,) in rows:
@@ -422,7 +437,13 @@ def _name_extra_rows(sides: Sides, plan: TablePlan, seen: _Seen, differences: Di
     outputs = ", ".join(f"{postgres_name(c.target)}::text" for c in keys)
     with sides.target.transaction(), sides.target.cursor(name="extra_rows") as cursor:
         cursor.itersize = BATCH
-        cursor.execute(f"SELECT ctid::text, {outputs} FROM ONLY {target_name(plan)}".encode())
+        cursor.execute(
+            compose(
+                "SELECT ctid::text, {outputs} FROM ONLY {target_name}",
+                outputs=outputs,
+                target_name=target_name(plan),
+            ).encode()
+        )
         for row in cursor:
             sides.go_on()
             if row[0] not in seen:
@@ -489,7 +510,12 @@ def _large_columns(
         for r in [column_sql(table, str(c.source))]
     )
     found = sides.source.execute(
-        f"SELECT {tests} FROM {sqlite_table(table.name)} AS t WHERE {rowid_name(table)} = ?",
+        compose(
+            "SELECT {tests} FROM {table} AS t WHERE {rowid_name} = ?",
+            tests=tests,
+            table=sqlite_table(table.name),
+            rowid_name=rowid_name(table),
+        ),
         (rowid,),
     ).fetchone()
     if found is None:
@@ -524,8 +550,12 @@ def _compare_large_value(  # noqa: PLR0913 - both sides of one value
     name = postgres_name(column.target)
     content = name if column.rule.kind in BLOBS else f"convert_to({name}::text, 'UTF8')"
     (there,) = sides.rows_of(
-        f"SELECT encode(sha256({content}), 'hex'), octet_length({content}) "
-        f"FROM ONLY {target_name(plan)} WHERE ctid = $1::tid",
+        compose(
+            "SELECT encode(sha256({content}), 'hex'), octet_length({content}) "
+            "FROM ONLY {target_name} WHERE ctid = $1::tid",
+            content=content,
+            target_name=target_name(plan),
+        ),
         (ctid,),
     )
     if (digest.hexdigest(), size) != tuple(there):
@@ -608,7 +638,13 @@ def _bag_of_target(sides: Sides, plan: TablePlan) -> Iterator[tuple[Any, ...]]:
     outputs = ", ".join(f"{postgres_name(c.target)}::text" for c in columns)
     with sides.target.transaction(), sides.target.cursor(name="bag") as cursor:
         cursor.itersize = BATCH
-        cursor.execute(f"SELECT {outputs} FROM ONLY {target_name(plan)}".encode())
+        cursor.execute(
+            compose(
+                "SELECT {outputs} FROM ONLY {target_name}",
+                outputs=outputs,
+                target_name=target_name(plan),
+            ).encode()
+        )
         for row in cursor:
             sides.go_on()
             yield tuple(_meaning_or_text(c, t) for c, t in zip(columns, row, strict=True))

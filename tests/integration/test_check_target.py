@@ -8,6 +8,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from migration_job.errors import InputError
+from migration_job.stores.postgres import records
 from migration_job.stores.postgres.database import connect
 from migration_job.stores.postgres.suitability import Check, examine
 
@@ -90,3 +92,38 @@ def test_too_few_connections_are_counted(postgres: str) -> None:
 
 def test_what_a_power_cut_could_lose_is_refused(postgres: str) -> None:
     assert look(postgres)["durability"].verdict == "refused"
+
+
+def test_event_triggers_are_told_until_they_are_disabled(postgres: str) -> None:
+    assert look(postgres)["event triggers"].verdict == "ok"
+    with psycopg.connect(postgres, autocommit=True) as server:
+        server.execute(
+            "CREATE FUNCTION public.meddle() RETURNS event_trigger LANGUAGE plpgsql "
+            "AS $$ BEGIN NULL; END $$"
+        )
+        server.execute(
+            "CREATE EVENT TRIGGER meddler ON ddl_command_end EXECUTE FUNCTION public.meddle()"
+        )
+        found = look(postgres)["event triggers"]
+        assert found.verdict == "warning"
+        assert "meddler (ddl_command_end, meddle())" in found.found
+        assert "DISABLE" in found.advice
+        server.execute("ALTER EVENT TRIGGER meddler DISABLE")
+        assert look(postgres)["event triggers"].verdict == "ok"
+        server.execute("DROP EVENT TRIGGER meddler")
+        assert look(postgres)["event triggers"].found == "none"
+
+
+def test_another_roles_session_on_the_runs_lock_is_named(postgres: str, role: str) -> None:
+    grant(postgres, role)
+    name = psycopg.conninfo.conninfo_to_dict(role)["user"]
+    with connect(postgres) as job:
+        with psycopg.connect(role, autocommit=True) as other:
+            other.execute("SELECT pg_advisory_lock(%s)", (records.LOCK,))
+            with pytest.raises(InputError, match=f"role '{name}' holding the run's lock") as told:
+                records.lock(job)
+            assert f"pg_terminate_backend({other.info.backend_pid})" in told.value.advice
+            other.execute("SELECT pg_advisory_unlock_all()")
+        records.lock(job)
+        with connect(postgres) as second, pytest.raises(InputError, match="another run"):
+            records.lock(second)

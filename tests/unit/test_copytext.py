@@ -9,7 +9,7 @@ import pytest
 
 from migration_job.plan.model import ColumnPlan, TablePlan
 from migration_job.plan.rules import ByteaRule, IntegerRule, Rule, TextRule
-from migration_job.stores.postgres.copytext import compose, copy_sql, escape
+from migration_job.stores.postgres.copytext import copy_sql, escape, table_sql
 from migration_job.stores.sqlite.model import SourceColumn, SourceTable
 from migration_job.values import SourceValue
 
@@ -48,7 +48,7 @@ def _expected(rules: list[Rule], row: tuple[SourceValue, ...]) -> str:
 def test_the_line_that_sqlite_assembles(attribute: str) -> None:
     rules: list[Rule] = [TextRule(), IntegerRule(), TextRule()]
     plan, source = _table(*((f"c{i}", r, True) for i, r in enumerate(rules)))
-    sql = compose(plan, source)
+    sql = table_sql(plan, source)
     rng = random.Random(SEED)
     plain = ["", "a", "ä€😀", "'"]
     connection = apsw.Connection(":memory:")
@@ -64,7 +64,7 @@ def test_the_line_that_sqlite_assembles(attribute: str) -> None:
 
 def test_bytes_are_hex_behind_one_escaped_backslash() -> None:
     plan, source = _table(("c0", ByteaRule(), True))
-    sql = compose(plan, source)
+    sql = table_sql(plan, source)
     connection = apsw.Connection(":memory:")
     connection.execute("CREATE TABLE t(c0); INSERT INTO t VALUES (x'00ff5c'), (x''), (NULL)")
     found = [row[0] for row in connection.execute(f"SELECT {sql.line} FROM t AS t")]
@@ -74,7 +74,7 @@ def test_bytes_are_hex_behind_one_escaped_backslash() -> None:
 def test_more_columns_than_a_function_takes() -> None:
     columns = [(f"c{i}", IntegerRule(), True) for i in range(1_200)]
     plan, source = _table(*columns)
-    sql = compose(plan, source)
+    sql = table_sql(plan, source)
     connection = apsw.Connection(":memory:")
     connection.execute(f"CREATE TABLE t({', '.join(n for n, _, _ in columns)})")
     connection.execute(f"INSERT INTO t VALUES ({', '.join(str(i) for i in range(1_200))})")
@@ -84,7 +84,7 @@ def test_more_columns_than_a_function_takes() -> None:
 
 def test_doubtful_columns_are_tested_row_by_row() -> None:
     plan, source = _table(("c0", TextRule(), False), ("c1", IntegerRule(), True))
-    sql = compose(plan, source)
+    sql = table_sql(plan, source)
     connection = apsw.Connection(":memory:")
     connection.execute("CREATE TABLE t(c0, c1)")
     connection.execute(

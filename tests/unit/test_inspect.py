@@ -71,6 +71,19 @@ def test_the_suggested_policy_lets_it_through(dirty: Path, tmp_path: Path) -> No
     assert "already" in str(again.exception)
 
 
+def test_a_policy_is_not_written_through_a_link(dirty: Path, tmp_path: Path) -> None:
+    """Also not through one that leads to no file yet, which does not count as there."""
+    link, elsewhere = tmp_path / "policy.yaml", tmp_path / "elsewhere.yaml"
+    link.symlink_to(elsewhere)
+    assert isinstance(run(dirty, "--suggest", link).exception, InputError)
+    assert not elsewhere.exists()
+
+
+def test_a_policy_that_cannot_be_written_is_a_sentence(dirty: Path, tmp_path: Path) -> None:
+    result = run(dirty, "--suggest", tmp_path / "no such folder" / "policy.yaml")
+    assert isinstance(result.exception, InputError)
+
+
 def test_suggest_without_a_file_writes_yaml_alone(dirty: Path) -> None:
     result = run(dirty, "--suggest")
     assert "tables:" in result.stdout

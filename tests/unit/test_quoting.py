@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +14,14 @@ from hypothesis import strategies as st
 
 from migration_job.errors import InputError
 from migration_job.quoting import (
+    Sql,
+    as_written,
+    compose,
+    joined,
     postgres_name,
     postgres_relation,
     postgres_text,
+    sqlite_expression,
     sqlite_name,
     sqlite_table,
     sqlite_text,
@@ -57,6 +63,102 @@ def test_nul_is_refused(quote: object) -> None:
     assert callable(quote)
     with pytest.raises(InputError, match="NUL"):
         quote("a\x00b")
+
+
+# ---------------------------------------------------------------------------- texts of SQL
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "a",
+        "$1, $2",
+        "f(a, b[1])",
+        "date '2020-01-01'",
+        "E'it''s \\\\ \\' all' || 'x'",
+        "'--' || \";\" || '/*'",
+        "`x;y`",
+        "a /* said */ + 1",
+        "a - -1",
+    ],
+)
+def test_a_part_that_stays_in_its_place_is_taken(part: str) -> None:
+    assert compose("SELECT {part} FROM {{t}}", part=part) == f"SELECT {part} FROM {{t}}"
+
+
+ESCAPING = [
+    "1; DROP TABLE t",
+    "1 -- the rest",
+    "1 /* the rest",
+    "'open",
+    'a"',
+    "(1",
+    "1) FROM (SELECT 2",
+    "$x$ body $x$",
+    "$$",
+    "`open",
+    "a\x00",
+    "\\'; --",
+]
+
+
+@pytest.mark.parametrize("part", ESCAPING)
+def test_a_part_that_reaches_out_of_its_place_is_refused(part: str) -> None:
+    with pytest.raises(InputError, match="closes what it opens as part of a statement"):
+        compose("SELECT {part}", part=part)
+    with pytest.raises(InputError, match="closes what it opens"):
+        joined(", ", ["1", part])
+    assert compose("SELECT {part}", part=as_written(part)) == f"SELECT {part}"
+
+
+def test_a_part_that_is_missing_is_refused() -> None:
+    with pytest.raises(InputError):
+        compose("SELECT {part}", part=None)
+
+
+@given(texts)
+def test_what_was_quoted_may_be_a_part_and_what_was_not_changes_no_statement(name: str) -> None:
+    """The name as it is gives one column, or is refused, or is an error of SQLite's."""
+    assert compose("{part}", part=sqlite_name(name)) == sqlite_name(name)
+    assert compose("{part}", part=postgres_text(name)) == postgres_text(name)
+    try:
+        statement = compose("SELECT ({part})", part=name)
+    except InputError:
+        return
+    connection = apsw.Connection(":memory:")
+    seen = []
+    connection.exec_trace = lambda _cursor, text, _bindings: not seen.append(text)  # type: ignore
+    try:
+        connection.execute(statement)
+    except (apsw.SQLError, apsw.BindingsError):
+        pass
+    finally:
+        connection.close()
+    assert len(seen) <= 1
+
+
+def test_what_was_composed_is_a_part_with_all_that_it_holds() -> None:
+    body = joined("\n", [compose("SELECT {n};", n=1), compose("SELECT {n};", n=2)])
+    assert isinstance(body, Sql)
+    assert compose("BEGIN {body} END", body=body) == "BEGIN SELECT 1;\nSELECT 2; END"
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("[it's]", '"it\'s"'),
+        ("a -- it's\n + 1", "a   + 1"),
+        ("a /* ( */ + [b]", 'a   + "b"'),
+        ("'[x] --' || `y`", "'[x] --' || `y`"),
+    ],
+)
+def test_an_expression_of_sqlites_own_words(text: str, written: str) -> None:
+    assert sqlite_expression(text) == written
+
+
+def test_what_is_no_expression_is_refused() -> None:
+    with pytest.raises(InputError):
+        sqlite_expression("1); DROP TABLE t; --")
 
 
 # ------------------------------------------------------------------- nothing else quotes a name
@@ -152,3 +254,110 @@ def test_no_body_stands_between_dollar_tags_with_names_in_it() -> None:
         and any(_names(part) for part in node.values)
     ]
     assert not found
+
+
+# ------------------------------------------------------------- nothing else puts SQL together
+
+STATEMENT = re.compile(
+    r"\bselect\b.*\bfrom\b|\bselect setval\b|\binsert into\b|\bupdate\b.*\bset\b|\bdelete from\b"
+    r"|\b(create|alter|drop) (or replace |temp |temporary |unlogged |unique |virtual |\{\})*"
+    r"(table|index|view|trigger|function|schema|sequence|role|database|policy|type|domain"
+    r"|extension|statistics)\b"
+    r"|\bcopy\b.*\b(from stdin|to stdout)\b|\block table\b|\btruncate\b|\bgrant\b.*\bto\b"
+    r"|\brevoke\b.*\bfrom\b|\banalyze \{|\bcomment on\b|\bexplain (insert|select|delete|update)\b"
+    r"|\bpragma \w|\bset (local|session)\b|\bunion all select\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+NO_STATEMENTS = {
+    "migration_job/stores/postgres/settings.py": "advice on what to execute",
+    "migration_job/stores/postgres/suitability.py": "advice on what to execute",
+    "migration_job/stores/postgres/capture.py:act_as_replica": "advice on what to execute",
+    "migration_job/protocol/catchup.py:_require_whole_rows": "a sentence",
+    "migration_job/verify/checks.py": "an operator's own query, and a setting from a constant",
+    "migration_job/verify/performance.py": "an operator's own query",
+}
+
+
+def _said(node: ast.expr) -> str:
+    """The text of an expression that makes one, with {} for what is filled in."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_said(part) for part in node.values)
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.BinOp):
+        return _said(node.left) + _said(node.right)
+    return "{}"
+
+
+def put_together(tree: ast.AST) -> Iterator[int]:
+    """The lines on which a statement is made by an f-string, ``+``, ``%`` or ``format``."""
+    inside: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if node in inside:
+            continue
+        made: ast.expr | None = None
+        if isinstance(node, ast.JoinedStr):
+            made = node if any(isinstance(p, ast.FormattedValue) for p in node.values) else None
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Mod):
+            made = node
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            made = node.func.value if node.func.attr in ("format", "format_map") else None
+            if isinstance(made, ast.Call):  # sql.SQL("...").format(...), psycopg's own composition
+                made = None
+        if made is not None and STATEMENT.search(_said(made)):
+            inside.update(ast.walk(node))
+            yield made.lineno
+
+
+def templates_that_are_no_literals(tree: ast.AST) -> Iterator[int]:
+    """The lines on which :func:`compose` or :func:`joined` is given a template from elsewhere."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            if node.func.id not in ("compose", "joined"):
+                continue
+            first = node.args[0] if node.args else None
+            if not (isinstance(first, ast.Constant) and isinstance(first.value, str)):
+                yield node.lineno
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "x = f'SELECT {name} FROM t'",
+        "x = 'DELETE FROM ' + name",
+        "x = 'DROP TABLE %s' % name",
+        "x = 'SELECT * FROM {}'.format(name)",
+        "x = f'CREATE {unique}INDEX {name} ON t'",
+        "x = f'PRAGMA main.table_info({name})'",
+        "x = f'COPY {name} FROM STDIN'.encode()",
+    ],
+)
+def test_a_statement_put_together_by_hand_is_found(code: str) -> None:
+    assert list(put_together(ast.parse(code))) == [1]
+
+
+def test_a_template_from_elsewhere_is_found() -> None:
+    code = "compose(template, a=1)\njoined(by, [])\ncompose('SELECT {a}', a=1)"
+    assert list(templates_that_are_no_literals(ast.parse(code))) == [1, 2]
+
+
+def _functions(tree: ast.AST) -> list[ast.FunctionDef]:
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+
+
+def _place(file: str, tree: ast.AST, line: int) -> str:
+    around = [f for f in _functions(tree) if f.lineno <= line <= (f.end_lineno or line)]
+    return f"{file}:{around[-1].name}" if around else file
+
+
+def test_nothing_else_puts_sql_together() -> None:
+    found = set()
+    for file in _files():
+        name, tree = str(file.relative_to(ROOT)), ast.parse(file.read_text())
+        if name in NO_STATEMENTS or name == "migration_job/quoting.py":
+            continue
+        lines = [*put_together(tree), *templates_that_are_no_literals(tree)]
+        found |= {f"{_place(name, tree, line)} ({line})" for line in lines}
+    left_out = {f"{place} (" for place in NO_STATEMENTS if ":" in place}
+    assert not {place for place in found if not place.startswith(tuple(left_out))}

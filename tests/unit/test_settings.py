@@ -81,6 +81,19 @@ def test_the_restore_port_is_checked_with_the_others() -> None:
         read(raw, "here")
 
 
+@pytest.mark.parametrize(
+    "image", ["postgres:17", "postgres:17.6", "postgres@sha256:abc", "-x@sha256:" + "0" * 64]
+)
+def test_an_image_that_is_no_digest_is_refused(image: str) -> None:
+    assert "postgresImage" in refused(postgresImage=image)
+
+
+def test_an_image_by_digest_is_pulled_and_never_built() -> None:
+    image = "registry.example:5000/postgres@sha256:" + "0" * 64
+    assert read({"source": "a.db", "postgresImage": image}, "a.yaml").postgres_image == image
+    assert "imageSource: build" in refused(postgresImage=image, imageSource="build")
+
+
 def test_an_unknown_setting_is_refused_with_the_nearest() -> None:
     said = refused(postgresMemry="1GB")
     assert "postgresMemry" in said

@@ -17,7 +17,7 @@ import psycopg
 from migration_job.errors import BlockedError, OperationError
 from migration_job.plan.model import ColumnPlan, Reason, TablePlan
 from migration_job.plan.rules import CannotCarry
-from migration_job.quoting import postgres_name, postgres_relation
+from migration_job.quoting import compose, postgres_name, postgres_relation
 from migration_job.stores.postgres import records
 from migration_job.stores.postgres.database import execute_raw, lost
 from migration_job.values import SourceValue, display, fold, key_text, to_json, to_text
@@ -146,7 +146,12 @@ def _delete(connection: psycopg.Connection, change: TableChange) -> None:
     item, condition = keys_join(change.table)
     execute_raw(
         connection,
-        f"DELETE FROM {postgres_relation(change.table.target)} AS t USING {item} WHERE {condition}",
+        compose(
+            "DELETE FROM {table} AS t USING {item} WHERE {condition}",
+            table=postgres_relation(change.table.target),
+            item=item,
+            condition=condition,
+        ),
         [text_array(column) for column in zip(*change.key_texts, strict=True)],
     )
 
@@ -169,7 +174,11 @@ def _insert(connection: psycopg.Connection, change: TableChange) -> None:
         with (
             connection.cursor() as cursor,
             cursor.copy(
-                f"COPY {postgres_relation(table.target)} ({columns}) FROM STDIN".encode()
+                compose(
+                    "COPY {table} ({columns}) FROM STDIN",
+                    table=postgres_relation(table.target),
+                    columns=columns,
+                ).encode()
             ) as copy,
         ):
             if change.lines is not None:

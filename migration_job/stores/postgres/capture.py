@@ -36,7 +36,7 @@ import psycopg
 
 from migration_job.errors import InputError, OperationError
 from migration_job.plan.model import Plan, TablePlan
-from migration_job.quoting import postgres_name, postgres_relation, postgres_text
+from migration_job.quoting import compose, postgres_name, postgres_relation, postgres_text
 from migration_job.stores.postgres import shape
 from migration_job.stores.postgres.database import briefly, durably, lost
 from migration_job.values import fold
@@ -76,9 +76,10 @@ LOGGING = {
 }
 """Each trigger's name, after the prefix, and its event."""
 
-_OWN_SESSION = (
+_OWN_SESSION = compose(
     "current_setting('session_replication_role') = 'replica' AND "
-    f"current_setting('{TOKEN}', true) = (SELECT token FROM migration.fence_token)"
+    "current_setting('{token}', true) = (SELECT token FROM migration.fence_token)",
+    token=TOKEN,
 )
 """Whether a session is the job's own. The first half alone is what ordinary writes cost."""
 
@@ -173,7 +174,11 @@ def log_without_keys(connection: psycopg.Connection, number: int, table: TablePl
 def mark_installed(connection: psycopg.Connection, plan: Plan) -> None:
     """Note that the triggers are those of this plan, which they are where the key's columns and
     types were not changed."""
-    connection.execute(f"COMMENT ON TABLE migration.fence IS {postgres_text(_mark(plan))}".encode())
+    connection.execute(
+        compose(
+            "COMMENT ON TABLE migration.fence IS {mark}", mark=postgres_text(_mark(plan))
+        ).encode()
+    )
 
 
 def _mark(plan: Plan) -> str:
@@ -203,7 +208,11 @@ def take_token(connection: psycopg.Connection) -> None:
     server, so no log shows it. psycopg.Error where the role does not own the fence."""
     known = connection.execute("SELECT to_regclass('migration.fence_token') IS NOT NULL").fetchone()
     if known is not None and known[0]:
-        connection.execute(f"SELECT set_config('{TOKEN}', token, false) FROM migration.fence_token")
+        connection.execute(
+            compose(
+                "SELECT set_config('{token}', token, false) FROM migration.fence_token", token=TOKEN
+            )
+        )
 
 
 def installed(connection: psycopg.Connection) -> bool:
@@ -223,17 +232,31 @@ def remove(
             continue
         name = postgres_relation(table.target)
         statements = [
-            f"DROP TRIGGER IF EXISTS {postgres_name(trigger)} ON {name}"
+            compose(
+                "DROP TRIGGER IF EXISTS {trigger} ON {name}",
+                trigger=postgres_name(trigger),
+                name=name,
+            )
             for trigger in _triggers_of(connection, table)
         ]
         if table.target in columns:
             unwanted = postgres_name(columns[table.target])
-            statements.append(f"ALTER TABLE {name} DROP COLUMN IF EXISTS {unwanted}")
+            statements.append(
+                compose(
+                    "ALTER TABLE {name} DROP COLUMN IF EXISTS {unwanted}",
+                    name=name,
+                    unwanted=unwanted,
+                )
+            )
         if statements:
             briefly(connection, statements, limit=limit)
     names = ("reverse_log", "fence", "fence_lock", "fence_token", "back_difference", *shape.NAMES)
-    last = [f"DROP TABLE IF EXISTS {', '.join(f'migration.{name}' for name in names)}"]
-    last += [f"DROP FUNCTION IF EXISTS migration.log_{n}()" for n, _ in numbered(plan)]
+    last = [
+        compose(
+            "DROP TABLE IF EXISTS {names}", names=", ".join(f"migration.{name}" for name in names)
+        )
+    ]
+    last += [compose("DROP FUNCTION IF EXISTS migration.log_{n}()", n=n) for n, _ in numbered(plan)]
     briefly(connection, [*last, "DROP FUNCTION IF EXISTS migration.guard()"], limit=limit)
 
 
@@ -279,14 +302,18 @@ def _of_table(number: int, table: TablePlan) -> list[str]:
 
 
 def _guard_function() -> str:
-    return (
+    return compose(
         "CREATE OR REPLACE FUNCTION migration.guard() RETURNS trigger LANGUAGE plpgsql "
         "SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $guard$ BEGIN "
-        f"LOCK TABLE migration.fence_lock IN {WRITERS} MODE; "
+        "LOCK TABLE migration.fence_lock IN {writers} MODE; "
         "IF (SELECT closed FROM migration.fence) IS NOT FALSE THEN "
-        f"IF {_OWN_SESSION} THEN RETURN NULL; END IF; "
-        f"RAISE EXCEPTION {postgres_text(MOVED + ': this database takes no writes')} "
-        f"USING ERRCODE = '{SQLSTATE}'; END IF; RETURN NULL; END $guard$"
+        "IF {own_session} THEN RETURN NULL; END IF; "
+        "RAISE EXCEPTION {message} "
+        "USING ERRCODE = '{sqlstate}'; END IF; RETURN NULL; END $guard$",
+        writers=WRITERS,
+        own_session=_OWN_SESSION,
+        message=postgres_text(MOVED + ": this database takes no writes"),
+        sqlstate=SQLSTATE,
     )
 
 
@@ -300,13 +327,24 @@ _TRANSITIONS = {
 def _triggers(table: TablePlan, events: dict[str, str], function: str) -> Iterator[str]:
     for name, event in events.items():
         trigger, target = postgres_name(PREFIX + name), postgres_relation(table.target)
-        yield f"DROP TRIGGER IF EXISTS {trigger} ON {target}"
+        yield compose(
+            "DROP TRIGGER IF EXISTS {trigger} ON {target}", trigger=trigger, target=target
+        )
         yield (
-            f"CREATE TRIGGER {trigger} {event} ON {target}{_TRANSITIONS.get(name, '')} "
-            f"FOR EACH STATEMENT EXECUTE FUNCTION {function}"
+            compose(
+                "CREATE TRIGGER {trigger} {event} ON {target}{images} "
+                "FOR EACH STATEMENT EXECUTE FUNCTION {function}",
+                trigger=trigger,
+                event=event,
+                target=target,
+                images=_TRANSITIONS.get(name, ""),
+                function=function,
+            )
         )
     enabled = ", ".join(f"ENABLE ALWAYS TRIGGER {postgres_name(PREFIX + name)}" for name in events)
-    yield f"ALTER TABLE {postgres_relation(table.target)} {enabled}"
+    yield compose(
+        "ALTER TABLE {table} {enabled}", table=postgres_relation(table.target), enabled=enabled
+    )
 
 
 def _log_function(number: int, table: TablePlan) -> str:
@@ -314,29 +352,40 @@ def _log_function(number: int, table: TablePlan) -> str:
     types = {c.target: c.type.lower() for c in table.columns}
     settings = _SETTINGS if any(types[c].startswith(_SENSITIVE) for c in columns) else ""
     insert = "INSERT INTO migration.reverse_log (tab, key)"
-    own = f"IF {_OWN_SESSION} THEN RETURN NULL; END IF;"
+    own = compose("IF {own} THEN RETURN NULL; END IF;", own=_OWN_SESSION)
     if not columns:
         # No key to say which rows: only that there was a change, once.
-        body = (
-            f"BEGIN {own} {insert} SELECT {number}, NULL WHERE NOT EXISTS (SELECT FROM "
-            f"migration.reverse_log WHERE key IS NULL AND tab = {number}); RETURN NULL; END"
+        body = compose(
+            "BEGIN {own} {insert} SELECT {number}, NULL WHERE NOT EXISTS (SELECT FROM "
+            "migration.reverse_log WHERE key IS NULL AND tab = {number}); RETURN NULL; END",
+            own=own,
+            insert=insert,
+            number=number,
         )
     else:
         # A key's column may be called as a variable of PL/pgSQL's is: found, tg_op, new.
         old, new = (_key_of(image, table) for image in ("gone", "fresh"))
-        body = (
+        body = compose(
             "#variable_conflict use_column\n"
-            f"BEGIN {own} IF TG_OP = 'INSERT' THEN {insert} SELECT {number}, {new} FROM fresh; "
-            f"ELSIF TG_OP = 'UPDATE' THEN {insert} SELECT {number}, {old} FROM gone "
-            f"UNION SELECT {number}, {new} FROM fresh; "
-            f"ELSIF TG_OP = 'DELETE' THEN {insert} SELECT {number}, {old} FROM gone; "
-            f"ELSE {insert} VALUES ({number}, NULL); END IF; RETURN NULL; END"
+            "BEGIN {own} IF TG_OP = 'INSERT' THEN {insert} SELECT {number}, {new} FROM fresh; "
+            "ELSIF TG_OP = 'UPDATE' THEN {insert} SELECT {number}, {old} FROM gone "
+            "UNION SELECT {number}, {new} FROM fresh; "
+            "ELSIF TG_OP = 'DELETE' THEN {insert} SELECT {number}, {old} FROM gone; "
+            "ELSE {insert} VALUES ({number}, NULL); END IF; RETURN NULL; END",
+            own=own,
+            insert=insert,
+            number=number,
+            new=new,
+            old=old,
         )
     # The body holds names: a literal has no end that a name could hold.
-    return (
-        f"CREATE OR REPLACE FUNCTION migration.log_{number}() RETURNS trigger LANGUAGE plpgsql "
-        f"SECURITY DEFINER SET search_path = pg_catalog, pg_temp {settings} "
-        f"AS {postgres_text(body)}"
+    return compose(
+        "CREATE OR REPLACE FUNCTION migration.log_{number}() RETURNS trigger LANGUAGE plpgsql "
+        "SECURITY DEFINER SET search_path = pg_catalog, pg_temp {settings} "
+        "AS {body}",
+        number=number,
+        settings=settings,
+        body=postgres_text(body),
     )
 
 
@@ -382,7 +431,12 @@ def close_fence(connection: psycopg.Connection, *, limit: float) -> None:
     writers wait. Raises OperationError, with the fence as it was."""
     try:
         with durably(connection):
-            connection.execute(f"SET LOCAL lock_timeout TO {max(int(limit * 1000), 1)}")
+            connection.execute(
+                compose(
+                    "SET LOCAL lock_timeout TO {milliseconds}",
+                    milliseconds=max(int(limit * 1000), 1),
+                )
+            )
             _lock_out_writers(connection)
             connection.execute(
                 "UPDATE migration.fence SET closed = true, changed_at = clock_timestamp()"
@@ -405,7 +459,9 @@ def _lock_out_writers(connection: psycopg.Connection) -> None:
         connection.execute(TABLES)
         connection.execute(_guard_function().encode())
         take_token(connection)
-    connection.execute(f"LOCK TABLE migration.fence_lock IN {CLOSING} MODE")
+    connection.execute(
+        compose("LOCK TABLE migration.fence_lock IN {closing} MODE", closing=CLOSING)
+    )
 
 
 def _writers(connection: psycopg.Connection) -> int:
@@ -552,9 +608,12 @@ def set_verified(connection: psycopg.Connection, position: int) -> None:
     """Record that everything up to ``position`` was compared and is the same. The commit is not
     waited for: lost in a crash, it means comparing once more."""
     connection.execute(
-        "BEGIN; SET LOCAL synchronous_commit TO off; "
-        f"UPDATE migration.pair SET verified = {int(position)}, whole_at = clock_timestamp(); "
-        "COMMIT".encode()
+        compose(
+            "BEGIN; SET LOCAL synchronous_commit TO off; "
+            "UPDATE migration.pair SET verified = {position}, whole_at = clock_timestamp(); "
+            "COMMIT",
+            position=int(position),
+        ).encode()
     )
 
 

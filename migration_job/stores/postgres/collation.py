@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import psycopg
 
+from migration_job.quoting import compose
+
 OPTION = "--accept-collation"
 
 BYTES = '"C"'
@@ -44,8 +46,12 @@ def look(connection: psycopg.Connection) -> Collation:
     if version >= 150000:
         locale = "datlocale" if version >= 170000 else "daticulocale"
     row = connection.execute(
-        f"SELECT {provider}::text, datcollate::text, datctype::text, {locale}::text "
-        "FROM pg_database WHERE datname = current_database()".encode()
+        compose(
+            "SELECT {provider}::text, datcollate::text, datctype::text, {locale}::text "
+            "FROM pg_database WHERE datname = current_database()",
+            provider=provider,
+            locale=locale,
+        ).encode()
     ).fetchall()[0]
     kind, order, letters, other = (str(value or "") for value in row)
     by_bytes = kind == "b" or (kind == "c" and _BY_BYTES.fullmatch(order) is not None)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from migration_job.plan.model import ColumnPlan, TablePlan
 from migration_job.plan.rules import RuleBase, inside
-from migration_job.quoting import postgres_name
+from migration_job.quoting import compose, postgres_name
 from migration_job.stores.sqlite.database import chain
 from migration_job.stores.sqlite.model import SourceTable
 from migration_job.stores.sqlite.reader import column_sql
@@ -103,7 +103,7 @@ class TableSql:
         return chain("+", self.sizes) or "0"
 
 
-def compose(plan: TablePlan, table: SourceTable) -> TableSql:
+def table_sql(plan: TablePlan, table: SourceTable) -> TableSql:
     """The SQL for ``plan``'s columns. Concatenation is ``concat_ws``, which SQLite runs about
     twice as fast as a chain of ``||``."""
     pairs = [(c, column_sql(table, str(c.source))) for c in plan.copied]
@@ -163,4 +163,6 @@ def _joined(fields: list[str]) -> str:
 def copy_sql(target: str, columns: tuple[str, ...], *, freeze: bool) -> str:
     """The COPY statement."""
     names = ", ".join(postgres_name(c) for c in columns)
-    return f"COPY {target} ({names}) FROM STDIN" + (" WITH (FREEZE)" if freeze else "")
+    return compose("COPY {target} ({names}) FROM STDIN", target=target, names=names) + (
+        " WITH (FREEZE)" if freeze else ""
+    )

@@ -18,7 +18,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from migration_job.errors import InputError, OperationError
-from migration_job.quoting import postgres_text
+from migration_job.quoting import as_written, compose, postgres_text
 from migration_job.stores.postgres.session import Session
 
 # What psycopg tells its logger, such as that a transaction could not be rolled back on a server
@@ -227,11 +227,17 @@ def briefly(connection: psycopg.Connection, statements: Iterable[str], *, limit:
     instant only, again and again, until ``limit`` seconds are over. Raises Locked, with nothing
     done; psycopg.Error for what is no lock."""
     deadline = time.monotonic() + limit
-    script = "; ".join(statements)
+    script = as_written("; ".join(statements))
     while True:
         try:
             with connection.transaction():
-                connection.execute(f"SET LOCAL lock_timeout TO {BRIEFLY_MS}; {script}".encode())
+                connection.execute(
+                    compose(
+                        "SET LOCAL lock_timeout TO {briefly_ms}; {script}",
+                        briefly_ms=BRIEFLY_MS,
+                        script=script,
+                    ).encode()
+                )
             return
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
             if time.monotonic() > deadline:

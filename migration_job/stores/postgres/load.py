@@ -24,7 +24,7 @@ import psycopg
 
 from migration_job.errors import OperationError
 from migration_job.plan.model import Plan, TablePlan
-from migration_job.quoting import postgres_name, postgres_relation
+from migration_job.quoting import compose, postgres_name, postgres_relation
 from migration_job.stores.postgres import records, schema
 from migration_job.stores.postgres.database import lost
 from migration_job.stores.postgres.tablecopy import Advance, Loaded, Session, TableCopy
@@ -298,7 +298,9 @@ def _analyze(table: TablePlan) -> Callable[[Session], None]:
                     "current_setting('default_statistics_target')::integer, %s)::text, true)",
                     (target,),
                 )
-            session.target.execute(f"ANALYZE {postgres_relation(table.target)}")
+            session.target.execute(
+                compose("ANALYZE {table}", table=postgres_relation(table.target))
+            )
             records.mark(session.target, table.target, "statistics")
 
     return run
@@ -415,7 +417,7 @@ def build_sql(tables: Sequence[TablePlan], sequences: Mapping[str, list[str]]) -
         for table in tables
         for statement in (*(s.sql for s in _steps(table)), *sequences.get(table.target, ()))
     ]
-    return _one_text([*built, f"ANALYZE {', '.join(map(_analyzed, tables))}"])
+    return _one_text([*built, compose("ANALYZE {map}", map=", ".join(map(_analyzed, tables)))])
 
 
 def _analyzed(table: TablePlan) -> str:

@@ -16,7 +16,7 @@ import psycopg
 
 from migration_job.errors import InputError
 from migration_job.plan.model import Plan
-from migration_job.quoting import postgres_name, postgres_relation
+from migration_job.quoting import compose, postgres_name, postgres_relation
 from migration_job.stores.postgres.database import durably
 
 SCHEMA = "migration"
@@ -137,13 +137,38 @@ class QuarantineEntry:
 
 
 def lock(connection: psycopg.Connection) -> None:
-    """Take the target for this session. Raises InputError while another run holds it."""
+    """Take the target for this session. Raises InputError while another session holds it.
+
+    Any role that may connect can take an advisory lock, and so keep a run from beginning: it is
+    named, with its process. It holds up nothing else; whoever stops the application is not asked
+    for this lock, but for one on a table (:mod:`migration_job.stores.postgres.capture`).
+    """
     taken = connection.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,)).fetchone()
-    if taken is None or not taken[0]:
+    if taken is not None and taken[0]:
+        return
+    holder = connection.execute(_LOCK_HOLDER, (LOCK >> 32, LOCK & 0xFFFF_FFFF)).fetchone()
+    if holder is not None and not holder[2]:
         raise InputError(
-            "expected the target to be free, found another run of the migration job on it",
-            advice="wait for it to end; a run that was killed lets go within half a minute",
+            f"expected the target to be free, found role {holder[1]!r} holding the run's lock, "
+            f"which is no role of the job's (process {holder[0]} of the server)",
+            advice=f"end that session, as its role or a superuser: "
+            f"SELECT pg_terminate_backend({holder[0]}); the application is not held up by it",
         )
+    named = "" if holder is None else f" (process {holder[0]} of the server)"
+    raise InputError(
+        f"expected the target to be free, found another run of the migration job on it{named}",
+        advice="wait for it to end; a run that was killed lets go within half a minute",
+    )
+
+
+_LOCK_HOLDER = """
+SELECT l.pid, a.usename, a.usename = session_user
+FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND l.classid = %s::bigint::oid AND l.objid = %s::bigint::oid
+"""
+"""Whose session has it, and whether its role is this one's."""
 
 
 def read_run(connection: psycopg.Connection) -> RunRow | None:
@@ -250,12 +275,18 @@ def drop_everything(connection: psycopg.Connection, run: RunRow) -> None:
     """Remove what ``run`` made, and nothing else, in one transaction for each table and the
     records last, so that a cut in between leaves a target that is still this run's own."""
     for view in reversed(run.plan.views):
-        connection.execute(f"DROP VIEW IF EXISTS {postgres_relation(view.target)} CASCADE")
+        connection.execute(
+            compose("DROP VIEW IF EXISTS {view} CASCADE", view=postgres_relation(view.target))
+        )
     for table in filter(lambda table: table.ours, run.plan.tables):
-        connection.execute(f"DROP TABLE IF EXISTS {postgres_relation(table.target)} CASCADE")
+        connection.execute(
+            compose("DROP TABLE IF EXISTS {table} CASCADE", table=postgres_relation(table.target))
+        )
     for statement in run.made:
         connection.execute(statement)
-    connection.execute(f"DROP SCHEMA IF EXISTS {postgres_name(SCHEMA)} CASCADE")
+    connection.execute(
+        compose("DROP SCHEMA IF EXISTS {schema} CASCADE", schema=postgres_name(SCHEMA))
+    )
 
 
 def set_phase(connection: psycopg.Connection, phase: str) -> None:
@@ -397,8 +428,12 @@ def forget_rows(connection: psycopg.Connection, table: str, keys: list[str]) -> 
     """Remove the ledger and quarantine of rows that are about to be written anew."""
     for name in ("ledger", "quarantine"):
         connection.execute(
-            f"DELETE FROM migration.{name} WHERE tab = %s AND hashtextextended(key, 0) IN ("
-            "SELECT hashtextextended(k, 0) FROM unnest(%s::text[]) AS k) AND key = ANY(%s::text[])",
+            compose(
+                "DELETE FROM migration.{name} WHERE tab = %s AND hashtextextended(key, 0) IN "
+                "(SELECT hashtextextended(k, 0) FROM unnest(%s::text[]) AS k) "
+                "AND key = ANY(%s::text[])",
+                name=name,
+            ),
             (table, keys, keys),
         )
 
@@ -426,7 +461,10 @@ def forget_all(connection: psycopg.Connection, rows: list[tuple[str, str]]) -> N
     names = [[row[0] for row in rows], [row[1] for row in rows]]
     for name in ("ledger", "quarantine"):
         using = _NAMED.replace("FROM", "USING", 1)
-        connection.execute(f"DELETE FROM migration.{name} AS r {using}".encode(), names)
+        connection.execute(
+            compose("DELETE FROM migration.{name} AS r {using}", name=name, using=using).encode(),
+            names,
+        )
 
 
 def ledger_of(
@@ -476,7 +514,9 @@ def quarantine(connection: psycopg.Connection, limit: int) -> list[QuarantineEnt
 
 def count(connection: psycopg.Connection, name: str) -> int:
     """Rows of one of the record tables."""
-    row = connection.execute(f"SELECT count(*) FROM migration.{postgres_name(name)}").fetchone()
+    row = connection.execute(
+        compose("SELECT count(*) FROM migration.{name}", name=postgres_name(name))
+    ).fetchone()
     return int(row[0]) if row is not None else 0
 
 

@@ -21,7 +21,13 @@ from migration_job.plan.model import (
     TablePlan,
     ViewPlan,
 )
-from migration_job.quoting import postgres_name, postgres_relation, postgres_text
+from migration_job.quoting import (
+    as_written,
+    compose,
+    postgres_name,
+    postgres_relation,
+    postgres_text,
+)
 from migration_job.stores.postgres import records
 from migration_job.stores.postgres.collation import of_text
 from migration_job.stores.postgres.database import lost
@@ -61,34 +67,55 @@ def table_sql(table: TablePlan, collate: str = "") -> str:
     text under ``collate``, where that is given."""
     parts = [_column(c, collate) for c in table.columns]
     parts += [f"CONSTRAINT {postgres_name(c.name)} CHECK ({c.expression})" for c in table.checks]
-    return f"CREATE TABLE {postgres_relation(table.target)} (" + ", ".join(parts) + ")"
+    return (
+        compose("CREATE TABLE {table} (", table=postgres_relation(table.target))
+        + ", ".join(parts)
+        + ")"
+    )
 
 
 def index_sql(table: TablePlan, index: IndexPlan) -> str:
     """CREATE INDEX."""
     unique = "UNIQUE " if index.unique else ""
     where = f" WHERE {index.where}" if index.where else ""
-    return (
-        f"CREATE {unique}INDEX {postgres_name(index.name)} ON {postgres_relation(table.target)} "
-        f"USING {postgres_name(index.method)} ({', '.join(index.terms)}){where}"
+    return compose(
+        "CREATE {unique}INDEX {index} ON {table} USING {method} ({terms}){where}",
+        unique=unique,
+        index=postgres_name(index.name),
+        table=postgres_relation(table.target),
+        method=postgres_name(index.method),
+        terms=as_written(", ".join(index.terms)),
+        where=as_written(where),
     )
 
 
 def foreign_key_sql(table: TablePlan, key: ForeignKeyPlan) -> str:
     """ALTER TABLE that adds the foreign key without looking at the rows yet."""
     deferred = " DEFERRABLE INITIALLY DEFERRED" if key.initially_deferred else ""
-    return (
-        f"ALTER TABLE {postgres_relation(table.target)} ADD CONSTRAINT {postgres_name(key.name)} "
-        f"FOREIGN KEY {columns_sql(key.columns)} "
-        f"REFERENCES {postgres_relation(key.parent)} {columns_sql(key.parent_columns)} "
-        f"ON UPDATE {key.on_update} ON DELETE {key.on_delete}{deferred} NOT VALID"
+    return compose(
+        "ALTER TABLE {table} ADD CONSTRAINT {key} "
+        "FOREIGN KEY {columns} "
+        "REFERENCES {parent} {parent_columns} "
+        "ON UPDATE {on_update} ON DELETE {on_delete}{deferred} NOT VALID",
+        table=postgres_relation(table.target),
+        key=postgres_name(key.name),
+        columns=columns_sql(key.columns),
+        parent=postgres_relation(key.parent),
+        parent_columns=columns_sql(key.parent_columns),
+        on_update=key.on_update,
+        on_delete=key.on_delete,
+        deferred=deferred,
     )
 
 
 def validate_sql(table: TablePlan, key: ForeignKeyPlan) -> str:
     """ALTER TABLE that proves the foreign key for every row."""
     name = postgres_name(key.name)
-    return f"ALTER TABLE {postgres_relation(table.target)} VALIDATE CONSTRAINT {name}"
+    return compose(
+        "ALTER TABLE {table} VALIDATE CONSTRAINT {name}",
+        table=postgres_relation(table.target),
+        name=name,
+    )
 
 
 def key_steps(table: TablePlan) -> Iterator[Step]:
@@ -102,14 +129,22 @@ def key_steps(table: TablePlan) -> Iterator[Step]:
         )
         yield Step(
             "primary key",
-            f"ALTER TABLE {postgres_relation(table.target)} "
-            f"ADD {named}PRIMARY KEY {columns_sql(table.primary_key)}",
+            compose(
+                "ALTER TABLE {table} ADD {named}PRIMARY KEY {columns}",
+                table=postgres_relation(table.target),
+                named=named,
+                columns=columns_sql(table.primary_key),
+            ),
         )
     for unique in table.uniques:
         yield Step(
             f"unique {unique.name}",
-            f"ALTER TABLE {postgres_relation(table.target)} "
-            f"ADD CONSTRAINT {postgres_name(unique.name)} UNIQUE {columns_sql(unique.columns)}",
+            compose(
+                "ALTER TABLE {table} ADD CONSTRAINT {unique} UNIQUE {columns}",
+                table=postgres_relation(table.target),
+                unique=postgres_name(unique.name),
+                columns=columns_sql(unique.columns),
+            ),
         )
 
 
@@ -122,7 +157,11 @@ def index_steps(table: TablePlan) -> Iterator[Step]:
 
 def view_sql(view: ViewPlan) -> str:
     """CREATE VIEW."""
-    return f"CREATE VIEW {postgres_relation(view.target)} AS {view.query}"
+    return compose(
+        "CREATE VIEW {view} AS {query}",
+        view=postgres_relation(view.target),
+        query=as_written(view.query),
+    )
 
 
 # ---------------------------------------------------------------------------- what runs it
@@ -135,7 +174,9 @@ def create_extensions(connection: psycopg.Connection, plan: Plan) -> dict[str, s
     for name in plan.extensions:
         try:
             connection.execute(
-                f"CREATE EXTENSION IF NOT EXISTS {postgres_name(name)} SCHEMA public"
+                compose(
+                    "CREATE EXTENSION IF NOT EXISTS {name} SCHEMA public", name=postgres_name(name)
+                )
             )
         except psycopg.Error as error:
             if connection.closed:
@@ -204,9 +245,12 @@ def sequence_sql(sequence: SequencePlan) -> str:
     """What puts an identity's sequence where the next value is ``last_value + 1``."""
     name, column = postgres_text(postgres_relation(sequence.table)), postgres_text(sequence.column)
     value, called = max(sequence.last_value, 1), sequence.last_value >= 1
-    return (
-        f"SELECT setval(pg_get_serial_sequence({name}, {column}), {value}, "
-        f"{'true' if called else 'false'})"
+    return compose(
+        "SELECT setval(pg_get_serial_sequence({name}, {column}), {value}, {called})",
+        name=name,
+        column=column,
+        value=value,
+        called="true" if called else "false",
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import psycopg
 
-from migration_job.quoting import postgres_relation
+from migration_job.quoting import compose, postgres_relation
 from migration_job.stores.sqlite.model import Data
 
 TABLES = """
@@ -67,23 +67,27 @@ _OURS = (
     "AND NOT c.relispartition AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.objid = c.oid "
     "AND e.classid = 'pg_class'::regclass AND e.deptype = 'e')"
 )
-_COLUMNS = (
+_COLUMNS = compose(
     "SELECT c.relname, c.oid, c.relfilenode, a.attnum, a.attname, a.atttypid, a.atttypmod, "
     "a.attnotnull, a.attgenerated <> '' AS generated, a.attidentity = 'a' AS always, "
     "a.atthasmissing, a.xmin::text AS changed, c.relkind FROM pg_class c LEFT JOIN pg_attribute a "
-    f"ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped WHERE {_OURS}"
+    "ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped WHERE {ours}",
+    ours=_OURS,
 )
-_UNIQUES = (
+_UNIQUES = compose(
     "SELECT i.indrelid, i.indkey::text AS keys, i.indnkeyatts FROM pg_index i "
-    f"JOIN pg_class c ON c.oid = i.indrelid WHERE {_OURS} AND i.indisunique AND i.indisvalid "
-    "AND i.indpred IS NULL AND i.indexprs IS NULL"
+    "JOIN pg_class c ON c.oid = i.indrelid WHERE {ours} AND i.indisunique AND i.indisvalid "
+    "AND i.indpred IS NULL AND i.indexprs IS NULL",
+    ours=_OURS,
 )
 # Not the file: VACUUM FULL and TRUNCATE change it alone, ALTER TABLE a column's row as well.
-DIGEST = (
+DIGEST = compose(
     "SELECT md5(coalesce(string_agg(line, ' ' ORDER BY line), '')) FROM ("
     "SELECT ROW(relname, oid, relkind, attnum, attname, atttypid, atttypmod, attnotnull, "
-    f"generated, always, changed)::text AS line FROM ({_COLUMNS}) AS x UNION ALL "
-    f"SELECT y::text FROM ({_UNIQUES}) AS y) AS lines"
+    "generated, always, changed)::text AS line FROM ({columns}) AS x UNION ALL "
+    "SELECT y::text FROM ({uniques}) AS y) AS lines",
+    columns=_COLUMNS,
+    uniques=_UNIQUES,
 )
 
 
@@ -97,9 +101,12 @@ def read_digest(connection: psycopg.Connection) -> str:
 def read_shapes(connection: psycopg.Connection) -> dict[str, TableShape]:
     """Each table of the application's schema, without partitions and what belongs to extensions."""
     rows = connection.execute(
-        "SELECT relname, oid, relfilenode, relkind, attnum, attname, "
-        "format_type(atttypid, atttypmod), attnotnull, generated, always, atthasmissing, changed "
-        f"FROM ({_COLUMNS}) AS x ORDER BY relname, attnum".encode()
+        compose(
+            "SELECT relname, oid, relfilenode, relkind, attnum, attname, "
+            "format_type(atttypid, atttypmod), attnotnull, generated, always, "
+            "atthasmissing, changed FROM ({columns}) AS x ORDER BY relname, attnum",
+            columns=_COLUMNS,
+        ).encode()
     ).fetchall()
     tables: dict[str, tuple[int, int, bool, list[ColumnShape]]] = {}
     for name, oid, file, kind, *column in rows:

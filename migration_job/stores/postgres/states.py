@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import psycopg
 
 from migration_job.plan.model import TablePlan
-from migration_job.quoting import postgres_name, postgres_relation
+from migration_job.quoting import compose, postgres_name, postgres_relation
 from migration_job.stores.postgres.apply import keys_join, text_array
 from migration_job.stores.postgres.database import execute_raw
 
@@ -41,7 +41,13 @@ def rows_by_keys(
     """The present rows of the given keys (the key columns' texts), their ``columns`` in order."""
     item, condition = keys_join(table)
     terms = ", ".join(f"t.{postgres_name(c)}" for c in columns)
-    query = f"SELECT {terms} FROM {postgres_relation(table.target)} AS t, {item} WHERE {condition}"
+    query = compose(
+        "SELECT {terms} FROM {table} AS t, {item} WHERE {condition}",
+        terms=terms,
+        table=postgres_relation(table.target),
+        item=item,
+        condition=condition,
+    )
     for start in range(0, len(keys), KEYS_PER_QUERY):
         piece = keys[start : start + KEYS_PER_QUERY]
         yield from raw_rows(connection, query, [text_array(c) for c in zip(*piece, strict=True)])

@@ -21,6 +21,8 @@ Verdict = Literal["ok", "warning", "refused"]
 NEWEST = 180000
 """The newest major version that this project is tried with."""
 
+SHOWN_TRIGGERS = 5
+
 SPACE_FACTOR = 3
 """Rows, their indexes and the write-ahead log of the load, in sizes of the SQLite file."""
 
@@ -61,6 +63,7 @@ def examine(
         _version(connection),
         _primary(connection),
         _settings(connection),
+        _event_triggers(connection),
         *_rights(connection),
         *([_replica(connection)] if live else []),
         _connections(connection, connections),
@@ -112,6 +115,36 @@ def _settings(connection: psycopg.Connection) -> Check:
             "; ".join(how for _, how in found),
         )
     return Check("settings", "ok", "triggers fire in every session")
+
+
+_EVENT_TRIGGERS = """
+SELECT t.evtname, t.evtevent, t.evtfoid::regprocedure::text, e.extname
+FROM pg_event_trigger AS t
+LEFT JOIN pg_depend AS d ON d.classid = 'pg_event_trigger'::regclass AND d.objid = t.oid
+    AND d.deptype = 'e'
+LEFT JOIN pg_extension AS e ON e.oid = d.refobjid
+WHERE t.evtenabled <> 'D'
+ORDER BY t.evtname
+"""
+
+
+def _event_triggers(connection: psycopg.Connection) -> Check:
+    found = connection.execute(_EVENT_TRIGGERS).fetchall()
+    if not found:
+        return Check("event triggers", "ok", "none")
+    shown = ", ".join(
+        f"{name} ({event}, {function}" + (f", of extension {extension})" if extension else ")")
+        for name, event, function, extension in found[:SHOWN_TRIGGERS]
+    )
+    more = f" and {len(found) - SHOWN_TRIGGERS} more" if len(found) > SHOWN_TRIGGERS else ""
+    return Check(
+        "event triggers",
+        "warning",
+        shown + more,
+        "each is run by the tables, indexes, triggers and functions that the job makes and drops, "
+        "and may refuse or alter them: rehearse with it, or have a superuser disable it until the "
+        "migration is settled: ALTER EVENT TRIGGER ... DISABLE",
+    )
 
 
 def _rights(connection: psycopg.Connection) -> Iterator[Check]:

@@ -20,13 +20,13 @@ import psycopg
 from migration_job.errors import OperationError
 from migration_job.plan.model import ColumnPlan, TablePlan
 from migration_job.plan.rules import CannotCarry
-from migration_job.quoting import postgres_relation, sqlite_table
+from migration_job.quoting import compose, postgres_relation, sqlite_table
 from migration_job.stores.postgres import records
 from migration_job.stores.postgres.copytext import (
-    compose,
     copy_sql,
     escape,
     needs_no_escape,
+    table_sql,
 )
 from migration_job.stores.sqlite.catalogue import rowid_name
 from migration_job.stores.sqlite.model import SourceTable
@@ -184,7 +184,7 @@ class TableCopy:
         self._plan = plan
         self._table = table
         self._encoding = encoding
-        self._sql = compose(plan, table)
+        self._sql = table_sql(plan, table)
         self._key = key_columns(plan.key, table)
         self._from = f"{sqlite_table(table.name)} AS t"
         self._rowid = rowid_name(table)
@@ -295,12 +295,15 @@ class TableCopy:
         head = f"SELECT {self._rowid} AS r" + (f", {self._sql.weight} AS w" if wide else "")
         rows = f"{head} FROM {self._from} WHERE {after} ORDER BY {self._rowid} LIMIT {wanted}"
         if not wide:
-            low, high = self._one(f"SELECT min(r), max(r) FROM ({rows})", values)
+            low, high = self._one(compose("SELECT min(r), max(r) FROM ({rows})", rows=rows), values)
             return None if low is None else (low, high, 0)
         found = self._one(
-            "SELECT min(r), max(r) FILTER (WHERE s <= ?), min(w) FILTER (WHERE n = 1) "
-            "FROM (SELECT r, w, sum(w) OVER (ORDER BY r) AS s, row_number() OVER (ORDER BY r) AS n "
-            f"FROM ({rows}))",
+            compose(
+                "SELECT min(r), max(r) FILTER (WHERE s <= ?), min(w) FILTER (WHERE n = 1) "
+                "FROM (SELECT r, w, sum(w) OVER (ORDER BY r) AS s, "
+                "row_number() OVER (ORDER BY r) AS n FROM ({rows}))",
+                rows=rows,
+            ),
             (BLOCK_BYTES, *values),
         )
         low, high, weight = found
@@ -367,7 +370,11 @@ class TableCopy:
         lines: list[bytes] = []
         size = 0
         line = self._as_bytes(str(self._sql.line))
-        for (text,) in self._session.source.execute(f"SELECT {line} FROM {self._from} {where}"):
+        for (text,) in self._session.source.execute(
+            compose(
+                "SELECT {line} FROM {origin} {where}", line=line, origin=self._from, where=where
+            )
+        ):
             data = _encoded(text)
             lines.append(data)
             size += len(data)
@@ -454,7 +461,13 @@ class TableCopy:
                 for r in references[start : start + SHAPES_AT_ONCE]
             )
             found = self._session.source.execute(
-                f"SELECT {tests} FROM {self._from} WHERE {where}", (rowid,)
+                compose(
+                    "SELECT {tests} FROM {origin} WHERE {where}",
+                    tests=tests,
+                    origin=self._from,
+                    where=where,
+                ),
+                (rowid,),
             ).fetchone()
             if found is None:
                 return  # in quarantine

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import apsw
 
-from migration_job.quoting import sqlite_name, sqlite_table
+from migration_job.quoting import compose, sqlite_name, sqlite_table
 from migration_job.stores.sqlite.capture import LOG
 from migration_job.stores.sqlite.catalogue import rowid_name
 from migration_job.stores.sqlite.feeding import Feeding
@@ -76,7 +76,12 @@ def log_keys(connection: apsw.Connection, number: int, keys: Sequence[Row]) -> N
             ", CAST(? AS TEXT)" if isinstance(value, BrokenText) else ", ?" for value in key
         )
         connection.execute(
-            f"INSERT INTO {sqlite_name(LOG)} (tab{columns}) VALUES (?{places})",
+            compose(
+                "INSERT INTO {log} (tab{columns}) VALUES (?{places})",
+                log=sqlite_name(LOG),
+                columns=columns,
+                places=places,
+            ),
             (number, *(bindable(value) for value in key)),
         )
 
@@ -91,9 +96,14 @@ def unwritable(connection: apsw.Connection, table: SourceTable) -> str:
     # schema's literals in UTF-16, which is no text for apsw.
     try:
         connection.execute(
-            f"EXPLAIN INSERT OR ABORT INTO {name} ({', '.join(columns)}) VALUES ({places})"
+            compose(
+                "EXPLAIN INSERT OR ABORT INTO {name} ({columns}) VALUES ({places})",
+                name=name,
+                columns=", ".join(columns),
+                places=places,
+            )
         ).close()
-        connection.execute(f"EXPLAIN DELETE FROM {name} AS t WHERE 1").close()
+        connection.execute(compose("EXPLAIN DELETE FROM {name} AS t WHERE 1", name=name)).close()
     except apsw.Error as error:
         return str(error)
     return ""
@@ -134,10 +144,17 @@ def _take_out(connection: apsw.Connection, rows: RowsBack) -> dict[str, tuple[ob
         values = tuple(bindable(value) for value in parameters)
         if hidden:
             key_terms = [column_sql(rows.table, c) for c in rows.key]
-            query = f"SELECT {', '.join([*key_terms, *hidden])} FROM {table} AS t WHERE {where}"
+            query = compose(
+                "SELECT {terms} FROM {table} AS t WHERE {where}",
+                terms=", ".join([*key_terms, *hidden]),
+                table=table,
+                where=where,
+            )
             for row in connection.execute(query, values):
                 old[key_text(row[: len(key_terms)])] = row[len(key_terms) :]
-        connection.execute(f"DELETE FROM {table} AS t WHERE {where}", values)
+        connection.execute(
+            compose("DELETE FROM {table} AS t WHERE {where}", table=table, where=where), values
+        )
     return old
 
 
@@ -167,9 +184,11 @@ def _put_in(
 def _insert(rows: RowsBack, columns: Sequence[str], broken: frozenset[int] = frozenset()) -> str:
     places = ", ".join("CAST(? AS TEXT)" if i in broken else "?" for i in range(len(columns)))
     # OR ABORT: a table's own ON CONFLICT REPLACE would remove rows that the target still has.
-    return (
-        f"INSERT OR ABORT INTO {sqlite_table(rows.table.name)} ({', '.join(columns)}) "
-        f"VALUES ({places})"
+    return compose(
+        "INSERT OR ABORT INTO {table} ({columns}) VALUES ({places})",
+        table=sqlite_table(rows.table.name),
+        columns=", ".join(columns),
+        places=places,
     )
 
 

@@ -36,7 +36,14 @@ from dataclasses import dataclass
 import apsw
 
 from migration_job.errors import InputError, OperationError
-from migration_job.quoting import sqlite_name, sqlite_table, sqlite_text
+from migration_job.quoting import (
+    compose,
+    joined,
+    sqlite_expression,
+    sqlite_name,
+    sqlite_table,
+    sqlite_text,
+)
 from migration_job.stores.sqlite.catalogue import MARK, OWN_PREFIX, rowid_name
 from migration_job.stores.sqlite.model import Catalogue, SourceIndex, SourceIndexColumn, SourceTable
 from migration_job.stores.sqlite.reader import ROWID
@@ -116,37 +123,52 @@ def install(  # noqa: PLR0913 - fields of the capture's state, named
     width = max((len(t.key) for t in tables), default=1)
     columns = "".join(f", k{i}" for i in range(width))
     connection.execute(
-        f"CREATE TABLE {sqlite_name(LOG)} {MARK} (seq INTEGER PRIMARY KEY, tab INTEGER{columns}, "
-        "token DEFAULT (randomblob(8)))"
+        compose(
+            "CREATE TABLE {log} {mark} (seq INTEGER PRIMARY KEY, tab INTEGER{columns}, "
+            "token DEFAULT (randomblob(8)))",
+            log=sqlite_name(LOG),
+            mark=MARK,
+            columns=columns,
+        )
     )
     connection.execute(
-        f"CREATE TABLE {sqlite_name(TABLES)} {MARK} "
-        "(number INTEGER PRIMARY KEY, name TEXT, key TEXT)"
+        compose(
+            "CREATE TABLE {tables} {mark} (number INTEGER PRIMARY KEY, name TEXT, key TEXT)",
+            tables=sqlite_name(TABLES),
+            mark=MARK,
+        )
     )
     connection.execute(
-        f"CREATE TABLE {sqlite_name(STATE)} {MARK} (one INTEGER PRIMARY KEY CHECK (one = 1), "
-        "run TEXT, capture TEXT, plain INTEGER NOT NULL, closed INTEGER NOT NULL, "
-        "reads_moved INTEGER NOT NULL, settled INTEGER NOT NULL, schema_version INTEGER, "
-        "schema_digest TEXT, certificate TEXT, one_way TEXT, switched_at TEXT, "
-        "back_at TEXT, back_position TEXT, token TEXT NOT NULL, doubt TEXT)"
+        compose(
+            "CREATE TABLE {state} {mark} (one INTEGER PRIMARY KEY CHECK (one = 1), "
+            "run TEXT, capture TEXT, plain INTEGER NOT NULL, closed INTEGER NOT NULL, "
+            "reads_moved INTEGER NOT NULL, settled INTEGER NOT NULL, schema_version INTEGER, "
+            "schema_digest TEXT, certificate TEXT, one_way TEXT, switched_at TEXT, "
+            "back_at TEXT, back_position TEXT, token TEXT NOT NULL, doubt TEXT)",
+            state=sqlite_name(STATE),
+            mark=MARK,
+        )
     )
     for table in tables:
         connection.execute(
-            f"INSERT INTO {sqlite_name(TABLES)} VALUES (?, ?, ?)",
+            compose("INSERT INTO {tables} VALUES (?, ?, ?)", tables=sqlite_name(TABLES)),
             (table.number, table.table.name, json.dumps([key_name(table, c) for c in table.key])),
         )
         for statement in triggers(table):
             connection.execute(statement)
     # A first row, so that there is a last one that trimming leaves alone.
-    connection.execute(f"INSERT INTO {sqlite_name(LOG)} (seq, tab) VALUES (1, 0)")
+    connection.execute(compose("INSERT INTO {log} (seq, tab) VALUES (1, 0)", log=sqlite_name(LOG)))
     connection.execute(
-        f"INSERT INTO {sqlite_name(STATE)} (one, run, capture, plain, closed, reads_moved, "
-        "settled, schema_digest, token) VALUES (1, ?, ?, ?, ?, 0, 0, ?, ?)",
+        compose(
+            "INSERT INTO {state} (one, run, capture, plain, closed, reads_moved, "
+            "settled, schema_digest, token) VALUES (1, ?, ?, ?, ?, 0, 0, ?, ?)",
+            state=sqlite_name(STATE),
+        ),
         (run, capture, int(plain), int(closed), schema_digest(connection), token or capture),
     )
     record_objects(connection)
     connection.execute(
-        f"UPDATE {sqlite_name(STATE)} SET schema_version = ?",
+        compose("UPDATE {state} SET schema_version = ?", state=sqlite_name(STATE)),
         (connection.pragma("schema_version"),),
     )
 
@@ -179,7 +201,9 @@ def keys(connection: apsw.Connection) -> dict[str, list[str]]:
     """The key that is logged for each table; empty for a table that is only fenced."""
     return {
         str(name): json.loads(str(key))
-        for name, key in connection.execute(f"SELECT name, key FROM {sqlite_name(TABLES)}")
+        for name, key in connection.execute(
+            compose("SELECT name, key FROM {tables}", tables=sqlite_name(TABLES))
+        )
     }
 
 
@@ -225,7 +249,9 @@ def refuse_unreadable(connection: apsw.Connection, tables: Iterable[CapturedTabl
     for captured in tables:
         name = captured.table.name
         try:
-            connection.execute(f"SELECT * FROM {sqlite_table(name)} LIMIT 0").fetchall()
+            connection.execute(
+                compose("SELECT * FROM {name} LIMIT 0", name=sqlite_table(name))
+            ).fetchall()
         except apsw.SQLError as error:
             raise InputError(
                 f"the changes of table {name!r} cannot be followed: to read a row takes a "
@@ -254,9 +280,10 @@ def _refuse_clash(connection: apsw.Connection) -> None:
 def triggers(captured: CapturedTable) -> Iterator[str]:
     """The CREATE TRIGGER statements of one table; only the fence's where it has no key to log."""
     table, number = captured.table, captured.number
-    fence = (
-        f"SELECT RAISE(ABORT, {sqlite_text(MOVED + ': this file takes no more writes')}) "
-        f"FROM {sqlite_name(STATE)} WHERE closed;"
+    fence = compose(
+        "SELECT RAISE(ABORT, {message}) FROM {state} WHERE closed;",
+        message=sqlite_text(MOVED + ": this file takes no more writes"),
+        state=sqlite_name(STATE),
     )
     if not captured.key:
         for event in ("INSERT", "UPDATE", "DELETE"):
@@ -280,10 +307,13 @@ def triggers(captured: CapturedTable) -> Iterator[str]:
 def _trigger(
     table: SourceTable, number: int, name: str, event: str, statements: Iterable[str]
 ) -> str:
-    body = "\n  ".join(statements)
-    return (
-        f"CREATE TRIGGER {sqlite_name(f'{OWN_PREFIX}{number}_{name}')} {event} ON "
-        f"{sqlite_name(table.name)} BEGIN {MARK}\n  {body}\nEND"
+    return compose(
+        "CREATE TRIGGER {trigger} {event} ON {table} BEGIN {mark}\n  {body}\nEND",
+        trigger=sqlite_name(f"{OWN_PREFIX}{number}_{name}"),
+        event=event,
+        table=sqlite_name(table.name),
+        mark=MARK,
+        body=joined("\n  ", statements),
     )
 
 
@@ -300,8 +330,13 @@ def _log_values(captured: CapturedTable, prefix: str, *, where: str = "") -> str
     columns = "".join(f", k{i}" for i in range(len(captured.key)))
     values = "".join(f", {_reference(captured, c, prefix)}" for c in captured.key)
     condition = f" WHERE {where}" if where else ""
-    return (
-        f"INSERT INTO {sqlite_name(LOG)}(tab{columns}) SELECT {captured.number}{values}{condition};"
+    return compose(
+        "INSERT INTO {log}(tab{columns}) SELECT {number}{values}{condition};",
+        log=sqlite_name(LOG),
+        columns=columns,
+        number=captured.number,
+        values=values,
+        condition=condition,
     )
 
 
@@ -341,8 +376,15 @@ def _replaced(captured: CapturedTable, *, for_update: bool) -> Iterator[str]:
             where = f"{f'({changed}) AND ' if changed else ''}{where}"
             where += f" AND NOT ({_is_old_row(captured)})"
         yield (
-            f"INSERT INTO {sqlite_name(LOG)}(tab{columns}) SELECT {captured.number}{keys} "
-            f"FROM {sqlite_name(table.name)} WHERE {where};"
+            compose(
+                "INSERT INTO {log}(tab{columns}) SELECT {number}{keys} FROM {table} WHERE {where};",
+                log=sqlite_name(LOG),
+                columns=columns,
+                number=captured.number,
+                keys=keys,
+                table=sqlite_name(table.name),
+                where=where,
+            )
         )
 
 
@@ -373,7 +415,7 @@ def _conflicts(captured: CapturedTable) -> Iterator[tuple[list[str], str]]:
         conditions = [_equals_new(table, term) for term in index.columns]
         changed = ""
         if index.where is not None:
-            conditions.append(index.where)
+            conditions.append(sqlite_expression(index.where))
         elif all(term.column is not None for term in index.columns):
             changed = " OR ".join(
                 f"NEW.{sqlite_name(term.column or '')} IS NOT OLD.{sqlite_name(term.column or '')} "
@@ -395,18 +437,23 @@ def _same_row_same_key(captured: CapturedTable, index: SourceIndex) -> bool:
 
 
 def _equals_new(table: SourceTable, term: SourceIndexColumn) -> str:
-    collation, expression = term.collation, term.expression
+    collation = term.collation
     if term.column is not None:
         name = sqlite_name(term.column)
         return f"{sqlite_name(table.name)}.{name} = NEW.{name} COLLATE {sqlite_name(collation)}"
     # The expression over the new row. The empty SELECT in front gives NEW's values the columns'
     # own affinities and collations, which a bare NEW.x in a FROM clause does not have.
     names = [sqlite_name(c.name) for c in table.columns]
-    row = (
-        f"SELECT {', '.join(names)} FROM {sqlite_name(table.name)} WHERE 0 "
-        f"UNION ALL SELECT {', '.join(f'NEW.{name}' for name in names)}"
+    row = compose(
+        "SELECT {names} FROM {table} WHERE 0 UNION ALL SELECT {new_names}",
+        names=", ".join(names),
+        table=sqlite_name(table.name),
+        new_names=", ".join(f"NEW.{name}" for name in names),
     )
-    return (
-        f"({expression}) = (SELECT {expression} FROM ({row}) AS {sqlite_name(table.name)}) "
-        f"COLLATE {sqlite_name(collation)}"
+    return compose(
+        "({expression}) = (SELECT {expression} FROM ({row}) AS {table}) COLLATE {collation}",
+        expression=sqlite_expression(term.expression or ""),
+        row=row,
+        table=sqlite_name(table.name),
+        collation=sqlite_name(collation),
     )

@@ -13,7 +13,7 @@ from typing import Any
 import apsw
 
 from migration_job.errors import InputError
-from migration_job.quoting import sqlite_name
+from migration_job.quoting import compose, sqlite_name
 from migration_job.stores.sqlite.constraints import ConstraintKind, ConstraintText, constraints_of
 from migration_job.stores.sqlite.model import (
     Affinity,
@@ -96,7 +96,9 @@ def _stands_alone(connection: apsw.Connection, catalogue: Catalogue, name: str) 
     if other is None or module_of(other.sql) in COMPUTED or derived_from(catalogue, other):
         return False
     try:
-        row = connection.execute(f"SELECT rowid FROM main.{sqlite_name(name)} LIMIT 1").fetchone()
+        row = connection.execute(
+            compose("SELECT rowid FROM main.{name} LIMIT 1", name=sqlite_name(name))
+        ).fetchone()
     except apsw.Error:
         return False
     return row is not None
@@ -139,7 +141,7 @@ def _rows(connection: apsw.Connection, sql: str) -> list[tuple[Any, ...]]:
 
 
 def _pragma(connection: apsw.Connection, name: str) -> Any:
-    return _rows(connection, f"PRAGMA main.{name}")[0][0]
+    return _rows(connection, compose("PRAGMA main.{name}", name=name))[0][0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +301,7 @@ def _columns(
 ) -> Iterator[SourceColumn]:
     """The table's columns; ``written`` is what its SQL says of each, by its folded name."""
     for _, column, declared, not_null, default, position, hidden in _rows(
-        connection, f"PRAGMA main.table_xinfo({sqlite_name(table)})"
+        connection, compose("PRAGMA main.table_xinfo({table})", table=sqlite_name(table))
     ):
         if hidden == 1:
             continue  # of a virtual table: a way to ask it, no value of a row's
@@ -400,12 +402,14 @@ def _indexes(
     """The table's indexes; ``statements`` are those that made the indexes of all tables."""
     found: list[SourceIndex] = []
     for _, name, unique, origin, partial in _rows(
-        connection, f"PRAGMA main.index_list({sqlite_name(table)})"
+        connection, compose("PRAGMA main.index_list({table})", table=sqlite_name(table))
     ):
         if _of_sqlite(str(name)) and origin == "c":
             continue
         sql = statements.get(str(name))
-        described = _rows(connection, f"PRAGMA main.index_xinfo({sqlite_name(str(name))})")
+        described = _rows(
+            connection, compose("PRAGMA main.index_xinfo({name})", name=sqlite_name(str(name)))
+        )
         # cid -1 is the rowid, -2 an expression: the text alone says which, as it does a condition.
         told = partial or any(cid == -2 for _, cid, *_ in described)
         text = parse_index(sql) if sql is not None and told else None
@@ -443,7 +447,9 @@ def _foreign_keys(
     written: dict[str, Any],
 ) -> tuple[SourceForeignKey, ...]:
     grouped: dict[int, list[tuple[Any, ...]]] = {}
-    for row in _rows(connection, f"PRAGMA main.foreign_key_list({sqlite_name(table)})"):
+    for row in _rows(
+        connection, compose("PRAGMA main.foreign_key_list({table})", table=sqlite_name(table))
+    ):
         grouped.setdefault(int(row[0]), []).append(row)
     keys: list[SourceForeignKey] = []
     for number in sorted(grouped, reverse=True):  # the list goes from the last to the first

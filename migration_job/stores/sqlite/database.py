@@ -16,7 +16,7 @@ from urllib.parse import quote as url_quote
 import apsw
 
 from migration_job.errors import InputError, OperationError
-from migration_job.quoting import sqlite_name
+from migration_job.quoting import compose, sqlite_name
 from migration_job.stores.sqlite.waiting import PatientConnection
 from migration_job.values import positional
 
@@ -176,7 +176,12 @@ def _unreached(connection: apsw.Connection) -> Iterator[str]:
 def _checked(connection: apsw.Connection, pragma: str, limit: int) -> list[str]:
     found: list[str] = []
     try:
-        found += (str(row[0]) for row in connection.execute(f"PRAGMA {pragma}({limit})"))
+        found += (
+            str(row[0])
+            for row in connection.execute(
+                compose("PRAGMA {pragma}({limit})", pragma=pragma, limit=limit)
+            )
+        )
         return found
     except apsw.CorruptError as error:
         return [*found, str(error)]
@@ -191,7 +196,10 @@ def _checked(connection: apsw.Connection, pragma: str, limit: int) -> list[str]:
 
 def _pages_checked(connection: apsw.Connection, limit: int) -> list[str]:
     try:
-        return [str(r[0]) for r in connection.execute(f"PRAGMA quick_check({limit})")]
+        return [
+            str(r[0])
+            for r in connection.execute(compose("PRAGMA quick_check({limit})", limit=limit))
+        ]
     except apsw.CorruptError as error:
         return [str(error)]
     except apsw.SQLError:
@@ -206,7 +214,9 @@ def _checked_by_table(connection: apsw.Connection, pragma: str) -> Iterator[str]
         # The rows of the table at fault are what preflight looks at.
         with suppress(apsw.ConstraintError, apsw.SQLError):
             try:
-                for row in connection.execute(f"PRAGMA {pragma}({sqlite_name(str(name))})"):
+                for row in connection.execute(
+                    compose("PRAGMA {pragma}({name})", pragma=pragma, name=sqlite_name(str(name)))
+                ):
                     yield str(row[0])
             except apsw.CorruptError as error:
                 yield f"table {name}: {error}"
@@ -296,7 +306,9 @@ def _doubtful_indexes(connection: apsw.Connection) -> set[str]:
     }
     try:
         for _, index, partial in _indexes(connection):
-            terms = connection.execute(f"PRAGMA main.index_xinfo({sqlite_name(index)})")
+            terms = connection.execute(
+                compose("PRAGMA main.index_xinfo({index})", index=sqlite_name(index))
+            )
             if partial or any(term[1] == -2 for term in terms):
                 found.add(index)
     except (apsw.Error, UnicodeDecodeError):
@@ -308,7 +320,11 @@ def _indexes(connection: apsw.Connection) -> Iterator[tuple[str, str, bool]]:
     """Table, name and whether it is partial, for every index."""
     tables = list(connection.execute("SELECT name FROM main.sqlite_schema WHERE type = 'table'"))
     for (table,) in tables:
-        for index in list(connection.execute(f"PRAGMA main.index_list({sqlite_name(str(table))})")):
+        for index in list(
+            connection.execute(
+                compose("PRAGMA main.index_list({table})", table=sqlite_name(str(table)))
+            )
+        ):
             yield str(table), str(index[1]), bool(index[4])
 
 
@@ -318,7 +334,11 @@ def _collated(connection: apsw.Connection) -> list[tuple[tuple[str, str], str]]:
         return [
             ((index, table), str(term[4]))
             for table, index, _ in _indexes(connection)
-            for term in list(connection.execute(f"PRAGMA main.index_xinfo({sqlite_name(index)})"))
+            for term in list(
+                connection.execute(
+                    compose("PRAGMA main.index_xinfo({index})", index=sqlite_name(index))
+                )
+            )
             if term[5]
         ]
     except (apsw.Error, UnicodeDecodeError):  # what a name is written in may be damaged too

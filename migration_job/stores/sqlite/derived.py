@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import apsw
 
-from migration_job.quoting import sqlite_name, sqlite_table, sqlite_text
+from migration_job.quoting import compose, sqlite_name, sqlite_table, sqlite_text
 from migration_job.stores.sqlite.model import Catalogue
 from migration_job.stores.sqlite.virtual import Derived, derived
 
@@ -119,8 +119,11 @@ def _index_in_step(connection: apsw.Connection, each: Derived) -> bool:
         if each.module == "fts5" and each.content:
             # 1: against the content too, and not only in itself.
             connection.execute(
-                f"INSERT INTO {sqlite_table(each.name)} ({sqlite_name(each.name)}, rank) "
-                "VALUES ('integrity-check', 1)"
+                compose(
+                    "INSERT INTO {table} ({column}, rank) VALUES ('integrity-check', 1)",
+                    table=sqlite_table(each.name),
+                    column=sqlite_name(each.name),
+                )
             )
         else:
             _tell(connection, each.name, "integrity-check")
@@ -135,5 +138,10 @@ def _r_tree_in_step(connection: apsw.Connection, each: Derived) -> bool:
 
 def _tell(connection: apsw.Connection, name: str, command: str) -> None:
     connection.execute(
-        f"INSERT INTO {sqlite_table(name)} ({sqlite_name(name)}) VALUES (?)", (command,)
+        compose(
+            "INSERT INTO {table} ({column}) VALUES (?)",
+            table=sqlite_table(name),
+            column=sqlite_name(name),
+        ),
+        (command,),
     )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import apsw
 
-from migration_job.quoting import sqlite_name, sqlite_table
+from migration_job.quoting import as_written, compose, sqlite_name, sqlite_table
 from migration_job.stores.sqlite.catalogue import OWN_PREFIX, rowid_name
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
 from migration_job.stores.sqlite.reader import KEYS_PER_QUERY, bindable, keys_condition
@@ -90,21 +90,33 @@ class Feeding:
         if fed is None:
             return
         columns = ", ".join(fed.columns)
-        self._connection.execute(f"DELETE FROM {fed.place(what)}")
+        self._connection.execute(compose("DELETE FROM {place}", place=fed.place(what)))
         size = max(KEYS_PER_QUERY // max(len(key), 1), 1)
         for some in (keys[i : i + size] for i in range(0, len(keys), size)):
             where, parameters = keys_condition(table, key, some)
             self._connection.execute(
-                f"INSERT OR IGNORE INTO {fed.place(what)} ({columns}) SELECT {columns} "
-                f"FROM {sqlite_table(table.name)} AS t WHERE {where}",
+                compose(
+                    "INSERT OR IGNORE INTO {place} ({columns}) SELECT {columns} "
+                    "FROM {table} AS t WHERE {where}",
+                    place=fed.place(what),
+                    columns=columns,
+                    table=sqlite_table(table.name),
+                    where=where,
+                ),
                 tuple(bindable(value) for value in parameters),
             )
 
     def _make(self, fed: _Fed, catalogue: Catalogue) -> None:
         definitions = ", ".join(_definition(fed.table, c.name) for c in fed.table.columns)
         for what in ("old", "new", *EVENTS):
-            self._connection.execute(f"DROP TABLE IF EXISTS {fed.place(what)}")
-            self._connection.execute(f"CREATE TABLE {fed.place(what)} ({definitions})")
+            self._connection.execute(compose("DROP TABLE IF EXISTS {place}", place=fed.place(what)))
+            self._connection.execute(
+                compose(
+                    "CREATE TABLE {place} ({definitions})",
+                    place=fed.place(what),
+                    definitions=definitions,
+                )
+            )
         for statement in _triggers(fed, catalogue):
             self._connection.execute(statement)
 
@@ -133,8 +145,15 @@ def _triggers(fed: _Fed, catalogue: Catalogue) -> Iterator[str]:
             name = sqlite_name(f"{OWN_PREFIX}{fed.number}_trigger_{len(seen)}")
             of = f" OF {text.columns}" if text.columns else ""
             yield (
-                f"CREATE TEMP TRIGGER {name} AFTER {text.event}{of} ON {on} {text.when} "
-                f"BEGIN {kept}; END"
+                compose(
+                    "CREATE TEMP TRIGGER {name} AFTER {event}{of} ON {on} {when} BEGIN {kept}; END",
+                    name=name,
+                    event=text.event,
+                    of=of,
+                    on=on,
+                    when=as_written(text.when),
+                    kept=as_written(kept),
+                )
             )
 
 
@@ -146,16 +165,43 @@ def _events(fed: _Fed, key: Sequence[str]) -> Iterable[str]:
     same = " AND ".join(f"o.{name} IS n.{name}" for name in names)
     unchanged = " AND ".join(f"o.{name} IS n.{name}" for name in fed.columns)
     return [
-        *(f"DELETE FROM {fed.place(event)}" for event in ("INSERT", "UPDATE")),
-        f"INSERT INTO {fed.place('DELETE')} ({columns}) SELECT {columns} FROM {old} AS o "
-        f"WHERE NOT EXISTS (SELECT 1 FROM {new} AS n WHERE {same})",
-        f"DELETE FROM {fed.place('DELETE')}",
-        f"INSERT INTO {fed.place('UPDATE')} ({columns}) SELECT {columns} FROM {old} AS o "
-        f"WHERE EXISTS (SELECT 1 FROM {new} AS n WHERE {same} AND NOT ({unchanged}))",
-        f"UPDATE {fed.place('UPDATE')} AS o SET ({columns}) = "
-        f"(SELECT {columns} FROM {new} AS n WHERE {same})",
-        f"INSERT INTO {fed.place('INSERT')} ({columns}) SELECT {columns} FROM {new} AS n "
-        f"WHERE NOT EXISTS (SELECT 1 FROM {old} AS o WHERE {same})",
+        *(compose("DELETE FROM {place}", place=fed.place(event)) for event in ("INSERT", "UPDATE")),
+        compose(
+            "INSERT INTO {place} ({columns}) SELECT {columns} FROM {old} AS o "
+            "WHERE NOT EXISTS (SELECT 1 FROM {new} AS n WHERE {same})",
+            place=fed.place("DELETE"),
+            columns=columns,
+            old=old,
+            new=new,
+            same=same,
+        ),
+        compose("DELETE FROM {place}", place=fed.place("DELETE")),
+        compose(
+            "INSERT INTO {place} ({columns}) SELECT {columns} FROM {old} AS o "
+            "WHERE EXISTS (SELECT 1 FROM {new} AS n WHERE {same} AND NOT ({unchanged}))",
+            place=fed.place("UPDATE"),
+            columns=columns,
+            old=old,
+            new=new,
+            same=same,
+            unchanged=unchanged,
+        ),
+        compose(
+            "UPDATE {place} AS o SET ({columns}) = (SELECT {columns} FROM {new} AS n WHERE {same})",
+            place=fed.place("UPDATE"),
+            columns=columns,
+            new=new,
+            same=same,
+        ),
+        compose(
+            "INSERT INTO {place} ({columns}) SELECT {columns} FROM {new} AS n "
+            "WHERE NOT EXISTS (SELECT 1 FROM {old} AS o WHERE {same})",
+            place=fed.place("INSERT"),
+            columns=columns,
+            new=new,
+            old=old,
+            same=same,
+        ),
     ]
 
 

@@ -18,7 +18,7 @@ from urllib.parse import quote as url_quote
 import apsw
 
 from migration_job.errors import InputError, OperationError
-from migration_job.quoting import sqlite_name
+from migration_job.quoting import compose, sqlite_name
 from migration_job.stores.sqlite.capture import LOG, STATE, installed
 from migration_job.stores.sqlite.database import add_functions, explained, require_database
 from migration_job.stores.sqlite.waiting import POLL_SECONDS, PatientConnection, waiting
@@ -93,9 +93,12 @@ def read_state(connection: apsw.Connection) -> SourceState | None:
     if not installed(connection):
         return None
     row = connection.execute(
-        "SELECT run, capture, plain, closed, reads_moved, settled, schema_version, schema_digest, "
-        "certificate, one_way, switched_at, back_at, back_position, "
-        f"token, doubt FROM {sqlite_name(STATE)}"
+        compose(
+            "SELECT run, capture, plain, closed, reads_moved, settled, schema_version, "
+            "schema_digest, certificate, one_way, switched_at, back_at, back_position, "
+            "token, doubt FROM {state}",
+            state=sqlite_name(STATE),
+        )
     ).fetchone()
     if row is None:
         raise OperationError(
@@ -124,7 +127,10 @@ def read_state(connection: apsw.Connection) -> SourceState | None:
 def change_state(connection: apsw.Connection, **values: str | int | None) -> None:
     """Change columns of the state, inside the caller's transaction."""
     terms = ", ".join(f"{sqlite_name(name)} = ?" for name in values)
-    connection.execute(f"UPDATE {sqlite_name(STATE)} SET {terms}", tuple(values.values()))
+    connection.execute(
+        compose("UPDATE {state} SET {terms}", state=sqlite_name(STATE), terms=terms),
+        tuple(values.values()),
+    )
 
 
 @contextlib.contextmanager
@@ -184,14 +190,14 @@ def _until(connection: apsw.Connection, limit: float, statement: str, what: str)
 
 def last_position(connection: apsw.Connection) -> int:
     """The last position in the log: everything committed up to now is at or before it."""
-    row = connection.execute(f"SELECT max(seq) FROM {sqlite_name(LOG)}").fetchone()
+    row = connection.execute(compose("SELECT max(seq) FROM {log}", log=sqlite_name(LOG))).fetchone()
     return 0 if row is None or row[0] is None else int(row[0])
 
 
 def token_at(connection: apsw.Connection, position: int) -> str | None:
     """The token of the log's row at this position, as hex; None where there is no such row."""
     row = connection.execute(
-        f"SELECT hex(token) FROM {sqlite_name(LOG)} WHERE seq = ?", (position,)
+        compose("SELECT hex(token) FROM {log} WHERE seq = ?", log=sqlite_name(LOG)), (position,)
     ).fetchone()
     return None if row is None else str(row[0])
 
@@ -201,8 +207,11 @@ def trim(connection: apsw.Connection, position: int, *, rows: int) -> int:
     its last row, in the caller's transaction; returns how many."""
     log = sqlite_name(LOG)
     connection.execute(
-        f"DELETE FROM {log} WHERE seq IN (SELECT seq FROM {log} WHERE seq < ? "
-        f"AND seq < (SELECT max(seq) FROM {log}) ORDER BY seq LIMIT ?)",
+        compose(
+            "DELETE FROM {log} WHERE seq IN (SELECT seq FROM {log} WHERE seq < ? "
+            "AND seq < (SELECT max(seq) FROM {log}) ORDER BY seq LIMIT ?)",
+            log=log,
+        ),
         (position, rows),
     )
     return connection.changes()

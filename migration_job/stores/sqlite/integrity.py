@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import apsw
 
+from migration_job.quoting import compose
 from migration_job.stores.sqlite.database import check_integrity
 
 FULL_BYTES = 64 << 20
@@ -33,5 +34,5 @@ def check(connection: apsw.Connection, *, full: bool) -> None:
 
     Values that break the file's own constraints are not damage: preflight reports those.
     """
-    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    connection.execute(compose("PRAGMA cache_size = -{cache_kib}", cache_kib=CACHE_KIB))
     check_integrity(connection, quick=not full)

@@ -12,7 +12,7 @@ from typing import Any
 
 import apsw
 
-from migration_job.quoting import sqlite_name, sqlite_table
+from migration_job.quoting import compose, sqlite_name, sqlite_table
 from migration_job.stores.sqlite.catalogue import rowid_name
 from migration_job.stores.sqlite.model import SourceTable
 from migration_job.values import BrokenText, SourceValue, fold
@@ -90,10 +90,12 @@ def read_rows(  # noqa: PLR0913 - parts of one SELECT, named
         for start in range(0, len(references), TEXTS_PER_MASK)
     ]
     order = row_order(table) if ordered else ""
-    sql = (
-        f"SELECT {', '.join(values + masks)} FROM {sqlite_table(table.name)} AS t"
-        + (f" WHERE {where}" if where else "")
-        + (f" ORDER BY {order}" if order else "")
+    sql = compose(
+        "SELECT {terms} FROM {table} AS t{where}{order}",
+        terms=", ".join(values + masks),
+        table=sqlite_table(table.name),
+        where=f" WHERE {where}" if where else "",
+        order=f" ORDER BY {order}" if order else "",
     )
     codec = codec_of(encoding)
     width = len(values)
@@ -114,7 +116,11 @@ def rowid_ends(connection: apsw.Connection, table: SourceTable) -> tuple[int, in
     Two lookups in its b-tree: SQLite would scan for both at once."""
     rowid, rows = rowid_name(table), sqlite_table(table.name)
     found: tuple[Any, ...] = connection.execute(
-        f"SELECT (SELECT min({rowid}) FROM {rows}), (SELECT max({rowid}) FROM {rows})"
+        compose(
+            "SELECT (SELECT min({rowid}) FROM {rows}), (SELECT max({rowid}) FROM {rows})",
+            rowid=rowid,
+            rows=rows,
+        )
     ).fetchall()[0]
     return None if found[0] is None else (int(found[0]), int(found[1]))
 
@@ -170,7 +176,7 @@ def read_by_keys(  # noqa: PLR0913 - parts of one SELECT, named
 @lru_cache(maxsize=4_096)
 def _stored(affinity: str, text: str) -> SourceValue:
     memory = apsw.Connection(":memory:")
-    memory.execute(f"CREATE TABLE m(c {affinity})")
+    memory.execute(compose("CREATE TABLE m(c {affinity})", affinity=affinity))
     memory.execute("INSERT INTO m VALUES (?)", (text,))
     value: SourceValue = memory.execute("SELECT c FROM m").get
     return value

@@ -34,6 +34,7 @@ from urllib.parse import quote as url_quote
 import apsw
 
 from migration_job.errors import InputError, OperationError
+from migration_job.quoting import compose
 from migration_job.stores.sqlite.database import (
     HEADER,
     JOURNAL_MAGIC,
@@ -103,7 +104,7 @@ def open_immutable(path: Path) -> apsw.Connection:
         equip(connection)
         connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
         connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
-        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        connection.execute(compose("PRAGMA cache_size = -{cache_kib}", cache_kib=CACHE_KIB))
     except BaseException:
         connection.close()
         raise

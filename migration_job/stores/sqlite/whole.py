@@ -22,7 +22,7 @@ from pathlib import Path
 import apsw
 
 from migration_job.errors import ExitStatus, OperationError, VerificationError
-from migration_job.quoting import sqlite_name, sqlite_text
+from migration_job.quoting import compose, sqlite_name, sqlite_text
 from migration_job.stores.sqlite.catalogue import MARK, OWN_PREFIX
 
 OBJECTS = f"{OWN_PREFIX}objects"
@@ -152,21 +152,33 @@ def record_objects(connection: apsw.Connection) -> None:
     """Record the schema as it is, in the transaction that installs the capture and as its last
     step."""
     connection.execute(
-        f"CREATE TABLE {sqlite_name(OBJECTS)} {MARK} "
-        "(type TEXT, name TEXT, tbl_name TEXT, sql TEXT)"
+        compose(
+            "CREATE TABLE {objects} {mark} (type TEXT, name TEXT, tbl_name TEXT, sql TEXT)",
+            objects=sqlite_name(OBJECTS),
+            mark=MARK,
+        )
     )
     connection.execute(
-        f"INSERT INTO {sqlite_name(OBJECTS)} SELECT {_COLUMNS} FROM main.sqlite_schema "
-        f"WHERE {_OWN} OR {_APPLICATIONS}"
+        compose(
+            "INSERT INTO {objects} SELECT {columns} FROM main.sqlite_schema "
+            "WHERE {own} OR {applications}",
+            objects=sqlite_name(OBJECTS),
+            columns=_COLUMNS,
+            own=_OWN,
+            applications=_APPLICATIONS,
+        )
     )
 
 
 def record_again(connection: apsw.Connection, table: str) -> None:
     """Record one of the application's tables as it is now, in the transaction that altered it."""
     connection.execute(
-        f"UPDATE {sqlite_name(OBJECTS)} SET sql = (SELECT sql FROM main.sqlite_schema AS s "
-        f"WHERE s.type = 'table' AND s.name = {sqlite_name(OBJECTS)}.name) "
-        "WHERE type = 'table' AND name = ?",
+        compose(
+            "UPDATE {objects} SET sql = (SELECT sql FROM main.sqlite_schema AS s "
+            "WHERE s.type = 'table' AND s.name = {objects}.name) "
+            "WHERE type = 'table' AND name = ?",
+            objects=sqlite_name(OBJECTS),
+        ),
         (table,),
     )
 
@@ -186,8 +198,11 @@ def recorded(connection: apsw.Connection) -> list[SchemaObject]:
     return [
         SchemaObject(*(str(value) for value in row))
         for row in connection.execute(
-            f"SELECT type, name, tbl_name, sql FROM {sqlite_name(OBJECTS)} ORDER BY CASE type "
-            "WHEN 'table' THEN 0 WHEN 'index' THEN 1 WHEN 'view' THEN 2 ELSE 3 END, rowid"
+            compose(
+                "SELECT type, name, tbl_name, sql FROM {objects} ORDER BY CASE type "
+                "WHEN 'table' THEN 0 WHEN 'index' THEN 1 WHEN 'view' THEN 2 ELSE 3 END, rowid",
+                objects=sqlite_name(OBJECTS),
+            )
         )
     ]
 
@@ -196,14 +211,24 @@ def present(connection: apsw.Connection) -> dict[str, SchemaObject]:
     """The schema as it is, by name."""
     found = (
         SchemaObject(*(str(value) for value in row))
-        for row in connection.execute(f"SELECT {_COLUMNS} FROM main.sqlite_schema")
+        for row in connection.execute(
+            compose("SELECT {columns} FROM main.sqlite_schema", columns=_COLUMNS)
+        )
     )
     return {one.name: one for one in found}
 
 
 def _differences(connection: apsw.Connection, condition: str) -> list[str]:
-    here = f"SELECT {_COLUMNS} FROM main.sqlite_schema WHERE {condition}"
-    was = f"SELECT type, name, tbl_name, sql FROM {sqlite_name(OBJECTS)} WHERE {condition}"
+    here = compose(
+        "SELECT {columns} FROM main.sqlite_schema WHERE {condition}",
+        columns=_COLUMNS,
+        condition=condition,
+    )
+    was = compose(
+        "SELECT type, name, tbl_name, sql FROM {objects} WHERE {condition}",
+        objects=sqlite_name(OBJECTS),
+        condition=condition,
+    )
     lacking = connection.execute(f"{was} EXCEPT {here}").fetchall()
     extra = connection.execute(f"{here} EXCEPT {was}").fetchall()
     if not lacking and not extra:
