@@ -312,7 +312,7 @@ class Settings(BaseModel):
     target: Literal["container", "external"] = Field(
         "container",
         description="`container`: a PostgreSQL of the stage's own. `external`: one that somebody "
-        "else runs, as `external` names it; it is looked at first.",
+        "else runs, as `external` names it; it is checked before any change.",
     )
     external: External | None = Field(
         None,

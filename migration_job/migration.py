@@ -106,7 +106,7 @@ class Options:
     jobs: int | None = None
     """Sessions that work side by side; None: :func:`default_jobs`, and two more where it helps."""
     demands: Demands = field(default_factory=Demands)
-    """What the application's own queries have to stand before the certificate."""
+    """Checks of the application's own queries that must pass before certification."""
     own_collation: bool = False
     """Whether text may compare by the target's own collation, whatever that is."""
 

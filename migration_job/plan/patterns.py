@@ -160,6 +160,15 @@ def sql_of(both: Both, column: str) -> tuple[str, str] | None:
     have any length: each other stands at a place that is known from an end."""
     if any(g.globs is None for g in both.groups) or sum(g.open for g in both.groups) > 1:
         return None
+    terms, pieces, more = _pieces(both, column)
+    met = [f"typeof({column}) = 'text'", f"{column} GLOB {sqlite_text(''.join(terms))}", *more]
+    made = [pieces[p] if isinstance(p, int) else sqlite_text(p) for p in both.target]
+    return f"({' AND '.join(met)})", f"({' || '.join(made)})" if len(made) > 1 else made[0]
+
+
+def _pieces(both: Both, column: str) -> tuple[list[str], dict[int, str], list[str]]:
+    """The terms of GLOB's pattern; SQLite's expression of each group's text; what a text has to
+    meet besides."""
     sizes = [_size(both, part) for part in both.source]
     fixed = sum(size or 0 for size in sizes)
     terms: list[str] = []
@@ -185,9 +194,7 @@ def sql_of(both: Both, column: str) -> tuple[str, str] | None:
         else:
             terms.append(_glob_literal(part))
         position += size or 0
-    met = [f"typeof({column}) = 'text'", f"{column} GLOB {sqlite_text(''.join(terms))}", *more]
-    made = [pieces[p] if isinstance(p, int) else sqlite_text(p) for p in both.target]
-    return f"({' AND '.join(met)})", f"({' || '.join(made)})" if len(made) > 1 else made[0]
+    return terms, pieces, more
 
 
 def _size(both: Both, part: str | int) -> int | None:

@@ -510,20 +510,27 @@ def _decimal(text: str, precision: int | None, scale: int) -> str:
         raise expected(_SPELLED, text)
     whole, fraction = found[2].lstrip("0"), found[3] or ""
     if precision is not None:
-        needed = len(fraction.rstrip("0"))
-        dropped = len(whole) - len(whole.rstrip("0")) if whole else -scale
-        if needed > max(scale, 0) or (scale < 0 and dropped < -scale):
-            raise CannotCarry(
-                f"{text!r} has {needed} decimals, {_numeric_type(precision, scale)} keeps fewer"
-            )
-        first = len(whole) or -(len(fraction) - len(fraction.lstrip("0")))
-        if (whole or fraction.strip("0")) and first > precision - scale:
-            raise CannotCarry(f"{text!r} does not fit {_numeric_type(precision, scale)}")
+        _require_fit(text, (whole, fraction), precision, scale)
         fraction = fraction[: max(scale, 0)].ljust(max(scale, 0), "0")
     elif len(whole) > MOST_WHOLE or len(fraction) > MOST_BROKEN:
         raise CannotCarry(f"a number of {len(text):,} characters does not fit numeric")
     sign = "-" if found[1] == "-" and (whole or fraction.strip("0")) else ""
     return f"{sign}{whole or '0'}" + (f".{fraction}" if fraction else "")
+
+
+def _require_fit(text: str, digits: tuple[str, str], precision: int, scale: int) -> None:
+    """Raise CannotCarry where a number, its digits before and after the point, has more than the
+    type keeps."""
+    whole, fraction = digits
+    needed = len(fraction.rstrip("0"))
+    dropped = len(whole) - len(whole.rstrip("0")) if whole else -scale
+    if needed > max(scale, 0) or (scale < 0 and dropped < -scale):
+        raise CannotCarry(
+            f"{text!r} has {needed} decimals, {_numeric_type(precision, scale)} keeps fewer"
+        )
+    first = len(whole) or -(len(fraction) - len(fraction.lstrip("0")))
+    if (whole or fraction.strip("0")) and first > precision - scale:
+        raise CannotCarry(f"{text!r} does not fit {_numeric_type(precision, scale)}")
 
 
 def number_text(value: float) -> str:

@@ -44,19 +44,19 @@ def constraints_of(item: Sequence[Token], *, column: bool) -> list[ConstraintTex
         following = item[index + 1] if index + 1 < len(item) else None
         if (column and index == 0) or _is_name(item, index, following):
             continue
-        if token.is_word("CONSTRAINT") and following is not None:
-            name = following.name
-        elif token.is_word("CONFLICT") and item[index - 1].is_word("ON") and following and found:
-            found[-1] = replace(found[-1], conflict=following.text.upper())
-        elif token.is_word("NOT") and following is not None and following.is_word("NULL"):
-            if column:
-                found.append(ConstraintText("not null", own, name))
-                name = None
+        kind = _KINDS.get(token.text.upper()) if token.kind == "word" else None
+        if token.is_word("CONSTRAINT"):
+            name = following.name if following is not None else name
+        elif _follows(item, index, "ON", "CONFLICT"):
+            if found and following is not None:
+                found[-1] = replace(found[-1], conflict=following.text.upper())
+        elif column and _follows(item, index + 1, "NOT", "NULL"):
+            found.append(ConstraintText("not null", own, name))
+            name = None
         elif token.is_word("REFERENCES") and inside_foreign:
             inside_foreign = False
-        elif token.kind == "word" and token.text.upper() in _KINDS:
+        elif kind is not None:
             inside_foreign = token.is_word("FOREIGN")
-            kind = _KINDS[token.text.upper()]
             columns = own or (() if kind == "check" else _columns(item, index))
             found.append(ConstraintText(kind, columns, name))
             name = None
@@ -65,9 +65,17 @@ def constraints_of(item: Sequence[Token], *, column: bool) -> list[ConstraintTex
     return found
 
 
+def _follows(item: Sequence[Token], index: int, first: str, second: str) -> bool:
+    """Whether the token is the second of these two words, and the first stands before it."""
+    words = item[index - 1 : index + 1] if index > 0 else ()
+    return len(words) == 2 and words[0].is_word(first) and words[1].is_word(second)
+
+
 def _is_name(item: Sequence[Token], index: int, following: Token | None) -> bool:
     """Whether the token is the name of a constraint, which may be a word such as unique."""
-    return following is not None and index > 0 and item[index - 1].is_word("CONSTRAINT")
+    if following is None or item[index].is_word("CONSTRAINT"):
+        return False
+    return index > 0 and item[index - 1].is_word("CONSTRAINT")
 
 
 def _outside(item: Sequence[Token]) -> Iterator[tuple[int, Token]]:
