@@ -123,6 +123,12 @@ cluster: setup ## lose and move the leader of a Patroni cluster at each phase; w
 property: setup ## take 2,000 random databases there, and 2,000 there and back, and compare them by a third way
 	@PROPERTY_EXAMPLES=2000 PROPERTY_BACK_EXAMPLES=2000 $(PYTHON) -m pytest \
 		tests/integration/test_property.py tests/integration/test_property_back.py
+	@PROPERTY_EXISTING_EXAMPLES=2000 $(PYTHON) -m pytest \
+		tests/integration/test_property_existing.py
+
+.PHONY: applications
+applications: setup ## move real applications there while they write, use them, upgrade them, and come back
+	@$(PYTHON) -m pytest tests/applications
 
 .PHONY: bench
 bench: setup ## measure this project and its peers side by side; writes docs/benchmarks.md

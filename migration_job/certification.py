@@ -181,10 +181,18 @@ class Certification:
             began_at=subject.began_at,
             issued_at=now(),
         )
-        digest = hashlib.sha256(
-            certificate.model_dump_json(exclude={"digest"}).encode()
-        ).hexdigest()
-        return certificate.model_copy(update={"digest": digest})
+        return _sealed(certificate)
+
+
+def with_check(certificate: Certificate, name: str, said: str) -> Certificate:
+    """The certificate with one more check that went well, and what it said."""
+    return _sealed(certificate.model_copy(update={"checks": {**certificate.checks, name: said}}))
+
+
+def _sealed(certificate: Certificate) -> Certificate:
+    """The certificate with its digest."""
+    body = certificate.model_dump_json(exclude={"digest"})
+    return certificate.model_copy(update={"digest": hashlib.sha256(body.encode()).hexdigest()})
 
 
 def refuse_differences(found: Verified) -> None:

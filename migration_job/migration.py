@@ -14,8 +14,8 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -33,15 +33,18 @@ from migration_job.certification import (
     connected,
     place,
     refuse_differences,
+    with_check,
 )
 from migration_job.durable import write_durably
 from migration_job.errors import (
     BlockedError,
     InputError,
+    JobError,
     OperationError,
 )
 from migration_job.phases import Phase, require
 from migration_job.plan.model import Finding, Plan
+from migration_job.plan.onto import Source, plan_onto
 from migration_job.plan.planner import make_plan
 from migration_job.plan.policy import Policy, load_policy
 from migration_job.plan.profile import load_profile
@@ -55,14 +58,26 @@ from migration_job.report.model import (
     TableReport,
 )
 from migration_job.signals import stopped_by_signals, undisturbed
-from migration_job.stores.postgres import collation, database, load, records, schema, settings
+from migration_job.stores.postgres import (
+    collation,
+    database,
+    existing,
+    load,
+    proof,
+    records,
+    schema,
+    settings,
+)
 from migration_job.stores.postgres.tablecopy import Session
+from migration_job.stores.postgres.target import read_schema
+from migration_job.stores.postgres.trial import trial_on
 from migration_job.stores.sqlite import backup, integrity, snapshot
 from migration_job.stores.sqlite.catalogue import read_catalogue
 from migration_job.stores.sqlite.memory import staying
 from migration_job.stores.sqlite.model import Catalogue
 from migration_job.stores.sqlite.snapshot import Snapshot
 from migration_job.verify.application import Demands
+from migration_job.verify.definitions import read_definitions
 from migration_job.workers import default_jobs, run_all
 
 BACKUP = "backup"
@@ -109,6 +124,10 @@ class Options:
     """Checks of the application's own queries that must pass before certification."""
     own_collation: bool = False
     """Whether text may compare by the target's own collation, whatever that is."""
+    proof: str | None = None
+    """A command of the application's own that has to end well on a copy of the target."""
+    existing: bool = False
+    """Load into the tables that the application has made on the target, and make none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +153,7 @@ class Migration:
         self.reporter = reporter
         self.live = live
         self.run_id = ""
+        self._target: psycopg.Connection
         self._full_check = True
         self.report = Report(
             outcome="failed",
@@ -166,6 +186,8 @@ class Migration:
         target = stack.enter_context(connected(options.dsn))
         records.lock(target)
         settings.require_fit(target)
+        if options.existing:
+            existing.silence(target)
         before = self._claim(target)
         if self.live is not None:
             self.live.before_snapshot(self.run_id)
@@ -184,22 +206,16 @@ class Migration:
                 return pool.submit(_check_integrity, taken, self._full_check)
 
         with reporter.phase("plan"), staying():
-            catalogue, plan = self._plan(taken, profile, policy, intact)
+            catalogue, plan = self._plan(target, taken, profile, policy, intact)
         manifest = sealed.result()
         self.report.backup = manifest.model_dump()
         planned = Planned(taken, manifest.content_sha256, catalogue, plan, plan.digest())
-        try:
-            self._load(target, planned, self._begin(target, before, planned))
-        except OperationError:
-            intact().result()  # pages in each other's places give keys that no index allows
-            raise
-        records.set_phase(target, Phase.COPIED)
-        self.report.phase = Phase.COPIED
-        if self.live is not None:
-            with contextlib.closing(taken.connect()) as source:
-                self.live.after_copy(source, target, plan)
-        position = None if self.live is None else self._position(taken)
-        certificate = self._certify(target, planned, position, intact)
+        self._target = target
+        with self._undone_by_failure(plan):
+            certificate, position = self._fill(target, planned, before, intact)
+            if options.proof is not None:
+                certificate = self._prove(stack, options.proof, certificate)
+        target = self._target
         records.store_certificate(
             target, certificate.digest, certificate.model_dump_json(), Phase.VERIFIED
         )
@@ -214,6 +230,56 @@ class Migration:
             f"target and verified{with_exceptions(self.report.exceptions)}"
         )
 
+    def _fill(
+        self,
+        target: psycopg.Connection,
+        planned: Planned,
+        before: records.RunRow | None,
+        intact: Callable[[], Integrity],
+    ) -> tuple[Certificate, int | None]:
+        """Load and certify; the certificate, and with capture the log's position."""
+        try:
+            self._load(target, planned, self._begin(target, before, planned))
+        except OperationError:
+            intact().result()  # pages in each other's places give keys that no index allows
+            raise
+        records.set_phase(target, Phase.COPIED)
+        self.report.phase = Phase.COPIED
+        if self.live is not None:
+            with contextlib.closing(planned.taken.connect()) as source:
+                self.live.after_copy(source, target, planned.plan)
+        position = None if self.live is None else self._position(planned.taken)
+        return self._certify(target, planned, position, intact), position
+
+    def _prove(self, stack: ExitStack, command: str, certificate: Certificate) -> Certificate:
+        """Have the application prove itself on a copy of the target, and the certificate say so. A
+        copy is to be had only while nobody is connected, this run included."""
+        self._target.close()
+        try:
+            with self.reporter.phase("the application's proof"):
+                said = proof.prove(self.options.dsn, command)
+        finally:
+            self._target = stack.enter_context(connected(self.options.dsn))
+            records.lock(self._target)
+            if self.options.existing:
+                existing.silence(self._target)
+        return with_check(certificate, "proof", f"{command}: {said}" if said else command)
+
+    @contextmanager
+    def _undone_by_failure(self, plan: Plan) -> Iterator[None]:
+        """Give the application's own tables back as they were where the load fails; what this
+        cannot do, the next run does first."""
+        try:
+            yield
+        except BaseException as error:
+            target = self._target
+            run = None if target.closed or not plan.existing else records.read_run(target)
+            if run is not None:
+                existing.undo(target, run.plan)
+                if isinstance(error, JobError):
+                    error.advice = f"{error.advice}. The target is as it was before the run"
+            raise
+
     def _claim(self, target: psycopg.Connection) -> records.RunRow | None:
         """Find out whose target this is, and take up the run's id. Raises InputError for a target
         that is not this run's own."""
@@ -221,13 +287,24 @@ class Migration:
         remembered = read_run_id(self.options.report)
         run = records.read_run(target)
         if run is None:
-            records.refuse_foreign(target, where)
+            if self.options.existing:
+                records.refuse_records(target, where)
+            else:
+                records.refuse_foreign(target, where)
             self._take_id(str(uuid.uuid4()))
             return None
         if run.run_id != remembered and run.source_path != str(self.options.source.absolute()):
             raise InputError(
                 f"expected an empty database at {where}, found the migration of {run.source_path}",
                 advice="give a new, empty database as the target; nothing was changed in this one",
+            )
+        if run.plan.existing != self.options.existing:
+            kind = {True: "existing", False: "planned"}
+            raise InputError(
+                f"expected a run with --schema {kind[self.options.existing]} at {where}, found one "
+                f"with --schema {kind[run.plan.existing]}",
+                advice=f"go on with --schema {kind[run.plan.existing]}, or give another database "
+                "as the target; nothing was changed in this one",
             )
         if run.phase in records.SERVING:
             raise InputError(
@@ -248,6 +325,7 @@ class Migration:
 
     def _plan(
         self,
+        target: psycopg.Connection,
         taken: Snapshot,
         profile: Any,
         policy: Policy | None,
@@ -259,15 +337,21 @@ class Migration:
         connections = [taken.connect() for _ in range(self._jobs)]
         try:
             catalogue = read_catalogue(connections[0])
-            plan = make_plan(
-                connections[0],
-                catalogue,
-                profile=profile,
-                policy=policy,
-                others=connections[1:],
-                # What is left of the planning keeps one core busy at most.
-                observed=intact,
-            )
+            if self.options.existing:
+                there = read_schema(target, profile, policy)
+                source = Source(connections[0], catalogue, connections[1:])
+                trial = trial_on(target)
+                plan = plan_onto(source, there, policy=policy, trial=trial, observed=intact)
+            else:
+                plan = make_plan(
+                    connections[0],
+                    catalogue,
+                    profile=profile,
+                    policy=policy,
+                    others=connections[1:],
+                    # What is left of the planning keeps one core busy at most.
+                    observed=intact,
+                )
         except Exception:
             intact().result()  # a damaged source explains most surprises
             raise
@@ -315,17 +399,28 @@ class Migration:
             self.reporter.say(
                 f"{changed if before.plan_digest else 'it did not verify'}: starting clean"
             )
-            records.drop_everything(target, before)
-        records.refuse_foreign(target, database.describe(self.options.dsn))
-        records.begin(
-            target,
-            run_id=self.run_id,
-            source_path=str(self.options.source.absolute()),
-            snapshot_sha256=planned.sha256,
-            plan=planned.plan,
-            plan_digest=planned.digest,
-            job_version=__version__,
-        )
+            if before.plan.existing:
+                existing.undo(target, before.plan)
+            else:
+                records.drop_everything(target, before)
+        where = database.describe(self.options.dsn)
+        if planned.plan.existing:
+            records.refuse_records(target, where)
+            existing.require_privileges(target, planned.plan)
+        else:
+            records.refuse_foreign(target, where)
+        with target.transaction():
+            records.begin(
+                target,
+                run_id=self.run_id,
+                source_path=str(self.options.source.absolute()),
+                snapshot_sha256=planned.sha256,
+                plan=planned.plan,
+                plan_digest=planned.digest,
+                job_version=__version__,
+            )
+            if planned.plan.existing:
+                existing.prepare(target, planned.plan, read_definitions(target, "public"))
         self.report.phase = Phase.PREPARED
         return set()
 
@@ -341,7 +436,9 @@ class Migration:
             self.report.findings.append(_without_extension(name, reason))
 
         beside = load.works_beside(plan, self._jobs)
-        collate = collation.clause(target, accepted=self.options.own_collation)
+        # Columns that are the application's own keep the collation that it gave them.
+        own = self.options.own_collation or plan.existing
+        collate = collation.clause(target, accepted=own)
         if collate:
             self.reporter.say(
                 f"the target sorts by {collation.look(target)}: columns of text get COLLATE "
@@ -351,6 +448,8 @@ class Migration:
         def session() -> Session:
             connection = database.connect(self.options.dsn, purpose="migration-job copy")
             load.tune_session(connection, beside=beside)
+            if plan.existing:
+                existing.silence(connection)
             return Session(planned.taken.connect(), connection, collate=collate)
 
         try:
@@ -375,6 +474,8 @@ class Migration:
             run_all(tasks, session, options.jobs or load.sessions(tasks, self._jobs))
         with reporter.phase("references"):
             load.tune_session(target)
+            if plan.existing:
+                self._tell_replaced(existing.mark_same(target, plan))
             schema.add_foreign_keys(target, plan, done)
             run_all(load.foreign_key_tasks(plan, done), session, self._jobs)
             for step, run in (
@@ -383,6 +484,15 @@ class Migration:
             ):
                 if ("", step) not in done:
                     run(target, plan)
+
+    def _tell_replaced(self, replaced: dict[str, tuple[int, int]]) -> None:
+        """Say which rows of the target's own gave way to others."""
+        for name, (rows, other) in sorted(replaced.items()):
+            if other:
+                self.reporter.say(
+                    f"{name}: {other:,} of the {rows:,} rows that the target had are not the "
+                    "source's; they are kept in migration.replaced"
+                )
 
     def _position(self, taken: Snapshot) -> int:
         if self.live is None:

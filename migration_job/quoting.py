@@ -74,6 +74,11 @@ def postgres_text(text: str) -> str:
     return sql.Literal(text).as_string(None).strip()
 
 
+def postgres_element(text: str) -> str:
+    """The text as an element of an array's text (``{...}``), always in quotation marks."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
 # --------------------------------------------------------------------------- texts of SQL
 
 

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import apsw
 import typer
 import yaml
 from rich.console import Console
 from rich.text import Text
 
+from migration_job.certification import connected
 from migration_job.commands.option_groups import (
     AsJson,
     PolicyFile,
     ProfileName,
     ReadSource,
+    SchemaChoice,
+    SchemaKind,
+    Target,
+    TargetFile,
     print_json,
 )
 from migration_job.errors import ExitStatus, InputError
 from migration_job.plan.model import Finding, Plan, TablePlan
+from migration_job.plan.onto import Source, Trial, plan_onto
 from migration_job.plan.planner import make_plan
-from migration_job.plan.policy import load_policy, parse_policy
+from migration_job.plan.policy import Policy, load_policy, parse_policy
 from migration_job.plan.profile import Profile, load_profile
 from migration_job.plan.suggest import suggest
+from migration_job.plan.target import TargetSchema
+from migration_job.stores.postgres.database import read_dsn
+from migration_job.stores.postgres.target import read_schema
+from migration_job.stores.postgres.trial import trial_on
 from migration_job.stores.sqlite.catalogue import read_catalogue
 from migration_job.stores.sqlite.database import check_integrity, reading
-from migration_job.stores.sqlite.model import Catalogue
 
 TABLES_SHOWN = 60
 """Lines of the overview without ``--plan``."""
@@ -61,8 +71,13 @@ def inspect(
         bool, typer.Option("--plan", help="Show every column of the plan, and why.")
     ] = False,
     as_json: AsJson = False,
+    schema: SchemaChoice = SchemaKind.PLANNED,
+    target: Target = None,
+    target_file: TargetFile = None,
 ) -> None:
     """Plan a migration and try it on every value, without writing anything.
+
+    With --schema existing the plan is for the tables that the application has made on --target.
 
     Ends with 0 where the migration would go through, with 3 where something stops it.
     """
@@ -83,13 +98,22 @@ def inspect(
         )
     chosen = load_policy(policy) if policy is not None else None
     wished = load_profile(profile)
-    with reading(source) as connection:
+    with ExitStack() as stack:
+        onto = _onto(schema, wished, chosen, target, target_file)
+        there, trial = (None, None) if onto is None else stack.enter_context(onto)
+        connection = stack.enter_context(reading(source))
         check_integrity(connection)
         catalogue = read_catalogue(connection)
-        plan = make_plan(connection, catalogue, profile=wished, policy=chosen)
+
+        def planned(policy: Policy | None) -> Plan:
+            if there is None:
+                return make_plan(connection, catalogue, profile=wished, policy=policy)
+            return plan_onto(Source(connection, catalogue), there, policy=policy, trial=trial)
+
+        plan = planned(chosen)
         errors = list(plan.findings)
         if suggested:
-            errors += _further(connection, catalogue, plan, wished, _content(policy))
+            errors += _further(planned, plan, _content(policy))
     to_stderr = suggested and file is None
     console = Console(stderr=to_stderr, highlight=False, emoji=False)
     if as_json:
@@ -121,16 +145,40 @@ def _write_new(file: Path, text: str) -> None:
         ) from error
 
 
+def _onto(
+    schema: SchemaKind,
+    profile: Profile,
+    policy: Policy | None,
+    target: str | None,
+    target_file: Path | None,
+) -> AbstractContextManager[tuple[TargetSchema, Trial]] | None:
+    """The schema that is there already, and what tries its CHECKs; None where the job makes one.
+    Nothing is changed in it."""
+    if schema == SchemaKind.EXISTING:
+        return _open(read_dsn(target, target_file), profile, policy)
+    if target is None and target_file is None:
+        return None
+    raise InputError(
+        "expected --schema existing with --target, found --target alone",
+        advice="a plan of the job's own schema needs no target: leave --target out, or add "
+        "--schema existing.",
+    )
+
+
+@contextmanager
+def _open(
+    dsn: str, profile: Profile, policy: Policy | None
+) -> Iterator[tuple[TargetSchema, Trial]]:
+    with connected(dsn) as connection:
+        yield read_schema(connection, profile, policy), trial_on(connection)
+
+
 def _content(policy: Path | None) -> dict[str, Any] | None:
     return yaml.safe_load(policy.read_text(encoding="utf-8")) if policy is not None else None
 
 
 def _further(
-    connection: apsw.Connection,
-    catalogue: Catalogue,
-    plan: Plan,
-    profile: Profile,
-    base: dict[str, Any] | None,
+    planned: Callable[[Policy], Plan], plan: Plan, base: dict[str, Any] | None
 ) -> list[Finding]:
     """The errors that only show once those of ``plan`` are settled: a column that is widened may
     have keys that collide then. So the suggested policy is tried, until it goes through."""
@@ -140,7 +188,7 @@ def _further(
         if not any(f.settle for f in plan.blocked):
             break
         text = suggest(settled, base)
-        after = make_plan(connection, catalogue, profile=profile, policy=parse_policy(text))
+        after = planned(parse_policy(text))
         new = [f for f in after.blocked if f.settle and f not in settled]
         if not new:
             break

@@ -14,6 +14,8 @@ from migration_job.commands.option_groups import (
     PolicyFile,
     ProfileName,
     ReadSource,
+    SchemaChoice,
+    SchemaKind,
     SpeedOptions,
     TargetOptions,
     WorkOptions,
@@ -23,7 +25,7 @@ from migration_job.errors import InputError
 from migration_job.migration import Migration, Options
 from migration_job.plural import counted
 from migration_job.progress import Reporter
-from migration_job.protocol.begin import LiveStart
+from migration_job.protocol.begin import LiveStart, Wanted
 from migration_job.report.model import Report
 from migration_job.stores.sqlite.memory import uncounted
 from migration_job.stores.sqlite.waiting import patience
@@ -43,6 +45,7 @@ class MigrateOptions:
     to: TargetOptions
     profile: ProfileName = "none"
     policy: PolicyFile = None
+    schema: SchemaChoice = SchemaKind.PLANNED
     work: WorkOptions
     checks: Annotated[
         Path | None,
@@ -52,6 +55,14 @@ class MigrateOptions:
         ),
     ] = None
     speed: SpeedOptions
+    proof: Annotated[
+        str | None,
+        typer.Option(
+            help="A command of the application's own that has to end with 0 before the "
+            "certificate, e.g. 'python manage.py migrate --check'. It gets a copy of the target, "
+            "as PGHOST and so on and as DATABASE_URL, and nothing that it writes is kept."
+        ),
+    ] = None
     live: Annotated[
         bool,
         typer.Option(
@@ -69,7 +80,8 @@ class MigrateOptions:
 
 
 def migrate(options: MigrateOptions) -> None:
-    """Plan, copy and verify a SQLite database into an empty PostgreSQL."""
+    """Plan, copy and verify a SQLite database into PostgreSQL: an empty database, or with
+    --schema existing the tables that the application has made there."""
     wanted = Options(
         source=options.source,
         dsn=options.to.dsn(),
@@ -80,6 +92,8 @@ def migrate(options: MigrateOptions) -> None:
         jobs=options.work.jobs,
         demands=options.speed.demands(options.checks, options.profile),
         own_collation=options.accept_collation,
+        existing=options.schema == SchemaKind.EXISTING,
+        proof=options.proof,
     )
     uncounted()
     reporter = Reporter()
@@ -95,9 +109,9 @@ def _live_start(options: MigrateOptions, dsn: str) -> LiveStart:
             "expected --state with --live, found none",
             advice="name the directory that `sync` and `switch` are given, or CONNECTION/.state",
         )
-    return LiveStart(
-        options.source, dsn, options.state, options.report, options.profile, options.policy
-    )
+    existing = options.schema == SchemaKind.EXISTING
+    wanted = Wanted(options.profile, options.policy, existing)
+    return LiveStart(options.source, dsn, options.state, options.report, wanted)
 
 
 def tell(reporter: Reporter, told: Report, folder: Path) -> None:

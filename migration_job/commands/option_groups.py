@@ -13,6 +13,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -41,10 +42,30 @@ AcceptCollation = Annotated[
     ),
 ]
 Target = Annotated[str | None, typer.Option(help="PostgreSQL's connection string.")]
+TargetFile = Annotated[
+    Path | None, typer.Option(help="A file that holds it, so that no command line shows it.")
+]
 ProfileName = Annotated[str, typer.Option(help="'none', 'radcase', or a profile's file.")]
 PolicyFile = Annotated[Path | None, typer.Option(help="A policy file (YAML).")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object to standard output, for programs.")
+]
+
+
+class SchemaKind(StrEnum):
+    """Whose schema the rows are loaded into."""
+
+    PLANNED = "planned"
+    EXISTING = "existing"
+
+
+SchemaChoice = Annotated[
+    SchemaKind,
+    typer.Option(
+        "--schema",
+        help="'planned': the job makes the tables, in an empty database; 'existing': they are the "
+        "application's own, which it has made there, and the job only fills them.",
+    ),
 ]
 LockSeconds = Annotated[
     float,
@@ -67,9 +88,7 @@ class TargetOptions:
     """Where PostgreSQL is, for the commands that write there or compare with it."""
 
     target: Target = None
-    target_file: Annotated[
-        Path | None, typer.Option(help="A file that holds it, so that no command line shows it.")
-    ] = None
+    target_file: TargetFile = None
 
     def dsn(self) -> str:
         """The connection string. Raises InputError where neither or both are given."""

@@ -235,6 +235,5 @@ def for_type(
         return OWNERS[name].asked(Request(facts, column.affinity, name, numbers, zone, epoch))
     raise InputError(
         f"expected one of the types {ALLOWED}; found {wanted!r} for column {column.name}",
-        advice="real (float4) would round and timestamp (without time zone) would forget the "
-        "zone: take double precision, and timestamp with time zone.",
+        advice="docs/types.md says what each of them carries.",
     )

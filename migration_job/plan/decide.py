@@ -102,7 +102,7 @@ class Decider:
     def propose(self, subject: Subject, wish: Wish | None) -> Choice:
         """What to try first: the policy's, the profile's, the declared type's."""
         own = self._own(subject)
-        mapped = replace(subject, facts=_mapped(subject.facts, own, wish))
+        mapped = replace(subject, facts=with_maps(subject.facts, own, wish))
         rule = self._asked(mapped, own, wish)
         if rule is None:
             rule = _declared(mapped, own.zone or self._zone)
@@ -316,7 +316,7 @@ def wrap(rule: Rule, own: ColumnPolicy, wish: Wish | None) -> Rule:
     return MapRule(bijective=both, entries=entries, patterns=patterns, inner=rule)
 
 
-def _mapped(facts: ColumnFacts, own: ColumnPolicy, wish: Wish | None) -> ColumnFacts:
+def with_maps(facts: ColumnFacts, own: ColumnPolicy, wish: Wish | None) -> ColumnFacts:
     """The facts with a sample of what the maps make of the values, whose shapes count."""
     rule = wrap(TextRule(), own, wish)
     if not isinstance(rule, MapRule):

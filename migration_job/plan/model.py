@@ -162,6 +162,9 @@ class SequencePlan(Data):
     last_value: int
     """The next value handed out is ``last_value + 1``: the larger of max(id) and the source's
     ``sqlite_sequence``; 0 where the table is empty and has never been written."""
+    sequence: str | None = None
+    """The sequence, quoted and qualified, in an existing schema, where the column need not own it;
+    None: the one that the column owns."""
 
 
 class ViewPlan(Data):
@@ -197,6 +200,8 @@ class Plan(Data):
     after_load: tuple[str, ...] = ()
     """A profile's own statements (full-text index and the like), run after constraints."""
     findings: tuple[Finding, ...] = Field(default=(), repr=False)
+    existing: bool = False
+    """The schema is the application's own and was there before the run."""
 
     @property
     def blocked(self) -> tuple[Finding, ...]:

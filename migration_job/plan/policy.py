@@ -36,6 +36,9 @@ from migration_job.values import fold
 
 DefaultAction = Literal["widen", "quarantine", "block"]
 Orphans = Literal["keep", "quarantine", "block"]
+TargetRows = Literal["replace", "keep"]
+"""``replace``: the source's take their place, and the target's are kept in ``migration.replaced``;
+``keep``: the table is the target's own, and the source's rows stay where they are."""
 
 
 class Part(BaseModel):
@@ -61,6 +64,10 @@ class ColumnPolicy(Part):
     booleans: dict[bool, list[Scalar]] = Field(default_factory=dict)
     """The values that mean true and false."""
     acknowledge: tuple[str, ...] = ()
+    skip: bool = False
+    """With ``--schema existing``: the target has no place for the column, and its values stay."""
+    rename: str | None = None
+    """With ``--schema existing``: what the target calls the column."""
 
     @field_validator("zone")
     @classmethod
@@ -93,6 +100,19 @@ class TablePolicy(Part):
     orphans: Orphans | None = None
     columns: dict[str, ColumnPolicy] = Field(default_factory=dict)
     acknowledge: tuple[str, ...] = ()
+    skip: bool = False
+    """With ``--schema existing``: the target has no place for the table, and its rows stay."""
+    rename: str | None = None
+    """With ``--schema existing``: what the target calls the table."""
+    rows: TargetRows = "replace"
+    """With ``--schema existing``: what becomes of the rows that the target's table has."""
+
+    @property
+    def of_existing(self) -> bool:
+        """Whether anything of it speaks of a schema that is there already."""
+        parts = self.columns.values()
+        own = self.skip or self.rename is not None or self.rows != "replace"
+        return own or any(part.skip or part.rename is not None for part in parts)
 
 
 class Policy(Part):
@@ -103,6 +123,8 @@ class Policy(Part):
     acknowledge: tuple[str, ...] = ()
     enable: tuple[str, ...] = ()
     """Features of the profile, such as ``row-level-security``."""
+    bookkeeping: tuple[str, ...] = ()
+    """With ``--schema existing``: further tables in which migrations keep book of themselves."""
 
     @field_validator("zone")
     @classmethod

@@ -133,8 +133,10 @@ def _places(values: Row, rules: Sequence[Rule]) -> Iterator[tuple[int, int]]:
 
 
 def _size(rule: Rule) -> tuple[int, int] | None:
-    """Bytes and alignment of a type of one size; None of text, bytes and digits."""
-    return TARGETS[base_of(rule.target_type)].size
+    """Bytes and alignment of a type of one size; None of text, bytes and digits, and of types that
+    only an application's own schema has."""
+    known = TARGETS.get(base_of(rule.target_type))
+    return None if known is None else known.size
 
 
 def _content(text: str, type_sql: str) -> int:

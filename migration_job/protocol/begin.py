@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import apsw
@@ -17,6 +18,7 @@ import psycopg
 from migration_job.errors import BlockedError, InputError, OperationError
 from migration_job.plan import naming
 from migration_job.plan.model import ColumnPlan, Plan, SequencePlan, TablePlan, UniquePlan
+from migration_job.plan.onto import Source, plan_onto
 from migration_job.plan.planner import make_plan
 from migration_job.plan.policy import load_policy
 from migration_job.plan.profile import load_profile
@@ -28,6 +30,8 @@ from migration_job.quoting import compose, sqlite_name, sqlite_table
 from migration_job.stores.postgres import capture as target_capture
 from migration_job.stores.postgres.database import connect
 from migration_job.stores.postgres.schema import sequence_sql
+from migration_job.stores.postgres.target import read_schema
+from migration_job.stores.postgres.trial import trial_on
 from migration_job.stores.sqlite import capture, fence, snapshot
 from migration_job.stores.sqlite.catalogue import read_catalogue, rowid_name
 from migration_job.stores.sqlite.model import ROWID_NAMES, Catalogue, SourceTable
@@ -39,18 +43,25 @@ ROWID_COLUMN = "_migration_rowid"
 table has a column of that name, this one is called a little longer (:func:`rowid_column`)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """By what rules the plan is made."""
+
+    profile: str = "none"
+    policy: Path | None = None
+    existing: bool = False
+    """For the tables that the application has made on the target."""
+
+
 class LiveStart:
     """What ``migrate --live`` adds to a plain run (``migration_job.migration.Live``)."""
 
-    def __init__(
-        self, source: Path, dsn: str, state: Path, report: Path, profile: str, policy: Path | None
-    ) -> None:
+    def __init__(self, source: Path, dsn: str, state: Path, report: Path, wanted: Wanted) -> None:
         self._source = source
         self._dsn = dsn
         self._lock = Lock(state)
         self._report = report
-        self._profile = profile
-        self._policy = policy
+        self._wanted = wanted
         self._capture = ""
         self._tokens: tuple[str, str | None] = ("", None)
 
@@ -87,6 +98,8 @@ class LiveStart:
             if table.source is None or table.key:
                 tables.append(table)
                 continue
+            if not table.ours:
+                raise _without_key(table)
             keyed = _with_rowid(table, catalogue.table(table.source), taken)
             tables.append(keyed)
             sequences.append(
@@ -139,13 +152,25 @@ class LiveStart:
             connection = taken.connect()
             try:
                 catalogue = read_catalogue(connection)
-                policy = load_policy(self._policy) if self._policy is not None else None
-                profile = load_profile(self._profile)
-                return catalogue, make_plan(connection, catalogue, profile=profile, policy=policy)
+                return catalogue, self._plan_of(connection, catalogue)
             finally:
                 connection.close()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _plan_of(self, connection: apsw.Connection, catalogue: Catalogue) -> Plan:
+        wanted = self._wanted
+        policy = load_policy(wanted.policy) if wanted.policy is not None else None
+        profile = load_profile(wanted.profile)
+        if not wanted.existing:
+            return make_plan(connection, catalogue, profile=profile, policy=policy)
+        target = connect(self._dsn)
+        try:
+            there = read_schema(target, profile, policy)
+            source = Source(connection, catalogue)
+            return plan_onto(source, there, policy=policy, trial=trial_on(target))
+        finally:
+            target.close()
 
     def _stop_following(self) -> None:
         """A target that is about to be filled anew follows nothing meanwhile."""
@@ -201,6 +226,16 @@ class LiveStart:
 
 def _keys(tables: list[capture.CapturedTable]) -> dict[str, list[str]]:
     return {t.table.name: [capture.key_name(t, c) for c in t.key] for t in tables}
+
+
+def _without_key(table: TablePlan) -> InputError:
+    return InputError(
+        f"table {table.source!r} has no key that identifies its rows on both sides, and none is "
+        f"added to {table.target}, which is the application's own",
+        advice="give the table a primary key by the application's own migrations, on both sides; "
+        f"or leave it out (tables: {{{table.source}: {{skip: true}}}} in the policy); or migrate "
+        "without --live",
+    )
 
 
 def rowid_column(table: TablePlan) -> str | None:

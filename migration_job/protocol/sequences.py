@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from migration_job.protocol.run_context import Pair
 from migration_job.quoting import (
     compose,
@@ -39,8 +41,9 @@ def raise_target_sequences(pair: Pair) -> None:
 def raise_source_sequences(pair: Pair) -> None:
     """Raise the marks of the source's AUTOINCREMENT tables to the target's sequences, inside the
     caller's transaction of the source."""
-    for table, _, name in _identities(pair):
-        if not pair.catalogue.table(table).autoincrement:
+    for table, column, name in _identities(pair):
+        own = pair.catalogue.table(table)
+        if not own.autoincrement or column != own.rowid_alias:
             continue
         row = pair.target.execute(
             compose(
@@ -59,6 +62,8 @@ def _identities(pair: Pair) -> list[tuple[str, str, str]]:
 
 
 def _read_identities(pair: Pair) -> list[tuple[str, str, str]]:
+    if pair.plan.existing:
+        return list(_named(pair))
     planned = [
         (plan.source, column.source, plan.target, column.target)
         for plan in pair.plan.tables
@@ -74,6 +79,20 @@ def _read_identities(pair: Pair) -> list[tuple[str, str, str]]:
         for (source, column, _, _), sequence in zip(planned, row, strict=True)
         if sequence is not None
     ]
+
+
+def _named(pair: Pair) -> Iterator[tuple[str, str, str]]:
+    """The same in a schema that is the application's own, where the plan names each sequence; those
+    that it has dropped since are left out."""
+    for sequence in pair.plan.sequences:
+        plan = next(t for t in pair.plan.tables if t.target == sequence.table)
+        column = next((c for c in plan.columns if c.target == sequence.column), None)
+        there = pair.target.execute(
+            "SELECT to_regclass(%s) IS NOT NULL", (sequence.sequence,)
+        ).fetchone()
+        known = column is not None and column.source is not None and plan.source is not None
+        if known and there is not None and there[0]:
+            yield str(plan.source), str(column and column.source), str(sequence.sequence)
 
 
 def _sequence(table: str, column: str) -> str:
@@ -99,7 +118,8 @@ def _source_mark(pair: Pair, table: str, column: str) -> int:
             )
         ).get
     ]
-    if pair.catalogue.table(table).autoincrement:
+    own = pair.catalogue.table(table)
+    if own.autoincrement and column == own.rowid_alias:
         marks.append(
             pair.source.execute("SELECT max(seq) FROM sqlite_sequence WHERE name = ?", (table,)).get
         )

@@ -16,7 +16,7 @@ from migration_job.plan.model import Plan, SequencePlan, TablePlan
 from migration_job.plural import counted
 from migration_job.quoting import compose, postgres_name
 from migration_job.report.model import Difference
-from migration_job.verify import digest, relations, typed
+from migration_job.verify import definitions, digest, relations, typed
 from migration_job.verify.changed import changed_values
 from migration_job.verify.connections import (
     Differences,
@@ -106,6 +106,8 @@ class Verification:
             some = every[start : start + SEQUENCES_AT_ONCE]
             tasks.append(Task(f"sequences from {start}", self._sequences(some)))
         tasks.append(Task("views", self._views))
+        if self._plan.existing:
+            tasks.append(Task("definitions", self._definitions))
         tasks.append(Task("records", self._records))
         try:
             run_all(tasks, self._open, self._jobs)
@@ -224,6 +226,20 @@ class Verification:
         whole = not any(table.quarantine for table in self._plan.tables)
         for view in self._plan.views:
             self._note(relations.check_view(sides, view, mapped, whole=whole))
+
+    def _definitions(self, sides: Sides) -> None:
+        """The application's own schema is what it was before the load."""
+        before = tuple(str(r[0]) for r in sides.rows("SELECT line FROM migration.definitions"))
+        gone, new = definitions.changed(
+            before, definitions.read_definitions(sides.target, "public")
+        )
+        found = Differences("")
+        for what, lines in (("is gone", gone), ("is new", new)):
+            for line in lines:
+                found.add("definition", f"a definition of before the load {what}: {line[:300]}")
+        self._add(found)
+        with self._lock:
+            self._result.checked["definitions"] += len(before)
 
     def _records(self, sides: Sides) -> None:
         ledger = _digest_of(sides, "ledger", "tab, key, col, before, after, rule")

@@ -189,7 +189,7 @@ def _spelling(column: ColumnPlan, here: str) -> tuple[str, str] | None:  # noqa:
     there = postgres_name(column.target)
     text = f"{there}::text"
     match rule.kind:
-        case "integer" | "text-integer" | "integer-text" | "numeric-text" | "date":
+        case "integer" | "text-integer" | "integer-text" | "numeric-text" | "date" | "label":
             return here, text
         case "text" | "widened-text" | "json":
             return here, there if column.type == "text" else text
@@ -205,7 +205,7 @@ def _spelling(column: ColumnPlan, here: str) -> tuple[str, str] | None:  # noqa:
             return f"lower({here})", f"replace({text}, '-', '')"
         case "time" if rule.shape == "HH:MM:SS":
             return here, text
-        case "numeric":
+        case "numeric" | "near-numeric":
             return _numeric(rule, here), text
         case "timestamp":
             spelled = _timestamp(rule, here)

@@ -24,6 +24,8 @@ import apsw
 
 from migration_job.plan.model import ColumnPlan
 from migration_job.values import BrokenText, SourceValue, display
+from migration_job.verify import meaning_target
+from migration_job.verify.meaning_target import Inexact as Inexact
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -46,11 +48,6 @@ JULIAN_EPOCH = Fraction(4881175, 2)
 """The Julian day of 1970-01-01T00:00Z, 2440587.5."""
 
 MICROS_PER_DAY = 86_400_000_000
-
-
-class Inexact(Exception):
-    """The column cannot hold this source value as what it is, so a ledger entry must exist for
-    it; the message says why."""
 
 
 def of_source(column: ColumnPlan, value: SourceValue) -> str | None:
@@ -237,6 +234,27 @@ def _numeric_target(rule: Any, text: str) -> str:
     if _tells_reals(rule) and "." in text and "." not in plain and _has_fewer_digits(text):
         return plain + ".0"
     return plain
+
+
+def _padded_source(rule: Any, value: SourceValue) -> str:
+    if not isinstance(value, str):
+        raise _wrong(value, "a decimal number in text")
+    if value not in SPECIAL and re.fullmatch(r"-?(0|[1-9]\d*)(\.\d+)?", value, re.ASCII) is None:
+        raise _wrong(value, "a decimal number")
+    fraction = value.partition(".")[2]
+    if value not in SPECIAL and rule.precision is not None:
+        places = rule.scale if rule.places is None else max(rule.places, len(fraction.rstrip("0")))
+        if len(fraction) != places:
+            raise _wrong(value, "spelled as the column spells its numbers")
+    return _padded_target(rule, value)
+
+
+SPECIAL = ("NaN", "Infinity", "-Infinity")
+
+
+def _padded_target(rule: Any, text: str) -> str:
+    # Without a scale of its own the type keeps the text's.
+    return text if text in SPECIAL or rule.precision is None else _plain_decimal(text)
 
 
 def _boolean_source(_rule: Any, value: SourceValue) -> str:
@@ -699,6 +717,39 @@ def _timestamp_target(rule: Any, text: str) -> str:
     return str(micros)
 
 
+_LOCAL = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?", re.ASCII)
+
+
+def _local_source(rule: Any, value: SourceValue) -> str:
+    """What a clock shows, as microseconds; of an instant what one in the rule's zone shows."""
+    if isinstance(value, str) and _local_beyond(value):
+        return value
+    naive = rule.model_copy(update={"zone": "UTC"})
+    if rule.shape != "epoch" and not _says_zone(rule.shape):
+        return _local_micros(naive, value)
+    micros = _timestamp_source(naive, value)
+    there = (EPOCH + timedelta(microseconds=int(micros))).astimezone(_zone(rule.zone))
+    return str(_micros(there.replace(tzinfo=UTC)))
+
+
+def _local_beyond(text: str) -> bool:
+    """As :func:`_is_beyond`, for times that name no zone."""
+    year = re.fullmatch(r"-?infinity|\d{5,6}-\d\d-\d\d .*|\d{4,6}-\d\d-\d\d .* BC", text)
+    return year is not None
+
+
+def _says_zone(shape: str) -> bool:
+    return re.fullmatch(r"(YYYY-MM-DD)?([ Tt])?(HH:MM)?(:SS)?(\.f+)?", shape) is None
+
+
+def _local_target(_rule: Any, text: str) -> str:
+    if _LOCAL.fullmatch(text) is None:
+        if _local_beyond(text):
+            return text
+        raise ValueError(f"not a timestamp without time zone: {text!r}")
+    return str(_micros(datetime.fromisoformat(text).replace(tzinfo=UTC)))
+
+
 def _date_source(_rule: Any, value: SourceValue) -> str:
     if _is_beyond(value):
         return str(value)
@@ -754,6 +805,10 @@ _SOURCE: dict[str, Callable[[Any, SourceValue], str]] = {
     "date": _date_source,
     "time": _time_source,
     "none": _never_exact,
+    "local-timestamp": _local_source,
+    "near-numeric": _numeric_source,
+    "padded-numeric": _padded_source,
+    **meaning_target.SOURCE,
 }
 
 _TARGET: dict[str, Callable[[Any, str], str]] = {
@@ -778,6 +833,10 @@ _TARGET: dict[str, Callable[[Any, str], str]] = {
     "date": _same_text,
     "time": _time_target,
     "none": _same_text,
+    "local-timestamp": _local_target,
+    "near-numeric": _numeric_target,
+    "padded-numeric": _padded_target,
+    **meaning_target.TARGET,
 }
 """Complete for every kind of rule; a test compares it with the rules that there are."""
 
@@ -789,11 +848,12 @@ def as_parameter(column: ColumnPlan, meaning: str | None) -> str | None:
     rule: Any = column.rule
     while rule.kind == "map":
         rule = rule.inner
-    if rule.kind == "timestamp" and not _is_beyond(meaning):
+    if rule.kind in ("timestamp", "local-timestamp") and meaning.lstrip("-").isdigit():
         instant = EPOCH + timedelta(microseconds=int(meaning))
-        return f"{instant.year:04d}-{instant:%m-%d %H:%M:%S.%f}+00"
+        text = f"{instant.year:04d}-{instant:%m-%d %H:%M:%S.%f}"
+        return text + "+00" if rule.kind == "timestamp" else text
     if rule.kind == "json" and meaning.startswith("real "):
         return meaning[5:]
     if meaning.startswith(REAL):
         return meaning.removeprefix(REAL)
-    return meaning
+    return meaning_target.as_parameter(rule.kind, meaning)

@@ -33,7 +33,7 @@ from migration_job.quoting import (
     sqlite_table,
 )
 from migration_job.stores.sqlite.model import SourceColumn
-from migration_job.stores.sqlite.reader import read_rows, rowid_ends
+from migration_job.stores.sqlite.reader import column_sql, read_rows, rowid_ends
 from migration_job.stores.sqlite.rowkey import key_columns
 from migration_job.values import display, key_text, to_json
 from migration_job.verify.checks import Check, run_checks
@@ -81,6 +81,9 @@ def check_table(sides: Sides, plan: TablePlan, facts: Facts) -> Relations:
         differences.add("table", f"expected a permanent table {plan.target}, found {what}")
         return found
     found.checked["tables"] += 1
+    if not plan.ours:
+        _existing(sides, plan, facts, found, differences)
+        return found
     _columns(plan, facts, found, differences)
     _constraints(plan, facts, found, differences)
     for index in plan.indexes:
@@ -93,6 +96,36 @@ def check_table(sides: Sides, plan: TablePlan, facts: Facts) -> Relations:
         _defaults(sides, plan, facts, found, differences)
         _quarantine(sides, plan, facts, found, differences)
     return found
+
+
+def _existing(
+    sides: Sides, plan: TablePlan, facts: Facts, found: Relations, differences: Differences
+) -> None:
+    """Of a table that is the application's own: its types are those of the plan, and the rows meet
+    its foreign keys, which were silent while they were loaded. That its definitions are what they
+    were is proven of the whole schema at once."""
+    there = facts.columns[plan.target]
+    for column in plan.columns:
+        found.checked["columns"] += 1
+        fact = there.get(column.target)
+        if fact is None:
+            differences.add(
+                "column", f"column {column.target} is missing on the target", column=column.target
+            )
+        elif fact.shown != column.type:
+            differences.add(
+                "type",
+                f"expected type {column.type}, found {fact.shown}",
+                column=column.target,
+                source=column.type,
+                target=fact.shown,
+            )
+    for key in plan.foreign_keys:
+        if key.validated:
+            found.checked["foreign keys"] += 1
+            _orphans(sides, plan, key, differences)
+    if plan.source is not None:
+        _quarantine(sides, plan, facts, found, differences)
 
 
 # ------------------------------------------------------------------------- columns and types
@@ -437,17 +470,18 @@ def check_sequences(
     of its table on the source. A target that ``follows`` hands out none yet: the switch raises
     what a round of ``sync`` leaves as it was."""
     found = Relations(Counter({"sequences": len(sequences)}))
-    there: list[tuple[SequencePlan, Differences]] = []
+    there: list[tuple[SequencePlan, str, Differences]] = []
     for sequence, source_table in sequences:
         differences = Differences(source_table)
         found.differences.append(differences)
         if sequence.column not in facts.columns[sequence.table]:
             continue  # that it is missing is said of the table
-        if (sequence.table, sequence.column) in facts.sequences:
-            there.append((sequence, differences))
+        name = sequence.sequence or facts.sequences.get((sequence.table, sequence.column))
+        if name is not None:
+            there.append((sequence, name, differences))
         else:
             differences.add("sequence", "the column hands out no values", column=sequence.column)
-    for (sequence, differences), row in zip(there, _states(sides, there, facts), strict=True):
+    for (sequence, _, differences), row in zip(there, _states(sides, there), strict=True):
         last, called, highest = row
         following = last + (1 if called else 0)
         needed = max(sequence.last_value, 0 if follows else highest or 0) + 1
@@ -463,24 +497,44 @@ def check_sequences(
 
 
 def _states(
-    sides: Sides, sequences: Sequence[tuple[SequencePlan, Differences]], facts: Facts
+    sides: Sides, sequences: Sequence[tuple[SequencePlan, str, Differences]]
 ) -> list[tuple[int, bool, int | None]]:
     """Each sequence's last value, whether it was handed out, and the highest key there is. That is
     the source's: where the target has another, the comparison of the rows says so."""
-    names = [facts.sequences[sequence.table, sequence.column] for sequence, _ in sequences]
+    names = [name for _, name, _ in sequences]
     rows = sides.rows(
         "SELECT pg_sequence_last_value(name::regclass) "
         "FROM unnest(%s::text[]) WITH ORDINALITY AS s (name, number) ORDER BY number",
         (names,),
     )
     found: list[tuple[int, bool, int | None]] = []
-    for (_, differences), name, (last,) in zip(sequences, names, rows, strict=True):
+    for (sequence, name, differences), (last,) in zip(sequences, rows, strict=True):
         # NULL: no value was handed out yet.
         value, called = (last, True) if last is not None else _untouched(sides, name)
-        # An identity column was the rowid's alias there.
-        ends = rowid_ends(sides.source, sides.catalogue.table(differences.table))
-        found.append((value, called, None if ends is None else ends[1]))
+        found.append((value, called, _highest(sides, sequence, differences.table)))
     return found
+
+
+def _highest(sides: Sides, sequence: SequencePlan, source: str) -> int | None:
+    """The highest number that the source has in a column which a sequence fills on the target."""
+    table = sides.catalogue.table(source)
+    if sequence.sequence is None:
+        # An identity column was the rowid's alias there.
+        ends = rowid_ends(sides.source, table)
+        return None if ends is None else ends[1]
+    plan = sides.plan.table(source)
+    column = next(c.source for c in plan.columns if c.target == sequence.column)
+    reference = column_sql(table, str(column))
+    keep = not_quarantined(plan)
+    found = sides.source.execute(
+        compose(
+            "SELECT max({value}) FROM {table} AS t WHERE typeof({value}) = 'integer' AND {keep}",
+            value=reference,
+            table=sqlite_table(table.name),
+            keep=keep or "1",
+        )
+    ).fetchone()
+    return None if found is None or found[0] is None else int(found[0])
 
 
 def _untouched(sides: Sides, sequence: str) -> tuple[int, bool]:

@@ -27,6 +27,7 @@ from migration_job.stores.sqlite.reader import (
 )
 from migration_job.stores.sqlite.rowkey import key_columns
 from migration_job.values import SourceValue, display, fold, key_text, key_values, to_text
+from migration_job.verify import meaning_target
 from migration_job.verify.connections import (
     Accepted,
     Differences,
@@ -59,7 +60,7 @@ TEXTS = frozenset({"text", "widened-text", "json"})
 WHOLE = frozenset({"jsonb", "json-blob", "text-bytea", "numeric-text", "map"})
 """Rules whose values may be as large, and are compared whole."""
 
-UNBOUNDED = BLOBS | TEXTS | WHOLE
+UNBOUNDED = BLOBS | TEXTS | WHOLE | meaning_target.UNBOUNDED
 
 
 @dataclass(slots=True)

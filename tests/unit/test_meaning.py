@@ -38,6 +38,7 @@ VALUES: list[SourceValue] = [
     "C7A1F0DE-1B2C-4D3E-8F90-A1B2C3D4E5F6", "c7a1f0de1b2c4d3e8f90a1b2c3d4e5f6", "system",
     b"", b"\x00", b"a", b"\xff\xfe", bytes(range(16)), b"\xff" * 16,
     "-12.50", "0.05", "-0.00",
+    "10.0.0.7", "2001:db8::1", "x", "[]", '["a", "b c"]', b"{}", b"[1]",
 ]  # fmt: skip
 
 RULES: list[tuple[rules.Rule, str]] = [

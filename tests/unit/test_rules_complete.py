@@ -50,7 +50,8 @@ LONG: dict[StorageClass, SourceValue] = {
     "text": "x" * 500, "blob": b"x" * 500, "integer": 7, "real": 1.5
 }  # fmt: skip
 VALUES: list[SourceValue] = [
-    *LONG.values(), 0, 1, -5, "a\\b", "tab\t", "1", "{}", f'{{"a": "\\n{"x" * 500}"}}', b"", b"\\",
+    *LONG.values(), 0, 1, -5, "a\\b", "tab\t", "1", "{}", "[]", f'{{"a": "\\n{"x" * 500}"}}',
+    b"", b"\\",
 ]  # fmt: skip
 
 

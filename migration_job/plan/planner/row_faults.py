@@ -193,7 +193,7 @@ def _find_too_long(planning: Planning, seen: Seen, table: SourceTable) -> None:
 def _find_collisions(planning: Planning, decisions: Decisions) -> Iterator[Key]:
     """The keys that the target cannot have, since rules make two of their values one."""
     for table in planning.catalogue.tables:
-        for columns in _unique_keys(table):
+        for columns in unique_keys(table):
             own = [decisions.get((table.name, c)) for c in columns]
             known = [d for d in own if d is not None]
             doubtful = any(not d.exact and not d.told_apart for d in known)
@@ -236,7 +236,7 @@ def _judge_collision(
     return aside
 
 
-def _unique_keys(table: SourceTable) -> list[tuple[str, ...]]:
+def unique_keys(table: SourceTable) -> list[tuple[str, ...]]:
     """The column lists of the primary key and of every unique index over plain columns."""
     found = [table.primary_key] if table.primary_key else []
     for index in table.indexes:

@@ -206,7 +206,7 @@ class JsonbRule(RuleBase):
 
     @classmethod
     def asked(cls, request: Request) -> RuleBase:
-        return cls(style=_commonest(request.facts.sample), affinity=request.affinity)
+        return cls(style=commonest_style(request.facts.sample), affinity=request.affinity)
 
     @property
     def target_type(self) -> str:
@@ -254,7 +254,7 @@ class JsonbRule(RuleBase):
         )
 
 
-def _commonest(sample: Sequence[SourceValue]) -> jsontext.Style:
+def commonest_style(sample: Sequence[SourceValue]) -> jsontext.Style:
     """The style that gives most of the sampled documents back."""
     styles: tuple[jsontext.Style, ...] = ("compact", "spaced", "compact-ascii", "spaced-ascii")
     best: dict[jsontext.Style, int] = dict.fromkeys(styles, 0)

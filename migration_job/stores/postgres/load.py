@@ -380,7 +380,9 @@ class _Loader:
         self._advance(sum(arrived))
 
     def _create(self, session: Session, tables: list[TablePlan]) -> None:
-        _execute(session, tables[0], "its columns", create_sql(tables, session.collate))
+        made = [table for table in tables if table.ours]
+        if made:
+            _execute(session, made[0], "its columns", create_sql(made, session.collate))
 
     def _set_sequence(self, session: Session, table: TablePlan) -> None:
         if statements := self._sequences.get(table.target):

@@ -230,14 +230,22 @@ def refuse_foreign(connection: psycopg.Connection, where: str) -> None:
         raise InputError(
             f"expected an empty database at {where}, found {len(found)} objects in schema public: "
             f"{shown}",
-            advice="give a new, empty database as the target; nothing was changed in this one",
+            advice="give a new, empty database as the target; or, where the application has made "
+            "its own tables there, --schema existing loads into them. Nothing was changed in this "
+            "one",
         )
+    refuse_records(connection, where)
+
+
+def refuse_records(connection: psycopg.Connection, where: str) -> None:
+    """Raises InputError where there is a schema named as this job's that is not its own."""
     schema = connection.execute("SELECT to_regnamespace('migration') IS NOT NULL").fetchone()
     if schema is not None and schema[0]:
         raise InputError(
-            f"expected an empty database at {where}, found a schema named migration that holds no "
-            "run of this job",
-            advice="give a new, empty database as the target; nothing was changed in this one",
+            f"expected no schema named migration at {where}, found one that holds no run of this "
+            "job",
+            advice="give another database as the target, or drop that schema if it is nobody's; "
+            "nothing was changed in this one",
         )
 
 

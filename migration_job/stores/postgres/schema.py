@@ -200,6 +200,13 @@ def execute_step(connection: psycopg.Connection, table: TablePlan, step: Step) -
 
 def refused(table: TablePlan, what: str, error: psycopg.Error) -> OperationError:
     """What to raise when the server refuses a part of the plan."""
+    if not table.ours:
+        detail = f" ({error.diag.message_detail})" if error.diag.message_detail else ""
+        return OperationError(
+            f"the target's own table {table.target} refused {what}: "
+            f"{error.diag.message_primary}{detail}",
+            advice="correct the rows on the source, or set them aside by the policy",
+        )
     return OperationError(
         f"the target refused table {table.target}, {what}: {error.diag.message_primary}",
         advice="preflight should have found this: please report it with the plan "
@@ -242,15 +249,23 @@ def create_views(connection: psycopg.Connection, plan: Plan) -> None:
 
 
 def sequence_sql(sequence: SequencePlan) -> str:
-    """What puts an identity's sequence where the next value is ``last_value + 1``."""
-    name, column = postgres_text(postgres_relation(sequence.table)), postgres_text(sequence.column)
+    """What puts a sequence where the next value is ``last_value + 1``; one that is the
+    application's own, and further already, stays there."""
     value, called = max(sequence.last_value, 1), sequence.last_value >= 1
+    parts = {"value": value, "called": "true" if called else "false"}
+    if sequence.sequence is not None:
+        return compose(
+            "SELECT setval({text}, {value}, {called}) FROM {name} "
+            "WHERE last_value < {value} OR last_value = {value} AND NOT is_called",
+            text=postgres_text(sequence.sequence),
+            name=sequence.sequence,
+            **parts,
+        )
     return compose(
         "SELECT setval(pg_get_serial_sequence({name}, {column}), {value}, {called})",
-        name=name,
-        column=column,
-        value=value,
-        called="true" if called else "false",
+        name=postgres_text(postgres_relation(sequence.table)),
+        column=postgres_text(sequence.column),
+        **parts,
     )
 
 

@@ -192,7 +192,9 @@ class TableCopy:
 
     def run(self, advance: Advance) -> Loaded:
         """Copy every row; ledger and quarantine included. Runs in the caller's transaction."""
-        statement = copy_sql(postgres_relation(self._plan.target), self._sql.columns, freeze=True)
+        # Rows may be frozen only in a table that is of this transaction's making.
+        freeze = self._plan.ours
+        statement = copy_sql(postgres_relation(self._plan.target), self._sql.columns, freeze=freeze)
         with _Stream(self._session, statement, advance) as stream:
             if self._sql.line is None:
                 self._by_row(stream, self._sql.keep, ())

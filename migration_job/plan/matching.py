@@ -1,0 +1,429 @@
+"""Which table and column of a schema that is there already is whose of the source's.
+
+By name: the very same, else the only one that differs in its case alone, else what the policy's
+``rename`` says. What stands on one side only is a finding, except where nothing would be lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from migration_job.errors import InputError
+from migration_job.plan.bookkeeping import is_bookkeeping, version_columns
+from migration_job.plan.findings import Findings, settle_column, settle_table, some
+from migration_job.plan.policy import Policy
+from migration_job.plan.target import TargetColumn, TargetSchema, TargetTable
+from migration_job.stores.sqlite.model import (
+    Catalogue,
+    SourceColumn,
+    SourceForeignKey,
+    SourceTable,
+)
+from migration_job.values import fold
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How much of the source there is, asked only where a place is missing."""
+
+    rows: Callable[[SourceTable], int]
+    values: Callable[[SourceTable, SourceColumn], int]
+    """Other than NULL."""
+    versions: Callable[[SourceTable, Sequence[str]], tuple[str, ...]]
+    """Of a table in which migrations keep book, sorted."""
+
+
+@dataclass(slots=True)
+class TableMatch:
+    """A table of the source's and its place."""
+
+    source: SourceTable
+    target: TargetTable
+    columns: dict[str, TargetColumn] = field(default_factory=dict)
+    """By the source's name."""
+
+    def source_of(self, column: str) -> SourceColumn | None:
+        """The source's column that fills one of the target's."""
+        names = [name for name, there in self.columns.items() if there.name == column]
+        return next((c for c in self.source.columns if c.name in names), None)
+
+
+@dataclass(slots=True)
+class Matched:
+    """What belongs together, in the source's order, and what is the target's alone."""
+
+    tables: list[TableMatch]
+    alone: list[TargetTable]
+
+    def sources(self) -> tuple[SourceTable, ...]:
+        """The source's tables as the target demands them: its NOT NULL and its foreign keys, and
+        none of the source's own constraints, which hold there anyway."""
+        by_target = {match.target.name: match for match in self.tables}
+        return tuple(_demanded(match, by_target) for match in self.tables)
+
+
+def match(
+    catalogue: Catalogue, target: TargetSchema, policy: Policy, findings: Findings, counts: Counts
+) -> Matched:
+    """Find each table's and column's place. Raises InputError where the policy's ``rename`` names
+    what is not there."""
+    found: list[TableMatch] = []
+    kept: set[str] = set()
+    for table in catalogue.tables:
+        there = _place_of(table, target, policy)
+        if _is_targets_own(table, there, policy):
+            if there is not None:
+                kept.add(there.name)
+                _report_kept(table, there, target, policy, findings, counts)
+            continue
+        if there is None:
+            _without_place(table, policy, findings, counts.rows(table))
+            continue
+        if _usable(table, there, findings):
+            found.append(_columns(TableMatch(table, there), policy, findings, counts))
+    _refuse_twice(found)
+    taken = {one.target.name for one in found}
+    alone = [t for t in target.tables if t.name not in taken and t.kind == "table"]
+    for one in found:
+        _report_rows(one, findings)
+    for own in alone:
+        if own.name not in kept:
+            _report_alone(own, policy, findings)
+    return Matched(found, alone)
+
+
+# ---------------------------------------------------------------------------------------- names
+
+
+def _place_of(table: SourceTable, target: TargetSchema, policy: Policy) -> TargetTable | None:
+    renamed = policy.table(table.name).rename
+    if renamed is not None:
+        there = target.table(renamed)
+        if there is None:
+            raise InputError(
+                f"the policy's tables.{table.name}.rename: expected a table of schema "
+                f"{target.name}, found {renamed!r}",
+                advice="give the target's name as it is spelled there",
+            )
+        return there
+    exact = target.table(table.name)
+    if exact is not None:
+        return exact
+    alike = [t for t in target.tables if fold(t.name) == fold(table.name)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _column_of(column: SourceColumn, match: TableMatch, policy: Policy) -> TargetColumn | None:
+    renamed = policy.column(match.source.name, column.name).rename
+    if renamed is not None:
+        there = match.target.column(renamed)
+        if there is None:
+            raise InputError(
+                f"the policy's tables.{match.source.name}.columns.{column.name}.rename: expected a "
+                f"column of the target's {match.target.name}, found {renamed!r}",
+                advice="give the target's name as it is spelled there",
+            )
+        return there
+    exact = match.target.column(column.name)
+    if exact is not None:
+        return exact
+    alike = [c for c in match.target.columns if fold(c.name) == fold(column.name)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _refuse_twice(found: Sequence[TableMatch]) -> None:
+    """Raises InputError where two tables or columns have one place."""
+    places: dict[str, str] = {}
+    for one in found:
+        other = places.setdefault(one.target.name, one.source.name)
+        if other != one.source.name:
+            raise _one_place(f"the tables {other} and {one.source.name}", one.target.name)
+        columns: dict[str, str] = {}
+        for name, there in one.columns.items():
+            first = columns.setdefault(there.name, name)
+            if first != name:
+                raise _one_place(
+                    f"{one.source.name}'s columns {first} and {name}",
+                    f"{one.target.name}.{there.name}",
+                )
+
+
+def _one_place(what: str, place: str) -> InputError:
+    return InputError(
+        f"expected a place for each, found {place} for both of {what}",
+        advice="say which is whose by the policy's `rename`, or leave one out by `skip`",
+    )
+
+
+# -------------------------------------------------------------------------------------- tables
+
+
+def _is_targets_own(table: SourceTable, there: TargetTable | None, policy: Policy) -> bool:
+    if policy.table(table.name).rows == "keep":
+        return True
+    if not is_bookkeeping(table.name, policy.bookkeeping):
+        return False
+    # An application may have a table `migrations` of its own.
+    wanted = version_columns(table.name) or ()
+    return {fold(c) for c in wanted} <= {fold(c.name) for c in table.columns} or there is None
+
+
+def _report_kept(
+    table: SourceTable,
+    there: TargetTable,
+    target: TargetSchema,
+    policy: Policy,
+    findings: Findings,
+    counts: Counts,
+) -> None:
+    if not is_bookkeeping(table.name, policy.bookkeeping):
+        findings.add(
+            "target-rows-kept",
+            "warning",
+            f"the target's own {there.rows:,} rows stay, by the policy; the source's "
+            f"{counts.rows(table):,} rows are not carried over",
+            table=table.name,
+            count=counts.rows(table),
+        )
+        return
+    findings.add(
+        "bookkeeping-kept",
+        "note",
+        f"migrations keep book in {there.name}: the target's own {there.rows:,} rows stay",
+        table=table.name,
+    )
+    columns = version_columns(table.name)
+    own = dict(target.versions).get(there.name)
+    if not columns or own is None:
+        return
+    source = counts.versions(table, columns)
+    if source and not own:
+        _differ(table, findings, source[-1], "none")
+    elif source and set(source) != set(own):
+        here = sorted(set(source) - set(own))
+        beyond = sorted(set(own) - set(source))
+        if len(source) > 1 and not set(source) & set(own):
+            findings.add(
+                "bookkeeping-not-comparable",
+                "warning",
+                f"the two sides' migrations have no name in common ({some(source, 3)}; on the "
+                f"target {some(own, 3)}), so that nothing says whether they are the same version",
+                table=table.name,
+            )
+            return
+        _differ(table, findings, some(here, 3) or "nothing more", some(beyond, 3) or "nothing more")
+
+
+def _differ(table: SourceTable, findings: Findings, here: str, there: str) -> None:
+    findings.add(
+        "bookkeeping-differs",
+        "error",
+        f"the source is of another version than the target: on the source alone {here}, on the "
+        f"target alone {there}. Bring both to one version with the application's own migrations",
+        table=table.name,
+    )
+
+
+def _without_place(table: SourceTable, policy: Policy, findings: Findings, rows: int) -> None:
+    if policy.table(table.name).skip:
+        findings.add(
+            "table-skipped",
+            "warning",
+            f"left out by the policy: {rows:,} rows stay on the source",
+            table=table.name,
+            count=rows,
+        )
+    elif rows:
+        findings.add(
+            "no-target-table",
+            "error",
+            f"{rows:,} rows, and the target has no table of that name. Have the application make "
+            "it, or name its place by the policy's `rename`",
+            table=table.name,
+            count=rows,
+            settle=settle_table(table.name, skip=True),
+        )
+    else:
+        findings.add(
+            "no-target-table", "note", "no rows, and no table on the target", table=table.name
+        )
+
+
+def _usable(table: SourceTable, there: TargetTable, findings: Findings) -> bool:
+    """Whether rows can be loaded into it; a finding where they cannot."""
+    why = ""
+    if there.kind != "table":
+        why = f"{there.name} is a {there.kind} on the target"
+    elif there.heirs:
+        why = f"{there.name} is a partition, or inherits, on the target"
+    elif there.forced_rls:
+        why = (
+            f"{there.name} has row-level security forced on its owner too; "
+            "take it off with ALTER TABLE ... NO FORCE ROW LEVEL SECURITY for the move"
+        )
+    if there.always:
+        why = (
+            f"{there.name} has the trigger {some(there.always)}, which acts in every session, also "
+            f"while rows are loaded; ALTER TABLE {there.name} ENABLE TRIGGER has it act for the "
+            "application alone"
+        )
+    if why:
+        findings.add(
+            "target-not-a-table",
+            "error",
+            f"{why}: only ordinary tables are loaded. Make it one, or leave the table out",
+            table=table.name,
+            settle=settle_table(table.name, rows="keep"),
+        )
+    return not why
+
+
+def _report_rows(one: TableMatch, findings: Findings) -> None:
+    if one.target.rows:
+        findings.add(
+            "target-rows-replaced",
+            "note",
+            f"the target has {one.target.rows:,} rows here already: the source's take their place, "
+            "and they are kept in migration.replaced",
+            table=one.source.name,
+            count=one.target.rows,
+        )
+
+
+def _report_alone(own: TargetTable, policy: Policy, findings: Findings) -> None:
+    if own.rows and not is_bookkeeping(own.name, policy.bookkeeping):
+        findings.add(
+            "target-table-alone",
+            "note",
+            f"table {own.name} is on the target alone; its {own.rows:,} rows stay as they are",
+            count=own.rows,
+        )
+
+
+# -------------------------------------------------------------------------------------- columns
+
+
+def _columns(one: TableMatch, policy: Policy, findings: Findings, counts: Counts) -> TableMatch:
+    for column in one.source.columns:
+        if policy.column(one.source.name, column.name).skip:
+            _column_skipped(one, column, findings, counts)
+            continue
+        there = _column_of(column, one, policy)
+        if there is not None:
+            one.columns[column.name] = there
+        elif not column.generated:
+            _column_without_place(one, column, findings, counts)
+    filled = {there.name for there in one.columns.values()}
+    for there in one.target.columns:
+        if there.name not in filled:
+            _report_column_alone(one, there, findings, counts)
+    return one
+
+
+def _column_skipped(
+    one: TableMatch, column: SourceColumn, findings: Findings, counts: Counts
+) -> None:
+    values = counts.values(one.source, column)
+    findings.add(
+        "column-skipped",
+        "warning",
+        f"left out by the policy: {values:,} values stay on the source",
+        table=one.source.name,
+        column=column.name,
+        count=values,
+    )
+
+
+def _column_without_place(
+    one: TableMatch, column: SourceColumn, findings: Findings, counts: Counts
+) -> None:
+    values = counts.values(one.source, column)
+    if values:
+        findings.add(
+            "no-target-column",
+            "error",
+            f"{values:,} values, and the target's {one.target.name} has no column of that name. "
+            "Have the application make it, or name its place by the policy's `rename`",
+            table=one.source.name,
+            column=column.name,
+            count=values,
+            settle=settle_column(one.source.name, column.name, skip=True),
+        )
+
+
+def _report_column_alone(
+    one: TableMatch, there: TargetColumn, findings: Findings, counts: Counts
+) -> None:
+    place = f"the target's column {there.name}"
+    if there.base == "tsvector" and there.generated is None:
+        by = f"the trigger{'s' * (len(one.target.triggers) > 1)} {some(one.target.triggers)}"
+        how = by if one.target.triggers else "the application"
+        findings.add(
+            "search-column",
+            "warning",
+            f"{place} holds what is searched for and is filled by {how}, which does not act while "
+            "rows are loaded. After the switch have it filled by an update of every row",
+            table=one.source.name,
+            item=f"{one.source.name}.{there.name}",
+        )
+    elif not there.filled and counts.rows(one.source):
+        findings.add(
+            "target-column-unfilled",
+            "error",
+            f"{place} is NOT NULL without a default, and the source has no column for it. Give it "
+            "a default or allow NULL on the target, or name its source by the policy's `rename`: "
+            "no other line settles this",
+            table=one.source.name,
+            item=f"{one.source.name}.{there.name}",
+            settle="",
+        )
+
+
+# ------------------------------------------------------------------------ what the target demands
+
+
+def _column_demanded(one: TableMatch, column: SourceColumn) -> SourceColumn:
+    required = column.name in one.columns and one.columns[column.name].not_null
+    # Of a NULL in a key that the target does not require there is nothing to say.
+    place = column.primary_key if required else 0
+    return column.model_copy(update={"not_null": required, "primary_key": place})
+
+
+def _demanded(one: TableMatch, by_target: Mapping[str, TableMatch]) -> SourceTable:
+    columns = tuple(_column_demanded(one, column) for column in one.source.columns)
+    keys = tuple(_foreign_keys(one, by_target))
+    return one.source.model_copy(
+        update={
+            "columns": columns,
+            "foreign_keys": keys,
+            "checks": (),
+            "check_names": (),
+            "conflicts": (),
+        }
+    )
+
+
+def _foreign_keys(one: TableMatch, by_target: Mapping[str, TableMatch]) -> list[SourceForeignKey]:
+    """Those of the target whose both ends the source has."""
+    found = []
+    for key in one.target.foreign_keys:
+        parent = by_target.get(key.parent)
+        if parent is None or not key.validated:
+            continue
+        columns = [one.source_of(c) for c in key.columns]
+        parents = [parent.source_of(c) for c in key.parent_columns]
+        if None in columns or None in parents:
+            continue
+        found.append(
+            SourceForeignKey(
+                columns=tuple(c.name for c in columns if c is not None),
+                parent=parent.source.name,
+                parent_columns=tuple(c.name for c in parents if c is not None),
+                on_update=key.on_update,
+                on_delete=key.on_delete,
+                deferred=key.initially_deferred,
+                constraint=key.name,
+            )
+        )
+    return found

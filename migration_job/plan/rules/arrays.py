@@ -1,0 +1,136 @@
+"""Lists in JSON, to an array."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, ClassVar, Literal
+
+from migration_job.plan.rules.base import (
+    CannotCarry,
+    RuleBase,
+    StorageClass,
+    expected,
+    text_for,
+)
+from migration_job.plan.rules.numbers import postgres_float
+from migration_job.quoting import postgres_element
+from migration_job.values import SourceValue
+
+Element = Literal["text", "uuid", "integer", "real", "numeric", "boolean"]
+
+_PLAIN = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?", re.ASCII)
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_BARE = re.compile(r"[^\s{}\",\\]+")
+
+
+class ArrayRule(RuleBase):
+    """TEXT that is a list in JSON to an array of texts, numbers or truth values."""
+
+    kind: Literal["array"] = "array"
+    bijective: bool = False
+    type: str = "text"
+    """The array's type as SQL."""
+    element: Element = "text"
+    spaced: bool = True
+    """Whether the column writes a blank after each comma."""
+
+    doc: ClassVar[str] = "Lists in JSON; those spelled as the column's others come back."
+    plain: ClassVar[bool] = False
+    unbounded: ClassVar[bool] = True
+    classes: ClassVar[frozenset[StorageClass]] = frozenset({"text"})
+    misfit: ClassVar[str] = "not-a-list"
+
+    @property
+    def target_type(self) -> str:
+        return self.type
+
+    def forward(self, value: SourceValue) -> str | None:
+        if value is None:
+            return None
+        text = text_for(value, "a list in JSON")
+        try:
+            found = json.loads(text, parse_float=_Digits, parse_int=_Digits)
+        except (ValueError, RecursionError):
+            raise expected("a list in JSON", value) from None
+        if not isinstance(found, list):
+            raise expected("a list in JSON", value)
+        if found and all(isinstance(part, list) for part in found):
+            raise CannotCarry("lists in lists have no rule")
+        return "{" + ",".join(self._part(part) for part in found) + "}"
+
+    def _part(self, part: Any) -> str:
+        match part:
+            case None:
+                return "NULL"
+            case bool():
+                if self.element == "boolean":
+                    return "t" if part else "f"
+            case _Digits():
+                number = self._number(part)
+                if number is not None:
+                    return number
+            case str() if self.element == "uuid" and _UUID.fullmatch(part):
+                return part
+            case str() if self.element == "text":
+                if "\x00" in part:
+                    raise CannotCarry("text with a NUL character in a list")
+                plain = _BARE.fullmatch(part) is not None and part.upper() != "NULL"
+                return part if plain else postgres_element(part)
+        raise CannotCarry(f"expected {self.element} in the list, found {part!r}")
+
+    def _number(self, digits: str) -> str | None:
+        """The number as PostgreSQL prints it; None for one that is none of the elements' type."""
+        if self.element == "real":
+            return postgres_float(float(digits))
+        if self.element == "integer":
+            return str(int(digits)) if re.fullmatch(r"-?\d+", digits, re.ASCII) else None
+        if self.element == "numeric" and _PLAIN.fullmatch(digits):
+            return digits if digits.strip("-0.") else digits.removeprefix("-")
+        return None
+
+    def inverse(self, text: str | None) -> SourceValue:
+        if text is None:
+            return None
+        parts = split_array(text)
+        if parts is None:
+            return text
+        separator = ", " if self.spaced else ","
+        return "[" + separator.join(map(self._json, parts)) + "]"
+
+    def _json(self, part: str | None) -> str:
+        if part is None:
+            return "null"
+        if self.element == "boolean":
+            return "true" if part == "t" else "false"
+        texts = self.element in ("text", "uuid")
+        return json.dumps(part, ensure_ascii=False) if texts else part
+
+
+class _Digits(str):
+    """A number as JSON spells it."""
+
+
+_PART = re.compile(r'"((?:[^"\\]|\\.)*)"|([^",{}\\]+)', re.DOTALL)
+
+
+def split_array(text: str) -> list[str | None] | None:
+    """The elements of PostgreSQL's text of an array of one dimension; None for any other."""
+    if text[:1] != "{" or text[-1:] != "}":
+        return None
+    found: list[str | None] = []
+    place, end = 1, len(text) - 1
+    while place < end:
+        match = _PART.match(text, place, end)
+        if match is None:
+            return None
+        quoted, bare = match.groups()
+        if quoted is not None:
+            found.append(re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL))
+        else:
+            found.append(None if bare == "NULL" else bare)
+        place = match.end()
+        if place < end and text[place] != ",":
+            return None
+        place += 1
+    return found

@@ -1,0 +1,164 @@
+"""Which rule leads to a type that the target has already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from migration_job.plan import choose
+from migration_job.plan.facts import ColumnFacts
+from migration_job.plan.findings import settle_column
+from migration_job.plan.rules import (
+    OWNERS,
+    BooleanRule,
+    Entry,
+    EpochUnit,
+    MapRule,
+    Request,
+    Rule,
+    TextIntegerRule,
+    TextRule,
+    WidenedTextRule,
+)
+from migration_job.plan.rules.arrays import ArrayRule, Element
+from migration_job.plan.rules.decimals import NearNumericRule, PaddedNumericRule
+from migration_job.plan.rules.jsonbytes import JsonBytesRule
+from migration_job.plan.rules.other import LabelRule
+from migration_job.plan.rules.uuid import ByteOrder, UuidBytesRule
+from migration_job.plan.target import TargetColumn
+from migration_job.stores.sqlite.model import SourceColumn
+
+TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
+FALSE = frozenset({"false", "f", "no", "n", "off", "0"})
+
+TEXTS = frozenset({"text", "citext"})
+
+
+class Unsupported(Exception):
+    """No rule leads to the column's type, or it has to be said first what the values mean."""
+
+    def __init__(self, code: str, message: str, **fields: Any) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self._fields = fields
+
+    def settle(self, table: str, column: str) -> str:
+        """The lines of policy that settle it."""
+        return settle_column(table, column, **self._fields)
+
+
+def toward(
+    there: TargetColumn,
+    column: SourceColumn,
+    facts: ColumnFacts,
+    *,
+    zone: str,
+    epoch: EpochUnit | None = None,
+    guid: ByteOrder | None = None,
+) -> Rule:
+    """The rule for a column of the source whose place has that type. Raises Unsupported."""
+    if there.base == "uuid" and facts.classes == {"blob"}:
+        return UuidBytesRule(order=guid or "network")
+    if there.labels:
+        return LabelRule(type=there.type, labels=there.labels)
+    base = there.base.rpartition(".")[2].strip('"')
+    if base in TEXTS:
+        return _text(facts)
+    name, numbers = choose.split_type(there.base)
+    if there.element is not None and (array := _array(there, facts)) is not None:
+        return array
+    if there.element is not None or not name:
+        raise Unsupported(
+            "type-not-supported",
+            f"the target's column {there.name} is {there.type}, which no rule of this job leads "
+            "to: leave the column out, and fill it on the target after the switch",
+            skip=True,
+        )
+    special = _special(name, numbers, column, facts)
+    if special is not None:
+        return special
+    request = Request(facts, column.affinity, name, numbers, zone, epoch)
+    rule = OWNERS[name].asked(request)
+    _require_unit(name, rule, facts)
+    return rule
+
+
+ELEMENTS: Mapping[str, Element] = {
+    **dict.fromkeys(("text", "varchar", "citext"), "text"),
+    **dict.fromkeys(("smallint", "integer", "bigint"), "integer"),
+    **{name: name for name in ("uuid", "numeric", "boolean")},
+    "double precision": "real",
+}
+"""By the type of an array's elements what the lists of the source hold."""
+
+
+def _array(there: TargetColumn, facts: ColumnFacts) -> Rule | None:
+    name, _ = choose.split_type(str(there.element))
+    element = ELEMENTS.get(name or str(there.element).rpartition(".")[2])
+    if element is None:
+        return None
+    lists = [value for value in facts.sample if isinstance(value, str)]
+    spaced = sum(", " in value for value in lists) >= sum("," in value for value in lists) / 2
+    return ArrayRule(type=there.type, element=element, spaced=spaced)
+
+
+def _special(
+    name: str, numbers: tuple[int, ...], column: SourceColumn, facts: ColumnFacts
+) -> Rule | None:
+    """A rule that the values ask for as well as the type."""
+    if name in ("json", "jsonb") and facts.classes == {"blob"}:
+        return JsonBytesRule.like(facts.sample, binary=name == "jsonb")
+    if name == "boolean" and facts.texts:
+        return _spelled_booleans(facts)
+    if name == "varchar":
+        return _text(facts, numbers)
+    if name == "numeric" and facts.texts and not facts.blobs:
+        precision, scale = (*numbers, 0)[:2] if numbers else (None, 0)
+        return PaddedNumericRule.like(facts.sample, precision, scale or 0)
+    if name == "numeric" and numbers:
+        precision, scale = (*numbers, 0)[:2]
+        return NearNumericRule(precision=precision, scale=scale, affinity=column.affinity)
+    return None
+
+
+def _text(facts: ColumnFacts, numbers: tuple[int, ...] = ()) -> Rule:
+    if facts.classes == {"integer"}:
+        return TextIntegerRule()
+    if not facts.classes <= {"text"}:
+        return WidenedTextRule()
+    return TextRule(max_length=numbers[0] if numbers else None)
+
+
+def _spelled_booleans(facts: ColumnFacts) -> Rule:
+    """Truth values in words: those of the sample, the commonest word of each first, which is the
+    one that comes back."""
+    words = [value for value in facts.sample if isinstance(value, str)]
+    met = sorted(set(words), key=lambda word: (-words.count(word), word))
+    entries = tuple(
+        Entry(source=word, target=int(word.lower() in TRUE))
+        for word in met
+        if word.lower() in TRUE | FALSE
+    )
+    return MapRule(entries=entries, inner=BooleanRule(), bijective=True)
+
+
+def _require_unit(name: str, rule: Rule, facts: ColumnFacts) -> None:
+    """Raises Unsupported where numbers stand in a column of times and nothing says what they
+    count."""
+    numbers = facts.integers + facts.reals
+    if name == "interval" and numbers and getattr(rule, "unit", None) is None:
+        raise Unsupported(
+            "unit-unknown",
+            f"{numbers:,} numbers for an interval, and nothing says what they count: microseconds "
+            "(us, as Django's), milliseconds (ms) or seconds (s)",
+            epoch="us",
+        )
+    if name.startswith("timestamp") and numbers and getattr(rule, "epoch", None) is None:
+        raise Unsupported(
+            "unit-unknown",
+            f"{numbers:,} numbers for a time between {facts.low} and {facts.high}, and nothing "
+            "says what they count since 1970: seconds (s), milliseconds (ms), microseconds (us), "
+            "or days of the Julian calendar (julian)",
+            epoch="s",
+        )

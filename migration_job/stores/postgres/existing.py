@@ -1,0 +1,235 @@
+"""Loading into tables that are the application's own, and giving them back as they were.
+
+Nothing of the application's is altered: no table, constraint, index or trigger. Its triggers and
+foreign keys are silent while rows are loaded (``session_replication_role``), and the verification
+proves afterwards what they would have. What the tables held, and where their sequences stood, is
+kept in schema ``migration`` in the transaction that empties them, so that :func:`undo` can put all
+of it back, whenever the run was cut off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import psycopg
+from psycopg import sql
+
+from migration_job.errors import InputError, OperationError
+from migration_job.plan.model import Plan, TablePlan
+from migration_job.stores.postgres.database import lost
+
+TABLES = """
+CREATE TABLE migration.replaced (
+    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tab text NOT NULL,
+    target_row text NOT NULL,
+    same boolean NOT NULL DEFAULT false
+);
+CREATE TABLE migration.sequences (
+    name text PRIMARY KEY,
+    last_value bigint NOT NULL,
+    is_called boolean NOT NULL
+);
+CREATE TABLE migration.definitions (line text NOT NULL);
+COMMENT ON TABLE migration.replaced IS
+    'rows that the application''s tables had before the load, in their order';
+COMMENT ON COLUMN migration.replaced.target_row IS
+    'the row as text of its table''s row type: SELECT (target_row::TABLE).* gives it back';
+COMMENT ON COLUMN migration.replaced.same IS 'the source has the very same row';
+COMMENT ON TABLE migration.sequences IS 'where the application''s sequences stood before the load';
+COMMENT ON TABLE migration.definitions IS 'what the schema''s definitions were before the load';
+"""
+
+SILENT = "SET LOCAL session_replication_role = replica"
+
+
+def silence(connection: psycopg.Connection) -> None:
+    """Have triggers and foreign keys not act in this session. Raises InputError where the role may
+    not."""
+    try:
+        connection.execute("SET session_replication_role = replica")
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise InputError(
+            "expected a role that may keep the application's triggers and foreign keys from "
+            f"acting while rows are loaded, found {connection.info.user}, which may not set "
+            "session_replication_role",
+            advice="as a superuser, on PostgreSQL 15 and later: GRANT SET ON PARAMETER "
+            f"session_replication_role TO {connection.info.user}; on 14 load as a superuser. "
+            "Nothing was changed",
+        ) from error
+
+
+def require_privileges(connection: psycopg.Connection, plan: Plan, schema: str = "public") -> None:
+    """Raises InputError where the role may not write to what the plan fills."""
+    names = [t.target for t in filled(plan)]
+    refused = connection.execute(
+        "SELECT name FROM unnest(%s::text[]) AS t (name) WHERE NOT has_table_privilege("
+        "format('%%I.%%I', %s::text, name), 'INSERT') OR NOT has_table_privilege("
+        "format('%%I.%%I', %s::text, name), 'DELETE') OR NOT has_table_privilege("
+        "format('%%I.%%I', %s::text, name), 'TRUNCATE')",
+        (names, schema, schema, schema),
+    ).fetchall()
+    if refused:
+        shown = ", ".join(str(row[0]) for row in refused[:5])
+        raise InputError(
+            f"expected a role that may fill the application's tables, found "
+            f"{connection.info.user}, which may not INSERT, DELETE and TRUNCATE in {shown}",
+            advice="give the job the role that owns the tables (--target). Nothing was changed",
+        )
+
+
+def filled(plan: Plan) -> list[TablePlan]:
+    """The tables that get the source's rows."""
+    return [table for table in plan.tables if table.source is not None]
+
+
+# ---------------------------------------------------------------------------- before the load
+
+
+def prepare(
+    connection: psycopg.Connection, plan: Plan, definitions: Sequence[str], schema: str = "public"
+) -> None:
+    """Keep what the tables hold and where the sequences stand, and empty the tables; runs in the
+    transaction that makes the run's records."""
+    connection.execute(TABLES)
+    connection.execute(SILENT)
+    with connection.cursor().copy("COPY migration.definitions (line) FROM STDIN") as copy:
+        for line in definitions:
+            copy.write_row((line,))
+    tables = filled(plan)
+    if tables:
+        connection.execute(
+            sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(_list(tables, schema))
+        )
+    for table in tables:
+        connection.execute(
+            sql.SQL(
+                "INSERT INTO migration.replaced (tab, target_row) "
+                "SELECT {}, (r.*)::text FROM ONLY {} AS r ORDER BY r.ctid"
+            ).format(sql.Literal(table.target), sql.Identifier(schema, table.target))
+        )
+    for name in _sequences(plan):
+        connection.execute(
+            sql.SQL(
+                "INSERT INTO migration.sequences SELECT {}, last_value, is_called FROM {}"
+            ).format(sql.Literal(name), sql.SQL(name))
+        )
+    _empty(connection, plan, schema)
+
+
+def _sequences(plan: Plan) -> list[str]:
+    return sorted({s.sequence for s in plan.sequences if s.sequence is not None})
+
+
+def _list(tables: Iterable[TablePlan], schema: str) -> sql.Composed:
+    return sql.SQL(", ").join(sql.Identifier(schema, table.target) for table in tables)
+
+
+def _empty(connection: psycopg.Connection, plan: Plan, schema: str) -> None:
+    """Empty the tables that the plan fills; in a transaction in which triggers are silent."""
+    tables = filled(plan)
+    full = [table for table in tables if _has_rows(connection, table, schema)]
+    if not full:
+        return
+    names = [table.target for table in tables]
+    outside = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_constraint c JOIN pg_class p ON p.oid = c.confrelid "
+        "JOIN pg_class t ON t.oid = c.conrelid WHERE c.contype = 'f' "
+        "AND p.relnamespace = %s::text::regnamespace AND p.relname = ANY(%s) "
+        "AND NOT (t.relnamespace = p.relnamespace AND t.relname = ANY(%s)))",
+        (sql.Identifier(schema).as_string(None), names, names),
+    ).fetchone()
+    if outside is not None and outside[0]:
+        # PostgreSQL truncates no table that others refer to.
+        for table in full:
+            connection.execute(
+                sql.SQL("DELETE FROM ONLY {}").format(sql.Identifier(schema, table.target))
+            )
+    else:
+        only = sql.SQL(", ").join(
+            sql.SQL("ONLY {}").format(sql.Identifier(schema, t.target)) for t in tables
+        )
+        connection.execute(sql.SQL("TRUNCATE {} CONTINUE IDENTITY").format(only))
+
+
+def _has_rows(connection: psycopg.Connection, table: TablePlan, schema: str) -> bool:
+    row = connection.execute(
+        sql.SQL("SELECT EXISTS (SELECT FROM ONLY {})").format(sql.Identifier(schema, table.target))
+    ).fetchone()
+    return row is not None and bool(row[0])
+
+
+# ----------------------------------------------------------------------------- after the load
+
+
+def mark_same(
+    connection: psycopg.Connection, plan: Plan, schema: str = "public"
+) -> dict[str, tuple[int, int]]:
+    """Mark the kept rows that the source has as well; for each table that had rows, how many it
+    had and how many of them the source has not, by the target's name."""
+    held = {
+        str(name) for (name,) in connection.execute("SELECT DISTINCT tab FROM migration.replaced")
+    }
+    for table in filled(plan):
+        if table.target in held:
+            connection.execute(
+                sql.SQL(
+                    "UPDATE migration.replaced AS k SET same = true WHERE k.tab = {} AND "
+                    "EXISTS (SELECT FROM (SELECT (r.*)::text AS line FROM ONLY {} AS r) AS s "
+                    "WHERE s.line = k.target_row)"
+                ).format(sql.Literal(table.target), sql.Identifier(schema, table.target))
+            )
+    rows = connection.execute(
+        "SELECT tab, count(*), count(*) FILTER (WHERE NOT same) FROM migration.replaced GROUP BY 1"
+    ).fetchall()
+    return {str(name): (int(total), int(other)) for name, total, other in rows}
+
+
+# ---------------------------------------------------------------------------------- undoing
+
+
+def undo(connection: psycopg.Connection, plan: Plan, schema: str = "public") -> None:
+    """Put the target back as it was before the run, in one transaction: the tables' rows, the
+    sequences' positions, and no schema ``migration``. Raises OperationError, with nothing changed,
+    where the tables are not what they were."""
+    try:
+        with connection.transaction():
+            connection.execute(SILENT)
+            _empty(connection, plan, schema)
+            for table in filled(plan):
+                _restore(connection, table, schema)
+            for name, last, called in connection.execute(
+                "SELECT name, last_value, is_called FROM migration.sequences"
+            ).fetchall():
+                connection.execute(
+                    "SELECT setval(%s::text::regclass, %s, %s)", (name, last, called)
+                )
+            connection.execute("DROP SCHEMA migration CASCADE")
+    except psycopg.Error as error:
+        if connection.closed:
+            raise lost(error, "putting the target back") from error
+        raise OperationError(
+            "the target could not be put back as it was before the run: "
+            f"{error.diag.message_primary or type(error).__name__}",
+            advice="its rows of before are in migration.replaced; correct the cause and run the "
+            "command again. The source is untouched",
+        ) from error
+
+
+def _restore(connection: psycopg.Connection, table: TablePlan, schema: str) -> None:
+    own = [c.target for c in table.columns if c.generated is None]
+    if not own:
+        return
+    connection.execute(
+        sql.SQL(
+            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM "
+            "(SELECT number, target_row::{} AS r FROM migration.replaced WHERE tab = {}) AS k "
+            "ORDER BY k.number"
+        ).format(
+            sql.Identifier(schema, table.target),
+            sql.SQL(", ").join(map(sql.Identifier, own)),
+            sql.SQL(", ").join(sql.SQL("(k.r).{}").format(sql.Identifier(c)) for c in own),
+            sql.Identifier(schema, table.target),
+            sql.Literal(table.target),
+        )
+    )

@@ -1,0 +1,270 @@
+"""What values mean in types that only an application's own schema has; the rest of
+:mod:`migration_job.verify.meaning`, and as apart from the copier as that is."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import struct
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from migration_job.quoting import postgres_element
+from migration_job.values import SourceValue, display
+
+
+class Inexact(Exception):
+    """The column cannot hold this source value as what it is, so a ledger entry must exist for
+    it; the message says why."""
+
+
+def wrong(value: SourceValue, expected: str) -> Inexact:
+    return Inexact(f"{display(value)} is not {expected}")
+
+
+# -------------------------------------------------------------------------------- durations
+
+_PER_UNIT = {"s": 1_000_000, "ms": 1_000, "us": 1}
+
+_PARTS = re.compile(r"([-+]?\d+) (year|mon|day)s?|([-+]?)(\d+):(\d\d):(\d\d)(\.\d{1,6})?", re.ASCII)
+
+
+def _interval_target(_rule: Any, text: str) -> str:
+    """Months and microseconds, a day being 24 hours."""
+    months = micros = 0
+    rest = text
+    for part in _PARTS.finditer(text):
+        rest = rest.replace(part[0], "", 1)
+        if part[2] is not None:
+            size = int(part[1])
+            months += size * {"year": 12, "mon": 1, "day": 0}[part[2]]
+            micros += size * 86_400_000_000 if part[2] == "day" else 0
+            continue
+        clock = (int(part[4]) * 3600 + int(part[5]) * 60 + int(part[6])) * 1_000_000
+        clock += int(((part[7] or ".")[1:]).ljust(6, "0"))
+        micros += -clock if part[3] == "-" else clock
+    if rest.strip() or not text:
+        raise ValueError(f"not an interval: {text!r}")
+    return f"{months} mons {micros // 1_000_000} seconds {micros % 1_000_000} microseconds"
+
+
+def _interval_source(rule: Any, value: SourceValue) -> str:
+    if isinstance(value, int | float) and rule.unit is not None:
+        micros = Decimal(repr(value)) * _PER_UNIT[rule.unit]
+        if not micros.is_finite() or micros != micros.to_integral_value():
+            raise Inexact(f"{display(value)} says more than a microsecond")
+        whole = int(micros)
+        return f"0 mons {whole // 1_000_000} seconds {whole % 1_000_000} microseconds"
+    if not isinstance(value, str):
+        raise wrong(value, "a duration")
+    if rule.since is not None:
+        try:
+            apart = datetime.fromisoformat(value) - datetime(1970, 1, 1)
+        except (ValueError, TypeError):
+            pass  # in PostgreSQL's own spelling
+        else:
+            whole = (apart.days * 86_400 + apart.seconds) * 1_000_000 + apart.microseconds
+            return f"0 mons {whole // 1_000_000} seconds {whole % 1_000_000} microseconds"
+    try:
+        return _interval_target(rule, value)
+    except ValueError:
+        raise wrong(value, "a duration as PostgreSQL spells it") from None
+
+
+# -------------------------------------------------------------------------------- addresses
+
+
+def _network_target(rule: Any, text: str) -> str:
+    if rule.type in ("macaddr", "macaddr8"):
+        return text.lower()
+    if rule.type == "cidr":
+        return str(ipaddress.ip_network(text))
+    return str(ipaddress.ip_interface(text))
+
+
+def _network_source(rule: Any, value: SourceValue) -> str:
+    if not isinstance(value, str):
+        raise wrong(value, "an address")
+    if rule.type in ("macaddr", "macaddr8"):
+        size = 6 if rule.type == "macaddr" else 8
+        if re.fullmatch(rf"([0-9a-f]{{2}}:){{{size - 1}}}[0-9a-f]{{2}}", value, re.ASCII) is None:
+            raise wrong(value, "an address as PostgreSQL spells it")
+        return value
+    try:
+        return _network_target(rule, value)
+    except ValueError:
+        raise wrong(value, "an address") from None
+
+
+# ------------------------------------------------------------------------------------- text
+
+
+def _character_source(_rule: Any, value: SourceValue) -> str:
+    if not isinstance(value, str) or value.endswith(" "):
+        raise wrong(value, "text without blanks at its end")
+    return value
+
+
+def _character_target(_rule: Any, text: str) -> str:
+    return text.rstrip(" ")
+
+
+def _label_source(rule: Any, value: SourceValue) -> str:
+    if not isinstance(value, str) or value not in rule.labels:
+        raise wrong(value, "a label of the type")
+    return value
+
+
+def _same_text(_rule: Any, text: str) -> str:
+    return text
+
+
+# ---------------------------------------------------------------------------------- numbers
+
+
+def _single(value: float) -> str:
+    """The number that 24 bits make of it."""
+    try:
+        return struct.pack(">f", value).hex()
+    except OverflowError:
+        raise wrong(value, "a number of the type real") from None
+
+
+def _single_source(_rule: Any, value: SourceValue) -> str:
+    if value == "NaN":
+        return "NaN"
+    if not isinstance(value, int | float):
+        raise wrong(value, "a number")
+    kept = _single(float(value))
+    (single,) = struct.unpack(">f", bytes.fromhex(kept))
+    shortest = next(
+        t
+        for n in range(1, 18)
+        for t in (f"{single:.{n}g}",)
+        if struct.pack(">f", float(t)).hex() == kept
+    )
+    if float(shortest) != value:
+        raise Inexact(f"{display(value)} has more digits than real keeps")
+    return kept
+
+
+def _single_target(_rule: Any, text: str) -> str:
+    return "NaN" if text == "NaN" else _single(float(text))
+
+
+# ------------------------------------------------------------------------------------ lists
+
+
+def _array_source(rule: Any, value: SourceValue) -> str:
+    if not isinstance(value, str):
+        raise wrong(value, "a list in JSON")
+    try:
+        parts = json.loads(value, parse_int=Decimal, parse_float=Decimal)
+    except ValueError:
+        raise wrong(value, "a list in JSON") from None
+    if not isinstance(parts, list):
+        raise wrong(value, "a list in JSON")
+    return _literal([_of_json(rule, part) for part in parts])
+
+
+def _of_json(rule: Any, part: Any) -> str | None:
+    if part is None:
+        return None
+    if isinstance(part, bool):
+        return "t" if part else "f"
+    if isinstance(part, Decimal):
+        return repr(float(part)) if rule.element == "real" else format(part, "f")
+    return str(part)
+
+
+def _literal(parts: list[str | None]) -> str:
+    """The array as PostgreSQL reads it, every element quoted."""
+    quoted = ("NULL" if part is None else postgres_element(part) for part in parts)
+    return "{" + ",".join(quoted) + "}"
+
+
+def _array_target(rule: Any, text: str) -> str:
+    if not (text.startswith("{") and text.endswith("}")):
+        raise ValueError(f"not an array: {text!r}")
+    parts: list[str | None] = []
+    place = 1
+    while place < len(text) - 1:
+        part, place = _element(text, place)
+        parts.append(part)
+    if rule.element == "real":
+        parts = [None if p is None else repr(float(p)) for p in parts]
+    return _literal(parts)
+
+
+def _element(text: str, place: int) -> tuple[str | None, int]:
+    """The element that begins there, and where the next one does."""
+    if text[place] != '"':
+        end = min(i for i in (text.find(",", place), len(text) - 1) if i >= 0)
+        bare = text[place:end]
+        return (None if bare == "NULL" else bare), end + 1
+    found = []
+    place += 1
+    while text[place] != '"':
+        place += text[place] == "\\"
+        found.append(text[place])
+        place += 1
+    return "".join(found), place + 2
+
+
+# ------------------------------------------------------------------------------- JSON in blobs
+
+
+def _json_bytes_source(rule: Any, value: SourceValue) -> str:
+    if not isinstance(value, bytes):
+        raise wrong(value, "JSON in a blob")
+    try:
+        text = value.decode()
+        return _document(text) if rule.binary else text
+    except ValueError:
+        raise wrong(value, "JSON in a blob") from None
+
+
+def _document(text: str) -> str:
+    def number(digits: str) -> Any:
+        return {"\x00number": format(Decimal(digits).normalize(), "f")}
+
+    return json.dumps(json.loads(text, parse_float=number, parse_int=number), sort_keys=True)
+
+
+def _json_bytes_target(rule: Any, text: str) -> str:
+    return _document(text) if rule.binary else text
+
+
+UNBOUNDED = frozenset({"character", "padded-numeric", "array", "json-bytes"})
+"""Rules of these whose values may be of any size."""
+
+SOURCE: dict[str, Callable[[Any, SourceValue], str]] = {
+    "interval": _interval_source,
+    "network": _network_source,
+    "character": _character_source,
+    "label": _label_source,
+    "single": _single_source,
+    "array": _array_source,
+    "json-bytes": _json_bytes_source,
+}
+
+TARGET: dict[str, Callable[[Any, str], str]] = {
+    "interval": _interval_target,
+    "network": _network_target,
+    "character": _character_target,
+    "label": _same_text,
+    "single": _single_target,
+    "array": _array_target,
+    "json-bytes": _json_bytes_target,
+}
+
+
+def as_parameter(kind: str, meaning: str) -> str:
+    """A meaning as PostgreSQL's input text."""
+    if kind == "single" and meaning != "NaN":
+        (single,) = struct.unpack(">f", bytes.fromhex(meaning))
+        return repr(single)
+    return meaning

@@ -1,0 +1,448 @@
+"""``--schema existing``: into the tables that the application has made on the target."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from migration_job.embedded import EmbeddedPostgres
+from migration_job.stores.postgres import load, records
+from tests.conftest import MakeSqlite
+from tests.integration.running import BLOCKED, DIFFERS, DONE, FAILED, USAGE, Ended, run
+
+pytestmark = pytest.mark.postgres
+
+SOURCE = """
+CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY);
+INSERT INTO alembic_version VALUES ('a1');
+CREATE TABLE Customer (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, email TEXT NOT NULL, active BOOLEAN NOT NULL,
+    code CHAR(4), mood TEXT, ip TEXT, lasts BIGINT, born DATETIME, token BLOB, factor REAL,
+    price DECIMAL(10, 2), prefs TEXT, uid CHAR(32), nick TEXT);
+INSERT INTO Customer VALUES
+    (1, 'a@x.org', 1, 'AB', 'happy', '10.0.0.7', 93784000005, '2026-01-02 03:04:05.5',
+     x'00112233445566778899aabbccddeeff', 0.1, 12.5, '{"a": 1}',
+     'db929b5dd0ba4431b89a03a04f46b558', 'Ann'),
+    (2, 'b@x.org', 0, NULL, 'sad', '2001:db8::1', -1, '2026-01-02 03:04:05', NULL, 1.5, 3,
+     NULL, NULL, NULL),
+    (7, 'c@x.org', 1, 'WXYZ', NULL, NULL, NULL, NULL, NULL, NULL, NULL, '[]', NULL, 'ann');
+CREATE TABLE orders (
+    number INTEGER PRIMARY KEY, customer_id INTEGER REFERENCES Customer(id), qty INTEGER,
+    total INTEGER GENERATED ALWAYS AS (qty * 2) STORED);
+INSERT INTO orders (number, customer_id, qty) VALUES (1, 1, 5), (40, 7, 6), (41, NULL, 7);
+CREATE TABLE lists (id INTEGER PRIMARY KEY, words TEXT, counts TEXT, doc BLOB, lasts DATETIME,
+    worth TEXT);
+INSERT INTO lists VALUES
+    (1, '["a b", null, "q,r", ""]', '[1, -2]', CAST('{"b": 1}' AS BLOB),
+     '1970-01-02 00:00:01.500000', '12.5'),
+    (2, '[]', NULL, NULL, '1969-12-31 23:00:00.000000', '-3.0');
+CREATE TABLE journal (what TEXT);
+INSERT INTO journal VALUES ('made by the source''s trigger');
+"""
+
+TARGET = """
+CREATE EXTENSION IF NOT EXISTS citext;
+CREATE TYPE mood AS ENUM ('sad', 'happy');
+CREATE DOMAIN email AS text CHECK (VALUE LIKE '%@%');
+CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);
+INSERT INTO alembic_version VALUES ('a1');
+CREATE SEQUENCE loose_numbers;
+CREATE TABLE customer (
+    id serial PRIMARY KEY, email email NOT NULL UNIQUE, active boolean NOT NULL DEFAULT true,
+    code char(4), mood mood, ip inet, lasts interval, born timestamp, token uuid, factor real,
+    price numeric(10, 2) CHECK (price >= 0), prefs jsonb, uid uuid, nick citext,
+    made timestamptz NOT NULL DEFAULT now());
+CREATE TABLE orders (
+    number integer PRIMARY KEY DEFAULT nextval('loose_numbers'),
+    customer_id integer CONSTRAINT of_customer REFERENCES customer ON DELETE CASCADE
+        DEFERRABLE INITIALLY DEFERRED,
+    qty smallint CONSTRAINT positive CHECK (qty > 0),
+    total integer GENERATED ALWAYS AS (qty * 2) STORED);
+CREATE INDEX by_qty ON orders (qty) WHERE qty > 1;
+CREATE TABLE lists (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, words text[],
+    counts integer[], doc jsonb, lasts interval, worth numeric(8, 2));
+CREATE TABLE journal (what text);
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN INSERT INTO journal VALUES (NEW.number); RETURN NEW; END $$;
+CREATE TRIGGER noting AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION note();
+COMMENT ON TABLE orders IS 'the application''s own';
+CREATE TABLE of_target_alone (customer_id integer REFERENCES customer);
+INSERT INTO customer (id, email, active, factor) VALUES (1, 'root@x.org', true, 0.25);
+INSERT INTO of_target_alone VALUES (1);
+SELECT setval('loose_numbers', 17);
+"""
+
+POLICY = "tables: {Customer: {columns: {lasts: {epoch: us}}}}"
+
+
+@pytest.fixture
+def application(postgres: str) -> str:
+    """A database in which an application has made its schema, with a few rows."""
+    with psycopg.connect(postgres) as target:
+        target.execute(TARGET)
+    return postgres
+
+
+@pytest.fixture
+def dump(postgres_server: EmbeddedPostgres) -> Callable[[str], str]:
+    """pg_dump's own idea of a database: ``dump(dsn)``, rows included."""
+
+    def of(dsn: str) -> str:
+        made = subprocess.run(
+            [postgres_server.program("pg_dump"), "--exclude-schema=migration", dsn],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return "\n".join(li for li in made.stdout.splitlines() if "restrict" not in li)
+
+    return of
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    """What an interval's numbers count."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(POLICY)
+    return path
+
+
+def migrate(source: Path, dsn: str, report: Path, *more: str | Path) -> Ended:
+    return run(
+        "migrate", source, "--target", dsn, "--schema", "existing", "--report", report, *more
+    )
+
+
+def definitions(dump: str) -> str:
+    """A dump without its rows and the positions of sequences."""
+    kept, copying = [], False
+    for line in dump.splitlines():
+        copying = copying or line.startswith("COPY ")
+        if not copying and not line.startswith("SELECT pg_catalog.setval"):
+            kept.append(line)
+        copying = copying and line != "\\."
+    return "\n".join(kept)
+
+
+def test_fills_the_application_s_own_tables(
+    make_sqlite: MakeSqlite,
+    application: str,
+    policy: Path,
+    tmp_path: Path,
+    dump: Callable[[str], str],
+) -> None:
+    before = definitions(dump(application))
+    ended = migrate(make_sqlite(SOURCE), application, tmp_path / "r", "--policy", policy)
+    assert ended.status == DONE, ended.said
+    assert definitions(dump(application)) == before
+    with psycopg.connect(application) as target:
+        target.execute("SET IntervalStyle = postgres")
+        rows = target.execute(
+            "SELECT id, email::text, active, code::text, mood::text, host(ip), lasts::text, "
+            "born::text, token::text, factor, price::text, prefs::text, uid::text, nick::text, "
+            "made IS NOT NULL FROM customer ORDER BY id"
+        ).fetchall()
+        assert [tuple(row) for row in rows] == [
+            (1, "a@x.org", True, "AB", "happy", "10.0.0.7", "1 day 02:03:04.000005",
+             "2026-01-02 03:04:05.5", "00112233-4455-6677-8899-aabbccddeeff",
+             pytest.approx(0.1), "12.50", '{"a": 1}', "db929b5d-d0ba-4431-b89a-03a04f46b558",
+             "Ann", True),
+            (2, "b@x.org", False, None, "sad", "2001:db8::1", "-00:00:00.000001",
+             "2026-01-02 03:04:05", None, 1.5, "3.00", None, None, None, True),
+            (7, "c@x.org", True, "WXYZ", None, None, None, None, None, None, None, "[]", None,
+             "ann", True),
+        ]  # fmt: skip
+        rows = target.execute(
+            "SELECT words::text, counts::text, doc::text, lasts::text, worth::text FROM lists "
+            "ORDER BY id"
+        ).fetchall()
+        assert [tuple(row) for row in rows] == [
+            ('{"a b",NULL,"q,r",""}', "{1,-2}", '{"b": 1}', "1 day 00:00:01.5", "12.50"),
+            ("{}", None, None, "-01:00:00", "-3.00"),
+        ]
+        # Its trigger has not acted, and the table that it fills is the source's.
+        assert target.execute("SELECT what FROM journal").fetchall() == [
+            ("made by the source's trigger",)
+        ]
+        kept = target.execute("SELECT tab, target_row, same FROM migration.replaced").fetchall()
+        assert [(r[0], "root@x.org" in r[1], r[2]) for r in kept] == [("customer", True, False)]
+        # Every sequence is beyond the highest key, whoever owns it.
+        made = target.execute(
+            "INSERT INTO customer (email) VALUES ('d@x.org') RETURNING id"
+        ).fetchone()
+        assert made == (8,)
+        made = target.execute("INSERT INTO lists DEFAULT VALUES RETURNING id").fetchone()
+        assert made == (3,)
+        made = target.execute("INSERT INTO orders (qty) VALUES (1) RETURNING number").fetchone()
+        assert made == (42,)
+    certificate = json.loads((tmp_path / "r/report.json").read_text())["certificate"]
+    assert certificate["relations"]["definitions"] > 40
+
+
+def test_a_second_run_starts_from_what_was_there(
+    make_sqlite: MakeSqlite,
+    application: str,
+    policy: Path,
+    tmp_path: Path,
+    dump: Callable[[str], str],
+) -> None:
+    source = make_sqlite(SOURCE)
+    assert migrate(source, application, tmp_path / "r", "--policy", policy).status == DONE
+    once = dump(application)
+    assert migrate(source, application, tmp_path / "r", "--policy", policy).status == DONE
+    assert dump(application) == once
+    make_sqlite("UPDATE Customer SET nick = 'other' WHERE id = 1")
+    ended = migrate(source, application, tmp_path / "r", "--policy", policy)
+    assert ended.status == DONE, ended.said
+    assert "starting clean" in ended.said
+    with psycopg.connect(application) as target:
+        kept = target.execute("SELECT target_row FROM migration.replaced").fetchall()
+        assert len(kept) == 1
+        assert "root@x.org" in kept[0][0]
+
+
+@pytest.mark.parametrize("where", ["load", "verify"])
+def test_a_failed_run_leaves_no_trace(  # noqa: PLR0913 - fixtures
+    make_sqlite: MakeSqlite,
+    application: str,
+    policy: Path,
+    tmp_path: Path,
+    dump: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+) -> None:
+    before = dump(application)
+
+    def broken(*_: object, **__: object) -> None:
+        raise psycopg.OperationalError("cut off")
+
+    if where == "load":
+        monkeypatch.setattr(load._Loader, "_set_sequence", broken)
+        monkeypatch.setattr(records, "mark_all", broken)
+    else:
+        monkeypatch.setattr("migration_job.verify.content.read_relations", broken)
+    ended = migrate(make_sqlite(SOURCE), application, tmp_path / "r", "--policy", policy)
+    assert ended.status == FAILED, ended.said
+    assert "as it was before the run" in ended.said
+    assert dump(application) == before
+    with psycopg.connect(application) as target:
+        there = target.execute("SELECT to_regnamespace('migration')").fetchone()
+    assert there == (None,)
+
+
+def test_a_run_that_was_cut_off_goes_on(
+    make_sqlite: MakeSqlite,
+    application: str,
+    policy: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = make_sqlite(SOURCE)
+    with monkeypatch.context() as patched:
+
+        def killed(*_: object) -> None:
+            raise OSError("killed")
+
+        patched.setattr("migration_job.migration.existing.undo", lambda *_: None)
+        patched.setattr("migration_job.migration.Migration._certify", killed)
+        assert migrate(source, application, tmp_path / "r", "--policy", policy).status != DONE
+    ended = migrate(source, application, tmp_path / "r", "--policy", policy)
+    assert ended.status == DONE, ended.said
+    assert "going on with run" in ended.said
+
+
+def test_what_the_target_demands_is_tried_first(
+    make_sqlite: MakeSqlite, application: str, policy: Path, tmp_path: Path
+) -> None:
+    source = make_sqlite(
+        SOURCE
+        + """
+        INSERT INTO Customer (id, email, active) VALUES (8, 'a@x.org', 1), (9, 'nobody', 1),
+            (10, 'x@x.org', 'maybe');
+        UPDATE Customer SET mood = 'angry', code = 'ABCDE' WHERE id = 2;
+        UPDATE Customer SET price = -1, ip = 'nowhere' WHERE id = 7;
+        INSERT INTO orders (number, customer_id, qty) VALUES (50, 99, 1), (51, 1, 0),
+            (52, 1, 40000);
+        """
+    )
+    arguments = ("inspect", source, "--schema", "existing", "--target", application)
+    ended = run(*arguments, "--policy", policy)
+    assert ended.status == BLOCKED
+    for code in ("unique-violated", "check-violated", "not-a-label", "too-long", "not-an-address",
+                 "orphans", "out-of-range", "email_check", "customer_price_check", "id=9",
+                 "number=51"):  # fmt: skip
+        assert code in ended.said, code
+    suggested = tmp_path / "suggested.yaml"
+    run(*arguments, "--policy", policy, "--suggest", suggested)
+    ended = migrate(source, application, tmp_path / "r", "--policy", suggested)
+    assert ended.status == DONE, ended.said
+    with psycopg.connect(application) as target:
+        assert target.execute("SELECT count(*) FROM customer").fetchone() == (1,)
+        assert target.execute("SELECT count(*) FROM migration.quarantine").fetchone() == (9,)
+
+
+def test_one_sided_things_are_findings(
+    make_sqlite: MakeSqlite, application: str, policy: Path, tmp_path: Path
+) -> None:
+    source = make_sqlite(
+        SOURCE
+        + """
+        CREATE TABLE gone (x TEXT); INSERT INTO gone VALUES ('y'); CREATE TABLE empty (x TEXT);
+        ALTER TABLE orders ADD COLUMN note TEXT; UPDATE orders SET note = 'n' WHERE number = 1;
+        ALTER TABLE orders ADD COLUMN unused TEXT;
+        """
+    )
+    with psycopg.connect(application) as target:
+        target.execute("ALTER TABLE journal ADD COLUMN who text NOT NULL")
+    arguments = ("inspect", source, "--schema", "existing", "--target", application)
+    ended = run(*arguments, "--policy", policy)
+    assert ended.status == BLOCKED
+    for text in ("no-target-table", "no-target-column", "target-column-unfilled", "orders.note"):
+        assert text in ended.said, text
+    assert "orders.unused" not in ended.said
+    policy.write_text(
+        "tables: {gone: {skip: true}, orders: {columns: {note: {skip: true}}}, "
+        "Customer: {columns: {lasts: {epoch: us}}}, "
+        "journal: {columns: {what: {rename: who}}}}"
+    )
+    ended = migrate(source, application, tmp_path / "r", "--policy", policy)
+    assert ended.status == DONE, ended.said
+    with psycopg.connect(application) as target:
+        assert target.execute("SELECT what, who FROM journal").fetchone() == (
+            None,
+            "made by the source's trigger",
+        )
+
+
+def test_numbers_for_an_interval_need_their_unit(make_sqlite: MakeSqlite, application: str) -> None:
+    ended = run("inspect", make_sqlite(SOURCE), "--schema", "existing", "--target", application)
+    assert ended.status == BLOCKED
+    assert "unit-unknown" in ended.said
+    assert "epoch: us" in ended.said
+
+
+def test_another_version_of_the_application_stops(
+    make_sqlite: MakeSqlite, application: str, policy: Path
+) -> None:
+    source = make_sqlite(SOURCE + "UPDATE alembic_version SET version_num = 'b2';")
+    ended = run("inspect", source, "--schema", "existing", "--target", application,
+                "--policy", policy)  # fmt: skip
+    assert ended.status == BLOCKED
+    assert "on the source alone b2, on the target alone a1" in ended.said
+
+
+def test_a_full_target_is_told_of_the_option(
+    make_sqlite: MakeSqlite, application: str, tmp_path: Path
+) -> None:
+    ended = run("migrate", make_sqlite(SOURCE), "--target", application, "--report", tmp_path / "r")
+    assert ended.status == USAGE
+    assert "--schema existing loads into them" in ended.said
+
+
+def test_an_empty_target_is_told_what_is_missing(
+    make_sqlite: MakeSqlite, postgres: str, tmp_path: Path
+) -> None:
+    ended = migrate(make_sqlite(SOURCE), postgres, tmp_path / "r")
+    assert ended.status == USAGE
+    assert "have the application make them first" in ended.said
+
+
+def test_a_role_that_may_not_silence_triggers_is_refused(
+    make_sqlite: MakeSqlite, application: str, tmp_path: Path
+) -> None:
+    with psycopg.connect(application) as target:
+        target.execute("DROP ROLE IF EXISTS just_an_owner")
+        target.execute("CREATE ROLE just_an_owner LOGIN PASSWORD 'x'")
+    dsn = psycopg.conninfo.make_conninfo(application, user="just_an_owner", password="x")
+    try:
+        ended = migrate(make_sqlite(SOURCE), dsn, tmp_path / "r")
+        assert ended.status == USAGE
+        assert "GRANT SET ON PARAMETER session_replication_role" in ended.said
+    finally:
+        with psycopg.connect(application) as target:
+            target.execute("DROP ROLE just_an_owner")
+
+
+def test_a_trigger_that_always_acts_is_refused(
+    make_sqlite: MakeSqlite, application: str, policy: Path
+) -> None:
+    with psycopg.connect(application) as target:
+        target.execute("ALTER TABLE orders ENABLE ALWAYS TRIGGER noting")
+    ended = run("inspect", make_sqlite(SOURCE), "--schema", "existing", "--target", application,
+                "--policy", policy)  # fmt: skip
+    assert ended.status == BLOCKED
+    assert "noting, which acts in every session" in ended.said
+
+
+def test_search_tables_are_the_application_s_to_make_anew(
+    make_sqlite: MakeSqlite, application: str, policy: Path, tmp_path: Path
+) -> None:
+    source = make_sqlite(
+        SOURCE
+        + """
+        CREATE VIRTUAL TABLE found USING fts5(what, content = 'journal');
+        INSERT INTO found(found) VALUES ('rebuild');
+        CREATE VIRTUAL TABLE notes USING fts5(body); INSERT INTO notes VALUES ('only here');
+        """
+    )
+    with psycopg.connect(application) as target:
+        target.execute("CREATE TABLE notes (body text)")
+    ended = migrate(source, application, tmp_path / "r", "--policy", policy)
+    assert ended.status == DONE, ended.said
+    with psycopg.connect(application) as target:
+        assert target.execute("SELECT body FROM notes").fetchall() == [("only here",)]
+
+
+def _proof(tmp_path: Path, body: str) -> str:
+    """A command for ``--proof``: an application that finds its database in its environment."""
+    program = tmp_path / "proof.py"
+    program.write_text(f"import os, psycopg\n{body}")
+    return shlex.join([sys.executable, str(program)])
+
+
+WRITES = """
+with psycopg.connect(os.environ["DATABASE_URL"]) as c:
+    made = c.execute("INSERT INTO customer (email) VALUES ('p@x.org') RETURNING id").fetchone()
+    print("tried", c.execute("SELECT count(*) FROM customer").fetchone()[0], made[0])
+"""
+
+
+def test_the_application_proves_itself_on_a_copy(
+    make_sqlite: MakeSqlite, application: str, policy: Path, tmp_path: Path
+) -> None:
+    ended = migrate(
+        *(make_sqlite(SOURCE), application, tmp_path / "r", "--policy", policy),
+        *("--proof", _proof(tmp_path, WRITES), "--live", "--state", tmp_path / "state"),
+    )
+    assert ended.status == DONE, ended.said
+    certificate = json.loads((tmp_path / "r/report.json").read_text())["certificate"]
+    assert certificate["checks"]["proof"].endswith("tried 4 8")
+    with psycopg.connect(application) as target:
+        assert target.execute("SELECT count(*) FROM customer").fetchone() == (3,)
+        left = target.execute("SELECT count(*) FROM pg_database WHERE datname LIKE '%proof%'")
+        assert left.fetchone() == (0,)
+
+
+def test_a_proof_that_fails_stops_and_leaves_no_trace(
+    make_sqlite: MakeSqlite,
+    application: str,
+    policy: Path,
+    tmp_path: Path,
+    dump: Callable[[str], str],
+) -> None:
+    before = dump(application)
+    ended = migrate(
+        *(make_sqlite(SOURCE), application, tmp_path / "r", "--policy", policy),
+        *("--proof", _proof(tmp_path, "raise SystemExit('it does not run')")),
+    )
+    assert ended.status == DIFFERS, ended.said
+    assert "status 1" in ended.said
+    assert "it does not run" in ended.said
+    assert dump(application) == before
