@@ -322,8 +322,8 @@ class Settings(BaseModel):
         "of the job's role, `applicationUser` and `applicationPassword`, `acceptCollation` (text "
         "may compare by the database's own collation), `acceptAsynchronous` (a "
         "failover to an asynchronous standby may lose acknowledged commits), `sslmode` (disable, "
-        "prefer, require, verify-full) and `authority` (a PEM file). Set the passwords by `pulumi "
-        "config set --secret --path external.password`.",
+        "prefer, require, verify-full) and `authority` (a PEM file). Set the passwords by `make "
+        'config ARGS="set --secret --path external.password"`.',
     )
     pooler: bool = Field(
         True,
