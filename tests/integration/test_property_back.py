@@ -232,7 +232,7 @@ class Trial:
                 try:
                     connection.execute(statement)
                 except sqlite3.Error as error:
-                    if "migrat" in str(error):
+                    if "_migration_" in str(error) or "moved to" in str(error):
                         raise
         connection.close()
 
