@@ -13,6 +13,7 @@ import typer
 from benchmarks import (
     capture_cost,
     copying,
+    distance,
     full_stage,
     gate,
     growth,
@@ -36,6 +37,7 @@ MEASURES: dict[str, Callable[[Lab], Section]] = {
     "copy": copying.measure,
     "growth": growth.measure,
     "catchup": live.measure,
+    "distance": distance.measure,
     "capture": capture_cost.measure,
     "pooler": pooler.measure,
     "gate": gate.measure,

@@ -7,7 +7,18 @@ from pathlib import Path
 from benchmarks.results import Results, Row, Sample, Section
 
 ORDER = (
-    *("migrate", "copy", "growth", "catchup", "capture", "pooler", "gate", "operations", "stage"),
+    *(
+        "migrate",
+        "copy",
+        "growth",
+        "catchup",
+        "distance",
+        "capture",
+        "pooler",
+        "gate",
+        "operations",
+        "stage",
+    ),
     *("shapes", "tuning", "ways"),
 )
 PLOT = "benchmarks.svg"

@@ -59,6 +59,7 @@ from migration_job.report.model import (
 )
 from migration_job.signals import stopped_by_signals, undisturbed
 from migration_job.stores.postgres import (
+    citus,
     collation,
     database,
     existing,
@@ -186,6 +187,7 @@ class Migration:
         target = stack.enter_context(connected(options.dsn))
         records.lock(target)
         settings.require_fit(target)
+        citus.refuse(target, enabled=policy is not None and citus.FEATURE in policy.enable)
         if options.existing:
             existing.silence(target)
         before = self._claim(target)

@@ -143,8 +143,8 @@ def _round(pair: Pair, entries: int) -> Round:
     require_file(pair)
     _require_same_schema(pair, state)
     require_capture(pair)
-    require_identity(pair, state)
-    position, verified = _positions(pair)
+    known = require_identity(pair, state)
+    position, verified = _positions(pair) if known is None else (known.position, known.verified)
     _require_whole_log(pair.source, verified)
     if verified == last:
         return Round(last, last, 0)

@@ -175,12 +175,11 @@ def flush(pair: Pair) -> None:
 def open_target(dsn: str) -> psycopg.Connection:
     """A session that acts in the protocol: as a replica, its commits durable, and known by its name
     so that whoever takes over can end it. Raises InputError."""
-    target = database.connect(dsn, purpose=target_capture.SESSION)
+    settings = {"synchronous_commit": "on", "lock_timeout": str(database.LOCK_MS)}
+    target = database.connect(dsn, purpose=target_capture.SESSION, more=settings)
     try:
         target_capture.act_as_replica(target)
         target_capture.take_token(target)
-        target.execute("SET synchronous_commit TO on")
-        database.limit_waiting(target)
     except BaseException:
         target.close()
         raise

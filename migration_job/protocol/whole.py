@@ -26,6 +26,7 @@ from migration_job.errors import JobError
 from migration_job.protocol.run_context import Pair
 from migration_job.protocol.tokens import forgot, forgotten, fresh
 from migration_job.stores.postgres import capture as target_capture
+from migration_job.stores.postgres.capture import Identity
 from migration_job.stores.postgres.session import Unconfirmed
 from migration_job.stores.sqlite import fence, whole
 from migration_job.stores.sqlite.fence import SourceState
@@ -37,17 +38,17 @@ def require_file(pair: Pair) -> None:
     pair.file.require()
 
 
-def require_identity(pair: Pair, state: SourceState, *, followed: bool = False) -> None:
-    """Raises NotWhole where the source is an older copy of the one that this target follows;
-    Forgotten where the target is the older one and SQLite serves, unless the decision is
-    ``followed`` next, which looks at that itself."""
+def require_identity(pair: Pair, state: SourceState, *, followed: bool = False) -> Identity | None:
+    """Gives what the target knows the source by. Raises NotWhole where the source is an older copy
+    of the one that this target follows; Forgotten where the target is the older one and SQLite
+    serves, unless the decision is ``followed`` next, which looks at that itself."""
     known = target_capture.read_identity(pair.target)
     if forgot(known, state):
         if followed or state.closed:
-            return
+            return known
         raise forgotten(state)
     if known is None:
-        return
+        return None
     if state.token == known.next_token != known.token:
         target_capture.confirm_token(pair.target)
     elif state.token != known.token:
@@ -63,6 +64,7 @@ def require_identity(pair: Pair, state: SourceState, *, followed: bool = False) 
             pair,
             f"the log's row {known.position} is another than the one that the target has followed",
         )
+    return known
 
 
 def require_capture(pair: Pair, *, anew: bool = False) -> None:

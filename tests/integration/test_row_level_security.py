@@ -14,20 +14,22 @@ from typer.testing import CliRunner, Result
 from migration_job.cli import app
 from migration_job.demo.radcase import make_radcase
 from migration_job.embedded import EmbeddedPgBouncer, EmbeddedPostgres
+from migration_job.stores.postgres.database import connect
+from migration_job.stores.postgres.suitability import examine
 
 PROFILE = Path(__file__).resolve().parents[2] / "migration_job" / "profiles" / "radcase"
 PASSWORD = "for-this-test-alone"
 ALIAS = "radcase"
 
 
-def migrate(directory: Path, target: str, policy: str) -> Result:
+def migrate(directory: Path, target: str, policy: str, *more: str) -> Result:
     source = directory / "radcase.db"
     if not source.exists():
         make_radcase(source, rows=3000, seed=7)
     (directory / "policy.yaml").write_text(policy)
     words = ["migrate", str(source), "--target", target, "--report", str(directory / "report")]
     words += ["--profile", "radcase", "--policy", str(directory / "policy.yaml")]
-    return CliRunner().invoke(app, words)
+    return CliRunner().invoke(app, [*words, *more])
 
 
 @pytest.fixture
@@ -126,6 +128,48 @@ CREATE FUNCTION create_distributed_table(which regclass, by text) RETURNS void L
     AS $$ INSERT INTO public.called (what, which, by) VALUES ('distributed', which::text, by) $$;
 """
 """The two functions of Citus that the profile calls, which write down that they were."""
+
+
+CATALOGUE = """
+SET allow_system_table_mods = on;
+CREATE TABLE pg_catalog.pg_dist_partition (logicalrelid regclass);
+"""
+
+
+@pytest.mark.parametrize("live", [[], ["--live"]])
+def test_citus_is_refused_by_name_before_anything(
+    postgres: str, tmp_path: Path, live: list[str]
+) -> None:
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(STAND_IN.encode())
+        connection.execute("DROP TABLE called CASCADE")
+        for name in (
+            "create_reference_table(regclass)",
+            "create_distributed_table(regclass, text)",
+        ):
+            connection.execute(f"DROP FUNCTION {name}".encode())
+    more = [*live, "--state", str(tmp_path / "state")] if live else []
+    done = migrate(tmp_path, postgres, "enable: [citus]\n", *more)
+    assert done.exit_code != 0
+    assert "expected a target whose tables stay whole" in str(done.exception)
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        assert connection.execute("SELECT to_regclass('migration.run')").fetchone() == (None,)
+    # An extension that distributes nothing is in nobody's way.
+    assert migrate(tmp_path, postgres, "").exit_code == 0
+
+
+def test_tables_that_are_distributed_already_are_refused(postgres: str, tmp_path: Path) -> None:
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(STAND_IN.encode())
+        connection.execute(CATALOGUE.encode())
+        connection.execute("INSERT INTO pg_dist_partition VALUES ('public.called')")
+    done = migrate(tmp_path, postgres, "")
+    assert done.exit_code != 0
+    assert "distributed: called" in str(done.exception)
+    with connect(postgres) as session:
+        checks = examine(session, source_bytes=1, connections=1, live=False)
+    (check,) = [check for check in checks if check.name == "citus"]
+    assert (check.verdict, "called" in check.found) == ("refused", True)
 
 
 def test_where_citus_is_the_tables_are_made_what_the_plan_says(

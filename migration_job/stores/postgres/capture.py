@@ -38,7 +38,13 @@ from migration_job.errors import InputError, OperationError
 from migration_job.plan.model import Plan, TablePlan
 from migration_job.quoting import compose, postgres_name, postgres_relation, postgres_text
 from migration_job.stores.postgres import shape
-from migration_job.stores.postgres.database import briefly, durably, lost
+from migration_job.stores.postgres.database import (
+    briefly,
+    commit_durably,
+    durably,
+    in_transaction,
+    lost,
+)
 from migration_job.values import fold
 
 EARLIER_LOCK = 0x6D69_6772_6665_6E63
@@ -206,13 +212,15 @@ def missing(connection: psycopg.Connection, plan: Plan) -> list[str]:
 def take_token(connection: psycopg.Connection) -> None:
     """Have this session pass the fence, where there is one; the token itself does not leave the
     server, so no log shows it. psycopg.Error where the role does not own the fence."""
-    known = connection.execute("SELECT to_regclass('migration.fence_token') IS NOT NULL").fetchone()
-    if known is not None and known[0]:
-        connection.execute(
-            compose(
-                "SELECT set_config('{token}', token, false) FROM migration.fence_token", token=TOKEN
-            )
+    # In one statement; its query is looked at only where there is a fence.
+    connection.execute(
+        compose(
+            "DO $take$ BEGIN IF to_regclass('migration.fence_token') IS NOT NULL THEN "
+            "PERFORM set_config('{token}', token, false) FROM migration.fence_token; "
+            "END IF; END $take$",
+            token=TOKEN,
         )
+    )
 
 
 def installed(connection: psycopg.Connection) -> bool:
@@ -419,11 +427,14 @@ def is_closed(connection: psycopg.Connection) -> bool:
 
 def open_fence(connection: psycopg.Connection) -> None:
     """Let the application write, durably from the return on."""
-    with durably(connection):
-        connection.execute(
+    commit_durably(
+        connection,
+        (
             "UPDATE migration.fence SET closed = false, changed_at = clock_timestamp(), "
-            "opened_at = coalesce(opened_at, clock_timestamp()) WHERE closed"
-        )
+            "opened_at = coalesce(opened_at, clock_timestamp()) WHERE closed",
+            (),
+        ),
+    )
 
 
 def close_fence(connection: psycopg.Connection, *, limit: float) -> None:
@@ -552,6 +563,8 @@ class Identity:
     """What was applied of the source's log, and"""
     log_token: str | None
     """the token of the log's row there."""
+    verified: int
+    """What was applied up to here was compared, too."""
     whole_at: str
     """ISO 8601, UTC: when a round last saw the capture whole."""
 
@@ -617,18 +630,36 @@ def set_verified(connection: psycopg.Connection, position: int) -> None:
     )
 
 
+_IDENTITY = (
+    "SELECT p.capture, p.token, p.next_token, a.position, a.token, p.verified, "
+    "to_char(p.whole_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') "
+    "FROM migration.pair AS p, migration.applied AS a"
+)
+
+
 def read_identity(connection: psycopg.Connection) -> Identity | None:
     """What the target knows the source by; None where it follows none."""
-    if pair(connection) is None:
+    idle = not in_transaction(connection)
+    if not idle and pair(connection) is None:  # an error would end the transaction
         return None
-    row = connection.execute(
-        "SELECT p.capture, p.token, p.next_token, a.position, a.token, "
-        "to_char(p.whole_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') "
-        "FROM migration.pair AS p, migration.applied AS a"
-    ).fetchone()
+    try:
+        row = connection.execute(_IDENTITY).fetchone()
+    except psycopg.errors.UndefinedTable:
+        if idle and pair(connection) is None:
+            return None
+        raise
     if row is None:
         return None
-    return Identity(str(row[0]), str(row[1]), str(row[2]), int(row[3]), row[4], str(row[5]))
+    capture, token, next_token, position, log_token, verified, whole_at = row
+    return Identity(
+        capture=str(capture),
+        token=str(token),
+        next_token=str(next_token),
+        position=int(position),
+        log_token=log_token,
+        verified=int(verified),
+        whole_at=str(whole_at),
+    )
 
 
 def announce_token(
@@ -637,13 +668,15 @@ def announce_token(
     """Note, durably, which token the source's state is about to be given by a transaction there.
     False, with nothing noted, where the target does not hold the ``present`` one, unless ``anew``:
     it was just brought up again."""
-    with durably(connection):
-        done = connection.execute(
+    touched = commit_durably(
+        connection,
+        (
             "UPDATE migration.pair SET token = %s, next_token = %s "
             "WHERE %s OR %s IN (token, next_token)",
             (present, next_token, anew, present),
-        )
-    return done.rowcount == 1
+        ),
+    )
+    return touched == [1]
 
 
 def confirm_token(connection: psycopg.Connection) -> None:

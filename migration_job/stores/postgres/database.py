@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +124,11 @@ def _without_secret(message: str, dsn: str) -> str:
     return first.replace(password, "***") if password else first
 
 
-def connect(dsn: str, *, purpose: str = "migration-job") -> psycopg.Connection:
-    """An autocommit session of the job on the target; transactions are opened explicitly.
+def connect(
+    dsn: str, *, purpose: str = "migration-job", more: Mapping[str, str] | None = None
+) -> psycopg.Connection:
+    """An autocommit session of the job on the target; transactions are opened explicitly. ``more``
+    are settings beside those that every session has.
 
     None of its calls waits without end for a standby that is lost. Raises InputError when the
     target cannot be reached, is older than PostgreSQL 14 or does not store UTF-8.
@@ -145,9 +148,7 @@ def connect(dsn: str, *, purpose: str = "migration-job") -> psycopg.Connection:
         _require(connection, dsn)
         version = connection.info.server_version
         later = [(name, value) for since, name, value in LATER_SETTINGS if version >= since]
-        connection.execute(
-            "; ".join(f"SET {name} = {postgres_text(value)}" for name, value in (*SETTINGS, *later))
-        )
+        _set(connection, {**dict((*SETTINGS, *later)), **(more or {})})
         # A statement prepared on one server connection of a pooler is unknown to the next.
         connection.prepare_threshold = None
     except BaseException:
@@ -171,13 +172,22 @@ def _require(connection: psycopg.Connection, dsn: str) -> None:
             f"expected PostgreSQL 14 or later at {describe(dsn)}, found {version // 10000}",
             advice="upgrade the target; 14 to 18 are supported",
         )
-    encoding = connection.execute("SHOW server_encoding").fetchone()
-    if encoding is None or encoding[0] != "UTF8":
-        found = "none" if encoding is None else encoding[0]
+    # Every server tells it when a session begins.
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
         raise InputError(
-            f"expected the database {describe(dsn)} in UTF8, found {found}",
+            f"expected the database {describe(dsn)} in UTF8, found {encoding or 'none'}",
             advice="create the target database with ENCODING 'UTF8' TEMPLATE template0",
         )
+
+
+def _set(connection: psycopg.Connection, settings: Mapping[str, str]) -> None:
+    """All of them in one statement: where the server is far, each would be a wait."""
+    terms = ", ".join(
+        f"set_config({postgres_text(name)}, {postgres_text(value)}, false)"
+        for name, value in settings.items()
+    )
+    connection.execute(f"SELECT {terms}".encode())
 
 
 @contextlib.contextmanager
@@ -188,19 +198,56 @@ def durably(connection: psycopg.Connection) -> Iterator[None]:
     Raises OperationError where the server gave that wait up (somebody cancelled it): it then calls
     the commit done, with a warning, although a failover would lose it.
     """
+    with _hearing(connection) as heard, connection.transaction():
+        connection.execute("SET LOCAL synchronous_commit TO remote_apply")
+        yield
+        heard.clear()  # what comes now is about the commit
+
+
+def in_transaction(connection: psycopg.Connection) -> bool:
+    """Whether the session is in a transaction, also in one that has failed."""
+    return connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
+
+
+Statement = tuple[str, Sequence[object]]
+"""A statement, and its parameters as psycopg takes them."""
+
+
+def commit_durably(connection: psycopg.Connection, *statements: Statement) -> list[int]:
+    """The same for statements that wait for no answer of one another's, in one round trip; gives
+    how many rows each has touched. The statements themselves must give no warning."""
+    if in_transaction(connection):
+        with durably(connection):
+            return [connection.execute(q.encode(), values).rowcount for q, values in statements]
+    cursor = psycopg.ClientCursor(connection)
+    script = [cursor.mogrify(q.encode(), values or None) for q, values in statements]
+    first = "BEGIN; SET LOCAL synchronous_commit TO remote_apply"
+    with _hearing(connection):
+        try:
+            cursor.execute("; ".join([first, *script, "COMMIT"]).encode())
+        except psycopg.Error:
+            if in_transaction(connection) and not connection.closed:
+                connection.execute("ROLLBACK")
+            raise
+    touched = [cursor.rowcount]
+    while cursor.nextset():
+        touched.append(cursor.rowcount)
+    return touched[2:-1]
+
+
+@contextlib.contextmanager
+def _hearing(connection: psycopg.Connection) -> Iterator[list[str]]:
+    """Raises OperationError at the block's end where the server has given a warning in it, that is
+    not taken out of the list: a commit that no standby has confirmed is called done with one."""
     warnings: list[str] = []
-    committing = False
 
     def hear(notice: psycopg.errors.Diagnostic) -> None:
-        if committing and notice.severity_nonlocalized == "WARNING":
+        if notice.severity_nonlocalized == "WARNING":
             warnings.append(notice.message_primary or "")
 
     connection.add_notice_handler(hear)
     try:
-        with connection.transaction():
-            connection.execute("SET LOCAL synchronous_commit TO remote_apply")
-            yield
-            committing = True
+        yield warnings
     finally:
         connection.remove_notice_handler(hear)
     if warnings:

@@ -17,7 +17,7 @@ import psycopg
 from migration_job.errors import InputError
 from migration_job.plan.model import Plan
 from migration_job.quoting import compose, postgres_name, postgres_relation
-from migration_job.stores.postgres.database import durably
+from migration_job.stores.postgres.database import commit_durably, durably
 
 SCHEMA = "migration"
 
@@ -531,15 +531,15 @@ def count(connection: psycopg.Connection, name: str) -> int:
 def store_certificate(connection: psycopg.Connection, digest: str, body: str, phase: str) -> None:
     """Write the certificate and the phase it stands for, durably: everything that was committed
     before with a lazy commit is on disk once this one is."""
-    with durably(connection):
-        connection.execute(
+    commit_durably(
+        connection,
+        (
             "INSERT INTO migration.certificate (digest, body) VALUES (%s, %s) "
             "ON CONFLICT (digest) DO UPDATE SET issued_at = clock_timestamp()",
             (digest, body),
-        )
-        connection.execute(
-            "UPDATE migration.run SET phase = %s, updated_at = clock_timestamp()", (phase,)
-        )
+        ),
+        ("UPDATE migration.run SET phase = %s, updated_at = clock_timestamp()", (phase,)),
+    )
 
 
 def set_applied(connection: psycopg.Connection, position: int, token: str | None) -> None:

@@ -14,7 +14,7 @@ from typing import Literal
 
 import psycopg
 
-from migration_job.stores.postgres import collation, records, settings, standbys
+from migration_job.stores.postgres import citus, collation, records, settings, standbys
 
 Verdict = Literal["ok", "warning", "refused"]
 
@@ -294,6 +294,12 @@ def _emptiness(connection: psycopg.Connection) -> Check:
 
 
 def _citus(connection: psycopg.Connection) -> Iterator[Check]:
-    version = _one(connection, "SELECT extversion FROM pg_extension WHERE extname = 'citus'")
-    if version:
-        yield Check("citus", "ok", f"{version}: a profile's distribution is carried out")
+    version = citus.version(connection)
+    if not version:
+        return
+    there = citus.distributed(connection)
+    if there:
+        found = f"{version}, {len(there)} tables distributed: {', '.join(there[:3])}"
+        yield Check("citus", "refused", found, citus.ADVICE)
+    else:
+        yield Check("citus", "ok", f"{version}, which distributes nothing here")
