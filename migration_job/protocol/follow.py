@@ -30,7 +30,7 @@ import psycopg
 from migration_job.connection import read_connection, write_connection
 from migration_job.errors import JobError, OperationError
 from migration_job.phases import Phase
-from migration_job.protocol import lease, watch
+from migration_job.protocol import identity, lease, watch
 from migration_job.protocol.fault_points import step
 from migration_job.protocol.recovery import lacking, require_memory
 from migration_job.protocol.run_context import Pair, open_target, opened
@@ -74,6 +74,13 @@ def _to_target(pair: Pair, ends: Endpoints) -> bool:
         _let_go_on(pair, ends)
         raise
     watch.expect(watch.STEP_SECONDS)
+    promoted = identity.may_have_lost(pair.target, ends.state)
+    if promoted:
+        state = pair.state()
+        pair.told.append(
+            f"warning: {promoted}: what PostgreSQL took after {state.back_at or state.switched_at} "
+            "and this one did not have is lost, and in neither side; nothing else is missing"
+        )
     return _forward(pair, ends)
 
 

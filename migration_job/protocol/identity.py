@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -15,19 +16,49 @@ FILE = "server.json"
 """In the state directory: system identifier and timeline of the target at the switch."""
 
 
-def note(connection: psycopg.Connection, folder: Path) -> None:
-    """Put on record which server is switched to, where it tells."""
+ASYNCHRONOUS = "asynchronous"
+
+
+def note(connection: psycopg.Connection, folder: Path, *, asynchronous: bool | None = None) -> None:
+    """Put on record which server is switched to, where it tells, and whether its standbys follow
+    asynchronously; None leaves that as it was."""
     server = identify(connection)
-    if server is not None:
-        write_durably(folder / FILE, json.dumps(asdict(server)).encode(), mode=0o600)
+    if server is None:
+        return
+    if asynchronous is None:
+        asynchronous = bool(_record(folder).get(ASYNCHRONOUS))
+    told = {**asdict(server), ASYNCHRONOUS: asynchronous}
+    write_durably(folder / FILE, json.dumps(told).encode(), mode=0o600)
+
+
+def may_have_lost(connection: psycopg.Connection, folder: Path) -> str:
+    """In words, where a standby was promoted that had followed asynchronously: it may lack the last
+    commits that were acknowledged, and where nothing relies on those nothing else tells. Once for
+    each promotion; '' else."""
+    then = _record(folder)
+    if not then.get(ASYNCHRONOUS):
+        return ""
+    now = identify(connection)
+    if now is None or (now.system, now.timeline) == (then.get("system"), then.get("timeline")):
+        return ""
+    note(connection, folder)
+    return f"a standby that followed asynchronously serves now (timeline {now.timeline})"
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    try:
+        told = json.loads((folder / FILE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def change(connection: psycopg.Connection, folder: Path) -> str:
     """What has become of the server since, for people; '' where that is not known."""
     now = identify(connection)
     try:
-        then = Server(**json.loads((folder / FILE).read_bytes()))
-    except (OSError, ValueError, TypeError):
+        then = Server(**{k: v for k, v in _record(folder).items() if k != ASYNCHRONOUS})
+    except TypeError:
         return ""
     if now is None:
         return ""

@@ -215,7 +215,7 @@ def _attempt(pair: Pair, wish: _Wish) -> Switched:
                 advice="stop the application: both sides may have taken writes; compare them with "
                 "`migration-job verify` before anything else",
             )
-        identity.note(pair.target, ends.state)
+        identity.note(pair.target, ends.state, asynchronous=bool(accepted))
         proved = 0 if state is None else _prepare(pair, wish)
     with gate_protocol.holding(ends.state, longest=LONGEST_SECONDS, say=say):
         if state is None:

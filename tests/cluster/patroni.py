@@ -32,7 +32,7 @@ from migration_job.embedded import _children, _Server, _signal, free_port
 PROGRAMS = ("patroni", "etcd", "haproxy")
 MEMBERS = ("one", "two", "three")
 
-TTL_SECONDS = 8
+TTL_SECONDS = 12
 """How long a leader that is lost stays the leader: a failover takes some seconds longer."""
 
 WAIT_SECONDS = 90.0

@@ -20,6 +20,7 @@ from migration_job.connection import read_connection
 from migration_job.errors import InputError, JobError, OperationError
 from migration_job.protocol import identity, memory
 from migration_job.protocol.rollback import rollback
+from migration_job.protocol.run_context import opened
 from migration_job.protocol.settings import Endpoints, endpoints
 from migration_job.protocol.switch import move_reads, switch
 from migration_job.protocol.sync import Sync
@@ -225,6 +226,26 @@ def test_a_failover_that_loses_nothing_goes_on(cluster: Cluster) -> None:
     rollback(cluster.ends)
     assert cluster.source_notes() == ["one", "two", "three"]
     assert cluster.fence_closed()
+
+
+def test_what_nothing_relies_on_is_said_to_be_lost_too(cluster: Cluster) -> None:
+    """Acknowledged by PostgreSQL alone and lost before a round brought it back: no token tells."""
+    cluster.write_source("one")
+    switch(cluster.ends)
+    cluster.write_target("two")
+    cluster.sync()
+    cluster.servers.cut_off()
+    cluster.write_target("three")
+    cluster.servers.fail_over()
+    cluster.sync()
+    assert cluster.source_notes() == cluster.target_notes() == ["one", "two"]
+    told = [line for line in cluster.said if "followed asynchronously serves now" in line]
+    assert len(told) == 1
+    with opened(cluster.migration.source, cluster.dsn) as pair:
+        assert f"took after {pair.state().back_at} " in told[0]
+    # Once.
+    cluster.sync()
+    assert len([line for line in cluster.said if "asynchronously" in line]) == 1
 
 
 def test_a_rollback_that_the_target_forgets_leaves_one_side_open(cluster: Cluster) -> None:
