@@ -20,6 +20,7 @@ from migration_job.plan.rules import (
     Entry,
     IntegerRule,
     IntegerTextRule,
+    JsonBlobRule,
     JsonbRule,
     JsonRule,
     MapRule,
@@ -235,6 +236,26 @@ def test_sql_and_python_agree(rule: RuleBase, value: SourceValue, collation: str
             assert converted == text
         else:
             assert float(converted) == float(text)
+
+
+@pytest.mark.parametrize(
+    ("blob", "vouched"),
+    [
+        (apsw.Connection(":memory:").execute("""SELECT jsonb('{"a":[1,"x"]}')""").get, True),
+        (b"\x17x", True),
+        (b"G   \x80", False),  # SQLite takes it for JSONB; its text is no UTF-8
+        (b"'\xc3\xa9", False),  # UTF-8, which only Python can tell
+        (b"\x17\x00", False),  # a NUL in a string
+        (b"\x37\x22\x22\x22", False),  # whose text is no JSON
+    ],
+)
+def test_jsonb_is_vouched_for_only_where_python_can_carry_it(blob: bytes, vouched: bool) -> None:
+    rule = JsonBlobRule(form="jsonb")
+    query = f"SELECT {rule.fast_condition('?1')}"
+    said = apsw.Connection(":memory:").execute(query, (blob,)).get
+    assert bool(said) is vouched
+    if vouched:
+        assert not rule.changes(blob)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda r: f"{r.kind}-{RULES.index(r)}")

@@ -150,9 +150,15 @@ class JsonBlobRule(RuleBase):
         if self.form == "text":
             # Text that is no UTF-8 is looked for by the preflight in text alone.
             return f"({column} IS NULL)"
+        # SQLite does not look at the bytes of a JSONB's strings, and has no function for it: of
+        # documents with more than ASCII, Python says whether they are UTF-8.
         return (
             f"({column} IS NULL OR CASE WHEN typeof({column}) <> 'blob' THEN 0 "
-            f"WHEN NOT json_valid({column}, 8) THEN 0 ELSE jsonb(json({column})) = {column} END)"
+            f"WHEN NOT json_valid({column}, 8) THEN 0 "
+            f"WHEN NOT json_valid(json({column})) THEN 0 "
+            f"ELSE jsonb(json({column})) = {column} "
+            f"AND json({column}) NOT GLOB '*[^' || char(1) || '-' || char(127) || ']*' "
+            f"AND instr(CAST(json({column}) AS BLOB), x'00') = 0 END)"
         )
 
 
