@@ -13,7 +13,7 @@ from migration_job.errors import InputError
 from migration_job.plan.bookkeeping import is_bookkeeping, version_columns
 from migration_job.plan.findings import Findings, settle_column, settle_table, some
 from migration_job.plan.policy import Policy
-from migration_job.plan.target import TargetColumn, TargetSchema, TargetTable
+from migration_job.plan.target import OutsideTable, TargetColumn, TargetSchema, TargetTable
 from migration_job.stores.sqlite.model import (
     Catalogue,
     SourceColumn,
@@ -55,12 +55,15 @@ class Matched:
 
     tables: list[TableMatch]
     alone: list[TargetTable]
+    schema: str = "public"
+    """Of the target."""
+    outside: tuple[OutsideTable, ...] = ()
 
     def sources(self) -> tuple[SourceTable, ...]:
         """The source's tables as the target demands them: its NOT NULL and its foreign keys, and
         none of the source's own constraints, which hold there anyway."""
         by_target = {match.target.name: match for match in self.tables}
-        return tuple(_demanded(match, by_target) for match in self.tables)
+        return tuple(_demanded(match, by_target, self.schema) for match in self.tables)
 
 
 def match(
@@ -90,7 +93,7 @@ def match(
     for own in alone:
         if own.name not in kept:
             _report_alone(own, policy, findings)
-    return Matched(found, alone)
+    return Matched(found, alone, target.name, target.outside)
 
 
 # ---------------------------------------------------------------------------------------- names
@@ -252,31 +255,47 @@ def _without_place(table: SourceTable, policy: Policy, findings: Findings, rows:
 
 def _usable(table: SourceTable, there: TargetTable, findings: Findings) -> bool:
     """Whether rows can be loaded into it; a finding where they cannot."""
-    why = ""
-    if there.kind != "table":
-        why = f"{there.name} is a {there.kind} on the target"
-    elif there.heirs:
-        why = f"{there.name} is a partition, or inherits, on the target"
-    elif there.forced_rls:
-        why = (
-            f"{there.name} has row-level security forced on its owner too; "
-            "take it off with ALTER TABLE ... NO FORCE ROW LEVEL SECURITY for the move"
-        )
-    if there.always:
-        why = (
-            f"{there.name} has the trigger {some(there.always)}, which acts in every session, also "
-            f"while rows are loaded; ALTER TABLE {there.name} ENABLE TRIGGER has it act for the "
-            "application alone"
-        )
+    why = _obstacle(there)
     if why:
         findings.add(
             "target-not-a-table",
             "error",
-            f"{why}: only ordinary tables are loaded. Make it one, or leave the table out",
+            f"{why}, or leave the table out",
             table=table.name,
             settle=settle_table(table.name, rows="keep"),
         )
     return not why
+
+
+def _obstacle(there: TargetTable) -> str:
+    """Why no rows can be loaded into it, and what to do; nothing where they can."""
+    name = there.name
+    if there.kind != "table" or there.heirs:
+        what = f"a {there.kind}" if there.kind != "table" else "a partition, or inherits,"
+        return f"{name} is {what} on the target: only ordinary tables are loaded. Make it one"
+    if there.always:
+        return (
+            f"{name} has the trigger {some(there.always)}, which acts in every session, also "
+            f"while rows are loaded: have it act for the application alone (ALTER TABLE {name} "
+            "ENABLE TRIGGER)"
+        )
+    if there.rules:
+        return (
+            f"{name} has the rule {some(there.rules)}, which acts in every session, also while "
+            f"rows are applied: have it act for the application alone (ALTER TABLE {name} ENABLE "
+            "RULE)"
+        )
+    if there.forced_rls:
+        return (
+            f"{name} has row-level security forced on its owner too: take it off for the move "
+            f"(ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY)"
+        )
+    if there.unlogged:
+        return (
+            f"{name} is an unlogged table, which PostgreSQL empties after a crash: have it logged "
+            f"(ALTER TABLE {name} SET LOGGED)"
+        )
+    return ""
 
 
 def _report_rows(one: TableMatch, findings: Findings) -> None:
@@ -390,9 +409,9 @@ def _column_demanded(one: TableMatch, column: SourceColumn) -> SourceColumn:
     return column.model_copy(update={"not_null": required, "primary_key": place})
 
 
-def _demanded(one: TableMatch, by_target: Mapping[str, TableMatch]) -> SourceTable:
+def _demanded(one: TableMatch, by_target: Mapping[str, TableMatch], schema: str) -> SourceTable:
     columns = tuple(_column_demanded(one, column) for column in one.source.columns)
-    keys = tuple(_foreign_keys(one, by_target))
+    keys = tuple(_foreign_keys(one, by_target, schema))
     return one.source.model_copy(
         update={
             "columns": columns,
@@ -404,12 +423,15 @@ def _demanded(one: TableMatch, by_target: Mapping[str, TableMatch]) -> SourceTab
     )
 
 
-def _foreign_keys(one: TableMatch, by_target: Mapping[str, TableMatch]) -> list[SourceForeignKey]:
+def _foreign_keys(
+    one: TableMatch, by_target: Mapping[str, TableMatch], schema: str
+) -> list[SourceForeignKey]:
     """Those of the target whose both ends the source has."""
     found = []
     for key in one.target.foreign_keys:
         parent = by_target.get(key.parent)
-        if parent is None or not key.validated:
+        here = key.parent_schema == schema
+        if parent is None or not here or not key.validated:
             continue
         columns = [one.source_of(c) for c in key.columns]
         parents = [parent.source_of(c) for c in key.parent_columns]

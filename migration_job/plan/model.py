@@ -69,6 +69,10 @@ class CheckPlan(Data):
     expression: str
 
 
+OWN_SCHEMA = "public"
+"""Where every table that is filled is."""
+
+
 class ForeignKeyPlan(Data):
     name: str
     columns: tuple[str, ...]
@@ -80,6 +84,8 @@ class ForeignKeyPlan(Data):
     initially_deferred: bool = False
     validated: bool = True
     """False where acknowledged orphans make it ``NOT VALID``."""
+    parent_schema: str = OWN_SCHEMA
+    """Another one only where the application has declared the key itself."""
 
 
 class IndexPlan(Data):
@@ -105,6 +111,7 @@ class TablePlan(Data):
     source: str | None
     """None for a table that exists on the target alone (a profile's)."""
     target: str
+    schema_name: str = OWN_SCHEMA
     owner: Owner = "created"
     columns: tuple[ColumnPlan, ...]
     primary_key: tuple[str, ...] = ()
@@ -202,6 +209,8 @@ class Plan(Data):
     findings: tuple[Finding, ...] = Field(default=(), repr=False)
     existing: bool = False
     """The schema is the application's own and was there before the run."""
+    outside: tuple[TablePlan, ...] = ()
+    """Tables of other schemas, none of which is loaded, with their keys that refer to these."""
 
     @property
     def blocked(self) -> tuple[Finding, ...]:

@@ -486,7 +486,23 @@ class _Onto:
             sequences=tuple(self._existing_sequences()),
             findings=self._findings.all,
             existing=True,
+            outside=tuple(self._outside()),
         )
+
+    def _outside(self) -> Iterator[TablePlan]:
+        """Tables of other schemas that refer to those that are filled."""
+        filled = {one.target.name for one in self._matched.tables}
+        for table in self._matched.outside:
+            keys = tuple(key for key in table.foreign_keys if key.parent in filled)
+            if keys:
+                yield TablePlan(
+                    source=None,
+                    target=table.name,
+                    schema_name=table.schema_name,
+                    columns=(),
+                    foreign_keys=keys,
+                    owner="existing",
+                )
 
     def _existing(self, table: SourceTable, one: TableMatch) -> TablePlan:
         facts = self._seen.facts[table.name]

@@ -68,11 +68,14 @@ class TargetTable(Data):
     checks: tuple[TargetCheck, ...] = ()
     """Its own and those of its columns' domains."""
     foreign_keys: tuple[ForeignKeyPlan, ...] = ()
-    """Those to tables of the same schema."""
+    """To tables of any schema."""
     triggers: tuple[str, ...] = ()
     """The application's own, by name."""
     always: tuple[str, ...] = ()
     """Those of them that act in every session, also while rows are loaded."""
+    rules: tuple[str, ...] = ()
+    """Rewrite rules that act in every session."""
+    unlogged: bool = False
     heirs: bool = False
     """Whether it is a partition, or is inherited from, or inherits."""
     forced_rls: bool = False
@@ -90,11 +93,20 @@ class TargetTable(Data):
         return next((k.columns for k in self.keys if k.primary), ())
 
 
+class OutsideTable(Data):
+    """A table of another schema, with its keys that refer to tables of this one."""
+
+    schema_name: str
+    name: str
+    foreign_keys: tuple[ForeignKeyPlan, ...]
+
+
 class TargetSchema(Data):
     """A whole schema, without what belongs to extensions and to this job."""
 
     name: str
     tables: tuple[TargetTable, ...]
+    outside: tuple[OutsideTable, ...] = ()
     versions: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """By the name of a table in which migrations keep book, the versions that it names."""
 

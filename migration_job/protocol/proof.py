@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import psycopg
 
 from migration_job.errors import VerificationError
-from migration_job.plan.model import ColumnPlan, ForeignKeyPlan, TablePlan
+from migration_job.plan.model import OWN_SCHEMA, ColumnPlan, ForeignKeyPlan, TablePlan
 from migration_job.plural import counted
 from migration_job.protocol.reading import proof_columns, proof_rows
 from migration_job.protocol.run_context import Pair
@@ -171,7 +171,7 @@ def prove_all_references(pair: Pair) -> None:
     """Look for rows of the target that refer to nothing, where the plan says that they may not:
     catch-up suppresses the foreign keys. Takes time with the database's size; nobody waits for it.
     Raises VerificationError."""
-    for table in pair.plan.tables:
+    for table in (*pair.plan.tables, *pair.plan.outside):
         for key in table.foreign_keys:
             if key.validated:
                 _refuse_orphans(
@@ -188,14 +188,14 @@ def prove_references(pair: Pair, touched: dict[int, list[Key]]) -> None:
         for plan in [pair.captured[number][1]]
     }
     gone = {name: _gone(pair.target, plan, keys) for name, (plan, keys) in changed.items()}
-    for table in pair.plan.tables:
+    for table in (*pair.plan.tables, *pair.plan.outside):
         for key in table.foreign_keys:
             if not key.validated:
                 continue
-            if table.target in changed:
+            if table.target in changed and table.schema_name == OWN_SCHEMA:
                 found = _orphans_among(pair.target, table, key, *changed[table.target])
                 _refuse_orphans(table, key, found)
-            if key.parent not in changed:
+            if key.parent not in changed or key.parent_schema != OWN_SCHEMA:
                 continue
             parent, absent = changed[key.parent][0], gone[key.parent]
             if not _refers_to_key(key, parent):
@@ -213,7 +213,8 @@ def _orphans(table: TablePlan, key: ForeignKeyPlan, more: str, source: str = "")
     pairs = zip(key.columns, key.parent_columns, strict=True)
     same = " AND ".join(f"p.{postgres_name(b)} = c.{postgres_name(a)}" for a, b in pairs)
     there = " AND ".join(f"{c} IS NOT NULL" for c in columns)
-    child, parent = postgres_relation(table.target), postgres_relation(key.parent)
+    child = postgres_relation(table.target, table.schema_name)
+    parent = postgres_relation(key.parent, key.parent_schema)
     return compose(
         "SELECT {columns} FROM {child} AS c{source} "
         "WHERE {there} AND NOT EXISTS (SELECT 1 FROM {parent} AS p WHERE {same}){more} "

@@ -100,6 +100,9 @@ class Verification:
                     Task(f"rows {table.target}", self._content(table, advance), weight=1e9 + weight)
                 )
             tasks.append(Task(f"relations {table.target}", self._relations(table), weight=weight))
+        for table in self._plan.outside:
+            place = f"{table.schema_name}.{table.target}"
+            tasks.append(Task(f"relations {place}", self._outside(table)))
         sources = {t.target: t.target if t.source is None else t.source for t in self._plan.tables}
         every = [(sequence, sources[sequence.table]) for sequence in self._plan.sequences]
         for start in range(0, len(every), SEQUENCES_AT_ONCE):
@@ -186,6 +189,12 @@ class Verification:
     def _relations(self, table: TablePlan) -> Callable[[Sides], None]:
         def run(sides: Sides) -> None:
             self._note(relations.check_table(sides, table, self._everything(sides)))
+
+        return run
+
+    def _outside(self, table: TablePlan) -> Callable[[Sides], None]:
+        def run(sides: Sides) -> None:
+            self._note(relations.check_outside(sides, table))
 
         return run
 

@@ -17,6 +17,7 @@ from typing import Any
 import apsw
 
 from migration_job.plan.model import (
+    OWN_SCHEMA,
     ColumnPlan,
     ForeignKeyPlan,
     IndexPlan,
@@ -37,7 +38,7 @@ from migration_job.stores.sqlite.reader import column_sql, read_rows, rowid_ends
 from migration_job.stores.sqlite.rowkey import key_columns
 from migration_job.values import display, key_text, to_json
 from migration_job.verify.checks import Check, run_checks
-from migration_job.verify.connections import Differences, Sides, not_quarantined, target_name
+from migration_job.verify.connections import Differences, Sides, not_quarantined
 from migration_job.verify.facts import Facts, IndexFact
 from migration_job.verify.meaning import Inexact, of_source, of_target
 
@@ -76,7 +77,8 @@ def check_table(sides: Sides, plan: TablePlan, facts: Facts) -> Relations:
     differences = Differences(plan.target if plan.source is None else plan.source)
     found.differences.append(differences)
     kind = facts.kinds.get(plan.target)
-    if kind != ("r", "p"):
+    unlogged = plan.source is None and not plan.ours and kind == ("r", "u")
+    if kind != ("r", "p") and not unlogged:
         what = "nothing" if kind is None else f"a relation of kind {kind}"
         differences.add("table", f"expected a permanent table {plan.target}, found {what}")
         return found
@@ -95,6 +97,19 @@ def check_table(sides: Sides, plan: TablePlan, facts: Facts) -> Relations:
     if plan.source is not None:
         _defaults(sides, plan, facts, found, differences)
         _quarantine(sides, plan, facts, found, differences)
+    return found
+
+
+def check_outside(sides: Sides, plan: TablePlan) -> Relations:
+    """The rows of a table of another schema have what they refer to in the tables that were
+    loaded: PostgreSQL did not look."""
+    found = Relations()
+    differences = Differences(f"{plan.schema_name}.{plan.target}")
+    found.differences.append(differences)
+    for key in plan.foreign_keys:
+        if key.validated:
+            found.checked["foreign keys"] += 1
+            _orphans(sides, plan, key, differences)
     return found
 
 
@@ -273,12 +288,12 @@ def _orphans(sides: Sides, plan: TablePlan, key: ForeignKeyPlan, differences: Di
     shown = ", ".join(f"c.{postgres_name(a)}::text" for a, _ in pairs)
     rows = sides.rows(
         compose(
-            "SELECT {shown} FROM ONLY {target_name} AS c WHERE {set_all} AND NOT EXISTS "
-            "(SELECT 1 FROM ONLY {parent} AS p WHERE {equal}) LIMIT 100",
+            "SELECT {shown} FROM {child} AS c WHERE {set_all} AND NOT EXISTS "
+            "(SELECT 1 FROM {parent} AS p WHERE {equal}) LIMIT 100",
             shown=shown,
-            target_name=target_name(plan),
+            child=_alone(plan.target, plan.schema_name),
             set_all=set_all,
-            parent=postgres_relation(key.parent),
+            parent=_alone(key.parent, key.parent_schema),
             equal=equal,
         )
     )
@@ -289,6 +304,12 @@ def _orphans(sides: Sides, plan: TablePlan, key: ForeignKeyPlan, differences: Di
             f"foreign key {key.name}: ({', '.join(key.columns)}) = ({values}) has no row in "
             f"{key.parent}",
         )
+
+
+def _alone(name: str, schema: str) -> str:
+    """A table without its heirs; one of another schema with them, as it may be partitioned."""
+    there = postgres_relation(name, schema)
+    return f"ONLY {there}" if schema == OWN_SCHEMA else there
 
 
 # ---------------------------------------------------------------------------------- defaults

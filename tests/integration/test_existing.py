@@ -16,6 +16,7 @@ from migration_job.embedded import EmbeddedPostgres
 from migration_job.stores.postgres import load, records
 from tests.conftest import MakeSqlite
 from tests.integration.running import BLOCKED, DIFFERS, DONE, FAILED, USAGE, Ended, run
+from tests.integration.wholeway import Way
 
 pytestmark = pytest.mark.postgres
 
@@ -379,6 +380,108 @@ def test_a_trigger_that_always_acts_is_refused(
                 "--policy", policy)  # fmt: skip
     assert ended.status == BLOCKED
     assert "noting, which acts in every session" in ended.said
+
+
+@pytest.mark.parametrize("way", ["in", "out"])
+def test_keys_between_schemas_are_proven(
+    make_sqlite: MakeSqlite, postgres: str, tmp_path: Path, dump: Callable[[str], str], way: str
+) -> None:
+    """PostgreSQL looks at no foreign key while rows are loaded, wherever its other end is."""
+    with psycopg.connect(postgres) as target:
+        target.execute(
+            "CREATE SCHEMA auth; CREATE TABLE auth.t (id bigint PRIMARY KEY); "
+            "INSERT INTO auth.t VALUES (9)"
+        )
+        target.execute("CREATE TABLE t (id bigint PRIMARY KEY); INSERT INTO t VALUES (9)")
+        child, parent = ("auth.t", "public.t") if way == "in" else ("public.t", "auth.t")
+        target.execute(
+            f"ALTER TABLE {child} ADD CONSTRAINT of FOREIGN KEY (id) REFERENCES {parent}"
+        )
+    before = dump(postgres)
+    source = make_sqlite("CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)")
+    ended = migrate(source, postgres, tmp_path / "r")
+    assert ended.status == DIFFERS, ended.said
+    assert f"foreign key of: (id) = ('{9 if way == 'in' else 1}') has no row in t" in ended.said
+    assert dump(postgres) == before
+
+
+def test_the_switch_proves_keys_between_schemas(tmp_path: Path, postgres: str) -> None:
+    way = Way.of(
+        tmp_path, postgres, "CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1), (2)"
+    )
+    way.on_postgres(
+        "CREATE TABLE t (id bigint PRIMARY KEY); CREATE SCHEMA auth; "
+        "CREATE TABLE auth.x (t bigint REFERENCES t) PARTITION BY LIST (t); "
+        "CREATE TABLE auth.x1 PARTITION OF auth.x DEFAULT; "
+        "INSERT INTO t VALUES (2); INSERT INTO auth.x VALUES (2)"
+    )
+    assert way.migrate("--schema", "existing").status == DONE
+    way.on_sqlite("DELETE FROM t WHERE id = 2")
+    ended = way.command("switch")
+    assert ended.status == DIFFERS
+    assert "rows of x refer to rows of t that do not exist (t = 2)" in ended.said
+    way.on_sqlite("INSERT INTO t VALUES (2)")
+    ended = way.command("switch")
+    assert ended.status == DONE, ended.said
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        ("CREATE UNLOGGED TABLE t (id bigint PRIMARY KEY)", "t is an unlogged table"),
+        (
+            "CREATE TABLE t (id bigint PRIMARY KEY); CREATE TABLE heard (id bigint); "
+            "CREATE RULE r AS ON INSERT TO t DO ALSO INSERT INTO heard VALUES (NEW.id); "
+            "ALTER TABLE t ENABLE ALWAYS RULE r",
+            "t has the rule r, which acts in every session",
+        ),
+    ],
+    ids=["unlogged", "rule"],
+)
+def test_what_no_row_should_go_into_is_refused_first(
+    make_sqlite: MakeSqlite, postgres: str, made: str, says: str
+) -> None:
+    with psycopg.connect(postgres) as target:
+        target.execute(made.encode())
+    source = make_sqlite("CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)")
+    ended = run("inspect", source, "--schema", "existing", "--target", postgres)
+    assert ended.status == BLOCKED, ended.said
+    assert says in ended.said
+
+
+def test_an_unlogged_table_of_the_target_alone_is_its_own(
+    make_sqlite: MakeSqlite, postgres: str, tmp_path: Path
+) -> None:
+    with psycopg.connect(postgres) as target:
+        target.execute(
+            "CREATE TABLE t (id bigint PRIMARY KEY); CREATE UNLOGGED TABLE cache (a int)"
+        )
+    source = make_sqlite("CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)")
+    ended = migrate(source, postgres, tmp_path / "r")
+    assert ended.status == DONE, ended.said
+
+
+def test_decimals_and_durations_in_text_keep_their_value(
+    make_sqlite: MakeSqlite, postgres: str, tmp_path: Path
+) -> None:
+    """Longer than the arithmetic of decimals is by itself, and as .NET writes what is negative."""
+    long = "123456789012345678901234567890123456.50"
+    with psycopg.connect(postgres) as target:
+        target.execute(
+            "CREATE TABLE t (id bigint PRIMARY KEY, worth numeric(50, 2), lasts interval)"
+        )
+    source = make_sqlite(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, worth TEXT, lasts TEXT);"
+        f"INSERT INTO t VALUES (1, '{long}', '-5.02:00:00.5000000'), (2, '-0.10', '1.02:00:00'),"
+        "(3, '-0.00', '-5 days, 2:00:00')"
+    )
+    ended = migrate(source, postgres, tmp_path / "r")
+    assert ended.status == DONE, ended.said
+    with psycopg.connect(postgres) as target:
+        found = target.execute(
+            "SELECT worth::text, extract(epoch FROM lasts)::float FROM t ORDER BY id"
+        ).fetchall()
+    assert found == [(long, -439_200.5), ("-0.10", 93_600), ("0.00", -424_800)]
 
 
 def test_search_tables_are_the_application_s_to_make_anew(

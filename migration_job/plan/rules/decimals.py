@@ -64,11 +64,16 @@ class PaddedNumericRule(RuleBase):
             raise CannotCarry(f"expected a decimal number, found text {text[:60]!r}")
         if self.precision is None:
             return text if Decimal(text) else text.removeprefix("-")  # there is one zero
-        number = Decimal(text)
-        cut = number.quantize(Decimal(1).scaleb(-self.scale)) if len(text) < 300 else number
-        if cut != number or (number.adjusted() + 1 > self.precision - self.scale and number):
+        sign = "-" * text.startswith("-")
+        whole, _, fraction = text.removeprefix("-").partition(".")
+        # By its digits: arithmetic with decimals has a precision of its own.
+        digits = (whole + fraction.rstrip("0").ljust(max(0, self.scale), "0")).lstrip("0")
+        beyond = len(fraction.rstrip("0")) > max(0, self.scale)
+        unround = self.scale < 0 and not digits.endswith("0" * -self.scale) and digits
+        if beyond or unround or len(digits) > max(self.precision, self.precision - self.scale):
             raise CannotCarry(f"{text[:60]} does not fit {self.target_type}")
-        return format(cut, "f").replace("-0", "0", 1) if not number else format(cut, "f")
+        kept = fraction[: max(0, self.scale)].ljust(max(0, self.scale), "0")
+        return f"{sign if digits else ''}{whole}" + (f".{kept}" if kept else "")
 
     def inverse(self, text: str | None) -> SourceValue:
         if text is None or self.places is None or _DECIMAL.fullmatch(text) is None:

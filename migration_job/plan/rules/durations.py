@@ -32,10 +32,17 @@ _OUTPUT = re.compile(
     re.ASCII,
 )
 _PYTHON = re.compile(
-    r"(?:(?P<days>-?\d+)(?: days?, | |\.))?(?P<sign>-?)(?P<h>\d{1,3}):(?P<m>\d\d):(?P<s>\d\d)"
+    r"(?:(?P<days>-?\d+)(?: days?, | ))?(?P<sign>-?)(?P<h>\d{1,3}):(?P<m>\d\d):(?P<s>\d\d)"
     r"(?:\.(?P<f>\d{1,6})0?)?",
     re.ASCII,
 )
+_DOTNET = re.compile(
+    r"(?P<minus>-?)(?P<days>\d+)\.(?P<h>[01]\d|2[0-3]):(?P<m>[0-5]\d):(?P<s>[0-5]\d)"
+    r"(?:\.(?P<f>\d{1,6})0?)?",
+    re.ASCII,
+)
+"""As TimeSpan writes them: the sign is of the whole, where Python's is of the days alone."""
+
 _ISO = re.compile(
     r"(?P<minus>-?)P(?:(?P<days>\d+)D)?(?:T(?:(?P<h>\d+)H)?(?:(?P<m>\d+)M)?"
     r"(?:(?P<s>\d+)(?:\.(?P<f>\d{1,6}))?S)?)?",
@@ -178,9 +185,10 @@ def _of_output(text: str) -> int | None:
 
 
 def _read(text: str) -> int | None:
-    if (iso := _ISO.fullmatch(text)) is not None and any(iso.groups()[1:]):
-        total = _micros(iso)
-        return -total if iso["minus"] else total
+    iso, dotnet = _ISO.fullmatch(text), _DOTNET.fullmatch(text)
+    whole = iso if iso is not None and any(iso.groups()[1:]) else dotnet
+    if whole is not None:
+        return -_micros(whole) if whole["minus"] else _micros(whole)
     python = _PYTHON.fullmatch(text)
     return _of_output(text) if python is None else _micros(python)
 

@@ -16,6 +16,7 @@ from migration_job.plan.model import ForeignKeyPlan
 from migration_job.plan.policy import Policy
 from migration_job.plan.profile import Profile
 from migration_job.plan.target import (
+    OutsideTable,
     TargetCheck,
     TargetColumn,
     TargetKey,
@@ -30,13 +31,16 @@ SELECT c.relname,
             WHEN 'm' THEN 'materialized view' ELSE 'foreign table' END,
        c.relispartition OR EXISTS (SELECT FROM pg_inherits h
                                    WHERE c.oid IN (h.inhrelid, h.inhparent)),
-       c.relrowsecurity AND c.relforcerowsecurity,
+       c.relrowsecurity AND c.relforcerowsecurity, c.relpersistence = 'u',
        ARRAY(SELECT t.tgname::text FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
              WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
                AND p.pronamespace IS DISTINCT FROM to_regnamespace('migration') ORDER BY 1),
        ARRAY(SELECT t.tgname::text FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
              WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled IN ('A', 'R')
-               AND p.pronamespace IS DISTINCT FROM to_regnamespace('migration') ORDER BY 1)
+               AND p.pronamespace IS DISTINCT FROM to_regnamespace('migration') ORDER BY 1),
+       ARRAY(SELECT r.rulename::text FROM pg_rewrite r
+             WHERE r.ev_class = c.oid AND r.ev_type <> '1' AND r.ev_enabled IN ('A', 'R')
+             ORDER BY 1)
 FROM pg_class c
 WHERE c.relnamespace = %(schema)s::text::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
   AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass
@@ -113,16 +117,17 @@ ORDER BY c.relname, b.attname, k.conname
 """
 
 FOREIGN_KEYS = """
-SELECT t.relname, c.conname, p.relname,
+SELECT o.nspname, t.relname, c.conname, p.relname,
        ARRAY(SELECT a.attname::text FROM unnest(c.conkey) WITH ORDINALITY AS k(n, o)
              JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.n ORDER BY k.o),
        ARRAY(SELECT a.attname::text FROM unnest(c.confkey) WITH ORDINALITY AS k(n, o)
              JOIN pg_attribute a ON a.attrelid = c.confrelid AND a.attnum = k.n ORDER BY k.o),
-       c.confupdtype::text, c.confdeltype::text, c.condeferred, c.convalidated
+       c.confupdtype::text, c.confdeltype::text, c.condeferred, c.convalidated, n.nspname
 FROM pg_constraint c JOIN pg_class t ON t.oid = c.conrelid JOIN pg_class p ON p.oid = c.confrelid
-WHERE t.relnamespace = %(schema)s::text::regnamespace AND c.contype = 'f'
-  AND p.relnamespace = t.relnamespace
-ORDER BY t.relname, c.conname
+JOIN pg_namespace n ON n.oid = p.relnamespace JOIN pg_namespace o ON o.oid = t.relnamespace
+WHERE %(schema)s::text::regnamespace IN (t.relnamespace, p.relnamespace) AND c.contype = 'f'
+  AND (c.conparentid = 0 OR p.relnamespace = t.relnamespace)
+ORDER BY o.nspname, t.relname, c.conname
 """
 
 ACTIONS = {
@@ -195,23 +200,12 @@ def _read(connection: psycopg.Connection, schema: str, further: Sequence[str]) -
         parts[name].checks.append(
             TargetCheck(name=check, expression=of_column, columns=(column,), of_domain=True)
         )
-    for name, key, parent, columns, parent_columns, *rest in connection.execute(
-        FOREIGN_KEYS, named
-    ):
-        parts[name].foreign_keys.append(
-            ForeignKeyPlan(
-                name=key,
-                columns=tuple(columns),
-                parent=parent,
-                parent_columns=tuple(parent_columns),
-                on_update=ACTIONS[rest[0]],
-                on_delete=ACTIONS[rest[1]],
-                initially_deferred=rest[2],
-                validated=rest[3],
-            )
-        )
+    keys = _foreign_keys(connection, named)
+    for (place, name), own_keys in keys.items():
+        if place == schema:
+            parts[name].foreign_keys += own_keys
     tables = []
-    for name, kind, heirs, forced, triggers, always in connection.execute(
+    for name, kind, heirs, forced, unlogged, triggers, always, rules in connection.execute(
         RELATIONS, named
     ).fetchall():
         own = parts[name]
@@ -225,6 +219,8 @@ def _read(connection: psycopg.Connection, schema: str, further: Sequence[str]) -
                 foreign_keys=tuple(own.foreign_keys),
                 triggers=tuple(triggers),
                 always=tuple(always),
+                rules=tuple(rules),
+                unlogged=unlogged,
                 heirs=heirs,
                 forced_rls=forced,
                 rows=_count(connection, schema, name) if kind == "table" else 0,
@@ -233,8 +229,37 @@ def _read(connection: psycopg.Connection, schema: str, further: Sequence[str]) -
     return TargetSchema(
         name=schema,
         tables=tuple(tables),
+        outside=tuple(
+            OutsideTable(schema_name=place, name=name, foreign_keys=tuple(those))
+            for (place, name), those in keys.items()
+            if place != schema
+        ),
         versions=tuple(_versions(connection, schema, tables, further)),
     )
+
+
+def _foreign_keys(
+    connection: psycopg.Connection, named: dict[str, str]
+) -> dict[tuple[str, str], list[ForeignKeyPlan]]:
+    """By the schema and name of the table that refers."""
+    found: defaultdict[tuple[str, str], list[ForeignKeyPlan]] = defaultdict(list)
+    for place, name, key, parent, columns, parent_columns, *rest in connection.execute(
+        FOREIGN_KEYS, named
+    ):
+        found[place, name].append(
+            ForeignKeyPlan(
+                name=key,
+                columns=tuple(columns),
+                parent=parent,
+                parent_columns=tuple(parent_columns),
+                on_update=ACTIONS[rest[0]],
+                on_delete=ACTIONS[rest[1]],
+                initially_deferred=rest[2],
+                validated=rest[3],
+                parent_schema=rest[4],
+            )
+        )
+    return found
 
 
 def _count(connection: psycopg.Connection, schema: str, name: str) -> int:
