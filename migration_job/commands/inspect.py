@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,7 +29,7 @@ from migration_job.errors import ExitStatus, InputError
 from migration_job.plan.model import Finding, Plan, TablePlan
 from migration_job.plan.onto import Source, Trial, plan_onto
 from migration_job.plan.planner import make_plan
-from migration_job.plan.policy import Policy, load_policy, parse_policy
+from migration_job.plan.policy import Policy, load_policy
 from migration_job.plan.profile import Profile, load_profile
 from migration_job.plan.suggest import suggest
 from migration_job.plan.target import TargetSchema
@@ -41,9 +41,6 @@ from migration_job.stores.sqlite.database import check_integrity, reading
 
 TABLES_SHOWN = 60
 """Lines of the overview without ``--plan``."""
-
-SUGGESTIONS = 5
-"""How often a suggested policy is tried and added to."""
 
 STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 
@@ -64,7 +61,8 @@ def inspect(
         bool,
         typer.Option(
             "--suggest",
-            help="Write the policy that settles every error: to FILE, else to standard output.",
+            help="Write the policy that settles every error, and say what a trial of it gave: to "
+            "FILE, else to standard output.",
         ),
     ] = False,
     whole: Annotated[
@@ -111,23 +109,21 @@ def inspect(
             return plan_onto(Source(connection, catalogue), there, policy=policy, trial=trial)
 
         plan = planned(chosen)
-        errors = list(plan.findings)
-        if suggested:
-            errors += _further(planned, plan, _content(policy))
+        suggestion = suggest(planned, plan, _content(policy)) if suggested else None
     to_stderr = suggested and file is None
     console = Console(stderr=to_stderr, highlight=False, emoji=False)
     if as_json:
         print_json(structured(plan, source))
     else:
         show(console, plan, source, whole=whole)
-    if suggested:
-        text = suggest(errors, _content(policy))
+    if suggestion is not None:
         if file is None:
-            sys.stdout.write(text)
+            sys.stdout.write(suggestion.text)
         else:
-            _write_new(file, text)
-            if not as_json:
-                console.print(f"The policy is in {file}.", soft_wrap=True)
+            _write_new(file, suggestion.text)
+        if not as_json:
+            where = "" if file is None else f" It is in {file}."
+            _line(console, Text(_clean(suggestion.verdict + where)))
     if plan.blocked:
         raise typer.Exit(int(ExitStatus.BLOCKED))
 
@@ -175,25 +171,6 @@ def _open(
 
 def _content(policy: Path | None) -> dict[str, Any] | None:
     return yaml.safe_load(policy.read_text(encoding="utf-8")) if policy is not None else None
-
-
-def _further(
-    planned: Callable[[Policy], Plan], plan: Plan, base: dict[str, Any] | None
-) -> list[Finding]:
-    """The errors that only show once those of ``plan`` are settled: a column that is widened may
-    have keys that collide then. So the suggested policy is tried, until it goes through."""
-    found: list[Finding] = []
-    for _ in range(SUGGESTIONS):
-        settled = [*plan.findings, *found]
-        if not any(f.settle for f in plan.blocked):
-            break
-        text = suggest(settled, base)
-        after = planned(parse_policy(text))
-        new = [f for f in after.blocked if f.settle and f not in settled]
-        if not new:
-            break
-        found += new
-    return found
 
 
 def structured(plan: Plan, source: Path) -> dict[str, Any]:
@@ -280,11 +257,13 @@ def _verdict(console: Console, plan: Plan) -> None:
     counts = {s: sum(f.severity == s for f in plan.findings) for s in STYLES}
     summary = ", ".join(_count(n, severity) for severity, n in counts.items() if n)
     if plan.blocked:
-        text = Text.assemble(
-            ("stopped", "bold red"),
-            f": {summary}. Put the lines that settle each error into a policy file "
-            "(--suggest writes one) and give it with --policy.",
+        further = (
+            "Put the lines that settle each error into a policy file (--suggest writes one) and "
+            "give it with --policy."
+            if any(finding.settle for finding in plan.blocked)
+            else "No policy settles this: see what each error says."
         )
+        text = Text.assemble(("stopped", "bold red"), f": {summary}. {further}")
     else:
         text = Text.assemble(("goes through", "bold green"), f": {summary or 'nothing to report'}.")
     _line(console, text)

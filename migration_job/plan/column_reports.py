@@ -87,10 +87,15 @@ def report_widened(
     )
 
 
+def few_enough(rows: Rows) -> bool:
+    """Whether quarantine takes them: each is known by its key."""
+    return rows.count <= len(rows.ids)
+
+
 def report_set_aside(findings: Findings, subject: Subject, misfit: Misfit) -> bool:
     """Values whose rows go to quarantine. False where they are too many, which is an error."""
     rows, (table, column) = misfit.rows, subject.place
-    few = rows.count <= len(rows.ids)
+    few = few_enough(rows)
     if few:
         text = f"{misfit.text}; {count_rows(rows.count)} to quarantine by the policy"
         findings.add(misfit.code, "warning", text, table=table, column=column, rows=rows)

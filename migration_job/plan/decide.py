@@ -268,13 +268,15 @@ class Decider:
         return replace(decision, quarantined={**decision.quarantined, **aside})
 
     def _judge_bad_text(self, subject: Subject, decision: Decision, action: str) -> Decision:
-        for misfit in column_reports.bad_texts(subject):
-            if not misfit.rows.ids & decision.examination.bad.ids:
-                continue
+        bad = decision.examination.bad.ids
+        misfits = [m for m in column_reports.bad_texts(subject) if m.rows.ids & bad]
+        # More rows than quarantine takes are no few rows at fault: then the column is bytes.
+        few = all(column_reports.few_enough(misfit.rows) for misfit in misfits)
+        for misfit in misfits:
             if action == "quarantine":
                 decision = self._set_aside(subject, decision, misfit)
             else:
-                settle = {"action": "quarantine"}
+                settle = {"action": "quarantine" if few else "widen"}
                 column_reports.report_misfit(self._findings, subject, misfit, settle)
         return decision
 

@@ -62,7 +62,11 @@ def test_an_error_says_what_where_and_what_settles_it(dirty: Path) -> None:
 
 def test_the_suggested_policy_lets_it_through(dirty: Path, tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
-    assert run(dirty, "--suggest", file).exit_code == ExitStatus.BLOCKED
+    result = run(dirty, "--suggest", file)
+    assert result.exit_code == ExitStatus.BLOCKED
+    assert result.stdout.splitlines()[-1] == (
+        f"The suggested policy was tried, and the plan goes through with it. It is in {file}."
+    )
     settled = run(dirty, "--policy", file)
     assert settled.exit_code == ExitStatus.DONE
     assert "quarantine by the policy" in settled.stdout
@@ -110,3 +114,12 @@ def test_a_suggestion_settles_what_shows_only_behind_another(tmp_path: Path) -> 
     assert result.exit_code == ExitStatus.BLOCKED
     assert "key-collides:t.k" in policy.read_text()
     assert run(source, "--policy", policy).exit_code == ExitStatus.DONE
+
+
+def test_what_no_policy_settles_is_said(tmp_path: Path) -> None:
+    columns = ", ".join(f"c{n} INT" for n in range(1_601))
+    source = database(tmp_path / "source.db", f"CREATE TABLE x({columns})")
+    result = run(source, "--suggest")
+    assert result.exit_code == ExitStatus.BLOCKED
+    assert "No policy settles this" in result.stderr
+    assert result.stdout.startswith("# No policy settles what stops this migration: x ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -13,7 +14,7 @@ from migration_job.plan.observe import Observer
 from migration_job.plan.planner import make_plan
 from migration_job.plan.policy import parse_policy
 from migration_job.plan.rules import MapRule
-from migration_job.plan.suggest import merge, suggest
+from migration_job.plan.suggest import merge, override
 from migration_job.stores.sqlite.catalogue import read_catalogue
 from migration_job.stores.sqlite.database import reading
 from migration_job.values import BrokenText
@@ -171,14 +172,6 @@ def test_every_misfit_is_an_error_under_block_and_settled_by_its_own_lines(tmp_p
         assert len(left) == len(blocked) - 1
 
 
-def test_the_suggested_policy_settles_everything(tmp_path: Path) -> None:
-    path = misfits(tmp_path)
-    text = suggest(plan_of(path, "default: block").findings, {"default": "block"})
-    settled = plan_of(path, text)
-    assert not settled.blocked
-    assert "not-json" in text
-
-
 def test_quarantine_takes_only_the_rows_at_fault(tmp_path: Path) -> None:
     plan = plan_of(misfits(tmp_path), "default: quarantine")
     assert plan.table("t").quarantine == ('t."id" IN (2)',)
@@ -306,6 +299,25 @@ def test_quarantine_is_for_a_few_rows(tmp_path: Path, monkeypatch: pytest.Monkey
     blocked = plan_of(path, "default: quarantine").blocked
     assert [f.code for f in blocked] == ["too-many-rows"]
     policy = yaml.safe_dump(merge({"default": "quarantine"}, yaml.safe_load(blocked[0].settle)))
+    assert not plan_of(path, policy).blocked
+
+
+def test_a_column_set_aside_is_widened_where_its_nulls_are_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The column's own `quarantine` would win over the table's `widen`."""
+    monkeypatch.setattr("migration_job.plan.facts.MAX_SINGLED_OUT", 1)
+    path = database(
+        tmp_path / "a.db",
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, v INTEGER)",
+        "INSERT INTO t VALUES (1, NULL), (2, NULL)",
+        "PRAGMA writable_schema = ON",
+        "UPDATE sqlite_schema SET sql = replace(sql, 'v INTEGER', 'v INTEGER NOT NULL')",
+    )
+    aside: dict[str, Any] = {"tables": {"t": {"columns": {"v": {"action": "quarantine"}}}}}
+    blocked = plan_of(path, yaml.safe_dump(aside)).blocked
+    assert [f.code for f in blocked] == ["too-many-rows"]
+    policy = yaml.safe_dump(override(aside, yaml.safe_load(blocked[0].settle)))
     assert not plan_of(path, policy).blocked
 
 

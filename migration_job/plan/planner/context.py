@@ -61,6 +61,7 @@ class Planning:
         """Set rows aside; more than can be told one by one stop the run."""
         self.quarantine.add(table, rows.ids, Reason(column=column, text=reason))
         if rows.count > len(rows.ids):
+            own = {} if column is None else {"columns": {column: {"action": "widen"}}}
             self.findings.add(
                 "too-many-rows",
                 "error",
@@ -68,7 +69,7 @@ class Planning:
                 f"{MAX_SINGLED_OUT:,}: that is no longer a few rows at fault",
                 table=table,
                 rows=rows,
-                settle=settle_table(table, action="widen", orphans="keep"),
+                settle=settle_table(table, action="widen", orphans="keep", **own),
             )
 
 
