@@ -23,6 +23,7 @@ from migration_job.plan.rules import (
 from migration_job.plan.rules.arrays import ArrayRule, Element
 from migration_job.plan.rules.decimals import NearNumericRule, PaddedNumericRule
 from migration_job.plan.rules.jsonbytes import JsonBytesRule
+from migration_job.plan.rules.numbers import BOUNDS
 from migration_job.plan.rules.other import LabelRule
 from migration_job.plan.rules.uuid import ByteOrder, UuidBytesRule
 from migration_job.plan.target import TargetColumn
@@ -94,13 +95,16 @@ ELEMENTS: Mapping[str, Element] = {
 
 
 def _array(there: TargetColumn, facts: ColumnFacts) -> Rule | None:
-    name, _ = choose.split_type(str(there.element))
+    name, numbers = choose.split_type(str(there.element))
     element = ELEMENTS.get(name or str(there.element).rpartition(".")[2])
     if element is None:
         return None
     lists = [value for value in facts.sample if isinstance(value, str)]
     spaced = sum(", " in value for value in lists) >= sum("," in value for value in lists) / 2
-    return ArrayRule(type=there.type, element=element, spaced=spaced)
+    low, high = BOUNDS.get(name, BOUNDS["bigint"])
+    return ArrayRule(
+        type=there.type, element=element, spaced=spaced, low=low, high=high, numbers=numbers
+    )
 
 
 def _special(

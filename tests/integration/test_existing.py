@@ -484,6 +484,65 @@ def test_decimals_and_durations_in_text_keep_their_value(
     assert found == [(long, -439_200.5), ("-0.10", 93_600), ("0.00", -424_800)]
 
 
+@pytest.mark.parametrize(
+    ("declared", "type_", "values", "holds"),
+    [
+        ("TEXT", "timestamptz(0)", ("2024-12-31 23:59:59.999",), ("2024-12-31 23:59:59+00",)),
+        ("TEXT", "timestamp(1)", ("2024-12-31 23:59:59.999",), ("2024-12-31 23:59:59.9",)),
+        ("INTEGER", "timestamptz(0)", (1_704_067_199_999,), ("2023-12-31 23:59:59+00",)),
+        ("TEXT", "interval(0)", ("00:00:01.7", "-00:00:01.7"), ("00:00:01", "-00:00:01")),
+        ("TEXT", "numeric(10,2)[]", ("[-0.0, 12]", "[1.5]"), ("{0.00,12.00}", "{1.50}")),
+        ("TEXT", "varchar(3)[]", ('["abc"]',), ("{abc}",)),
+    ],
+)
+def test_what_a_type_s_modifier_says_is_met(  # noqa: PLR0913 - a case's parts
+    make_sqlite: MakeSqlite,
+    postgres: str,
+    tmp_path: Path,
+    declared: str,
+    type_: str,
+    values: tuple[str | int, ...],
+    holds: tuple[str, ...],
+) -> None:
+    """PostgreSQL would round; the rule cuts or pads, and the ledger has what the source said."""
+    with psycopg.connect(postgres) as target:
+        target.execute(f"CREATE TABLE t (id bigint PRIMARY KEY, v {type_})".encode())
+    rows = ", ".join(f"({i}, {value!r})" for i, value in enumerate(values))
+    source = make_sqlite(
+        f"CREATE TABLE t (id INTEGER PRIMARY KEY, v {declared}); INSERT INTO t VALUES {rows}"
+    )
+    ended = migrate(source, postgres, tmp_path / "r")
+    assert ended.status == DONE, ended.said
+    with psycopg.connect(postgres) as target:
+        target.execute("SET TimeZone = UTC")
+        found = target.execute("SELECT v::text FROM t ORDER BY id").fetchall()
+    assert tuple(row[0] for row in found) == holds
+
+
+@pytest.mark.parametrize(
+    ("type_", "value"),
+    [
+        ("numeric(10,2)[]", "[1.555]"),
+        ("varchar(3)[]", '["abcd"]'),
+        ("smallint[]", "[70000]"),
+        ("integer[]", f"[{'9' * 5_000}]"),
+        ("text[]", r'["\ud800"]'),
+    ],
+    ids=["scale", "length", "smallint", "digits", "surrogate"],
+)
+def test_what_an_array_cannot_hold_is_found_first(
+    make_sqlite: MakeSqlite, postgres: str, type_: str, value: str
+) -> None:
+    with psycopg.connect(postgres) as target:
+        target.execute(f"CREATE TABLE t (id bigint PRIMARY KEY, v {type_})".encode())
+    source = make_sqlite(
+        f"CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t VALUES (1, '{value}')"
+    )
+    ended = run("inspect", source, "--schema", "existing", "--target", postgres)
+    assert ended.status == BLOCKED, ended.said
+    assert "not-a-list" in ended.said
+
+
 def test_search_tables_are_the_application_s_to_make_anew(
     make_sqlite: MakeSqlite, application: str, policy: Path, tmp_path: Path
 ) -> None:

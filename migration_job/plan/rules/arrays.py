@@ -7,19 +7,21 @@ import re
 from typing import Any, ClassVar, Literal
 
 from migration_job.plan.rules.base import (
+    INT64_HIGH,
+    INT64_LOW,
     CannotCarry,
     RuleBase,
     StorageClass,
     expected,
     text_for,
 )
+from migration_job.plan.rules.decimals import PaddedNumericRule
 from migration_job.plan.rules.numbers import postgres_float
 from migration_job.quoting import postgres_element
 from migration_job.values import SourceValue
 
 Element = Literal["text", "uuid", "integer", "real", "numeric", "boolean"]
 
-_PLAIN = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?", re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _BARE = re.compile(r"[^\s{}\",\\]+")
 
@@ -32,6 +34,11 @@ class ArrayRule(RuleBase):
     type: str = "text"
     """The array's type as SQL."""
     element: Element = "text"
+    low: int = INT64_LOW
+    high: int = INT64_HIGH
+    """The bounds of integers."""
+    numbers: tuple[int, ...] = ()
+    """The most characters of a text, or the precision and scale of a number; () without."""
     spaced: bool = True
     """Whether the column writes a blank after each comma."""
 
@@ -75,6 +82,12 @@ class ArrayRule(RuleBase):
             case str() if self.element == "text":
                 if "\x00" in part:
                     raise CannotCarry("text with a NUL character in a list")
+                if self.numbers and len(part) > self.numbers[0]:
+                    raise CannotCarry(
+                        f"a text of {len(part)} characters in the list, {self.numbers[0]} allowed"
+                    )
+                if any("\ud800" <= c <= "\udfff" for c in part):
+                    raise CannotCarry("half of a surrogate pair in a list, which is no character")
                 plain = _BARE.fullmatch(part) is not None and part.upper() != "NULL"
                 return part if plain else postgres_element(part)
         raise CannotCarry(f"expected {self.element} in the list, found {part!r}")
@@ -84,9 +97,12 @@ class ArrayRule(RuleBase):
         if self.element == "real":
             return postgres_float(float(digits))
         if self.element == "integer":
-            return str(int(digits)) if re.fullmatch(r"-?\d+", digits, re.ASCII) else None
-        if self.element == "numeric" and _PLAIN.fullmatch(digits):
-            return digits if digits.strip("-0.") else digits.removeprefix("-")
+            whole = re.fullmatch(r"-?\d{1,19}", digits, re.ASCII) is not None
+            fits = whole and self.low <= int(digits) <= self.high
+            return str(int(digits)) if fits else None
+        if self.element == "numeric":
+            precision, scale = (*self.numbers, 0)[:2] if self.numbers else (None, 0)
+            return PaddedNumericRule(precision=precision, scale=scale).forward(str(digits))
         return None
 
     def inverse(self, text: str | None) -> SourceValue:

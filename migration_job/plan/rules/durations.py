@@ -17,7 +17,7 @@ from migration_job.plan.rules.base import (
     expected,
     text_for,
 )
-from migration_job.plan.rules.times import timestamp
+from migration_job.plan.rules.times import FINEST, Precision, timestamp
 from migration_job.values import SourceValue
 
 Unit = Literal["s", "ms", "us"]
@@ -57,6 +57,8 @@ class IntervalRule(RuleBase):
     bijective: bool = False
     unit: Unit | None = None
     """Of the numbers; None for a column of text."""
+    precision: Precision = FINEST
+    """Decimals of a second that the type keeps; what is finer is cut."""
     since: str | None = None
     """The shape of texts that are a moment as far from 1970 as the duration is long (as SQLAlchemy
     writes them); None for a column that has none."""
@@ -79,12 +81,14 @@ class IntervalRule(RuleBase):
         texts = [value for value in request.facts.sample if isinstance(value, str)]
         since = bool(texts) and all(_since(value) is not None for value in texts)
         return cls(
-            unit=unit if unit in ("s", "ms", "us") else None, since=like.shape if since else None
+            unit=unit if unit in ("s", "ms", "us") else None,
+            since=like.shape if since else None,
+            precision=min(FINEST, *request.numbers) if request.numbers else FINEST,
         )
 
     @property
     def target_type(self) -> str:
-        return "interval"
+        return "interval" if self.precision == FINEST else f"interval({self.precision})"
 
     def forward(self, value: SourceValue) -> str | None:
         if value is None:
@@ -95,12 +99,17 @@ class IntervalRule(RuleBase):
             exact = Decimal(repr(value)) * MICROS[self.unit]
             if not exact.is_finite() or abs(exact) >= 2**63:
                 raise CannotCarry(f"{value!r} is no duration that PostgreSQL holds")
-            return postgres_interval(int(exact.to_integral_value()))
+            return self._cut(int(exact.to_integral_value()))
         text = text_for(value, "a duration")
         micros = _read(text) if self.since is None else _since(text)
         if micros is None:
             raise expected("a duration such as 1 day 02:03:04 or P1DT2H", value)
-        return postgres_interval(micros)
+        return self._cut(micros)
+
+    def _cut(self, micros: int) -> str:
+        size = 10 ** (FINEST - self.precision)
+        whole = abs(micros) // size * size
+        return postgres_interval(-whole if micros < 0 else whole)
 
     def inverse(self, text: str | None) -> SourceValue:
         if text is None:
@@ -123,8 +132,12 @@ class IntervalRule(RuleBase):
         spelled = re.fullmatch(r"[-+0-9:. a-z]+", value, re.ASCII) is not None
         return value if spelled and re.search(r"\d (years?|mons?)|:", value) else None
 
+    def _plain(self, unit: Unit) -> bool:
+        """Whether the numbers have no more decimals of a second than the type."""
+        return MICROS[unit] >= int(10 ** (FINEST - self.precision))
+
     def fast_sql(self, column: str) -> str | None:
-        if self.unit is None:
+        if self.unit is None or not self._plain(self.unit):
             return None
         per_second = 1_000_000 // MICROS[self.unit]
         part = f"printf(' %d microseconds', ({column} % {per_second}) * {MICROS[self.unit]})"
@@ -134,7 +147,7 @@ class IntervalRule(RuleBase):
         )
 
     def fast_condition(self, column: str) -> str | None:
-        if self.unit is None:
+        if self.unit is None or not self._plain(self.unit):
             return None
         most = 2**62 // MICROS[self.unit]
         return (

@@ -32,12 +32,12 @@ INT8 = (INT64_LOW, INT64_HIGH)
 MAX_NUMERIC_PRECISION = 1000
 """PostgreSQL's limit of a declared numeric(p,s)."""
 
-_BOUNDS = {"smallint": INT2, "integer": INT4, "bigint": INT8}
+BOUNDS = {"smallint": INT2, "integer": INT4, "bigint": INT8}
 
 
 def _integer_type(low: int, high: int) -> str:
     """The narrowest type that holds the two bounds."""
-    for name, (lowest, highest) in _BOUNDS.items():
+    for name, (lowest, highest) in BOUNDS.items():
         if lowest <= low and high <= highest:
             return name
     return "bigint"
@@ -62,7 +62,7 @@ class IntegerRule(RuleBase):
 
     @classmethod
     def asked(cls, request: Request) -> RuleBase:
-        low, high = _BOUNDS[request.type]
+        low, high = BOUNDS[request.type]
         if request.facts.classes == {"text"}:
             return IntegerTextRule(low=low, high=high)
         return cls(low=low, high=high)

@@ -233,6 +233,8 @@ class TimestampRule(RuleBase):
             case "ms" | "us":
                 size = _EPOCH_UNITS[self.epoch]
                 digits = len(str(size)) - 1
+                if digits > self.precision:
+                    return None
                 seconds = f"{column} / {size}"
                 fraction = f"printf('.%0{digits}d', {column} % {size})"
                 return (
@@ -248,11 +250,12 @@ class TimestampRule(RuleBase):
             return False
         if shape.zone == "" and self.zone.upper() not in ("UTC", "Z", "GMT"):
             return False
-        return shape.digits <= moments.MICROSECOND_DIGITS
+        # PostgreSQL would round what it is given beyond its precision; the rule cuts it.
+        return shape.digits <= self.precision
 
     def fast_condition(self, column: str) -> str | None:
         if self.shape == "epoch":
-            if self.epoch not in _EPOCH_UNITS:
+            if self._fast_epoch(column) is None:
                 return None
             # Non-negative, so that SQLite's / and % floor; up to the year 9999.
             high = 253402300799 * _EPOCH_UNITS[str(self.epoch)]
