@@ -144,6 +144,23 @@ class Planned:
     """Of the plan."""
 
 
+@contextmanager
+def _cut_off_undone(target: psycopg.Connection, before: records.RunRow | None) -> Iterator[None]:
+    """Where there is no plan to go on with, take back what a run that was cut off has left in the
+    application's own tables."""
+    try:
+        yield
+    except JobError as error:
+        loading = before is not None and before.phase in (Phase.PREPARED, Phase.COPIED)
+        if before is not None and loading and before.plan.existing and not target.closed:
+            existing.undo(target, before.plan)
+            error.advice = (
+                f"{error.advice}. What an earlier run had loaded before it was cut off is taken "
+                "back: the target is as it was before that run"
+            )
+        raise
+
+
 class Migration:
     """One run. ``report`` is filled as it goes, so that whatever the end there is something true
     to write."""
@@ -207,7 +224,7 @@ class Migration:
             with undisturbed():
                 return pool.submit(_check_integrity, taken, self._full_check)
 
-        with reporter.phase("plan"), staying():
+        with reporter.phase("plan"), staying(), _cut_off_undone(target, before):
             catalogue, plan = self._plan(target, taken, profile, policy, intact)
         manifest = sealed.result()
         self.report.backup = manifest.model_dump()
@@ -308,6 +325,8 @@ class Migration:
                 advice=f"go on with --schema {kind[run.plan.existing]}, or give another database "
                 "as the target; nothing was changed in this one",
             )
+        if self.live is None and run.phase == Phase.VERIFIED:
+            records.refuse_written(target, run, where)
         if run.phase in records.SERVING:
             raise InputError(
                 f"expected a target that is not in use, found phase {run.phase!r}: the application "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -257,6 +258,68 @@ def test_a_run_that_was_cut_off_goes_on(
     ended = migrate(source, application, tmp_path / "r", "--policy", policy)
     assert ended.status == DONE, ended.said
     assert "going on with run" in ended.said
+
+
+def test_a_run_that_was_cut_off_and_cannot_go_on_is_taken_back(
+    make_sqlite: MakeSqlite,
+    postgres: str,
+    tmp_path: Path,
+    dump: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with psycopg.connect(postgres) as target:
+        target.execute("CREATE TABLE t (id bigint PRIMARY KEY, a text NOT NULL)")
+        target.execute("INSERT INTO t VALUES (9, 'own')")
+    before = dump(postgres)
+    source = make_sqlite(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, a); INSERT INTO t VALUES (1, 'x')"
+    )
+    with monkeypatch.context() as patched:
+
+        def killed(*_: object) -> None:
+            raise OSError("killed")
+
+        patched.setattr("migration_job.migration.existing.undo", lambda *_: None)
+        patched.setattr("migration_job.migration.Migration._certify", killed)
+        assert migrate(source, postgres, tmp_path / "r").status != DONE
+    assert dump(postgres) != before
+    with sqlite3.connect(source) as connection:
+        connection.execute("INSERT INTO t VALUES (2, NULL)")
+    connection.close()
+    ended = migrate(source, postgres, tmp_path / "r")
+    assert ended.status == BLOCKED, ended.said
+    assert "is taken back" in ended.said
+    assert dump(postgres) == before
+
+
+@pytest.mark.parametrize("schema", ["existing", "planned"])
+def test_what_was_written_after_the_certificate_is_not_removed(
+    make_sqlite: MakeSqlite, postgres: str, tmp_path: Path, schema: str
+) -> None:
+    if schema == "existing":
+        with psycopg.connect(postgres) as target:
+            target.execute("CREATE TABLE t (id bigint PRIMARY KEY)")
+    source = make_sqlite("CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)")
+
+    def again() -> Ended:
+        return run(
+            *("migrate", source, "--target", postgres, "--schema", schema),
+            *("--report", tmp_path / "r"),
+        )
+
+    assert again().status == DONE
+    assert again().status == DONE
+    with psycopg.connect(postgres) as target:
+        target.execute("INSERT INTO t VALUES (100)")
+    for _ in range(2):
+        ended = again()
+        assert ended.status == USAGE, ended.said
+        assert "found rows of t that were written since" in ended.said
+        with sqlite3.connect(source) as connection:
+            connection.execute("INSERT INTO t SELECT max(id) + 1 FROM t")
+        connection.close()
+    with psycopg.connect(postgres) as target:
+        assert target.execute("SELECT id FROM t ORDER BY id").fetchall() == [(1,), (100,)]
 
 
 def test_what_the_target_demands_is_tried_first(

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import psycopg
 
 from migration_job.errors import InputError
-from migration_job.plan.model import Plan
-from migration_job.quoting import compose, postgres_name, postgres_relation
-from migration_job.stores.postgres.database import commit_durably, durably
+from migration_job.plan.model import OWN_SCHEMA, Plan
+from migration_job.quoting import compose, postgres_name, postgres_relation, postgres_text
+from migration_job.stores.postgres.database import commit_durably, durably, execute_raw
 
 SCHEMA = "migration"
 
@@ -220,6 +220,40 @@ def objects(connection: psycopg.Connection) -> list[str]:
         """
     ).fetchall()
     return [row[0] for row in rows]
+
+
+def refuse_written(connection: psycopg.Connection, run: RunRow, where: str) -> None:
+    """Raises InputError where rows were written to the run's tables after its certificate: somebody
+    works with them, and another run would begin by removing them."""
+    for table in run.plan.tables:
+        if table.source is None or table.schema_name != OWN_SCHEMA:
+            continue
+        name = postgres_relation(table.target)
+        found = execute_raw(
+            connection,
+            compose(
+                "SELECT to_regclass({text}) IS NOT NULL AND "
+                "EXISTS (SELECT FROM migration.certificate)",
+                text=postgres_text(name),
+            ),
+        ).fetchone()
+        if found is None or not found[0]:
+            continue
+        since = execute_raw(
+            connection,
+            compose(
+                "SELECT EXISTS (SELECT FROM ONLY {name} AS t WHERE age(t.xmin) < "
+                "(SELECT min(age(c.xmin)) FROM migration.certificate AS c))",
+                name=name,
+            ),
+        ).fetchone()
+        if since is not None and since[0]:
+            raise InputError(
+                f"expected the tables at {where} as the verified run left them, found rows of "
+                f"{table.target} that were written since, which another run would remove",
+                advice="give a new database as the target; or, if nothing of this one is to be "
+                "kept, drop it and create it anew. Nothing was changed",
+            )
 
 
 def refuse_foreign(connection: psycopg.Connection, where: str) -> None:
