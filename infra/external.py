@@ -53,7 +53,13 @@ class ExternalTargetProvider(StageProvider):
         return CreateResult(f"{props['place']['stage']}/target", props)
 
     def update(self, _id: str, olds: Any, news: Any) -> UpdateResult:
-        if self.changed(olds, news) & {"target", "password", "application_user", "authority"}:
+        if self.changed(olds, news) & {
+            "target",
+            "password",
+            "application_user",
+            "authority",
+            "schema",
+        }:
             _prepare(news)
         return UpdateResult(news)
 
@@ -65,6 +71,8 @@ def _prepare(props: Mapping[str, Any]) -> None:
     name = f"{props['container']}-target"
     words = ["check-target", "--target-file", live.TARGET_FILE, "--source", props["source"]]
     words += ["--connections", str(int(props["connections"])), "--live"]
+    if props.get("schema"):
+        words += ["--schema", props["schema"]]
     words += live.acceptances(props) + live.collation_acceptance(props)
     _finish(job.run(client, place, name, words, files, say), "the target is not usable")
     words = ["-c", _GRANT, live.TARGET_FILE, props["application_user"]]
@@ -94,12 +102,12 @@ class ExternalTarget(Resource):
         connections: int,
         opts: pulumi.ResourceOptions,
     ) -> None:
-        kept = ("container", "source", "target", "password", "authority")
+        kept = ("container", "source", "target", "password", "authority", "schema")
         super().__init__(
             ExternalTargetProvider(),
             name,
             {
-                **{key: inputs[key] for key in kept},
+                **{key: inputs[key] for key in kept if key in inputs},
                 "place": asdict(place),
                 "application_user": application_user,
                 "connections": connections,

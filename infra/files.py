@@ -30,8 +30,9 @@ TARGET = "/files"
 MODE = 0o400
 
 
-def archive(files: Mapping[str, str], user: str) -> bytes:
-    """A tar archive of small files that only ``user`` (``uid:gid``) may read."""
+def archive(files: Mapping[str, str], user: str, mode: int = MODE) -> bytes:
+    """A tar archive of small files of ``user`` (``uid:gid``), who alone may read them unless
+    ``mode`` says otherwise."""
     uid, _, gid = user.partition(":")
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
@@ -39,7 +40,7 @@ def archive(files: Mapping[str, str], user: str) -> bytes:
             data = content.encode()
             member = tarfile.TarInfo(name)
             member.size = len(data)
-            member.mode = MODE
+            member.mode = mode
             member.uid, member.gid = int(uid), int(gid or 0)
             tar.addfile(member, io.BytesIO(data))
     return buffer.getvalue()

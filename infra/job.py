@@ -35,6 +35,9 @@ PIDS = 256
 ROOT_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER")
 """For a source that belongs to root: its files are to be given to their readers."""
 
+STEP_CAPABILITIES = (*ROOT_CAPABILITIES, "SETGID", "SETUID")
+"""For an image of the operator's: an entrypoint that begins as root goes over to another user."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -88,25 +91,116 @@ def run(  # noqa: PLR0913 - what docker run takes
     A container of that name that an interrupted update left behind is ended first: every command
     of the job may be cut off anywhere and run again. Raises StageError where the engine refuses.
     """
-    _remove(client, name)
+
+    def create() -> Container:
+        return _create(client, place, name, arguments, entrypoint, say)
+
     try:
-        container = _create(client, place, name, arguments, entrypoint, say)
-        try:
-            container.put_archive(SECRETS, archive(secrets, place.user))
-            container.start()
-            last: deque[str] = deque(maxlen=LAST_WORDS)
-            for line in _lines(container.logs(stream=True, follow=True)):
-                last.append(line)
-                say(line)
-            status = int(container.wait()["StatusCode"])
-        finally:
-            with contextlib.suppress(DockerException):
-                container.remove(force=True, v=True)
+        return _to_its_end(client, name, create, archive(secrets, place.user), say)
     except APIError as error:
         raise StageError(
             f"the engine could not run the migration job: {error.explanation or error}",
             advice="correct the cause and run the same command again, it goes on where it stopped",
         ) from error
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the operator has the stage run: a command of an image of his own."""
+
+    image: str
+    command: tuple[str, ...]
+    """() for the image's own."""
+    environment: Mapping[str, str] = field(repr=False)
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Below :data:`SECRETS`, for everybody in the container to read."""
+    hidden: tuple[str, ...] = field(default=(), repr=False)
+    """What no line of it is to show."""
+
+
+def run_step(
+    client: docker.DockerClient, place: Place, name: str, step: Step, say: Callable[[str], None]
+) -> Ended:
+    """Run the step in a container called ``name`` on the stage's network and pass on its lines.
+
+    It has none of the host's directories and none of the job's secrets, runs as the image's own
+    user, and its file system goes with it. Raises StageError where the engine refuses.
+    """
+
+    def create() -> Container:
+        options = _step_options(place, name, step)
+        words = list(step.command) or None
+        try:
+            return client.containers.create(step.image, words, **options)
+        except ImageNotFound:
+            _pull(client, step.image, say)
+            return client.containers.create(step.image, words, **options)
+
+    def told(line: str) -> None:
+        say(_without(line, step.hidden))
+
+    files = archive(step.files, "0:0", mode=0o444)
+    try:
+        ended = _to_its_end(client, name, create, files, told)
+    except APIError as error:
+        explained = _without(str(error.explanation or error), step.hidden)
+        raise StageError(
+            f"the engine could not run the image {step.image}: {explained}",
+            advice="correct the image or the command and run `pulumi up` again",
+        ) from error
+    return Ended(ended.status, tuple(_without(line, step.hidden) for line in ended.lines))
+
+
+def _without(line: str, hidden: Sequence[str]) -> str:
+    for secret in hidden:
+        line = line.replace(secret, "***")
+    return line
+
+
+def _pull(client: docker.DockerClient, image: str, say: Callable[[str], None]) -> None:
+    say(f"the engine has no image {image}: pulling it")
+    try:
+        client.images.pull(image)
+    except (APIError, ImageNotFound) as error:
+        raise StageError(
+            f"expected the image {image} on the engine or in its registry, found none: "
+            f"{error.explanation or error}",
+            advice="build or pull it there (`docker images` lists what the engine has), and run "
+            "`pulumi up` again",
+        ) from error
+
+
+def _step_options(place: Place, name: str, step: Step) -> dict[str, Any]:
+    return {
+        **_common_options(place, name),
+        "cap_add": list(STEP_CAPABILITIES),
+        "environment": dict(step.environment),
+        "mounts": [Mount(SECRETS, None, type="volume")],
+    }
+
+
+def _to_its_end(
+    client: docker.DockerClient,
+    name: str,
+    create: Callable[[], Container],
+    files: bytes,
+    say: Callable[[str], None],
+) -> Ended:
+    """Create the container, put the files into it, start it and wait for its end; it is gone then.
+    Raises APIError."""
+    _remove(client, name)
+    container = create()
+    try:
+        container.put_archive(SECRETS, files)
+        container.start()
+        last: deque[str] = deque(maxlen=LAST_WORDS)
+        for line in _lines(container.logs(stream=True, follow=True)):
+            last.append(line)
+            say(line)
+        status = int(container.wait()["StatusCode"])
+    finally:
+        with contextlib.suppress(DockerException):
+            container.remove(force=True, v=True)
     return Ended(status, tuple(last))
 
 
@@ -133,30 +227,36 @@ def _create(
 def _options(place: Place, name: str) -> dict[str, Any]:
     root = place.user.partition(":")[0] == "0"
     return {
-        "name": name,
-        "detach": True,
+        **_common_options(place, name),
         "user": place.user,
-        "network": place.network,
         "read_only": True,
-        "cap_drop": ["ALL"],
         "cap_add": list(ROOT_CAPABILITIES) if root else [],
-        "security_opt": ["no-new-privileges"],
-        "pids_limit": PIDS,
-        "mem_limit": place.memory,
-        "memswap_limit": place.memory,
         "tmpfs": {"/tmp": "mode=1777"},  # noqa: S108 - the container's own
-        "init": True,
-        "log_config": LogConfig(
-            type="json-file",
-            config={"max-size": str(place.log_size), "max-file": str(place.log_files)},
-        ),
-        "labels": {"sqlite-to-postgresql.stage": place.stage},
         "mounts": [
             *(Mount(path, path, type="bind") for path in place.binds),
             *(Mount(path, path, type="bind", read_only=True) for path in place.read_only),
             *(Mount(path, volume, type="volume") for volume, path in place.volumes.items()),
             Mount(SECRETS, None, type="volume"),
         ],
+    }
+
+
+def _common_options(place: Place, name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "detach": True,
+        "network": place.network,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "pids_limit": PIDS,
+        "mem_limit": place.memory,
+        "memswap_limit": place.memory,
+        "init": True,
+        "log_config": LogConfig(
+            type="json-file",
+            config={"max-size": str(place.log_size), "max-file": str(place.log_files)},
+        ),
+        "labels": {"sqlite-to-postgresql.stage": place.stage},
     }
 
 

@@ -23,7 +23,15 @@ from infra.dynamic import StageProvider, say
 from infra.errors import StageError
 from infra.job import Place
 
-DECISIVE = {"job_digest", "source", "profile", "policy", "strategy", "target_version"}
+DECISIVE = {
+    "job_digest",
+    "source",
+    "profile",
+    "policy",
+    "schema",
+    "strategy",
+    "target_version",
+}
 """Inputs that make the migration run again."""
 DATA = DECISIVE - {"job_digest", "strategy"}
 """Those that would make other data of it, and so cannot change while PostgreSQL serves."""
@@ -42,6 +50,8 @@ def arguments(props: Mapping[str, Any]) -> list[str]:
     words += ["--report", props["report_directory"], "--profile", props["profile_path"]]
     if props["policy"]:
         words += ["--policy", POLICY_FILE]
+    if props.get("schema"):
+        words += ["--schema", props["schema"]]
     if props["strategy"] != "offline":
         words += ["--live", "--state", props["state_directory"]]
     return words + live.collation_acceptance(props)

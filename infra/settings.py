@@ -11,6 +11,7 @@ import difflib
 import ipaddress
 import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -36,6 +37,10 @@ PROJECT = "sqlite-to-postgresql"
 
 KIBIBYTE = 1024
 UNITS = {"kB": KIBIBYTE, "MB": KIBIBYTE**2, "GB": KIBIBYTE**3, "TB": KIBIBYTE**4}
+
+
+SILENT_SINCE = 15
+"""From this version on the owner's role can be granted session_replication_role."""
 
 
 def parse_size(text: object) -> int:
@@ -204,6 +209,47 @@ class Gate(BaseModel):
         return self
 
 
+def _words(value: object) -> object:
+    """A command as its words; one text is split as a shell splits it, and no shell runs it."""
+    return shlex.split(value) if isinstance(value, str) else value
+
+
+ImageText = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,300}$")]
+"""What the engine takes as an image: a name with a tag or a digest, or an id."""
+CommandText = Annotated[str, Field(max_length=100_000)]
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+RESERVED_VARIABLE = re.compile("PG[A-Z]+|DATABASE_URL")
+"""Variables that name the database to whatever the application runs."""
+
+
+class SchemaFrom(BaseModel):
+    """The application's own step that makes its tables in the new database."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel)
+
+    image: ImageText
+    command: Annotated[tuple[CommandText, ...], BeforeValidator(_words)] = ()
+    """Given to the image's entrypoint; () for the image's own command."""
+    environment: dict[VariableName, str] = Field(default_factory=dict, repr=False)
+
+    @field_validator("environment", mode="before")
+    @classmethod
+    def _texts(cls, value: object) -> object:
+        if isinstance(value, Mapping):
+            return {str(key): _setting_text(item, "true", "false") for key, item in value.items()}
+        return value
+
+    @field_validator("environment")
+    @classmethod
+    def _not_the_database(cls, value: dict[str, str]) -> dict[str, str]:
+        ours = sorted(name for name in value if RESERVED_VARIABLE.fullmatch(name))
+        if ours:
+            raise ValueError(f"{', '.join(ours)}: the stage itself sets these, to the new database")
+        if any("\0" in text for text in value.values()):
+            raise ValueError("expected values without a NUL")
+        return value
+
+
 class Settings(BaseModel):
     """Everything that a stage file may say, with what holds where it says nothing."""
 
@@ -237,6 +283,21 @@ class Settings(BaseModel):
         default_factory=dict,
         description="What to do with values that do not fit, as the job's policy file says it; "
         "empty for the profile's own.",
+    )
+    target_schema: Literal["planned", "existing"] = Field(
+        "planned",
+        alias="schema",
+        description="`planned`: the job makes the tables, in an empty database. `existing`: they "
+        "are the application's own, which `schemaFrom` (or you, on an external target) made "
+        "there; the job only fills them and alters none.",
+    )
+    schema_from: SchemaFrom | None = Field(
+        None,
+        description="With `schema: existing`, the application's own step that makes its tables: "
+        "`image` (one that the engine has or can pull), `command` (a list of words, or one text "
+        "that is split as a shell splits it; the image's own where it is not given) and "
+        "`environment`. It runs once in a container on the stage's network before the data moves, "
+        "as the owner's role, and finds the new database as PGHOST and so on and as DATABASE_URL.",
     )
     time_zone: str = Field(
         "UTC",
@@ -532,6 +593,19 @@ class Settings(BaseModel):
         if (self.external.sslmode == "verify-full") != bool(self.external.authority):
             raise ValueError("external.sslmode: verify-full and external.authority go together")
 
+    def _schema_together(self) -> None:
+        if self.target_schema == "planned":
+            if self.schema_from:
+                raise ValueError(
+                    "schemaFrom makes the application's own tables: set schema: existing"
+                )
+            return
+        if self.external is None and self.postgres_version < SILENT_SINCE:
+            raise ValueError(
+                f"schema: existing needs postgresVersion {SILENT_SINCE} or later: before, only a "
+                "superuser may load into tables whose triggers and foreign keys are not to act"
+            )
+
     @model_validator(mode="after")
     def _together(self) -> Settings:
         if self.pool_min > self.pool_max:
@@ -551,6 +625,7 @@ class Settings(BaseModel):
                 "tlsCertificate, tlsKey and tlsAuthority go together, and with `tls: given` alone"
             )
         self._external_together()
+        self._schema_together()
         if self.backup and self.delete_backups:
             raise ValueError("deleteBackups goes with backup: false alone")
         if self.postgres_image and (self.image_source == "build" or self.external):
@@ -583,9 +658,9 @@ class Settings(BaseModel):
         return ports
 
 
-def _setting_text(value: object) -> str:
+def _setting_text(value: object, yes: str = "on", no: str = "off") -> str:
     if isinstance(value, bool):
-        return "on" if value else "off"
+        return yes if value else no
     if isinstance(value, (int, float, str)):
         return str(value)
     raise ValueError("expected one value for each setting, found a list or a mapping")

@@ -16,6 +16,7 @@ import pulumi_docker as docker
 import yaml
 
 from infra import backup, engine, example, gate, job, live, monitoring, rendering, tuning
+from infra.application_schema import ApplicationSchema
 from infra.certificates import Certificates, certified_names
 from infra.containers import LABEL, Health, Service, ServiceContainer
 from infra.credentials import Credentials
@@ -27,7 +28,7 @@ from infra.job import Place
 from infra.migration import Migration
 from infra.names import Names
 from infra.roles import Roles
-from infra.settings import External, Gate, Settings
+from infra.settings import External, Gate, SchemaFrom, Settings
 from infra.stage_paths import Paths
 from migration_job.log_format import VARIABLE as LOG_FORMAT
 
@@ -416,6 +417,8 @@ class Stage(pulumi.ComponentResource):
             "report_directory": str(self._paths.report),
             "state_directory": str(self._paths.job),
             "connection_directory": str(self._paths.connection),
+            # Said where it is so: nobody else's stage changes.
+            **({"schema": settings.target_schema} if settings.target_schema != "planned" else {}),
             "console": console if settings.pooler else {},
             "console_password": self.credentials.password("pooler_admin"),
             **given,
@@ -481,9 +484,23 @@ class Stage(pulumi.ComponentResource):
             "database": self._names.database,
         }
 
+    def _application_schema(self, wanted: SchemaFrom) -> ApplicationSchema:
+        return ApplicationSchema(
+            "application-schema",
+            place=self._place(),
+            inputs={
+                **self._job_inputs(),
+                **({} if self._settings.external else {"cluster": self._roles_there.cluster}),
+            },
+            step=wanted,
+            opts=self._own(*self._needs),
+        )
+
     def _migration(self) -> Migration:
         settings = self._settings
-        before = [application.healthy for application in self._applications]
+        before: list[pulumi.Resource] = [application.healthy for application in self._applications]
+        if settings.schema_from:
+            before.append(self._application_schema(settings.schema_from))
         own = settings.profile not in BUILT_IN_PROFILES
         return Migration(
             "migration",

@@ -14,6 +14,7 @@ from migration_job.commands.option_groups import (
     AcceptAsynchronous,
     AcceptCollation,
     AsJson,
+    SchemaKind,
     Target,
     print_json,
     with_options,
@@ -43,6 +44,14 @@ class CheckOptions:
         int, typer.Option(min=1, help="Connections that the pool and the job will open.")
     ] = 28
     live: Annotated[bool, typer.Option(help="Changes are to be captured and followed.")] = False
+    schema: Annotated[
+        SchemaKind,
+        typer.Option(
+            "--schema",
+            help="'planned': the database has to be empty; 'existing': it may hold the tables that "
+            "the application has made.",
+        ),
+    ] = SchemaKind.PLANNED
     accept_asynchronous: AcceptAsynchronous = False
     accept_collation: AcceptCollation = False
     as_json: AsJson = False
@@ -68,7 +77,11 @@ def check_target(options: CheckOptions) -> None:
             source_bytes=size,
             connections=options.connections,
             live=options.live,
-            accepted=Accepted(options.accept_asynchronous, options.accept_collation),
+            accepted=Accepted(
+                options.accept_asynchronous,
+                options.accept_collation,
+                options.schema == SchemaKind.EXISTING,
+            ),
         )
     if options.as_json:
         print_json([asdict(check) for check in checks])

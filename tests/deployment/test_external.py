@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import docker
@@ -76,8 +77,15 @@ def client() -> docker.DockerClient:
 
 @pytest.fixture(scope="module")
 def server(client: docker.DockerClient) -> Iterator[Server]:
+    with somebodys(client, 14) as made:
+        yield made
+
+
+@contextmanager
+def somebodys(client: docker.DockerClient, version: int) -> Iterator[Server]:
+    """A server of that major version, with the job's and the application's roles."""
     said: list[str] = []
-    image = Builder(client, "auto", said.append).images(14).postgres
+    image = Builder(client, "auto", said.append).images(version).postgres
     port = free_port()
     # The host's address on the engine's default network is one that every container reaches.
     bridge = client.networks.get("bridge").attrs["IPAM"]["Config"][0]

@@ -11,7 +11,7 @@ from psycopg.conninfo import make_conninfo
 from migration_job.errors import InputError
 from migration_job.stores.postgres import records
 from migration_job.stores.postgres.database import connect
-from migration_job.stores.postgres.suitability import Check, examine
+from migration_job.stores.postgres.suitability import Accepted, Check, examine
 
 PASSWORD = "for-this-test-alone"
 
@@ -81,6 +81,12 @@ def test_a_database_in_use_is_refused_and_named(postgres: str) -> None:
         server.execute("CREATE TABLE somebody_elses (i int)")
     emptiness = look(postgres)["emptiness"]
     assert emptiness.verdict == "refused"
+    assert "somebody_elses" in emptiness.found
+    with connect(postgres) as connection:
+        allowed = Accepted(tables=True)
+        checks = examine(connection, source_bytes=1, connections=1, live=False, accepted=allowed)
+    (emptiness,) = [check for check in checks if check.name == "emptiness"]
+    assert emptiness.verdict == "ok"
     assert "somebody_elses" in emptiness.found
 
 

@@ -276,3 +276,35 @@ def test_whatever_a_stage_file_says_it_is_taken_or_refused_in_words(raw: dict[st
     except StageError as error:
         said = str(error)
     assert all(character.isprintable() or character == "\n" for character in said)
+
+
+def test_the_applications_own_step_goes_with_its_own_schema() -> None:
+    step = {"image": "shop:4.2", "command": "sh -c 'exec ./shop migrate'"}
+    settings = read({"source": "a.db", "schema": "existing", "schemaFrom": step}, "Pulumi.x.yaml")
+    assert settings.schema_from
+    assert settings.schema_from.command == ("sh", "-c", "exec ./shop migrate")
+    assert "set schema: existing" in refused(schemaFrom=step)
+    assert "15 or later" in refused(schema="existing", postgresVersion=14)
+    assert "schema: " in refused(schema="own")
+    assert "schemaFrom.image" in refused(schema="existing", schemaFrom={"image": "-v /:/host"})
+    assert "schemaFrom.image" in refused(schema="existing", schemaFrom={"command": "migrate"})
+    assert "schemaFrom.command" in refused(
+        schema="existing", schemaFrom={**step, "command": "sh -c 'no end"}
+    )
+
+
+def test_the_steps_environment_is_texts_and_a_secret() -> None:
+    given = {"DEBUG": False, "WORKERS": 2, "KEY": "not to be shown"}
+    step = {"image": "shop:4.2", "environment": given}
+    settings = read({"source": "a.db", "schema": "existing", "schemaFrom": step}, "Pulumi.x.yaml")
+    assert settings.schema_from
+    assert settings.schema_from.environment == {
+        "DEBUG": "false",
+        "WORKERS": "2",
+        "KEY": "not to be shown",
+    }
+    assert "not to be shown" not in repr(settings)
+    for wrong in ({"PGPASSWORD": "not to be shown"}, {"A B": "not to be shown"}, {"KEY": ["not"]}):
+        said = refused(schema="existing", schemaFrom={**step, "environment": wrong})
+        assert "schemaFrom.environment" in said
+        assert "not to be shown" not in said

@@ -43,6 +43,8 @@ class Accepted:
     """That a failover may lose acknowledged commits."""
     collation: bool = False
     """That text compares by the database's own collation."""
+    tables: bool = False
+    """That the database holds the application's own tables, which are to be filled."""
 
 
 def examine(
@@ -71,7 +73,7 @@ def examine(
         _standbys(connection, accepted.asynchronous),
         _collation(connection, accepted.collation),
         _space(connection, source_bytes),
-        _emptiness(connection),
+        _emptiness(connection, accepted.tables),
         *_citus(connection),
     ]
 
@@ -277,13 +279,15 @@ def _size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def _emptiness(connection: psycopg.Connection) -> Check:
+def _emptiness(connection: psycopg.Connection, tables: bool) -> Check:
     run = records.read_run(connection)
     if run is not None:
         return Check("emptiness", "ok", f"holds a run of this project, phase {run.phase}")
     found = records.objects(connection)
     if found:
         shown = ", ".join(found[:3]) + (" ..." if len(found) > 3 else "")
+        if tables:
+            return Check("emptiness", "ok", f"{len(found)} objects of the application's: {shown}")
         return Check(
             "emptiness",
             "refused",
