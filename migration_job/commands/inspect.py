@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,6 +46,13 @@ TABLES_SHOWN = 60
 STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 
 
+class TypeChoice(StrEnum):
+    """How far a suggested policy goes beyond what is declared."""
+
+    DECLARED = "declared"
+    GENEROUS = "generous"
+
+
 def register(app: typer.Typer) -> None:
     """Add ``inspect`` to the program."""
     app.command("inspect")(inspect)
@@ -65,6 +73,13 @@ def inspect(
             "FILE, else to standard output.",
         ),
     ] = False,
+    types: Annotated[
+        TypeChoice,
+        typer.Option(
+            help="With --suggest: 'declared' leaves types that every value has, and that the "
+            "declared one does not ask for (uuid, boolean), as comments; 'generous' takes them.",
+        ),
+    ] = TypeChoice.DECLARED,
     whole: Annotated[
         bool, typer.Option("--plan", help="Show every column of the plan, and why.")
     ] = False,
@@ -83,6 +98,12 @@ def inspect(
         raise InputError(
             "expected a FILE after --suggest with --json, found none: both would be printed",
             advice="`inspect SOURCE --json --suggest policy.yaml`",
+        )
+    if types is TypeChoice.GENEROUS and not suggested:
+        raise InputError(
+            "expected --suggest with --types generous, found --types alone",
+            advice="`inspect SOURCE --suggest policy.yaml --types generous`; commands that write "
+            "take the types from that policy.",
         )
     if file is not None and not suggested:
         raise InputError(
@@ -109,7 +130,11 @@ def inspect(
             return plan_onto(Source(connection, catalogue), there, policy=policy, trial=trial)
 
         plan = planned(chosen)
-        suggestion = suggest(planned, plan, _content(policy)) if suggested else None
+        suggestion = (
+            suggest(planned, plan, _content(policy), generous=types is TypeChoice.GENEROUS)
+            if suggested
+            else None
+        )
     to_stderr = suggested and file is None
     console = Console(stderr=to_stderr, highlight=False, emoji=False)
     if as_json:
@@ -246,9 +271,11 @@ def show_finding(console: Console, finding: Finding) -> None:
         if finding.count > len(finding.keys) > 0:
             rest = f"and {finding.count - len(finding.keys):,} more"
             _line(console, Text.assemble(("   | ", "blue"), (rest, "dim")))
-    if finding.settle:
-        _line(console, Text.assemble(("   = ", "blue"), "settled by"))
-        for line in finding.settle.splitlines():
+    parts = (("settled by", finding.settle), ("tried, and possible", finding.suggest))
+    for title, lines in parts:
+        if lines:
+            _line(console, Text.assemble(("   = ", "blue"), title))
+        for line in lines.splitlines():
             _line(console, Text.assemble("       ", (_clean(line), "green")))
     _line(console, Text(""))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from migration_job.plan import choose
 from migration_job.plan.epochs import UNIT_WORDS, doubt, shown_time
@@ -58,10 +59,14 @@ def misfit_code(facts: ColumnFacts, rule: Rule) -> str:
 
 
 def report_misfit(
-    findings: Findings, subject: Subject, misfit: Misfit, settle: Mapping[str, str]
+    findings: Findings,
+    subject: Subject,
+    misfit: Misfit,
+    settle: Mapping[str, str],
+    hint: Mapping[str, Any] | None = None,
 ) -> None:
     """Values that stop the run until the policy says what to do; ``settle`` are the fields of the
-    column's policy that would."""
+    column's policy that would, and ``hint`` those that would keep its type."""
     findings.add(
         misfit.code,
         "error",
@@ -70,21 +75,47 @@ def report_misfit(
         column=subject.column.name,
         rows=misfit.rows,
         settle=settle_column(*subject.place, **settle),
+        suggest=_hinted(subject, hint),
     )
 
 
 def report_widened(
-    findings: Findings, subject: Subject, misfit: Misfit, wider: str, examination: Examination
+    findings: Findings,
+    subject: Subject,
+    misfit: Misfit,
+    became: str,
+    hint: Mapping[str, Any] | None = None,
 ) -> None:
-    """Values for whose sake the column has a wider type."""
+    """Values for whose sake the column has a wider type; ``hint`` are the fields of a policy that
+    would keep its own."""
     findings.add(
         misfit.code,
         "warning",
-        f"{misfit.text}; widened to {wider}{_in_ledger(examination)}",
+        f"{misfit.text}; widened to {became}",
         table=subject.table.name,
         column=subject.column.name,
         rows=misfit.rows,
+        suggest=_hinted(subject, hint),
     )
+
+
+def report_type_hint(
+    findings: Findings, subject: Subject, why: str, hint: Mapping[str, Any]
+) -> None:
+    """A type that every value has, and that the declared type does not ask for."""
+    findings.add(
+        "type-suggested",
+        "note",
+        f"{why} A policy can say so (`{', '.join(f'{k}: {v}' for k, v in hint.items())}`)",
+        table=subject.table.name,
+        column=subject.column.name,
+        count=subject.facts.values,
+        suggest=_hinted(subject, hint),
+    )
+
+
+def _hinted(subject: Subject, hint: Mapping[str, Any] | None) -> str:
+    return "" if hint is None else settle_column(*subject.place, **hint)
 
 
 def few_enough(rows: Rows) -> bool:
@@ -119,7 +150,7 @@ def report_as_bytes(findings: Findings, subject: Subject, examination: Examinati
     findings.add(
         "text-as-bytes",
         "warning",
-        f"kept as bytes by the policy{_in_ledger(examination)}",
+        f"kept as bytes by the policy{in_ledger(examination)}",
         table=subject.table.name,
         column=subject.column.name,
         rows=facts.nul if facts.nul.count else facts.broken,
@@ -214,7 +245,13 @@ def report_mapped(findings: Findings, subject: Subject, met: Rows) -> None:
 
 
 def report_changed(
-    findings: Findings, subject: Subject, rule: Rule, changed: Rows, *, carried_as: str
+    findings: Findings,
+    subject: Subject,
+    rule: Rule,
+    changed: Rows,
+    *,
+    carried_as: str,
+    hint: Mapping[str, Any] | None = None,
 ) -> None:
     """Values that do not come back by themselves."""
     table, column = subject.place
@@ -233,13 +270,22 @@ def report_changed(
             f"{' and '.join(sorted(subject.facts.classes))} in one column: carried as "
             f"{carried_as}, {many} in the ledger"
         )
-        findings.add("mixed-classes", "warning", text, table=table, column=column, rows=changed)
+        findings.add(
+            "mixed-classes",
+            "warning",
+            text,
+            table=table,
+            column=column,
+            rows=changed,
+            suggest=_hinted(subject, hint),
+        )
     elif rule.kind != "text-bytea":
         text = f"{many} changed on the way, the original in the ledger"
         findings.add("changed", "warning", text, table=table, column=column, rows=changed)
 
 
-def _in_ledger(examination: Examination) -> str:
+def in_ledger(examination: Examination) -> str:
+    """How many values the ledger holds, as the rest of a sentence; '' where it holds none."""
     count = examination.changed.count
     return f", {count_values(count)} in the ledger" if count else ""
 

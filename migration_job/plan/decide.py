@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from migration_job.plan import choose, column_reports
+from migration_job.plan import choose, column_reports, hints
 from migration_job.plan.choose import Choice
 from migration_job.plan.column_reports import Misfit, Subject, count_values
 from migration_job.plan.defaults import truth_word
 from migration_job.plan.facts import ColumnFacts, Examination, Rows
 from migration_job.plan.findings import Findings
+from migration_job.plan.hints import Fields
 from migration_job.plan.observe import Observer
 from migration_job.plan.patterns import both_ways
 from migration_job.plan.policy import ColumnPolicy, Policy
@@ -38,13 +39,16 @@ from migration_job.plan.rules import (
     inside,
     timestamp,
 )
-from migration_job.plan.storage import classes_allowed
+from migration_job.plan.storage import classes_allowed, is_json
 from migration_job.stores.sqlite.model import SourceTable
 from migration_job.stores.sqlite.reader import Row
 from migration_job.values import fold
 
 NUMBER_CLASSES = {"integer", "real"}
 
+
+MOST_MISFITS = 1_000
+"""Rows at fault whose values are looked at for a policy that might do for all of them."""
 
 KEYS_TO_COME = 1_000_000_000
 """For so many new rows a key stays an integer: one that is nearer to the end of int4 becomes a
@@ -101,7 +105,9 @@ class Decider:
 
     def propose(self, subject: Subject, wish: Wish | None) -> Choice:
         """What to try first: the policy's, the profile's, the declared type's."""
-        own = self._own(subject)
+        return self._proposed(subject, self._own(subject), wish)
+
+    def _proposed(self, subject: Subject, own: ColumnPolicy, wish: Wish | None) -> Choice:
         mapped = replace(subject, facts=with_maps(subject.facts, own, wish))
         rule = self._asked(mapped, own, wish)
         if rule is None:
@@ -180,8 +186,59 @@ class Decider:
         # Where some text is bad besides, `widen` would mean bytes for the whole column.
         wider = self._wider(subject, decision.rule)[-1].target_type
         settle = {"type": wider} if decision.examination.bad.count else {"action": "widen"}
-        column_reports.report_misfit(self._findings, subject, misfit, settle)
+        hint = None if wish is not None else self._hint(subject, decision)
+        column_reports.report_misfit(self._findings, subject, misfit, settle, hint)
         return decision
+
+    def _hint(self, subject: Subject, narrow: Decision) -> Fields | None:
+        """The policy that would keep the column's type, or else set the few rows at fault aside;
+        None where none works or the policy speaks of the column already."""
+        if not self._unsaid(subject):
+            return None
+        cannot = narrow.examination.cannot
+        misfits = self._observer.values_of(subject.table, subject.column.name, cannot, MOST_MISFITS)
+        nullable = self._nullable(subject)
+        proposals = hints.for_misfits(subject, narrow.rule, misfits, nullable=nullable)
+        found = hints.first_that(lambda fields: self._works(subject, fields), proposals)
+        few = cannot.count <= hints.MOST_ASIDE * subject.facts.values
+        if found is None and few and column_reports.few_enough(cannot):
+            return {"action": "quarantine"}
+        return found
+
+    def _mixed_hint(self, subject: Subject) -> Fields | None:
+        """The policy that would make numbers of a column's several classes."""
+        facts = subject.facts
+        numbers = facts.integers + facts.reals
+        if "blob" in facts.classes or numbers < facts.texts or not self._unsaid(subject):
+            return None
+        texts = list({value: None for value in facts.sample if isinstance(value, str)})
+        proposals = hints.for_mixed(texts, nullable=self._nullable(subject))
+        return hints.first_that(lambda fields: self._works(subject, fields), proposals)
+
+    def _unsaid(self, subject: Subject) -> bool:
+        """Whether the policy leaves open what the column's values mean."""
+        return self._own(subject).model_fields_set <= {"action", "acknowledge"}
+
+    @staticmethod
+    def _nullable(subject: Subject) -> bool:
+        return not subject.column.not_null and not subject.column.primary_key
+
+    def _works(self, subject: Subject, fields: Fields) -> bool:
+        """Whether a column's policy of these fields alone carries every value."""
+        rule = self._proposed(subject, ColumnPolicy.model_validate(dict(fields)), None).rule
+        if not hints.carried(rule, subject.facts.sample):
+            return False
+        examination = self.examine(subject, rule)
+        return not examination.cannot.count and not examination.bad.count
+
+    def report_hint(self, subject: Subject, decision: Decision) -> None:
+        """Tell of a truer type than the declared one, where every value has it."""
+        if decision.reason.startswith("widened") or not self._unsaid(subject):
+            return
+        for fields, why in hints.for_type(subject, decision.rule):
+            if self._works(subject, fields):
+                column_reports.report_type_hint(self._findings, subject, why, fields)
+                return
 
     def _misfit(self, subject: Subject, decision: Decision) -> Misfit:
         inner = inside(decision.rule)
@@ -235,7 +292,9 @@ class Decider:
         else:
             raise AssertionError(f"no rule carries {'.'.join(subject.place)}")
         if wish is None or not wish.optional:
-            column_reports.report_widened(self._findings, subject, misfit, choice.type, examination)
+            hint = None if wish is not None else self._hint(subject, narrow)
+            became = f"{choice.type}{column_reports.in_ledger(examination)}"
+            column_reports.report_widened(self._findings, subject, misfit, became, hint)
         return Decision(choice.rule, choice.type, examination, f"widened from {narrow.type}")
 
     def _wider(self, subject: Subject, rule: Rule) -> list[Rule]:
@@ -293,7 +352,12 @@ class Decider:
         told = decision.rule.widened and decision.reason.startswith("widened")
         if changed.count and not told:
             column_reports.report_changed(
-                self._findings, subject, decision.rule, changed, carried_as=decision.type
+                self._findings,
+                subject,
+                decision.rule,
+                changed,
+                carried_as=decision.type,
+                hint=self._mixed_hint(subject) if decision.rule.widened else None,
             )
 
     def _reason(self, subject: Subject, wish: Wish | None) -> str:
@@ -333,6 +397,9 @@ def _declared(subject: Subject, zone: str) -> Rule:
     spare = KEYS_TO_COME if column.name == table.rowid_alias else 0
     key = column.name in _key_columns(table)
     rule = choose.wished(column, facts, zone, spare=spare, key=key)
+    if isinstance(rule, TextRule) and is_json(table.checks, column.name):
+        json = JsonRule(affinity=column.affinity)
+        return json if hints.carried(json, facts.sample) else rule
     if not facts.values and choose.says_nothing(column):
         rule = choose.of_classes(column, classes_allowed(table.checks, column.name)) or rule
     return rule

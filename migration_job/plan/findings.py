@@ -68,6 +68,7 @@ class Findings:
         rows: Rows | None = None,
         count: int | None = None,
         settle: str | None = None,
+        suggest: str = "",
     ) -> None:
         """Note a finding. Where ``settle`` is None, acknowledging settles it."""
         place = item or (f"{table}.{column}" if column else table) or ""
@@ -92,6 +93,7 @@ class Findings:
                 count=count if count is not None else (rows.count if rows is not None else 0),
                 keys=_shown(rows),
                 settle=settle,
+                suggest=suggest,
             )
         )
 

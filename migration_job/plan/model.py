@@ -195,6 +195,9 @@ class Finding(Data):
     """The first few keys, displayed."""
     settle: str = ""
     """The lines of YAML that settle it, or ''."""
+    suggest: str = ""
+    """The lines of YAML that would give the column a narrower or truer type, tried on every value;
+    or ''."""
 
 
 class Plan(Data):

@@ -33,10 +33,11 @@ from migration_job.stores.sqlite.reader import (
     bindable,
     codec_of,
     column_sql,
+    read_by_keys,
     read_rows,
     rowid_ranges,
 )
-from migration_job.values import SourceValue, display
+from migration_job.values import SourceValue, display, same
 
 SAMPLE_ROWS = 200
 """Rows looked at from either end of a table to guess the shapes of its columns; every guess is
@@ -339,6 +340,21 @@ class Observer:
         for row in islice(rows, EXAMPLES):
             found.keys.append(show_key(shown, row[width:-1]))
             found.why.append(display(row[-1]))
+        return found
+
+    def values_of(self, table: SourceTable, name: str, rows: Rows, most: int) -> list[SourceValue]:
+        """The different values of the column in up to ``most`` of the rows singled out."""
+        found: list[SourceValue] = []
+        for (value,) in read_by_keys(
+            self._connection,
+            table,
+            [name],
+            encoding=self._encoding,
+            key=identity_columns(table),
+            keys=list(islice(rows.ids, most)),
+        ):
+            if not any(same(value, other) for other in found):
+                found.append(value)
         return found
 
 

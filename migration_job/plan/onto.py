@@ -22,6 +22,7 @@ from migration_job.plan.column_reports import Subject, count_rows
 from migration_job.plan.decide import Decider, Decision, Wish, with_maps, wrap
 from migration_job.plan.facts import Rows
 from migration_job.plan.findings import Findings, Judgement, settle_column, settle_table
+from migration_job.plan.hints import Fields
 from migration_job.plan.matching import Counts, Matched, TableMatch, match
 from migration_job.plan.model import (
     CheckPlan,
@@ -177,6 +178,7 @@ class OntoFindings(Findings):
         rows: Rows | None = None,
         count: int | None = None,
         settle: str | None = None,
+        suggest: str = "",
     ) -> None:
         """As with other plans, but that what settles a misfit is to set the rows aside, and that
         an index for searching is the application's to make anew, as its schema is."""
@@ -198,6 +200,7 @@ class OntoFindings(Findings):
             rows=rows,
             count=count,
             settle=settle,
+            suggest=suggest,
         )
 
 
@@ -244,6 +247,10 @@ class OntoDecider(Decider):
         """What an integer means where the framework that made both schemas always means the same by
         it."""
         return "us" if self._django and there.base.startswith("interval") else None
+
+    def _hint(self, *of: Any) -> Fields | None:
+        del of
+        return None  # the type is the target's
 
     def _fine_enough(self, subject: Subject, rule: Rule, examination: Any) -> Rule:
         del subject, examination

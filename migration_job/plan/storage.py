@@ -37,6 +37,29 @@ def classes_allowed(checks: tuple[str, ...], column: str) -> set[str]:
     return set()
 
 
+def is_json(checks: tuple[str, ...], column: str) -> bool:
+    """Whether a CHECK asks for ``json_valid(column)`` of every value but NULL."""
+    name = fold(column)
+    valid, null = ["json_valid", name], [name, "is", "null"]
+    forms = (valid, [*valid, "or", *null], [*null, "or", *valid])
+    return any(part in forms for check in checks for part in _conjuncts(check))
+
+
+def _conjuncts(check: str) -> Iterator[list[str]]:
+    """What an expression asks for, all of it together: its folded words without parentheses."""
+    tokens = [t for t in tokenize(check) if not t.is_symbol("(") and not t.is_symbol(")")]
+    if any(t.is_word("NOT", "CASE") for t in tokens):
+        return
+    part: list[str] = []
+    for token in tokens:
+        if token.is_word("AND"):
+            yield part
+            part = []
+        else:
+            part.append(fold(token.name))
+    yield part
+
+
 def _compared_with(tokens: list[Token]) -> set[str]:
     """The classes that the rest of a CHECK names, where it does nothing else."""
     words = [t.text.upper() for t in tokens if t.kind != "string"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -12,6 +12,8 @@ from migration_job.plan.findings import to_yaml
 from migration_job.plan.model import Finding, Plan
 from migration_job.plan.policy import Policy, parse_policy
 from migration_job.values import fold
+
+TYPE_SUGGESTED = "type-suggested"
 
 ROUNDS = 8
 """How often a suggested policy is tried and added to."""
@@ -26,6 +28,10 @@ class Suggestion:
     """The errors that it has entries for."""
     remaining: tuple[Finding, ...]
     """The errors of the plan that it leads to."""
+    hints: dict[str, Any] = field(default_factory=dict)
+    """What would give columns a narrower or truer type: tried, and not needed."""
+    hinted: tuple[Finding, ...] = ()
+    """The findings that those are for."""
 
     @property
     def verdict(self) -> str:
@@ -54,28 +60,92 @@ class Suggestion:
                 "quarantine",
                 "# sets rows aside whole, acknowledge accepts what cannot be carried over.",
             ]
-        return "\n".join(lines) + "\n" + (to_yaml(self.data) + "\n" if self.data else "")
+        if self.hinted:
+            lines += [
+                "#",
+                "# Not needed, and tried on every value: lines behind a `#` below keep or",
+            ]
+            lines += ["# give a truer type. Take the `# ` off those that are right:", "#"]
+            lines += [f"#   {_place(f)}{f.code}: {_one_line(f.message)}" for f in self.hinted]
+        return "\n".join(lines) + "\n" + _file(self.data, self.hints)
 
 
 def suggest(
-    planned: Callable[[Policy], Plan], plan: Plan, base: dict[str, Any] | None = None
+    planned: Callable[[Policy], Plan],
+    plan: Plan,
+    base: dict[str, Any] | None = None,
+    *,
+    generous: bool = False,
 ) -> Suggestion:
     """The policy that settles the errors of ``plan``, found by trying it: some errors show only
     once others are settled, and some settlements turn out not to be enough. ``base`` is the
-    content of the policy that led to ``plan``; it is kept but where it is what an error is for."""
+    content of the policy that led to ``plan``; it is kept but where it is what an error is for.
+    ``generous``: what is only suggested of columns' types is taken."""
     data = dict(base or {})
     settled: list[Finding] = []
     for _ in range(ROUNDS):
         errors = [f for f in plan.blocked if f.settle]
-        wanted: dict[str, Any] = {}
-        for finding in errors:
-            wanted = merge(wanted, yaml.safe_load(finding.settle))
-        further = override(data, wanted)
+        types = [f for f in plan.findings if generous and f.code == TYPE_SUGGESTED]
+        further = override(data, _together([f.settle for f in errors]))
+        further = override(further, _together([f.suggest for f in types]))
         if further == data:
             break
-        data, settled = further, _joined(settled, errors)
+        data, settled = further, _joined(settled, [*errors, *types])
         plan = planned(parse_policy(to_yaml(data)))
-    return Suggestion(data, tuple(settled), plan.blocked)
+    hinted = _that_go_through(planned, plan, data)
+    hints = _together([f.suggest for f in hinted])
+    return Suggestion(data, tuple(settled), plan.blocked, hints, tuple(hinted))
+
+
+def _that_go_through(
+    planned: Callable[[Policy], Plan], plan: Plan, data: dict[str, Any]
+) -> list[Finding]:
+    """The findings whose suggestions, all taken, add no error to the plan; those of a table that
+    they add one to are left out."""
+    hinted = [f for f in plan.findings if f.suggest]
+    present = {(f.code, f.table, f.column) for f in plan.blocked}
+    while hinted:
+        policy = merge(data, _together([f.suggest for f in hinted]))
+        blocked = planned(parse_policy(to_yaml(policy))).blocked
+        new = [f for f in blocked if (f.code, f.table, f.column) not in present]
+        if not new:
+            break
+        tables = {f.table for f in new}
+        kept = [f for f in hinted if f.table not in tables]
+        hinted = kept if len(kept) < len(hinted) else []
+    return hinted
+
+
+def _together(parts: Sequence[str]) -> dict[str, Any]:
+    whole: dict[str, Any] = {}
+    for part in parts:
+        whole = merge(whole, yaml.safe_load(part))
+    return whole
+
+
+def _file(data: dict[str, Any], hints: dict[str, Any]) -> str:
+    plain = to_yaml(data) + "\n" if data else ""
+    if not hints:
+        return plain
+    text = "\n".join(_with_hints(data, hints)) + "\n"
+    return text if (yaml.safe_load(text) or {}) == data else plain
+
+
+def _with_hints(data: dict[str, Any], hints: dict[str, Any], depth: int = 0) -> Iterator[str]:
+    """The lines of a policy, those that are hints alone as comments at their places."""
+    indent = "  " * depth
+    keys = [*data, *(key for key in hints if _spelled(data, key) not in data)]
+    hint_of = {_spelled(data, key): value for key, value in hints.items()}
+    for key in keys:
+        own, hint = data.get(key), hint_of.get(key)
+        if isinstance(own, dict) and own and isinstance(hint, dict):
+            heading = to_yaml({key: {}}).removesuffix(" {}").split("\n")
+            yield from (indent + line for line in heading)
+            yield from _with_hints(own, hint, depth + 1)
+        else:
+            mark = "" if key in data else "# "
+            lines = to_yaml({key: own if key in data else hint}).split("\n")
+            yield from (f"{mark}{indent}{line}" for line in lines)
 
 
 def merge(base: dict[str, Any], addition: dict[str, Any]) -> dict[str, Any]:

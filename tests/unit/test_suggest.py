@@ -5,21 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 import yaml
 
 from migration_job.plan.model import Plan
 from migration_job.plan.policy import Policy
 from migration_job.plan.suggest import Suggestion, merge, override, suggest
-from tests.unit.planning import column_of, database, plan_of
+from tests.unit.planning import column_of, database, findings_of, plan_of
 from tests.unit.test_preflight import misfits
 
 
-def suggested(path: Path, base: dict[str, Any] | None = None) -> Suggestion:
+def suggested(
+    path: Path, base: dict[str, Any] | None = None, *, generous: bool = False
+) -> Suggestion:
     def planned(policy: Policy) -> Plan:
         return plan_of(path, yaml.safe_dump(policy.model_dump(mode="json", exclude_unset=True)))
 
-    return suggest(planned, plan_of(path, yaml.safe_dump(base or {})), base)
+    return suggest(planned, plan_of(path, yaml.safe_dump(base or {})), base, generous=generous)
 
 
 def few_to_quarantine(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
@@ -110,3 +113,209 @@ def test_merge_keeps_and_override_replaces() -> None:
         "tables": {"t": {"action": "widen", "acknowledge": ["a", "b"]}}
     }
     assert override({"map": {"a": 1}}, {"map": {"A": 2}}) == {"map": {"a": 1, "A": 2}}
+
+
+HINTS = """
+CREATE TABLE t(id INTEGER PRIMARY KEY, n INTEGER, b BOOLEAN, d DATETIME, e DATETIME, u UUID,
+    v, w, s DATETIME, r INTEGER NOT NULL);
+"""
+
+
+def widened(tmp_path: Path) -> Path:
+    guids = [bytes.fromhex(f"00112233445506478899aabbccddee{n:02x}") for n in range(20)]
+    path = database(tmp_path / "widened.db", HINTS)
+    with apsw.Connection(str(path)) as connection:
+        connection.executemany(
+            "INSERT INTO t VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    n,
+                    n or "n/a",
+                    "Y" if n % 2 else "N",
+                    "2024-01-01 00:00:00" if n else "",
+                    45_000 + n / 2,
+                    guids[n],
+                    n or "4.50",
+                    n or "none",
+                    "2024-01-01 00:00:00" if n else "tomorrow",
+                    n or "",
+                )
+                for n in range(20)
+            ],
+        )
+    return path
+
+
+NARROW = {
+    "n": ({"map": {"n/a": None}}, "integer"),
+    "b": ({"booleans": {True: ["Y"], False: ["N"]}}, "boolean"),
+    "d": ({"empty": None}, "timestamp(0) with time zone"),
+    "e": ({"epoch": "excel"}, "timestamp with time zone"),
+    "u": ({"guid": "dotnet"}, "uuid"),
+    "v": ({"type": "numeric"}, "numeric"),
+    "w": ({"type": "bigint", "map": {"none": None}}, "bigint"),
+    "s": ({"action": "quarantine"}, "timestamp(0) with time zone"),
+    "r": ({"action": "quarantine"}, "integer"),
+}
+
+
+def uncommented(text: str) -> str:
+    """The policy with every line that is offered as a comment taken."""
+    lines = text.splitlines()
+    start = next(n for n, line in enumerate(lines) if line in ("tables:", "# tables:"))
+    return "\n".join(line.removeprefix("# ") for line in lines[start:])
+
+
+def test_what_was_widened_is_suggested_under_the_default_too(tmp_path: Path) -> None:
+    path = widened(tmp_path)
+    assert not plan_of(path).blocked
+    suggestion = suggested(path)
+    assert suggestion.data == {}
+    assert suggestion.hints["tables"]["t"]["columns"] == {c: f for c, (f, _) in NARROW.items()}
+    assert plan_of(path, suggestion.text) == plan_of(path), "comments alone"
+    plan = plan_of(path, uncommented(suggestion.text))
+    assert not plan.blocked
+    assert {c: column_of(plan, "t", c).type for c in NARROW} == {
+        c: kind for c, (_, kind) in NARROW.items()
+    }
+
+
+def test_hints_stand_beside_the_lines_that_settle_errors(tmp_path: Path) -> None:
+    path = widened(tmp_path)
+    suggestion = suggested(path, {"default": "block"})
+    assert not suggestion.remaining
+    live = yaml.safe_load(suggestion.text)
+    assert live["tables"]["t"]["columns"]["b"] == {"action": "widen"}
+    assert yaml.safe_load(uncommented(suggestion.text))["tables"]["t"]["columns"]["b"] == {
+        "action": "widen",
+        "booleans": {True: ["Y"], False: ["N"]},
+    }
+    settled = plan_of(path, "default: block\n" + uncommented(suggestion.text))
+    assert column_of(settled, "t", "b").type == "boolean"
+
+
+def test_nothing_is_suggested_that_does_not_work(tmp_path: Path) -> None:
+    path = database(
+        tmp_path / "a.db",
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, n INTEGER, b BOOLEAN)",
+        "INSERT INTO t VALUES (1, 'a', 'Y'), (2, 'b', 'perhaps'), (3, 1, 'N'), (4, 2, 'N')",
+    )
+    suggestion = suggested(path)
+    assert suggestion.hints == {}
+    assert suggestion.text == "# Nothing stops this migration: no entry is needed.\n"
+
+
+def test_what_would_add_an_error_is_not_suggested(tmp_path: Path) -> None:
+    """Numbers of one size, once they are numbers: the key collides, which is an error here."""
+    path = database(
+        tmp_path / "a.db",
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, k UNIQUE, n INTEGER)",
+        "INSERT INTO t(k, n) VALUES ('4.5', 1), (4.5, 2), (5, ''), (6, 4), (7, 5)",
+        "CREATE TABLE o(id INTEGER PRIMARY KEY, n INTEGER)",
+        "INSERT INTO o VALUES (1, ''), (2, 7)",
+    )
+    base = {"default": "block", "acknowledge": ["key-collides:nothing"]}
+    suggestion = suggested(path, base)
+    assert not suggestion.remaining
+    plan = plan_of(path, yaml.safe_dump(merge(suggestion.data, suggestion.hints)))
+    assert not plan.blocked
+    assert suggestion.hints["tables"]["o"]["columns"]["n"] == {"empty": None}
+
+
+def test_odd_names_keep_their_places_as_comments(tmp_path: Path) -> None:
+    name = "x" * 140
+    path = database(
+        tmp_path / "a.db",
+        f'CREATE TABLE "{name}"(id INTEGER PRIMARY KEY, "no: #" INTEGER, "\u2028y" TEXT)',
+        f"INSERT INTO \"{name}\" VALUES (1, '', 'a' || char(0)), (2, 1, '')",
+    )
+    suggestion = suggested(path)
+    assert not suggestion.remaining
+    assert yaml.safe_load(suggestion.text) == suggestion.data
+    both = merge(suggestion.data, suggestion.hints)
+    assert "\n#" in suggestion.text.partition("\ntables:")[2] or '"? ' in suggestion.text
+    assert both["tables"][name]["columns"]["no: #"] == {"empty": None}
+
+
+TYPES = """
+CREATE TABLE t(id INTEGER PRIMARY KEY, f TINYINT(1), g BIT, h TINYINT(1), k CHAR(32),
+    body_md5 TEXT, l TEXT)
+"""
+
+
+def of_other_types(tmp_path: Path) -> Path:
+    uuid = "0123456789abcdef0123456789abcde"
+    return database(
+        tmp_path / "a.db",
+        TYPES,
+        *(
+            (
+                "INSERT INTO t VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (n, n % 2, n % 2, n, *[f"{uuid}{n}"] * 3),
+            )
+            for n in range(3)
+        ),
+        "UPDATE t SET l = 'other' WHERE id = 2",
+    )
+
+
+def test_truer_types_are_suggested(tmp_path: Path) -> None:
+    path = of_other_types(tmp_path)
+    plan = plan_of(path)
+    found = {f.column: yaml.safe_load(f.suggest) for f in findings_of(plan, "type-suggested")}
+    assert {c: f["tables"]["t"]["columns"][c]["type"] for c, f in found.items()} == {
+        "f": "boolean",
+        "g": "boolean",
+        "k": "uuid",
+    }
+    assert column_of(plan, "t", "k").type == "varchar(32)"
+    assert suggested(path).data == {}
+
+
+def test_generous_types_are_taken(tmp_path: Path) -> None:
+    path = of_other_types(tmp_path)
+    suggestion = suggested(path, generous=True)
+    plan = plan_of(path, suggestion.text)
+    assert [column_of(plan, "t", c).type for c in "fghkl"] == [
+        "boolean",
+        "boolean",
+        "integer",
+        "uuid",
+        "text",
+    ]
+    assert not findings_of(plan, "type-suggested")
+
+
+@pytest.mark.parametrize(
+    ("check", "becomes"),
+    [
+        ("json_valid(x)", "json"),
+        ("(JSON_VALID([x]) OR x IS NULL)", "json"),
+        ("x IS NULL OR json_valid(x)", "json"),
+        ("json_valid(x) AND json_type(x) = 'array'", "json"),
+        ("json_valid(y)", "text"),
+        ("json_valid(x) OR x = 'none'", "text"),
+        ("NOT json_valid(x)", "text"),
+        ("json_valid(x, 6)", "text"),
+    ],
+)
+def test_a_check_of_json_makes_the_column_json(tmp_path: Path, check: str, becomes: str) -> None:
+    path = database(
+        tmp_path / "a.db",
+        f"CREATE TABLE t(id INTEGER PRIMARY KEY, x TEXT, y TEXT, CHECK ({check}))",
+        "PRAGMA ignore_check_constraints = ON",
+        "INSERT INTO t VALUES (1, '[1]', '[]'), (2, NULL, NULL)",
+    )
+    assert column_of(plan_of(path), "t", "x").type == becomes
+
+
+def test_a_check_of_json_that_values_break_makes_no_error(tmp_path: Path) -> None:
+    path = database(
+        tmp_path / "a.db",
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, x TEXT CHECK (json_valid(x)))",
+        "PRAGMA ignore_check_constraints = ON",
+        "INSERT INTO t VALUES (1, '[1]'), (2, 'broken')",
+    )
+    plan = plan_of(path)
+    assert column_of(plan, "t", "x").type == "text"
+    assert not plan.blocked

@@ -104,4 +104,7 @@ def report_columns(
                 column=column.name,
             )
         elif not column.generated:
-            planning.decider.report_changes(Subject(table, column, facts), decision)
+            subject = Subject(table, column, facts)
+            planning.decider.report_changes(subject, decision)
+            if planning.profile.wish(table.name, column.name) is None:
+                planning.decider.report_hint(subject, decision)

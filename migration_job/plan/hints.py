@@ -1,0 +1,165 @@
+"""Policies that would give a column a narrower or truer type, each only a proposal: the decider
+tries it on every value before anybody is told of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from migration_job.plan.column_reports import Subject
+from migration_job.plan.rules import (
+    BooleanRule,
+    CannotCarry,
+    DateRule,
+    EpochUnit,
+    Rule,
+    TextRule,
+    TimeRule,
+    TimestampRule,
+    UuidRule,
+    inside,
+)
+from migration_job.values import SourceValue
+
+Fields = Mapping[str, Any]
+"""Fields of a column's policy."""
+
+TRUE = frozenset({"true", "t", "yes", "y", "on"})
+FALSE = frozenset({"false", "f", "no", "n", "off"})
+NULLS = frozenset(
+    {"", "null", "none", "nil", "nan", "n/a", "na", "-", "--", "?", "unknown",
+     "0000-00-00", "0000-00-00 00:00:00", "00:00:00"}
+)  # fmt: skip
+"""What applications write for no value, in lower case."""
+
+UNITS: Sequence[EpochUnit] = ("s", "ms", "us", "julian", "filetime", "ticks", "excel", "apple")
+PLAUSIBLE = (datetime(1980, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+"""Times that numbers in a column of times are taken to mean."""
+
+MOST_ASIDE = 0.1
+"""The part of a column's values up to which the rows at fault are few enough to set aside."""
+
+_HEX32 = re.compile(r"[0-9a-fA-F]{32}", re.ASCII)
+_DIGESTS = re.compile(r"md5|hash|digest|checksum|etag|fingerprint|token|secret", re.IGNORECASE)
+_TRUTHS = re.compile(r"\s*(TINYINT\s*\(\s*1\s*\)|BIT\s*(\(\s*1\s*\))?)\s*", re.IGNORECASE)
+
+
+def for_misfits(
+    subject: Subject, rule: Rule, misfits: Sequence[SourceValue], *, nullable: bool
+) -> Iterator[Fields]:
+    """What might keep the type of ``rule``, which does not carry the ``misfits``; the likeliest
+    first."""
+    inner = inside(rule)
+    if isinstance(inner, BooleanRule):
+        yield from _truths(misfits, nullable=nullable)
+    if isinstance(inner, TimestampRule | DateRule | TimeRule):
+        yield from _units(subject.facts.sample)
+    if isinstance(inner, UuidRule):
+        yield from _byte_orders(misfits)
+    nulls = _nulls(misfits)
+    if nulls and nullable:
+        yield nulls
+
+
+def for_mixed(misfits: Sequence[SourceValue], *, nullable: bool) -> Iterator[Fields]:
+    """What might make numbers of a column without a declared type, of which ``misfits`` are its
+    texts."""
+    yield {"type": "numeric"}
+    nulls = _nulls(misfits)
+    if nulls and nullable:
+        yield {"type": "bigint", **nulls}
+        yield {"type": "numeric", **nulls}
+
+
+def for_type(subject: Subject, rule: Rule) -> Iterator[tuple[Fields, str]]:
+    """What might be a truer type for a column whose values its type carries, and why."""
+    column, facts = subject.column, subject.facts
+    if _TRUTHS.fullmatch(column.declared) and _within(facts.low, facts.high):
+        why = f"declared {column.declared}, and every value is 0 or 1: a boolean?"
+        yield {"type": "boolean"}, why
+    texts = isinstance(rule, TextRule) and facts.classes == {"text"}
+    if texts and _all_hex(facts.sample) and not _DIGESTS.search(column.name):
+        why = "every text has 32 hexadecimal digits: a UUID, where it is no digest?"
+        yield {"type": "uuid"}, why
+
+
+def carried(rule: Rule, values: Sequence[SourceValue]) -> bool:
+    """Whether the rule carries each of the values."""
+    try:
+        for value in values:
+            rule.forward(value)
+    except CannotCarry:
+        return False
+    return True
+
+
+def _within(low: int | None, high: int | None) -> bool:
+    return low is not None and high is not None and low >= 0 and high <= 1
+
+
+def _all_hex(values: Sequence[SourceValue]) -> bool:
+    texts = [value for value in values if value is not None]
+    return bool(texts) and all(isinstance(t, str) and _HEX32.fullmatch(t) for t in texts)
+
+
+def _word(text: str) -> str | None:
+    """The text as it is compared; None for what a line of a policy cannot show."""
+    return text.strip().lower() if text.isprintable() else None
+
+
+def _nulls(misfits: Sequence[SourceValue]) -> Fields | None:
+    words = [v for v in misfits if isinstance(v, str) and _word(v) in NULLS]
+    if not words or len(words) < len(misfits):
+        return None
+    return {"empty": None} if words == [""] else {"map": dict.fromkeys(sorted(words))}
+
+
+def _truths(misfits: Sequence[SourceValue], *, nullable: bool) -> Iterator[Fields]:
+    words = {v: _word(v) for v in misfits if isinstance(v, str)}
+    found: dict[bool, list[str]] = {
+        truth: sorted(v for v, word in words.items() if word in meant)
+        for truth, meant in ((True, TRUE), (False, FALSE))
+    }
+    booleans = {truth: texts for truth, texts in found.items() if texts}
+    if not booleans:
+        return
+    yield {"booleans": booleans}
+    if "" in words and nullable:
+        yield {"booleans": booleans, "empty": None}
+
+
+def _units(sample: Sequence[SourceValue]) -> Iterator[Fields]:
+    numbers = [v for v in sample if isinstance(v, int | float)]
+    for unit in UNITS if numbers else ():
+        rule = TimestampRule(shape="epoch", epoch=unit)
+        if all(_plausible(rule, number) for number in numbers):
+            yield {"epoch": unit}
+
+
+def _plausible(rule: TimestampRule, number: SourceValue) -> bool:
+    try:
+        text = rule.forward(number)
+        moment = datetime.fromisoformat(str(text))
+    except (CannotCarry, ValueError):
+        return False
+    return PLAUSIBLE[0] <= moment <= PLAUSIBLE[1]
+
+
+def _byte_orders(misfits: Sequence[SourceValue]) -> Iterator[Fields]:
+    """The one order of the bytes in which every blob names a version of UUIDs."""
+    blobs = [v for v in misfits if isinstance(v, bytes) and len(v) == 16]
+    places: Mapping[str, int] = {"network": 6, "dotnet": 7}
+    orders = [
+        order
+        for order, place in places.items()
+        if all(1 <= blob[place] >> 4 <= 8 and blob[8] >> 6 == 2 for blob in blobs)
+    ]
+    if blobs and len(orders) == 1:
+        yield {"guid": orders[0]}
+
+
+def first_that(works: Callable[[Fields], bool], proposals: Iterator[Fields]) -> Fields | None:
+    """The first of the proposals that works."""
+    return next((fields for fields in proposals if works(fields)), None)
