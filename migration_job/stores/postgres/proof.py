@@ -8,7 +8,7 @@ import shlex
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg import sql
@@ -22,6 +22,23 @@ LIMIT_SECONDS = 3_600.0
 
 LAST_WORDS = 2_000
 """Characters of the command's output that are told."""
+
+PLACES = {
+    "host": "PGHOST",
+    "port": "PGPORT",
+    "dbname": "PGDATABASE",
+    "user": "PGUSER",
+    "password": "PGPASSWORD",
+}
+VARIABLES = {
+    **PLACES,
+    "sslmode": "PGSSLMODE",
+    "sslrootcert": "PGSSLROOTCERT",
+    "sslcert": "PGSSLCERT",
+    "sslkey": "PGSSLKEY",
+    "target_session_attrs": "PGTARGETSESSIONATTRS",
+}
+"""Parts of a connection string, and the variables by which libpq takes them."""
 
 MAINTENANCE = ("postgres", "template1")
 """Databases from which another one is copied, the first that takes the connection."""
@@ -76,17 +93,27 @@ def prove(dsn: str, command: str, *, limit: float = LIMIT_SECONDS) -> str:
 def environment(dsn: str) -> dict[str, str]:
     """The variables by which libpq, and most applications, find a database."""
     parts = {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
-    names = {"host": "PGHOST", "port": "PGPORT", "dbname": "PGDATABASE", "user": "PGUSER",
-             "password": "PGPASSWORD", "sslmode": "PGSSLMODE"}  # fmt: skip
-    found = {variable: parts[name] for name, variable in names.items() if name in parts}
+    found = {variable: parts[name] for name, variable in VARIABLES.items() if name in parts}
     return {**found, "DATABASE_URL": _url(parts)}
 
 
 def _url(parts: dict[str, str]) -> str:
+    """As libpq reads it: several servers with commas between, a socket's directory encoded, and
+    how to connect behind the question mark."""
     user = quote(parts.get("user", ""), safe="")
     password = f":{quote(parts['password'], safe='')}" if "password" in parts else ""
-    where = f"{parts.get('host', 'localhost')}:{parts.get('port', '5432')}"
-    return f"postgresql://{user}{password}@{where}/{quote(parts.get('dbname', ''), safe='')}"
+    hosts = parts.get("host", "localhost").split(",")
+    ports = parts["port"].split(",") if "port" in parts else [""]
+    ports *= len(hosts) if len(ports) == 1 else 1
+    where = ",".join(map(_server, hosts, ports))
+    how = {name: parts[name] for name in VARIABLES if name not in PLACES and name in parts}
+    query = f"?{urlencode(how, quote_via=quote)}" if how else ""
+    return f"postgresql://{user}{password}@{where}/{quote(parts.get('dbname', ''), safe='')}{query}"
+
+
+def _server(host: str, port: str) -> str:
+    name = f"[{host}]" if ":" in host else quote(host, safe="")
+    return f"{name}:{port}" if port else name
 
 
 @contextmanager
