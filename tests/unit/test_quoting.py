@@ -275,7 +275,7 @@ NO_STATEMENTS = {
     "migration_job/stores/postgres/capture.py:act_as_replica": "advice on what to execute",
     "migration_job/stores/postgres/existing.py:silence": "advice on what to execute",
     "migration_job/stores/postgres/existing.py:require_privileges": "a sentence",
-    "migration_job/plan/matching.py:_usable": "advice on what to execute",
+    "migration_job/plan/matching.py:_obstacle": "advice on what to execute",
     "migration_job/protocol/catchup.py:_require_whole_rows": "a sentence",
     "migration_job/verify/checks.py": "an operator's own query, and a setting from a constant",
     "migration_job/verify/performance.py": "an operator's own query",
