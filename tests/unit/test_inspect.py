@@ -123,3 +123,16 @@ def test_what_no_policy_settles_is_said(tmp_path: Path) -> None:
     assert result.exit_code == ExitStatus.BLOCKED
     assert "No policy settles this" in result.stderr
     assert result.stdout.startswith("# No policy settles what stops this migration: x ")
+
+
+def test_generous_types_are_written_into_the_policy(tmp_path: Path) -> None:
+    source = database(
+        tmp_path / "source.db",
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, f TINYINT(1))",
+        "INSERT INTO t VALUES (1, 0), (2, 1)",
+    )
+    offered = run(source, "--suggest")
+    assert "#         type: boolean" in offered.stdout.splitlines()
+    taken = run(source, "--suggest", "--types", "generous")
+    assert "        type: boolean" in taken.stdout.splitlines()
+    assert isinstance(run(source, "--types", "generous").exception, InputError)

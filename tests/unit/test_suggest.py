@@ -9,7 +9,7 @@ import apsw
 import pytest
 import yaml
 
-from migration_job.plan.model import Plan
+from migration_job.plan.model import Finding, Plan
 from migration_job.plan.policy import Policy
 from migration_job.plan.suggest import Suggestion, merge, override, suggest
 from tests.unit.planning import column_of, database, findings_of, plan_of
@@ -206,20 +206,26 @@ def test_nothing_is_suggested_that_does_not_work(tmp_path: Path) -> None:
 
 
 def test_what_would_add_an_error_is_not_suggested(tmp_path: Path) -> None:
-    """Numbers of one size, once they are numbers: the key collides, which is an error here."""
+    """Each suggestion by itself may be right, and the plan with it be stopped: the table's are left
+    out then, and the others stay."""
     path = database(
         tmp_path / "a.db",
-        "CREATE TABLE t(id INTEGER PRIMARY KEY, k UNIQUE, n INTEGER)",
-        "INSERT INTO t(k, n) VALUES ('4.5', 1), (4.5, 2), (5, ''), (6, 4), (7, 5)",
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, n INTEGER)",
+        "INSERT INTO t VALUES (1, ''), (2, 7)",
         "CREATE TABLE o(id INTEGER PRIMARY KEY, n INTEGER)",
         "INSERT INTO o VALUES (1, ''), (2, 7)",
     )
-    base = {"default": "block", "acknowledge": ["key-collides:nothing"]}
-    suggestion = suggested(path, base)
-    assert not suggestion.remaining
-    plan = plan_of(path, yaml.safe_dump(merge(suggestion.data, suggestion.hints)))
-    assert not plan.blocked
-    assert suggestion.hints["tables"]["o"]["columns"]["n"] == {"empty": None}
+    stopped = Finding(code="made-up", severity="error", table="t", message="as if it collided")
+
+    def planned(policy: Policy) -> Plan:
+        plan = plan_of(path, yaml.safe_dump(policy.model_dump(mode="json", exclude_unset=True)))
+        if "n" not in policy.table("t").columns:
+            return plan
+        return plan.model_copy(update={"findings": (*plan.findings, stopped)})
+
+    suggestion = suggest(planned, plan_of(path))
+    assert suggestion.hints == {"tables": {"o": {"columns": {"n": {"empty": None}}}}}
+    assert [f.table for f in suggestion.hinted] == ["o"]
 
 
 def test_odd_names_keep_their_places_as_comments(tmp_path: Path) -> None:
@@ -233,7 +239,9 @@ def test_odd_names_keep_their_places_as_comments(tmp_path: Path) -> None:
     assert not suggestion.remaining
     assert yaml.safe_load(suggestion.text) == suggestion.data
     both = merge(suggestion.data, suggestion.hints)
-    assert "\n#" in suggestion.text.partition("\ntables:")[2] or '"? ' in suggestion.text
+    assert any(
+        line.startswith("# ") and "empty: null" in line for line in suggestion.text.split("\n")
+    )
     assert both["tables"][name]["columns"]["no: #"] == {"empty": None}
 
 
