@@ -233,10 +233,10 @@ ONE_WAY = {
         "key (id) is gone",
     ),
     "a type without a rule": (
-        ["ALTER TABLE notes ADD COLUMN span interval DEFAULT '1 day'"],
+        ["ALTER TABLE notes ADD COLUMN span point DEFAULT '(1,2)'"],
         ["ALTER TABLE notes DROP COLUMN span"],
         "notes",
-        "new column span is interval",
+        "new column span is point",
     ),
     "a type that the source's cannot hold": (
         ["ALTER TABLE notes ALTER body TYPE double precision USING length(body)"],

@@ -29,7 +29,23 @@ def test_swapped_pages_end_with_a_sentence(tmp_path: Path, postgres: str) -> Non
         source.write_bytes(data)
         ended = run("migrate", source, "--target", postgres, "--report", tmp_path / f"r{number}")
         must_end_well(ended.said, ended.status, number)
-        assert ended.status, f"pages {a // PAGE + 1} and {b // PAGE + 1}: {ended.said}"
+        same = {a // PAGE + 1, b // PAGE + 1} == {3, 6}  # two trees with the same content
+        assert ended.status or same, f"pages {a // PAGE + 1} and {b // PAGE + 1}: {ended.said}"
+
+
+@pytest.mark.parametrize("pages", [(4, 5), (5, 15), (6, 7)])
+def test_a_swap_that_sqlites_own_check_passes_over_is_damage(
+    tmp_path: Path, postgres: str, pages: tuple[int, int]
+) -> None:
+    """Of all pairs of that file those for which SQLite 3.54 says nothing but of an index of an
+    expression. (Of 3 and 6 it says nothing either: the two are the same.)"""
+    data = bytearray(made(tmp_path / "intact.db"))
+    a, b = ((number - 1) * PAGE for number in pages)
+    data[a : a + PAGE], data[b : b + PAGE] = data[b : b + PAGE], data[a : a + PAGE]
+    source = tmp_path / "swapped.db"
+    source.write_bytes(data)
+    ended = run("migrate", source, "--target", postgres, "--report", tmp_path / "report")
+    assert ended.status, ended.said
 
 
 def test_pages_that_nothing_reaches_are_damage(tmp_path: Path, postgres: str) -> None:

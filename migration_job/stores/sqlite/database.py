@@ -17,6 +17,7 @@ import apsw
 
 from migration_job.errors import InputError, OperationError
 from migration_job.quoting import compose, sqlite_name
+from migration_job.stores.sqlite.index_entries import miscounted
 from migration_job.stores.sqlite.waiting import PatientConnection
 from migration_job.values import positional
 
@@ -132,6 +133,8 @@ def check_integrity(connection: apsw.Connection, *, limit: int = 20, quick: bool
         rows = _checked(connection, "quick_check" if quick else "integrity_check", limit * 50)
         doubtful = _doubtful_indexes(connection)
         rows += _unreached(connection)
+        rows += _misplaced_sequences(connection)
+        rows += miscounted(connection, doubtful)
     damage = [
         row
         for row in rows
@@ -171,6 +174,24 @@ def _unreached(connection: apsw.Connection) -> Iterator[str]:
     lost = pages - others - int(row[0] if row and row[0] is not None else 0)
     if lost > 0:
         yield f"{lost} pages are in no table, in no index and not free"
+
+
+def _misplaced_sequences(connection: apsw.Connection) -> Iterator[str]:
+    """What SQLite's check says nothing of: a page of another table's in place of the one of
+    sqlite_sequence. Each of its rows names a table, whatever an application deletes or changes
+    there; the rows of the other table are gone from that one."""
+    there = "SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_sequence'"
+    if not connection.execute(there).fetchall():
+        return
+    try:
+        row = connection.execute(
+            "SELECT count(*) FROM sqlite_sequence WHERE typeof(name) <> 'text'"
+        ).fetchone()
+    except apsw.CorruptError as error:
+        yield f"sqlite_sequence cannot be read: {error}"
+        return
+    if row is not None and row[0]:
+        yield f"{row[0]} rows of sqlite_sequence name no table: they are another table's"
 
 
 def _checked(connection: apsw.Connection, pragma: str, limit: int) -> list[str]:
@@ -297,7 +318,8 @@ def _doubtful_indexes(connection: apsw.Connection) -> set[str]:
     the tables that are in the order of one. What an expression gives may differ between
     releases of SQLite (the digits of a real as text do), so that the release that wrote an entry
     and the one that checks it look in different places. No row is lost by it: the number of entries
-    is checked as well, and rows are read from the table."""
+    is checked (:mod:`~migration_job.stores.sqlite.index_entries`), and rows are read from the
+    table."""
     found = {
         name
         for names, collation in _collated(connection)
