@@ -34,6 +34,7 @@ from migration_job.plan.policy import Policy, load_policy
 from migration_job.plan.profile import Profile, load_profile
 from migration_job.plan.suggest import suggest
 from migration_job.plan.target import TargetSchema
+from migration_job.plural import counted
 from migration_job.stores.postgres.database import read_dsn
 from migration_job.stores.postgres.target import read_schema
 from migration_job.stores.postgres.trial import trial_on
@@ -225,12 +226,12 @@ def show(console: Console, plan: Plan, source: Path, *, whole: bool = False) -> 
     """The plan and its findings, for people."""
     tables = [t for t in plan.tables if t.source is not None]
     rows = sum(t.rows for t in tables)
-    _line(console, Text(f"{source}: {_count(len(tables), 'table')}, {_count(rows, 'row')}"))
+    _line(console, Text(f"{source}: {counted(len(tables), 'table')}, {counted(rows, 'row')}"))
     _line(console, Text(""))
     for table in tables if whole else tables[:TABLES_SHOWN]:
         _show_table(console, table, whole=whole)
     if not whole and len(tables) > TABLES_SHOWN:
-        _line(console, Text(f"  and {_count(len(tables) - TABLES_SHOWN, 'more table')} (--plan)"))
+        _line(console, Text(f"  and {counted(len(tables) - TABLES_SHOWN, 'more table')} (--plan)"))
     _line(console, Text(""))
     for finding in plan.findings:
         show_finding(console, finding)
@@ -239,9 +240,9 @@ def show(console: Console, plan: Plan, source: Path, *, whole: bool = False) -> 
 
 def _show_table(console: Console, table: TablePlan, *, whole: bool) -> None:
     line = Text("  ").append(_clean(table.target), style="bold")
-    line.append(f"  {_count(table.rows, 'row')}", style="dim")
+    line.append(f"  {counted(table.rows, 'row')}", style="dim")
     if not whole:
-        line.append(f", {_count(len(table.columns), 'column')}", style="dim")
+        line.append(f", {counted(len(table.columns), 'column')}", style="dim")
         key = ", ".join(table.primary_key) or "no primary key"
         line.append(f", {_clean(key)}", style="dim")
     _line(console, line)
@@ -282,7 +283,7 @@ def show_finding(console: Console, finding: Finding) -> None:
 
 def _verdict(console: Console, plan: Plan) -> None:
     counts = {s: sum(f.severity == s for f in plan.findings) for s in STYLES}
-    summary = ", ".join(_count(n, severity) for severity, n in counts.items() if n)
+    summary = ", ".join(counted(n, severity) for severity, n in counts.items() if n)
     if plan.blocked:
         further = (
             "Put the lines that settle each error into a policy file (--suggest writes one) and "
@@ -299,10 +300,6 @@ def _verdict(console: Console, plan: Plan) -> None:
 def _line(console: Console, text: Text) -> None:
     # Lines are left whole: a terminal wraps them itself, and a log stays searchable.
     console.print(text, soft_wrap=True)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def _clean(text: str) -> str:

@@ -13,6 +13,7 @@ import psycopg
 
 from migration_job.connection import PostgresSide, SqliteSide, read_connection
 from migration_job.errors import JobError
+from migration_job.plural import counted
 from migration_job.protocol import lease
 from migration_job.protocol.lock import Lock
 from migration_job.protocol.settle import WINDOW
@@ -347,7 +348,7 @@ def _count(followed: str, here: _Source, there: _Target) -> int | None:
 def _changes(count: int) -> str:
     if count >= QUEUE_COUNTED:
         return f"{QUEUE_COUNTED:,} changes or more"
-    return "1 change" if count == 1 else f"{count:,} changes"
+    return counted(count, "change")
 
 
 def _held_line(folder: Path | None, report: Report | None) -> str:
