@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import apsw
+import yaml
 
 from migration_job.errors import InputError
 from migration_job.plan.choose import Choice
@@ -184,11 +185,7 @@ class OntoFindings(Findings):
         an index for searching is the application's to make anew, as its schema is."""
         if code == "virtual-table-not-carried":
             judgement = "warning"
-        if (
-            (settle and "widen" in settle)
-            or (settle and "type:" in settle)
-            or (settle and "keep" in settle)
-        ):
+        if settle and _gives_way(yaml.safe_load(settle)):
             settle = _set_aside(code, table, column)
         super().add(
             code,
@@ -202,6 +199,17 @@ class OntoFindings(Findings):
             settle=settle,
             suggest=suggest,
         )
+
+
+def _gives_way(settled: Any) -> bool:
+    """Whether lines of policy change a column's type or leave out a key, at any depth: neither can
+    be done to a target that is there. Names of tables and columns say nothing."""
+    if not isinstance(settled, dict):
+        return False
+    chosen = {(name, value) for name, value in settled.items() if isinstance(value, str)}
+    if chosen & {("action", "widen"), ("orphans", "keep")} or any(n == "type" for n, _ in chosen):
+        return True
+    return any(_gives_way(value) for value in settled.values())
 
 
 def _set_aside(code: str, table: str | None, column: str | None) -> str:
