@@ -36,7 +36,8 @@ demo: setup ## migrate a made-up database (or SOURCE=my.db, a rehearsal) to an e
 .PHONY: test
 test: setup ## run every test that this machine can run, on PostgreSQL 14 or POSTGRES_MAJOR
 	@tools/system-packages
-	@$(WORDS_OF) TESTS $(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile
+	@$(WORDS_OF) TESTS $(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile \
+		--no-loadscope-reorder
 
 .PHONY: lint
 lint: setup ## check style, types and security rules, and ask for advisories where that can be done

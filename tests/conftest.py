@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, zip_longest
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,37 @@ ROOT = Path(__file__).resolve().parent.parent
 RADCASE = ROOT.parent / "shared" / "radcase" / "radcase.db"
 
 MakeSqlite = Callable[..., Path]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order the files for workers that each take a whole file at a time (`make test`), so that all
+    of them are busy to the end.
+
+    A file of stages on Docker has few tests, takes minutes and waits for its containers much of
+    that time: such files go first, each followed by one that uses the processor. Short ones come
+    last.
+    """
+    if not hasattr(config, "workerinput"):  # nobody shares the files
+        return
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    stages: list[list[pytest.Item]] = []
+    long: list[list[pytest.Item]] = []
+    short: list[list[pytest.Item]] = []
+    for tests in sorted(files.values(), key=len):
+        if _has(tests, "pulumi", "docker"):
+            stages.append(tests)
+        elif tests[0].path.parent.name != "unit" or _has(tests, "slow"):
+            long.append(tests)
+        else:
+            short.append(tests)
+    mixed = chain.from_iterable(zip_longest(stages, reversed(long), fillvalue=[]))
+    items[:] = chain.from_iterable([*mixed, *short])
+
+
+def _has(tests: Sequence[pytest.Item], *markers: str) -> bool:
+    return any(test.get_closest_marker(marker) for test in tests for marker in markers)
 
 
 @pytest.fixture(scope="session")
