@@ -30,7 +30,7 @@ from migration_job.protocol.whole import cookie, note_doubt, require_file
 from migration_job.stores.postgres.database import lost
 from migration_job.stores.sqlite.snapshot import copy_state, open_immutable
 from migration_job.stores.sqlite.whole import NotWhole, OpenFile, WrittenAround
-from migration_job.verify import digest, typed
+from migration_job.verify import digest, digest_lines, typed
 from migration_job.verify.connections import Sides, rows_expected
 from migration_job.verify.facts import Facts, read_tables
 
@@ -89,7 +89,7 @@ def differing(sides: Sides, plan: TablePlan, facts: Facts) -> list[str]:
 
 
 def _prove(pair: Pair) -> None:
-    digest.equip(pair.source)
+    digest_lines.equip(pair.source)
     for _, plan in pair.captured.values():
         pair.source.execute("BEGIN")
         try:

@@ -28,7 +28,7 @@ from migration_job.stores.postgres.capture import numbered
 from migration_job.stores.sqlite import fence, whole
 from migration_job.stores.sqlite.whole import NotWhole, SchemaObject, WrittenAround
 from migration_job.values import fold
-from migration_job.verify import digest
+from migration_job.verify import digest_lines
 from migration_job.verify.facts import read_tables
 
 SHOWN = 3
@@ -71,7 +71,7 @@ def prove_back(pair: Pair, *, give_up: bool = False) -> list[str]:
     """
     if pair.state().doubt is None:
         return []
-    digest.equip(pair.source)
+    digest_lines.equip(pair.source)
     one_way = {fold(name) for name in pair.state().one_way}
     altered = causes(pair)
     found: dict[int, str] = {}

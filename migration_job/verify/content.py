@@ -16,7 +16,7 @@ from migration_job.plan.model import Plan, SequencePlan, TablePlan
 from migration_job.plural import counted
 from migration_job.quoting import compose, postgres_name
 from migration_job.report.model import Difference
-from migration_job.verify import definitions, digest, relations, typed
+from migration_job.verify import definitions, digest, digest_lines, relations, typed
 from migration_job.verify.changed import changed_values
 from migration_job.verify.connections import (
     Differences,
@@ -124,7 +124,7 @@ class Verification:
 
     def _open(self) -> Sides:
         sides = self._open_sides()
-        digest.equip(sides.source)
+        digest_lines.equip(sides.source)
         return sides
 
     # ------------------------------------------------------------------------------ content

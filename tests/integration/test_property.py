@@ -96,8 +96,8 @@ SMALL_STEPS = {
     "stores.postgres.tablecopy.WHOLE_BYTES": -1,
     "stores.postgres.tablecopy.FIRST_ROWS": 2,
     "stores.postgres.tablecopy.MOST_ROWS": 2,
-    "verify.digest.FIRST_ROWS": 1,
-    "verify.digest.MOST_ROWS": 2,
+    "verify.digest_blocks.FIRST_ROWS": 1,
+    "verify.digest_blocks.MOST_ROWS": 2,
 }
 """With these a few rows go the way of a large table: in several parts, and in block after block."""
 

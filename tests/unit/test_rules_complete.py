@@ -35,7 +35,7 @@ from migration_job.plan.rules import (
 from migration_job.stores.postgres.copytext import field_sql
 from migration_job.stores.sqlite.model import SourceColumn
 from migration_job.values import SourceValue
-from migration_job.verify import digest, meaning, typed
+from migration_job.verify import digest_lines, meaning, typed
 from tests.helpers import missing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -210,7 +210,7 @@ def test_the_typed_comparison_weighs_and_streams_it(rule: type[RuleBase]) -> Non
 def test_the_digest_spells_it_or_the_typed_comparison_does(rule: RuleBase) -> None:
     """What the digest's SQL cannot spell has to have a meaning, which is compared instead."""
     own = ColumnPlan(source="c", target="c", type=rule.target_type, rule=rule)
-    spelled = digest._spelling(own, '"c"')
+    spelled = digest_lines.spelling(own, '"c"')
     if spelled is None:
         assert rule.kind in meaning._SOURCE
     else:
