@@ -30,7 +30,8 @@ from migration_job.stores.postgres.apply import (
 )
 from migration_job.stores.postgres.database import execute_raw
 from migration_job.values import fold, from_json, key_text
-from migration_job.verify.typed import Back, compare_keys
+from migration_job.verify.typed import compare_keys
+from migration_job.verify.typed_rows import Back
 
 SHOWN = 5
 

@@ -10,7 +10,7 @@ import pytest
 from migration_job.plan import rules
 from migration_job.plan.model import ColumnPlan
 from migration_job.values import SourceValue, same
-from migration_job.verify import meaning, typed
+from migration_job.verify import meaning, typed_bags
 from tests.helpers import missing, natural_values
 
 KINDS = {rule.model_fields["kind"].default for rule in rules.RULES}
@@ -170,7 +170,7 @@ def test_random_reals_keep_their_last_bit() -> None:
 
 def test_a_row_without_a_key_is_shown_in_words() -> None:
     """Its report names what stands for a value that cannot be shown, not the stand-in."""
-    shown = typed._shown((("?",), ("!", "12:99"), "x", None))
+    shown = typed_bags._shown((("?",), ("!", "12:99"), "x", None))
     assert shown == (
         "a value that neither plan nor ledger accounts for, "
         "'12:99', which is no value of the column's, 'x', NULL"

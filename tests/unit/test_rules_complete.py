@@ -35,7 +35,7 @@ from migration_job.plan.rules import (
 from migration_job.stores.postgres.copytext import field_sql
 from migration_job.stores.sqlite.model import SourceColumn
 from migration_job.values import SourceValue
-from migration_job.verify import digest_lines, meaning, typed
+from migration_job.verify import digest_lines, meaning, typed_large
 from tests.helpers import missing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -200,10 +200,10 @@ def test_the_typed_comparison_reads_it(rule: type[RuleBase]) -> None:
 @each_class
 def test_the_typed_comparison_weighs_and_streams_it(rule: type[RuleBase]) -> None:
     kind = rule.model_fields["kind"].default
-    assert (kind in typed.UNBOUNDED) == rule.unbounded
+    assert (kind in typed_large.UNBOUNDED) == rule.unbounded
     if rule.streamed is not None:
-        pieces = typed.BLOBS if rule.streamed == "blob" else typed.TEXTS
-        assert kind in pieces | typed.WHOLE
+        pieces = typed_large.BLOBS if rule.streamed == "blob" else typed_large.TEXTS
+        assert kind in pieces | typed_large.WHOLE
 
 
 @each_rule

@@ -1,0 +1,240 @@
+"""Single rows by their key: what each must be by the source and the ledger, and whether it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from migration_job.plan.model import ColumnPlan, TablePlan
+from migration_job.quoting import compose, postgres_name
+from migration_job.stores.sqlite.model import SourceTable
+from migration_job.stores.sqlite.reader import Row
+from migration_job.stores.sqlite.rowkey import key_columns
+from migration_job.values import SourceValue, display, fold, key_text, to_text
+from migration_job.verify.connections import (
+    Accepted,
+    Differences,
+    Sides,
+    compared_columns,
+    ledger_for,
+    target_name,
+)
+from migration_job.verify.meaning import Inexact, as_parameter, of_source, of_target
+
+BATCH = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Back:
+    """What is otherwise for rows that come back from the target."""
+
+    forgotten: frozenset[tuple[str, str]] = frozenset()
+    """``key_text`` and column of the ledger entries that are no longer true, since the target has
+    changed the value."""
+    computed: frozenset[str] = frozenset()
+    """Columns that the source computes from the others and the target does not: what the target
+    has there says nothing, since nobody keeps it in step with the row."""
+
+
+def in_quarantine(sides: Sides, table: str, keys: list[str]) -> set[str]:
+    rows = sides.rows(
+        "SELECT key FROM migration.quarantine WHERE tab = %s AND key = ANY(%s::text[])",
+        (table, keys),
+    )
+    return {str(row[0]) for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One table's rows on both sides, and where their differences go."""
+
+    sides: Sides
+    plan: TablePlan
+    table: SourceTable
+    differences: Differences
+    digest: Any = None
+    """A hash that takes up the meanings of the source's rows; None: nobody asks for it."""
+    back: Back = field(default_factory=Back)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The key's columns on the source."""
+        return key_columns(self.plan.key, self.table)
+
+
+def compare_batch(of: Comparison, batch: Sequence[Row]) -> list[str]:
+    """Compare source rows (key, then columns) with the target's; returns the places met."""
+    if not batch:
+        return []
+    width = len(of.key)
+    columns = tuple(c for c in compared_columns(of.plan) if c.source not in of.back.computed)
+    texts = [key_text(row[:width]) for row in batch]
+    expected = _expected_of_batch(of, columns, texts, batch)
+    if of.digest is not None:
+        for meanings in expected:
+            of.digest.update(repr(meanings).encode())
+    found = fetch(of.sides, of.plan, columns, [_key_of(of.plan, columns, e) for e in expected])
+    met: list[str] = []
+    for position, (text, meanings, row) in enumerate(zip(texts, expected, batch, strict=True)):
+        there = found.get(position, [])
+        met += [ctid for ctid, _ in there]
+        if len(there) != 1:
+            _report_count(of.differences, text, len(there))
+        for _, values in there[:1]:
+            _compare_row(of.differences, text, columns, row[width:], meanings, values)
+    return met
+
+
+def _expected_of_batch(
+    of: Comparison, columns: Sequence[ColumnPlan], texts: list[str], batch: Sequence[Row]
+) -> list[list[Any]]:
+    width = len(of.key)
+    ledger = {
+        place: entries
+        for place, entries in ledger_for(of.sides, of.table.name, texts).items()
+        if place not in of.back.forgotten
+    }
+    return [
+        expected_of(text, columns, row[width:], ledger, of.differences)
+        for text, row in zip(texts, batch, strict=True)
+    ]
+
+
+def _report_count(differences: Differences, key: str, count: int) -> None:
+    """Report a row that the target has not, or more than once."""
+    if not count:
+        differences.add(
+            "missing-row", f"row {key} of {differences.table} is not on the target", key=key
+        )
+        return
+    differences.add(
+        "extra-row", f"row {key} of {differences.table} is on the target {count} times", key=key
+    )
+
+
+UNKNOWN = object()
+"""Stands for the meaning of a value that has none in its column and no ledger entry either."""
+
+
+def expected_of(
+    key: str,
+    columns: Sequence[ColumnPlan],
+    values: Sequence[SourceValue],
+    ledger: dict[tuple[str, str], list[Accepted]],
+    differences: Differences,
+) -> list[Any]:
+    """What the target must hold for a source row, by the values themselves or by the ledger."""
+    expected: list[Any] = []
+    for column, value in zip(columns, values, strict=True):
+        entries = ledger.get((key, str(column.source)), [])
+        if not entries:
+            try:
+                expected.append(of_source(column, value))
+            except Inexact:
+                expected.append(UNKNOWN)
+            continue
+        entry = entries[0]
+        if len(entries) > 1 or entry.before != to_text(value):
+            differences.add(
+                "ledger",
+                f"the ledger of {differences.table}, row {key}, column {column.source} does not "
+                "match the source",
+                key=key,
+                column=column.source,
+                source=display(value),
+                target=entry.before,
+            )
+        try:
+            expected.append(of_target(column, entry.after))
+        except ValueError:
+            expected.append(UNKNOWN)
+    return expected
+
+
+def _key_of(plan: TablePlan, columns: Sequence[ColumnPlan], meanings: list[Any]) -> list[Any]:
+    by_name = {fold(str(c.source)): (c, m) for c, m in zip(columns, meanings, strict=True)}
+    pairs = [by_name[fold(name)] for name in plan.key]
+    return [None if m is UNKNOWN else as_parameter(c, m) for c, m in pairs]
+
+
+def columns_of_key(plan: TablePlan) -> list[ColumnPlan]:
+    by_name = {fold(str(c.source)): c for c in plan.columns if c.source is not None}
+    return [by_name[fold(name)] for name in plan.key]
+
+
+def join_on_key(plan: TablePlan) -> tuple[str, str]:
+    """FROM items that join the table (``t``) with arrays of keys (``k``, with their ordinal ``n``)
+    given as parameters, and the query's setting for it."""
+    keys = columns_of_key(plan)
+    names = ", ".join(f"k{i}" for i in range(len(keys)))
+    arrays = ", ".join(f"${i + 1}::text[]" for i in range(len(keys)))
+    equal = " AND ".join(
+        f"t.{postgres_name(c.target)} = k.k{i}::{c.type}" for i, c in enumerate(keys)
+    )
+    return f"unnest({arrays}) WITH ORDINALITY AS k({names}, n)", equal
+
+
+def fetch(
+    sides: Sides, plan: TablePlan, columns: Sequence[ColumnPlan], keys: list[list[Any]]
+) -> dict[int, list[tuple[str, tuple[str | None, ...]]]]:
+    """The target's rows of these keys, by the key's position: each row's place and values."""
+    source, equal = join_on_key(plan)
+    outputs = "".join(f", t.{postgres_name(c.target)}::text" for c in columns)
+    found: dict[int, list[tuple[str, tuple[str | None, ...]]]] = {}
+    parameters = [list(part) for part in zip(*keys, strict=True)]
+    for row in with_index(
+        sides,
+        compose(
+            "SELECT k.n, t.ctid::text{outputs} FROM {source} "
+            "JOIN ONLY {target_name} AS t ON {equal}",
+            outputs=outputs,
+            source=source,
+            target_name=target_name(plan),
+            equal=equal,
+        ),
+        parameters,
+    ):
+        found.setdefault(int(row[0]) - 1, []).append((str(row[1]), tuple(row[2:])))
+    return found
+
+
+def with_index(sides: Sides, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Run a query by key. The planner does not know how few keys there are, and a sequential scan
+    for each batch would cost the square of the table."""
+    with sides.target.transaction():
+        sides.target.execute(
+            "SELECT set_config('enable_' || way, 'off', true) "
+            "FROM unnest('{seqscan,hashjoin,mergejoin}'::text[]) AS way"
+        )
+        return sides.rows_of(sql, values)
+
+
+def _compare_row(
+    differences: Differences,
+    key: str,
+    columns: Sequence[ColumnPlan],
+    values: Sequence[SourceValue],
+    meanings: list[Any],
+    there: tuple[str | None, ...],
+) -> None:
+    for column, value, meaning, text in zip(columns, values, meanings, there, strict=True):
+        if meaning is UNKNOWN:
+            reason = "is not what its column can hold, and no ledger entry accounts for it"
+        else:
+            try:
+                if of_target(column, text) == meaning:
+                    continue
+            except ValueError:
+                pass
+            reason = "differs"
+        shown = display(text)
+        differences.add(
+            "value",
+            f"{differences.table}, row {key}, column {column.source}: source {display(value)}, "
+            f"target {shown}: {reason}",
+            key=key,
+            column=column.source,
+            source=display(value),
+            target=shown,
+        )
