@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from migration_job.plan import choose
+from migration_job.plan.counted import FINEST_OF
 from migration_job.plan.epochs import UNIT_WORDS, doubt, shown_time
 from migration_job.plan.facts import MAX_SINGLED_OUT, ColumnFacts, Examination, Rows
 from migration_job.plan.findings import Findings, settle_column
@@ -210,6 +211,8 @@ def report_epoch(findings: Findings, subject: Subject, rule: Rule, *, given: boo
     if times:
         numbers = " to ".join(str(end) for end in dict.fromkeys(ends))
         said += f": {numbers} is {' to '.join(times)}"
+    if inner.epoch in FINEST_OF:
+        said += f"; they tell times apart to {FINEST_OF[inner.epoch]} decimals of a second"
     against = "" if given else doubt(subject.table, facts, inner)
     findings.add(
         "epoch",

@@ -129,7 +129,7 @@ class Decider:
         if own.type is not None:
             return choose.for_type(own.type, column, facts, zone, own.epoch)
         if own.epoch is not None:
-            return timestamp(facts, zone, own.epoch)
+            return timestamp(facts, zone, own.epoch, reals=column.affinity == "real")
         if own.booleans and not own.map:
             return choose.for_type("boolean", column, facts, zone)
         return None if wish is None else choose.for_type(wish.type, column, facts, zone)

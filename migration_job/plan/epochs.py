@@ -14,6 +14,7 @@ UNIT_WORDS: Mapping[EpochUnit, str] = {
     "s": "seconds since 1970",
     "ms": "milliseconds since 1970",
     "us": "microseconds since 1970",
+    "ns": "nanoseconds since 1970",
     "julian": "Julian days",
     "apple": "seconds since 2001",
     "filetime": "tenths of microseconds since 1601",

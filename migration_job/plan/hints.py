@@ -34,7 +34,9 @@ NULLS = frozenset(
 )  # fmt: skip
 """What applications write for no value, in lower case."""
 
-UNITS: Sequence[EpochUnit] = ("s", "ms", "us", "julian", "filetime", "ticks", "excel", "apple")
+UNITS: Sequence[EpochUnit] = (
+    *("s", "ms", "us", "julian", "filetime", "ticks", "ns", "excel", "apple"),
+)
 PLAUSIBLE = (datetime(1980, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
 """Times that numbers in a column of times are taken to mean."""
 

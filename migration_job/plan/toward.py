@@ -9,6 +9,7 @@ from migration_job.plan import choose
 from migration_job.plan.facts import ColumnFacts
 from migration_job.plan.findings import settle_column
 from migration_job.plan.rules import (
+    FINEST,
     OWNERS,
     BooleanRule,
     Entry,
@@ -18,11 +19,13 @@ from migration_job.plan.rules import (
     Rule,
     TextIntegerRule,
     TextRule,
+    TimestampRule,
     WidenedTextRule,
 )
 from migration_job.plan.rules.arrays import ArrayRule, Element
 from migration_job.plan.rules.decimals import NearNumericRule, PaddedNumericRule
 from migration_job.plan.rules.jsonbytes import JsonBytesRule
+from migration_job.plan.rules.local import LocalTimestampRule
 from migration_job.plan.rules.numbers import BOUNDS
 from migration_job.plan.rules.other import LabelRule
 from migration_job.plan.rules.uuid import ByteOrder, UuidBytesRule
@@ -81,6 +84,9 @@ def toward(
         return special
     request = Request(facts, column.affinity, name, numbers, zone, epoch)
     rule = OWNERS[name].asked(request)
+    if isinstance(rule, TimestampRule | LocalTimestampRule):
+        # The type is there: what it can hold beyond the unit's numbers comes back as text.
+        rule = rule.model_copy(update={"precision": min([*numbers, FINEST])})
     _require_unit(name, rule, facts)
     return rule
 
@@ -163,6 +169,6 @@ def _require_unit(name: str, rule: Rule, facts: ColumnFacts) -> None:
             "unit-unknown",
             f"{numbers:,} numbers for a time between {facts.low} and {facts.high}, and nothing "
             "says what they count since 1970: seconds (s), milliseconds (ms), microseconds (us), "
-            "or days of the Julian calendar (julian)",
+            "nanoseconds (ns), or days of the Julian calendar (julian)",
             epoch="s",
         )

@@ -34,6 +34,7 @@ UNITS = {
     "s": (Fraction(1_000_000), 0),
     "ms": (Fraction(1_000), 0),
     "us": (Fraction(1), 0),
+    "ns": (Fraction(1, 1_000), 0),
     "apple": (Fraction(1_000_000), (datetime(2001, 1, 1, tzinfo=UTC) - EPOCH) // MICROSECOND),
     "filetime": (Fraction(1, 10), (datetime(1601, 1, 1, tzinfo=UTC) - EPOCH) // MICROSECOND),
     "ticks": (Fraction(1, 10), (datetime(1, 1, 1, tzinfo=UTC) - EPOCH) // MICROSECOND),
@@ -41,11 +42,10 @@ UNITS = {
         Fraction(86_400_000_000),
         (datetime(1899, 12, 30, tzinfo=UTC) - EPOCH) // MICROSECOND,
     ),
+    "julian": (Fraction(86_400_000_000), -int(Fraction(4881175, 2) * 86_400_000_000)),
 }
-"""Microseconds in one of each unit, and where it begins."""
-
-JULIAN_EPOCH = Fraction(4881175, 2)
-"""The Julian day of 1970-01-01T00:00Z, 2440587.5."""
+"""Microseconds in one of each unit, and where it begins; the Julian day of 1970-01-01T00:00Z is
+2440587.5."""
 
 MICROS_PER_DAY = 86_400_000_000
 
@@ -610,12 +610,16 @@ def _is_output(rule: Any, value: str) -> bool:
     """Whether it is a time in PostgreSQL's spelling that the column has no spelling for."""
     if _is_beyond(value):
         return True
-    if rule.shape != "epoch" or rule.epoch == "julian" or not _TARGET_TIMESTAMP.fullmatch(value):
+    if rule.shape != "epoch" or not _TARGET_TIMESTAMP.fullmatch(value):
         return False
     micros = int(_timestamp_target(rule, value))
     size, origin = UNITS[rule.epoch]
-    real = float((micros - origin) / size)
-    return round(Fraction(Decimal(repr(real))) * size) + origin != micros
+    if abs((micros - origin) / size) >= 2**63:
+        return True
+    try:
+        return _epoch_micros(rule.epoch, float((micros - origin) / size)) != micros
+    except Inexact:
+        return True
 
 
 def _timestamp_source(rule: Any, value: SourceValue) -> str:
@@ -669,24 +673,25 @@ def _epoch_micros(unit: str, value: SourceValue) -> int:
         raise _wrong(value, "a number")
     if isinstance(value, float) and not math.isfinite(value):
         raise _wrong(value, "a time")
-    if unit == "julian":
-        micros = round((Fraction(value) - JULIAN_EPOCH) * MICROS_PER_DAY)
-        # A float's Julian day is no finer than some tens of microseconds: any microsecond that
-        # gives the same float again means the same day and time.
-        spread = range(micros - 64, micros + 65)
-        same = [m for m in spread if m / MICROS_PER_DAY + float(JULIAN_EPOCH) == value]
-        if not same:
-            raise _wrong(value, "a Julian day that comes back from microseconds")
-        return same[0]
     size, origin = UNITS[unit]
+    if isinstance(value, float) and size == MICROS_PER_DAY:
+        return _day_micros(origin, value)
     exact = Fraction(Decimal(repr(value))) * size + origin
     if exact.denominator == 1:
         return int(exact)
-    # A float of days is finer than a microsecond in its digits alone.
-    nearest = round(exact)
-    if not isinstance(value, float) or float((nearest - origin) / size) != value:
-        raise Inexact(f"{display(value)} says more than a microsecond")
-    return nearest
+    raise Inexact(f"{display(value)} says more than a microsecond")
+
+
+def _day_micros(origin: int, value: float) -> int:
+    """A real's days name many microseconds: the roundest of them, a whole second where there is
+    one, else a millisecond. What divides to the same real again is a name of it."""
+    middle = Fraction(value) * MICROS_PER_DAY
+    for unit in (1_000_000, 1_000, 1):
+        low = math.floor(middle / unit)
+        named = [n * unit for n in (low, low + 1) if n * unit / MICROS_PER_DAY == value]
+        if named:
+            return min(named, key=lambda micros: abs(micros - middle)) + origin
+    raise Inexact(f"{display(value)} says more than a microsecond")
 
 
 def _micros(instant: datetime) -> int:
@@ -699,7 +704,7 @@ _TARGET_TIMESTAMP = re.compile(
 )
 
 
-def _timestamp_target(rule: Any, text: str) -> str:
+def _timestamp_target(_rule: Any, text: str) -> str:
     match = _TARGET_TIMESTAMP.fullmatch(text)
     if match is None and _is_beyond(text):
         return text
@@ -711,9 +716,6 @@ def _timestamp_target(rule: Any, text: str) -> str:
     micro = int((match[7] or "").ljust(6, "0"))
     local = datetime(year, month, day, hour, minute, second, micro, tzinfo=_zone(match[8]))
     micros = _micros(local.astimezone(UTC))
-    if rule.shape == "epoch" and rule.epoch == "julian":
-        value = micros / MICROS_PER_DAY + float(JULIAN_EPOCH)
-        return str(_epoch_micros("julian", value))
     return str(micros)
 
 

@@ -94,7 +94,7 @@ RULES: list[tuple[str, rules.RuleBase]] = [
     ("DATETIME", rules.TimestampRule(zone="Europe/Berlin")),
     *(
         ("DATETIME", rules.TimestampRule(shape="epoch", epoch=e))
-        for e in ("s", "ms", "us", "julian", "apple", "filetime", "ticks", "excel")
+        for e in ("s", "ms", "us", "ns", "julian", "apple", "filetime", "ticks", "excel")
     ),
     ("", rules.MapRule(entries=(rules.Entry(source="", target=None),), inner=rules.IntegerRule())),
     (

@@ -127,7 +127,7 @@ PRECISE: list[tuple[str, rules.RuleBase]] = [
             "DATETIME",
             rules.TimestampRule.model_validate({"shape": "epoch", "epoch": e, "precision": p}),
         )
-        for e, p in (("s", 0), ("ms", 3), ("us", 6))
+        for e, p in (("s", 0), ("ms", 3), ("us", 6), ("ns", 6), ("julian", 3), ("excel", 6))
     ),
     *(("TIME", rules.TimeRule(shape=s, precision=p)) for s, p in (("HH:MM", 0), ("HH:MM:SS", 3))),
     ("UUID", rules.UuidRule(style="hex", affinity="numeric")),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -130,3 +132,99 @@ def test_numbers_from_other_beginnings(tmp_path: Path, postgres: str) -> None:
     assert abs(after[2][4] - 45351.25000578704) < 1e-9
     way.on_sqlite("UPDATE e SET id = id")
     assert way.command("sync", "--once").status == DONE
+
+
+UNITS = {
+    "s": (1700000000, 1700000000.25, -86399.5),
+    "ms": (1700000000123, 1700000000123.5, -1),
+    "us": (1700000000123456, 0),
+    "ns": (1700000000123456000, 1700000000123456789),
+    "julian": (2460000.5, 2460001, 2461042.627835648),
+    "apple": (694224000, 694224000.25),
+    "filetime": (133170048002500000, 133170048002500007),
+    "ticks": (638081280002500000, 638081280002500003),
+    "excel": (44927, 44927.5, 45000.123456, 45000.0000116),
+}
+"""Numbers of each unit; among them some that a type may have no room for."""
+MOMENTS = (
+    *("2024-02-29 06:00:00+00", "2024-02-29 06:00:01+00", "2024-02-29 06:00:00.123456+00"),
+    *("1969-12-31 23:59:59.999+00", "1850-01-01 00:00:00.5+00", "2026-01-02 03:04:05.000001+00"),
+    *("9999-12-31 23:59:59+00", "infinity"),
+)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A column of numbers that count time: of which unit, to which type, in which affinity."""
+
+    unit: str
+    precision: str
+    declared: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.unit}_{self.precision or 'any'}_{self.declared}".lower()
+
+    def policy(self) -> dict[str, str]:
+        if self.precision == "none":
+            return {"epoch": self.unit}
+        return {"epoch": self.unit, "type": f"timestamptz{self.precision}"}
+
+
+COUNTED = [
+    Counted(unit, precision, declared)
+    for unit in UNITS
+    for precision in ("none", "", "(0)", "(3)", "(6)")
+    for declared in ("DATETIME", "REAL", "BIGINT")
+    if declared != "REAL" or unit not in ("ns", "filetime", "ticks")
+]
+
+
+def test_every_unit_to_every_precision(tmp_path: Path, postgres: str) -> None:
+    names = ", ".join(f'"{c.name}"' for c in COUNTED)
+    columns = ", ".join(f'"{c.name}" {c.declared}' for c in COUNTED)
+    script = f"CREATE TABLE e(id INTEGER PRIMARY KEY, {columns});"
+    for row in range(4):
+        values = ", ".join(repr(UNITS[c.unit][row % len(UNITS[c.unit])]) for c in COUNTED)
+        script += f"INSERT INTO e({names}) VALUES ({values});"
+    way = Way.of(tmp_path, postgres, script)
+    before = way.on_sqlite("SELECT * FROM e ORDER BY id")
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(
+        json.dumps({"tables": {"e": {"columns": {c.name: c.policy() for c in COUNTED}}}})
+    )
+    ended = way.migrate("--policy", policy)
+    assert ended.status == DONE, ended.said
+    ended = way.command("switch")
+    assert ended.status == DONE, ended.said
+    types = dict(
+        way.on_postgres(
+            "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
+            "WHERE attrelid = 'e'::regclass AND attnum > 1"
+        )
+    )
+    for each in COUNTED:
+        wanted = each.precision.replace("(6)", "") if each.precision != "(0)" else "(0)"
+        if each.unit == "julian" and each.precision != "(0)":
+            wanted = "(3)"  # a real of days tells no finer
+        if each.precision != "none":
+            assert types[each.name] == f"timestamp{wanted} with time zone", each
+    shown = ", ".join(f'"{c.name}"::text' for c in COUNTED)
+    for moment in MOMENTS:
+        way.on_postgres(
+            f"INSERT INTO e({names}) VALUES ({', '.join(repr(moment) for _ in COUNTED)})"
+        )
+    way.on_postgres("INSERT INTO e DEFAULT VALUES")
+    there = way.on_postgres(f"SET TimeZone TO 'UTC'; SELECT {shown} FROM e ORDER BY id")
+    way.back()
+    after = way.on_sqlite("SELECT * FROM e ORDER BY id")
+    assert after[:4] == before
+    for here, texts in zip(after[4:-2], there[4:-2], strict=True):
+        for each, number, text in zip(COUNTED, here[1:], texts, strict=True):
+            # Text stands where the unit's number has no room: nanoseconds after 2262 in 64 bits,
+            # microseconds in a real of days far from its beginning.
+            room = each.unit not in ("ns", "excel") and text < "9999"
+            assert isinstance(number, int | float) or (number == text and not room), each
+    way.on_sqlite("UPDATE e SET id = id")
+    assert way.command("sync", "--once").status == DONE
+    assert way.on_postgres(f"SET TimeZone TO 'UTC'; SELECT {shown} FROM e ORDER BY id") == there

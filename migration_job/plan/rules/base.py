@@ -14,7 +14,7 @@ from migration_job.values import BrokenText, SourceValue, display, same, storage
 
 Affinity = Literal["integer", "text", "blob", "real", "numeric"]
 
-EpochUnit = Literal["s", "ms", "us", "julian", "apple", "filetime", "ticks", "excel"]
+EpochUnit = Literal["s", "ms", "us", "ns", "julian", "apple", "filetime", "ticks", "excel"]
 """What a number of a time counts, and from when."""
 
 StorageClass = Literal["integer", "real", "text", "blob"]

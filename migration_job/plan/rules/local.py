@@ -59,7 +59,7 @@ class LocalTimestampRule(RuleBase):
     def asked(cls, request: Request) -> RuleBase:
         precision = min(FINEST, request.numbers[0]) if request.numbers else FINEST
         like = timestamp(request.facts, request.zone, request.epoch, precision=precision)
-        return cls(shape=like.shape, zone=like.zone, epoch=like.epoch, precision=precision)
+        return cls(shape=like.shape, zone=like.zone, epoch=like.epoch, precision=like.precision)
 
     @property
     def target_type(self) -> str:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from fractions import Fraction
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from migration_job.plan import moments
+from migration_job.plan import counted, moments
 from migration_job.plan.facts import ColumnFacts
 from migration_job.plan.rules.base import (
     CannotCarry,
@@ -34,20 +31,7 @@ PLAUSIBLE_EPOCH = (315_532_800, 4_102_444_800)
 ranges of milliseconds and microseconds do not overlap with it."""
 
 _EPOCH_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}
-_EPOCHS: dict[str, tuple[Fraction, int]] = {
-    **{unit: (Fraction(1_000_000, each), 0) for unit, each in _EPOCH_UNITS.items()},
-    "apple": (Fraction(1_000_000), 978_307_200_000_000),
-    "filetime": (Fraction(1, 10), -11_644_473_600_000_000),
-    "ticks": (Fraction(1, 10), -62_135_596_800_000_000),
-    "excel": (Fraction(86_400_000_000), -2_209_161_600_000_000),
-}
-"""Microseconds that one of each unit is, and its beginning in microseconds from 1970: seconds from
-2001, tenths of microseconds from 1601 and from the year 1, days from 1899-12-30."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_DECIMALS = {"s": 0, "ms": 3, "apple": 0}
-"""Decimals of a second that integers of a unit have; all that there are for others."""
-_JULIAN_EPOCH_DAYS = 2440587.5
-_JULIAN_END = 5373484.5
 
 Precision = Annotated[int, Field(ge=0, le=6)]
 
@@ -81,6 +65,8 @@ class TimestampRule(RuleBase):
     precision: Precision = 6
     """Decimals of a second, which the type has as well: PostgreSQL rounds what it is given to a
     time that the source can hold."""
+    reals: bool = False
+    """Whether the column keeps whole numbers as reals."""
 
     types: ClassVar[tuple[TargetType, ...]] = (
         TargetType(
@@ -105,16 +91,28 @@ class TimestampRule(RuleBase):
 
     @classmethod
     def wished(cls, request: Request) -> RuleBase:
-        return timestamp(request.facts, request.zone, declared=request.numbers[:1])
+        real = request.affinity == "real"
+        return timestamp(request.facts, request.zone, declared=request.numbers[:1], reals=real)
 
     @classmethod
     def asked(cls, request: Request) -> RuleBase:
-        precision = _given(request.numbers)
-        return timestamp(request.facts, request.zone, request.epoch, precision=precision)
+        return timestamp(
+            request.facts,
+            request.zone,
+            request.epoch,
+            precision=_given(request.numbers),
+            reals=request.affinity == "real",
+        )
 
     @property
     def target_type(self) -> str:
         return f"timestamp{_modifier(self.precision)} with time zone"
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Plans of earlier releases, whose rules said nothing of reals, keep their digests."""
+        data: dict[str, Any] = handler(self)
+        return {name: value for name, value in data.items() if name != "reals" or value}
 
     def forward(self, value: SourceValue) -> str | None:
         if value is None:
@@ -139,12 +137,7 @@ class TimestampRule(RuleBase):
         if self.epoch is None:
             raise expected("a time in text (or a declared epoch unit)", value)
         try:
-            if self.epoch == "julian":
-                micros = round((value - _JULIAN_EPOCH_DAYS) * 86_400_000_000)
-            else:
-                size, origin = _EPOCHS[self.epoch]
-                exact = Fraction(Decimal(repr(value))) * size
-                micros = origin + (math.floor(exact) if size < 1 else round(exact))
+            micros = counted.micros_of(self.epoch, value)
             instant = _EPOCH + timedelta(microseconds=micros)
             return moments.postgres_timestamp(moments.cut(instant, self.precision))
         except (OverflowError, ValueError, ArithmeticError):
@@ -182,18 +175,9 @@ class TimestampRule(RuleBase):
     def _number(self, instant: datetime) -> SourceValue:
         delta = instant - _EPOCH
         micros = (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
-        if self.epoch == "julian":
-            days = micros / 86_400_000_000 + _JULIAN_EPOCH_DAYS
-            # The calendar's last microseconds are the first of the year 10000 in days.
-            return days if days < _JULIAN_END else moments.postgres_timestamp(instant)
-        size, origin = _EPOCHS[self.epoch or "us"]
-        number = (micros - origin) / size
-        if number.denominator == 1:
-            return int(number)
-        real = float(number)
-        # Far from its beginning a real has no digits for microseconds: then the text keeps them.
-        exact = round(Fraction(Decimal(repr(real))) * size) + origin == micros
-        return real if exact else moments.postgres_timestamp(instant)
+        number = counted.number_of(self.epoch or "us", micros, reals=self.reals)
+        # The text keeps what a real has no digits for.
+        return moments.postgres_timestamp(instant) if number is None else number
 
     def fast_sql(self, column: str) -> str | None:
         if self.shape == "epoch":
@@ -435,19 +419,24 @@ def timestamp(
     *,
     declared: Sequence[int] = (),
     precision: int | None = None,
+    reals: bool = False,
 ) -> TimestampRule:
     """The rule for times: the commonest shape of the text, or the unit of the numbers. Its
-    precision is the finest that the sample or the declared type has, where none is given."""
+    precision is the finest that the sample or the declared type has, where none is given, and none
+    that the unit's numbers cannot tell apart. ``reals``: the column's numbers are reals."""
     numbers = facts.integers + facts.reals
     if epoch is None and numbers and not facts.reals:
         epoch = epoch_unit(facts)
     if epoch is not None and numbers >= facts.texts:
         if precision is None:
-            precision = FINEST if facts.reals else _DECIMALS.get(epoch, FINEST)
-        return TimestampRule(shape="epoch", epoch=epoch, zone=zone, precision=precision)
+            precision = FINEST if facts.reals else counted.COARSE.get(epoch, FINEST)
+        precision = min(precision, counted.FINEST_OF.get(epoch, FINEST))
+        return TimestampRule(
+            shape="epoch", epoch=epoch, zone=zone, precision=precision, reals=reals
+        )
     shape, seen = _shape_and_digits(facts)
     if epoch is not None and numbers:
-        seen = max(seen or 0, _DECIMALS.get(epoch, FINEST))
+        seen = max(seen or 0, counted.COARSE.get(epoch, FINEST))
     if shape is None:
         shape = "YYYY-MM-DD HH:MM:SS"
     if precision is None:
