@@ -12,7 +12,7 @@ import apsw
 
 from migration_job.errors import InputError
 from migration_job.plan import moments
-from migration_job.plan.expressions import Untranslatable
+from migration_job.plan.expression_parts import Untranslatable
 from migration_job.plan.rules import (
     CannotCarry,
     DateRule,

@@ -10,10 +10,10 @@ from functools import cached_property
 
 import apsw
 
-from migration_job.plan import expressions, naming
+from migration_job.plan import expression_parts, expressions, naming
 from migration_job.plan.defaults import is_local, translate_default
 from migration_job.plan.distinct import report_renamed
-from migration_job.plan.expressions import Known, Untranslatable
+from migration_job.plan.expression_parts import Known, Untranslatable
 from migration_job.plan.facts import ColumnFacts
 from migration_job.plan.findings import Findings
 from migration_job.plan.model import CheckPlan, IndexPlan, UniquePlan, ViewPlan
@@ -76,13 +76,13 @@ class TableView:
     encoding: str = "UTF-8"
 
     @cached_property
-    def scope(self) -> expressions.Scope:
+    def scope(self) -> expression_parts.Scope:
         """The columns as an expression may name them."""
         found: dict[str, Known] = {}
         for name, column in self.columns.items():
             known = Known(
                 sql=postgres_name(column.target),
-                kind=expressions.kind_of(column.type),
+                kind=expression_parts.kind_of(column.type),
                 rule=column.rule,
                 exact=column.exact,
                 collation=column.source.collation.upper(),
@@ -207,7 +207,7 @@ class Objects:
     def _report_collations(self, view: TableView) -> None:
         for name, column in view.columns.items():
             collation = column.source.collation.upper()
-            if collation != "BINARY" and expressions.kind_of(column.type) == "text":
+            if collation != "BINARY" and expression_parts.kind_of(column.type) == "text":
                 how = {"NOCASE": "lower(...)", "RTRIM": "rtrim(...)"}.get(
                     collation, "the same rule"
                 )
@@ -308,7 +308,7 @@ class Objects:
         """Raises Untranslatable where ``typeof`` asks for another class than the one that the
         target's column was given, no value having told: every row would be refused."""
         for column in view.columns.values():
-            word = expressions.CLASS_WORDS.get(expressions.kind_of(column.type))
+            word = expression_parts.CLASS_WORDS.get(expression_parts.kind_of(column.type))
             if column.facts.values or word is None:
                 continue
             if not names_class(check, column.source.name, word):
@@ -433,7 +433,7 @@ class Objects:
             column = view.columns.get(term.column)
             if column is None:
                 raise Untranslatable(f"the column {term.column} is not carried")
-            text, kind = postgres_name(column.target), expressions.kind_of(column.type)
+            text, kind = postgres_name(column.target), expression_parts.kind_of(column.type)
         if kind == "json" and view.columns.get(term.column or "") is not None:
             raise Untranslatable("json has no order")
         if kind == "text":
@@ -603,7 +603,7 @@ class Objects:
 
 
 def _spellings(view: TableView, column: str) -> tuple[str, str]:
-    return expressions.spelled(column), expressions.spelled(column, view.source.name)
+    return expression_parts.spelled(column), expression_parts.spelled(column, view.source.name)
 
 
 def _computed(column: ColumnView) -> str:
@@ -613,11 +613,11 @@ def _computed(column: ColumnView) -> str:
     return f" as SQLite {apsw.sqlite_lib_version()} computes them"
 
 
-def _stored(part: expressions.Typed, column: ColumnView) -> str:
+def _stored(part: expression_parts.Typed, column: ColumnView) -> str:
     """The part as the generated column's type: truth values are numbers unless it is boolean."""
-    wanted, affinity = expressions.kind_of(column.type), column.source.affinity
-    if part.kind == "boolean" and wanted in expressions.NUMBERS:
-        return expressions.number(part).sql
+    wanted, affinity = expression_parts.kind_of(column.type), column.source.affinity
+    if part.kind == "boolean" and wanted in expression_parts.NUMBERS:
+        return expression_parts.number(part).sql
     # PostgreSQL rounds a real to 15 digits for numeric, and either to a whole number for integer.
     rounded = (part.kind, wanted) in {
         ("real", "numeric"),
@@ -628,7 +628,7 @@ def _stored(part: expressions.Typed, column: ColumnView) -> str:
         part.known is None or _makes_integers(part.known.affinity) != _makes_integers(affinity)
     ):
         raise Untranslatable("SQLite makes integers of the reals 1.0 and 2.0 in one of the columns")
-    both_numbers = {part.kind, wanted} <= expressions.NUMBERS and not rounded
+    both_numbers = {part.kind, wanted} <= expression_parts.NUMBERS and not rounded
     gives = part.known.rule.target_type if part.kind == "time" and part.known is not None else None
     if gives not in (None, column.type):
         raise Untranslatable(f"it gives a {gives} for a column of {column.type}")

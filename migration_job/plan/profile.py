@@ -20,7 +20,7 @@ from sqlglot.errors import SqlglotError
 
 from migration_job.errors import InputError
 from migration_job.plan.decide import Wish
-from migration_job.plan.expressions import kind_of
+from migration_job.plan.expression_parts import kind_of
 from migration_job.plan.findings import Findings
 from migration_job.plan.model import CheckPlan, ColumnPlan, IndexPlan, TablePlan, UniquePlan
 from migration_job.plan.objects import MAX_INDEX_BYTES

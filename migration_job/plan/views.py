@@ -10,18 +10,18 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from migration_job.plan import naming
-from migration_job.plan.expressions import (
+from migration_job.plan.comparisons import in_order
+from migration_job.plan.expression_parts import (
     NUMBERS,
     Known,
     Scope,
-    Translator,
     Typed,
     Untranslatable,
-    in_order,
     number,
     spelled,
     truth,
 )
+from migration_job.plan.expressions import Translator
 from migration_job.plan.rules import ConstantRule
 from migration_job.quoting import as_written, compose, postgres_name
 from migration_job.values import fold

@@ -16,7 +16,14 @@ from migration_job.plan.model import Plan, SequencePlan, TablePlan
 from migration_job.plural import counted
 from migration_job.quoting import compose, postgres_name
 from migration_job.report.model import Difference
-from migration_job.verify import definitions, digest, digest_lines, relations, typed
+from migration_job.verify import (
+    definitions,
+    digest,
+    digest_lines,
+    relations,
+    sequences_and_views,
+    typed,
+)
 from migration_job.verify.changed import changed_values
 from migration_job.verify.connections import (
     Differences,
@@ -221,7 +228,7 @@ class Verification:
     def _sequences(self, sequences: list[tuple[SequencePlan, str]]) -> Callable[[Sides], None]:
         def run(sides: Sides) -> None:
             self._note(
-                relations.check_sequences(
+                sequences_and_views.check_sequences(
                     sides, sequences, self._everything(sides), follows=self._follows
                 )
             )
@@ -234,7 +241,7 @@ class Verification:
         mapped = changed_values(sides.target, sides.plan)
         whole = not any(table.quarantine for table in self._plan.tables)
         for view in self._plan.views:
-            self._note(relations.check_view(sides, view, mapped, whole=whole))
+            self._note(sequences_and_views.check_view(sides, view, mapped, whole=whole))
 
     def _definitions(self, sides: Sides) -> None:
         """The application's own schema is what it was before the load."""

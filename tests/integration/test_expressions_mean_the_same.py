@@ -14,7 +14,8 @@ import apsw
 import psycopg
 import pytest
 
-from migration_job.plan.expressions import Untranslatable, condition, value
+from migration_job.plan.expression_parts import Untranslatable
+from migration_job.plan.expressions import condition, value
 from migration_job.plan.model import Plan
 from migration_job.plan.objects import ColumnView, TableView
 from migration_job.plan.observe import Observer

@@ -8,14 +8,9 @@ from __future__ import annotations
 
 import pytest
 
-from migration_job.plan.expressions import (
-    Known,
-    Untranslatable,
-    condition,
-    glob_to_regex,
-    kind_of,
-    value,
-)
+from migration_job.plan.comparisons import glob_to_regex
+from migration_job.plan.expression_parts import Known, Untranslatable, kind_of
+from migration_job.plan.expressions import condition, value
 from migration_job.plan.rules import (
     Affinity,
     BooleanRule,

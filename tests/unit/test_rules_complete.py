@@ -12,9 +12,9 @@ import pytest
 import sqlglot
 from sqlglot import exp
 
-from migration_job.plan import added, choose, expressions, profile, relations
+from migration_job.plan import added, choose, expression_parts, profile, relations
 from migration_job.plan.defaults import translate_default
-from migration_job.plan.expressions import Untranslatable
+from migration_job.plan.expression_parts import Untranslatable
 from migration_job.plan.facts import ColumnFacts
 from migration_job.plan.model import ColumnPlan, Plan
 from migration_job.plan.rowsize import row_bytes
@@ -118,7 +118,7 @@ def test_choose_knows_what_declared_types_ask_for(rule: type[RuleBase]) -> None:
 @each_type
 def test_expressions_know_how_to_meet_each_type(target: TargetType) -> None:
     assert target.kind in get_args(Kind)
-    assert expressions.kind_of(target.name) == target.kind
+    assert expression_parts.kind_of(target.name) == target.kind
 
 
 @each_rule
