@@ -105,8 +105,8 @@ def _spelled_once(rule: RuleBase, column: str) -> str:
         least = "9.3e18"
     broken = f"{text} ~ '{_BROKEN_NUMBER}' AND abs({real}) >= 1e-4 AND {exact}"
     wide = f"abs({real}) < 1e-4 OR abs({real}) >= {least}"
-    mantissa = f"length(translate(split_part({text}, 'e', 1), '-.', ''))"
-    sure = f"({real}::text = {text} OR {mantissa} <= {SURE_DIGITS})"
+    half_way = f"{_mantissa(text)} = 16 AND {_mantissa(f'{real}::text')} = 17"
+    sure = f"({real}::text = {text} OR {_mantissa(text)} <= {SURE_DIGITS} OR {half_way})"
     far = f"{text} ~ '{_WITH_EXPONENT}' AND {sure} AND ({wide})"
     return f"CASE WHEN {text} ~ '{_NUMBER}' THEN {whole} OR {broken} OR {far} ELSE true END"
 
@@ -132,14 +132,21 @@ def _number(rule: NumericRule, column: str, *, strict: bool) -> str:
     return " AND ".join(terms)
 
 
+def _mantissa(text: str) -> str:
+    """How many digits a number's text has before its exponent."""
+    return f"length(translate(split_part({text}, 'e', 1), '-.', ''))"
+
+
 def _representable(number: str, *, real: bool) -> str:
     """Whether SQLite has the number: an integer of 64 bits, or what a real has enough digits for.
     The text of a ``double precision`` has as many as it takes to tell it from every other, and one
-    more where the shortest lies half way between two (1e23)."""
+    more where the shortest lies half way between two (1e23, 2.379050243560251e16): a number of 16
+    digits whose real needs 17 there can lie nowhere else."""
     digits = f"length(trim(both '0' from replace(abs({number})::text, '.', '')))"
+    text = f"{number}::double precision::text"
     as_real = (
-        f"CASE WHEN {number}::double precision::text::numeric = {number} THEN true "
-        f"ELSE {digits} <= {SURE_DIGITS} AND abs({number}) > 1e-300 END"
+        f"CASE WHEN {text}::numeric = {number} THEN true WHEN {digits} <= {SURE_DIGITS} "
+        f"THEN abs({number}) > 1e-300 ELSE {digits} = 16 AND {_mantissa(text)} = 17 END"
     )
     if real:
         return as_real

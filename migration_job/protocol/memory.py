@@ -23,6 +23,7 @@ from migration_job.stores.postgres.apply import Key, key_plans
 from migration_job.stores.postgres.capture import installed, numbered, read_identity
 from migration_job.stores.sqlite.capture import LOG
 from migration_job.stores.sqlite.fence import SourceState, last_position
+from migration_job.stores.sqlite.reader import stored_under
 from migration_job.values import key_text
 from migration_job.verify.connections import Differences
 from migration_job.verify.typed import compare_keys, compare_table
@@ -136,11 +137,15 @@ def _queued(pair: Pair) -> dict[int, dict[str, Key]]:
         return found
     plans = dict(numbered(pair.plan))
     numbers = {plan.source: number for number, (_, plan) in pair.captured.items()}
+    affinities = {(t.name, c.name): c.affinity for t in pair.catalogue.tables for c in t.columns}
     for tab, key in pair.target.execute(
         "SELECT DISTINCT tab, key FROM migration.reverse_log WHERE key IS NOT NULL"
     ):
         plan = plans[int(tab)]
-        values = tuple(c.rule.inverse(t) for c, t in zip(key_plans(plan), key, strict=True))
+        values = tuple(
+            stored_under(affinities.get((plan.source or "", c.source or "")), c.rule.inverse(t))
+            for c, t in zip(key_plans(plan), key, strict=True)
+        )
         if plan.source in numbers:
             found.setdefault(numbers[plan.source], {})[key_text(values)] = values
     return found

@@ -565,6 +565,39 @@ FOUND: dict[str, Journey] = {
             "INSERT INTO public.b VALUES ('-1e+23', -1e23), ('9.9999999999999995e+22', 1)",
         ),
     ),
+    "a number of sixteen digits half way between two reals": Journey(
+        Database(
+            (
+                "CREATE TABLE p(x REAL PRIMARY KEY)",
+                "CREATE TABLE a(k INTEGER PRIMARY KEY, n TINYINT UNIQUE REFERENCES p(x))",
+                "CREATE TABLE s(k STRING PRIMARY KEY)",
+                "CREATE TABLE r(k REAL PRIMARY KEY)",
+            ),
+            (
+                Rows("p", ("x",), ((2.9639806764630617e-89,), (2.379050243560251e16,))),
+                Rows("s", ("k",), (("x",), (2.379050243560251e16,), (2.379050243560251e22,))),
+                Rows("r", ("k",), (("x",), (2.379050243560251e16,))),
+            ),
+        ),
+        target=("UPDATE public.p SET x = -x", "INSERT INTO public.s VALUES ('1e99')"),
+    ),
+    "a negative zero as a key": Journey(
+        Database(
+            (
+                "CREATE TABLE a(k REAL PRIMARY KEY) STRICT",
+                "CREATE TABLE b(k REAL PRIMARY KEY, v)",
+                "CREATE TABLE c(k DOUBLE, v, PRIMARY KEY (k, v)) WITHOUT ROWID",
+            ),
+            (Rows("b", ("k", "v"), ((1.5, 1),)), Rows("c", ("k", "v"), ((1.5, 1),))),
+        ),
+        target=(
+            "INSERT INTO public.a VALUES ('-0'), (5)",
+            "INSERT INTO public.b VALUES ('-0', 2), (1e15, 3)",
+            "INSERT INTO public.c VALUES ('-0', 2)",
+            SYNC,
+            "UPDATE public.b SET v = 3 WHERE k = 0",
+        ),
+    ),
     "an empty text alone in its row": Journey(
         Database(("CREATE TABLE a(k TEXT PRIMARY KEY)",)),
         live=("INSERT INTO a VALUES ('')",),

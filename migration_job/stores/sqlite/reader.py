@@ -183,11 +183,25 @@ def _stored(affinity: str, text: str) -> SourceValue:
 
 
 def stored_under(affinity: str | None, value: SourceValue) -> SourceValue:
-    """What a column of this affinity makes of a value: of text that looks like a number a number.
+    """What a column of this affinity makes of a value: of text that looks like a number a number,
+    of a whole real an integer or the other way round, of a negative zero the one zero.
     ``affinity`` is None for a column that is not known."""
-    if affinity not in ("integer", "real", "numeric") or not isinstance(value, str):
+    if affinity not in ("integer", "real", "numeric"):
         return value
-    return value if "\x00" in value else _stored(affinity, value)
+    match value:
+        case str():
+            return value if "\x00" in value else _stored(affinity, value)
+        case int() if affinity == "real":
+            return float(value)
+        case float() if affinity == "real":
+            return value + 0.0
+        case float() if value.is_integer() and abs(value) < _INTEGER_END:
+            return int(value)
+    return value
+
+
+_INTEGER_END = 2.0**63
+"""From here on a whole real stays one."""
 
 
 def keys_condition(
