@@ -22,8 +22,8 @@ from migration_job.errors import InputError
 from migration_job.plan.decide import Wish
 from migration_job.plan.expression_parts import kind_of
 from migration_job.plan.findings import Findings
+from migration_job.plan.index_widths import MAX_INDEX_BYTES
 from migration_job.plan.model import CheckPlan, ColumnPlan, IndexPlan, TablePlan, UniquePlan
-from migration_job.plan.objects import MAX_INDEX_BYTES
 from migration_job.plan.policy import DefaultAction
 from migration_job.plan.rules import ConstantRule, Entry, Scalar
 from migration_job.quoting import postgres_name

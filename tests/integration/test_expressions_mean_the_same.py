@@ -17,9 +17,9 @@ import pytest
 from migration_job.plan.expression_parts import Untranslatable
 from migration_job.plan.expressions import condition, value
 from migration_job.plan.model import Plan
-from migration_job.plan.objects import ColumnView, TableView
 from migration_job.plan.observe import Observer
 from migration_job.plan.planner import make_plan
+from migration_job.plan.table_views import ColumnView, TableView
 from migration_job.quoting import postgres_name
 from migration_job.stores.sqlite.catalogue import read_catalogue
 from migration_job.stores.sqlite.database import open_readonly

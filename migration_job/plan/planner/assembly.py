@@ -15,7 +15,7 @@ from migration_job.plan.model import (
     TablePlan,
     UniquePlan,
 )
-from migration_job.plan.objects import ColumnView, Objects, Parts, TableView
+from migration_job.plan.objects import Objects, Parts
 from migration_job.plan.planner.column_decisions import Decisions
 from migration_job.plan.planner.context import Planning, column_named
 from migration_job.plan.planner.row_faults import Key, RowFaults
@@ -24,6 +24,7 @@ from migration_job.plan.planner.target_names import Names
 from migration_job.plan.profile import summary
 from migration_job.plan.relations import Relation
 from migration_job.plan.rules import DecimalTextRule, IntegerRule, MapRule, Rule
+from migration_job.plan.table_views import ColumnView, TableView
 from migration_job.plan.wayback import refusals
 from migration_job.stores.sqlite.model import SourceColumn, SourceTable
 
@@ -124,7 +125,9 @@ def _table(assembly: _Assembly, table: SourceTable) -> TablePlan:
     target = names.tables[table.name]
     columns = tuple(_column_plans(assembly, table, parts))
     primary, uniques = _keys(assembly, table, columns)
-    key_name = objects.key_name(table) or names.free(table, f"{target}_pkey") if primary else None
+    key_name = (
+        objects.names.key_name(table) or names.free(table, f"{target}_pkey") if primary else None
+    )
     values = assembly.facts.seen.facts[table.name].values()
     plan = TablePlan(
         source=table.name,
@@ -212,7 +215,7 @@ def _keys(
     nulls = [c for c in table.primary_key if facts[c].nulls]
     if all(assembly.planning.sets_aside(table.name, column_named(table, c).name) for c in nulls):
         return key, ()
-    name = assembly.objects.key_name(table) or assembly.objects.reserve(
+    name = assembly.objects.names.key_name(table) or assembly.objects.names.reserve(
         f"{assembly.facts.names.tables[table.name]}_key", f"{table.name} key"
     )
     return (), (UniquePlan(name=name, columns=key),)
