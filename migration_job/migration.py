@@ -68,6 +68,7 @@ from migration_job.stores.postgres import (
     records,
     schema,
     settings,
+    untouched,
 )
 from migration_job.stores.postgres.tablecopy import Session
 from migration_job.stores.postgres.target import read_schema
@@ -153,11 +154,11 @@ def _cut_off_undone(target: psycopg.Connection, before: records.RunRow | None) -
     except JobError as error:
         loading = before is not None and before.phase in (Phase.PREPARED, Phase.COPIED)
         if before is not None and loading and before.plan.existing and not target.closed:
-            existing.undo(target, before.plan)
-            error.advice = (
-                f"{error.advice}. What an earlier run had loaded before it was cut off is taken "
-                "back: the target is as it was before that run"
+            told = (
+                "What an earlier run had loaded before it was cut off is taken back: the target "
+                "is as it was before that run"
             )
+            existing.undo_after(error, target, before.plan, told)
         raise
 
 
@@ -173,6 +174,8 @@ class Migration:
         self.run_id = ""
         self._target: psycopg.Connection
         self._full_check = True
+        self._left: untouched.Left | None = None
+        """What the certificate is given for; None where `sync` writes to the target later."""
         self.report = Report(
             outcome="failed",
             phase="",
@@ -235,9 +238,11 @@ class Migration:
             if options.proof is not None:
                 certificate = self._prove(stack, options.proof, certificate)
         target = self._target
-        records.store_certificate(
-            target, certificate.digest, certificate.model_dump_json(), Phase.VERIFIED
-        )
+        with database.durably(target):
+            untouched.keep(target, self._left)
+            records.store_certificate(
+                target, certificate.digest, certificate.model_dump_json(), Phase.VERIFIED
+            )
         if self.live is not None and position is not None:
             self.live.verified(target, position)
         self.report.certificate = certificate
@@ -294,9 +299,8 @@ class Migration:
             target = self._target
             run = None if target.closed or not plan.existing else records.read_run(target)
             if run is not None:
-                existing.undo(target, run.plan)
-                if isinstance(error, JobError):
-                    error.advice = f"{error.advice}. The target is as it was before the run"
+                told = "The target is as it was before the run"
+                existing.undo_after(error, target, run.plan, told)
             raise
 
     def _claim(self, target: psycopg.Connection) -> records.RunRow | None:
@@ -325,8 +329,7 @@ class Migration:
                 advice=f"go on with --schema {kind[run.plan.existing]}, or give another database "
                 "as the target; nothing was changed in this one",
             )
-        if self.live is None and run.phase == Phase.VERIFIED:
-            records.refuse_written(target, run, where)
+        records.refuse_touched(target, run, where)
         if run.phase in records.SERVING:
             raise InputError(
                 f"expected a target that is not in use, found phase {run.phase!r}: the application "
@@ -414,12 +417,16 @@ class Migration:
             if same:
                 done = records.done(target)
                 self.reporter.say(f"going on with run {self.run_id}: {len(done)} steps are done")
+                if before.phase not in untouched.PHASES:
+                    untouched.keep(target, None)
                 records.set_phase(target, Phase.PREPARED)
                 return done
             changed = "the source or the plan has changed"
             self.reporter.say(
                 f"{changed if before.plan_digest else 'it did not verify'}: starting clean"
             )
+            # Once more: somebody may have begun to work there while the plan was made.
+            records.refuse_touched(target, before, database.describe(self.options.dsn))
             if before.plan.existing:
                 existing.undo(target, before.plan)
             else:
@@ -542,6 +549,8 @@ class Migration:
             deep=options.deep,
             jobs=self._jobs,
         )
+        # Before the comparison: what is written from now on is not certified.
+        self._left = None if self.live is not None else untouched.read(target, planned.plan)
         certification = Certification(comparison, target, self.report, self.reporter)
         found = certification.verify()
         with self.reporter.phase("end of the integrity check"):

@@ -27,7 +27,7 @@ from migration_job.report.exceptions import with_exceptions
 from migration_job.report.model import Certificate, Report, TableReport
 from migration_job.signals import stopped_by_signals
 from migration_job.stores.postgres import capture as target_capture
-from migration_job.stores.postgres import database, records
+from migration_job.stores.postgres import database, records, untouched
 from migration_job.stores.sqlite import capture, fence, snapshot
 from migration_job.stores.sqlite.catalogue import read_catalogue
 from migration_job.stores.sqlite.model import ROWID_NAMES, Catalogue
@@ -88,9 +88,13 @@ class Recheck:
                 advice="run `migration-job migrate` first",
             )
         report.run_id, report.phase, report.profile = run.run_id, run.phase, run.plan.profile
-        certificate = self._at_rest(target, report, run.plan)
+        certificate, left = self._at_rest(target, report, run.plan)
         phase = Phase.VERIFIED if run.phase == Phase.COPIED else Phase(run.phase)
-        records.store_certificate(target, certificate.digest, certificate.model_dump_json(), phase)
+        with database.durably(target):
+            untouched.keep(target, left)
+            records.store_certificate(
+                target, certificate.digest, certificate.model_dump_json(), phase
+            )
         report.certificate, report.phase, report.outcome = certificate, phase, "verified"
         rows = sum(t.target_rows or 0 for t in report.tables.values())
         report.message = (
@@ -98,9 +102,13 @@ class Recheck:
             f"sides{with_exceptions(report.exceptions)}"
         )
 
-    def _at_rest(self, target: psycopg.Connection, report: Report, plan: Plan) -> Certificate:
+    def _at_rest(
+        self, target: psycopg.Connection, report: Report, plan: Plan
+    ) -> tuple[Certificate, untouched.Left | None]:
         """Compare the target with a snapshot of the source, and where it has moved on meanwhile
-        with another one. Raises OperationError where it never stood still for long enough."""
+        with another one; the certificate, and what it is given for (None: `sync` writes there, or
+        the application). Raises OperationError where
+        the target never stood still for long enough."""
         for attempt in range(1, ATTEMPTS + 1):
             began = now()
             with self.reporter.phase("snapshot"):
@@ -109,9 +117,9 @@ class Recheck:
                 position = _position(taken, target)
                 if position is not None:
                     _wait_for(target, position)
-                return self._certify(
-                    target, report, plan, taken, began, follows=position is not None
-                )
+                left = None if _captured(taken) else untouched.read(target, plan)
+                follows = position is not None
+                return self._certify(target, report, plan, taken, began, follows=follows), left
             except VerificationError as error:
                 if position is None or (records.applied(target) or 0) <= position:
                     raise
@@ -166,6 +174,11 @@ class Recheck:
         checks = certification.prove_application(self.demands)
         subject = Subject(plan.digest(), taken.digests().content, began)
         return certification.issue(subject, found, checks)
+
+
+def _captured(taken: Snapshot) -> bool:
+    with contextlib.closing(taken.connect()) as connection:
+        return capture.installed(connection)
 
 
 def _position(taken: Snapshot, target: psycopg.Connection) -> int | None:

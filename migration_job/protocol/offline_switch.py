@@ -17,13 +17,14 @@ from urllib.parse import quote as url_quote
 import apsw
 
 from migration_job.errors import OperationError, VerificationError
+from migration_job.plan.findings import some
 from migration_job.protocol.certificate import certify
 from migration_job.protocol.decision import Switched, commit_decision, take_decision
 from migration_job.protocol.fault_points import step
 from migration_job.protocol.run_context import Pair
 from migration_job.protocol.sequences import raise_target_sequences
 from migration_job.stores.postgres import capture as target_capture
-from migration_job.stores.postgres import records
+from migration_job.stores.postgres import records, untouched
 from migration_job.stores.sqlite import capture, fence, integrity
 from migration_job.stores.sqlite.snapshot import state_sha256
 from migration_job.stores.sqlite.waiting import PatientConnection
@@ -39,13 +40,20 @@ def decide(
     source that also installs the capture, closed.
 
     ``folder`` takes a copy of the source for as long as it is hashed. Raises OperationError where
-    the source has changed, with SQLite serving as before.
+    the source has changed, and VerificationError where the target has, since its certificate, with
+    SQLite serving as before. The target's fence is closed by now.
     """
     run = records.read_run(pair.target)
     if run is None or run.phase not in VERIFIED:
         raise VerificationError(
             f"expected a verified target, found phase {run.phase if run else 'none'!r}",
             advice="SQLite serves as before; run `migration-job migrate` to its end",
+        )
+    if found := untouched.changes(pair.target, run.plan, new=False):
+        raise VerificationError(
+            f"expected the target as the verified run left it, found {some(found)}",
+            advice="SQLite serves as before; find out who works with the target, then run "
+            "`migration-job verify`, which says what differs, or `migrate` into a new database",
         )
     _require_sound(pair.path)
     token = secrets.token_hex(8)

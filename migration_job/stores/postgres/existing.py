@@ -14,8 +14,10 @@ from collections.abc import Iterable, Sequence
 import psycopg
 from psycopg import sql
 
-from migration_job.errors import InputError, OperationError
+from migration_job.errors import InputError, JobError, OperationError
+from migration_job.plan.findings import some
 from migration_job.plan.model import Plan, TablePlan
+from migration_job.stores.postgres import untouched
 from migration_job.stores.postgres.database import lost
 
 TABLES = """
@@ -188,13 +190,27 @@ def mark_same(
 # ---------------------------------------------------------------------------------- undoing
 
 
+class Touched(OperationError):
+    """Somebody has written to the tables since the certificate: they are left as they are."""
+
+
 def undo(connection: psycopg.Connection, plan: Plan, schema: str = "public") -> None:
     """Put the target back as it was before the run, in one transaction: the tables' rows, the
     sequences' positions, and no schema ``migration``. Raises OperationError, with nothing changed,
-    where the tables are not what they were."""
+    where the tables are not what they were, and Touched where they were written to since the run's
+    certificate."""
     try:
         with connection.transaction():
             connection.execute(SILENT)
+            if tables := filled(plan):
+                connection.execute(
+                    sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(_list(tables, schema))
+                )
+            if found := untouched.changes(connection, plan):
+                raise Touched(
+                    f"expected the target as the verified run left it, found {some(found)}",
+                    advice="nothing was removed there; give a new database as the target",
+                )
             _empty(connection, plan, schema)
             for table in filled(plan):
                 _restore(connection, table, schema)
@@ -214,6 +230,17 @@ def undo(connection: psycopg.Connection, plan: Plan, schema: str = "public") -> 
             advice="its rows of before are in migration.replaced; correct the cause and run the "
             "command again. The source is untouched",
         ) from error
+
+
+def undo_after(error: BaseException, connection: psycopg.Connection, plan: Plan, told: str) -> None:
+    """:func:`undo` after what stopped a run, which then tells ``told``; or that somebody has
+    written to the tables, which are left as they are."""
+    try:
+        undo(connection, plan)
+    except Touched as touched:
+        told = f"{touched.message}: {touched.advice}"
+    if isinstance(error, JobError):
+        error.advice = f"{error.advice}. {told}"
 
 
 def _restore(connection: psycopg.Connection, table: TablePlan, schema: str) -> None:

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 import psycopg
 
 from migration_job.errors import InputError
-from migration_job.plan.model import OWN_SCHEMA, Plan
-from migration_job.quoting import compose, postgres_name, postgres_relation, postgres_text
-from migration_job.stores.postgres.database import commit_durably, durably, execute_raw
+from migration_job.plan.findings import some
+from migration_job.plan.model import Plan
+from migration_job.quoting import compose, postgres_name, postgres_relation
+from migration_job.stores.postgres import untouched
+from migration_job.stores.postgres.database import commit_durably, durably
 
 SCHEMA = "migration"
 
@@ -222,38 +224,17 @@ def objects(connection: psycopg.Connection) -> list[str]:
     return [row[0] for row in rows]
 
 
-def refuse_written(connection: psycopg.Connection, run: RunRow, where: str) -> None:
-    """Raises InputError where rows were written to the run's tables after its certificate: somebody
-    works with them, and another run would begin by removing them."""
-    for table in run.plan.tables:
-        if table.source is None or table.schema_name != OWN_SCHEMA:
-            continue
-        name = postgres_relation(table.target)
-        found = execute_raw(
-            connection,
-            compose(
-                "SELECT to_regclass({text}) IS NOT NULL AND "
-                "EXISTS (SELECT FROM migration.certificate)",
-                text=postgres_text(name),
-            ),
-        ).fetchone()
-        if found is None or not found[0]:
-            continue
-        since = execute_raw(
-            connection,
-            compose(
-                "SELECT EXISTS (SELECT FROM ONLY {name} AS t WHERE age(t.xmin) < "
-                "(SELECT min(age(c.xmin)) FROM migration.certificate AS c))",
-                name=name,
-            ),
-        ).fetchone()
-        if since is not None and since[0]:
-            raise InputError(
-                f"expected the tables at {where} as the verified run left them, found rows of "
-                f"{table.target} that were written since, which another run would remove",
-                advice="give a new database as the target; or, if nothing of this one is to be "
-                "kept, drop it and create it anew. Nothing was changed",
-            )
+def refuse_touched(connection: psycopg.Connection, run: RunRow, where: str) -> None:
+    """Raises InputError where anybody has worked with the target since its certificate: another run
+    would begin by removing that."""
+    found = untouched.changes(connection, run.plan)
+    if found:
+        raise InputError(
+            f"expected what is at {where} as the verified run left it, found {some(found)}; "
+            "another run would undo that",
+            advice="give a new database as the target; or, if nothing of this one is to be "
+            "kept, drop it and create it anew. Nothing was changed",
+        )
 
 
 def refuse_foreign(connection: psycopg.Connection, where: str) -> None:
@@ -299,6 +280,7 @@ def begin(  # noqa: PLR0913 - a record's fields, named
     """Make the records, in one transaction; the target is this run's own from here on."""
     with connection.transaction():
         connection.execute(TABLES)
+        connection.execute(untouched.TABLES)
         connection.execute(
             "INSERT INTO migration.run (run_id, source_path, snapshot_sha256, phase, plan, "
             "plan_digest, job_version) VALUES (%s, %s, %s, 'prepared', %s, %s, %s)",
@@ -315,15 +297,21 @@ def begin(  # noqa: PLR0913 - a record's fields, named
 
 def drop_everything(connection: psycopg.Connection, run: RunRow) -> None:
     """Remove what ``run`` made, and nothing else, in one transaction for each table and the
-    records last, so that a cut in between leaves a target that is still this run's own."""
+    records last, so that a cut in between leaves a target that is still this run's own. Raises
+    InputError at a table that was written to since the certificate."""
     for view in reversed(run.plan.views):
         connection.execute(
             compose("DROP VIEW IF EXISTS {view} CASCADE", view=postgres_relation(view.target))
         )
+    kept = untouched.rows_kept(connection) if run.phase in untouched.PHASES else {}
     for table in filter(lambda table: table.ours, run.plan.tables):
-        connection.execute(
-            compose("DROP TABLE IF EXISTS {table} CASCADE", table=postgres_relation(table.target))
-        )
+        with connection.transaction():
+            untouched.require(connection, table.target, kept)
+            connection.execute(
+                compose(
+                    "DROP TABLE IF EXISTS {table} CASCADE", table=postgres_relation(table.target)
+                )
+            )
     for statement in run.made:
         connection.execute(statement)
     connection.execute(
