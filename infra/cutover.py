@@ -15,7 +15,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
-from infra import live, settled
+from infra import job, live, settled
 from infra.dynamic import StageProvider, say
 from infra.job import Place
 
@@ -101,7 +101,11 @@ def _switch(props: Mapping[str, Any]) -> None:
     options += live.acceptances(props)
     if props["mode"] == "reads":
         options.append("--reads-only")
-    live.run("switch", props, options)
+    policy = props.get("policy")
+    files = {job.POLICY_NAME: policy} if policy else {}
+    if policy:
+        options += ["--policy", f"{job.SECRETS}/{job.POLICY_NAME}"]
+    live.run("switch", props, options, files)
 
 
 def _phase(props: Mapping[str, Any]) -> dict[str, str]:

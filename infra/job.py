@@ -28,6 +28,8 @@ from infra.files import archive
 from infra.images import Builder
 
 SECRETS = "/run/job"
+POLICY_NAME = "policy.yaml"
+"""The policy's file there."""
 LAST_WORDS = 12
 """Lines of a failed job that the error repeats."""
 PIDS = 256

@@ -152,13 +152,19 @@ def collation_acceptance(props: Mapping[str, Any]) -> list[str]:
     return ["--accept-collation"] if props["target"].get("accept_collation") else []
 
 
-def run(command: str, props: Mapping[str, Any], options: Sequence[str] = ()) -> None:
-    """Run ``switch`` or ``rollback`` to its end; StageError with its last words where it fails."""
+def run(
+    command: str,
+    props: Mapping[str, Any],
+    options: Sequence[str] = (),
+    files: Mapping[str, str] | None = None,
+) -> None:
+    """Run ``switch`` or ``rollback`` to its end, with ``files`` beside its secrets; StageError with
+    its last words where it fails."""
     place = place_of(props)
     client = engine.connect(place.docker_host)
     name = f"{props['container']}-{command}"
     words = [*arguments(command, props), *options]
-    ended = job.run(client, place, name, words, secrets(props), say)
+    ended = job.run(client, place, name, words, {**secrets(props), **(files or {})}, say)
     if ended.status:
         raise StageError(
             f"the {command} ended with status {ended.status}; its last words:\n{ended.words}",

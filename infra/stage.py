@@ -533,6 +533,7 @@ class Stage(pulumi.ComponentResource):
             "mode": settings.cutover,
             "fence_seconds": settings.fence_seconds,
             "one_way": list(settings.one_way_tables),
+            "policy": _policy(settings),
             "settle_after_hours": settings.settle_after_hours,
         }
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from migration_job.commands.live_options import LiveOptions, say
 from migration_job.commands.option_groups import AcceptAsynchronous, with_options
+from migration_job.plan.policy import load_policy
 from migration_job.protocol.outcome import write_outcome
 from migration_job.protocol.switch import move_reads
 from migration_job.protocol.switch import switch as run_switch
@@ -48,11 +50,22 @@ class SwitchOptions(LiveOptions):
         typer.Option(help="A table whose later changes need not come back; may be repeated."),
     ] = None
     accept_asynchronous: AcceptAsynchronous = False
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            help="A policy file (YAML) that acknowledges columns which a few values have given "
+            "another type; what `migrate` was given counts as well."
+        ),
+    ] = None
 
 
 def switch(options: SwitchOptions) -> None:
     """Have PostgreSQL serve: hold the writers for a moment, prove the rest, decide, open."""
-    ends = replace(options.endpoints(), asynchronous=options.accept_asynchronous)
+    ends = replace(
+        options.endpoints(),
+        asynchronous=options.accept_asynchronous,
+        policy=None if options.policy is None else load_policy(options.policy),
+    )
     with write_outcome(options.report, "switch") as outcome:
         if options.reads_only:
             move_reads(ends, catch_up_limit=options.catch_up_seconds, say=say)

@@ -22,6 +22,9 @@ from migration_job.plan.rules import (
 )
 from migration_job.stores.sqlite.model import SourceColumn, SourceTable
 
+AS_BYTES = "text-as-bytes"
+"""Code of the finding that a column of text has become one of bytes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -145,13 +148,13 @@ def report_set_aside(findings: Findings, subject: Subject, misfit: Misfit) -> bo
     return few
 
 
-def report_as_bytes(findings: Findings, subject: Subject, examination: Examination) -> None:
+def report_as_bytes(findings: Findings, subject: Subject) -> None:
     """Bad text for whose sake the column has become bytes."""
     facts = subject.facts
     findings.add(
-        "text-as-bytes",
+        AS_BYTES,
         "warning",
-        f"kept as bytes by the policy{in_ledger(examination)}",
+        "kept as bytes by the policy",
         table=subject.table.name,
         column=subject.column.name,
         rows=facts.nul if facts.nul.count else facts.broken,
@@ -247,6 +250,11 @@ def report_mapped(findings: Findings, subject: Subject, met: Rows) -> None:
         findings.add("mapped", "note", text, table=table, column=column, rows=met)
 
 
+def report_in_ledger(findings: Findings, subject: Subject, code: str, changed: Rows) -> None:
+    """Have the finding that tells of a column's new type say how many values the ledger gets."""
+    findings.say_more(code, *subject.place, f", {count_values(changed.count)} in the ledger")
+
+
 def report_changed(
     findings: Findings,
     subject: Subject,
@@ -256,7 +264,7 @@ def report_changed(
     carried_as: str,
     hint: Mapping[str, Any] | None = None,
 ) -> None:
-    """Values that do not come back by themselves."""
+    """Values that do not come back by themselves, of the rows that stay."""
     table, column = subject.place
     many = count_values(changed.count)
     if isinstance(rule, TimestampRule | TimeRule):
@@ -285,12 +293,6 @@ def report_changed(
     elif rule.kind != "text-bytea":
         text = f"{many} changed on the way, the original in the ledger"
         findings.add("changed", "warning", text, table=table, column=column, rows=changed)
-
-
-def in_ledger(examination: Examination) -> str:
-    """How many values the ledger holds, as the rest of a sentence; '' where it holds none."""
-    count = examination.changed.count
-    return f", {count_values(count)} in the ledger" if count else ""
 
 
 def count_values(count: int) -> str:

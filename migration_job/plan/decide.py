@@ -3,7 +3,7 @@ as the policy says."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from migration_job.plan import choose, column_reports, hints
@@ -47,6 +47,9 @@ from migration_job.values import fold
 NUMBER_CLASSES = {"integer", "real"}
 
 
+WIDENED = "widened from "
+"""How the reason of a type begins that some value has made wider."""
+
 MOST_MISFITS = 1_000
 """Rows at fault whose values are looked at for a policy that might do for all of them."""
 
@@ -68,6 +71,11 @@ class Decision:
     """The rows that go to quarantine for this column's sake, each with the reason."""
     met: Rows | None = None
     """A map's: the values that it meets."""
+    told: str = ""
+    """The code of the finding that tells of the type, where it is wider than what was asked for."""
+    retyped: Rows | None = None
+    """The few values, among many, for whose sake it is wider; None where they are not few, or where
+    only an optional wish asked for the narrower type."""
     told_apart: bool = False
     """A map's: every value, mapped or not, comes back as it was."""
 
@@ -200,8 +208,7 @@ class Decider:
         nullable = self._nullable(subject)
         proposals = hints.for_misfits(subject, narrow.rule, misfits, nullable=nullable)
         found = hints.first_that(lambda fields: self._works(subject, fields), proposals)
-        few = cannot.count <= hints.MOST_ASIDE * subject.facts.values
-        if found is None and few and column_reports.few_enough(cannot):
+        if found is None and is_few(subject, cannot) and column_reports.few_enough(cannot):
             return {"action": "quarantine"}
         return found
 
@@ -233,7 +240,7 @@ class Decider:
 
     def report_hint(self, subject: Subject, decision: Decision) -> None:
         """Tell of a truer type than the declared one, where every value has it."""
-        if decision.reason.startswith("widened") or not self._unsaid(subject):
+        if decision.reason.startswith(WIDENED) or not self._unsaid(subject):
             return
         for fields, why in hints.for_type(subject, decision.rule):
             if self._works(subject, fields):
@@ -291,11 +298,14 @@ class Decider:
                 break
         else:
             raise AssertionError(f"no rule carries {'.'.join(subject.place)}")
+        reason = f"{WIDENED}{narrow.type}"
+        decided = Decision(choice.rule, choice.type, examination, reason)
         if wish is None or not wish.optional:
             hint = None if wish is not None else self._hint(subject, narrow)
-            became = f"{choice.type}{column_reports.in_ledger(examination)}"
-            column_reports.report_widened(self._findings, subject, misfit, became, hint)
-        return Decision(choice.rule, choice.type, examination, f"widened from {narrow.type}")
+            column_reports.report_widened(self._findings, subject, misfit, choice.type, hint)
+            retyped = misfit.rows if is_few(subject, misfit.rows) else None
+            decided = replace(decided, told=misfit.code, retyped=retyped)
+        return decided
 
     def _wider(self, subject: Subject, rule: Rule) -> list[Rule]:
         inner, column, facts = inside(rule), subject.column, subject.facts
@@ -317,8 +327,9 @@ class Decider:
         rule = choose.for_type("bytea", subject.column, subject.facts, self._zone)
         choice = Choice.of(rule)
         examination = self.examine(subject, choice.rule)
-        column_reports.report_as_bytes(self._findings, subject, examination)
-        return Decision(choice.rule, choice.type, examination, "bytes, by the policy")
+        column_reports.report_as_bytes(self._findings, subject)
+        told = column_reports.AS_BYTES
+        return Decision(choice.rule, choice.type, examination, "bytes, by the policy", told=told)
 
     def _set_aside(self, subject: Subject, decision: Decision, misfit: Misfit) -> Decision:
         if not column_reports.report_set_aside(self._findings, subject, misfit):
@@ -339,17 +350,24 @@ class Decider:
                 column_reports.report_misfit(self._findings, subject, misfit, settle)
         return decision
 
-    def report_changes(self, subject: Subject, decision: Decision) -> None:
-        """Say which values a rule changes on their way, each of which the ledger will hold."""
+    def report_changes(
+        self, subject: Subject, decision: Decision, aside: Collection[Row] = ()
+    ) -> None:
+        """Say which values a rule changes on their way, each of which the ledger will hold; those
+        of the rows that are set ``aside`` it does not."""
         given = self._own(subject).epoch is not None
         column_reports.report_epoch(self._findings, subject, decision.rule, given=given)
         column_reports.report_affinity(self._findings, subject)
         changed = decision.examination.changed
+        staying = self.staying(subject.table, subject.column.name, decision, aside)
+        changed = replace(changed, count=staying)
         if isinstance(decision.rule, MapRule):
             column_reports.report_mapped(self._findings, subject, decision.met or changed)
             return
+        if changed.count and decision.told:
+            column_reports.report_in_ledger(self._findings, subject, decision.told, changed)
         # Of declared types that a value breaks a finding tells already.
-        told = decision.rule.widened and decision.reason.startswith("widened")
+        told = decision.rule.widened and decision.reason.startswith(WIDENED)
         if changed.count and not told:
             column_reports.report_changed(
                 self._findings,
@@ -360,6 +378,15 @@ class Decider:
                 hint=self._mixed_hint(subject) if decision.rule.widened else None,
             )
 
+    def staying(
+        self, table: SourceTable, column: str, decision: Decision, aside: Collection[Row]
+    ) -> int:
+        """How many values the rule changes in rows that stay, where others are set ``aside``."""
+        count = decision.examination.changed.count
+        if not count or not aside:
+            return count
+        return count - self._observer.changed_in(table, column, decision.rule, aside)
+
     def _reason(self, subject: Subject, wish: Wish | None) -> str:
         if self._own(subject).type is not None:
             return "the policy's type"
@@ -368,6 +395,12 @@ class Decider:
         declared = subject.column.declared or "no declared type"
         classes = sorted(subject.facts.classes)
         return f"{declared}, {' and '.join(classes) if classes else 'no values'}"
+
+
+def is_few(subject: Subject, rows: Rows) -> bool:
+    """Whether these are a handful of values among many: at most the share ``hints.MOST_ASIDE`` of
+    all that the column has."""
+    return rows.count <= hints.MOST_ASIDE * subject.facts.values
 
 
 def wrap(rule: Rule, own: ColumnPolicy, wish: Wish | None) -> Rule:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import apsw
 
-from migration_job.plan.facts import EXAMPLES, ColumnFacts, Examination, Rows
+from migration_job.plan.facts import EXAMPLES, ColumnFacts, Examination
 from migration_job.plan.row_names import identity_columns, show_key, shown_columns
 from migration_job.plan.rules import CannotCarry, RuleBase, inside
 from migration_job.stores.sqlite.model import SourceTable
@@ -29,13 +29,21 @@ class Examiner:
         if not inside(rule).bytea:
             for bad in (facts.nul, facts.broken):
                 if bad.ids:
-                    self._try(table, rule, self._by_id(table, name, bad), result)
+                    self._try(table, rule, self._by_id(table, name, bad.ids), result)
         if slow:
             c = column_sql(table, name)
             condition = rule.fast_condition(c)
             where = f"{c} IS NOT NULL" if condition is None else f"NOT {condition}"
             self._try(table, rule, self._where(table, name, where), result)
         return result
+
+    def changed_in(
+        self, table: SourceTable, name: str, rule: RuleBase, rows: Collection[Row]
+    ) -> int:
+        """How many of the column's values in these rows the rule changes."""
+        result = Examination()
+        self._try(table, rule, self._by_id(table, name, rows), result)
+        return result.changed.count
 
     def _columns(self, table: SourceTable, name: str) -> list[str]:
         return [*identity_columns(table), *shown_columns(table), name]
@@ -49,14 +57,14 @@ class Examiner:
             where=where,
         )
 
-    def _by_id(self, table: SourceTable, name: str, rows: Rows) -> Iterator[Row]:
+    def _by_id(self, table: SourceTable, name: str, rows: Collection[Row]) -> Iterator[Row]:
         return read_by_keys(
             self._connection,
             table,
             self._columns(table, name),
             encoding=self._encoding,
             key=identity_columns(table),
-            keys=sorted(rows.ids, key=repr),
+            keys=sorted(rows, key=repr),
         )
 
     def _try(

@@ -14,6 +14,8 @@ from migration_job.plan.policy import DefaultAction, Policy
 Judgement = Literal["error", "by-action", "warning", "note"]
 """``by-action``: an error under ``block`` until it is settled, else a warning."""
 
+LOWER: Mapping[Severity, Severity] = {"error": "warning", "warning": "note", "note": "note"}
+
 
 def settle_column(table: str, column: str, **fields: Any) -> str:
     """The YAML that sets a column's fields."""
@@ -72,15 +74,11 @@ class Findings:
     ) -> None:
         """Note a finding. Where ``settle`` is None, acknowledging settles it."""
         place = item or (f"{table}.{column}" if column else table) or ""
-        severity: Severity
         accepted = settle is None and self._policy.accepts(code, table, column, item)
         if judgement == "by-action":
-            blocked = self.action_for(table, column) == "block" and not accepted
-            severity = "error" if blocked else "warning"
-        elif judgement == "error":
-            severity = "warning" if accepted else "error"
-        else:
-            severity = judgement
+            judgement = "error" if self.action_for(table, column) == "block" else "warning"
+        # What somebody has read and accepted is told one degree lower.
+        severity = LOWER[judgement] if accepted else judgement
         if settle is None:
             settle = settle_acknowledge(code, place) if severity == "error" else ""
         self._found.append(
@@ -96,6 +94,15 @@ class Findings:
                 suggest=suggest,
             )
         )
+
+    def say_more(self, code: str, table: str, column: str, words: str) -> None:
+        """Have the finding of that code and column end with further words."""
+        self._found = [
+            f.model_copy(update={"message": f.message + words})
+            if (f.code, f.table, f.column) == (code, table, column)
+            else f
+            for f in self._found
+        ]
 
     @property
     def all(self) -> tuple[Finding, ...]:

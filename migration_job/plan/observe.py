@@ -8,7 +8,7 @@ a block is read in pieces.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -30,6 +30,7 @@ from migration_job.quoting import compose, sqlite_name, sqlite_table
 from migration_job.stores.sqlite.catalogue import rowid_name
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
 from migration_job.stores.sqlite.reader import (
+    Row,
     bindable,
     codec_of,
     column_sql,
@@ -341,6 +342,12 @@ class Observer:
             found.keys.append(show_key(shown, row[width:-1]))
             found.why.append(display(row[-1]))
         return found
+
+    def changed_in(
+        self, table: SourceTable, name: str, rule: RuleBase, rows: Collection[Row]
+    ) -> int:
+        """How many of the column's values in these rows the rule changes on their way."""
+        return self._examiner.changed_in(table, name, rule, rows)
 
     def values_of(self, table: SourceTable, name: str, rows: Rows, most: int) -> list[SourceValue]:
         """The different values of the column in up to ``most`` of the rows singled out."""

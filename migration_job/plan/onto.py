@@ -332,14 +332,15 @@ class _Onto:
 
     def plan(self) -> Plan:
         """The plan, once every column is decided."""
-        for place, decision in self._decisions.items():
-            subject = self._planning.subject(self._seen, place)
-            if not subject.column.generated:
-                self._planning.decider.report_changes(subject, decision)
-                self._report_interval(subject.table, subject.column, decision.rule)
         self._try_keys()
         self._try_checks()
         find_row_faults(self._planning, self._seen, self._decisions, frozenset())
+        for place, decision in self._decisions.items():
+            subject = self._planning.subject(self._seen, place)
+            if not subject.column.generated:
+                aside = self._planning.quarantine.of(subject.table.name)
+                self._planning.decider.report_changes(subject, decision, aside)
+                self._report_interval(subject.table, subject.column, decision.rule)
         return self._build()
 
     def _report_interval(self, table: SourceTable, column: SourceColumn, rule: Rule) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal, TypeVar
 
 import apsw
@@ -175,6 +175,20 @@ class Quarantine:
 
     def count(self, table: str) -> int:
         return len(self._rows.get(table, {}))
+
+    def of(self, table: str) -> Collection[Row]:
+        """The identities of the table's rows that were set aside."""
+        return self._rows.get(table, {}).keys()
+
+    def further(self, table: str, rows: set[Row], relations: Relations) -> tuple[int, int]:
+        """How many rows would be set aside besides, were these too: of the table itself, and of
+        others that depend on them. Nothing is set aside."""
+        tried = Quarantine(self._connection, self._catalogue)
+        tried._rows = {name: dict(own) for name, own in self._rows.items()}
+        own = len(tried.add(table, rows, Reason(text="")))
+        before = sum(map(len, tried._rows.values()))
+        tried.close_over(relations)
+        return own, sum(map(len, tried._rows.values())) - before
 
     def summary(self) -> Iterator[tuple[str, Counter[str]]]:
         """Per table, how many rows were set aside for themselves and as dependents."""

@@ -32,6 +32,8 @@ class Suggestion:
     """What would give columns a narrower or truer type: tried, and not needed."""
     hinted: tuple[Finding, ...] = ()
     """The findings that those are for."""
+    warnings: tuple[Finding, ...] = ()
+    """Those that stay, and that nothing else is offered for: each can be acknowledged."""
 
     @property
     def verdict(self) -> str:
@@ -67,7 +69,22 @@ class Suggestion:
             ]
             lines += ["# give a truer type. Take the `# ` off those that are right:", "#"]
             lines += [f"#   {_place(f)}{f.code}: {_one_line(f.message)}" for f in self.hinted]
-        return "\n".join(lines) + "\n" + _file(self.data, self.hints)
+        if self.warnings:
+            lines += [
+                "#",
+                "# Warnings that stay. A line under `acknowledge` says that one is known:",
+            ]
+            lines += ["#"]
+            lines += [f"#   {_place(f)}{f.code}: {_one_line(f.message)}" for f in self.warnings]
+        known = list(dict.fromkeys(acknowledgement(f) for f in self.warnings))
+        hints = merge(self.hints, {"acknowledge": known}) if known else self.hints
+        return "\n".join(lines) + "\n" + _file(self.data, hints)
+
+
+def acknowledgement(finding: Finding) -> str:
+    """The entry of a policy's `acknowledge` that says that a finding is known."""
+    place = ".".join(name for name in (finding.table, finding.column) if name is not None)
+    return f"{finding.code}:{place}" if place else finding.code
 
 
 def suggest(
@@ -94,7 +111,22 @@ def suggest(
         plan = planned(parse_policy(to_yaml(data)))
     hinted = _that_go_through(planned, plan, data)
     hints = _together([f.suggest for f in hinted])
-    return Suggestion(data, tuple(settled), plan.blocked, hints, tuple(hinted))
+    offered = {(f.table, f.column) for f in hinted if f.column is not None}
+    warnings = [
+        f
+        for f in plan.findings
+        if f.severity == "warning" and (f.table, f.column) not in offered and not _entry(data, f)
+    ]
+    return Suggestion(data, tuple(settled), plan.blocked, hints, tuple(hinted), tuple(warnings))
+
+
+def _entry(data: Mapping[str, Any], finding: Finding) -> bool:
+    """Whether a policy speaks of the finding already."""
+    policy = Policy.model_validate(data)
+    if policy.accepts(finding.code, finding.table, finding.column, None):
+        return True
+    named = finding.table is not None and finding.column is not None
+    return named and policy.column(str(finding.table), str(finding.column)).explicit
 
 
 def _that_go_through(

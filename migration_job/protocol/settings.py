@@ -20,6 +20,7 @@ from migration_job.connection import (
 )
 from migration_job.errors import InputError
 from migration_job.hosts import LEADER, SessionAttributes, is_list, plain_port, require_matching
+from migration_job.plan.policy import Policy
 from migration_job.pooler import Alias, Pooler
 
 POOLER_WANTS = (
@@ -98,6 +99,8 @@ class Endpoints:
     owner: tuple[int, int] | None = None
     asynchronous: bool = False
     """Whether the operator accepts that a failover of the target may lose acknowledged commits."""
+    policy: Policy | None = None
+    """What the operator has acknowledged since the plan was made."""
 
 
 def read_connect_to(file: Path) -> ConnectTo:

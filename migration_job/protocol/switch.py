@@ -26,6 +26,7 @@ from migration_job.deadline import time_limit
 from migration_job.errors import InputError, JobError, OperationError, VerificationError
 from migration_job.phases import Phase
 from migration_job.plan.findings import some
+from migration_job.plan.retyped import require_acknowledged
 from migration_job.plan.wayback import without_way_back
 from migration_job.protocol import (
     gate_protocol,
@@ -163,6 +164,7 @@ def _move_reads(ends: Endpoints, catch_up_limit: float, say: Say) -> None:
                 "expected SQLite to take the writes, found PostgreSQL doing so already",
                 advice="`migration-job rollback --keep-reads` gives the writes back",
             )
+        require_acknowledged(pair.plan, ends.policy)
         settings.require_fit(pair.target, application=ends.postgres.user)
         found = standbys.look(pair.target)
         if found.asynchronous and not ends.asynchronous:
@@ -194,6 +196,7 @@ def _attempt(pair: Pair, wish: _Wish) -> Switched:
             return Switched(0.0, fence.last_position(pair.source), state.certificate or "")
     with step("switch.prepare"):
         base = base_certificate(pair)
+        require_acknowledged(pair.plan, ends.policy)
         one_way = named_tables(pair, wish.one_way)
         require_way_back(pair, one_way)
         kept = derived.kept_by_sqlite(pair.catalogue)

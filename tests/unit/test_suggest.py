@@ -202,7 +202,24 @@ def test_nothing_is_suggested_that_does_not_work(tmp_path: Path) -> None:
     )
     suggestion = suggested(path)
     assert suggestion.hints == {}
-    assert suggestion.text == "# Nothing stops this migration: no entry is needed.\n"
+    first, *_ = suggestion.text.splitlines()
+    assert first == "# Nothing stops this migration: no entry is needed."
+    assert not yaml.safe_load(suggestion.text), "comments alone"
+
+
+def test_every_warning_has_a_line(tmp_path: Path) -> None:
+    """Taken, the lines leave no warning that somebody could acknowledge."""
+    path = database(
+        tmp_path / "a.db",
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, n INTEGER CHECK (n <> 0), b BOOLEAN)",
+        "INSERT INTO t VALUES (1, 'a', 'Y'), (2, 'b', 'perhaps'), (3, 1, 'N'), (4, 2, 'N')",
+    )
+    codes = {f.code for f in plan_of(path).findings if f.severity == "warning"}
+    assert {"text-in-integer", "text-in-boolean", "check-not-carried"} <= codes
+    lines = suggested(path).text.split("# acknowledge:\n")[1].splitlines()
+    policy = "acknowledge:\n" + "\n".join(line.removeprefix("# ") for line in lines)
+    assert {f.severity for f in plan_of(path, policy).findings} == {"note"}
+    assert not suggested(path, yaml.safe_load(policy)).warnings
 
 
 def test_what_would_add_an_error_is_not_suggested(tmp_path: Path) -> None:

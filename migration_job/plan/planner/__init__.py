@@ -76,8 +76,8 @@ def _plan(planning: Planning, observed: Callable[[], object] | None) -> Plan:
         observed()
     agreed = agree_on_types(planning, seen, decide_all(planning, seen))
     decisions = settle_maps(planning, seen, agreed.decisions)
+    faults = find_row_faults(planning, seen, decisions, agreed.dropped)
     for table in planning.catalogue.tables:
         report_columns(planning, seen, decisions, table)
         report_conflicts(table, planning.findings)
-    faults = find_row_faults(planning, seen, decisions, agreed.dropped)
     return assemble(planning, Facts(names, seen, decisions, agreed.dropped, faults))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from migration_job.plan.choose import Choice
-from migration_job.plan.decide import Decision
+from migration_job.plan.decide import WIDENED, Decision
 from migration_job.plan.planner.column_decisions import Decisions
 from migration_job.plan.planner.context import Planning
 from migration_job.plan.planner.side_by_side import Seen
@@ -106,4 +106,6 @@ def _forced(
     unfit = decision.examination.cannot.ids | decision.examination.bad.ids
     if unfit - before.quarantined.keys():
         return None
-    return replace(decision, quarantined=before.quarantined)
+    narrow = before.reason == f"{WIDENED}{decision.type}"
+    retyped = None if narrow else before.retyped
+    return replace(decision, quarantined=before.quarantined, retyped=retyped)

@@ -18,6 +18,7 @@ from migration_job.plan.model import (
 from migration_job.plan.objects import Objects, Parts
 from migration_job.plan.planner.column_decisions import Decisions
 from migration_job.plan.planner.context import Planning, column_named
+from migration_job.plan.planner.retyped import report_retyped
 from migration_job.plan.planner.row_faults import Key, RowFaults
 from migration_job.plan.planner.side_by_side import Seen
 from migration_job.plan.planner.target_names import Names
@@ -71,6 +72,7 @@ def assemble(planning: Planning, facts: Facts) -> Plan:
     tables += planning.profile.tables_alone(planning.catalogue)
     views = objects.views()
     objects.report_others(planning.connection)
+    report_retyped(planning, facts.seen, facts.decisions, tables)
     scripts = _enabled(planning)
     return Plan(
         profile=planning.profile.name,

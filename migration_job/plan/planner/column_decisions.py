@@ -105,6 +105,6 @@ def report_columns(
             )
         elif not column.generated:
             subject = Subject(table, column, facts)
-            planning.decider.report_changes(subject, decision)
+            planning.decider.report_changes(subject, decision, planning.quarantine.of(table.name))
             if planning.profile.wish(table.name, column.name) is None:
                 planning.decider.report_hint(subject, decision)

@@ -1,0 +1,46 @@
+"""The columns for whose sake a switch waits: a few values have given them another type."""
+
+from __future__ import annotations
+
+from migration_job.errors import InputError
+from migration_job.plan.findings import some
+from migration_job.plan.model import Finding, Plan
+from migration_job.plan.policy import Policy
+from migration_job.plural import counted
+
+RETYPED = "retyped-for-few"
+"""Code of the finding that says so: a warning until the policy speaks of the column."""
+
+
+def unacknowledged(plan: Plan, policy: Policy | None = None) -> list[Finding]:
+    """The findings of such columns that neither the plan's own policy nor this one speaks of."""
+    return [
+        finding
+        for finding in plan.findings
+        if finding.code == RETYPED and finding.severity == "warning" and not _known(finding, policy)
+    ]
+
+
+def _known(finding: Finding, policy: Policy | None) -> bool:
+    if policy is None or finding.table is None or finding.column is None:
+        return False
+    return policy.column(finding.table, finding.column).explicit or policy.accepts(
+        finding.code, finding.table, finding.column, None
+    )
+
+
+def require_acknowledged(plan: Plan, policy: Policy | None = None) -> None:
+    """Raises InputError where a column was retyped for the sake of a few values, and no policy has
+    said that this is known."""
+    found = unacknowledged(plan, policy)
+    if not found:
+        return
+    names = [f"{finding.table}.{finding.column}" for finding in found]
+    raise InputError(
+        f"{counted(len(found), 'column')} got another type for the sake of a few values: "
+        f"{some(names)}",
+        advice="`inspect` shows both ways out and their cost. Either set the rows aside (`action: "
+        "quarantine` in the policy) and run `migrate` again, or acknowledge it in the policy "
+        f"(acknowledge: [{', '.join(f'{RETYPED}:{name}' for name in names[:5])}]) and give that to "
+        "`switch --policy`; in a stage, the setting `policy`",
+    )
