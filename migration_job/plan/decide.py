@@ -303,7 +303,8 @@ class Decider:
         if wish is None or not wish.optional:
             hint = None if wish is not None else self._hint(subject, narrow)
             column_reports.report_widened(self._findings, subject, misfit, choice.type, hint)
-            retyped = misfit.rows if is_few(subject, misfit.rows) else None
+            other = kind_of(choice.type) != kind_of(narrow.type)
+            retyped = misfit.rows if other and is_few(subject, misfit.rows) else None
             decided = replace(decided, told=misfit.code, retyped=retyped)
         return decided
 
@@ -395,6 +396,12 @@ class Decider:
         declared = subject.column.declared or "no declared type"
         classes = sorted(subject.facts.classes)
         return f"{declared}, {' and '.join(classes) if classes else 'no values'}"
+
+
+def kind_of(type_sql: str) -> str:
+    """What an application gets of a type: without its limit, a ``varchar(50)`` is text to it."""
+    name = type_sql.partition("(")[0].strip()
+    return "text" if name in ("varchar", "character varying") else name
 
 
 def is_few(subject: Subject, rows: Rows) -> bool:

@@ -93,6 +93,18 @@ def test_values_that_are_no_few_are_the_columns_own_type(tmp_path: Path) -> None
     assert not findings_of(plan_of(path), RETYPED)
 
 
+def test_a_limit_that_one_value_breaks_is_no_other_type(tmp_path: Path) -> None:
+    path = database(
+        tmp_path / "a.db",
+        "CREATE TABLE t (v VARCHAR(3))",
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20) "
+        "INSERT INTO t SELECT CASE i WHEN 3 THEN 'long' ELSE 'x' END FROM n",
+    )
+    plan = plan_of(path)
+    assert column_of(plan, "t", "v").type == "text"
+    assert not findings_of(plan, RETYPED)
+
+
 def test_a_stage_is_not_migrated_again_for_what_only_its_switch_waits_for() -> None:
     before = "default: widen\nacknowledge: [view-not-carried]\n"
     known = f"default: widen\nacknowledge: [view-not-carried, '{RETYPED}:a.b']\n"
