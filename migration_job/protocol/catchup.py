@@ -79,8 +79,9 @@ class Round:
         return self.last - self.position
 
 
-def catch_up(pair: Pair, *, entries: int | None = None) -> Round:
-    """One round, in a read transaction of its own, or in the caller's where there is one.
+def catch_up(pair: Pair, *, entries: int | None = None, mark: bool = True) -> Round:
+    """One round, in a read transaction of its own, or in the caller's where there is one; without
+    ``mark`` it leaves to the caller to note on the target that it was compared.
 
     Raises OperationError where the two sides cannot go on together, BlockedError where the plan
     cannot carry a new value.
@@ -91,7 +92,7 @@ def catch_up(pair: Pair, *, entries: int | None = None) -> Round:
         entries = SHORT_ROUND_ENTRIES if short else ROUND_ENTRIES
     try:
         with _reading(pair, own), step("sync.forward"):
-            return _round(pair, entries)
+            return _round(pair, entries, mark=mark)
     except NotWhole as error:
         if own:
             note_doubt(pair, error.message)
@@ -137,7 +138,7 @@ def trim_log(pair: Pair, position: int) -> int:
         return trim(pair.source, position, rows=TRIM_ROWS)
 
 
-def _round(pair: Pair, entries: int) -> Round:
+def _round(pair: Pair, entries: int, *, mark: bool) -> Round:
     state = pair.state()
     last = last_position(pair.source)
     require_file(pair)
@@ -166,7 +167,8 @@ def _round(pair: Pair, entries: int) -> Round:
         # Both sides now have these rows as the snapshot has them, also where the log goes on.
         prove_changes(pair, changes)
         require_file(pair)
-        set_verified(pair.target, upto)
+        if mark:
+            set_verified(pair.target, upto)
         return Round(upto, last, sum(len(change.keys) for change in changes))
 
 

@@ -8,7 +8,10 @@ from datetime import UTC, datetime
 
 from migration_job.errors import VerificationError
 from migration_job.protocol.run_context import Pair
+from migration_job.protocol.tokens import forgotten, fresh
 from migration_job.stores.postgres import records
+from migration_job.stores.postgres.capture import announce_decision
+from migration_job.stores.sqlite.fence import SourceState
 
 
 def base_certificate(pair: Pair) -> str:
@@ -28,6 +31,24 @@ def base_certificate(pair: Pair) -> str:
 def certify(pair: Pair, position: int, *, base: str) -> str:
     """Write a certificate for everything up to ``position`` to the target, durably; returns its
     digest. ``base`` is the certificate of the whole content that it goes on from."""
+    digest, body = _made(pair, position, base)
+    records.store_certificate(pair.target, digest, body, "verified")
+    return digest
+
+
+def certify_decision(
+    pair: Pair, state: SourceState, position: int, *, base: str
+) -> tuple[str, str]:
+    """The same, and in the same commit the token that the decision gives the source's state; gives
+    the digest and the token. Raises Forgotten where the target does not hold the one before."""
+    digest, body = _made(pair, position, base)
+    token = fresh(state.token)
+    if not announce_decision(pair.target, state.token, token, (digest, body)):
+        raise forgotten(state)
+    return digest, token
+
+
+def _made(pair: Pair, position: int, base: str) -> tuple[str, str]:
     body = json.dumps(
         {
             "kind": "switch",
@@ -39,9 +60,7 @@ def certify(pair: Pair, position: int, *, base: str) -> str:
         },
         sort_keys=True,
     )
-    digest = hashlib.sha256(body.encode()).hexdigest()
-    records.store_certificate(pair.target, digest, body, "verified")
-    return digest
+    return hashlib.sha256(body.encode()).hexdigest(), body
 
 
 def position_of_the_switch(pair: Pair) -> int | None:

@@ -26,7 +26,8 @@ from migration_job.stores.sqlite.fence import SourceState, last_position
 from migration_job.stores.sqlite.reader import stored_under
 from migration_job.values import key_text
 from migration_job.verify.connections import Differences
-from migration_job.verify.typed import compare_keys, compare_table
+from migration_job.verify.typed import compare_table
+from migration_job.verify.typed_keys import compare_keys
 
 FILE = "forgotten.json"
 """In the state directory: which rows only one side has, while that is so."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-
-import psycopg
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from migration_job.errors import VerificationError
 from migration_job.plan.model import OWN_SCHEMA, ColumnPlan, ForeignKeyPlan, TablePlan
@@ -28,9 +27,9 @@ from migration_job.stores.postgres.apply import (
     row_key,
     text_array,
 )
-from migration_job.stores.postgres.database import execute_raw
+from migration_job.stores.postgres.database import Statement, ask_together, commit_together
 from migration_job.values import fold, from_json, key_text
-from migration_job.verify.typed import compare_keys
+from migration_job.verify.typed_keys import compare_few, compare_keys
 from migration_job.verify.typed_rows import Back
 
 SHOWN = 5
@@ -44,28 +43,28 @@ def prove_changes(pair: Pair, changes: Sequence[TableChange]) -> None:
     """Compare the rows of a batch on both sides, in the source's present transaction. Raises
     VerificationError with the first differences."""
     small = sum(len(change.keys) for change in changes) <= TYPED_KEYS
+    typed: list[tuple[TablePlan, Sequence[Key]]] = []
     for change in changes:
-        proved = None if small else _compare_lines(pair, change)
-        if proved is None:
-            _compare_typed(pair, change.table, change.keys)
-        elif proved:
+        if not small and _compare_lines(pair, change):
             # The ordinary rows are the same text on both sides; the rest is compared by value.
-            _compare_typed(pair, change.table, [row_key(change.table, row) for row in change.rows])
+            typed.append((change.table, [row_key(change.table, row) for row in change.rows]))
         else:
-            _compare_typed(pair, change.table, change.keys)
+            typed.append((change.table, change.keys))
+    if small or sum(len(keys) for _, keys in typed) <= TYPED_KEYS:
+        found = compare_few(pair.sides, typed)
+    else:
+        found = [compare_keys(pair.sides, plan, keys) for plan, keys in typed]
+    for differences in found:
+        _refuse(differences.table, [d.message for d in differences.shown], differences.count)
 
 
-def _compare_typed(pair: Pair, plan: TablePlan, keys: Sequence[Key]) -> None:
-    found = compare_keys(pair.sides, plan, keys)
-    _refuse(found.table, [d.message for d in found.shown], found.count)
-
-
-def _compare_lines(pair: Pair, change: TableChange) -> bool | None:
-    """Whether the target holds just the ordinary rows of the batch and as many others; None where
-    the table has no lines to compare. Read again on both sides, not taken from what was sent."""
+def _compare_lines(pair: Pair, change: TableChange) -> bool:
+    """Whether the target holds just the ordinary rows of the batch and as many others; also False
+    where the table has no lines to compare. Read again on both sides, not taken from what was
+    sent."""
     expected = proof_rows(pair, change.number)
     if expected is None:
-        return None
+        return False
     plan = change.table
     alike, raw = proof_columns(plan)
     columns = ", ".join(f"t.{postgres_name(c.target)}" for c in [*alike, *raw])
@@ -148,21 +147,23 @@ def prove_counts(pair: Pair) -> None:
     """Count the rows of every table on both sides, in the source's present transaction, up to which
     the target must have been brought. Finds what was written around the capture (by a program that
     has switched triggers off). Takes time with the database's size. Raises VerificationError."""
+    tables = list(pair.captured.values())
+    counts = [
+        (compose("SELECT count(*) FROM {table}", table=postgres_relation(plan.target)), ())
+        for _, plan in tables
+    ]
     aside = records.quarantined(pair.target)
-    for table, plan in pair.captured.values():
+    for (table, _), ((there,),) in zip(tables, ask_together(pair.target, counts), strict=True):
         here = int(
             pair.source.execute(
                 compose("SELECT count(*) FROM {table}", table=sqlite_table(table.name))
             ).get
         )
-        there = pair.target.execute(
-            compose("SELECT count(*) FROM {table}", table=postgres_relation(plan.target)).encode()
-        ).fetchone()
         expected = here - aside.get(table.name, 0)
-        if there is None or int(there[0]) != expected:
+        if int(there) != expected:
             raise VerificationError(
                 f"expected {counted(expected, 'row')} of {table.name} on the target, found "
-                f"{there[0] if there else 'none'}: rows were written around the change capture",
+                f"{there}: rows were written around the change capture",
                 advice="SQLite serves as before; find the program that writes with triggers "
                 "switched off, then run `migration-job migrate --live` again",
             )
@@ -172,40 +173,78 @@ def prove_all_references(pair: Pair) -> None:
     """Look for rows of the target that refer to nothing, where the plan says that they may not:
     catch-up suppresses the foreign keys. Takes time with the database's size; nobody waits for it.
     Raises VerificationError."""
+    _refuse_all(
+        pair,
+        [
+            _Reference(table, key, (_orphans(table, key, ""), ()))
+            for table in (*pair.plan.tables, *pair.plan.outside)
+            for key in table.foreign_keys
+            if key.validated
+        ],
+    )
+
+
+def prove_references(
+    pair: Pair, touched: dict[int, list[Key]], more: Sequence[Statement] = ()
+) -> None:
+    """The same for the rows of these keys: those that refer, and those that are referred to and are
+    gone or have changed. Raises VerificationError. ``more`` are statements that the target is sent
+    along, whatever comes out."""
+    changed = {
+        plan.target: (plan, arrays)
+        for number, keys in touched.items()
+        for plan in [pair.captured[number][1]]
+        if (arrays := _arrays(plan, keys)) is not None
+    }
+    found: list[_Reference] = []
     for table in (*pair.plan.tables, *pair.plan.outside):
         for key in table.foreign_keys:
             if key.validated:
-                _refuse_orphans(
-                    table, key, execute_raw(pair.target, _orphans(table, key, "")).fetchall()
-                )
+                found += _touched_references(table, key, changed)
+    _refuse_all(pair, found, more)
 
 
-def prove_references(pair: Pair, touched: dict[int, list[Key]]) -> None:
-    """The same for the rows of these keys: those that refer, and those that are referred to and are
-    gone or have changed. Raises VerificationError."""
-    changed = {
-        plan.target: (plan, keys)
-        for number, keys in touched.items()
-        for plan in [pair.captured[number][1]]
-    }
-    gone = {name: _gone(pair.target, plan, keys) for name, (plan, keys) in changed.items()}
-    for table in (*pair.plan.tables, *pair.plan.outside):
-        for key in table.foreign_keys:
-            if not key.validated:
-                continue
-            if table.target in changed and table.schema_name == OWN_SCHEMA:
-                found = _orphans_among(pair.target, table, key, *changed[table.target])
-                _refuse_orphans(table, key, found)
-            if key.parent not in changed or key.parent_schema != OWN_SCHEMA:
-                continue
-            parent, absent = changed[key.parent][0], gone[key.parent]
-            if not _refers_to_key(key, parent):
-                # The reference is to other columns than the row's key, whose old values are gone.
-                _refuse_orphans(
-                    table, key, execute_raw(pair.target, _orphans(table, key, "")).fetchall()
-                )
-            elif absent is not None:
-                _refuse_orphans(table, key, _orphans_of(pair.target, table, key, parent, absent))
+@dataclass(frozen=True, slots=True)
+class _Reference:
+    """A foreign key, and what finds values of it without a parent."""
+
+    table: TablePlan
+    key: ForeignKeyPlan
+    query: Statement
+
+
+def _refuse_all(
+    pair: Pair, references: Sequence[_Reference], more: Sequence[Statement] = ()
+) -> None:
+    statements = [*more, *(reference.query for reference in references)]
+    if not statements:
+        return
+    together = commit_together if more else ask_together
+    found = together(pair.target, statements)[len(more) :]
+    for reference, rows in zip(references, found, strict=True):
+        _refuse_orphans(reference.table, reference.key, rows)
+
+
+_Changed = dict[str, tuple[TablePlan, list[list[str]]]]
+"""By target: the table, and the changed rows' keys as an array for each column of the key."""
+
+
+def _touched_references(
+    table: TablePlan, key: ForeignKeyPlan, changed: _Changed
+) -> Iterator[_Reference]:
+    if table.target in changed and table.schema_name == OWN_SCHEMA:
+        plan, arrays = changed[table.target]
+        item, condition = keys_join(plan, "c")
+        query = _orphans(table, key, f" AND {condition}", f", {item}")
+        yield _Reference(table, key, (query, arrays))
+    if key.parent not in changed or key.parent_schema != OWN_SCHEMA:
+        return
+    parent, arrays = changed[key.parent]
+    if _refers_to_key(key, parent):
+        yield _Reference(table, key, (_orphans_of(table, key, parent), arrays))
+    else:
+        # The reference is to other columns than the row's key, whose old values are gone.
+        yield _Reference(table, key, (_orphans(table, key, ""), ()))
 
 
 def _orphans(table: TablePlan, key: ForeignKeyPlan, more: str, source: str = "") -> str:
@@ -231,60 +270,24 @@ def _orphans(table: TablePlan, key: ForeignKeyPlan, more: str, source: str = "")
     )
 
 
-def _orphans_among(
-    target: psycopg.Connection,
-    table: TablePlan,
-    key: ForeignKeyPlan,
-    plan: TablePlan,
-    keys: Sequence[Key],
-) -> list[tuple[object, ...]]:
-    arrays = _arrays(plan, keys)
-    if arrays is None:
-        return []
-    item, condition = keys_join(plan, "c")
-    query = _orphans(table, key, f" AND {condition}", f", {item}")
-    return execute_raw(target, query, arrays).fetchall()
-
-
-def _orphans_of(
-    target: psycopg.Connection,
-    table: TablePlan,
-    key: ForeignKeyPlan,
-    parent: TablePlan,
-    absent: list[list[str]],
-) -> list[tuple[object, ...]]:
-    item, _ = keys_join(parent)
-    names = {column: f"k.k{i}" for i, column in enumerate(_key_targets(parent))}
+def _orphans_of(table: TablePlan, key: ForeignKeyPlan, parent: TablePlan) -> str:
+    """The same for the parent's keys that have no row any more. Only those can leave references to
+    nothing, and they are looked for first, by an index: whoever refers to a key may have to be
+    looked for in a whole table, which is not begun where none is gone."""
+    item, same_key = keys_join(parent)
+    columns = _key_targets(parent)
+    names = {column: f"k.k{i}" for i, column in enumerate(columns)}
     pairs = zip(key.columns, key.parent_columns, strict=True)
     condition = " AND ".join(f"c.{postgres_name(a)} = {names[b]}" for a, b in pairs)
-    query = _orphans(table, key, f" AND {condition}", f", {item}")
-    return execute_raw(target, query, absent).fetchall()
-
-
-def _gone(
-    target: psycopg.Connection, plan: TablePlan, keys: Sequence[Key]
-) -> list[list[str]] | None:
-    """Of these keys those without a row, as an array for each column; None where there are none.
-    Only they can leave references to nothing. A look into the key's index each, while whoever
-    refers to a key may have to be looked for in a whole table."""
-    arrays = _arrays(plan, keys)
-    if arrays is None:
-        return None
-    item, condition = keys_join(plan)
-    columns = ", ".join(f"k.k{i}::text" for i in range(len(arrays)))
-    rows = execute_raw(
-        target,
-        compose(
-            "SELECT {columns} FROM {item} WHERE NOT EXISTS "
-            "(SELECT 1 FROM {table} AS t WHERE {condition})",
-            columns=columns,
-            item=item,
-            table=postgres_relation(plan.target),
-            condition=condition,
-        ),
-        arrays,
-    ).fetchall()
-    return [[str(value) for value in column] for column in zip(*rows, strict=True)] or None
+    gone = compose(
+        "WITH gone AS MATERIALIZED (SELECT k.* FROM {item} WHERE NOT EXISTS "
+        "(SELECT 1 FROM {table} AS t WHERE {same_key})) ",
+        item=item,
+        table=postgres_relation(parent.target),
+        same_key=same_key,
+    )
+    some = compose(" AND (SELECT count(*) FROM gone) > 0 AND {condition}", condition=condition)
+    return gone + _orphans(table, key, some, ", gone AS k")
 
 
 def _arrays(plan: TablePlan, keys: Iterable[Key]) -> list[list[str]] | None:

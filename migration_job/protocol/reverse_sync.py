@@ -32,7 +32,7 @@ from migration_job.quoting import compose, postgres_name, postgres_relation
 from migration_job.stores.postgres import records
 from migration_job.stores.postgres.apply import Key, key_places, key_plans, text_array
 from migration_job.stores.postgres.capture import confirm_token, numbered
-from migration_job.stores.postgres.database import Locked, lost
+from migration_job.stores.postgres.database import Locked, execute_raw, lost
 from migration_job.stores.postgres.states import KEYS_PER_QUERY, TextRow, raw_rows, rows_by_keys
 from migration_job.stores.sqlite import fence
 from migration_job.stores.sqlite.apply import RowsBack, apply_back, log_keys
@@ -248,7 +248,7 @@ def _round(pair: Pair, limit: int, lock_limit: float, held: Mapping[str, TablePl
         _forget_one_way(pair)
         pair.target.execute("DELETE FROM migration.reverse_log WHERE id = ANY(%s)", (ids,))
         # The source's log now names these rows too, which the target has.
-        records.set_applied(pair.target, followed, log_token)
+        execute_raw(pair.target, *records.applied_statement(followed, log_token))
         pair.target.execute("UPDATE migration.pair SET verified = %s", (followed,))
     return BackRound(len(ids), left or len(compared) < len(parts))
 

@@ -178,8 +178,7 @@ def open_target(dsn: str) -> psycopg.Connection:
     settings = {"synchronous_commit": "on", "lock_timeout": str(database.LOCK_MS)}
     target = database.connect(dsn, purpose=target_capture.SESSION, more=settings)
     try:
-        target_capture.act_as_replica(target)
-        target_capture.take_token(target)
+        target_capture.enter(target)
     except BaseException:
         target.close()
         raise

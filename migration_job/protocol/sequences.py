@@ -12,13 +12,19 @@ from migration_job.quoting import (
     sqlite_name,
     sqlite_table,
 )
+from migration_job.stores.postgres.database import Statement, ask_together
 from migration_job.stores.sqlite.apply import set_sequence
 
 
 def raise_target_sequences(pair: Pair) -> None:
     """Raise the target's sequences to the source's marks (``sqlite_sequence`` and the largest
     number present), never lower them."""
-    statements = []
+    ask_together(pair.target, raising(pair))
+
+
+def raising(pair: Pair) -> list[Statement]:
+    """What does :func:`raise_target_sequences`, for the source's marks of now."""
+    statements: list[Statement] = []
     for table, column, name in _identities(pair):
         mark = _source_mark(pair, table, column)
         if mark < 1:
@@ -26,16 +32,14 @@ def raise_target_sequences(pair: Pair) -> None:
         last = compose(
             "(SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {name})", name=name
         )
-        statements.append(
-            compose(
-                "SELECT setval({name}, greatest({mark}, {last}))",
-                name=postgres_text(name),
-                mark=mark,
-                last=last,
-            )
+        query = compose(
+            "SELECT setval({name}, greatest({mark}, {last}))",
+            name=postgres_text(name),
+            mark=mark,
+            last=last,
         )
-    if statements:
-        pair.target.execute("; ".join(statements).encode())
+        statements.append((query, ()))
+    return statements
 
 
 def raise_source_sequences(pair: Pair) -> None:

@@ -37,7 +37,7 @@ from migration_job.protocol import (
     watch,
 )
 from migration_job.protocol.catchup import catch_up, catch_up_fully, touched_keys
-from migration_job.protocol.certificate import base_certificate, certify
+from migration_job.protocol.certificate import base_certificate, certify_decision
 from migration_job.protocol.content import prove_content
 from migration_job.protocol.decision import Switched, commit_decision, take_decision, truthful
 from migration_job.protocol.fault_points import step
@@ -50,13 +50,12 @@ from migration_job.protocol.follow import (
 from migration_job.protocol.lock import Lock
 from migration_job.protocol.proof import prove_all_references, prove_counts, prove_references
 from migration_job.protocol.run_context import Pair, opened
-from migration_job.protocol.sequences import raise_target_sequences
+from migration_job.protocol.sequences import raise_target_sequences, raising
 from migration_job.protocol.settings import Endpoints
 from migration_job.protocol.tokens import Forgotten
 from migration_job.protocol.whole import (
     confirm,
     doubtful,
-    new_token,
     require_capture,
     require_file,
     require_identity,
@@ -291,15 +290,16 @@ def _decide(
         start = time.monotonic()
         with step("switch.drain"), _within(pair, start + budget):
             require_capture(pair, anew=True)
-            done = catch_up(pair)
-            if doubtful(pair, pair.state()):
+            done = catch_up(pair, mark=False)
+            state = pair.state()
+            if doubtful(pair, state):
                 raise _TooMuch("the source's schema cookie moved while the rest was proved")
             if done.behind:
                 raise _TooMuch(f"{done.behind} changes more than a fence can wait for")
-            prove_references(pair, touched_keys(pair, proved, done.position))
-            raise_target_sequences(pair)
-            digest = certify(pair, done.position, base=base)
-            token = new_token(pair)
+            notes = [target_capture.LAZILY, target_capture.verified_statement(done.position)]
+            touched = touched_keys(pair, proved, done.position)
+            prove_references(pair, touched, more=[*notes, *raising(pair)])
+            digest, token = certify_decision(pair, state, done.position, base=base)
         with step("switch.decide"):
             take_decision(pair.source, digest, one_way, token)
             require_file(pair)

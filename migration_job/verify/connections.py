@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,14 @@ SHOWN_DIFFERENCES = 1_000
 """Differences of one table that are kept in full; all are counted."""
 
 
+BY_INDEX = (
+    "SELECT set_config('enable_' || way, 'off', true) "
+    "FROM unnest('{seqscan,hashjoin,mergejoin}'::text[]) AS way"
+)
+
+Query = tuple[str, Sequence[Any]]
+"""A query with its parameters, ``$1`` and on."""
+
 CANCEL_TIMEOUT = 5.0
 """Seconds for the server to take a cancellation."""
 
@@ -61,8 +69,7 @@ class Sides:
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        for setting in SETTINGS:
-            self.target.execute(setting)
+        self.target.execute("; ".join(SETTINGS))
 
     def close(self) -> None:
         """Close both connections."""
@@ -98,6 +105,31 @@ class Sides:
         a per cent sign."""
         with psycopg.RawCursor(self.target, row_factory=tuple_row) as cursor:
             return cursor.execute(sql.encode(), list(values)).fetchall()
+
+    def together(self, queries: Sequence[Query]) -> list[list[tuple[Any, ...]]]:
+        """The rows of several queries as :meth:`rows_of` takes them, none of which waits for
+        another's: one wait for a server that is far."""
+        with self.target.pipeline():
+            cursors = [
+                psycopg.RawCursor(self.target, row_factory=tuple_row).execute(
+                    sql.encode(), list(values)
+                )
+                for sql, values in queries
+            ]
+        return [[] if c.description is None else c.fetchall() for c in cursors]
+
+    def by_index(self, queries: Sequence[Query]) -> list[list[tuple[Any, ...]]]:
+        """The same for queries by key. The planner does not know how few keys there are, and a
+        sequential scan for each batch would cost the square of the table."""
+        if self.target.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+            with self.target.transaction():
+                return self.together([(BY_INDEX, ()), *queries])[1:]
+        try:
+            return self.together([("BEGIN", ()), (BY_INDEX, ()), *queries, ("COMMIT", ())])[2:-1]
+        except psycopg.Error:
+            if not self.target.closed:
+                self.target.rollback()
+            raise
 
     def one(self, sql: str, values: Sequence[Any] = ()) -> tuple[Any, ...]:
         """The only row of a query on the target."""
@@ -182,20 +214,33 @@ class Accepted:
     rule: str
 
 
-def ledger_for(sides: Sides, table: str, keys: list[str]) -> dict[tuple[str, str], list[Accepted]]:
-    """The ledger's entries for these rows, by key and column."""
-    found: dict[tuple[str, str], list[Accepted]] = {}
-    rows = sides.rows(
+Ledger = dict[tuple[str, str], list[Accepted]]
+"""The ledger's entries of some rows, by key and column."""
+
+
+def ledger_query(table: str, keys: list[str]) -> Query:
+    """What asks for the ledger's entries for these rows; :func:`ledger_of` reads the answer."""
+    return (
         "SELECT l.key, l.col, l.before, l.after, l.rule FROM migration.ledger AS l "
-        "WHERE l.tab = %s AND hashtextextended(l.key, 0) IN "
-        "(SELECT hashtextextended(k, 0) FROM unnest(%s::text[]) AS k)",
+        "WHERE l.tab = $1 AND hashtextextended(l.key, 0) IN "
+        "(SELECT hashtextextended(k, 0) FROM unnest($2::text[]) AS k)",
         (table, keys),
     )
+
+
+def ledger_of(rows: Iterable[tuple[Any, ...]], keys: list[str]) -> Ledger:
+    """The entries that the query has given."""
+    found: Ledger = {}
     wanted = set(keys)
     for key, column, before, after, rule in rows:
         if key in wanted:
             found.setdefault((key, column), []).append(Accepted(before, after, rule))
     return found
+
+
+def ledger_for(sides: Sides, table: str, keys: list[str]) -> Ledger:
+    """The ledger's entries for these rows."""
+    return ledger_of(sides.rows_of(*ledger_query(table, keys)), keys)
 
 
 def ledger_keys(sides: Sides, table: str, batch: int) -> Iterator[list[str]]:

@@ -7,14 +7,13 @@ where the ledger holds exactly it: this key and column, this value before, this 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from migration_job.plan.model import TablePlan
 from migration_job.quoting import compose, postgres_name
 from migration_job.stores.sqlite.model import SourceTable
-from migration_job.stores.sqlite.reader import Row, batches, read_by_keys, read_rows
+from migration_job.stores.sqlite.reader import batches, read_by_keys, read_rows
 from migration_job.stores.sqlite.rowkey import key_columns
 from migration_job.values import display, key_text, key_values
 from migration_job.verify.connections import (
@@ -25,21 +24,19 @@ from migration_job.verify.connections import (
     not_quarantined,
     target_name,
 )
-from migration_job.verify.meaning import Inexact, as_parameter, of_source
+from migration_job.verify.meaning import as_parameter
 from migration_job.verify.typed_bags import as_bag
+from migration_job.verify.typed_keys import compare_keys
 from migration_job.verify.typed_large import HUGE, compare_large, weight_of
 from migration_job.verify.typed_rows import (
     BATCH,
     UNKNOWN,
-    Back,
     Comparison,
+    by_position,
     columns_of_key,
     compare_batch,
     expected_of,
-    fetch,
-    in_quarantine,
-    join_on_key,
-    with_index,
+    fetch_query,
 )
 
 ITEMS_PER_PAGE = 512
@@ -55,45 +52,6 @@ class Compared:
     digest: str
     """SHA-256 over the meanings of the source's rows, in its order."""
     differences: Differences
-
-
-def compare_keys(
-    sides: Sides, plan: TablePlan, keys: Iterable[Row], back: Back | None = None
-) -> Differences:
-    """Compare the present rows of these source keys on both sides; a key that is on neither side
-    is equal. The plan must have a key for the table."""
-    back = back or Back()
-    table = sides.table(plan)
-    differences = Differences(table.name)
-    key = key_columns(plan.key, table)
-    columns = tuple(c for c in compared_columns(plan) if c.source not in back.computed)
-    comparison = Comparison(sides, plan, table, differences, back=back)
-    pending: list[Row] = []
-
-    def settle() -> None:
-        rows = read_by_keys(
-            sides.source,
-            table,
-            [*key, *(str(c.source) for c in columns)],
-            encoding=sides.plan.encoding,
-            key=key,
-            keys=pending,
-        )
-        present = {key_text(row[: len(key)]): row for row in rows}
-        aside = in_quarantine(sides, table.name, list(present))
-        batch = [row for text, row in present.items() if text not in aside]
-        compare_batch(comparison, batch)
-        gone = [k for k in pending if key_text(k) not in present or key_text(k) in aside]
-        _expect_absent(sides, plan, gone, differences)
-
-    for row in keys:
-        pending.append(row)
-        if len(pending) >= BATCH:
-            settle()
-            pending = []
-    if pending:
-        settle()
-    return differences
 
 
 def compare_table(sides: Sides, plan: TablePlan) -> Compared:
@@ -174,43 +132,6 @@ def _by_key(
     return count, digest.hexdigest(), seen
 
 
-def _expect_absent(
-    sides: Sides, plan: TablePlan, keys: list[Row], differences: Differences
-) -> None:
-    """Keys that are not in the source must not be on the target."""
-    key_plans = columns_of_key(plan)
-    askable: list[tuple[Row, list[Any]]] = []
-    for key in keys:
-        try:
-            meanings = [of_source(c, v) for c, v in zip(key_plans, key, strict=True)]
-        except Inexact:
-            continue  # the target cannot hold it under this key
-        askable.append(
-            (key, [as_parameter(c, m) for c, m in zip(key_plans, meanings, strict=True)])
-        )
-    if not askable:
-        return
-    source, equal = join_on_key(plan)
-    parameters = [list(part) for part in zip(*(p for _, p in askable), strict=True)]
-    rows = with_index(
-        sides,
-        compose(
-            "SELECT DISTINCT k.n FROM {source} JOIN ONLY {target_name} AS t ON {equal}",
-            source=source,
-            target_name=target_name(plan),
-            equal=equal,
-        ),
-        parameters,
-    )
-    for (n,) in rows:
-        text = key_text(askable[int(n) - 1][0])
-        differences.add(
-            "extra-row",
-            f"row {text} of {differences.table} is on the target and not in the source",
-            key=text,
-        )
-
-
 def _name_extra_rows(sides: Sides, plan: TablePlan, seen: _Seen, differences: Differences) -> None:
     """Find the target's rows that answered to no key of the source."""
     keys = columns_of_key(plan)
@@ -273,5 +194,6 @@ def places_of_keys(sides: Sides, plan: TablePlan, keys: list[str]) -> list[str]:
             wanted.append([as_parameter(c, m) for c, m in pairs])
     if not wanted:
         return []
-    found = fetch(sides, plan, (), wanted)
+    (rows,) = sides.by_index([fetch_query(plan, (), wanted)])
+    found = by_position(rows)
     return [ctid for rows in found.values() for ctid, _ in rows]

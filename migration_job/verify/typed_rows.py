@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,8 @@ from migration_job.values import SourceValue, display, fold, key_text, to_text
 from migration_job.verify.connections import (
     Accepted,
     Differences,
+    Ledger,
+    Query,
     Sides,
     compared_columns,
     ledger_for,
@@ -35,14 +37,6 @@ class Back:
     computed: frozenset[str] = frozenset()
     """Columns that the source computes from the others and the target does not: what the target
     has there says nothing, since nobody keeps it in step with the row."""
-
-
-def in_quarantine(sides: Sides, table: str, keys: list[str]) -> set[str]:
-    rows = sides.rows(
-        "SELECT key FROM migration.quarantine WHERE tab = %s AND key = ANY(%s::text[])",
-        (table, keys),
-    )
-    return {str(row[0]) for row in rows}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,37 +62,61 @@ def compare_batch(of: Comparison, batch: Sequence[Row]) -> list[str]:
     if not batch:
         return []
     width = len(of.key)
+    keys = [key_text(row[:width]) for row in batch]
+    asked = ask(of, batch, ledger_for(of.sides, of.table.name, keys))
+    (rows,) = of.sides.by_index([asked.query])
+    return asked.settle(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A batch of the source's rows, and the question for the target's."""
+
+    query: Query
+    keys: list[str]
+    """Each row's ``key_text``."""
+    columns: tuple[ColumnPlan, ...]
+    values: list[Row]
+    """Without the keys."""
+    expected: list[list[Any]]
+    differences: Differences
+
+    def settle(self, rows: list[tuple[Any, ...]]) -> list[str]:
+        """Note what the target's answer differs in; gives the places of its rows."""
+        found = by_position(rows)
+        met: list[str] = []
+        together = zip(self.keys, self.expected, self.values, strict=True)
+        for position, (key, meanings, values) in enumerate(together):
+            there = found.get(position, [])
+            met += [ctid for ctid, _ in there]
+            if len(there) != 1:
+                _report_count(self.differences, key, len(there))
+            for _, target in there[:1]:
+                _compare_row(self.differences, key, self.columns, values, meanings, target)
+        return met
+
+
+def ask(of: Comparison, batch: Sequence[Row], ledger: Ledger) -> Asked:
+    """What to ask the target for these source rows (key, then columns), of whose ledger this is."""
+    width = len(of.key)
     columns = tuple(c for c in compared_columns(of.plan) if c.source not in of.back.computed)
-    texts = [key_text(row[:width]) for row in batch]
-    expected = _expected_of_batch(of, columns, texts, batch)
+    keys = [key_text(row[:width]) for row in batch]
+    known = {place: e for place, e in ledger.items() if place not in of.back.forgotten}
+    expected = [
+        expected_of(key, columns, row[width:], known, of.differences)
+        for key, row in zip(keys, batch, strict=True)
+    ]
     if of.digest is not None:
         for meanings in expected:
             of.digest.update(repr(meanings).encode())
-    found = fetch(of.sides, of.plan, columns, [_key_of(of.plan, columns, e) for e in expected])
-    met: list[str] = []
-    for position, (text, meanings, row) in enumerate(zip(texts, expected, batch, strict=True)):
-        there = found.get(position, [])
-        met += [ctid for ctid, _ in there]
-        if len(there) != 1:
-            _report_count(of.differences, text, len(there))
-        for _, values in there[:1]:
-            _compare_row(of.differences, text, columns, row[width:], meanings, values)
-    return met
-
-
-def _expected_of_batch(
-    of: Comparison, columns: Sequence[ColumnPlan], texts: list[str], batch: Sequence[Row]
-) -> list[list[Any]]:
-    width = len(of.key)
-    ledger = {
-        place: entries
-        for place, entries in ledger_for(of.sides, of.table.name, texts).items()
-        if place not in of.back.forgotten
-    }
-    return [
-        expected_of(text, columns, row[width:], ledger, of.differences)
-        for text, row in zip(texts, batch, strict=True)
-    ]
+    return Asked(
+        query=fetch_query(of.plan, columns, [_key_of(of.plan, columns, e) for e in expected]),
+        keys=keys,
+        columns=columns,
+        values=[row[width:] for row in batch],
+        expected=expected,
+        differences=of.differences,
+    )
 
 
 def _report_count(differences: Differences, key: str, count: int) -> None:
@@ -175,39 +193,30 @@ def join_on_key(plan: TablePlan) -> tuple[str, str]:
     return f"unnest({arrays}) WITH ORDINALITY AS k({names}, n)", equal
 
 
-def fetch(
-    sides: Sides, plan: TablePlan, columns: Sequence[ColumnPlan], keys: list[list[Any]]
-) -> dict[int, list[tuple[str, tuple[str | None, ...]]]]:
-    """The target's rows of these keys, by the key's position: each row's place and values."""
+def fetch_query(plan: TablePlan, columns: Sequence[ColumnPlan], keys: list[list[Any]]) -> Query:
+    """What asks for the target's rows of these keys; :func:`by_position` reads the answer."""
     source, equal = join_on_key(plan)
-    outputs = "".join(f", t.{postgres_name(c.target)}::text" for c in columns)
-    found: dict[int, list[tuple[str, tuple[str | None, ...]]]] = {}
-    parameters = [list(part) for part in zip(*keys, strict=True)]
-    for row in with_index(
-        sides,
+    return (
         compose(
             "SELECT k.n, t.ctid::text{outputs} FROM {source} "
             "JOIN ONLY {target_name} AS t ON {equal}",
-            outputs=outputs,
+            outputs="".join(f", t.{postgres_name(c.target)}::text" for c in columns),
             source=source,
             target_name=target_name(plan),
             equal=equal,
         ),
-        parameters,
-    ):
+        [list(part) for part in zip(*keys, strict=True)],
+    )
+
+
+def by_position(
+    rows: Iterable[tuple[Any, ...]],
+) -> dict[int, list[tuple[str, tuple[str | None, ...]]]]:
+    """The target's rows by their key's position: each row's place and values."""
+    found: dict[int, list[tuple[str, tuple[str | None, ...]]]] = {}
+    for row in rows:
         found.setdefault(int(row[0]) - 1, []).append((str(row[1]), tuple(row[2:])))
     return found
-
-
-def with_index(sides: Sides, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """Run a query by key. The planner does not know how few keys there are, and a sequential scan
-    for each batch would cost the square of the table."""
-    with sides.target.transaction():
-        sides.target.execute(
-            "SELECT set_config('enable_' || way, 'off', true) "
-            "FROM unnest('{seqscan,hashjoin,mergejoin}'::text[]) AS way"
-        )
-        return sides.rows_of(sql, values)
 
 
 def _compare_row(

@@ -19,10 +19,20 @@ from migration_job.plan.model import ColumnPlan, Reason, TablePlan
 from migration_job.plan.rules import CannotCarry
 from migration_job.quoting import compose, postgres_name, postgres_relation
 from migration_job.stores.postgres import records
-from migration_job.stores.postgres.database import execute_raw, lost
+from migration_job.stores.postgres.copytext import copy_sql, fields_of
+from migration_job.stores.postgres.database import (
+    Statement,
+    ask_together,
+    commit_together,
+    lost,
+)
 from migration_job.values import SourceValue, display, fold, key_text, to_json, to_text
 
 Key = tuple[SourceValue, ...]
+
+FEW_ROWS, FEW_VALUES, FEW_BYTES = 200, 4_000, 256 << 10
+"""Up to so many keys of a batch, values of a table and bytes of its text it is cheaper to send all
+at once than to ask first, or to begin a COPY."""
 
 _MODIFIER = re.compile(r"\([^)]*\)")
 
@@ -61,25 +71,28 @@ def apply_states(
     BlockedError where a value cannot be carried and the plan does not quarantine it,
     psycopg.IntegrityError where rows of the batch stand in each other's or in others' way.
     """
-    changes = list(changes)
+    batch = [_prepare(change) for change in changes]
+    large = [part for part in batch if not part.small]
+    forget = [
+        (part.change.table.source or "", key_text(key))
+        for part in batch
+        for key in part.change.keys
+    ]
+    # Within a table a unique value may have moved from one key to another: deletions first.
+    first = [s for part in batch for s in _deletion(part.change)]
+    first += [s for part in batch if part.small for s in _insertion(part)]
+    notes = [*_notes(batch), records.applied_statement(position, token)]
     try:
+        if not large and len(forget) <= FEW_ROWS:
+            commit_together(connection, [*records.forget_statements(forget), *first, *notes])
+            return
         with connection.transaction():
-            # All deletions first: a row of one table never stands in the way of another's, but
-            # within a table a unique value may have moved from one key to another.
-            noted = records.tables_noted(connection, [c.table.source or "" for c in changes])
-            forget = [
-                (c.table.source or "", key_text(key))
-                for c in changes
-                if c.table.source in noted
-                for key in c.keys
-            ]
-            if forget:
-                records.forget_all(connection, forget)
-            for change in changes:
-                _delete(connection, change)
-            for change in changes:
-                _insert(connection, change)
-            records.set_applied(connection, position, token)
+            noted = records.tables_noted(connection, [p.change.table.source or "" for p in batch])
+            forget = [row for row in forget if row[0] in noted]
+            ask_together(connection, [*records.forget_statements(forget), *first])
+            for part in large:
+                _copy(connection, part)
+            ask_together(connection, notes)
     except psycopg.errors.IntegrityError:
         raise
     except psycopg.Error as error:
@@ -140,55 +153,95 @@ def text_array(values: Iterable[str]) -> str:
     return f'{{"{joined}"}}'
 
 
-def _delete(connection: psycopg.Connection, change: TableChange) -> None:
-    if not change.key_texts:
-        return
-    item, condition = keys_join(change.table)
-    execute_raw(
-        connection,
-        compose(
-            "DELETE FROM {table} AS t USING {item} WHERE {condition}",
-            table=postgres_relation(change.table.target),
-            item=item,
-            condition=condition,
-        ),
-        [text_array(column) for column in zip(*change.key_texts, strict=True)],
-    )
+@dataclass(slots=True)
+class _Part:
+    """A table's change with what its rows become on the target."""
+
+    change: TableChange
+    lines: list[list[str | None]] = field(default_factory=list)
+    """The rows that are there now, apart from ``change.lines``."""
+    ledger: list[records.LedgerEntry] = field(default_factory=list)
+    quarantine: list[records.QuarantineEntry] = field(default_factory=list)
+
+    @property
+    def small(self) -> bool:
+        """Whether its rows are few enough to be sent with other statements."""
+        width = len(self.change.table.copied)
+        given = self.change.lines or b""
+        rows = given.count(b"\n") + 1 + len(self.lines)
+        if rows * width > FEW_VALUES or len(given) > FEW_BYTES:
+            return False
+        return sum(len(text or "") for line in self.lines for text in line) <= FEW_BYTES
 
 
-def _insert(connection: psycopg.Connection, change: TableChange) -> None:
+def _prepare(change: TableChange) -> _Part:
+    part = _Part(change)
     table = change.table
-    ledger: list[records.LedgerEntry] = []
-    quarantine: list[records.QuarantineEntry] = []
     positions = key_places(table)
-    lines: list[list[str | None]] = []
     for row in change.rows:
         key = key_text([row[i] for i in positions])
         reason = change.quarantined.get(key)
         if reason is not None:
-            quarantine.append(_quarantined(table, key, row, reason))
+            part.quarantine.append(_quarantined(table, key, row, reason))
             continue
-        lines.append(_forward(table, key, row, ledger))
-    if lines or change.lines is not None:
-        columns = ", ".join(postgres_name(c.target) for c in table.copied)
-        with (
-            connection.cursor() as cursor,
-            cursor.copy(
-                compose(
-                    "COPY {table} ({columns}) FROM STDIN",
-                    table=postgres_relation(table.target),
-                    columns=columns,
-                ).encode()
-            ) as copy,
-        ):
-            if change.lines is not None:
-                copy.write(change.lines + b"\n")
-            for line in lines:
-                copy.write_row(line)
-    if ledger:
-        records.add_ledger(connection, iter(ledger))
-    if quarantine:
-        records.add_quarantine(connection, iter(quarantine))
+        part.lines.append(_forward(table, key, row, part.ledger))
+    return part
+
+
+def _deletion(change: TableChange) -> list[Statement]:
+    if not change.key_texts:
+        return []
+    item, condition = keys_join(change.table)
+    query = compose(
+        "DELETE FROM {table} AS t USING {item} WHERE {condition}",
+        table=postgres_relation(change.table.target),
+        item=item,
+        condition=condition,
+    )
+    return [(query, [text_array(column) for column in zip(*change.key_texts, strict=True)])]
+
+
+def _insertion(part: _Part) -> list[Statement]:
+    """The rows as parameters, which PostgreSQL reads as COPY does: each as its column's own
+    input, also where the column's number is always generated. A COPY would be two more waits for
+    a server that is far."""
+    table = part.change.table
+    lines = list(part.lines)
+    if part.change.lines is not None:
+        lines += map(fields_of, part.change.lines.decode().split("\n"))
+    if not lines:
+        return []
+    width = len(table.copied)
+    rows = (
+        ", ".join(f"${number}" for number in range(first, first + width))
+        for first in range(1, width * len(lines) + 1, width)
+    )
+    query = compose(
+        "INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE VALUES {rows}",
+        table=postgres_relation(table.target),
+        columns=", ".join(postgres_name(c.target) for c in table.copied),
+        rows=", ".join(f"({row})" for row in rows),
+    )
+    return [(query, [text for line in lines for text in line])]
+
+
+def _copy(connection: psycopg.Connection, part: _Part) -> None:
+    table, lines = part.change.table, part.change.lines
+    names = tuple(c.target for c in table.copied)
+    statement = copy_sql(postgres_relation(table.target), names, freeze=False)
+    with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+        if lines is not None:
+            copy.write(lines + b"\n")
+        for line in part.lines:
+            copy.write_row(line)
+
+
+def _notes(batch: Sequence[_Part]) -> list[Statement]:
+    """The ledger and the quarantine of a batch."""
+    return [
+        *records.ledger_statements([entry for part in batch for entry in part.ledger]),
+        *records.quarantine_statements([entry for part in batch for entry in part.quarantine]),
+    ]
 
 
 def key_places(table: TablePlan) -> list[int]:

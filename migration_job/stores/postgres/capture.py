@@ -37,12 +37,14 @@ import psycopg
 from migration_job.errors import InputError, OperationError
 from migration_job.plan.model import Plan, TablePlan
 from migration_job.quoting import compose, postgres_name, postgres_relation, postgres_text
-from migration_job.stores.postgres import shape
+from migration_job.stores.postgres import records, shape
 from migration_job.stores.postgres.database import (
+    Statement,
+    ask_if_there,
     briefly,
     commit_durably,
+    commit_together,
     durably,
-    in_transaction,
     lost,
 )
 from migration_job.values import fold
@@ -209,18 +211,30 @@ def missing(connection: psycopg.Connection, plan: Plan) -> list[str]:
     ]
 
 
+# In one statement; its query is looked at only where there is a fence.
+_TAKE = compose(
+    "DO $take$ BEGIN IF to_regclass('migration.fence_token') IS NOT NULL THEN "
+    "PERFORM set_config('{token}', token, false) FROM migration.fence_token; "
+    "END IF; END $take$",
+    token=TOKEN,
+)
+_REPLICA = "SET session_replication_role = replica"
+
+
 def take_token(connection: psycopg.Connection) -> None:
     """Have this session pass the fence, where there is one; the token itself does not leave the
     server, so no log shows it. psycopg.Error where the role does not own the fence."""
-    # In one statement; its query is looked at only where there is a fence.
-    connection.execute(
-        compose(
-            "DO $take$ BEGIN IF to_regclass('migration.fence_token') IS NOT NULL THEN "
-            "PERFORM set_config('{token}', token, false) FROM migration.fence_token; "
-            "END IF; END $take$",
-            token=TOKEN,
-        )
-    )
+    connection.execute(_TAKE.encode())
+
+
+def enter(connection: psycopg.Connection) -> None:
+    """:func:`act_as_replica` and :func:`take_token`, in one round trip where the role may set the
+    first by itself. Raises as they do."""
+    try:
+        connection.execute(f"{_REPLICA}; {_TAKE}".encode())
+    except psycopg.errors.InsufficientPrivilege:
+        act_as_replica(connection)
+        take_token(connection)
 
 
 def installed(connection: psycopg.Connection) -> bool:
@@ -599,10 +613,7 @@ def set_pair(
 
 def pair(connection: psycopg.Connection) -> str | None:
     """The capture of the source that the target follows; None where it follows none."""
-    row = connection.execute("SELECT to_regclass('migration.pair') IS NOT NULL").fetchone()
-    if row is None or not row[0]:
-        return None
-    row = connection.execute("SELECT capture FROM migration.pair").fetchone()
+    row = ask_if_there(connection, "migration.pair", "SELECT capture FROM migration.pair")
     return None if row is None else str(row[0])
 
 
@@ -617,17 +628,19 @@ def read_verified(connection: psycopg.Connection) -> int | None:
     return None if row is None else int(row[0])
 
 
+LAZILY: Statement = ("SET LOCAL synchronous_commit TO off", ())
+"""First in a transaction whose commit need not be waited for."""
+
+
+def verified_statement(position: int) -> Statement:
+    """What records that everything up to ``position`` was compared and is the same. Lost in a
+    crash, it means comparing once more."""
+    return ("UPDATE migration.pair SET verified = $1, whole_at = clock_timestamp()", (position,))
+
+
 def set_verified(connection: psycopg.Connection, position: int) -> None:
-    """Record that everything up to ``position`` was compared and is the same. The commit is not
-    waited for: lost in a crash, it means comparing once more."""
-    connection.execute(
-        compose(
-            "BEGIN; SET LOCAL synchronous_commit TO off; "
-            "UPDATE migration.pair SET verified = {position}, whole_at = clock_timestamp(); "
-            "COMMIT",
-            position=int(position),
-        ).encode()
-    )
+    """Record that; the commit is not waited for."""
+    commit_together(connection, [LAZILY, verified_statement(position)])
 
 
 _IDENTITY = (
@@ -639,15 +652,7 @@ _IDENTITY = (
 
 def read_identity(connection: psycopg.Connection) -> Identity | None:
     """What the target knows the source by; None where it follows none."""
-    idle = not in_transaction(connection)
-    if not idle and pair(connection) is None:  # an error would end the transaction
-        return None
-    try:
-        row = connection.execute(_IDENTITY).fetchone()
-    except psycopg.errors.UndefinedTable:
-        if idle and pair(connection) is None:
-            return None
-        raise
+    row = ask_if_there(connection, "migration.pair", _IDENTITY)
     if row is None:
         return None
     capture, token, next_token, position, log_token, verified, whole_at = row
@@ -662,21 +667,29 @@ def read_identity(connection: psycopg.Connection) -> Identity | None:
     )
 
 
+_ANNOUNCED = (
+    "UPDATE migration.pair SET token = %s, next_token = %s WHERE %s OR %s IN (token, next_token)"
+)
+
+
 def announce_token(
     connection: psycopg.Connection, present: str, next_token: str, *, anew: bool = False
 ) -> bool:
     """Note, durably, which token the source's state is about to be given by a transaction there.
     False, with nothing noted, where the target does not hold the ``present`` one, unless ``anew``:
     it was just brought up again."""
-    touched = commit_durably(
-        connection,
-        (
-            "UPDATE migration.pair SET token = %s, next_token = %s "
-            "WHERE %s OR %s IN (token, next_token)",
-            (present, next_token, anew, present),
-        ),
-    )
-    return touched == [1]
+    announced = (_ANNOUNCED, (present, next_token, anew, present))
+    return commit_durably(connection, announced) == [1]
+
+
+def announce_decision(
+    connection: psycopg.Connection, present: str, next_token: str, certificate: tuple[str, str]
+) -> bool:
+    """Note the same of the decision to switch, together with the certificate (its digest and body)
+    that it goes by: whoever holds the token then holds that too."""
+    announced = (_ANNOUNCED, (present, next_token, False, present))
+    statements = records.certificate_statements(*certificate, "verified", told=next_token)
+    return commit_durably(connection, announced, *statements)[0] == 1
 
 
 def confirm_token(connection: psycopg.Connection) -> None:
@@ -688,7 +701,7 @@ def act_as_replica(connection: psycopg.Connection) -> None:
     """Have this session's writes fire no triggers and no foreign keys. Raises InputError where the
     role may not: without it a cascade could remove rows that the source still has."""
     try:
-        connection.execute("SET session_replication_role = replica")
+        connection.execute(_REPLICA)
         return
     except psycopg.errors.InsufficientPrivilege:
         offered = connection.execute(

@@ -7,6 +7,7 @@ backslash, tab, line feed and carriage return escaped
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ ESCAPES = (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r"))
 ARGUMENTS = 500
 
 _TRANSLATION = str.maketrans(dict(ESCAPES))
+_PLAIN = {escaped: plain for plain, escaped in ESCAPES}
+_ESCAPED = re.compile(r"\\.", re.DOTALL)
 
 
 def escape(text: str | None) -> str:
@@ -32,6 +35,17 @@ def escape(text: str | None) -> str:
     if text is None:
         return NULL
     return text.translate(_TRANSLATION)
+
+
+def fields_of(line: str) -> list[str | None]:
+    """The values' texts that a line of COPY's text format holds, as :func:`escape` made it."""
+    if "\\" not in line:
+        return list(line.split("\t"))
+    return [None if f == NULL else _ESCAPED.sub(_unescaped, f) for f in line.split("\t")]
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return _PLAIN[found[0]]
 
 
 def _sql_escape(expression: str) -> str:

@@ -75,6 +75,10 @@ BRIEFLY_APART_SECONDS = 0.25
 """Between such attempts: the others work off what has queued up."""
 
 
+Statement = tuple[str, Sequence[object]]
+"""A statement, and its parameters."""
+
+
 def read_dsn(dsn: str | None, file: Path | None) -> str:
     """The connection string, from the option or from a file (so that a container's command line
     and environment show no password). Raises InputError where there is none or both."""
@@ -165,6 +169,45 @@ def execute_raw(
     return psycopg.RawCursor(connection).execute(query.encode(), parameters or None)
 
 
+def ask_together(
+    connection: psycopg.Connection, statements: Sequence[Statement]
+) -> list[list[tuple[Any, ...]]]:
+    """Statements that wait for no answer of one another's, in one round trip; gives the rows of
+    each. Their parameters are ``$1`` and on. Outside a transaction they are one by themselves.
+    Raises the first one's psycopg.Error, with none after it done."""
+    with connection.pipeline():
+        cursors = [execute_raw(connection, query, values) for query, values in statements]
+    return [[] if c.description is None else c.fetchall() for c in cursors]
+
+
+def ask_if_there(connection: psycopg.Connection, table: str, query: str) -> tuple[Any, ...] | None:
+    """The first row of a query of ``table``; None where there is no row, or no such table."""
+    if not in_transaction(connection):  # an error would end it
+        try:
+            return connection.execute(query.encode()).fetchone()
+        except psycopg.errors.UndefinedTable:
+            pass
+    there = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (table,)).fetchone()
+    if there is None or not there[0]:
+        return None
+    return connection.execute(query.encode()).fetchone()
+
+
+def commit_together(
+    connection: psycopg.Connection, statements: Sequence[Statement]
+) -> list[list[tuple[Any, ...]]]:
+    """The same as a transaction, or as a part of the present one: all of them, or none."""
+    if in_transaction(connection):
+        with connection.transaction():
+            return ask_together(connection, statements)
+    try:
+        return ask_together(connection, [("BEGIN", ()), *statements, ("COMMIT", ())])[1:-1]
+    except psycopg.Error:
+        if not connection.closed and in_transaction(connection):
+            connection.execute("ROLLBACK")
+        raise
+
+
 def _require(connection: psycopg.Connection, dsn: str) -> None:
     version = connection.info.server_version
     if version < OLDEST:
@@ -207,10 +250,6 @@ def durably(connection: psycopg.Connection) -> Iterator[None]:
 def in_transaction(connection: psycopg.Connection) -> bool:
     """Whether the session is in a transaction, also in one that has failed."""
     return connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
-
-
-Statement = tuple[str, Sequence[object]]
-"""A statement, and its parameters as psycopg takes them."""
 
 
 def commit_durably(connection: psycopg.Connection, *statements: Statement) -> list[int]:

@@ -19,7 +19,7 @@ from migration_job.plan.findings import some
 from migration_job.plan.model import Plan
 from migration_job.quoting import compose, postgres_name, postgres_relation
 from migration_job.stores.postgres import untouched
-from migration_job.stores.postgres.database import commit_durably, durably
+from migration_job.stores.postgres.database import Statement, ask_if_there, commit_durably
 
 SCHEMA = "migration"
 
@@ -175,13 +175,11 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 
 def read_run(connection: psycopg.Connection) -> RunRow | None:
     """The run that the target belongs to; None for a target without this project's records."""
-    known = connection.execute("SELECT to_regclass('migration.run') IS NOT NULL").fetchone()
-    if known is None or not known[0]:
-        return None
-    row = connection.execute(
+    query = (
         "SELECT run_id::text, source_path, snapshot_sha256, phase, plan, plan_digest, made "
         "FROM migration.run"
-    ).fetchone()
+    )
+    row = ask_if_there(connection, "migration.run", query)
     if row is None:
         return None
     return RunRow(
@@ -321,10 +319,10 @@ def drop_everything(connection: psycopg.Connection, run: RunRow) -> None:
 
 def set_phase(connection: psycopg.Connection, phase: str) -> None:
     """Record the phase, durably."""
-    with durably(connection):
-        connection.execute(
-            "UPDATE migration.run SET phase = %s, updated_at = clock_timestamp()", (phase,)
-        )
+    commit_durably(
+        connection,
+        ("UPDATE migration.run SET phase = %s, updated_at = clock_timestamp()", (phase,)),
+    )
 
 
 def distrust(connection: psycopg.Connection) -> None:
@@ -454,18 +452,31 @@ def add_quarantine(connection: psycopg.Connection, entries: Iterator[QuarantineE
     return count
 
 
-def forget_rows(connection: psycopg.Connection, table: str, keys: list[str]) -> None:
-    """Remove the ledger and quarantine of rows that are about to be written anew."""
-    for name in ("ledger", "quarantine"):
-        connection.execute(
-            compose(
-                "DELETE FROM migration.{name} WHERE tab = %s AND hashtextextended(key, 0) IN "
-                "(SELECT hashtextextended(k, 0) FROM unnest(%s::text[]) AS k) "
-                "AND key = ANY(%s::text[])",
-                name=name,
-            ),
-            (table, keys, keys),
-        )
+def ledger_statements(entries: Sequence[LedgerEntry]) -> list[Statement]:
+    """What appends a few entries."""
+    return _inserted(
+        "ledger (tab, key, col, before, after, rule)",
+        [(e.table, e.key, e.column, e.before, e.after, e.rule) for e in entries],
+    )
+
+
+def quarantine_statements(entries: Sequence[QuarantineEntry]) -> list[Statement]:
+    """What appends a few rows."""
+    return _inserted(
+        "quarantine (tab, key, reason, source_row, col)",
+        [(e.table, e.key, e.reason, e.row, e.column) for e in entries],
+    )
+
+
+def _inserted(table: str, rows: Sequence[Sequence[str | None]]) -> list[Statement]:
+    if not rows:
+        return []
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    arrays = ", ".join(f"${number}::text[]" for number in range(1, len(columns) + 1))
+    query = compose(
+        "INSERT INTO migration.{table} SELECT * FROM unnest({arrays})", table=table, arrays=arrays
+    )
+    return [(query, columns)]
 
 
 _NAMED = (
@@ -486,15 +497,17 @@ def tables_noted(connection: psycopg.Connection, tables: list[str]) -> set[str]:
     return {str(row[0]) for row in rows}
 
 
-def forget_all(connection: psycopg.Connection, rows: list[tuple[str, str]]) -> None:
-    """:func:`forget_rows` for rows of several tables at once: ``(table, key)``."""
+def forget_statements(rows: list[tuple[str, str]]) -> list[Statement]:
+    """What removes the ledger and quarantine of rows, ``(table, key)`` each, that are about to be
+    written anew."""
+    if not rows:
+        return []
     names = [[row[0] for row in rows], [row[1] for row in rows]]
-    for name in ("ledger", "quarantine"):
-        using = _NAMED.replace("FROM", "USING", 1)
-        connection.execute(
-            compose("DELETE FROM migration.{name} AS r {using}", name=name, using=using).encode(),
-            names,
-        )
+    using = _NAMED.replace("FROM", "USING", 1).replace("%s", "$1", 1).replace("%s", "$2", 1)
+    return [
+        (compose("DELETE FROM migration.{name} AS r {using}", name=name, using=using), names)
+        for name in ("ledger", "quarantine")
+    ]
 
 
 def ledger_of(
@@ -553,22 +566,33 @@ def count(connection: psycopg.Connection, name: str) -> int:
 def store_certificate(connection: psycopg.Connection, digest: str, body: str, phase: str) -> None:
     """Write the certificate and the phase it stands for, durably: everything that was committed
     before with a lazy commit is on disk once this one is."""
-    commit_durably(
-        connection,
-        (
-            "INSERT INTO migration.certificate (digest, body) VALUES (%s, %s) "
-            "ON CONFLICT (digest) DO UPDATE SET issued_at = clock_timestamp()",
-            (digest, body),
-        ),
-        ("UPDATE migration.run SET phase = %s, updated_at = clock_timestamp()", (phase,)),
+    commit_durably(connection, *certificate_statements(digest, body, phase))
+
+
+def certificate_statements(
+    digest: str, body: str, phase: str, *, told: str | None = None
+) -> list[Statement]:
+    """What writes them, for :func:`commit_durably`; with ``told`` only where that is the source's
+    next token, as far as the target knows."""
+    where = "true" if told is None else "EXISTS (SELECT FROM migration.pair WHERE next_token = %s)"
+    condition = () if told is None else (told,)
+    insert = compose(
+        "INSERT INTO migration.certificate (digest, body) SELECT %s, %s WHERE {where} "
+        "ON CONFLICT (digest) DO UPDATE SET issued_at = clock_timestamp()",
+        where=where,
     )
+    update = compose(
+        "UPDATE migration.run SET phase = %s, updated_at = clock_timestamp() WHERE {where}",
+        where=where,
+    )
+    return [(insert, (digest, body, *condition)), (update, (phase, *condition))]
 
 
-def set_applied(connection: psycopg.Connection, position: int, token: str | None) -> None:
-    """The position in the source's change log up to which the target is complete, and the token of
-    the log's row there."""
-    connection.execute(
-        "INSERT INTO migration.applied (position, token) VALUES (%s, %s) ON CONFLICT (one) "
+def applied_statement(position: int, token: str | None) -> Statement:
+    """What records the position in the source's change log up to which the target is complete, and
+    the token of the log's row there."""
+    return (
+        "INSERT INTO migration.applied (position, token) VALUES ($1, $2) ON CONFLICT (one) "
         "DO UPDATE SET position = excluded.position, token = excluded.token, "
         "updated_at = clock_timestamp()",
         (position, token),
