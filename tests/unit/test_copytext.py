@@ -9,7 +9,7 @@ import pytest
 
 from migration_job.plan.model import ColumnPlan, TablePlan
 from migration_job.plan.rules import ByteaRule, IntegerRule, Rule, TextRule
-from migration_job.stores.postgres.copytext import copy_sql, escape, table_sql
+from migration_job.stores.postgres.copytext import copy_sql, escape, fields_of, table_sql
 from migration_job.stores.sqlite.model import SourceColumn, SourceTable
 from migration_job.values import SourceValue
 
@@ -98,3 +98,16 @@ def test_the_statement() -> None:
     assert copy_sql('"public"."t"', ("a", 'b"c'), freeze=True) == (
         'COPY "public"."t" ("a", "b""c") FROM STDIN WITH (FREEZE)'
     )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["", None, "\\N", "\\\\N", "a\tb\nc\rd\\", "\\t\\n\\r", "\x08\x0b", "n"],
+        [None],
+        [""],
+        ["\\"],
+    ],
+)
+def test_a_line_gives_back_what_it_was_made_of(values: list[str | None]) -> None:
+    assert fields_of("\t".join(map(escape, values))) == values
