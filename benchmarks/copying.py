@@ -18,8 +18,8 @@ from migration_job.plan.model import Plan
 from migration_job.plan.planner import make_plan
 from migration_job.quoting import postgres_name, sqlite_name
 from migration_job.stores.postgres import load, records, schema
+from migration_job.stores.postgres.copy_stream import Session
 from migration_job.stores.postgres.database import connect
-from migration_job.stores.postgres.tablecopy import Session
 from migration_job.stores.sqlite.catalogue import read_catalogue
 from migration_job.stores.sqlite.model import Catalogue
 from migration_job.stores.sqlite.snapshot import open_immutable

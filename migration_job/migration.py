@@ -36,12 +36,7 @@ from migration_job.certification import (
     with_check,
 )
 from migration_job.durable import write_durably
-from migration_job.errors import (
-    BlockedError,
-    InputError,
-    JobError,
-    OperationError,
-)
+from migration_job.errors import BlockedError, InputError, JobError, OperationError
 from migration_job.phases import Phase, require
 from migration_job.plan.model import Finding, Plan
 from migration_job.plan.onto import Source, plan_onto
@@ -52,11 +47,7 @@ from migration_job.plural import counted
 from migration_job.progress import Reporter
 from migration_job.report.context import make_folder, now, reported
 from migration_job.report.exceptions import with_exceptions
-from migration_job.report.model import (
-    Certificate,
-    Report,
-    TableReport,
-)
+from migration_job.report.model import Certificate, Report, TableReport
 from migration_job.signals import stopped_by_signals, undisturbed
 from migration_job.stores.postgres import (
     citus,
@@ -70,7 +61,7 @@ from migration_job.stores.postgres import (
     settings,
     untouched,
 )
-from migration_job.stores.postgres.tablecopy import Session
+from migration_job.stores.postgres.copy_stream import Session
 from migration_job.stores.postgres.target import read_schema
 from migration_job.stores.postgres.trial import trial_on
 from migration_job.stores.sqlite import backup, integrity, snapshot

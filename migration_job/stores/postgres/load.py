@@ -26,8 +26,9 @@ from migration_job.errors import OperationError
 from migration_job.plan.model import Plan, TablePlan
 from migration_job.quoting import compose, postgres_name, postgres_relation
 from migration_job.stores.postgres import records, schema
+from migration_job.stores.postgres.copy_stream import Advance, Loaded, Session
 from migration_job.stores.postgres.database import lost
-from migration_job.stores.postgres.tablecopy import Advance, Loaded, Session, TableCopy
+from migration_job.stores.postgres.tablecopy import TableCopy
 from migration_job.stores.sqlite.model import Catalogue
 from migration_job.workers import Task
 
