@@ -11,6 +11,7 @@ ORDER = (
         "migrate",
         "copy",
         "growth",
+        "rules",
         "catchup",
         "distance",
         "capture",

@@ -27,7 +27,9 @@ class Migrated:
     rows: int
 
 
-def migrate(source: Path, dsn: str, *, profile: str = "none") -> Migrated:
+def migrate(
+    source: Path, dsn: str, *, profile: str = "none", policy: Path | None = None
+) -> Migrated:
     """``migration-job migrate``, start of the interpreter and report included.
 
     Raises CommandFailed where it does not end with 0, so with a certificate.
@@ -39,6 +41,7 @@ def migrate(source: Path, dsn: str, *, profile: str = "none") -> Migrated:
                 *(sys.executable, "-m", "migration_job", "migrate", os.fspath(source)),
                 *("--report", os.fspath(folder), "--profile", profile),
                 *("--target", dsn),
+                *(() if policy is None else ("--policy", os.fspath(policy))),
             ],
             env=ENVIRONMENT,
         )

@@ -11,7 +11,9 @@ import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
@@ -71,6 +73,7 @@ def equip(connection: apsw.Connection) -> None:
         return text if "." in text else text + ".0"
 
     connection.create_scalar_function("pattern_text", pattern_text, 2, deterministic=True)
+    connection.create_scalar_function("moment_text", moment_text, 2, deterministic=True)
     connection.create_scalar_function("decimal_text", decimal_text, 1, deterministic=True)
 
 
@@ -194,9 +197,7 @@ def _moment_of(rule: Any, here: str) -> str | None:
 def _timestamp(rule: Any, here: str) -> str | None:
     """PostgreSQL's text of the instant, for the shapes that name UTC."""
     if rule.shape == "epoch":
-        if rule.epoch != "s":
-            return None
-        return f"datetime({here}, 'unixepoch') || '+00'"
+        return _counted(rule.epoch, here)
     shape, zone = rule.shape, ""
     if shape.endswith("Z"):
         shape, zone = shape[:-1], "Z"
@@ -217,6 +218,80 @@ def _timestamp(rule: Any, here: str) -> str | None:
         case _:
             return None
     return f"CASE WHEN substr({here}, {len(shape) + 1}) = '{zone}' THEN {text} ELSE 'doubt' END"
+
+
+_PARTS = {"s": 1, "ms": 1_000, "us": 1_000_000}
+"""By the units from 1970 how many make a second."""
+
+
+def _counted(unit: str, here: str) -> str:
+    """PostgreSQL's text of what a number counts; Python says it of reals and of other beginnings,
+    which have no function of SQLite's to the microsecond."""
+    by_python = f"moment_text('{unit}', {here})"
+    parts = _PARTS.get(unit)
+    if parts is None:
+        return by_python
+    second, rest = f"{here} / {parts}", f"printf('.%0{len(str(parts)) - 1}d', {here} % {parts})"
+    text = f"datetime({second}, 'unixepoch')"
+    if parts > 1:
+        text += f" || rtrim(rtrim({rest}, '0'), '.')"
+    # Below 0 SQLite divides toward 0, and below the year 1 or above 9999 it has no text.
+    plain = f"typeof({here}) = 'integer' AND {here} BETWEEN 0 AND {253402300799 * parts}"
+    return f"CASE WHEN {plain} THEN {text} || '+00' ELSE {by_python} END"
+
+
+_BEGIN = {
+    "apple": datetime(2001, 1, 1),
+    "filetime": datetime(1601, 1, 1),
+    "ticks": datetime(1, 1, 1),
+    "excel": datetime(1899, 12, 30),
+}
+"""Where units begin that do not in 1970."""
+_SECONDS = {
+    "s": Fraction(1),
+    "ms": Fraction(1, 10**3),
+    "us": Fraction(1, 10**6),
+    "ns": Fraction(1, 10**9),
+    "apple": Fraction(1),
+    "filetime": Fraction(1, 10**7),
+    "ticks": Fraction(1, 10**7),
+    "excel": Fraction(86_400),
+    "julian": Fraction(86_400),
+}
+_NOON_BEFORE = Fraction(24405875, 10) * 86_400
+"""Seconds from the first Julian day to 1970."""
+
+
+def moment_text(*values: Any) -> str:
+    """PostgreSQL's text of what a number of the unit counts; ``doubt`` for what is no such time to
+    the microsecond."""
+    unit, value = values
+    seconds = _seconds(unit, value) if isinstance(value, int | float) else None
+    if seconds is None or (seconds * 10**6).denominator != 1:
+        return "doubt"
+    if unit == "julian":
+        seconds -= _NOON_BEFORE
+    try:
+        begin = _BEGIN.get(unit, datetime(1970, 1, 1))
+        there = begin + timedelta(microseconds=int(seconds * 10**6))
+    except OverflowError:
+        return "doubt"
+    text = there.isoformat(" ")
+    return (text.rstrip("0") if "." in text else text) + "+00"
+
+
+def _seconds(unit: str, value: float) -> Fraction | None:
+    """Seconds from the unit's beginning. A real of days counts the fewest parts of a second that
+    give it again: seconds, else thousandths, else millionths."""
+    if isinstance(value, float) and math.isinf(value):
+        return None
+    if _SECONDS[unit] < 86_400 or isinstance(value, int):
+        return Fraction(repr(value)) * _SECONDS[unit]
+    for parts in (1, 10**3, 10**6):
+        count = round(Fraction(value) * 86_400 * parts)
+        if count / (86_400 * parts) == value:
+            return Fraction(count, parts)
+    return None
 
 
 def _moment(here: str) -> str:

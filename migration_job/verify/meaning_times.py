@@ -130,7 +130,7 @@ def _is_output(rule: Any, value: str) -> bool:
     if abs((micros - origin) / size) >= 2**63:
         return True
     try:
-        return _epoch_micros(rule.epoch, float((micros - origin) / size)) != micros
+        return epoch_micros(rule.epoch, float((micros - origin) / size)) != micros
     except Inexact:
         return True
 
@@ -139,7 +139,7 @@ def _timestamp_source(rule: Any, value: SourceValue) -> str:
     if isinstance(value, str) and _is_output(rule, value):
         return _timestamp_target(rule, value)
     if rule.shape == "epoch":
-        micros = _epoch_micros(rule.epoch, value)
+        micros = epoch_micros(rule.epoch, value)
         if micros % 10 ** (6 - rule.precision):
             raise Inexact(f"{display(value)} says more than {rule.precision} decimals of a second")
         return str(micros)
@@ -181,7 +181,8 @@ def _local_micros(rule: Any, value: SourceValue) -> str:
     return str(_micros(instant.replace(tzinfo=UTC)))
 
 
-def _epoch_micros(unit: str, value: SourceValue) -> int:
+def epoch_micros(unit: str, value: SourceValue) -> int:
+    """Microseconds from 1970 that a number of the unit counts. Raises Inexact."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise wrong(value, "a number")
     if isinstance(value, float) and not math.isfinite(value):

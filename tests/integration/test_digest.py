@@ -172,6 +172,41 @@ def test_a_text_that_holds_two_fields_is_not_taken_for_both(tmp_path: Path, post
     assert found.difference_count == 1_000
 
 
+UNITS = {
+    "s": "1700000000 + n * 7", "ms": "1700000000000 + n * 7", "us": "1700000000000000 + n * 7",
+    "ns": "(1700000000000000 + n * 7) * 1000", "apple": "694224000 + n * 0.25",
+    "filetime": "133170048000000000 + n * 70", "ticks": "638081280000000000 + n * 70",
+    "excel": "44927 + (n * 7) / 86400.0", "julian": "(212600000000000 + n * 7) / 86400000.0",
+}  # fmt: skip
+
+
+def test_numbers_that_count_time(tmp_path: Path, postgres: str) -> None:
+    """The digest reads them by itself: equal is found equal, and a change of each is found."""
+    source, policy = tmp_path / "source.db", tmp_path / "policy.yaml"
+
+    def fill(connection: sqlite3.Connection) -> None:
+        series = "WITH RECURSIVE s(n) AS (VALUES(-3) UNION ALL SELECT n + 1 FROM s WHERE n < 300)"
+        connection.execute(f"INSERT INTO t {series} SELECT n, {', '.join(UNITS.values())} FROM s")
+
+    columns = ", ".join(f"{unit} NUMERIC" for unit in UNITS)
+    _make(source, "UTF-8", f"CREATE TABLE t(id INTEGER PRIMARY KEY, {columns});", fill)
+    parts = {unit: {"epoch": unit, "type": "timestamptz"} for unit in UNITS}
+    policy.write_text(json.dumps({"tables": {"t": {"columns": parts}}}))
+    report = tmp_path / "report"
+    ended = run("migrate", source, "--target", postgres, "--report", report, "--policy", policy)
+    assert ended.status == DONE, ended.said
+    table = _report(report)["tables"]["t"]
+    assert table["compared"] == "digest"
+    assert not _report(report)["ledger"]
+    with psycopg.connect(postgres, autocommit=True) as target:
+        for number, unit in enumerate(UNITS):
+            change = f"UPDATE t SET {unit} = {unit} + interval '1 millisecond' WHERE id = {number}"
+            assert target.execute(change.encode()).rowcount == 1
+    ended = run("verify", source, "--target", postgres, "--report", tmp_path / "again")
+    assert ended.status == DIFFERS, ended.said
+    assert _report(tmp_path / "again")["difference_count"] == len(UNITS)
+
+
 def _report(folder: Path) -> dict[str, Any]:
     report: dict[str, Any] = json.loads((folder / "report.json").read_text())
     return report
