@@ -38,10 +38,11 @@ from migration_job.certification import (
 from migration_job.durable import write_durably
 from migration_job.errors import BlockedError, InputError, JobError, OperationError
 from migration_job.phases import Phase, require
+from migration_job.plan.generous import decisions
 from migration_job.plan.model import Finding, Plan
 from migration_job.plan.onto import Source, plan_onto
 from migration_job.plan.planner import make_plan
-from migration_job.plan.policy import Policy, load_policy
+from migration_job.plan.policy import Policy, Types, chosen_policy
 from migration_job.plan.profile import load_profile
 from migration_job.plural import counted
 from migration_job.progress import Reporter
@@ -110,6 +111,8 @@ class Options:
     report: Path
     profile: str = "none"
     policy: Path | None = None
+    types: Types | None = None
+    """Which types are taken; None: those of the policy."""
     deep: bool = False
     jobs: int | None = None
     """Sessions that work side by side; None: :func:`default_jobs`, and two more where it helps."""
@@ -193,7 +196,7 @@ class Migration:
         options, reporter = self.options, self.reporter
         self.report.target = database.describe(options.dsn)
         make_folder(options.report)
-        policy = load_policy(options.policy) if options.policy is not None else None
+        policy = chosen_policy(options.policy, options.types)
         profile = load_profile(options.profile)
         target = stack.enter_context(connected(options.dsn))
         records.lock(target)
@@ -226,6 +229,8 @@ class Migration:
         self._target = target
         with self._undone_by_failure(plan):
             certificate, position = self._fill(target, planned, before, intact)
+            if decided := decisions(plan):
+                certificate = with_check(certificate, "types: generous", decided)
             if options.proof is not None:
                 certificate = self._prove(stack, options.proof, certificate)
         target = self._target

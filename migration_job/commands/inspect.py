@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,13 +23,14 @@ from migration_job.commands.option_groups import (
     SchemaKind,
     Target,
     TargetFile,
+    TypeChoice,
     print_json,
 )
 from migration_job.errors import ExitStatus, InputError
 from migration_job.plan.model import Finding, Plan, TablePlan
 from migration_job.plan.onto import Source, Trial, plan_onto
 from migration_job.plan.planner import make_plan
-from migration_job.plan.policy import Policy, load_policy
+from migration_job.plan.policy import Policy, chosen_policy
 from migration_job.plan.profile import Profile, load_profile
 from migration_job.plan.suggest import suggest
 from migration_job.plan.target import TargetSchema
@@ -45,13 +45,6 @@ TABLES_SHOWN = 60
 """Lines of the overview without ``--plan``."""
 
 STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
-
-
-class TypeChoice(StrEnum):
-    """How far a suggested policy goes beyond what is declared."""
-
-    DECLARED = "declared"
-    GENEROUS = "generous"
 
 
 def register(app: typer.Typer) -> None:
@@ -74,13 +67,7 @@ def inspect(
             "FILE, else to standard output.",
         ),
     ] = False,
-    types: Annotated[
-        TypeChoice,
-        typer.Option(
-            help="With --suggest: 'declared' leaves types that every value has, and that the "
-            "declared one does not ask for (uuid, boolean), as comments; 'generous' takes them.",
-        ),
-    ] = TypeChoice.DECLARED,
+    types: TypeChoice = None,
     whole: Annotated[
         bool, typer.Option("--plan", help="Show every column of the plan, and why.")
     ] = False,
@@ -100,12 +87,6 @@ def inspect(
             "expected a FILE after --suggest with --json, found none: both would be printed",
             advice="`inspect SOURCE --json --suggest policy.yaml`",
         )
-    if types is TypeChoice.GENEROUS and not suggested:
-        raise InputError(
-            "expected --suggest with --types generous, found --types alone",
-            advice="`inspect SOURCE --suggest policy.yaml --types generous`; commands that write "
-            "take the types from that policy.",
-        )
     if file is not None and not suggested:
         raise InputError(
             f"expected --suggest before a second file, found {file} alone",
@@ -116,7 +97,8 @@ def inspect(
             f"the file is there already: {file}",
             advice="Name a new file, or remove this one; it is not overwritten.",
         )
-    chosen = load_policy(policy) if policy is not None else None
+    # A suggested policy says itself which types it takes.
+    chosen = chosen_policy(policy, None if suggested else types)
     wished = load_profile(profile)
     with ExitStack() as stack:
         onto = _onto(schema, wished, chosen, target, target_file)
@@ -132,7 +114,7 @@ def inspect(
 
         plan = planned(chosen)
         suggestion = (
-            suggest(planned, plan, _content(policy), generous=types is TypeChoice.GENEROUS)
+            suggest(planned, plan, _content(policy), generous=types == "generous")
             if suggested
             else None
         )

@@ -18,6 +18,7 @@ from migration_job.commands.option_groups import (
     SchemaKind,
     SpeedOptions,
     TargetOptions,
+    TypeChoice,
     WorkOptions,
     with_options,
 )
@@ -45,6 +46,7 @@ class MigrateOptions:
     to: TargetOptions
     profile: ProfileName = "none"
     policy: PolicyFile = None
+    types: TypeChoice = None
     schema: SchemaChoice = SchemaKind.PLANNED
     work: WorkOptions
     checks: Annotated[
@@ -88,6 +90,7 @@ def migrate(options: MigrateOptions) -> None:
         report=options.report,
         profile=options.profile,
         policy=options.policy,
+        types=options.types,
         deep=options.work.deep,
         jobs=options.work.jobs,
         demands=options.speed.demands(options.checks, options.profile),
@@ -110,7 +113,7 @@ def _live_start(options: MigrateOptions, dsn: str) -> LiveStart:
             advice="name the directory that `sync` and `switch` are given, or CONNECTION/.state",
         )
     existing = options.schema == SchemaKind.EXISTING
-    wanted = Wanted(options.profile, options.policy, existing)
+    wanted = Wanted(options.profile, options.policy, options.types, existing)
     return LiveStart(options.source, dsn, options.state, options.report, wanted)
 
 

@@ -19,6 +19,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from migration_job.plan.policy import Types
 from migration_job.stores.postgres.database import read_dsn
 from migration_job.verify.application import Demands, demands
 
@@ -47,6 +48,15 @@ TargetFile = Annotated[
 ]
 ProfileName = Annotated[str, typer.Option(help="'none', 'radcase', or a profile's file.")]
 PolicyFile = Annotated[Path | None, typer.Option(help="A policy file (YAML).")]
+TypeChoice = Annotated[
+    Types | None,
+    typer.Option(
+        "--types",
+        help="'generous' takes types that every value has and the declared one does not ask for "
+        "(uuid, boolean), and the report names each; 'declared' only suggests them; the policy's "
+        "`types` without it.",
+    ),
+]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object to standard output, for programs.")
 ]

@@ -82,6 +82,11 @@ def plan_onto(
     without it they are left to the load. Raises InputError where the policy names what is not
     there."""
     chosen = _without_keeping(policy or Policy())
+    if chosen.types == "generous":
+        raise InputError(
+            "expected the types of the schema that is there, found `types: generous`",
+            advice="leave it out with --schema existing: the target's own types are kept",
+        )
     chosen.check(source.catalogue)
     findings = OntoFindings(chosen, "block")
     catalogue = _with_placed(source.catalogue, target, chosen)

@@ -5,6 +5,7 @@ A YAML file. Everything is optional::
     default: block              # widen | quarantine | block; map is said per column
     zone: Europe/Berlin         # of times that name no zone; UTC otherwise
     orphans: keep               # keep | quarantine | block: rows whose parent is missing
+    types: declared             # declared | generous: types that every value has are taken
     acknowledge:                # findings accepted, as code or code:object
       - trigger-not-carried:audit_insert
     tables:
@@ -36,6 +37,8 @@ from migration_job.values import fold
 
 DefaultAction = Literal["widen", "quarantine", "block"]
 Orphans = Literal["keep", "quarantine", "block"]
+Types = Literal["declared", "generous"]
+"""``generous``: types that every value has and the declared one does not ask for are taken."""
 TargetRows = Literal["replace", "keep"]
 """``replace``: the source's take their place, and the target's are kept in ``migration.replaced``;
 ``keep``: the table is the target's own, and the source's rows stay where they are."""
@@ -119,6 +122,7 @@ class Policy(Part):
     default: DefaultAction | None = None
     zone: str | None = None
     orphans: Orphans | None = None
+    types: Types = "declared"
     tables: dict[str, TablePolicy] = Field(default_factory=dict)
     acknowledge: tuple[str, ...] = ()
     enable: tuple[str, ...] = ()
@@ -208,6 +212,15 @@ def load_policy(path: str | Path) -> Policy:
             advice="Give the path of a YAML file in UTF-8.",
         ) from error
     return parse_policy(text, name=str(file))
+
+
+def chosen_policy(path: Path | None, types: Types | None) -> Policy | None:
+    """The policy of a file, with what the command line says of types in place of its own; None
+    where there is neither. Raises InputError."""
+    policy = load_policy(path) if path is not None else None
+    if types is None:
+        return policy
+    return (policy or Policy()).model_copy(update={"types": types})
 
 
 def parse_policy(text: str, *, name: str = "policy") -> Policy:

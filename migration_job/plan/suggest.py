@@ -103,14 +103,19 @@ def suggest(
     for _ in range(ROUNDS):
         errors = [f for f in plan.blocked if f.settle]
         types = [f for f in plan.findings if generous and f.code == TYPE_SUGGESTED]
-        further = override(data, _together([f.settle for f in errors]))
-        further = override(further, _together([f.suggest for f in types]))
+        further = override(data, together([f.settle for f in errors]))
+        further = override(further, together([f.suggest for f in types]))
         if further == data:
             break
         data, settled = further, _joined(settled, [*errors, *types])
         plan = planned(parse_policy(to_yaml(data)))
-    hinted = _that_go_through(planned, plan, data)
-    hints = _together([f.suggest for f in hinted])
+    hinted = that_go_through(
+        lambda tried: planned(parse_policy(to_yaml(tried))),
+        plan,
+        data,
+        [f for f in plan.findings if f.suggest],
+    )
+    hints = together([f.suggest for f in hinted])
     offered = {(f.table, f.column) for f in hinted if f.column is not None}
     warnings = [
         f
@@ -129,16 +134,18 @@ def _entry(data: Mapping[str, Any], finding: Finding) -> bool:
     return named and policy.column(str(finding.table), str(finding.column)).explicit
 
 
-def _that_go_through(
-    planned: Callable[[Policy], Plan], plan: Plan, data: dict[str, Any]
+def that_go_through(
+    planned: Callable[[dict[str, Any]], Plan],
+    plan: Plan,
+    data: dict[str, Any],
+    hinted: list[Finding],
 ) -> list[Finding]:
-    """The findings whose suggestions, all taken, add no error to the plan; those of a table that
-    they add one to are left out."""
-    hinted = [f for f in plan.findings if f.suggest]
+    """Those of the findings whose suggestions, all taken, add no error to the plan that the policy
+    ``data`` gives; those of a table that they add one to are left out."""
     present = {(f.code, f.table, f.column) for f in plan.blocked}
     while hinted:
-        policy = merge(data, _together([f.suggest for f in hinted]))
-        blocked = planned(parse_policy(to_yaml(policy))).blocked
+        policy = merge(data, together([f.suggest for f in hinted]))
+        blocked = planned(policy).blocked
         new = [f for f in blocked if (f.code, f.table, f.column) not in present]
         if not new:
             break
@@ -148,7 +155,8 @@ def _that_go_through(
     return hinted
 
 
-def _together(parts: Sequence[str]) -> dict[str, Any]:
+def together(parts: Sequence[str]) -> dict[str, Any]:
+    """The policy of all these lines of YAML."""
     whole: dict[str, Any] = {}
     for part in parts:
         whole = merge(whole, yaml.safe_load(part))

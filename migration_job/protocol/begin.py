@@ -20,7 +20,7 @@ from migration_job.plan import naming
 from migration_job.plan.model import ColumnPlan, Plan, SequencePlan, TablePlan, UniquePlan
 from migration_job.plan.onto import Source, plan_onto
 from migration_job.plan.planner import make_plan
-from migration_job.plan.policy import load_policy
+from migration_job.plan.policy import Types, chosen_policy
 from migration_job.plan.profile import load_profile
 from migration_job.plan.rules import IntegerRule
 from migration_job.plan.virtual import LEFT_BEHIND
@@ -49,6 +49,7 @@ class Wanted:
 
     profile: str = "none"
     policy: Path | None = None
+    types: Types | None = None
     existing: bool = False
     """For the tables that the application has made on the target."""
 
@@ -160,7 +161,7 @@ class LiveStart:
 
     def _plan_of(self, connection: apsw.Connection, catalogue: Catalogue) -> Plan:
         wanted = self._wanted
-        policy = load_policy(wanted.policy) if wanted.policy is not None else None
+        policy = chosen_policy(wanted.policy, wanted.types)
         profile = load_profile(wanted.profile)
         if not wanted.existing:
             return make_plan(connection, catalogue, profile=profile, policy=policy)

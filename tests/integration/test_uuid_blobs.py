@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,25 @@ def test_there_and_back(tmp_path: Path, postgres: str) -> None:
             bytes(range(16)).hex().upper(),
         ),
     ]
+
+
+def test_generous_types_go_there_and_back(tmp_path: Path, postgres: str) -> None:
+    digits = "0123456789abcdef0123456789abcdef"
+    script = f"""
+        CREATE TABLE p(id CHAR(32) PRIMARY KEY, done TINYINT(1));
+        CREATE TABLE c(id INTEGER PRIMARY KEY, p CHAR(32) REFERENCES p(id));
+        INSERT INTO p VALUES ('{digits}', 1); INSERT INTO c VALUES (1, '{digits}')"""
+    way = Way.of(tmp_path, postgres, script)
+    ended = way.migrate("--types", "generous")
+    assert ended.status == DONE, ended.said
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    taken = "p.id to uuid, p.done to boolean, c.p to uuid"
+    assert report["certificate"]["checks"] == {"types: generous": taken}
+    decided = [f for f in report["findings"] if f["code"] == "type-taken"]
+    assert [(f["table"], f["column"]) for f in decided] == [("p", "id"), ("p", "done"), ("c", "p")]
+    ended = way.command("switch")
+    assert ended.status == DONE, ended.said
+    way.on_postgres("INSERT INTO p VALUES (gen_random_uuid(), false); UPDATE p SET done = NOT done")
+    way.back()
+    assert way.on_sqlite("SELECT length(id), done FROM p ORDER BY done") == [(32, 0), (32, 1)]
+    assert way.on_sqlite("SELECT p FROM c") == [(digits,)]

@@ -135,4 +135,6 @@ def test_generous_types_are_written_into_the_policy(tmp_path: Path) -> None:
     assert "#         type: boolean" in offered.stdout.splitlines()
     taken = run(source, "--suggest", "--types", "generous")
     assert "        type: boolean" in taken.stdout.splitlines()
-    assert isinstance(run(source, "--types", "generous").exception, InputError)
+    shown = run(source, "--plan", "--types", "generous")
+    assert "note[type-taken]" in shown.stdout
+    assert "tried, and possible" not in shown.stdout

@@ -9,6 +9,7 @@ import apsw
 import pytest
 import yaml
 
+from migration_job.plan.generous import decisions, generously
 from migration_job.plan.model import Finding, Plan
 from migration_job.plan.policy import Policy
 from migration_job.plan.suggest import Suggestion, merge, override, suggest
@@ -309,6 +310,35 @@ def test_generous_types_are_taken(tmp_path: Path) -> None:
         "text",
     ]
     assert not findings_of(plan, "type-suggested")
+
+
+def test_a_generous_plan_takes_them_and_says_so(tmp_path: Path) -> None:
+    plan = plan_of(of_other_types(tmp_path), "types: generous")
+    taken = {f.column: f for f in findings_of(plan, "type-taken")}
+    assert {c: column_of(plan, "t", str(c)).type for c in taken} == {
+        "f": "boolean", "g": "boolean", "k": "uuid"
+    }  # fmt: skip
+    assert not findings_of(plan, "type-suggested")
+    assert decisions(plan) == "t.f to boolean, t.g to boolean, t.k to uuid"
+    assert all(f.severity == "note" and not f.suggest for f in taken.values())
+
+
+def test_a_generous_plan_leaves_what_the_policy_says(tmp_path: Path) -> None:
+    policy = "types: generous\ntables: {t: {columns: {f: {type: smallint}}}}"
+    plan = plan_of(of_other_types(tmp_path), policy)
+    assert column_of(plan, "t", "f").type == "smallint"
+    assert [f.column for f in findings_of(plan, "type-taken")] == ["g", "k"]
+
+
+def test_a_generous_plan_takes_nothing_that_would_stop_it(tmp_path: Path) -> None:
+    plan = plan_of(of_other_types(tmp_path))
+    stopped = Finding(code="made-up", severity="error", table="t", message="as if it collided")
+
+    def planned(policy: Policy) -> Plan:
+        more = (stopped,) if policy.tables else ()
+        return plan.model_copy(update={"findings": (*plan.findings, *more)})
+
+    assert generously(planned, Policy()).findings == plan.findings
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,14 @@ sequences that the target can have (:mod:`~migration_job.plan.planner.assembly`)
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import apsw
 
 from migration_job.plan.conflicts import report_conflicts
 from migration_job.plan.decide import Decider
 from migration_job.plan.findings import Findings
+from migration_job.plan.generous import generously
 from migration_job.plan.model import Plan
 from migration_job.plan.planner.agreement import agree_on_types
 from migration_job.plan.planner.assembly import Facts, assemble
@@ -51,22 +53,45 @@ def make_plan(  # noqa: PLR0913 - options of a plan, named
     ``Plan.blocked`` is empty where the run may go on. Raises InputError where policy or profile
     name what is not there.
     """
-    wished, chosen = profile or Profile(name="none"), policy or Policy()
+    chosen = policy or Policy()
+    wished = profile or Profile(name="none")
+
+    def planned(said: Policy) -> Plan:
+        return _planned((connection, *others), catalogue, wished, said, _Course(zone, observed))
+
+    return generously(planned, chosen) if chosen.types == "generous" else planned(chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """How a plan is made, besides what it is of."""
+
+    zone: str
+    observed: Callable[[], object] | None
+
+
+def _planned(
+    connections: Sequence[apsw.Connection],
+    catalogue: Catalogue,
+    wished: Profile,
+    chosen: Policy,
+    course: _Course,
+) -> Plan:
     catalogue = with_virtual(catalogue, chosen)
     chosen.check(catalogue)
     findings = Findings(chosen, chosen.default or wished.default)
-    readers = Readers.over((connection, *others), catalogue)
+    readers = Readers.over(connections, catalogue)
     planning = Planning(
-        connection=connection,
+        connection=connections[0],
         catalogue=catalogue,
         profile=wished,
         policy=chosen,
         findings=findings,
         readers=readers,
         relations=Relations(catalogue, wished.foreign_keys()),
-        decider=Decider(readers.first.observer, chosen, findings, zone),
+        decider=Decider(readers.first.observer, chosen, findings, course.zone),
     )
-    return _plan(planning, observed)
+    return _plan(planning, course.observed)
 
 
 def _plan(planning: Planning, observed: Callable[[], object] | None) -> Plan:
