@@ -7,15 +7,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
-import psycopg
 import pytest
 
-from migration_job.demo.radcase import make_radcase
 from tests.deployment.database import query
-from tests.deployment.engine import client_or_skip
-from tests.deployment.workshop import Workshop, environment, require_pulumi, run
+from tests.deployment.radcase import lose_data, remove, rows, serves, staged, up
+from tests.deployment.workshop import Workshop, environment, run
 
 pytestmark = [
     pytest.mark.pulumi,
@@ -24,37 +21,12 @@ pytestmark = [
     pytest.mark.xdist_group("docker"),
 ]
 
-ROWS = 1000
-
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    require_pulumi()
-    client = client_or_skip()
-    directory = tmp_path_factory.mktemp("stage")
-    source = directory / "data" / "radcase.db"
-    source.parent.mkdir()
-    make_radcase(source, rows=ROWS, seed=5)
-    made = Workshop(directory, client, source=str(source), profile="radcase", strategy="blue-green")
-    done = made.up()
-    assert not done.failed, done.output
-    yield made
-    made.clear()
-
-
-def rows(workshop: Workshop) -> int:
-    """What the application reads by the connection that it is given."""
-    side = json.loads((workshop.connection / "database.json").read_text())["write"]
-    assert side["engine"] == "postgresql"
-    with psycopg.connect(
-        host=side["host"],
-        port=side["port"],
-        dbname=side["database"],
-        user=side["user"],
-        password=side["password"],
-    ) as connection:
-        (found,) = connection.execute("SELECT count(*) FROM cases").fetchone() or (0,)
-    return int(found)
+    with staged(tmp_path_factory.mktemp("drift"), seed=5, strategy="blue-green") as made:
+        up(made)
+        yield made
 
 
 def status(workshop: Workshop) -> str:
@@ -63,32 +35,23 @@ def status(workshop: Workshop) -> str:
     return done.stdout
 
 
-def remove(workshop: Workshop, *containers: str) -> None:
-    for name in containers:
-        workshop.client.containers.get(name).remove(force=True)
-
-
 def healed(workshop: Workshop) -> None:
-    done = workshop.up()
-    assert not done.failed, done.output
+    up(workshop)
     assert rows(workshop) > 0
     assert "containers run" in status(workshop)
 
 
 def test_a_pooler_that_was_removed_is_seen_and_made_again(workshop: Workshop) -> None:
-    assert "containers run" in status(workshop)
-    remove(workshop, workshop.names.pooler)
-    said = status(workshop)
-    assert f"{workshop.names.pooler} is gone" in said
-    assert f"next        `make up STAGE={workshop.stage}` makes what is missing" in said
-    healed(workshop)
-
-
-def test_so_are_its_files_and_its_alias_with_the_sync(workshop: Workshop) -> None:
+    """With its files, its alias and the sync."""
     names = workshop.names
+    assert "containers run" in status(workshop)
     remove(workshop, names.pooler, names.sync)
     for volume in (f"{names.pooler}-config", f"{names.pooler}-alias", f"{names.sync}-config"):
         workshop.client.volumes.get(volume).remove()
+    said = status(workshop)
+    assert f"{names.pooler} is gone" in said
+    assert f"{names.sync} is gone" in said
+    assert f"next        `make up STAGE={workshop.stage}` makes what is missing" in said
     healed(workshop)
 
 
@@ -123,8 +86,7 @@ def test_another_major_version_is_refused_before_anything(workshop: Workshop, ma
 
 
 def test_pulumis_own_advice_leaves_what_reads_the_data(workshop: Workshop) -> None:
-    workshop.set(protectData=True)
-    assert not workshop.up().failed
+    up(workshop, protectData=True)
     refused = subprocess.run(
         [sys.executable, "-m", "infra.kept", workshop.stage],
         cwd=workshop.directory,
@@ -167,8 +129,7 @@ def _unprotect(workshop: Workshop, urn: str) -> bool:
 
 def test_a_lost_volume_is_never_replaced_by_an_empty_server(workshop: Workshop) -> None:
     names = workshop.names
-    remove(workshop, names.postgres)
-    workshop.client.volumes.get(f"{names.postgres}-data").remove()
+    lose_data(workshop)
     for _ in range(2):
         done = workshop.up()
         assert done.failed
@@ -177,35 +138,4 @@ def test_a_lost_volume_is_never_replaced_by_an_empty_server(workshop: Workshop) 
         assert "Traceback" not in done.output
         assert f"{names.postgres}-data" not in workshop.left()
         assert names.postgres not in workshop.left()
-    connection = Path(workshop.connection / "database.json")
-    assert json.loads(connection.read_text())["write"]["engine"] == "postgresql"
-
-
-def test_while_sqlite_serves_a_lost_volume_is_filled_anew(tmp_path: Path) -> None:
-    require_pulumi()
-    source = tmp_path / "data" / "radcase.db"
-    source.parent.mkdir()
-    make_radcase(source, rows=ROWS, seed=6)
-    held = Workshop(
-        tmp_path,
-        client_or_skip(),
-        source=str(source),
-        profile="radcase",
-        strategy="blue-green",
-        cutover="hold",
-    )
-    try:
-        assert not held.up().failed
-        names = held.names
-        remove(held, names.postgres)
-        held.client.volumes.get(f"{names.postgres}-data").remove()
-        again = held.up()
-        assert not again.failed, again.output
-        assert "the migration begins anew" in again.output
-        held.set(cutover="switch")
-        switched = held.up()
-        assert not switched.failed, switched.output
-        assert rows(held) > 0
-        assert not held.destroy().failed
-    finally:
-        held.clear()
+    assert serves(workshop) == "postgresql"

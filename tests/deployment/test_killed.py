@@ -1,5 +1,6 @@
-"""`make up` that is killed anywhere goes on when it is run again, without words of Pulumi's about
-locks and pending operations."""
+"""The life of a stage under accidents: `make up` that is killed goes on when it is run again, a
+volume that is lost while SQLite serves is filled anew, and nothing is removed before SQLite serves.
+In the end its way back is given up: it is operated and removed as PostgreSQL."""
 
 from __future__ import annotations
 
@@ -9,14 +10,21 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from docker.errors import NotFound
 
-from migration_job.demo.radcase import make_radcase
-from tests.deployment.engine import client_or_skip
-from tests.deployment.workshop import Workshop, environment, require_pulumi
+from tests.deployment import settling
+from tests.deployment.radcase import (
+    LIMIT_SECONDS,
+    a_lost_server_is_no_way_back,
+    application,
+    lose_data,
+    rows,
+    staged,
+    up,
+)
+from tests.deployment.workshop import Workshop, check, environment, run
 
 pytestmark = [
     pytest.mark.pulumi,
@@ -25,20 +33,13 @@ pytestmark = [
     pytest.mark.xdist_group("docker"),
 ]
 
-LIMIT_SECONDS = 240
 
-
-@pytest.fixture
-def workshop(tmp_path: Path) -> Iterator[Workshop]:
-    require_pulumi()
-    client = client_or_skip()
-    source = tmp_path / "data" / "radcase.db"
-    source.parent.mkdir()
-    make_radcase(source, rows=1000, seed=21)
-    made = Workshop(tmp_path, client, source=str(source), profile="radcase", cutover="hold")
-    assert made.stack.name == made.stage
-    yield made
-    made.clear()
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    directory = tmp_path_factory.mktemp("killed")
+    with staged(directory, seed=21, strategy="blue-green", cutover="hold") as made:
+        assert made.stack.name == made.stage
+        yield made
 
 
 def begin(workshop: Workshop) -> subprocess.Popen[str]:
@@ -76,6 +77,7 @@ def killed_at(workshop: Workshop, name: str) -> None:
 
 
 def test_it_goes_on_after_each_kill(workshop: Workshop) -> None:
+    """Without words of Pulumi's about locks and pending operations."""
     for name in (workshop.names.postgres, workshop.names.pooler):
         killed_at(workshop, name)
     running = begin(workshop)
@@ -85,5 +87,41 @@ def test_it_goes_on_after_each_kill(workshop: Workshop) -> None:
     for words in ("pending operations", "currently locked", "pulumi cancel"):
         assert words not in said
     assert workshop.client.containers.get(workshop.names.pooler).status == "running"
-    assert not workshop.destroy().failed
-    assert workshop.left() == []
+
+
+def test_while_sqlite_serves_a_lost_volume_is_filled_anew(workshop: Workshop) -> None:
+    lose_data(workshop)
+    assert "the migration begins anew" in up(workshop).output
+    up(workshop, cutover="switch")
+    assert rows(workshop) > 0
+
+
+def test_a_way_back_that_fails_leaves_everything(workshop: Workshop) -> None:
+    a_lost_server_is_no_way_back(workshop)
+
+
+def test_once_settled_it_is_postgresql_for_good(workshop: Workshop) -> None:
+    settling.settle(workshop)
+    check(workshop)
+
+
+def test_its_passwords_rotate_without_the_source(workshop: Workshop) -> None:
+    """As `make rotate` does it."""
+    assert login(workshop) == workshop.names.application_role
+    up(workshop, credentialsVersion=2)
+    assert login(workshop) == workshop.names.second_role
+    assert rows(workshop) > 0
+    done = run(workshop, "-m", "infra.rotate", workshop.stage)
+    assert done.returncode == 0, done.stderr
+
+
+def login(workshop: Workshop) -> str:
+    with application(workshop) as connection:
+        (role,) = connection.execute("SELECT current_user").fetchone() or ("",)
+    return str(role)
+
+
+def test_it_is_removed_by_an_explicit_word(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settling.remove(workshop, monkeypatch)
