@@ -19,7 +19,7 @@ from infra import engine, job, live
 from infra.dynamic import StageProvider, say
 from infra.errors import StageError
 from infra.job import Place
-from infra.settings import SchemaFrom
+from infra.setting_types import SchemaFrom
 from migration_job.hosts import LEADER, is_list
 
 DECISIVE = {"step", "target", "cluster"}

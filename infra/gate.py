@@ -24,7 +24,8 @@ from infra import engine
 from infra.containers import MEBIBYTE, Health, Service
 from infra.errors import StageError
 from infra.names import Names
-from infra.settings import Gate, Settings
+from infra.setting_types import Gate
+from infra.settings import Settings
 from migration_job.log_format import VARIABLE as LOG_FORMAT
 
 PORT = 8080

@@ -28,7 +28,8 @@ from infra.job import Place
 from infra.migration import Migration
 from infra.names import Names
 from infra.roles import Roles
-from infra.settings import External, Gate, SchemaFrom, Settings
+from infra.setting_types import External, Gate, SchemaFrom
+from infra.settings import Settings
 from infra.stage_paths import Paths
 from migration_job.log_format import VARIABLE as LOG_FORMAT
 

@@ -17,7 +17,8 @@ import typer.main
 from pydantic.fields import FieldInfo
 from typer.core import TyperGroup
 
-from infra.settings import UNITS, Settings
+from infra.setting_types import UNITS
+from infra.settings import Settings
 from migration_job.cli import app
 from migration_job.errors import ExitStatus
 from migration_job.plan.rules import OWNERS, RULES, TARGETS

@@ -15,7 +15,7 @@ from infra import engine, gate
 from infra.containers import Service
 from infra.errors import StageError
 from infra.names import Names
-from infra.settings import Gate
+from infra.setting_types import Gate
 
 UPSTREAM: dict[str, Any] = {"upstream": "radcase:3000", "port": 13000}
 

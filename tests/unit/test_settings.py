@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from infra import support
 from infra.errors import StageError
-from infra.settings import Settings, parse_size, read, read_file
+from infra.setting_types import parse_size
+from infra.settings import Settings, read, read_file
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("dev", "staging", "production")
