@@ -8,7 +8,6 @@ being filled: the step is then not run any more, whatever changes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
 
@@ -18,9 +17,8 @@ from pulumi.dynamic import CreateResult, Resource, UpdateResult
 from infra import engine, job, live
 from infra.dynamic import StageProvider, say
 from infra.errors import StageError
-from infra.job import Place
-from infra.setting_types import SchemaFrom
-from migration_job.hosts import LEADER, is_list
+from infra.inputs import AUTHORITY_FILE, Reach, SchemaInputs, with_secrets
+from migration_job.hosts import LEADER
 
 DECISIVE = {"step", "target", "cluster"}
 """Inputs that make the step run again."""
@@ -41,35 +39,34 @@ sys.exit({FILLED} if run else 0)
 """
 
 
-def environment(props: Mapping[str, Any]) -> dict[str, str]:
+def environment(inputs: Reach) -> dict[str, str]:
     """The variables by which libpq, and most applications, find the new database."""
-    target = props["target"]
+    target = inputs.target
     found = {
-        "PGHOST": str(target["host"]),
-        # A number comes back from the state as a float.
-        "PGPORT": ",".join(str(int(float(port))) for port in str(target["port"]).split(",")),
-        "PGDATABASE": target["database"],
-        "PGUSER": target["user"],
-        "PGPASSWORD": props["password"],
-        "DATABASE_URL": live.dsn(props),
+        "PGHOST": target.host,
+        "PGPORT": str(target.port),
+        "PGDATABASE": target.database,
+        "PGUSER": target.user,
+        "PGPASSWORD": inputs.password,
+        "DATABASE_URL": inputs.dsn,
     }
-    if props.get("authority"):
-        found |= {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": live.AUTHORITY_FILE}
-    elif target.get("sslmode"):
-        found["PGSSLMODE"] = target["sslmode"]
-    if is_list(target["host"]):
+    if inputs.authority:
+        found |= {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": AUTHORITY_FILE}
+    elif target.sslmode:
+        found["PGSSLMODE"] = target.sslmode
+    if target.is_cluster:
         found["PGTARGETSESSIONATTRS"] = LEADER
     return found
 
 
-def step_of(props: Mapping[str, Any]) -> job.Step:
+def step_of(inputs: SchemaInputs) -> job.Step:
     """The container's part of the properties."""
-    password = props["password"]
+    password, step = inputs.password, inputs.step
     return job.Step(
-        image=props["step"]["image"],
-        command=tuple(props["step"]["command"]),
-        environment={**props["step"]["environment"], **environment(props)},
-        files={"ca.crt": props["authority"]} if props.get("authority") else {},
+        image=step.image,
+        command=step.command,
+        environment={**step.environment, **environment(inputs)},
+        files=inputs.authority_files,
         hidden=(password, quote(password, safe="")),
     )
 
@@ -78,24 +75,25 @@ class ApplicationSchemaProvider(StageProvider):
     """Runs the step on creation, and again for another step or database that is not filled yet."""
 
     def create(self, props: Any) -> CreateResult:
-        _make(props)
-        return CreateResult(f"{props['place']['stage']}/application-schema", props)
+        inputs = SchemaInputs.of(props)
+        _make(inputs)
+        return CreateResult(f"{inputs.place.stage}/application-schema", props)
 
     def update(self, _id: str, olds: Any, news: Any) -> UpdateResult:
         if self.changed(olds, news) & DECISIVE:
-            _make(news)
+            _make(SchemaInputs.of(news))
         return UpdateResult(news)
 
 
-def _make(props: Mapping[str, Any]) -> None:
-    if _is_filled(props):
+def _make(inputs: SchemaInputs) -> None:
+    if _is_filled(inputs):
         say("the application's tables are being filled or serve already: schemaFrom is not run")
         return
-    place = live.place_of(props)
+    place = inputs.place
     client = engine.connect(place.docker_host)
-    step = step_of(props)
+    step = step_of(inputs)
     say(f"the application makes its tables: {step.image}")
-    ended = job.run_step(client, place, f"{props['container']}-schema", step, say)
+    ended = job.run_step(client, place, f"{inputs.container}-schema", step, say)
     if ended.status:
         raise StageError(
             f"the application's own step (schemaFrom) ended with status {ended.status}; its last "
@@ -105,16 +103,14 @@ def _make(props: Mapping[str, Any]) -> None:
         )
 
 
-def _is_filled(props: Mapping[str, Any]) -> bool:
+def _is_filled(inputs: SchemaInputs) -> bool:
     """Whether the database holds a run of the job, or the application itself."""
-    if live.serving(props) == "postgresql":
+    if live.serving(inputs) == "postgresql":
         return True
-    place = live.place_of(props)
+    place = inputs.place
     client = engine.connect(place.docker_host)
-    name = f"{props['container']}-schema"
-    words = ["-c", _IS_FILLED, live.TARGET_FILE]
-    files = live.target_secrets(props)
-    ended = job.run(client, place, name, words, files, say, entrypoint=["python3"])
+    call = job.Call(f"{inputs.container}-schema", inputs.target_files, entrypoint=("python3",))
+    ended = job.run(client, place, call, ["-c", _IS_FILLED, live.TARGET_FILE], say)
     if ended.status not in {0, FILLED}:
         raise StageError(
             f"the new database cannot be looked at; the last words:\n{ended.words}",
@@ -126,25 +122,11 @@ def _is_filled(props: Mapping[str, Any]) -> bool:
 class ApplicationSchema(Resource):
     """The application's own tables in the new database."""
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        place: Place,
-        inputs: Mapping[str, Any],
-        step: SchemaFrom,
-        opts: pulumi.ResourceOptions,
-    ) -> None:
-        kept = ("container", "connection_directory", "target", "password", "authority", "cluster")
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        """``inputs`` are :class:`SchemaInputs`; the step is secret as a whole."""
         super().__init__(
             ApplicationSchemaProvider(),
             name,
-            {
-                **{key: inputs[key] for key in kept if key in inputs},
-                "place": asdict(place),
-                "step": pulumi.Output.secret(step.model_dump(mode="json")),
-            },
-            pulumi.ResourceOptions.merge(
-                opts, pulumi.ResourceOptions(additional_secret_outputs=["password", "step"])
-            ),
+            SchemaInputs.declared(inputs),
+            with_secrets(opts, SchemaInputs),
         )

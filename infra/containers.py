@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pulumi
 import pulumi_docker as docker
 
-from infra.files import Files
+from infra.files import Files, Volume
 from infra.health import Healthy
 from infra.settings import Settings
 
@@ -87,116 +88,52 @@ def _duration(seconds: int) -> str:
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What the containers of a stage have in common."""
+
+    settings: Settings
+    stage: str
+    network: docker.Network
+
+
 class ServiceContainer:
     """The Docker resources of one service: its configuration volume, its container, its health."""
 
     def __init__(
-        self,
-        service: Service,
-        settings: Settings,
-        stage: str,
-        network: docker.Network,
-        opts: pulumi.ResourceOptions,
+        self, service: Service, around: Surroundings, opts: pulumi.ResourceOptions
     ) -> None:
+        settings = around.settings
         config = docker.Volume(
             f"{service.host}-config",
             name=f"{service.name}-config",
-            labels=[docker.VolumeLabelArgs(label=LABEL, value=stage)],
+            labels=[docker.VolumeLabelArgs(label=LABEL, value=around.stage)],
             opts=opts,
         )
         files = Files(
             f"{service.host}-files",
-            volume=config.name,
-            image=service.image,
-            user=service.user,
+            place=Volume(config.name, service.image, service.user, settings.docker_host),
             files=service.files,
-            docker_host=settings.docker_host,
             opts=pulumi.ResourceOptions(parent=opts.parent),
         )
-        # The digest makes another container of it when the files have changed.
-        labels = [
-            docker.ContainerLabelArgs(label=LABEL, value=stage),
-            docker.ContainerLabelArgs(label=DIGEST_LABEL, value=files.digest),
-        ]
-        volumes = {service.config_directory: config.name, **service.volumes}
-        attached: pulumi.Input[str] = service.network or network.name
         self.container = docker.Container(
             service.host,
-            name=service.name,
-            hostname=None if service.host_network else service.host,
-            image=service.image,
-            entrypoints=list(service.entrypoint) or None,
-            command=list(service.command) or None,
-            user=service.user,
-            envs=[f"{name}={value}" for name, value in sorted(service.environment.items())],
-            mounts=[
-                docker.ContainerMountArgs(type="volume", source=volume, target=path)
-                for path, volume in sorted(volumes.items())
-            ]
-            + [
-                docker.ContainerMountArgs(type="bind", source=path, target=path)
-                for path in sorted(service.binds)
-            ]
-            + [
-                docker.ContainerMountArgs(type="bind", source=path, target=path, read_only=True)
-                for path in sorted(service.read_only)
-            ]
-            + [
-                docker.ContainerMountArgs(type="bind", source=path, target=inside)
-                for inside, path in sorted(service.sockets.items())
-            ],
-            group_adds=list(service.groups) or None,
+            **_program(service),
+            **_attached(service, around),
+            **_limits(service),
+            **_logs(settings),
+            mounts=_mounts(service, config),
             tmpfs=dict(service.temporary),
-            ports=[
-                docker.ContainerPortArgs(
-                    internal=inside, external=outside, ip=settings.bind_address
-                )
-                for inside, outside in sorted(service.ports.items())
-            ],
-            hosts=[docker.ContainerHostArgs(host="host.docker.internal", ip="host-gateway")]
-            if service.knows_host
-            else None,
-            networks_advanced=None
-            if service.host_network
-            else [
-                docker.ContainerNetworksAdvancedArgs(
-                    name=attached,
-                    # Several stages may share somebody else's network: no short name there.
-                    aliases=[service.name if service.network else service.host],
-                )
-            ],
-            # Given, since the provider reads it back and would see a change where it is not.
-            network_mode="host" if service.host_network else attached,
-            healthcheck=docker.ContainerHealthcheckArgs(
-                tests=["CMD", *service.health.command],
-                interval=_duration(service.health.interval_seconds),
-                timeout=_duration(service.health.timeout_seconds),
-                retries=service.health.retries,
-                start_period=_duration(service.health.start_seconds),
-            ),
+            healthcheck=_health(service.health),
             wait=False,  # `Healthy` waits, and shows the log where waiting is in vain
             restart="unless-stopped",
-            memory=service.memory // MEBIBYTE,
-            memory_swap=service.memory // MEBIBYTE,
-            shm_size=service.shared_memory // MEBIBYTE,
-            # Not `cpus`: the provider reads that back as 1.0 at times, and as 1 at others.
-            cpu_period=CPU_PERIOD if service.cpus else None,
-            cpu_quota=int(service.cpus * CPU_PERIOD) if service.cpus else None,
-            ulimits=[
-                docker.ContainerUlimitArgs(
-                    name="nofile", soft=service.open_files, hard=service.open_files
-                )
-            ],
-            read_only=True,
-            capabilities=docker.ContainerCapabilitiesArgs(
-                adds=[f"CAP_{name}" for name in sorted(service.capabilities)], drops=["ALL"]
-            ),
-            security_opts=["no-new-privileges:true"],
-            log_driver="json-file",
-            log_opts={"max-size": str(settings.log_size), "max-file": str(settings.log_files)},
             stop_timeout=service.stop_seconds,
             destroy_grace_seconds=service.stop_seconds,
-            labels=labels,
+            # The digest makes another container of it when the files have changed.
+            labels=[
+                docker.ContainerLabelArgs(label=LABEL, value=around.stage),
+                docker.ContainerLabelArgs(label=DIGEST_LABEL, value=files.digest),
+            ],
             opts=pulumi.ResourceOptions.merge(
                 opts, pulumi.ResourceOptions(delete_before_replace=True)
             ),
@@ -208,3 +145,102 @@ class ServiceContainer:
             docker_host=settings.docker_host,
             opts=pulumi.ResourceOptions(parent=opts.parent),
         )
+
+
+def _program(service: Service) -> dict[str, Any]:
+    """What runs, as whom, and with what rights."""
+    return {
+        "name": service.name,
+        "image": service.image,
+        "entrypoints": list(service.entrypoint) or None,
+        "command": list(service.command) or None,
+        "user": service.user,
+        "group_adds": list(service.groups) or None,
+        "envs": [f"{name}={value}" for name, value in sorted(service.environment.items())],
+        "read_only": True,
+        "capabilities": docker.ContainerCapabilitiesArgs(
+            adds=[f"CAP_{name}" for name in sorted(service.capabilities)], drops=["ALL"]
+        ),
+        "security_opts": ["no-new-privileges:true"],
+    }
+
+
+def _attached(service: Service, around: Surroundings) -> dict[str, Any]:
+    """Its network, its names on it, and its ports."""
+    attached: pulumi.Input[str] = service.network or around.network.name
+    networks = [
+        docker.ContainerNetworksAdvancedArgs(
+            name=attached,
+            # Several stages may share somebody else's network: no short name there.
+            aliases=[service.name if service.network else service.host],
+        )
+    ]
+    known = [docker.ContainerHostArgs(host="host.docker.internal", ip="host-gateway")]
+    return {
+        "hostname": None if service.host_network else service.host,
+        "ports": [
+            docker.ContainerPortArgs(
+                internal=inside, external=outside, ip=around.settings.bind_address
+            )
+            for inside, outside in sorted(service.ports.items())
+        ],
+        "hosts": known if service.knows_host else None,
+        "networks_advanced": None if service.host_network else networks,
+        # Given, since the provider reads it back and would see a change where it is not.
+        "network_mode": "host" if service.host_network else attached,
+    }
+
+
+def _mounts(service: Service, config: docker.Volume) -> list[docker.ContainerMountArgs]:
+    volumes = {service.config_directory: config.name, **service.volumes}
+    named = [
+        docker.ContainerMountArgs(type="volume", source=volume, target=path)
+        for path, volume in sorted(volumes.items())
+    ]
+    binds = [
+        docker.ContainerMountArgs(type="bind", source=path, target=path)
+        for path in sorted(service.binds)
+    ]
+    read = [
+        docker.ContainerMountArgs(type="bind", source=path, target=path, read_only=True)
+        for path in sorted(service.read_only)
+    ]
+    sockets = [
+        docker.ContainerMountArgs(type="bind", source=path, target=inside)
+        for inside, path in sorted(service.sockets.items())
+    ]
+    return [*named, *binds, *read, *sockets]
+
+
+def _health(health: Health) -> docker.ContainerHealthcheckArgs:
+    return docker.ContainerHealthcheckArgs(
+        tests=["CMD", *health.command],
+        interval=_duration(health.interval_seconds),
+        timeout=_duration(health.timeout_seconds),
+        retries=health.retries,
+        start_period=_duration(health.start_seconds),
+    )
+
+
+def _limits(service: Service) -> dict[str, Any]:
+    """Of memory, processor time and open files."""
+    return {
+        "memory": service.memory // MEBIBYTE,
+        "memory_swap": service.memory // MEBIBYTE,
+        "shm_size": service.shared_memory // MEBIBYTE,
+        # Not `cpus`: the provider reads that back as 1.0 at times, and as 1 at others.
+        "cpu_period": CPU_PERIOD if service.cpus else None,
+        "cpu_quota": int(service.cpus * CPU_PERIOD) if service.cpus else None,
+        "ulimits": [
+            docker.ContainerUlimitArgs(
+                name="nofile", soft=service.open_files, hard=service.open_files
+            )
+        ],
+    }
+
+
+def _logs(settings: Settings) -> dict[str, Any]:
+    return {
+        "log_driver": "json-file",
+        "log_opts": {"max-size": str(settings.log_size), "max-file": str(settings.log_files)},
+    }

@@ -9,7 +9,6 @@ only the reads move, and writes stay with SQLite; with ``settled`` the way back 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import pulumi
@@ -17,7 +16,7 @@ from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from infra import job, live, settled
 from infra.dynamic import StageProvider, say
-from infra.job import Place
+from infra.inputs import CutoverInputs, with_secrets
 
 DECISIVE = {
     "mode",
@@ -25,7 +24,7 @@ DECISIVE = {
     "source",
     "connection",
     "pooler_authority",
-    *live.PASSWORDS,
+    *CutoverInputs.secrets(),
 }
 """Inputs that make the switch run again: it is idempotent, and rewrites the connection."""
 
@@ -36,38 +35,40 @@ class CutoverProvider(StageProvider):
     outputs = ("phase",)
 
     def create(self, props: Any) -> CreateResult:
-        if props["mode"] == settled.MODE:
-            settled.settle(props)
+        inputs = CutoverInputs.of(props)
+        if inputs.mode == settled.MODE:
+            settled.settle(inputs)
         else:
-            _switch(props)
-        return CreateResult(f"{props['place']['stage']}/cutover", {**props, **_phase(props)})
+            _switch(inputs)
+        return CreateResult(f"{inputs.place.stage}/cutover", {**props, **_phase(inputs)})
 
     def update(self, _id: str, olds: Any, news: Any) -> UpdateResult:
-        if olds["mode"] == settled.MODE != news["mode"]:
+        old, new = CutoverInputs.of(olds), CutoverInputs.of(news)
+        if old.mode == settled.MODE != new.mode:
             settled.refuse_to_unsettle()
-        elif news["mode"] == settled.MODE:
+        elif new.mode == settled.MODE:
             # The place that it was switched in: it still has the source's directory.
-            if olds["mode"] != settled.MODE:
-                settled.settle({**news, "place": olds["place"]})
-            live.connect(news, writes=True)
-        elif (olds["mode"], news["mode"]) == ("switch", "reads"):
-            live.run("rollback", news, ["--keep-reads"])
+            if old.mode != settled.MODE:
+                settled.settle(new.model_copy(update={"place": old.place}))
+            live.connect(new, writes=True)
+        elif (old.mode, new.mode) == ("switch", "reads"):
+            live.run("rollback", new, ["--keep-reads"])
         elif not self.changed(olds, news).isdisjoint(DECISIVE):
-            _switch(news)
-            if not olds["certificate"] and news["console"]:
+            _switch(new)
+            if not old.certificate and new.console:
                 # To the switch an alias that is gone is somebody's who closed it on purpose.
-                live.connect(news)
-        return UpdateResult({**news, **_phase(news)})
+                live.connect(new)
+        return UpdateResult({**news, **_phase(new)})
 
     def read(self, id_: str, props: Any) -> ReadResult:
         """Never gone: that would lose the way back. Where PgBouncer's alias went with its volume,
         the certificate is shown as another, which is a change, and the update writes it."""
-        if live.alias_is_lost(props):
+        if live.alias_is_lost(CutoverInputs.of(props)):
             return ReadResult(id_, {**props, "certificate": ""})
         return ReadResult(id_, props)
 
     def delete(self, _id: str, props: Any) -> None:
-        _go_back(props)
+        _go_back(CutoverInputs.of(props))
 
 
 class WayBackProvider(StageProvider):
@@ -80,11 +81,11 @@ class WayBackProvider(StageProvider):
         return UpdateResult(news)
 
     def delete(self, _id: str, props: Any) -> None:
-        _go_back(props)
+        _go_back(CutoverInputs.of(props))
 
 
-def _go_back(props: Mapping[str, Any]) -> None:
-    if props["mode"] == settled.MODE:
+def _go_back(inputs: CutoverInputs) -> None:
+    if inputs.mode == settled.MODE:
         settled.refuse_to_leave()
         return
     accepted = settled.loss_is_accepted()
@@ -92,24 +93,23 @@ def _go_back(props: Mapping[str, Any]) -> None:
         say(
             f"{settled.ACCEPT_LOSS}=yes: going back even where that loses what PostgreSQL alone has"
         )
-    live.run("rollback", props, ["--accept-loss"] if accepted else [])
+    live.run("rollback", inputs, ["--accept-loss"] if accepted else [])
 
 
-def _switch(props: Mapping[str, Any]) -> None:
-    options = ["--fence-seconds", f"{float(props['fence_seconds']):g}"]
-    options += [word for table in props["one_way"] for word in ("--one-way", table)]
-    options += live.acceptances(props)
-    if props["mode"] == "reads":
+def _switch(inputs: CutoverInputs) -> None:
+    options = ["--fence-seconds", f"{inputs.fence_seconds:g}"]
+    options += [word for table in inputs.one_way for word in ("--one-way", table)]
+    options += live.acceptances(inputs.target)
+    if inputs.mode == "reads":
         options.append("--reads-only")
-    policy = props.get("policy")
-    files = {job.POLICY_NAME: policy} if policy else {}
-    if policy:
-        options += ["--policy", f"{job.SECRETS}/{job.POLICY_NAME}"]
-    live.run("switch", props, options, files)
+    files = {job.POLICY_NAME: inputs.policy} if inputs.policy else {}
+    if files:
+        options += ["--policy", job.POLICY_FILE]
+    live.run("switch", inputs, options, files)
 
 
-def _phase(props: Mapping[str, Any]) -> dict[str, str]:
-    return {"phase": {"reads": "verified", settled.MODE: "settled"}.get(props["mode"], "switched")}
+def _phase(inputs: CutoverInputs) -> dict[str, str]:
+    return {"phase": {"reads": "verified", settled.MODE: "settled"}.get(inputs.mode, "switched")}
 
 
 class Cutover(Resource):
@@ -117,41 +117,24 @@ class Cutover(Resource):
 
     phase: pulumi.Output[str]
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        place: Place,
-        inputs: Mapping[str, Any],
-        certificate: pulumi.Output[str],
-        opts: pulumi.ResourceOptions,
-    ) -> None:
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        """``inputs`` are :class:`CutoverInputs`, with the migration's certificate."""
         super().__init__(
             CutoverProvider(),
             name,
-            {**inputs, "place": asdict(place), "certificate": certificate, "phase": None},
-            pulumi.ResourceOptions.merge(
-                opts, pulumi.ResourceOptions(additional_secret_outputs=list(live.PASSWORDS))
-            ),
+            {**CutoverInputs.declared(inputs), "phase": None},
+            with_secrets(opts, CutoverInputs),
         )
 
 
 class WayBack(Resource):
     """The way back, taken before anything that came after the cutover is removed."""
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        place: Place,
-        inputs: Mapping[str, Any],
-        opts: pulumi.ResourceOptions,
-    ) -> None:
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        """``inputs`` are :class:`CutoverInputs`, without a certificate."""
         super().__init__(
             WayBackProvider(),
             name,
-            {**inputs, "place": asdict(place)},
-            pulumi.ResourceOptions.merge(
-                opts, pulumi.ResourceOptions(additional_secret_outputs=list(live.PASSWORDS))
-            ),
+            CutoverInputs.declared(inputs),
+            with_secrets(opts, CutoverInputs),
         )

@@ -7,27 +7,26 @@ is then the same to it as to everybody on the host.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pulumi
 
 from infra.containers import MEBIBYTE, Health, Service
 from infra.names import Names
 from infra.settings import Settings
+from infra.stage_paths import Paths
 
 MEMORY = 128 * MEBIBYTE
 
 _PROBE = "import urllib.request as r; r.urlopen('http://{address}/health', timeout=4)"
 
 
-def service(  # noqa: PLR0913 - a container's parts, named
+def service(
     settings: Settings,
     names: Names,
     image: pulumi.Input[str],
     user: str,
     *,
-    source: Path,
-    connection: Path,
+    where: Paths,
     binds: Sequence[str],
 ) -> Service:
     """The application as a service of the stage, on ``examplePort`` of the bind address."""
@@ -46,8 +45,8 @@ def service(  # noqa: PLR0913 - a container's parts, named
         config_directory="/run/example",
         files={},
         command=[
-            *("--sqlite", str(source)),
-            *("--connection", str(connection)),
+            *("--sqlite", str(where.source)),
+            *("--connection", str(where.connection)),
             *("--host", bind, "--port", str(settings.example_port)),
         ],
         host_network=True,

@@ -8,7 +8,7 @@ asked for.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any
 
 import pulumi
@@ -17,7 +17,7 @@ from pulumi.dynamic import CreateResult, Resource, UpdateResult
 from infra import engine, job, live
 from infra.dynamic import StageProvider, say
 from infra.errors import StageError
-from infra.job import Place
+from infra.inputs import PLANNED, TargetInputs, with_secrets
 
 _GRANT = """
 import sys
@@ -49,8 +49,9 @@ class ExternalTargetProvider(StageProvider):
     """Looks, and grants, at creation and whenever one of the two ends has changed."""
 
     def create(self, props: Any) -> CreateResult:
-        _prepare(props)
-        return CreateResult(f"{props['place']['stage']}/target", props)
+        inputs = TargetInputs.of(props)
+        _prepare(inputs)
+        return CreateResult(f"{inputs.place.stage}/target", props)
 
     def update(self, _id: str, olds: Any, news: Any) -> UpdateResult:
         if self.changed(olds, news) & {
@@ -60,23 +61,22 @@ class ExternalTargetProvider(StageProvider):
             "authority",
             "schema",
         }:
-            _prepare(news)
+            _prepare(TargetInputs.of(news))
         return UpdateResult(news)
 
 
-def _prepare(props: Mapping[str, Any]) -> None:
-    place = live.place_of(props)
+def _prepare(inputs: TargetInputs) -> None:
+    place = inputs.place
     client = engine.connect(place.docker_host)
-    files = live.target_secrets(props)
-    name = f"{props['container']}-target"
-    words = ["check-target", "--target-file", live.TARGET_FILE, "--source", props["source"]]
-    words += ["--connections", str(int(props["connections"])), "--live"]
-    if props.get("schema"):
-        words += ["--schema", props["schema"]]
-    words += live.acceptances(props) + live.collation_acceptance(props)
-    _finish(job.run(client, place, name, words, files, say), "the target is not usable")
-    words = ["-c", _GRANT, live.TARGET_FILE, props["application_user"]]
-    ended = job.run(client, place, name, words, files, say, entrypoint=["python3"])
+    call = job.Call(f"{inputs.container}-target", inputs.target_files)
+    words = ["check-target", "--target-file", live.TARGET_FILE, "--source", inputs.source]
+    words += ["--connections", str(inputs.connections), "--live"]
+    if inputs.target_schema != PLANNED:
+        words += ["--schema", inputs.target_schema]
+    words += live.acceptances(inputs.target) + live.collation_acceptance(inputs.target)
+    _finish(job.run(client, place, call, words, say), "the target is not usable")
+    words = ["-c", _GRANT, live.TARGET_FILE, inputs.application_user]
+    ended = job.run(client, place, replace(call, entrypoint=("python3",)), words, say)
     _finish(ended, "the application's role cannot be given its rights on the target")
 
 
@@ -92,27 +92,11 @@ def _finish(ended: job.Ended, problem: str) -> None:
 class ExternalTarget(Resource):
     """A PostgreSQL that was found fit to be the target."""
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        place: Place,
-        inputs: Mapping[str, Any],
-        application_user: str,
-        connections: int,
-        opts: pulumi.ResourceOptions,
-    ) -> None:
-        kept = ("container", "source", "target", "password", "authority", "schema")
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        """``inputs`` are :class:`TargetInputs`."""
         super().__init__(
             ExternalTargetProvider(),
             name,
-            {
-                **{key: inputs[key] for key in kept if key in inputs},
-                "place": asdict(place),
-                "application_user": application_user,
-                "connections": connections,
-            },
-            pulumi.ResourceOptions.merge(
-                opts, pulumi.ResourceOptions(additional_secret_outputs=["password"])
-            ),
+            TargetInputs.declared(inputs),
+            with_secrets(opts, TargetInputs),
         )

@@ -12,6 +12,7 @@ import hmac
 import io
 import tarfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -113,6 +114,17 @@ def _write(props: Mapping[str, Any]) -> str:
     return hmac.digest(props["volume"].encode(), content, hashlib.sha256).hex()
 
 
+@dataclass(frozen=True)
+class Volume:
+    """Where files go, and by what: a container of ``image``, for ``user`` to read."""
+
+    name: pulumi.Input[str]
+    image: pulumi.Input[str]
+    user: str
+    """``uid:gid``."""
+    docker_host: str
+
+
 class Files(Resource):
     """Files in a volume. ``digest`` changes with them and tells nothing of what they hold.
 
@@ -121,15 +133,12 @@ class Files(Resource):
 
     digest: pulumi.Output[str]
 
-    def __init__(  # noqa: PLR0913 - the inputs of a Pulumi resource
+    def __init__(
         self,
         name: str,
         *,
-        volume: pulumi.Input[str],
-        image: pulumi.Input[str],
-        user: str,
+        place: Volume,
         files: Mapping[str, pulumi.Input[str]] | pulumi.Output[dict[str, str]],
-        docker_host: str,
         opts: pulumi.ResourceOptions,
     ) -> None:
         given = {} if isinstance(files, pulumi.Output) else files
@@ -141,12 +150,12 @@ class Files(Resource):
             FilesProvider(),
             name,
             {
-                "volume": volume,
-                "image": image,
-                "user": user,
+                "volume": place.name,
+                "image": place.image,
+                "user": place.user,
                 "files": plain,
                 "secrets": files if isinstance(files, pulumi.Output) else rest,
-                "docker_host": docker_host,
+                "docker_host": place.docker_host,
                 "digest": None,
             },
             pulumi.ResourceOptions.merge(

@@ -11,7 +11,6 @@ import json
 import shlex
 import stat
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import docker
@@ -26,6 +25,7 @@ from infra.errors import StageError
 from infra.names import Names
 from infra.setting_types import Gate
 from infra.settings import Settings
+from infra.stage_paths import Paths
 from migration_job.log_format import VARIABLE as LOG_FORMAT
 
 PORT = 8080
@@ -45,17 +45,17 @@ class EngineSocket:
     """The number of the group that may write to it."""
 
 
-def service(  # noqa: PLR0913 - a container's parts, named
+def service(
     gate: Gate,
     names: Names,
     image: pulumi.Input[str],
     user: str,
     *,
-    state: Path,
-    connection: Path,
+    where: Paths,
     socket: EngineSocket | None,
 ) -> Service:
     """The gate as a service of the stage, on ``gate.port`` of the bind address."""
+    state, connection = where.job, where.connection
     alive = f"test -n \"$(find {shlex.quote(str(state / 'gate.json'))} -newermt '-10 seconds')\""
     return Service(
         name=names.gate,

@@ -29,6 +29,7 @@ from infra.images import Builder
 
 SECRETS = "/run/job"
 POLICY_NAME = "policy.yaml"
+POLICY_FILE = f"{SECRETS}/{POLICY_NAME}"
 """The policy's file there."""
 LAST_WORDS = 12
 """Lines of a failed job that the error repeats."""
@@ -76,29 +77,35 @@ class Ended:
         return "\n".join(line for line in self.lines if line.strip())
 
 
-def run(  # noqa: PLR0913 - what docker run takes
+@dataclass(frozen=True)
+class Call:
+    """A container for one command: its name, its secrets, and another program than the job."""
+
+    name: str
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Files below :data:`SECRETS`: name to content."""
+    entrypoint: tuple[str, ...] = ()
+    """A program of the image that is given the arguments; () for ``migration-job``."""
+
+
+def run(
     client: docker.DockerClient,
     place: Place,
-    name: str,
+    call: Call,
     arguments: Sequence[str],
-    secrets: Mapping[str, str],
     say: Callable[[str], None],
-    *,
-    entrypoint: Sequence[str] = (),
 ) -> Ended:
-    """Run ``migration-job ARGUMENTS`` in a container called ``name`` and pass on its lines.
-
-    ``entrypoint`` is another program of the image to be given the arguments.
+    """Run ``migration-job ARGUMENTS`` in a container of its own and pass on its lines.
 
     A container of that name that an interrupted update left behind is ended first: every command
     of the job may be cut off anywhere and run again. Raises StageError where the engine refuses.
     """
 
     def create() -> Container:
-        return _create(client, place, name, arguments, entrypoint, say)
+        return _create(client, place, call, arguments, say)
 
     try:
-        return _to_its_end(client, name, create, archive(secrets, place.user), say)
+        return _to_its_end(client, call.name, create, archive(call.secrets, place.user), say)
     except APIError as error:
         raise StageError(
             f"the engine could not run the migration job: {error.explanation or error}",
@@ -209,15 +216,14 @@ def _to_its_end(
 def _create(
     client: docker.DockerClient,
     place: Place,
-    name: str,
+    call: Call,
     arguments: Sequence[str],
-    entrypoint: Sequence[str],
     say: Callable[[str], None],
 ) -> Container:
     """The container; the present code's image where the one that the state names was removed."""
-    options = _options(place, name)
-    if entrypoint:
-        options["entrypoint"] = list(entrypoint)
+    options = _options(place, call.name)
+    if call.entrypoint:
+        options["entrypoint"] = list(call.entrypoint)
     try:
         return client.containers.create(place.image, list(arguments), **options)
     except ImageNotFound:

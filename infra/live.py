@@ -10,27 +10,20 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import quote
 
 from docker.errors import DockerException, NotFound
 
 from infra import engine, job
 from infra.dynamic import say
 from infra.errors import StageError
-from infra.job import Place
+from infra.inputs import Command, JobInputs, Served, Target
 from infra.rendering import ALIAS_DIRECTORY
-from migration_job.hosts import LEADER, is_list
 
 TARGET_FILE = f"{job.SECRETS}/target"
-AUTHORITY_FILE = f"{job.SECRETS}/ca.crt"
 CONSOLE_FILE = f"{job.SECRETS}/console"
 APPLICATION_FILE = f"{job.SECRETS}/application.json"
 ALIAS_FILE = PurePosixPath(ALIAS_DIRECTORY) / "alias.ini"
 POOLER_AUTHORITY_FILE = f"{job.SECRETS}/pooler-ca.crt"
-
-PASSWORDS = ("password", "application_password", "console_password")
-"""Properties that are secret: the migration role's, the application's and the console's."""
-
 
 _CONNECT = """
 import sys
@@ -66,105 +59,63 @@ except JobError as error:
 """
 
 
-def place_of(props: Mapping[str, Any]) -> Place:
-    """The place as the state keeps it; numbers come back from there as floats."""
-    kept = dict(props["place"])
-    for name in ("memory", "log_size", "log_files"):
-        kept[name] = int(kept[name])
-    for name in ("binds", "read_only"):
-        kept[name] = tuple(kept[name])
-    return Place(**kept)
-
-
-def dsn(props: Mapping[str, Any]) -> str:
-    """The job's connection string."""
-    target = props["target"]
-    if props.get("authority"):
-        tls = f"?sslmode=verify-full&sslrootcert={AUTHORITY_FILE}"
-    else:
-        tls = f"?sslmode={target['sslmode']}" if target.get("sslmode") else ""
-    user, password, database = (
-        quote(word, safe="") for word in (target["user"], props["password"], target["database"])
-    )
-    if is_list(target["host"]):
-        tls += ("&" if tls else "?") + f"target_session_attrs={LEADER}"
-    return f"postgresql://{user}:{password}@{_addresses(target)}/{database}{tls}"
-
-
-def _addresses(target: Mapping[str, Any]) -> str:
-    """``HOST:PORT``, of each server with commas between."""
-    hosts = [f"[{host}]" if ":" in host else host for host in str(target["host"]).split(",")]
-    # A number comes back from the state as a float.
-    ports = [str(int(float(port))) for port in str(target["port"]).split(",")]
-    ports *= len(hosts) if len(ports) == 1 else 1
-    return ",".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=True))
-
-
-def target_secrets(props: Mapping[str, Any]) -> dict[str, str]:
-    """The files by which the job reaches the target: name to content."""
-    authority = {"ca.crt": props["authority"]} if props.get("authority") else {}
-    return {"target": dsn(props), **authority}
-
-
-def arguments(command: str, props: Mapping[str, Any]) -> list[str]:
+def arguments(command: str, inputs: Command) -> list[str]:
     """``switch``, ``rollback`` or ``sync`` as the job takes it."""
     words = [
         command,
-        props["source"],
+        inputs.source,
         *("--target-file", TARGET_FILE),
-        *("--report", props["report_directory"]),
-        *("--state", props["state_directory"]),
-        *("--connection", props["connection_directory"]),
+        *("--report", inputs.report_directory),
+        *("--state", inputs.state_directory),
+        *("--connection", inputs.connection_directory),
         *("--application-file", APPLICATION_FILE),
     ]
-    if props["console"]:
+    if inputs.console:
         words += ["--console-file", CONSOLE_FILE, "--alias-file", str(ALIAS_FILE)]
     return words
 
 
-def secrets(props: Mapping[str, Any]) -> dict[str, str]:
+def secrets(inputs: JobInputs) -> dict[str, str]:
     """The files that those commands read: name to content."""
-    console = props["console"]
-    application = {**props["connection"], "password": props["application_password"]}
+    application = {**inputs.connection, "password": inputs.application_password}
     tls, files = "", {}
-    if authority := props.get("pooler_authority"):
+    if authority := inputs.pooler_authority:
         # A certificate of the operator's own does not bear the pooler's name inside the stage.
-        mode = "verify-full" if authority == props["authority"] else "verify-ca"
+        mode = "verify-full" if authority == inputs.authority else "verify-ca"
         tls = f"?sslmode={mode}&sslrootcert={POOLER_AUTHORITY_FILE}"
         application["tls"] = {"mode": "verify-full", "authority_file": POOLER_AUTHORITY_FILE}
         files = {"pooler-ca.crt": authority}
-    if console:
+    if console := inputs.console:
         files["console"] = (
-            f"postgresql://{console['user']}:{props['console_password']}@"
-            f"{console['host']}:{int(console['port'])}/pgbouncer{tls}"
+            f"postgresql://{console.user}:{inputs.console_password}@"
+            f"{console.host}:{console.port}/pgbouncer{tls}"
         )
     application_file = {"application.json": json.dumps(_whole(application))}
-    return {**target_secrets(props), **files, **application_file}
+    return {**inputs.target_files, **files, **application_file}
 
 
-def acceptances(props: Mapping[str, Any]) -> list[str]:
+def acceptances(target: Target) -> list[str]:
     """The options by which the operator accepts what ``check-target`` and ``switch`` refuse."""
-    return ["--accept-asynchronous"] if props["target"].get("accept_asynchronous") else []
+    return ["--accept-asynchronous"] if target.accept_asynchronous else []
 
 
-def collation_acceptance(props: Mapping[str, Any]) -> list[str]:
+def collation_acceptance(target: Target) -> list[str]:
     """The same for what ``check-target`` and ``migrate`` would otherwise see to."""
-    return ["--accept-collation"] if props["target"].get("accept_collation") else []
+    return ["--accept-collation"] if target.accept_collation else []
 
 
 def run(
     command: str,
-    props: Mapping[str, Any],
+    inputs: JobInputs,
     options: Sequence[str] = (),
     files: Mapping[str, str] | None = None,
 ) -> None:
     """Run ``switch`` or ``rollback`` to its end, with ``files`` beside its secrets; StageError with
     its last words where it fails."""
-    place = place_of(props)
+    place = inputs.place
     client = engine.connect(place.docker_host)
-    name = f"{props['container']}-{command}"
-    words = [*arguments(command, props), *options]
-    ended = job.run(client, place, name, words, {**secrets(props), **(files or {})}, say)
+    call = job.Call(f"{inputs.container}-{command}", {**secrets(inputs), **(files or {})})
+    ended = job.run(client, place, call, [*arguments(command, inputs), *options], say)
     if ended.status:
         raise StageError(
             f"the {command} ended with status {ended.status}; its last words:\n{ended.words}",
@@ -173,17 +124,17 @@ def run(
         )
 
 
-def connect(props: Mapping[str, Any], *, writes: bool = False) -> None:
+def connect(inputs: JobInputs, *, writes: bool = False) -> None:
     """Have PgBouncer admit the application, unless somebody holds it; with ``writes`` have the
     connection name PostgreSQL as the settings have it now, and note that the stage is settled.
     Neither asks the source. StageError where a part does not answer."""
-    place = place_of(props)
+    place = inputs.place
     client = engine.connect(place.docker_host)
-    words = ["-c", _CONNECT, props["source"], props["connection_directory"]]
-    words += [props["state_directory"], APPLICATION_FILE, TARGET_FILE]
-    words += [CONSOLE_FILE if props["console"] else "", str(ALIAS_FILE), "yes" if writes else ""]
-    name = f"{props['container']}-connect"
-    ended = job.run(client, place, name, words, secrets(props), say, entrypoint=["python3"])
+    words = ["-c", _CONNECT, inputs.source, inputs.connection_directory]
+    words += [inputs.state_directory, APPLICATION_FILE, TARGET_FILE]
+    words += [CONSOLE_FILE if inputs.console else "", str(ALIAS_FILE), "yes" if writes else ""]
+    call = job.Call(f"{inputs.container}-connect", secrets(inputs), entrypoint=("python3",))
+    ended = job.run(client, place, call, words, say)
     if ended.status:
         raise StageError(
             f"the application could not be connected; the last words:\n{ended.words}",
@@ -191,12 +142,12 @@ def connect(props: Mapping[str, Any], *, writes: bool = False) -> None:
         )
 
 
-def alias_is_lost(props: Mapping[str, Any]) -> bool:
+def alias_is_lost(inputs: JobInputs) -> bool:
     """Whether the pooler has no alias of the application's database although the application is
     served through it. False where that cannot be told, or where nothing needs one."""
-    if not props["console"] or serving(props) != "postgresql":
+    if not inputs.console or serving(inputs) != "postgresql":
         return False
-    place = place_of(props)
+    place = inputs.place
     client = engine.connect(place.docker_host)
     (volume,) = [name for name, path in place.volumes.items() if path == ALIAS_DIRECTORY]
     try:
@@ -206,7 +157,7 @@ def alias_is_lost(props: Mapping[str, Any]) -> bool:
     except DockerException:
         return False
     try:
-        said = job.read_text(client, place, f"{props['container']}-alias", ALIAS_FILE)
+        said = job.read_text(client, place, f"{inputs.container}-alias", ALIAS_FILE)
     except NotFound:
         return True
     except DockerException:
@@ -214,16 +165,16 @@ def alias_is_lost(props: Mapping[str, Any]) -> bool:
     return not said.strip()
 
 
-def serving(props: Mapping[str, Any]) -> str:
+def serving(inputs: Served) -> str:
     """``sqlite`` or ``postgresql``: where the application's connection has its writes go."""
-    place = place_of(props)
-    path = PurePosixPath(props["connection_directory"]) / "current" / "database.json"
+    place = inputs.place
+    path = PurePosixPath(inputs.connection_directory) / "current" / "database.json"
     try:
         if engine.is_local(place.docker_host):
             said = json.loads(Path(path).read_text())
         else:
             client = engine.connect(place.docker_host)
-            said = job.read_json(client, place, f"{props['container']}-connection", path)
+            said = job.read_json(client, place, f"{inputs.container}-connection", path)
     except PermissionError as error:
         raise StageError(
             f"expected to be able to read {path}, found {error.strerror}",

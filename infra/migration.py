@@ -11,7 +11,6 @@ limit) is taken note of.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,7 +21,7 @@ from pulumi.dynamic import CreateResult, DiffResult, Resource, UpdateResult
 from infra import engine, job, live
 from infra.dynamic import StageProvider, say
 from infra.errors import StageError
-from infra.job import Place
+from infra.inputs import PLANNED, MigrationInputs, Served, with_secrets
 
 FOR_THE_SWITCH = "retyped-for-few"
 """The code of the finding that only the switch waits for."""
@@ -45,20 +44,18 @@ OUTPUTS = (*RESULTS, "fingerprint")
 
 SERVERS = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
-POLICY_FILE = f"{job.SECRETS}/{job.POLICY_NAME}"
 
-
-def arguments(props: Mapping[str, Any]) -> list[str]:
+def arguments(inputs: MigrationInputs) -> list[str]:
     """``migrate`` as the job takes it."""
-    words = ["migrate", props["source"], "--target-file", live.TARGET_FILE]
-    words += ["--report", props["report_directory"], "--profile", props["profile_path"]]
-    if props["policy"]:
-        words += ["--policy", POLICY_FILE]
-    if props.get("schema"):
-        words += ["--schema", props["schema"]]
-    if props["strategy"] != "offline":
-        words += ["--live", "--state", props["state_directory"]]
-    return words + live.collation_acceptance(props)
+    words = ["migrate", inputs.source, "--target-file", live.TARGET_FILE]
+    words += ["--report", inputs.report_directory, "--profile", inputs.profile_path]
+    if inputs.policy:
+        words += ["--policy", job.POLICY_FILE]
+    if inputs.target_schema != PLANNED:
+        words += ["--schema", inputs.target_schema]
+    if inputs.strategy != "offline":
+        words += ["--live", "--state", inputs.state_directory]
+    return words + live.collation_acceptance(inputs.target)
 
 
 def fingerprint(source: Path) -> str:
@@ -84,32 +81,34 @@ class MigrationProvider(StageProvider):
         return DiffResult(changes=changed, replaces=[])
 
     def create(self, props: Any) -> CreateResult:
-        found = _migrate(props)
-        return CreateResult(f"{props['place']['stage']}/migration", {**props, **found})
+        inputs = MigrationInputs.of(props)
+        return CreateResult(f"{inputs.place.stage}/migration", {**props, **_migrate(inputs)})
 
     def update(self, _id: str, olds: Any, news: Any) -> UpdateResult:
+        new = MigrationInputs.of(news)
         kept = {name: olds.get(name) for name in OUTPUTS}
         changed = self.changed(olds, news) & DECISIVE
-        if deciding(olds.get("policy", "")) == deciding(news["policy"]):
+        if deciding(olds.get("policy", "")) == deciding(new.policy):
             changed -= {"policy"}
-        if _emptied(olds, news) and live.serving(news) == "sqlite":
-            return UpdateResult({**news, **_anew(news)})
+        if _emptied(olds, news) and live.serving(new) == "sqlite":
+            return UpdateResult({**news, **_anew(new)})
         if not changed and not _stale(olds, news):
             return UpdateResult({**news, **kept})
-        if live.serving(news) == "postgresql":
+        if live.serving(new) == "postgresql":
             _refuse_other_data(changed & DATA)
             say("PostgreSQL serves: the migration is not run again")
             return UpdateResult({**news, **kept})
-        return UpdateResult({**news, **_migrate(news)})
+        return UpdateResult({**news, **_migrate(new)})
 
     def delete(self, _id: str, props: Any) -> None:
-        if props["strategy"] == "offline":
+        inputs = MigrationInputs.of(props)
+        if inputs.strategy == "offline":
             return
-        if live.serving(props) == "postgresql":
+        if live.serving(inputs) == "postgresql":
             # A settled stage that was given up: nothing captures the source any more.
             say("PostgreSQL served to the end: the source is left as it is")
             return
-        live.run("rollback", props, ["--release"])
+        live.run("rollback", inputs, ["--release"])
 
 
 def deciding(policy: str) -> Any:
@@ -132,20 +131,23 @@ def _emptied(olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
     return bool(olds.get("cluster")) and olds["cluster"] != news.get("cluster")
 
 
-def _anew(props: Mapping[str, Any]) -> dict[str, Any]:
+def _anew(inputs: MigrationInputs) -> dict[str, Any]:
     """The target is empty again, and SQLite serves: captured, copied and verified anew."""
     say("PostgreSQL's data directory is a new one: the migration begins anew")
-    if props["strategy"] != "offline":
-        live.run("rollback", props, ["--release"])
-    return _migrate(props)
+    if inputs.strategy != "offline":
+        live.run("rollback", inputs, ["--release"])
+    return _migrate(inputs)
 
 
 def _stale(olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
-    """Whether the source was written to since it was copied, with nothing to follow it."""
+    """Whether the source was written to since it was copied, with nothing to follow it. In a
+    preview not all that is new is known."""
     if news["strategy"] != "offline":
         return False
     found = fingerprint(Path(news["source"]))
-    return bool(found) and found != olds.get("fingerprint") and live.serving(news) == "sqlite"
+    if not found or found == olds.get("fingerprint"):
+        return False
+    return live.serving(Served.of(news)) == "sqlite"
 
 
 def _refuse_other_data(changed: set[str]) -> None:
@@ -157,28 +159,27 @@ def _refuse_other_data(changed: set[str]) -> None:
         )
 
 
-def _migrate(props: Mapping[str, Any]) -> dict[str, Any]:
-    place = live.place_of(props)
+def _migrate(inputs: MigrationInputs) -> dict[str, Any]:
+    place = inputs.place
     client = engine.connect(place.docker_host)
-    secrets = live.target_secrets(props)
-    if props["policy"]:
-        secrets[job.POLICY_NAME] = props["policy"]
-    ended = job.run(client, place, props["container"], arguments(props), secrets, say)
-    report = PurePosixPath(props["report_directory"]) / "report.json"
+    policy = {job.POLICY_NAME: inputs.policy} if inputs.policy else {}
+    call = job.Call(inputs.container, {**inputs.target_files, **policy})
+    ended = job.run(client, place, call, arguments(inputs), say)
+    report = PurePosixPath(inputs.report_directory) / "report.json"
     if ended.status:
         raise StageError(
             f"the migration ended with status {ended.status}; its last words:\n{ended.words}",
-            advice=f"{_served(props)}. {report.parent} holds the report of a run that began; "
+            advice=f"{_served(inputs)}. {report.parent} holds the report of a run that began; "
             "correct the cause and run `pulumi up` again, it goes on where it stopped",
         )
-    found = _found(job.read_json(client, place, f"{props['container']}-report", report), report)
-    return {**found, "fingerprint": fingerprint(Path(props["source"]))}
+    found = _found(job.read_json(client, place, f"{inputs.container}-report", report), report)
+    return {**found, "fingerprint": fingerprint(Path(inputs.source))}
 
 
-def _served(props: Mapping[str, Any]) -> str:
+def _served(inputs: MigrationInputs) -> str:
     """Who serves, in words: a state that was lost has it run where PostgreSQL serves."""
     try:
-        side = live.serving(props)
+        side = live.serving(inputs)
     except StageError:
         return "the migration changes nothing of who serves the application"
     return f"the application is served by {SERVERS[side]} as before"
@@ -209,19 +210,11 @@ class Migration(Resource):
     certificate: pulumi.Output[str]
     report: pulumi.Output[str]
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        place: Place,
-        inputs: Mapping[str, Any],
-        opts: pulumi.ResourceOptions,
-    ) -> None:
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        """``inputs`` are :class:`MigrationInputs`."""
         super().__init__(
             MigrationProvider(),
             name,
-            {**inputs, "place": asdict(place), **dict.fromkeys(OUTPUTS)},
-            pulumi.ResourceOptions.merge(
-                opts, pulumi.ResourceOptions(additional_secret_outputs=list(live.PASSWORDS))
-            ),
+            {**MigrationInputs.declared(inputs), **dict.fromkeys(OUTPUTS)},
+            with_secrets(opts, MigrationInputs),
         )

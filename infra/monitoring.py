@@ -10,7 +10,7 @@ import pulumi
 import pulumi_docker as docker
 
 from infra import grafana, rendering
-from infra.containers import LABEL, MEBIBYTE, Health, Service, ServiceContainer
+from infra.containers import LABEL, MEBIBYTE, Health, Service, ServiceContainer, Surroundings
 from infra.images import Images
 from infra.names import Names
 from infra.settings import Settings
@@ -305,7 +305,7 @@ def create(
         for purpose, name in volumes(watch.names).items()
     }
     containers = [
-        ServiceContainer(service, watch.settings, watch.stage, network, opts)
+        ServiceContainer(service, Surroundings(watch.settings, watch.stage, network), opts)
         for service in services(watch, made)
     ]
     return [part for made_of in containers for part in (made_of.container, made_of.healthy)]

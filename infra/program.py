@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import docker
 import pulumi
 from pulumi.runtime import config
 
-from infra import engine, gate, present, stage_paths, support
-from infra.images import Builder
+from infra import engine, gate, given, present, stage_paths, support
+from infra.images import Builder, Images
 from infra.names import Names
+from infra.parts import Found, Parts
 from infra.protection import Protection
 from infra.settings import PROJECT, Settings, read
-from infra.stage import Found, Stage, profile_digest
+from infra.stage import Stage
+from infra.stage_paths import Paths
 
 
 def settings() -> Settings:
@@ -30,11 +33,9 @@ def stage() -> Stage:
     names = Names(wanted.application, pulumi.get_stack())
     where = stage_paths.paths(wanted, names.stack)
     local = engine.is_local(wanted.docker_host)
-    dry_run = pulumi.runtime.is_dry_run()
-    example = wanted.source == stage_paths.EXAMPLE
-    if local and not example and not wanted.settled:
+    if local and wanted.source != stage_paths.EXAMPLE and not wanted.settled:
         stage_paths.require_source(where.source)
-    profile_digest(wanted.profile)
+    given.profile_digest(wanted.profile)
     if not wanted.external and (told := support.warning(wanted.postgres_version)):
         pulumi.log.warn(told)
     client = engine.connect(wanted.docker_host)
@@ -44,28 +45,49 @@ def stage() -> Stage:
     gate.require_application(client, wanted)
     for port, owner in _ports(wanted, names).items():
         engine.require_port(client, wanted.bind_address, port, owner, local=local)
+    images = _images(client, wanted)
+    user = _user(client, wanted, where, images.job)
+    parts = Parts(wanted, names, images, where, user, _found(client, wanted, names, images, user))
+    made = Stage(parts)
+    Protection(made, protected=wanted.protect_data)
+    return made
+
+
+def _images(client: docker.DockerClient, wanted: Settings) -> Images:
+    """All that the stage needs, made where they are not there yet."""
     builder = Builder(
         client,
         wanted.image_source,
         pulumi.log.info,
         postgres=wanted.postgres_image,
-        dry_run=dry_run,
+        dry_run=pulumi.runtime.is_dry_run(),
     )
-    images = builder.images(
+    return builder.images(
         None if wanted.external else wanted.postgres_version,
         monitoring=wanted.monitoring,
         backup=wanted.backup,
         example=wanted.example_application,
         gate=wanted.gate is not None,
     )
+
+
+def _user(client: docker.DockerClient, wanted: Settings, where: Paths, image: str) -> str:
+    """The source's owner, ``uid:gid``; the stage's own directories are made for that user."""
+    local = engine.is_local(wanted.docker_host)
+    example = wanted.source == stage_paths.EXAMPLE
+    dry_run = pulumi.runtime.is_dry_run()
     if wanted.settled:
-        user = present.owner(client, where, local=local)
-    elif local:
-        user = stage_paths.prepare_here(where, example=example, dry_run=dry_run)
-    else:
-        user = stage_paths.prepare_there(
-            client, images.job, where, example=example, dry_run=dry_run
-        )
+        return present.owner(client, where, local=local)
+    if local:
+        return stage_paths.prepare_here(where, example=example, dry_run=dry_run)
+    return stage_paths.prepare_there(client, image, where, example=example, dry_run=dry_run)
+
+
+def _found(
+    client: docker.DockerClient, wanted: Settings, names: Names, images: Images, user: str
+) -> Found:
+    """What the engine has already; says what is kept of it although nothing asks for it."""
+    dry_run = pulumi.runtime.is_dry_run()
     socket = None
     if wanted.gate and wanted.gate.container:
         socket = gate.engine_socket(client, wanted.docker_host, images.gate, user, dry_run=dry_run)
@@ -75,9 +97,7 @@ def stage() -> Stage:
             f"the backups in the volume {names.backup}s are kept although `backup` is false; "
             "`deleteBackups: true` removes them"
         )
-    made = Stage(wanted, names, images, where, user, Found(socket, backups))
-    Protection(made, protected=wanted.protect_data)
-    return made
+    return Found(socket, backups)
 
 
 def _ports(wanted: Settings, names: Names) -> dict[int, str]:

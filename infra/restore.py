@@ -26,8 +26,8 @@ from infra.errors import StageError
 from infra.images import ROOT, Builder
 from infra.names import Names
 from infra.roles import identifier, psql
+from infra.servers import POSTGRES_PORT, data_directory
 from infra.settings import Settings, read_file
-from infra.stage import POSTGRES_PORT, data_directory
 from migration_job import last_resort
 
 READY_SECONDS = 600
@@ -118,7 +118,7 @@ def in_place(client: docker.DockerClient, settings: Settings, names: Names, at: 
     client.volumes.create(restored.volume, labels={"sqlite-to-postgresql.stage": names.stack})
     try:
         _unpack(client, kept, restored, mount, at)
-        container = _serve(client, settings, names, kept, restored, mount)
+        container = _serve(client, settings, names, kept, restored)
         try:
             _await(container)
             _close(container, names)
@@ -186,7 +186,7 @@ def restore(client: docker.DockerClient, settings: Settings, names: Names, at: s
     kept = _of(source)
     _unpack(client, kept, restored, mount, at)
     published = {f"{POSTGRES_PORT}/tcp": (settings.bind_address, settings.restore_port)}
-    _await(_serve(client, settings, names, kept, restored, mount, published))
+    _await(_serve(client, settings, names, kept, restored, published))
 
 
 def _backup_container(client: docker.DockerClient, names: Names) -> Container:
@@ -244,17 +244,16 @@ def _unpack(
         ) from error
 
 
-def _serve(  # noqa: PLR0913 - a container's parts
+def _serve(
     client: docker.DockerClient,
     settings: Settings,
     names: Names,
     kept: Kept,
     restored: Restored,
-    mount: str,
     published: dict[str, tuple[str, int]] | None = None,
 ) -> Container:
     config = Mount(rendering.POSTGRES_CONFIG, f"{names.postgres}-config", type="volume")
-    _, data = data_directory(settings.postgres_version)
+    mount, data = data_directory(settings.postgres_version)
     memory = settings.postgres_memory
     return client.containers.run(
         kept.image,

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+from dataclasses import dataclass
 from typing import Any, cast
 
 from docker.errors import DockerException, NotFound
@@ -288,37 +289,44 @@ def digest(names: Names, version: int) -> str:
     return hashlib.sha256(statements(names, none, version).encode()).hexdigest()
 
 
+@dataclass(frozen=True)
+class Server:
+    """The stage's own PostgreSQL."""
+
+    container: str
+    """Its container's name."""
+    id: Input[str]
+    docker_host: str
+    version: int
+
+
 class Roles(Resource):
     """The stage's roles and databases, made what they are to be. ``cluster`` tells the data
     directory that they are in from any other."""
 
     cluster: Output[str]
 
-    def __init__(  # noqa: PLR0913 - the inputs of a Pulumi resource
+    def __init__(
         self,
         name: str,
-        *,
-        container: Input[str],
-        server: Input[str],
-        docker_host: str,
+        server: Server,
         names: Names,
         verifiers: Input[dict[str, str]],
-        version: int,
         opts: ResourceOptions,
     ) -> None:
         super().__init__(
             RolesProvider(),
             name,
             {
-                "container": container,
+                "container": server.container,
                 # Another container may be on another volume: the roles are made sure of again.
-                "server": server,
-                "docker_host": docker_host,
+                "server": server.id,
+                "docker_host": server.docker_host,
                 "application": names.application,
                 "stack": names.stack,
                 "verifiers": verifiers,
-                "version": str(version),
-                "script": digest(names, version),
+                "version": str(server.version),
+                "script": digest(names, server.version),
                 "cluster": None,
             },
             ResourceOptions.merge(opts, ResourceOptions(additional_secret_outputs=["verifiers"])),

@@ -7,12 +7,11 @@ SQLite file: the sync and the source's mounts go, and the connection is written 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
 
 from infra import live
 from infra.dynamic import say
 from infra.errors import StageError
+from infra.inputs import CutoverInputs
 
 MODE = "settled"
 
@@ -25,14 +24,14 @@ def loss_is_accepted() -> bool:
     return os.environ.get(ACCEPT_LOSS, "").lower() == "yes"
 
 
-def settle(props: Mapping[str, Any]) -> None:
+def settle(inputs: CutoverInputs) -> None:
     """Give up the way back. StageError where SQLite serves, or the window is not over yet."""
-    if live.serving(props) != "postgresql":
+    if live.serving(inputs) != "postgresql":
         raise StageError(
             "expected PostgreSQL to serve before the way back is given up, found SQLite serving",
             advice="`cutover: switch` comes first; nothing was changed",
         )
-    live.run("settle", props, ["--window-hours", f"{float(props['settle_after_hours']):g}"])
+    live.run("settle", inputs, ["--window-hours", f"{inputs.settle_after_hours:g}"])
 
 
 def refuse_to_leave() -> None:

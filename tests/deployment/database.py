@@ -12,8 +12,8 @@ from docker.types import Mount
 
 from infra import rendering
 from infra.files import archive
+from infra.servers import data_directory
 from infra.settings import Settings
-from infra.stage import data_directory
 from infra.tuning import Value
 from tests.deployment.engine import healthy, output, running
 

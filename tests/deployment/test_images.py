@@ -15,8 +15,8 @@ from infra.files import archive
 from infra.images import PREFIX, Builder, Images
 from infra.names import Names
 from infra.scram import verifier
+from infra.servers import data_directory
 from infra.settings import Settings, read
-from infra.stage import data_directory
 from tests.deployment.database import HEALTH, PASSWORD, TEMPORARY, query, serving
 from tests.deployment.engine import client_or_skip, healthy, host_of, output, running
 

@@ -20,13 +20,9 @@ pytestmark = [
 PACK = ROOT / "policy"
 OPENED = (
     # What no setting can do, a change of the program can.
-    ("infra/containers.py", "memory=service.memory // MEBIBYTE,", "memory=None,"),
-    (
-        "infra/containers.py",
-        "healthcheck=docker.Container",
-        "healthcheck=None and docker.Container",
-    ),
-    ("infra/stage.py", "image=self._images.pooler,", 'image="pooler:latest",'),
+    ("infra/containers.py", '"memory": service.memory // MEBIBYTE,', '"memory": None,'),
+    ("infra/containers.py", "healthcheck=_health(", "healthcheck=None and _health("),
+    ("infra/servers.py", "image=parts.images.pooler,", 'image="pooler:latest",'),
     ("config_templates/pg_hba.conf.j2", "}} scram-sha-256", "}} md5"),
     ("config_templates/pgbouncer.ini.j2", "auth_type = scram-sha-256", "auth_type = md5"),
 )

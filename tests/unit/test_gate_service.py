@@ -16,6 +16,7 @@ from infra.containers import Service
 from infra.errors import StageError
 from infra.names import Names
 from infra.setting_types import Gate
+from infra.stage_paths import Paths
 
 UPSTREAM: dict[str, Any] = {"upstream": "radcase:3000", "port": 13000}
 
@@ -36,8 +37,7 @@ def service(wanted: Gate, socket: gate.EngineSocket | None = None) -> Service:
         Names("radcase", "dev"),
         "image",
         "1000:1000",
-        state=Path("/srv/rad case/job"),
-        connection=Path("/srv/rad case/connection"),
+        where=Paths(Path("/srv/radcase.db"), Path("/srv/rad case")),
         socket=socket,
     )
 

@@ -10,12 +10,13 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from infra.errors import StageError
-from infra.live import dsn
+from infra.inputs import Reach
 from infra.settings import read
 from migration_job.connection import read_connection, write_connection
 from migration_job.errors import InputError
 from migration_job.hosts import plain_port, require_matching
 from migration_job.protocol.settings import Endpoints, endpoints
+from tests.unit.test_application_schema import PLACE
 
 CLUSTER = "host=a,b,c port=5432 dbname=app user=mover target_session_attrs=read-write"
 CONSOLE = "host=pooler port=6432 dbname=pgbouncer user=admin"
@@ -137,7 +138,8 @@ def test_the_job_s_own_connection_string(
     host: str, port: float | str, hosts: str, ports: str
 ) -> None:
     target = {"host": host, "port": port, "database": "d", "user": "u", "sslmode": "require"}
-    parts = conninfo_to_dict(dsn({"target": target, "password": "p@ss"}))
+    reach = {"place": PLACE, "container": "job", "target": target, "password": "p@ss"}
+    parts = conninfo_to_dict(Reach.of(reach).dsn)
     assert (parts["host"], parts["port"], parts["password"]) == (hosts, ports, "p@ss")
     assert parts["sslmode"] == "require"
     assert parts.get("target_session_attrs") == ("read-write" if "," in host else None)
