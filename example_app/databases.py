@@ -124,6 +124,12 @@ class SqliteSession:
             raise
 
 
+def _secret(side: Side) -> dict[str, Any]:
+    """The password, or what takes its place; nothing where PostgreSQL asks for none."""
+    said = dict(side.settings)
+    return {name: said[name] for name in ("password", "passfile", "service") if name in said}
+
+
 class PostgresSession:
     def __init__(self, side: Side) -> None:
         try:
@@ -132,7 +138,7 @@ class PostgresSession:
                 port=side.get("port"),
                 dbname=side.get("database"),
                 user=side.get("user"),
-                password=side.get("password"),
+                **_secret(side),
                 # Which of several hosts is meant, where there are any.
                 target_session_attrs=dict(side.settings).get("target_session_attrs") or "any",
                 connect_timeout=CONNECT_SECONDS,

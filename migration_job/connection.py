@@ -35,6 +35,9 @@ still open its second file there."""
 
 AUTHORITY_FILE = "ca.crt"
 
+UNSAID = ("target_session_attrs", "password", "passfile", "service", "certificate", "key")
+"""What ``database.json`` has only where there is something to say."""
+
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=~-]*")
 """What every reader of ``.env`` files (Docker, dotenv, sh) takes as it stands."""
 
@@ -64,6 +67,9 @@ class Tls(_Data):
     mode: Literal["require", "verify-ca", "verify-full"] = "verify-full"
     authority: str = ""
     """The certificate authority, PEM; '' for those that the application's system trusts."""
+    certificate: str | None = None
+    """The application's own certificate, a file as it sees it, and its key."""
+    key: str | None = None
 
 
 class PostgresSide(_Data):
@@ -74,7 +80,13 @@ class PostgresSide(_Data):
     """Of all of them; a text of several for one each."""
     database: str
     user: str
-    password: str = Field(repr=False)
+    password: str | None = Field(None, repr=False)
+    """None where the application gets in without one: by its user (peer, trust), a certificate,
+    or what ``passfile`` and ``service`` say."""
+    passfile: str | None = None
+    """libpq's file of passwords, as the application sees it."""
+    service: str | None = None
+    """An entry of libpq's service file, which may hold the password."""
     pool: Pool = Pool()
     tls: Tls | None = None
     target_session_attrs: SessionAttributes | None = None
@@ -160,8 +172,10 @@ def render_json(connection: Connection) -> str:
     """``database.json``: ``{"generation", "changed_at", "write": side, "read": side}``."""
     content = connection.model_dump()
     for side in (content["write"], content["read"]):
-        if side.get("target_session_attrs", "") is None:  # said where several servers are named
-            del side["target_session_attrs"]
+        for part in (side, side.get("tls") or {}):
+            for name in UNSAID:
+                if part.get(name, "") is None:
+                    del part[name]
     return json.dumps(content, indent=2) + "\n"
 
 
@@ -176,7 +190,7 @@ def _side_lines(prefix: str, side: SqliteSide | PostgresSide) -> list[str]:
             **_attributes(side),
             "NAME": side.database,
             "USER": side.user,
-            "PASSWORD": side.password,
+            **_secret(side),
             "POOL_MAX": str(side.pool.max),
             "POOL_MIN": str(side.pool.min),
             "POOL_IDLE_TIMEOUT": str(side.pool.idle_timeout),
@@ -187,7 +201,14 @@ def _side_lines(prefix: str, side: SqliteSide | PostgresSide) -> list[str]:
             if side.tls.authority:
                 # Beside this file: the directory may have another path for the application.
                 values["SSL_CA"] = AUTHORITY_FILE
+            own = {"SSLCERT": side.tls.certificate, "SSLKEY": side.tls.key}
+            values |= {name: path for name, path in own.items() if path is not None}
     return [f"{prefix}{name}={_env_value(prefix + name, value)}" for name, value in values.items()]
+
+
+def _secret(side: PostgresSide) -> dict[str, str]:
+    found = {"PASSWORD": side.password, "PASSFILE": side.passfile, "SERVICE": side.service}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _attributes(side: PostgresSide) -> dict[str, str]:

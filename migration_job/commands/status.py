@@ -17,7 +17,7 @@ from migration_job.commands.option_groups import (
     with_options,
 )
 from migration_job.protocol.status import status as look
-from migration_job.stores.postgres.database import read_dsn
+from migration_job.stores.postgres.database import named_by_environment, read_dsn
 from migration_job.stores.sqlite.waiting import patience
 
 
@@ -42,7 +42,7 @@ class StatusOptions:
 
     def dsn(self) -> str | None:
         """The target's connection string, where it is to be asked. Raises InputError."""
-        if self.target is None and self.target_file is None:
+        if self.target is None and self.target_file is None and not named_by_environment():
             return None
         return read_dsn(self.target, self.target_file)
 

@@ -22,6 +22,7 @@ from migration_job.errors import InputError
 from migration_job.hosts import LEADER, SessionAttributes, is_list, plain_port, require_matching
 from migration_job.plan.policy import Policy
 from migration_job.pooler import Alias, Pooler
+from migration_job.stores.postgres.database import located
 
 POOLER_WANTS = (
     "expected one address by which PgBouncer reaches the server that takes writes (haproxy's, or a "
@@ -55,6 +56,15 @@ class TlsTo(BaseModel):
     mode: Literal["require", "verify-ca", "verify-full"] = "verify-full"
     authority_file: Path | None = None
     """PEM; without it the application's system decides whom to trust."""
+    certificate: str | None = None
+    """The application's own certificate, a file as it sees it: it gets in by that."""
+    key: str | None = None
+
+    @model_validator(mode="after")
+    def _both(self) -> TlsTo:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("expected certificate and key together, found one of them")
+        return self
 
 
 class ConnectTo(BaseModel):
@@ -74,6 +84,12 @@ class ConnectTo(BaseModel):
     password: str | None = Field(None, repr=False)
     password_file: Path | None = None
     """Relative to the JSON file's directory; for those that keep secrets in files of their own."""
+    passfile: str | None = None
+    """libpq's file of passwords, as the application sees it."""
+    service: str | None = None
+    """An entry of the service file that the application's libpq reads."""
+    authentication: Literal["peer", "trust"] | None = None
+    """That PostgreSQL knows the application by its user on the machine, or asks for nothing."""
     pool: Pool = Pool()
     tls: TlsTo | None = None
     server: Server | None = None
@@ -116,8 +132,9 @@ def read_connect_to(file: Path) -> ConnectTo:
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise InputError(
             f"{file} does not say what the application is to connect to: {where}: {first['msg']}",
-            advice='expected {"host", "port", "database", "user", "password_file", and as you like '
-            '"target_session_attrs", "pool": {"max", "min", "idle_timeout", "connection_timeout"}, '
+            advice='expected {"host", "port", "database", "user", "password_file" (or "password", '
+            '"passfile", "service", "authentication"), and as you like "target_session_attrs",'
+            ' "pool": {"max", "min", "idle_timeout", "connection_timeout"}, '
             '"server": {"host", "port", "database"}}',
         ) from None
 
@@ -176,6 +193,8 @@ def endpoints(  # noqa: PLR0913 - the command line's words, named
         database=told.database,
         user=told.user,
         password=_password(told, connect_to),
+        passfile=told.passfile,
+        service=told.service,
         pool=told.pool,
         tls=_tls(told.tls, connect_to.parent),
     )
@@ -197,24 +216,40 @@ def _tls(told: TlsTo | None, beside: Path) -> Tls | None:
     if told is None:
         return None
     if told.authority_file is None:
-        return Tls(mode=told.mode)
+        return Tls(mode=told.mode, certificate=told.certificate, key=told.key)
     authority = read_secret(beside / told.authority_file, "the certificate authority")
-    return Tls(mode=told.mode, authority=authority + "\n")
+    return Tls(
+        mode=told.mode,
+        authority=authority + "\n",
+        certificate=told.certificate,
+        key=told.key,
+    )
 
 
-def _password(told: ConnectTo, file: Path) -> str:
-    if (told.password is None) == (told.password_file is None):
+def _password(told: ConnectTo, file: Path) -> str | None:
+    ways = {
+        "password": told.password,
+        "password_file": told.password_file,
+        "passfile": told.passfile,
+        "service": told.service,
+        "authentication": told.authentication,
+        "tls.certificate": told.tls.certificate if told.tls is not None else None,
+    }
+    given = [name for name, value in ways.items() if value is not None]
+    if len(given) != 1:
         raise InputError(
-            f"expected either password or password_file in {file}, found "
-            + ("neither" if told.password is None else "both")
+            f"expected one way by which the application gets in in {file}, found "
+            + (" and ".join(given) or "none"),
+            advice="give password, password_file, passfile, service, or a certificate and its key "
+            'in tls; or "authentication": "peer" or "trust" where PostgreSQL asks for no secret',
         )
-    if told.password is not None:
-        return told.password
-    return read_secret(file.parent / str(told.password_file), "the application's password")
+    if told.password_file is not None:
+        return read_secret(file.parent / told.password_file, "the application's password")
+    return told.password
 
 
 def _server(told: ConnectTo, dsn: str) -> Server:
-    parts = conninfo_to_dict(dsn)
+    parts = located(dsn)
     database = str(parts.get("dbname") or "")
     if told.server is not None:
         return told.server.model_copy(update={"database": told.server.database or database})

@@ -16,6 +16,7 @@ from migration_job.connection import read_connection, write_connection
 from migration_job.errors import InputError
 from migration_job.hosts import plain_port, require_matching
 from migration_job.protocol.settings import Endpoints, endpoints
+from migration_job.stores.postgres.database import NAMED_BY, describe, read_dsn
 from tests.unit.test_application_schema import PLACE
 
 CLUSTER = "host=a,b,c port=5432 dbname=app user=mover target_session_attrs=read-write"
@@ -34,6 +35,68 @@ def ends(directory: Path, target: str = CLUSTER, *, pooler: bool = False, **told
         console=CONSOLE if pooler else None,
         alias_file=directory / "alias.ini" if pooler else None,
     )
+
+
+CERTIFICATE = {"certificate": "/etc/app.crt", "key": "/etc/app.key"}
+
+
+@pytest.mark.parametrize(
+    ("told", "lines"),
+    [
+        ({"passfile": "/etc/app/pgpass"}, {"DB_PASSFILE=/etc/app/pgpass"}),
+        ({"service": "app"}, {"DB_SERVICE=app"}),
+        ({"authentication": "peer", "host": "/run/postgresql"}, {"DB_HOST=/run/postgresql"}),
+        ({"tls": CERTIFICATE}, {"DB_SSLCERT=/etc/app.crt", "DB_SSLKEY=/etc/app.key"}),
+    ],
+)
+def test_an_application_without_a_password(
+    tmp_path: Path, told: dict[str, Any], lines: set[str]
+) -> None:
+    side = ends(tmp_path, **{"password": None, **told}).postgres
+    connection = tmp_path / "connection"
+    write_connection(connection, side, side)
+    said = json.loads((connection / "database.json").read_text())["write"]
+    for name in told.keys() & {"passfile", "service"}:
+        assert said[name] == told[name]
+    if "tls" in told:
+        assert said["tls"].items() >= CERTIFICATE.items()
+    found = set((connection / "database.env").read_text().splitlines())
+    assert lines <= found
+    assert "password" not in said
+    assert not [line for line in found if "PASSWORD" in line]
+    read = read_connection(connection)
+    assert read is not None
+    assert read.write == side
+
+
+@pytest.mark.parametrize(
+    ("told", "found"),
+    [
+        ({"password": None}, "found none"),
+        ({"passfile": "/p"}, "found password and passfile"),
+        ({"password": None, "tls": {"certificate": "/c"}}, "certificate and key together"),
+    ],
+)
+def test_the_way_in_is_one(tmp_path: Path, told: dict[str, Any], found: str) -> None:
+    with pytest.raises(InputError, match=found):
+        ends(tmp_path, **told)
+
+
+def test_libpq_s_variables_name_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMED_BY:
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(InputError, match="found neither"):
+        read_dsn(None, None)
+    monkeypatch.setenv("PGHOST", "db.example.org")
+    monkeypatch.setenv("PGPORT", "5433")
+    monkeypatch.setenv("PGDATABASE", "app")
+    monkeypatch.setenv("PGUSER", "mover")
+    assert read_dsn(None, None) == ""
+    assert describe("") == "mover@db.example.org:5433/app"
+    assert describe("host=other user=me") == "me@other:5433/app"
+    found = ends(tmp_path, "", pooler=True)
+    assert found.pooler is not None
+    assert "host='db.example.org' port=5433 dbname='app'" in found.pooler.alias.line()
 
 
 @pytest.mark.parametrize("target", [CLUSTER, CLUSTER.replace("5432", "1,2,3")])

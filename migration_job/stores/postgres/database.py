@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,12 @@ from migration_job.stores.postgres.session import Session
 # What psycopg tells its logger, such as that a transaction could not be rolled back on a server
 # that is gone, is raised as well; without a handler Python prints it among the job's sentences.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
+
+NAMED_BY = ("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE")
+"""Variables of libpq's any of which says that its environment names the target."""
+
+WHERE = ("host", "hostaddr", "port", "dbname", "user")
+"""The parts of a connection string that say where the target is."""
 
 OLDEST = 140000
 """PostgreSQL 14, as ``server_version`` counts."""
@@ -81,12 +88,16 @@ Statement = tuple[str, Sequence[object]]
 
 def read_dsn(dsn: str | None, file: Path | None) -> str:
     """The connection string, from the option or from a file (so that a container's command line
-    and environment show no password). Raises InputError where there is none or both."""
+    and environment show no password), or else from libpq's own variables. Raises InputError where
+    there is none or both."""
+    if dsn is None and file is None and named_by_environment():
+        return ""
     if (dsn is None) == (file is None):
         raise InputError(
             "expected either --target or --target-file, found "
             + ("neither" if dsn is None else "both"),
-            advice="give the PostgreSQL connection string, e.g. --target postgresql://host/db",
+            advice="give the PostgreSQL connection string, e.g. --target postgresql://host/db; or "
+            f"set libpq's {', '.join(NAMED_BY[:-1])} or {NAMED_BY[-1]}",
         )
     if dsn is not None:
         return dsn
@@ -113,9 +124,27 @@ def _parse(dsn: str) -> dict[str, str]:
         ) from None
 
 
+def named_by_environment() -> bool:
+    """Whether libpq's variables say where the target is."""
+    return any(os.environ.get(name) for name in NAMED_BY)
+
+
+def located(dsn: str) -> dict[str, str]:
+    """The connection string's parts, with what libpq takes from its own variables where it is
+    silent: ``PGHOST``, ``PGSERVICE`` and the like. Raises InputError."""
+    defaults = {
+        option.keyword.decode(): option.val.decode()
+        for option in psycopg.pq.Conninfo.get_defaults()
+        if option.val and option.keyword.decode() in WHERE
+    }
+    return {**defaults, **_parse(dsn)}
+
+
 def describe(dsn: str) -> str:
     """Where the target is, for people: ``user@host:port/database``, never the password."""
-    parts = _parse(dsn)
+    parts = located(dsn)
+    if "service" in parts and not parts.get("host"):
+        return f"service {parts['service']}"
     host = parts.get("host") or parts.get("hostaddr") or "local socket"
     user = f"{parts['user']}@" if parts.get("user") else ""
     return f"{user}{host}:{parts.get('port') or '5432'}/{parts.get('dbname') or ''}"
