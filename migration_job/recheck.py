@@ -26,8 +26,7 @@ from migration_job.report.context import make_folder, now, reported
 from migration_job.report.exceptions import with_exceptions
 from migration_job.report.model import Certificate, Report, TableReport
 from migration_job.signals import stopped_by_signals
-from migration_job.stores.postgres import capture as target_capture
-from migration_job.stores.postgres import database, records, untouched
+from migration_job.stores.postgres import database, pair_identity, records, untouched
 from migration_job.stores.sqlite import capture, fence, snapshot
 from migration_job.stores.sqlite.catalogue import read_catalogue
 from migration_job.stores.sqlite.model import ROWID_NAMES, Catalogue
@@ -186,7 +185,7 @@ def _position(taken: Snapshot, target: psycopg.Connection) -> int | None:
     is no capture, or PostgreSQL serves."""
     with contextlib.closing(taken.connect()) as connection:
         state = fence.read_state(connection) if capture.installed(connection) else None
-        if state is None or state.closed or target_capture.pair(target) != state.capture:
+        if state is None or state.closed or pair_identity.pair(target) != state.capture:
             return None
         return fence.last_position(connection)
 

@@ -28,7 +28,8 @@ from migration_job.commands.option_groups import (
 )
 from migration_job.errors import ExitStatus, InputError
 from migration_job.plan.model import Finding, Plan, TablePlan
-from migration_job.plan.onto import Source, Trial, plan_onto
+from migration_job.plan.onto import Source, plan_onto
+from migration_job.plan.onto_refusals import Trial
 from migration_job.plan.planner import make_plan
 from migration_job.plan.policy import Policy, chosen_policy
 from migration_job.plan.profile import Profile, load_profile

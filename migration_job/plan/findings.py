@@ -73,6 +73,7 @@ class Findings:
         suggest: str = "",
     ) -> None:
         """Note a finding. Where ``settle`` is None, acknowledging settles it."""
+        judgement, settle = self._fitted(code, judgement, settle, table, column)
         place = item or (f"{table}.{column}" if column else table) or ""
         accepted = settle is None and self._policy.accepts(code, table, column, item)
         if judgement == "by-action":
@@ -103,6 +104,18 @@ class Findings:
             else f
             for f in self._found
         ]
+
+    def _fitted(
+        self,
+        code: str,
+        judgement: Judgement,
+        settle: str | None,
+        table: str | None,
+        column: str | None,
+    ) -> tuple[Judgement, str | None]:
+        """A finding's judgement and what settles it, as this kind of plan has them."""
+        del code, table, column
+        return judgement, settle
 
     @property
     def all(self) -> tuple[Finding, ...]:

@@ -9,21 +9,14 @@ its row goes to quarantine: nothing is widened.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import apsw
-import yaml
 
 from migration_job.errors import InputError
 from migration_job.plan.choose import Choice
-from migration_job.plan.collisions import find_collisions
-from migration_job.plan.column_reports import Subject, count_rows
-from migration_job.plan.decide import Decider, Decision, Wish, with_maps, wrap
-from migration_job.plan.facts import Rows
-from migration_job.plan.findings import Findings, Judgement, settle_column, settle_table
-from migration_job.plan.hints import Fields
+from migration_job.plan.decide import Decision
 from migration_job.plan.matching import Counts, Matched, TableMatch, match
 from migration_job.plan.model import (
     CheckPlan,
@@ -33,6 +26,8 @@ from migration_job.plan.model import (
     TablePlan,
     UniquePlan,
 )
+from migration_job.plan.onto_decisions import OntoDecider, OntoFindings
+from migration_job.plan.onto_refusals import Refusals, Trial
 from migration_job.plan.planner.context import Planning
 from migration_job.plan.planner.row_faults import find_row_faults, unique_keys
 from migration_job.plan.planner.settled_maps import settle_maps
@@ -40,24 +35,17 @@ from migration_job.plan.planner.side_by_side import Reader, Readers, Seen, obser
 from migration_job.plan.policy import Policy
 from migration_job.plan.profile import Profile
 from migration_job.plan.relations import Relations
-from migration_job.plan.row_names import Span, identity_columns, show_key, shown_columns
-from migration_job.plan.rules import CannotCarry, ConstantRule, IntegerRule, MapRule, Rule, inside
-from migration_job.plan.target import TargetCheck, TargetColumn, TargetSchema, TargetTable
-from migration_job.plan.toward import Unsupported, toward
+from migration_job.plan.row_names import Span
+from migration_job.plan.rules import ConstantRule, IntegerRule, MapRule, Rule, inside
+from migration_job.plan.target import TargetColumn, TargetSchema, TargetTable
+from migration_job.plan.toward import Unsupported
 from migration_job.plan.virtual import report_virtual, with_virtual
 from migration_job.quoting import compose, joined, sqlite_name, sqlite_table
 from migration_job.stores.sqlite.model import Catalogue, SourceColumn, SourceTable
-from migration_job.stores.sqlite.reader import read_rows
 from migration_job.values import fold
 
 LOOSE = frozenset({"json", "jsonb", "json-bytes", "numeric-text", "padded-numeric", "array"})
 """Rules of types that have no equality, or one that takes two texts for the same."""
-
-Trial = Callable[
-    [Sequence[TargetColumn], str, Iterable[tuple[int, list[str | None]]]], Iterable[int]
-]
-"""From columns of the target's, a CHECK over them and numbered rows of their texts to the numbers
-of the rows that the CHECK refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,111 +153,6 @@ def _counts(connection: apsw.Connection) -> Counts:
     return Counts(rows, values, versions)
 
 
-class OntoFindings(Findings):
-    """Findings of a plan that cannot widen: the target's types are what they are."""
-
-    def action_for(self, table: str | None = None, column: str | None = None) -> str:
-        action = super().action_for(table, column)
-        return "block" if action == "widen" else action
-
-    def add(  # noqa: PLR0913 - a finding's fields, named
-        self,
-        code: str,
-        judgement: Judgement,
-        message: str,
-        *,
-        table: str | None = None,
-        column: str | None = None,
-        item: str | None = None,
-        rows: Rows | None = None,
-        count: int | None = None,
-        settle: str | None = None,
-        suggest: str = "",
-    ) -> None:
-        """As with other plans, but that what settles a misfit is to set the rows aside, and that
-        an index for searching is the application's to make anew, as its schema is."""
-        if code == "virtual-table-not-carried":
-            judgement = "warning"
-        if settle and _gives_way(yaml.safe_load(settle)):
-            settle = _set_aside(code, table, column)
-        super().add(
-            code,
-            judgement,
-            message,
-            table=table,
-            column=column,
-            item=item,
-            rows=rows,
-            count=count,
-            settle=settle,
-            suggest=suggest,
-        )
-
-
-def _gives_way(settled: Any) -> bool:
-    """Whether lines of policy change a column's type or leave out a key, at any depth: neither can
-    be done to a target that is there. Names of tables and columns say nothing."""
-    if not isinstance(settled, dict):
-        return False
-    chosen = {(name, value) for name, value in settled.items() if isinstance(value, str)}
-    if chosen & {("action", "widen"), ("orphans", "keep")} or any(n == "type" for n, _ in chosen):
-        return True
-    return any(_gives_way(value) for value in settled.values())
-
-
-def _set_aside(code: str, table: str | None, column: str | None) -> str:
-    if code == "orphans":
-        return settle_table(str(table), orphans="quarantine")
-    if column is not None:
-        return settle_column(str(table), column, action="quarantine")
-    return settle_table(str(table), action="quarantine")
-
-
-class OntoDecider(Decider):
-    """Decides for each column the rule that leads to the target's type."""
-
-    def place_in(self, matched: Matched, target: TargetSchema) -> None:
-        """Where every column goes."""
-        self._targets = {
-            (m.source.name, name): there
-            for m in matched.tables
-            for name, there in m.columns.items()
-        }
-        self._django = target.table("django_migrations") is not None
-
-    def propose(self, subject: Subject, wish: Wish | None) -> Choice:
-        own = self._policy.column(*subject.place)
-        if own.type is not None:
-            raise InputError(
-                f"the policy's tables.{subject.table.name}.columns.{subject.column.name}.type: the "
-                "type is the target's with --schema existing",
-                advice="take the line out; change the type on the target if it has to be another",
-            )
-        there = self._targets[subject.place]
-        rule = toward(
-            there,
-            subject.column,
-            with_maps(subject.facts, own, wish),
-            zone=own.zone or self._zone,
-            epoch=own.epoch or self._convention(there),
-            guid=own.guid,
-        )
-        return Choice(wrap(rule, own, wish), there.type)
-
-    def _convention(self, there: TargetColumn) -> Any:
-        """What an integer means where the framework that made both schemas always means the same by
-        it."""
-        return "us" if self._django and there.base.startswith("interval") else None
-
-    def _hint(self, *of: Any) -> Fields | None:
-        del of
-        return None  # the type is the target's
-
-    def _fine_enough(self, subject: Subject, rule: Rule, examination: Any) -> Rule:
-        del subject, examination
-        return rule  # the precision is the target's
-
-
 class _Onto:
     """The steps of a plan for a schema that is there."""
 
@@ -337,8 +220,9 @@ class _Onto:
 
     def plan(self) -> Plan:
         """The plan, once every column is decided."""
-        self._try_keys()
-        self._try_checks()
+        refusals = Refusals(self._planning, self._seen, self._matched, self._decisions, self._trial)
+        refusals.try_keys()
+        refusals.try_checks()
         find_row_faults(self._planning, self._seen, self._decisions, frozenset())
         for place, decision in self._decisions.items():
             subject = self._planning.subject(self._seen, place)
@@ -360,106 +244,6 @@ class _Onto:
                 column=column.name,
                 count=self._seen.of((table.name, column.name)).texts,
             )
-
-    # ------------------------------------------------------------------------------ constraints
-
-    def _try_checks(self) -> None:
-        """Nothing of the source's own: the target's, there."""
-        if self._trial is None:
-            return
-        for one in self._matched.tables:
-            table = self._catalogue.table(one.source.name)
-            if max((f.rows for f in self._seen.facts[table.name].values()), default=0):
-                for check in one.target.checks:
-                    self._try_check(table, one, check, self._trial)
-
-    def _try_check(
-        self, table: SourceTable, one: TableMatch, check: TargetCheck, trial: Trial
-    ) -> None:
-        """Look for rows that the check refuses. One over columns that the source does not fill is
-        met by whatever fills them."""
-        filled = [(one.source_of(name), one.target.column(name)) for name in check.columns]
-        pairs = [
-            (self._decisions.get((table.name, source.name)), source, there)
-            for source, there in filled
-            if source is not None and there is not None
-        ]
-        known = [(d, source, there) for d, source, there in pairs if d is not None]
-        if not check.columns or len(known) < len(check.columns):
-            return
-
-        def texts() -> Iterator[tuple[int, list[str | None]]]:
-            names = [source.name for _, source, _ in known]
-            encoding = self._catalogue.encoding
-            for number, row in enumerate(
-                read_rows(self._connection, table, names, encoding=encoding)
-            ):
-                try:
-                    line = [d.rule.forward(v) for (d, _, _), v in zip(known, row, strict=True)]
-                except CannotCarry:
-                    continue
-                yield number, line
-
-        wrong = set(trial([there for _, _, there in known], check.expression, texts()))
-        if not wrong:
-            return
-        rows, identity, shown = Rows(), identity_columns(table), shown_columns(table)
-        names = [*identity, *shown]
-        for number, row in enumerate(
-            read_rows(self._connection, table, names, encoding=self._catalogue.encoding)
-        ):
-            if number in wrong:
-                rows.add(row[: len(identity)], show_key(shown, row[len(identity) :]))
-        self._judge(table, rows, "check-violated", f"the target's CHECK {check.name}")
-
-    def _judge(self, table: SourceTable, rows: Rows, code: str, what: str) -> None:
-        text = f"{count_rows(rows.count)} that {what} refuses"
-        aside = self._findings.action_for(table.name) == "quarantine"
-        if aside:
-            self._planning.set_aside(table.name, rows, f"refused by {what}")
-            text += "; to quarantine by the policy"
-        self._findings.add(
-            code,
-            "warning" if aside else "error",
-            text,
-            table=table.name,
-            rows=rows,
-            settle=settle_table(table.name, action="quarantine"),
-        )
-
-    def _try_keys(self) -> None:
-        for one in self._matched.tables:
-            table = self._catalogue.table(one.source.name)
-            for key in one.target.keys:
-                sources = [one.source_of(c) for c in key.columns]
-                names = tuple(c.name for c in sources if c is not None)
-                if len(names) == len(sources):
-                    self._try_key(table, names, key.name)
-
-    def _try_key(self, table: SourceTable, columns: tuple[str, ...], name: str) -> None:
-        """Look for rows that the target's key would refuse."""
-        known = [d for d in (self._decisions.get((table.name, c)) for c in columns) if d]
-        if len(known) < len(columns):
-            return
-        rules = [d.rule for d in known]
-        exact = all(d.exact or d.told_apart for d in known)
-        declared = {frozenset(map(fold, own)) for own in unique_keys(table)}
-        if exact and frozenset(map(fold, columns)) in declared:
-            return
-        if exact and not any(isinstance(rule, MapRule) for rule in rules):
-            rows = self._quarantine.duplicates(table, columns)
-        else:
-            rows = find_collisions(
-                self._connection, table, columns, rules, encoding=self._catalogue.encoding
-            )
-        if not rows.count:
-            return
-        self._judge(
-            table,
-            rows,
-            "unique-violated",
-            f"the target's {name} ({', '.join(columns)}), whose values another row has,",
-        )
 
     # --------------------------------------------------------------------------------- the plan
 

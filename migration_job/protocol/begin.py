@@ -28,6 +28,7 @@ from migration_job.plural import counted
 from migration_job.protocol.lock import Lock
 from migration_job.quoting import compose, sqlite_name, sqlite_table
 from migration_job.stores.postgres import capture as target_capture
+from migration_job.stores.postgres import pair_identity
 from migration_job.stores.postgres.database import connect
 from migration_job.stores.postgres.schema import sequence_sql
 from migration_job.stores.postgres.target import read_schema
@@ -142,7 +143,7 @@ class LiveStart:
     def verified(self, target: psycopg.Connection, position: int) -> None:
         """Bind the target to the capture: from now on ``sync`` follows."""
         token, log_token = self._tokens
-        target_capture.set_pair(target, self._capture, position, token=token, log_token=log_token)
+        pair_identity.set_pair(target, self._capture, position, token=token, log_token=log_token)
 
     # ------------------------------------------------------------------------------ within
 
@@ -177,7 +178,7 @@ class LiveStart:
         """A target that is about to be filled anew follows nothing meanwhile."""
         target = connect(self._dsn)
         try:
-            if target_capture.pair(target) is not None:
+            if pair_identity.pair(target) is not None:
                 with target.transaction():
                     target.execute("DELETE FROM migration.pair")
                     target.execute("DELETE FROM migration.applied")

@@ -31,13 +31,9 @@ from migration_job.protocol.whole import (
 )
 from migration_job.quoting import compose, sqlite_name
 from migration_job.stores.postgres import records
-from migration_job.stores.postgres.apply import (
-    Key,
-    apply_states,
-    explain_conflict,
-)
-from migration_job.stores.postgres.capture import read_verified, set_verified
+from migration_job.stores.postgres.apply import Key, apply_states, explain_conflict
 from migration_job.stores.postgres.database import Locked, lost
+from migration_job.stores.postgres.pair_identity import read_verified, set_verified
 from migration_job.stores.sqlite.capture import LOG, schema_digest
 from migration_job.stores.sqlite.fence import (
     SourceState,

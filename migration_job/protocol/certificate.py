@@ -10,7 +10,7 @@ from migration_job.errors import VerificationError
 from migration_job.protocol.run_context import Pair
 from migration_job.protocol.tokens import forgotten, fresh
 from migration_job.stores.postgres import records
-from migration_job.stores.postgres.capture import announce_decision
+from migration_job.stores.postgres.pair_identity import announce_decision
 from migration_job.stores.sqlite.fence import SourceState
 
 

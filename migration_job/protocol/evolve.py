@@ -32,8 +32,9 @@ from migration_job.protocol.whole import new_token, require_file
 from migration_job.quoting import compose, sqlite_name, sqlite_table, sqlite_text
 from migration_job.stores.postgres import capture as target_capture
 from migration_job.stores.postgres import shape
-from migration_job.stores.postgres.capture import confirm_token, key_columns, numbered
+from migration_job.stores.postgres.capture import key_columns, numbered
 from migration_job.stores.postgres.database import lost
+from migration_job.stores.postgres.pair_identity import confirm_token
 from migration_job.stores.postgres.shape import ColumnShape, TableShape
 from migration_job.stores.postgres.states import raw_rows
 from migration_job.stores.sqlite import capture, fence, whole

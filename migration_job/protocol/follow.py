@@ -37,7 +37,7 @@ from migration_job.protocol.run_context import Pair, open_target, opened
 from migration_job.protocol.settings import Endpoints
 from migration_job.protocol.tokens import Forgotten
 from migration_job.stores.postgres import capture as target_capture
-from migration_job.stores.postgres import records
+from migration_job.stores.postgres import records, target_fence
 
 FOLLOW_SECONDS = 30.0
 """How long a command goes on trying once the decision is taken; then `sync` does."""
@@ -98,7 +98,7 @@ def _let_go_on(pair: Pair, ends: Endpoints) -> None:
     that the dead have left. What somebody else holds stays held."""
     if ends.pooler is None or not target_capture.installed(pair.target):
         return
-    if not target_capture.is_closed(pair.target):
+    if not target_fence.is_closed(pair.target):
         with contextlib.suppress(OperationError):
             if not _alias_stands(ends):
                 ends.pooler.open_alias(limit=5.0)
@@ -157,7 +157,7 @@ def agrees(pair: Pair, ends: Endpoints) -> bool:
         return False
     if state.closed:
         named = connection.write == connection.read == ends.postgres
-        return named and not target_capture.is_closed(pair.target) and _alias_stands(ends)
+        return named and not target_fence.is_closed(pair.target) and _alias_stands(ends)
     if not _target_closed(pair):
         # Not to be mended here: writes may have been accepted that the source does not have.
         raise BothOpen(
@@ -179,7 +179,7 @@ def _forward(pair: Pair, ends: Endpoints) -> bool:
     connection = read_connection(ends.connection)
     named = connection is not None and connection.write == ends.postgres
     with step("follow.open"):
-        target_capture.open_fence(pair.target)
+        target_fence.open_fence(pair.target)
     with step("follow.alias"):
         _open_alias(ends, named=named)
     with step("follow.connect"):
@@ -232,4 +232,4 @@ def _open_alias(ends: Endpoints, *, named: bool) -> None:
 
 
 def _target_closed(pair: Pair) -> bool:
-    return not target_capture.installed(pair.target) or target_capture.is_closed(pair.target)
+    return not target_capture.installed(pair.target) or target_fence.is_closed(pair.target)

@@ -20,7 +20,8 @@ from migration_job.protocol.tokens import Forgotten, forgot, what
 from migration_job.quoting import compose, sqlite_name
 from migration_job.stores.postgres import records
 from migration_job.stores.postgres.apply import Key, key_plans
-from migration_job.stores.postgres.capture import installed, numbered, read_identity
+from migration_job.stores.postgres.capture import installed, numbered
+from migration_job.stores.postgres.pair_identity import read_identity
 from migration_job.stores.sqlite.capture import LOG
 from migration_job.stores.sqlite.fence import SourceState, last_position
 from migration_job.stores.sqlite.reader import stored_under

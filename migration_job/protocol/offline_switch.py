@@ -23,8 +23,7 @@ from migration_job.protocol.decision import Switched, commit_decision, take_deci
 from migration_job.protocol.fault_points import step
 from migration_job.protocol.run_context import Pair
 from migration_job.protocol.sequences import raise_target_sequences
-from migration_job.stores.postgres import capture as target_capture
-from migration_job.stores.postgres import records, untouched
+from migration_job.stores.postgres import pair_identity, records, untouched
 from migration_job.stores.sqlite import capture, fence, integrity
 from migration_job.stores.sqlite.snapshot import state_sha256
 from migration_job.stores.sqlite.waiting import PatientConnection
@@ -65,7 +64,7 @@ def decide(
         with step("switch.drain"):
             _require_unchanged(pair, folder, run.snapshot_sha256)
             raise_target_sequences(pair)
-            target_capture.set_pair(pair.target, token, 1)
+            pair_identity.set_pair(pair.target, token, 1)
             digest = certify(pair, 1, base=base)
         with step("switch.decide"):
             tables = capture.captured_tables(pair.catalogue, pair.plan.keys)

@@ -20,6 +20,7 @@ from migration_job.protocol.sequences import raise_target_sequences
 from migration_job.protocol.settings import Endpoints
 from migration_job.protocol.tokens import Forgotten, forgot, forgotten, fresh
 from migration_job.stores.postgres import capture as target_capture
+from migration_job.stores.postgres import pair_identity, target_fence
 from migration_job.stores.postgres.session import Unconfirmed
 from migration_job.stores.sqlite import fence
 from migration_job.stores.sqlite.fence import SourceState
@@ -73,9 +74,9 @@ def lacking(pair: Pair, ends: Endpoints) -> Forgotten | None:
     if memory.holds(pair, state):
         return None
     watch.expect(0)
-    if target_capture.installed(pair.target) and not target_capture.is_closed(pair.target):
-        target_capture.close_fence(pair.target, limit=WAIT_SECONDS)
-        target_capture.end_sessions(pair.target, limit=WAIT_SECONDS)
+    if target_capture.installed(pair.target) and not target_fence.is_closed(pair.target):
+        target_fence.close_fence(pair.target, limit=WAIT_SECONDS)
+        target_fence.end_sessions(pair.target, limit=WAIT_SECONDS)
     if state.reads_moved:
         with fence.writing(pair.source, limit=WAIT_SECONDS):
             fence.change_state(pair.source, reads_moved=0)
@@ -90,7 +91,7 @@ def lacking(pair: Pair, ends: Endpoints) -> Forgotten | None:
 
 def _is_older(pair: Pair, state: SourceState) -> bool:
     """Not where the source was put back instead: then its own rows are the older ones."""
-    known = target_capture.read_identity(pair.target)
+    known = pair_identity.read_identity(pair.target)
     return forgot(known, state) or (known is not None and known.token == state.token)
 
 
@@ -99,28 +100,28 @@ def _untouched(pair: Pair) -> bool:
     and it was never open in what the target remembers of this decision."""
     if not target_capture.installed(pair.target):
         target_capture.install(pair.target, pair.plan)
-    if not target_capture.is_closed(pair.target):
+    if not target_fence.is_closed(pair.target):
         return False
     # Closed once more, by the lock that every writer holds, and old snapshots ended with it.
-    target_capture.close_fence(pair.target, limit=WAIT_SECONDS)
-    target_capture.end_sessions(pair.target, limit=WAIT_SECONDS)
+    target_fence.close_fence(pair.target, limit=WAIT_SECONDS)
+    target_fence.end_sessions(pair.target, limit=WAIT_SECONDS)
     return True
 
 
 def _bring_up(pair: Pair, state: SourceState) -> None:
     target_capture.install(pair.target, pair.plan)
     base = base_certificate(pair)
-    if target_capture.pair(pair.target) is None:
+    if pair_identity.pair(pair.target) is None:
         # A plain switch binds the two in the decision; before it nothing had been followed.
-        target_capture.set_pair(pair.target, state.capture, 1, token=state.capture)
+        pair_identity.set_pair(pair.target, state.capture, 1, token=state.capture)
     while catch_up(pair).behind:
         pass
     prove_all_references(pair)
     prove_counts(pair)
     raise_target_sequences(pair)
     token = fresh(state.token)
-    target_capture.announce_token(pair.target, state.token, token, anew=True)
+    pair_identity.announce_token(pair.target, state.token, token, anew=True)
     digest = certify(pair, fence.last_position(pair.source), base=base)
     with fence.writing(pair.source, limit=WAIT_SECONDS):
         fence.change_state(pair.source, certificate=digest, token=token)
-    target_capture.confirm_token(pair.target)
+    pair_identity.confirm_token(pair.target)

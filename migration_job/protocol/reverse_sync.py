@@ -31,8 +31,9 @@ from migration_job.protocol.whole import new_token, require_file
 from migration_job.quoting import compose, postgres_name, postgres_relation
 from migration_job.stores.postgres import records
 from migration_job.stores.postgres.apply import Key, key_places, key_plans, text_array
-from migration_job.stores.postgres.capture import confirm_token, numbered
+from migration_job.stores.postgres.capture import numbered
 from migration_job.stores.postgres.database import Locked, execute_raw, lost
+from migration_job.stores.postgres.pair_identity import confirm_token
 from migration_job.stores.postgres.states import KEYS_PER_QUERY, TextRow, raw_rows, rows_by_keys
 from migration_job.stores.sqlite import fence
 from migration_job.stores.sqlite.apply import RowsBack, apply_back, log_keys

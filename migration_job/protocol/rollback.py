@@ -52,7 +52,7 @@ from migration_job.protocol.whole import (
     require_identity,
 )
 from migration_job.quoting import compose, sqlite_name
-from migration_job.stores.postgres import capture as target_capture
+from migration_job.stores.postgres import target_fence
 from migration_job.stores.postgres.database import Locked
 from migration_job.stores.sqlite import capture, derived, fence
 from migration_job.stores.sqlite.capture import LOG
@@ -150,8 +150,8 @@ def _rollback(  # noqa: PLR0913 - the command's options
                 if not accepted.loss:
                     raise
                 # Whatever it holds that SQLite does not is listed; it must take nothing more.
-                target_capture.close_fence(pair.target, limit=pause_limit)
-                target_capture.end_sessions(pair.third, limit=pause_limit)
+                target_fence.close_fence(pair.target, limit=pause_limit)
+                target_fence.end_sessions(pair.third, limit=pause_limit)
             lacks = error
         finally:
             opening.__exit__(None, None, None)
@@ -207,8 +207,8 @@ def _with_target(  # noqa: PLR0913, PLR0915 - the command's options; its steps i
                     ends.pooler.pause(limit=pause_limit)
             watch.expect(2 * pause_limit + watch.GRACE_SECONDS)
             with step("rollback.fence"):
-                target_capture.close_fence(pair.target, limit=pause_limit)
-                target_capture.end_sessions(pair.third, limit=pause_limit)
+                target_fence.close_fence(pair.target, limit=pause_limit)
+                target_fence.end_sessions(pair.third, limit=pause_limit)
             with step("rollback.drain"):
                 worked_off = fence.last_position(pair.source)
                 _drain(pair, drain_limit)
@@ -287,7 +287,7 @@ def _drain(pair: Pair, limit: float) -> None:
     """Work off the queue."""
     deadline = time.monotonic() + limit
     while True:
-        if target_capture.is_closed(pair.target):
+        if target_fence.is_closed(pair.target):
             watch.expect(watch.ROUND_SECONDS)
         try:
             done = bring_back(pair, lock_limit=max(deadline - time.monotonic(), 0))
@@ -297,7 +297,7 @@ def _drain(pair: Pair, limit: float) -> None:
                 raise
             continue
         if not done.left and done.taken <= 200:
-            if done.taken == 0 or not target_capture.is_closed(pair.target):
+            if done.taken == 0 or not target_fence.is_closed(pair.target):
                 return
             continue
         if time.monotonic() > deadline:

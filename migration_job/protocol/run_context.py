@@ -15,7 +15,7 @@ from migration_job.errors import OperationError
 from migration_job.plan.model import Plan, TablePlan
 from migration_job.quoting import compose
 from migration_job.stores.postgres import capture as target_capture
-from migration_job.stores.postgres import database, records
+from migration_job.stores.postgres import database, pair_identity, records, target_fence
 from migration_job.stores.sqlite import capture as source_capture
 from migration_job.stores.sqlite.catalogue import read_catalogue
 from migration_job.stores.sqlite.feeding import Feeding
@@ -124,7 +124,7 @@ def open_pair(path: Path, dsn: str) -> Pair:
     holder of the lock. Raises InputError or OperationError as :func:`opened` does."""
     target = open_target(dsn)
     try:
-        target_capture.take_over(target)
+        target_fence.take_over(target)
         run = records.read_run(target)
         if run is None:
             raise Emptied(
@@ -176,9 +176,9 @@ def open_target(dsn: str) -> psycopg.Connection:
     """A session that acts in the protocol: as a replica, its commits durable, and known by its name
     so that whoever takes over can end it. Raises InputError."""
     settings = {"synchronous_commit": "on", "lock_timeout": str(database.LOCK_MS)}
-    target = database.connect(dsn, purpose=target_capture.SESSION, more=settings)
+    target = database.connect(dsn, purpose=target_fence.SESSION, more=settings)
     try:
-        target_capture.enter(target)
+        target_fence.enter(target)
     except BaseException:
         target.close()
         raise
@@ -193,11 +193,11 @@ def given_up(name: str) -> str:
 def require_pair(pair: Pair) -> None:
     """Raises OperationError where the source's capture and the target are of different runs."""
     state = read_state(pair.source)
-    follows = target_capture.pair(pair.target)
+    follows = pair_identity.pair(pair.target)
     if follows is None:
         return
     if state is None:
-        if target_capture.installed(pair.target) and not target_capture.is_closed(pair.target):
+        if target_capture.installed(pair.target) and not target_fence.is_closed(pair.target):
             raise NotWhole(
                 f"PostgreSQL serves, and {pair.path} is not the file that was switched: no change "
                 "capture is on it",
@@ -208,7 +208,7 @@ def require_pair(pair: Pair) -> None:
     if state.run != pair.run_id or state.capture != follows:
         if state.capture == given_up(follows) and not state.closed:
             # It was given up as gone, and is back: it must take no writes beside the source.
-            target_capture.close_fence(pair.target, limit=5.0)
+            target_fence.close_fence(pair.target, limit=5.0)
         raise OperationError(
             f"expected the target to follow this source's capture, found run {pair.run_id} "
             f"following another than that of run {state.run}",

@@ -19,13 +19,12 @@ from migration_job.protocol.lock import Lock
 from migration_job.protocol.settle import WINDOW
 from migration_job.protocol.sync import Report, read_report
 from migration_job.stores.postgres import capture as target_capture
-from migration_job.stores.postgres import database, records, shape
+from migration_job.stores.postgres import database, pair_identity, records, shape, target_fence
 from migration_job.stores.sqlite import fence, whole
 from migration_job.stores.sqlite.database import open_readonly
 
 STALE_SECONDS = 10.0
 """A heartbeat older than this is that of a `sync` which does not run."""
-
 
 FRESH_SECONDS = 2.0
 """A figure older than this is told with its age: `sync` reports each second."""
@@ -39,7 +38,6 @@ SHOWN = 20
 NOT_ASKED = "not asked (no --target)"
 EMPTY = "no run of this job has filled it"
 LOCKED = "its records are locked by another session at this moment; ask again"
-
 
 _LIVE_COMMAND = re.compile(r"`migration-job (switch|sync|rollback|settle|resume)`")
 
@@ -71,7 +69,7 @@ class _Target:
     closed: bool | None = None
     queued: int = 0
     certificate: str = ""
-    identity: target_capture.Identity | None = None
+    identity: pair_identity.Identity | None = None
     """By what it knows the source."""
     differences: int = 0
     """Rows that did not come back as they are there."""
@@ -175,10 +173,10 @@ def _look_at_target(dsn: str) -> _Target:
             one_way=tuple(shape.read_causes(target).items()),
             phase=run.phase,
             applied=records.applied(target),
-            closed=target_capture.is_closed(target) if fenced else None,
+            closed=target_fence.is_closed(target) if fenced else None,
             queued=0 if queued is None else int(queued[0]),
             certificate="" if certificate is None else str(certificate[0]),
-            identity=target_capture.read_identity(target),
+            identity=pair_identity.read_identity(target),
         )
     except psycopg.errors.LockNotAvailable:
         return _Target(problem=LOCKED)

@@ -62,7 +62,7 @@ from migration_job.protocol.whole import (
     settle_doubt,
 )
 from migration_job.stores.postgres import capture as target_capture
-from migration_job.stores.postgres import settings, shape, standbys
+from migration_job.stores.postgres import pair_identity, settings, shape, standbys, target_fence
 from migration_job.stores.sqlite import derived, fence
 from migration_job.stores.sqlite.apply import unwritable
 from migration_job.stores.sqlite.waiting import patience
@@ -211,7 +211,7 @@ def _attempt(pair: Pair, wish: _Wish) -> Switched:
             say(f"warning: {accepted}")
         target_capture.install(pair.target, pair.plan)
         shape.record_once(pair.target)
-        if not target_capture.is_closed(pair.target):
+        if not target_fence.is_closed(pair.target):
             raise OperationError(
                 "expected the target's fence closed while SQLite serves, found it open",
                 advice="stop the application: both sides may have taken writes; compare them with "
@@ -296,7 +296,7 @@ def _decide(
                 raise _TooMuch("the source's schema cookie moved while the rest was proved")
             if done.behind:
                 raise _TooMuch(f"{done.behind} changes more than a fence can wait for")
-            notes = [target_capture.LAZILY, target_capture.verified_statement(done.position)]
+            notes = [pair_identity.LAZILY, pair_identity.verified_statement(done.position)]
             touched = touched_keys(pair, proved, done.position)
             prove_references(pair, touched, more=[*notes, *raising(pair)])
             digest, token = certify_decision(pair, state, done.position, base=base)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 
 from migration_job.errors import OperationError
-from migration_job.stores.postgres.capture import Identity
+from migration_job.stores.postgres.pair_identity import Identity
 from migration_job.stores.sqlite.fence import SourceState
 
 

@@ -26,7 +26,8 @@ from migration_job.errors import JobError
 from migration_job.protocol.run_context import Pair
 from migration_job.protocol.tokens import forgot, forgotten, fresh
 from migration_job.stores.postgres import capture as target_capture
-from migration_job.stores.postgres.capture import Identity
+from migration_job.stores.postgres import pair_identity, target_fence
+from migration_job.stores.postgres.pair_identity import Identity
 from migration_job.stores.postgres.session import Unconfirmed
 from migration_job.stores.sqlite import fence, whole
 from migration_job.stores.sqlite.fence import SourceState
@@ -42,7 +43,7 @@ def require_identity(pair: Pair, state: SourceState, *, followed: bool = False) 
     """Gives what the target knows the source by. Raises NotWhole where the source is an older copy
     of the one that this target follows; Forgotten where the target is the older one and SQLite
     serves, unless the decision is ``followed`` next, which looks at that itself."""
-    known = target_capture.read_identity(pair.target)
+    known = pair_identity.read_identity(pair.target)
     if forgot(known, state):
         if followed or state.closed:
             return known
@@ -50,7 +51,7 @@ def require_identity(pair: Pair, state: SourceState, *, followed: bool = False) 
     if known is None:
         return None
     if state.token == known.next_token != known.token:
-        target_capture.confirm_token(pair.target)
+        pair_identity.confirm_token(pair.target)
     elif state.token != known.token:
         raise _put_back(pair, "its state is not the one that the target has taken note of")
     last = fence.last_position(pair.source)
@@ -97,7 +98,7 @@ def _lost(pair: Pair, gaps: str) -> NotWhole:
 
 def since(pair: Pair) -> str:
     """From when on changes may be missing, in words."""
-    known = target_capture.read_identity(pair.target)
+    known = pair_identity.read_identity(pair.target)
     if known is None:
         return "changes since then may be missing"
     return (
@@ -107,7 +108,7 @@ def since(pair: Pair) -> str:
 
 
 def _serving(pair: Pair) -> str:
-    serves = not target_capture.installed(pair.target) or target_capture.is_closed(pair.target)
+    serves = not target_capture.installed(pair.target) or target_fence.is_closed(pair.target)
     return f"{'SQLite' if serves else 'PostgreSQL'} serves as before; "
 
 
@@ -152,7 +153,7 @@ def new_token(pair: Pair) -> str:
     takes note. Raises Forgotten where the target does not hold the one before."""
     state = pair.state()
     token = fresh(state.token)
-    if not target_capture.announce_token(pair.third, state.token, token):
+    if not pair_identity.announce_token(pair.third, state.token, token):
         raise forgotten(state)
     return token
 
@@ -161,4 +162,4 @@ def confirm(pair: Pair) -> None:
     """The transaction has been committed. Where the target cannot be told now, the next look does
     it."""
     with contextlib.suppress(psycopg.Error, Unconfirmed):
-        target_capture.confirm_token(pair.third)
+        pair_identity.confirm_token(pair.third)

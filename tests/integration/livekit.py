@@ -23,7 +23,7 @@ from migration_job.plan.model import (
 from migration_job.plan.rules import IntegerRule, RealRule, TextRule, UuidRule
 from migration_job.protocol.run_context import open_target
 from migration_job.stores.postgres import capture as target_capture
-from migration_job.stores.postgres import records, schema
+from migration_job.stores.postgres import pair_identity, records, schema
 from migration_job.stores.sqlite import capture
 from migration_job.stores.sqlite.catalogue import read_catalogue
 
@@ -165,7 +165,7 @@ def begin(source: Path, dsn: str, plan: Plan = PLAN) -> Migration:
                 target.execute(schema.foreign_key_sql(table, key).encode())
                 target.execute(schema.validate_sql(table, key).encode())
         target_capture.install(target, plan)
-        target_capture.set_pair(target, token, 1)
+        pair_identity.set_pair(target, token, 1)
         records.store_certificate(target, "first", "{}", "verified")
     connection = apsw.Connection(str(source))
     with connection:

@@ -18,7 +18,7 @@ from migration_job.protocol.decision import take_decision
 from migration_job.protocol.reverse_sync import bring_back, differences
 from migration_job.protocol.run_context import Pair, opened
 from migration_job.protocol.switch import named_tables, require_way_back
-from migration_job.stores.postgres import capture as target_capture
+from migration_job.stores.postgres import target_fence
 from migration_job.stores.sqlite import fence
 from tests.helpers import same_value
 from tests.integration.livekit import PLAN, Migration, begin, fresh_source, uid
@@ -33,7 +33,7 @@ def decide(pair: Pair, *one_way: str) -> None:
     catch_up(pair)
     with fence.writing(pair.source, limit=5):
         take_decision(pair.source, "certificate", one_way, pair.state().token)
-    target_capture.open_fence(pair.target)
+    target_fence.open_fence(pair.target)
 
 
 def drain(pair: Pair, rows: int = 20_000) -> None:

@@ -25,7 +25,7 @@ from migration_job.protocol.settings import Endpoints, endpoints
 from migration_job.protocol.switch import move_reads, switch
 from migration_job.protocol.sync import Sync
 from migration_job.protocol.tokens import Forgotten
-from migration_job.stores.postgres import capture as target_capture
+from migration_job.stores.postgres import target_fence
 from migration_job.stores.postgres.database import connect
 from migration_job.stores.postgres.suitability import Accepted, Check, examine
 from tests.integration.livekit import Migration, begin, fresh_source
@@ -100,7 +100,7 @@ class Cluster:
 
     def fence_closed(self) -> bool:
         with psycopg.connect(self.dsn, autocommit=True) as session:
-            return target_capture.is_closed(session)
+            return target_fence.is_closed(session)
 
     def listed(self) -> list[tuple[str, object, str]]:
         """What the file of a stop says: table, key, side."""
@@ -302,7 +302,7 @@ def test_a_commit_that_no_standby_has_is_not_taken_for_one(cluster: Cluster) -> 
         canceller = threading.Thread(target=_cancel_the_wait, args=(cluster.dsn, own))
         canceller.start()
         with pytest.raises(OperationError, match="standby"):
-            target_capture.open_fence(session)
+            target_fence.open_fence(session)
         canceller.join()
 
 

@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from migration_job.embedded import EmbeddedPostgres
 from migration_job.errors import OperationError
 from migration_job.protocol.run_context import open_target
-from migration_job.stores.postgres import capture
+from migration_job.stores.postgres import capture, target_fence
 from tests.integration.livekit import PLAN, begin, fresh_source, uid
 
 pytestmark = pytest.mark.postgres
@@ -74,7 +74,7 @@ def roles(tmp_path: Path, postgres_server: EmbeddedPostgres, postgres: str) -> I
             ).format(**quoted)
         )
         with open_target(dsns["job"]) as job:
-            capture.open_fence(job)
+            target_fence.open_fence(job)
         yield Roles(postgres, **dsns)
         for role in quoted.values():
             server.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(role))
@@ -111,7 +111,9 @@ def advisory_keys(dsn: str) -> list[tuple[int, int]]:
 
 
 def test_a_role_that_may_only_read_cannot_stop_the_writers(roles: Roles) -> None:
-    keys = [(c << 32) | o for c, o in advisory_keys(roles.application)] + [capture.EARLIER_LOCK]
+    keys = [(c << 32) | o for c, o in advisory_keys(roles.application)] + [
+        target_fence.EARLIER_LOCK
+    ]
     with psycopg.connect(roles.reader, autocommit=True) as reader:
         for key in keys:
             reader.execute("SELECT pg_advisory_lock(%s)", (key,))
@@ -124,7 +126,7 @@ def test_a_role_that_may_only_read_cannot_stop_the_writers(roles: Roles) -> None
                     reader.execute(f"LOCK TABLE migration.{table} IN {mode} MODE")
         write(roles.application)
         with open_target(roles.job) as job:
-            capture.close_fence(job, limit=2)
+            target_fence.close_fence(job, limit=2)
 
 
 def test_who_may_read_everything_is_in_nobodys_way(roles: Roles) -> None:
@@ -137,7 +139,7 @@ def test_who_may_read_everything_is_in_nobodys_way(roles: Roles) -> None:
             reader.execute(f"LOCK TABLE migration.{table} IN ACCESS SHARE MODE")
         write(roles.application)
         with open_target(roles.job) as job:
-            capture.close_fence(job, limit=2)
+            target_fence.close_fence(job, limit=2)
 
 
 @pytest.mark.parametrize("mode", ["ROW SHARE", "ROW EXCLUSIVE", "SHARE", "EXCLUSIVE"])
@@ -156,10 +158,10 @@ def test_the_fence_waits_for_a_writer_and_holds_up_the_next(roles: Roles) -> Non
     with psycopg.connect(roles.application) as writer:
         writer.execute("INSERT INTO users (id) VALUES (%s)", (uid(1),))
         with open_target(roles.job) as job, pytest.raises(OperationError, match="1 that have"):
-            capture.close_fence(job, limit=0.2)
+            target_fence.close_fence(job, limit=0.2)
         writer.commit()
     with open_target(roles.job) as job:
-        capture.close_fence(job, limit=5)
+        target_fence.close_fence(job, limit=5)
     with pytest.raises(psycopg.Error, match="moved to SQLite"):
         write(roles.application, 2)
 
@@ -170,8 +172,8 @@ def test_a_snapshot_older_than_the_fence_writes_nothing(roles: Roles) -> None:
         old.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         old.execute("SELECT count(*) FROM users")
         with open_target(roles.job) as job, open_target(roles.job) as other:
-            capture.close_fence(job, limit=2)
-            assert capture.end_sessions(other, limit=5) == 1
+            target_fence.close_fence(job, limit=2)
+            assert target_fence.end_sessions(other, limit=5) == 1
         with pytest.raises(psycopg.OperationalError):
             old.execute("INSERT INTO users (id) VALUES (%s)", (uid(1),))
     with psycopg.connect(roles.superuser) as look:
@@ -193,8 +195,8 @@ def test_who_goes_on_opening_transactions_does_not_stop_the_way_back(roles: Role
         reader.start()
     try:
         with open_target(roles.job) as job, open_target(roles.job) as other:
-            capture.close_fence(job, limit=5)
-            capture.end_sessions(other, limit=5)
+            target_fence.close_fence(job, limit=5)
+            target_fence.end_sessions(other, limit=5)
     finally:
         stop.set()
         for reader in readers:
@@ -203,16 +205,16 @@ def test_who_goes_on_opening_transactions_does_not_stop_the_way_back(roles: Role
 
 def test_a_session_that_takes_the_jobs_name_is_not_the_jobs(roles: Roles) -> None:
     with (
-        psycopg.connect(roles.reader, application_name=capture.SESSION) as named,
+        psycopg.connect(roles.reader, application_name=target_fence.SESSION) as named,
         open_target(roles.job) as job,
     ):
-        assert capture.take_over(job, limit=1) == 0
+        assert target_fence.take_over(job, limit=1) == 0
         named.execute("SELECT 1")
 
 
 def test_a_dead_jobs_session_is_ended(roles: Roles) -> None:
     with open_target(roles.job) as dead, open_target(roles.job) as job:
-        assert capture.take_over(job, limit=5) == 1
+        assert target_fence.take_over(job, limit=5) == 1
         with pytest.raises(psycopg.OperationalError):
             dead.execute("SELECT 1")
 
@@ -221,7 +223,7 @@ def test_a_session_that_switches_triggers_off_is_captured_and_fenced(roles: Role
     write(roles.superuser, 1, replica=True)
     assert logged(roles.superuser) == {(1, uid(1))}
     with open_target(roles.job) as job:
-        capture.close_fence(job, limit=5)
+        target_fence.close_fence(job, limit=5)
     with pytest.raises(psycopg.Error, match="moved to SQLite"):
         write(roles.superuser, 2, replica=True)
 
@@ -241,14 +243,14 @@ def test_triggers_switched_off_by_a_setting_are_captured_and_fenced(
     write(roles.application, 1)
     assert logged(roles.superuser) == {(1, uid(1))}
     with open_target(roles.job) as job:
-        capture.close_fence(job, limit=5)
+        target_fence.close_fence(job, limit=5)
     with pytest.raises(psycopg.Error, match="moved to SQLite"):
         write(roles.application, 2)
 
 
 def test_a_guessed_token_passes_no_fence(roles: Roles) -> None:
     with open_target(roles.job) as job:
-        capture.close_fence(job, limit=5)
+        target_fence.close_fence(job, limit=5)
     for guess in ("", secrets.token_hex(16)):
         with psycopg.connect(roles.superuser, autocommit=True) as session:
             session.execute("SET session_replication_role = replica")
@@ -260,7 +262,7 @@ def test_a_guessed_token_passes_no_fence(roles: Roles) -> None:
 def test_the_jobs_own_writes_pass_and_are_not_logged(roles: Roles) -> None:
     with open_target(roles.job) as job:
         job.execute("INSERT INTO users (id) VALUES (%s)", (uid(1),))
-        capture.close_fence(job, limit=5)
+        target_fence.close_fence(job, limit=5)
         job.execute("DELETE FROM users")
         job.execute("TRUNCATE events")
     assert logged(roles.superuser) == set()
@@ -286,7 +288,7 @@ def test_a_target_of_an_earlier_release_is_closed_in_its_own_way(roles: Roles) -
         owner.execute(
             "CREATE OR REPLACE FUNCTION migration.guard() RETURNS trigger LANGUAGE plpgsql "
             "SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$ BEGIN "
-            f"PERFORM pg_advisory_xact_lock_shared({capture.EARLIER_LOCK}); "
+            f"PERFORM pg_advisory_xact_lock_shared({target_fence.EARLIER_LOCK}); "
             "IF (SELECT closed FROM migration.fence) IS NOT FALSE THEN "
             "RAISE EXCEPTION 'moved to SQLite'; END IF; RETURN NULL; END $$"
         )
@@ -296,9 +298,9 @@ def test_a_target_of_an_earlier_release_is_closed_in_its_own_way(roles: Roles) -
     with psycopg.connect(roles.application) as writer, open_target(roles.job) as job:
         writer.execute("UPDATE users SET score = 1")
         with pytest.raises(OperationError, match="to end within"):
-            capture.close_fence(job, limit=0.2)
+            target_fence.close_fence(job, limit=0.2)
         writer.commit()
-        capture.close_fence(job, limit=5)
+        target_fence.close_fence(job, limit=5)
         with pytest.raises(psycopg.Error, match="moved to SQLite"):
             writer.execute("UPDATE users SET score = 2")
         job.execute("UPDATE users SET score = 3")

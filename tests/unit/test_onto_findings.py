@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from migration_job.plan.findings import settle_column, settle_table
-from migration_job.plan.onto import OntoFindings
+from migration_job.plan.onto_decisions import OntoFindings
 from migration_job.plan.policy import Policy
 
 ASIDE = settle_column("t", "c", action="quarantine")

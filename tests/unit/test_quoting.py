@@ -272,7 +272,7 @@ STATEMENT = re.compile(
 NO_STATEMENTS = {
     "migration_job/stores/postgres/settings.py": "advice on what to execute",
     "migration_job/stores/postgres/suitability.py": "advice on what to execute",
-    "migration_job/stores/postgres/capture.py:act_as_replica": "advice on what to execute",
+    "migration_job/stores/postgres/target_fence.py:act_as_replica": "advice on what to execute",
     "migration_job/stores/postgres/existing.py:silence": "advice on what to execute",
     "migration_job/stores/postgres/existing.py:require_privileges": "a sentence",
     "migration_job/plan/matching.py:_obstacle": "advice on what to execute",

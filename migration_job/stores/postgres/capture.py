@@ -11,7 +11,7 @@ How
     mode, so it waits for every transaction that has written; a transaction that writes later sees
     the fence closed. A REPEATABLE READ transaction that began before might see it open still, in
     its old snapshot: so the sessions that are in a transaction when the fence closes are ended
-    (:func:`end_sessions`).
+    (:func:`.target_fence.end_sessions`).
 
     Only its owner can take either lock: it takes the right to write to that table. Who may read it
     (``pg_read_all_data``, ``pg_dump``) can take ACCESS SHARE alone, which is in nobody's way. An
@@ -27,30 +27,15 @@ How
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
 import psycopg
 
-from migration_job.errors import InputError, OperationError
 from migration_job.plan.model import Plan, TablePlan
 from migration_job.quoting import compose, postgres_name, postgres_relation, postgres_text
-from migration_job.stores.postgres import records, shape
-from migration_job.stores.postgres.database import (
-    Statement,
-    ask_if_there,
-    briefly,
-    commit_durably,
-    commit_together,
-    durably,
-    lost,
-)
+from migration_job.stores.postgres import shape
+from migration_job.stores.postgres.database import briefly, lost
 from migration_job.values import fold
-
-EARLIER_LOCK = 0x6D69_6772_6665_6E63
-"""The advisory lock that targets switched by an earlier release have in place of the table."""
 
 WRITERS, CLOSING = "ROW SHARE", "EXCLUSIVE"
 """The modes in which writers and the fence lock ``migration.fence_lock``: they exclude each other,
@@ -61,9 +46,6 @@ MOVED = "moved to SQLite"
 
 SQLSTATE = "MIG01"
 """The SQLSTATE of a refused write."""
-
-SESSION = "migration-job live"
-"""``application_name`` of the sessions that act in the protocol; whoever takes over ends them."""
 
 LOCKS_SECONDS = 30.0
 """How long an installation goes on asking for a table that others hold."""
@@ -90,8 +72,6 @@ _OWN_SESSION = compose(
     token=TOKEN,
 )
 """Whether a session is the job's own. The first half alone is what ordinary writes cost."""
-
-POLL_SECONDS = 0.01
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS migration.fence (
@@ -212,29 +192,18 @@ def missing(connection: psycopg.Connection, plan: Plan) -> list[str]:
 
 
 # In one statement; its query is looked at only where there is a fence.
-_TAKE = compose(
+TAKE = compose(
     "DO $take$ BEGIN IF to_regclass('migration.fence_token') IS NOT NULL THEN "
     "PERFORM set_config('{token}', token, false) FROM migration.fence_token; "
     "END IF; END $take$",
     token=TOKEN,
 )
-_REPLICA = "SET session_replication_role = replica"
 
 
 def take_token(connection: psycopg.Connection) -> None:
     """Have this session pass the fence, where there is one; the token itself does not leave the
     server, so no log shows it. psycopg.Error where the role does not own the fence."""
-    connection.execute(_TAKE.encode())
-
-
-def enter(connection: psycopg.Connection) -> None:
-    """:func:`act_as_replica` and :func:`take_token`, in one round trip where the role may set the
-    first by itself. Raises as they do."""
-    try:
-        connection.execute(f"{_REPLICA}; {_TAKE}".encode())
-    except psycopg.errors.InsufficientPrivilege:
-        act_as_replica(connection)
-        take_token(connection)
+    connection.execute(TAKE.encode())
 
 
 def installed(connection: psycopg.Connection) -> bool:
@@ -310,7 +279,7 @@ def key_columns(table: TablePlan) -> tuple[str, ...]:
 
 def install_sql(plan: Plan) -> Iterator[list[str]]:
     """The statements of :func:`install`, a transaction each: the fence, then table by table."""
-    yield [TABLES.strip().rstrip(";"), _guard_function()]
+    yield [TABLES.strip().rstrip(";"), guard_function()]
     for number, table in numbered(plan):
         yield _of_table(number, table)
 
@@ -323,7 +292,7 @@ def _of_table(number: int, table: TablePlan) -> list[str]:
     return statements
 
 
-def _guard_function() -> str:
+def guard_function() -> str:
     return compose(
         "CREATE OR REPLACE FUNCTION migration.guard() RETURNS trigger LANGUAGE plpgsql "
         "SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $guard$ BEGIN "
@@ -423,298 +392,3 @@ def _as_text(column: str, kind: str) -> str:
     if kind.startswith("bool"):
         return f"CASE {column} WHEN true THEN 't' WHEN false THEN 'f' END"
     return f"{column}::text"
-
-
-# ------------------------------------------------------------------------------- the fence
-
-
-def is_closed(connection: psycopg.Connection) -> bool:
-    """Whether the target refuses writes. Raises OperationError where there is no fence."""
-    row = connection.execute("SELECT closed FROM migration.fence").fetchone()
-    if row is None:
-        raise OperationError(
-            "expected the fence's row in migration.fence on the target, found none",
-            advice="run the command again; it puts the fence back, closed",
-        )
-    return bool(row[0])
-
-
-def open_fence(connection: psycopg.Connection) -> None:
-    """Let the application write, durably from the return on."""
-    commit_durably(
-        connection,
-        (
-            "UPDATE migration.fence SET closed = false, changed_at = clock_timestamp(), "
-            "opened_at = coalesce(opened_at, clock_timestamp()) WHERE closed",
-            (),
-        ),
-    )
-
-
-def close_fence(connection: psycopg.Connection, *, limit: float) -> None:
-    """Refuse writes: waits for transactions that have written, ``limit`` seconds at most, while new
-    writers wait. Raises OperationError, with the fence as it was."""
-    try:
-        with durably(connection):
-            connection.execute(
-                compose(
-                    "SET LOCAL lock_timeout TO {milliseconds}",
-                    milliseconds=max(int(limit * 1000), 1),
-                )
-            )
-            _lock_out_writers(connection)
-            connection.execute(
-                "UPDATE migration.fence SET closed = true, changed_at = clock_timestamp()"
-            )
-    except psycopg.errors.LockNotAvailable:
-        raise OperationError(
-            f"expected open transactions on the target to end within {limit:g} s, found "
-            f"{_writers(connection)} that have written and go on",
-            advice="the application is served as before; end the long transactions (see "
-            "pg_stat_activity) and run the command again",
-        ) from None
-
-
-def _lock_out_writers(connection: psycopg.Connection) -> None:
-    """In a transaction: wait for the writers that are under way, and hold up those that come."""
-    known = connection.execute("SELECT to_regclass('migration.fence_lock') IS NOT NULL").fetchone()
-    if known is None or not known[0]:
-        # Switched by an earlier release: its guard takes an advisory lock, until it is replaced.
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", (EARLIER_LOCK,))
-        connection.execute(TABLES)
-        connection.execute(_guard_function().encode())
-        take_token(connection)
-    connection.execute(
-        compose("LOCK TABLE migration.fence_lock IN {closing} MODE", closing=CLOSING)
-    )
-
-
-def _writers(connection: psycopg.Connection) -> int:
-    row = connection.execute(
-        "SELECT count(DISTINCT virtualtransaction) FROM pg_locks WHERE granted "
-        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
-        "AND relation = to_regclass('migration.fence_lock') AND mode = 'RowShareLock'"
-    ).fetchone()
-    return int(row[0]) if row is not None else 0
-
-
-def end_sessions(connection: psycopg.Connection, *, limit: float) -> int:
-    """End the sessions that are in a transaction, since their snapshots may be older than the
-    closed fence; returns how many. Those that begin one later see it closed, and are not waited
-    for: a role that goes on opening transactions would stop the way back. Raises OperationError
-    where one cannot be ended within ``limit``."""
-    # What pg_stat_activity says of another role's transactions only a member of pg_read_all_stats
-    # sees. Everybody sees in pg_locks that each transaction holds its own number.
-    first = _transactions(connection)
-    return _end(connection, lambda: first & _transactions(connection), limit)
-
-
-def _transactions(connection: psycopg.Connection) -> set[tuple[int, str]]:
-    rows = connection.execute(
-        "SELECT a.pid, l.virtualtransaction FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
-        "WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND l.granted "
-        "AND a.datname = current_database() AND a.usesysid IS NOT NULL "
-        "AND a.pid <> pg_backend_pid()"
-    ).fetchall()
-    return {(int(row[0]), str(row[1])) for row in rows}
-
-
-def take_over(connection: psycopg.Connection, *, limit: float = 10.0) -> int:
-    """End this job's other sessions and wait until they are gone: what a dead process has sent may
-    still be running. Only for the holder of the lock, and only sessions of roles that could be
-    the job's: anybody can give a session its name."""
-
-    def named() -> set[tuple[int, str]]:
-        rows = connection.execute(
-            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
-            "AND application_name = %s AND pid <> pg_backend_pid() AND pg_has_role(usesysid, "
-            "coalesce((SELECT nspowner FROM pg_namespace WHERE nspname = 'migration'), usesysid), "
-            "'MEMBER')",
-            (SESSION,),
-        ).fetchall()
-        return {(int(row[0]), "") for row in rows}
-
-    return _end(connection, named, limit)
-
-
-def _end(
-    connection: psycopg.Connection, find: Callable[[], set[tuple[int, str]]], limit: float
-) -> int:
-    deadline = time.monotonic() + limit
-    ended: set[int] = set()
-    while True:
-        found = find()
-        if not found:
-            return len(ended)
-        for pid, _ in found:
-            # A superuser's session cannot be ended by another role, but it ends by itself.
-            with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
-                connection.execute("SELECT pg_terminate_backend(%s)", (pid,))
-            ended.add(pid)
-        if time.monotonic() > deadline:
-            raise OperationError(
-                f"expected {len(found)} sessions on the target to end within {limit:g} s, found "
-                "them still there",
-                advice="end them by hand (pg_stat_activity shows them), or GRANT pg_signal_backend "
-                "to the job's role, and run the command again",
-            )
-        time.sleep(POLL_SECONDS)
-
-
-# ------------------------------------------------------------------------------- the pair
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """By what the target knows the source again."""
-
-    capture: str
-    token: str
-    """The source's state has this token, or"""
-    next_token: str
-    """this one, where a transaction of the job's was committed there and not noted here yet."""
-    position: int
-    """What was applied of the source's log, and"""
-    log_token: str | None
-    """the token of the log's row there."""
-    verified: int
-    """What was applied up to here was compared, too."""
-    whole_at: str
-    """ISO 8601, UTC: when a round last saw the capture whole."""
-
-
-def set_pair(
-    connection: psycopg.Connection,
-    capture: str,
-    position: int,
-    *,
-    token: str = "",
-    log_token: str | None = None,
-) -> None:
-    """Bind the target to one capture of the source, and to a position in its log. ``token`` is that
-    of the source's state (``capture`` where it has just been installed), ``log_token`` that of the
-    log's row at the position."""
-    with durably(connection):
-        connection.execute(TABLES)
-        connection.execute(
-            "INSERT INTO migration.pair (capture, verified, token, next_token) "
-            "VALUES (%s, %s, %s, %s) ON CONFLICT (one) DO UPDATE SET capture = excluded.capture, "
-            "verified = excluded.verified, token = excluded.token, "
-            "next_token = excluded.next_token, whole_at = clock_timestamp()",
-            (capture, position, token or capture, token or capture),
-        )
-        connection.execute(
-            "INSERT INTO migration.applied (position, token) VALUES (%s, %s) ON CONFLICT (one) "
-            "DO UPDATE SET position = excluded.position, token = excluded.token, "
-            "updated_at = clock_timestamp()",
-            (position, log_token),
-        )
-
-
-def pair(connection: psycopg.Connection) -> str | None:
-    """The capture of the source that the target follows; None where it follows none."""
-    row = ask_if_there(connection, "migration.pair", "SELECT capture FROM migration.pair")
-    return None if row is None else str(row[0])
-
-
-REPLICA_FUNCTION = "privileges.act_as_replica"
-"""What an administrator of PostgreSQL 14, where the right cannot be granted, may offer instead: a
-SECURITY DEFINER function of a superuser that sets it for the session."""
-
-
-def read_verified(connection: psycopg.Connection) -> int | None:
-    """The position up to which what was applied has been compared; None where nothing was."""
-    row = connection.execute("SELECT verified FROM migration.pair").fetchone()
-    return None if row is None else int(row[0])
-
-
-LAZILY: Statement = ("SET LOCAL synchronous_commit TO off", ())
-"""First in a transaction whose commit need not be waited for."""
-
-
-def verified_statement(position: int) -> Statement:
-    """What records that everything up to ``position`` was compared and is the same. Lost in a
-    crash, it means comparing once more."""
-    return ("UPDATE migration.pair SET verified = $1, whole_at = clock_timestamp()", (position,))
-
-
-def set_verified(connection: psycopg.Connection, position: int) -> None:
-    """Record that; the commit is not waited for."""
-    commit_together(connection, [LAZILY, verified_statement(position)])
-
-
-_IDENTITY = (
-    "SELECT p.capture, p.token, p.next_token, a.position, a.token, p.verified, "
-    "to_char(p.whole_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') "
-    "FROM migration.pair AS p, migration.applied AS a"
-)
-
-
-def read_identity(connection: psycopg.Connection) -> Identity | None:
-    """What the target knows the source by; None where it follows none."""
-    row = ask_if_there(connection, "migration.pair", _IDENTITY)
-    if row is None:
-        return None
-    capture, token, next_token, position, log_token, verified, whole_at = row
-    return Identity(
-        capture=str(capture),
-        token=str(token),
-        next_token=str(next_token),
-        position=int(position),
-        log_token=log_token,
-        verified=int(verified),
-        whole_at=str(whole_at),
-    )
-
-
-_ANNOUNCED = (
-    "UPDATE migration.pair SET token = %s, next_token = %s WHERE %s OR %s IN (token, next_token)"
-)
-
-
-def announce_token(
-    connection: psycopg.Connection, present: str, next_token: str, *, anew: bool = False
-) -> bool:
-    """Note, durably, which token the source's state is about to be given by a transaction there.
-    False, with nothing noted, where the target does not hold the ``present`` one, unless ``anew``:
-    it was just brought up again."""
-    announced = (_ANNOUNCED, (present, next_token, anew, present))
-    return commit_durably(connection, announced) == [1]
-
-
-def announce_decision(
-    connection: psycopg.Connection, present: str, next_token: str, certificate: tuple[str, str]
-) -> bool:
-    """Note the same of the decision to switch, together with the certificate (its digest and body)
-    that it goes by: whoever holds the token then holds that too."""
-    announced = (_ANNOUNCED, (present, next_token, False, present))
-    statements = records.certificate_statements(*certificate, "verified", told=next_token)
-    return commit_durably(connection, announced, *statements)[0] == 1
-
-
-def confirm_token(connection: psycopg.Connection) -> None:
-    """Note that it was: from now on the one before is that of an older copy."""
-    connection.execute("UPDATE migration.pair SET token = next_token WHERE token <> next_token")
-
-
-def act_as_replica(connection: psycopg.Connection) -> None:
-    """Have this session's writes fire no triggers and no foreign keys. Raises InputError where the
-    role may not: without it a cascade could remove rows that the source still has."""
-    try:
-        connection.execute(_REPLICA)
-        return
-    except psycopg.errors.InsufficientPrivilege:
-        offered = connection.execute(
-            "SELECT has_function_privilege(to_regprocedure(%s), 'EXECUTE')",
-            (f"{REPLICA_FUNCTION}()",),
-        ).fetchone()
-    if offered is not None and offered[0]:
-        connection.execute(f"SELECT {REPLICA_FUNCTION}()".encode())
-        return
-    raise InputError(
-        "expected a role that may set session_replication_role, found "
-        f"{connection.info.user!r}, which may not",
-        advice="let the job connect as a superuser, or on PostgreSQL 15 and later: "
-        f"GRANT SET ON PARAMETER session_replication_role TO {connection.info.user}; on 14 the "
-        f"how-to page on external databases shows the function {REPLICA_FUNCTION}() to make",
-    )

@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 
 from migration_job.errors import OperationError
-from migration_job.plan.onto import Trial
+from migration_job.plan.onto_refusals import Trial
 from migration_job.plan.target import TargetColumn
 
 

@@ -1,0 +1,106 @@
+"""What is decided and reported otherwise where the target's schema is there already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from migration_job.errors import InputError
+from migration_job.plan.choose import Choice
+from migration_job.plan.column_reports import Subject
+from migration_job.plan.decide import Decider, Wish, with_maps, wrap
+from migration_job.plan.findings import Findings, Judgement, settle_column, settle_table
+from migration_job.plan.hints import Fields
+from migration_job.plan.matching import Matched
+from migration_job.plan.rules import Rule
+from migration_job.plan.target import TargetColumn, TargetSchema
+from migration_job.plan.toward import toward
+
+
+class OntoFindings(Findings):
+    """Findings of a plan that cannot widen: the target's types are what they are."""
+
+    def action_for(self, table: str | None = None, column: str | None = None) -> str:
+        action = super().action_for(table, column)
+        return "block" if action == "widen" else action
+
+    def _fitted(
+        self,
+        code: str,
+        judgement: Judgement,
+        settle: str | None,
+        table: str | None,
+        column: str | None,
+    ) -> tuple[Judgement, str | None]:
+        """What settles a misfit is to set the rows aside, and an index for searching is the
+        application's to make anew, as its schema is."""
+        if code == "virtual-table-not-carried":
+            judgement = "warning"
+        if settle and _gives_way(yaml.safe_load(settle)):
+            settle = _set_aside(code, table, column)
+        return judgement, settle
+
+
+def _gives_way(settled: Any) -> bool:
+    """Whether lines of policy change a column's type or leave out a key, at any depth: neither can
+    be done to a target that is there. Names of tables and columns say nothing."""
+    if not isinstance(settled, dict):
+        return False
+    chosen = {(name, value) for name, value in settled.items() if isinstance(value, str)}
+    if chosen & {("action", "widen"), ("orphans", "keep")} or any(n == "type" for n, _ in chosen):
+        return True
+    return any(_gives_way(value) for value in settled.values())
+
+
+def _set_aside(code: str, table: str | None, column: str | None) -> str:
+    if code == "orphans":
+        return settle_table(str(table), orphans="quarantine")
+    if column is not None:
+        return settle_column(str(table), column, action="quarantine")
+    return settle_table(str(table), action="quarantine")
+
+
+class OntoDecider(Decider):
+    """Decides for each column the rule that leads to the target's type."""
+
+    def place_in(self, matched: Matched, target: TargetSchema) -> None:
+        """Where every column goes."""
+        self._targets = {
+            (m.source.name, name): there
+            for m in matched.tables
+            for name, there in m.columns.items()
+        }
+        self._django = target.table("django_migrations") is not None
+
+    def propose(self, subject: Subject, wish: Wish | None) -> Choice:
+        own = self._policy.column(*subject.place)
+        if own.type is not None:
+            raise InputError(
+                f"the policy's tables.{subject.table.name}.columns.{subject.column.name}.type: the "
+                "type is the target's with --schema existing",
+                advice="take the line out; change the type on the target if it has to be another",
+            )
+        there = self._targets[subject.place]
+        rule = toward(
+            there,
+            subject.column,
+            with_maps(subject.facts, own, wish),
+            zone=own.zone or self._zone,
+            epoch=own.epoch or self._convention(there),
+            guid=own.guid,
+        )
+        return Choice(wrap(rule, own, wish), there.type)
+
+    def _convention(self, there: TargetColumn) -> Any:
+        """What an integer means where the framework that made both schemas always means the same by
+        it."""
+        return "us" if self._django and there.base.startswith("interval") else None
+
+    def _hint(self, *of: Any) -> Fields | None:
+        del of
+        return None  # the type is the target's
+
+    def _fine_enough(self, subject: Subject, rule: Rule, examination: Any) -> Rule:
+        del subject, examination
+        return rule  # the precision is the target's
