@@ -73,6 +73,10 @@ OWN_SCHEMA = "public"
 """Where every table that is filled is."""
 
 
+def _in_words(table: str, schema: str) -> str:
+    return table if schema == OWN_SCHEMA else f"{schema}.{table}"
+
+
 class ForeignKeyPlan(Data):
     name: str
     columns: tuple[str, ...]
@@ -86,6 +90,11 @@ class ForeignKeyPlan(Data):
     """False where acknowledged orphans make it ``NOT VALID``."""
     parent_schema: str = OWN_SCHEMA
     """Another one only where the application has declared the key itself."""
+
+    @property
+    def parent_place(self) -> str:
+        """The parent in words, with its schema where it is another than the application's."""
+        return _in_words(self.parent, self.parent_schema)
 
 
 class IndexPlan(Data):
@@ -136,6 +145,12 @@ class TablePlan(Data):
     source_checks: tuple[str, ...] = ()
     """The CHECKs that the source alone has, as its SQL says them: PostgreSQL may take rows that
     break them."""
+
+    @property
+    def place(self) -> str:
+        """The target's table in words, with its schema where it is another than the
+        application's."""
+        return _in_words(self.target, self.schema_name)
 
     @property
     def ours(self) -> bool:

@@ -27,7 +27,7 @@ from migration_job.plan.model import (
     UniquePlan,
 )
 from migration_job.plan.onto_decisions import OntoDecider, OntoFindings
-from migration_job.plan.onto_refusals import Refusals, Trial
+from migration_job.plan.onto_refusals import Refusals, Trial, try_all
 from migration_job.plan.planner.context import Planning
 from migration_job.plan.planner.row_faults import find_row_faults, unique_keys
 from migration_job.plan.planner.settled_maps import settle_maps
@@ -220,9 +220,7 @@ class _Onto:
 
     def plan(self) -> Plan:
         """The plan, once every column is decided."""
-        refusals = Refusals(self._planning, self._seen, self._matched, self._decisions, self._trial)
-        refusals.try_keys()
-        refusals.try_checks()
+        try_all(Refusals(self._planning, self._seen, self._matched, self._decisions), self._trial)
         find_row_faults(self._planning, self._seen, self._decisions, frozenset())
         for place, decision in self._decisions.items():
             subject = self._planning.subject(self._seen, place)

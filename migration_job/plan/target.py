@@ -58,6 +58,18 @@ class TargetCheck(Data):
     of_domain: bool = False
 
 
+class TargetDemand(Data):
+    """What an index of the target's demands of all rows together, which only it can judge: by an
+    expression, a condition, an operator or an equality of its own."""
+
+    name: str
+    what: Literal["unique index", "exclusion constraint"]
+    definition: str
+    """As PostgreSQL prints it, behind the name and the table."""
+    columns: tuple[str, ...]
+    """Those that it reads."""
+
+
 class TargetTable(Data):
     """A table, or what stands where one should."""
 
@@ -67,6 +79,7 @@ class TargetTable(Data):
     keys: tuple[TargetKey, ...] = ()
     checks: tuple[TargetCheck, ...] = ()
     """Its own and those of its columns' domains."""
+    demands: tuple[TargetDemand, ...] = ()
     foreign_keys: tuple[ForeignKeyPlan, ...] = ()
     """To tables of any schema."""
     triggers: tuple[str, ...] = ()

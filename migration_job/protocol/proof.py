@@ -308,10 +308,12 @@ def _refuse_orphans(
     table: TablePlan, key: ForeignKeyPlan, orphans: Sequence[tuple[object, ...]]
 ) -> None:
     if orphans:
+        own = table.schema_name == key.parent_schema
         shown = ", ".join("/".join(str(v) for v in row) for row in orphans)
         raise VerificationError(
-            f"rows of {table.target} refer to rows of {key.parent} that do not exist "
+            f"rows of {table.place} refer to rows of {key.parent_place} that do not exist "
             f"({', '.join(key.columns)} = {shown}), and the target's {key.name} forbids it",
-            advice="SQLite serves as before; correct the rows there (PRAGMA foreign_key_check), "
+            advice="SQLite serves as before; correct the rows "
+            f"{'there (PRAGMA foreign_key_check)' if own else 'on one side or the other'}, "
             "then run the command again",
         )

@@ -29,7 +29,9 @@ def wrong(value: SourceValue, expected: str) -> Inexact:
 
 _PER_UNIT = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
-_PARTS = re.compile(r"([-+]?\d+) (year|mon|day)s?|([-+]?)(\d+):(\d\d):(\d\d)(\.\d{1,6})?", re.ASCII)
+_PARTS = re.compile(
+    r"([-+]?\d+) (year|mon|day)s?|([-+]?)(\d+):([0-5]\d):([0-5]\d)(\.\d{1,6})?", re.ASCII
+)
 
 
 def _interval_target(_rule: Any, text: str) -> str:
@@ -176,7 +178,11 @@ def _of_json(rule: Any, part: Any) -> str | None:
     if isinstance(part, bool):
         return "t" if part else "f"
     if isinstance(part, Decimal):
-        return repr(float(part)) if rule.element == "real" else format(part, "f")
+        if rule.element != "real":
+            return format(part, "f")
+        if Decimal(repr(float(part))) != part:
+            raise Inexact(f"{part} in a list has more digits, or is larger, than a real")
+        return repr(float(part))
     return str(part)
 
 

@@ -287,7 +287,7 @@ def _orphans(sides: Sides, plan: TablePlan, key: ForeignKeyPlan, differences: Di
         differences.add(
             "orphan",
             f"foreign key {key.name}: ({', '.join(key.columns)}) = ({values}) has no row in "
-            f"{key.parent}",
+            f"{key.parent_place}",
         )
 
 

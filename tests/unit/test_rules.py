@@ -38,6 +38,8 @@ from migration_job.plan.rules import (
     inside,
     postgres_float,
 )
+from migration_job.plan.rules.arrays import ArrayRule
+from migration_job.plan.rules.durations import IntervalRule
 from migration_job.stores.sqlite.database import add_functions
 from migration_job.values import BrokenText, SourceValue, same
 from tests.helpers import missing, text_or_broken
@@ -380,3 +382,19 @@ def test_targets_no_source_led_to_come_back_as_text() -> None:
     assert RealRule().inverse("NaN") == "NaN"
     assert NumericRule().inverse("1" + "0" * 30) == "1" + "0" * 30
     assert TimestampRule().inverse("12000-01-01 00:00:00+00") == "12000-01-01 00:00:00+00"
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "1e-400"])
+def test_a_number_in_a_list_that_no_real_holds_is_refused(number: str) -> None:
+    rule = ArrayRule(type="double precision[]", element="real")
+    with pytest.raises(CannotCarry, match="too large or too small for a real"):
+        rule.forward(f"[0.5, {number}]")
+    assert rule.forward("[0.5, 0e400, 1e308]") == "{0.5,0,1e+308}"
+
+
+@pytest.mark.parametrize(
+    "text", ["00:99:99", "00:60:00", "00:00:60", "1 day 02:99:00", "1 day, 0:60:00", "-5:99:00"]
+)
+def test_a_clock_with_too_many_minutes_or_seconds_is_no_duration(text: str) -> None:
+    with pytest.raises(CannotCarry, match="expected a duration"):
+        IntervalRule().forward(text)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from decimal import Decimal
 from typing import Any, ClassVar, Literal
 
 from migration_job.plan.rules.base import (
@@ -95,7 +97,10 @@ class ArrayRule(RuleBase):
     def _number(self, digits: str) -> str | None:
         """The number as PostgreSQL prints it; None for one that is none of the elements' type."""
         if self.element == "real":
-            return postgres_float(float(digits))
+            real = float(digits)
+            if math.isinf(real) or (real == 0 and Decimal(digits) != 0):
+                raise CannotCarry(f"{digits} in the list is too large or too small for a real")
+            return postgres_float(real)
         if self.element == "integer":
             whole = re.fullmatch(r"-?\d{1,19}", digits, re.ASCII) is not None
             fits = whole and self.low <= int(digits) <= self.high

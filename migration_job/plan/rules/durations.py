@@ -27,12 +27,12 @@ MICROS: dict[str, int] = {"s": 1_000_000, "ms": 1_000, "us": 1}
 DAY = 86_400_000_000
 
 _OUTPUT = re.compile(
-    r"(?:(?P<days>-?\d+) days?)?(?: ?(?P<sign>[+-]?)(?P<h>\d+):(?P<m>\d\d):(?P<s>\d\d)"
+    r"(?:(?P<days>-?\d+) days?)?(?: ?(?P<sign>[+-]?)(?P<h>\d+):(?P<m>[0-5]\d):(?P<s>[0-5]\d)"
     r"(?:\.(?P<f>\d{1,6}))?)?",
     re.ASCII,
 )
 _PYTHON = re.compile(
-    r"(?:(?P<days>-?\d+)(?: days?, | ))?(?P<sign>-?)(?P<h>\d{1,3}):(?P<m>\d\d):(?P<s>\d\d)"
+    r"(?:(?P<days>-?\d+)(?: days?, | ))?(?P<sign>-?)(?P<h>\d{1,3}):(?P<m>[0-5]\d):(?P<s>[0-5]\d)"
     r"(?:\.(?P<f>\d{1,6})0?)?",
     re.ASCII,
 )

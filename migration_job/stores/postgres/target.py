@@ -19,6 +19,7 @@ from migration_job.plan.target import (
     OutsideTable,
     TargetCheck,
     TargetColumn,
+    TargetDemand,
     TargetKey,
     TargetSchema,
     TargetTable,
@@ -92,6 +93,42 @@ WHERE t.relnamespace = %(schema)s::text::regnamespace AND i.indisunique AND i.in
 ORDER BY t.relname, i.indisprimary DESC, x.relname
 """
 
+DEMANDS = """
+SELECT t.relname, x.relname, c.oid IS NOT NULL,
+       CASE WHEN c.oid IS NULL
+            THEN substr(pg_get_indexdef(i.indexrelid),
+                        length(format('CREATE UNIQUE INDEX %%I ON %%I.%%I', x.relname, n.nspname,
+                                      t.relname)) + 1)
+            ELSE regexp_replace(pg_get_constraintdef(c.oid),
+                                '( DEFERRABLE| INITIALLY DEFERRED| NOT VALID)+$', '') END,
+       ARRAY(SELECT a.attname::text FROM pg_attribute a
+             WHERE a.attrelid = t.oid AND a.attnum > 0 AND (a.attnum = ANY (i.indkey)
+               OR EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+                          AND d.objid = i.indexrelid AND d.refclassid = 'pg_class'::regclass
+                          AND d.refobjid = t.oid AND d.refobjsubid = a.attnum))
+             ORDER BY a.attnum)
+FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid JOIN pg_class x ON x.oid = i.indexrelid
+JOIN pg_namespace n ON n.oid = t.relnamespace
+LEFT JOIN pg_constraint c ON c.conindid = i.indexrelid AND c.contype = 'x'
+WHERE t.relnamespace = %(schema)s::text::regnamespace AND t.relkind = 'r'
+  AND (c.oid IS NOT NULL OR i.indisunique AND (
+    i.indpred IS NOT NULL OR i.indexprs IS NOT NULL
+    OR coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false)
+    OR EXISTS (
+      SELECT FROM unnest(i.indkey::smallint[]) WITH ORDINALITY AS k (n, o)
+      JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = k.n
+      JOIN pg_type y ON y.oid = a.atttypid LEFT JOIN pg_collation l ON l.oid = a.attcollation
+      WHERE k.o <= i.indnkeyatts AND (
+        coalesce(nullif(y.typbasetype, 0), y.oid) <> ALL (ARRAY['smallint', 'integer', 'bigint',
+          'text', 'varchar', 'uuid', 'bytea', 'boolean', 'date']::regtype[])
+        OR NOT coalesce(l.collisdeterministic, true)
+        OR EXISTS (SELECT FROM pg_attrdef f WHERE f.adrelid = t.oid AND f.adnum = a.attnum
+                   AND pg_get_expr(f.adbin, f.adrelid) NOT LIKE '%%nextval(%%')))))
+ORDER BY t.relname, x.relname
+"""
+"""Keys are here as well where equal values can have two texts (numeric, citext, inet and so on),
+and where a column may have a value that the source does not give it (computed, or a default)."""
+
 CHECKS = """
 SELECT t.relname, c.conname, pg_get_expr(c.conbin, c.conrelid),
        ARRAY(SELECT a.attname::text FROM unnest(c.conkey) AS k(n)
@@ -146,6 +183,7 @@ class _Parts:
     columns: list[TargetColumn] = field(default_factory=list)
     keys: list[TargetKey] = field(default_factory=list)
     checks: list[TargetCheck] = field(default_factory=list)
+    demands: list[TargetDemand] = field(default_factory=list)
     foreign_keys: list[ForeignKeyPlan] = field(default_factory=list)
 
 
@@ -191,6 +229,15 @@ def _read(connection: psycopg.Connection, schema: str, further: Sequence[str]) -
         parts[name].columns.append(TargetColumn.model_validate(column))
     for name, index, primary, columns in connection.execute(KEYS, named):
         parts[name].keys.append(TargetKey(name=index, columns=tuple(columns), primary=primary))
+    for name, index, excludes, definition, columns in connection.execute(DEMANDS, named):
+        parts[name].demands.append(
+            TargetDemand(
+                name=index,
+                what="exclusion constraint" if excludes else "unique index",
+                definition=definition,
+                columns=tuple(columns),
+            )
+        )
     for name, check, expression, columns in connection.execute(CHECKS, named):
         parts[name].checks.append(
             TargetCheck(name=check, expression=expression, columns=tuple(columns))
@@ -216,6 +263,7 @@ def _read(connection: psycopg.Connection, schema: str, further: Sequence[str]) -
                 columns=tuple(own.columns),
                 keys=tuple(own.keys),
                 checks=tuple(own.checks),
+                demands=tuple(own.demands),
                 foreign_keys=tuple(own.foreign_keys),
                 triggers=tuple(triggers),
                 always=tuple(always),
