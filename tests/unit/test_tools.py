@@ -24,7 +24,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 FAKE_UV = """#!/bin/sh
-echo "$1 ${UV_PROJECT_ENVIRONMENT-}" >>calls
+case "$*" in *--no-default-groups*) lean=" lean" ;; *) lean= ;; esac
+echo "$1 ${UV_PROJECT_ENVIRONMENT-}$lean${UV_SYSTEM_CERTS:+ with the system's certificates}" >>calls
 case $1 in
     venv)
         for last; do :; done
@@ -106,6 +107,26 @@ def test_setup_builds_once(checkout: Checkout) -> None:
     again = checkout.run("tools/setup")
     assert (again.returncode, again.stdout) == (0, "")
     assert len(checkout.calls()) == 2
+
+
+def test_the_demo_needs_no_more_than_the_job(checkout: Checkout) -> None:
+    assert checkout.run("tools/setup", "lean").returncode == 0
+    assert checkout.calls() == ["venv ", "sync .venv-demo.new lean"]
+    assert (checkout.path / ".venv-demo" / "bin" / "python").exists()
+    assert checkout.run("tools/setup", "lean").stdout == ""
+    # A developer's environment has it all, and the demo takes that one.
+    checkout.run("tools/setup")
+    (checkout.path / "uv.lock").write_text("version = 2\n")
+    assert checkout.run("tools/setup", "lean").returncode == 0
+    assert checkout.calls()[2:] == ["venv ", "sync .venv.new", "venv ", "sync .venv.new"]
+
+
+def test_setup_tries_the_certificates_of_a_proxy(checkout: Checkout) -> None:
+    checkout.fake("uv", FAKE_UV % '[ -n "${UV_SYSTEM_CERTS-}" ]')
+    done = checkout.run("tools/setup", UV_SYSTEM_CERTS="")
+    assert done.returncode == 0, done.stderr
+    assert "trying again with the system's certificates" in done.stdout
+    assert checkout.calls()[-1] == "sync .venv.new with the system's certificates"
 
 
 def test_setup_follows_the_lock_file(checkout: Checkout) -> None:
