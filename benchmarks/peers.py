@@ -17,7 +17,6 @@ from psycopg.conninfo import conninfo_to_dict
 
 from benchmarks.lab import CommandFailed, Timing, run_timed
 from migration_job.plan.model import Plan
-from migration_job.quoting import postgres_relation
 from migration_job.stores.postgres.load import (
     GROUP_TABLES,
     build_sql,
@@ -113,7 +112,7 @@ def server_alone(dsn: str, plan: Plan, files: dict[str, Path], sessions: int) ->
             for group in groups:
                 connection.execute(create_sql(group).encode())
                 for table in group:
-                    copied = f"COPY {postgres_relation(table.target)} FROM '{files[table.target]}'"
+                    copied = f"COPY {table.relation} FROM '{files[table.target]}'"
                     connection.execute(f"{copied} WITH (FREEZE)".encode())
                 connection.execute(build_sql(group, sequences).encode())
                 connection.commit()

@@ -38,6 +38,7 @@ from migration_job.certification import (
 from migration_job.durable import write_durably
 from migration_job.errors import BlockedError, InputError, JobError, OperationError
 from migration_job.phases import Phase, require
+from migration_job.place import records_of, schema_of
 from migration_job.plan.generous import decisions
 from migration_job.plan.model import Finding, Plan
 from migration_job.plan.onto import Source, plan_onto
@@ -58,6 +59,7 @@ from migration_job.stores.postgres import (
     load,
     proof,
     records,
+    runlock,
     schema,
     settings,
     untouched,
@@ -199,7 +201,7 @@ class Migration:
         policy = chosen_policy(options.policy, options.types)
         profile = load_profile(options.profile)
         target = stack.enter_context(connected(options.dsn))
-        records.lock(target)
+        runlock.lock(target)
         settings.require_fit(target)
         citus.refuse(target, enabled=policy is not None and citus.FEATURE in policy.enable)
         if options.existing:
@@ -280,7 +282,7 @@ class Migration:
                 said = proof.prove(self.options.dsn, command)
         finally:
             self._target = stack.enter_context(connected(self.options.dsn))
-            records.lock(self._target)
+            runlock.lock(self._target)
             if self.options.existing:
                 existing.silence(self._target)
         return with_check(certificate, "proof", f"{command}: {said}" if said else command)
@@ -371,6 +373,7 @@ class Migration:
                     others=connections[1:],
                     # What is left of the planning keeps one core busy at most.
                     observed=intact,
+                    schema_name=schema_of(self.options.dsn),
                 )
         except Exception:
             intact().result()  # a damaged source explains most surprises
@@ -444,7 +447,9 @@ class Migration:
                 job_version=__version__,
             )
             if planned.plan.existing:
-                existing.prepare(target, planned.plan, read_definitions(target, "public"))
+                existing.prepare(
+                    target, planned.plan, read_definitions(target, planned.plan.schema_name)
+                )
         self.report.phase = Phase.PREPARED
         return set()
 
@@ -515,7 +520,7 @@ class Migration:
             if other:
                 self.reporter.say(
                     f"{name}: {other:,} of the {rows:,} rows that the target had are not the "
-                    "source's; they are kept in migration.replaced"
+                    f"source's; they are kept in {records_of(self._target)}.replaced"
                 )
 
     def _position(self, taken: Snapshot) -> int:

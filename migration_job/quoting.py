@@ -60,7 +60,7 @@ def postgres_name(name: str) -> str:
     return sql.Identifier(name).as_string(None)
 
 
-def postgres_relation(name: str, schema: str = "public") -> str:
+def postgres_relation(name: str, schema: str) -> str:
     """A table, view, index or sequence in its schema. Raises InputError as :func:`postgres_name`
     does."""
     return f"{postgres_name(schema)}.{postgres_name(name)}"

@@ -15,11 +15,13 @@ from migration_job.commands.option_groups import (
     AcceptCollation,
     AsJson,
     SchemaKind,
+    SchemaName,
     Target,
     print_json,
     with_options,
 )
 from migration_job.errors import InputError
+from migration_job.place import in_schema
 from migration_job.stores.postgres.database import connect, describe, read_dsn
 from migration_job.stores.postgres.suitability import Accepted, Check, examine
 
@@ -52,6 +54,7 @@ class CheckOptions:
             "the application has made.",
         ),
     ] = SchemaKind.PLANNED
+    schema_name: SchemaName = None
     accept_asynchronous: AcceptAsynchronous = False
     accept_collation: AcceptCollation = False
     as_json: AsJson = False
@@ -69,7 +72,7 @@ class CheckOptions:
 
 def check_target(options: CheckOptions) -> None:
     """Look at a PostgreSQL that somebody else runs, change nothing, and say what is missing."""
-    dsn = read_dsn(options.target, options.target_file)
+    dsn = in_schema(read_dsn(options.target, options.target_file), options.schema_name)
     size = options.source_bytes()
     with connect(dsn) as connection:
         checks = examine(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,13 +21,15 @@ from migration_job.commands.option_groups import (
     ReadSource,
     SchemaChoice,
     SchemaKind,
+    SchemaName,
     Target,
     TargetFile,
     TypeChoice,
     print_json,
 )
 from migration_job.errors import ExitStatus, InputError
-from migration_job.plan.model import Finding, Plan, TablePlan
+from migration_job.place import in_schema, require_schema_name
+from migration_job.plan.model import OWN_SCHEMA, Finding, Plan, TablePlan
 from migration_job.plan.onto import Source, plan_onto
 from migration_job.plan.onto_refusals import Trial
 from migration_job.plan.planner import make_plan
@@ -76,6 +78,7 @@ def inspect(
     schema: SchemaChoice = SchemaKind.PLANNED,
     target: Target = None,
     target_file: TargetFile = None,
+    schema_name: SchemaName = None,
 ) -> None:
     """Plan a migration and try it on every value, without writing anything.
 
@@ -102,7 +105,8 @@ def inspect(
     chosen = chosen_policy(policy, None if suggested else types)
     wished = load_profile(profile)
     with ExitStack() as stack:
-        onto = _onto(schema, wished, chosen, target, target_file)
+        dsn = _target(schema, target, target_file)
+        onto = None if dsn is None else _open(in_schema(dsn, schema_name), wished, chosen)
         there, trial = (None, None) if onto is None else stack.enter_context(onto)
         connection = stack.enter_context(reading(source))
         check_integrity(connection)
@@ -110,7 +114,10 @@ def inspect(
 
         def planned(policy: Policy | None) -> Plan:
             if there is None:
-                return make_plan(connection, catalogue, profile=wished, policy=policy)
+                own = OWN_SCHEMA if schema_name is None else require_schema_name(schema_name)
+                return make_plan(
+                    connection, catalogue, profile=wished, policy=policy, schema_name=own
+                )
             return plan_onto(Source(connection, catalogue), there, policy=policy, trial=trial)
 
         plan = planned(chosen)
@@ -150,17 +157,10 @@ def _write_new(file: Path, text: str) -> None:
         ) from error
 
 
-def _onto(
-    schema: SchemaKind,
-    profile: Profile,
-    policy: Policy | None,
-    target: str | None,
-    target_file: Path | None,
-) -> AbstractContextManager[tuple[TargetSchema, Trial]] | None:
-    """The schema that is there already, and what tries its CHECKs; None where the job makes one.
-    Nothing is changed in it."""
+def _target(schema: SchemaKind, target: str | None, target_file: Path | None) -> str | None:
+    """Where the schema is that is there already; None where the job makes one."""
     if schema == SchemaKind.EXISTING:
-        return _open(read_dsn(target, target_file), profile, policy)
+        return read_dsn(target, target_file)
     if target is None and target_file is None:
         return None
     raise InputError(
@@ -174,6 +174,7 @@ def _onto(
 def _open(
     dsn: str, profile: Profile, policy: Policy | None
 ) -> Iterator[tuple[TargetSchema, Trial]]:
+    """The schema, and what tries its CHECKs. Nothing is changed in it."""
     with connected(dsn) as connection:
         yield read_schema(connection, profile, policy), trial_on(connection)
 

@@ -13,10 +13,11 @@ from typing import Annotated
 
 import typer
 
-from migration_job.commands.option_groups import Target
+from migration_job.commands.option_groups import SchemaName, Target
 from migration_job.durable import write_durably
 from migration_job.errors import InputError
 from migration_job.log_format import is_json, line, printable
+from migration_job.place import in_schema
 from migration_job.protocol.settings import Endpoints, endpoints, read_secret
 from migration_job.stores.postgres.database import read_dsn
 
@@ -64,6 +65,7 @@ class LiveOptions:
         Path | None,
         typer.Option(help="The file that PgBouncer includes for the application's alias."),
     ] = None
+    schema_name: SchemaName = None
     state: State = None
     application_source: Annotated[
         str | None,
@@ -83,7 +85,7 @@ class LiveOptions:
             pooler = read_secret(self.console_file, "the admin console's connection string")
         ends = endpoints(
             self.source,
-            read_dsn(self.target, self.target_file),
+            in_schema(read_dsn(self.target, self.target_file), self.schema_name),
             connection=self.connection,
             connect_to=self.connect_to,
             console=pooler,
@@ -113,6 +115,7 @@ class LiveOptions:
         for name, text in (
             ("--application-source", self.application_source),
             ("--owner", self.owner),
+            ("--schema-name", self.schema_name),
         ):
             found += [] if text is None else [name, text]
         found = [shlex.quote(word) for word in found]

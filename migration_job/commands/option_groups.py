@@ -19,6 +19,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from migration_job.place import in_schema
 from migration_job.plan.policy import Types
 from migration_job.stores.postgres.database import read_dsn
 from migration_job.verify.application import Demands, demands
@@ -77,6 +78,16 @@ SchemaChoice = Annotated[
         "application's own, which it has made there, and the job only fills them.",
     ),
 ]
+SchemaName = Annotated[
+    str | None,
+    typer.Option(
+        "--schema-name",
+        help="The schema of the application's tables on PostgreSQL, where that is not 'public'; "
+        "made where the job makes the tables and it is not there. A search_path in the "
+        "connection string's options says the same. All commands of one migration must name the "
+        "same.",
+    ),
+]
 LockSeconds = Annotated[
     float,
     typer.Option(
@@ -99,10 +110,12 @@ class TargetOptions:
 
     target: Target = None
     target_file: TargetFile = None
+    schema_name: SchemaName = None
 
     def dsn(self) -> str:
-        """The connection string. Raises InputError where neither or both are given."""
-        return read_dsn(self.target, self.target_file)
+        """The connection string, with the schema. Raises InputError where neither or both are
+        given."""
+        return in_schema(read_dsn(self.target, self.target_file), self.schema_name)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

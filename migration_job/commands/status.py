@@ -12,10 +12,12 @@ from migration_job.commands import live_options as options
 from migration_job.commands.option_groups import (
     AsJson,
     LockSeconds,
+    SchemaName,
     Target,
     print_json,
     with_options,
 )
+from migration_job.place import in_schema
 from migration_job.protocol.status import status as look
 from migration_job.stores.postgres.database import named_by_environment, read_dsn
 from migration_job.stores.sqlite.waiting import patience
@@ -36,6 +38,7 @@ class StatusOptions:
     connection: Annotated[
         Path | None, typer.Option("--connection", help=options.CONNECTION_HELP)
     ] = None
+    schema_name: SchemaName = None
     state: options.State = None
     catch_up_seconds: LockSeconds = 10.0
     as_json: AsJson = False
@@ -44,7 +47,7 @@ class StatusOptions:
         """The target's connection string, where it is to be asked. Raises InputError."""
         if self.target is None and self.target_file is None and not named_by_environment():
             return None
-        return read_dsn(self.target, self.target_file)
+        return in_schema(read_dsn(self.target, self.target_file), self.schema_name)
 
     def arguments(self) -> str:
         """Those of the last live command of this migration; '' where none is known."""

@@ -55,7 +55,7 @@ class Matched:
 
     tables: list[TableMatch]
     alone: list[TargetTable]
-    schema: str = "public"
+    schema: str
     """Of the target."""
     outside: tuple[OutsideTable, ...] = ()
 
@@ -304,7 +304,7 @@ def _report_rows(one: TableMatch, findings: Findings) -> None:
             "target-rows-replaced",
             "note",
             f"the target has {one.target.rows:,} rows here already: the source's take their place, "
-            "and they are kept in migration.replaced",
+            "and they are kept in the run's records (table replaced)",
             table=one.source.name,
             count=one.target.rows,
         )

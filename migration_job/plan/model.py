@@ -14,6 +14,7 @@ from typing import Literal
 from pydantic import Field
 
 from migration_job.plan.rules import Rule
+from migration_job.quoting import postgres_relation
 from migration_job.stores.sqlite.model import Data
 from migration_job.values import fold
 
@@ -70,7 +71,7 @@ class CheckPlan(Data):
 
 
 OWN_SCHEMA = "public"
-"""Where every table that is filled is."""
+"""Where every table that is filled is, unless another schema is named."""
 
 
 def _in_words(table: str, schema: str) -> str:
@@ -153,6 +154,11 @@ class TablePlan(Data):
         return _in_words(self.target, self.schema_name)
 
     @property
+    def relation(self) -> str:
+        """The table as SQL names it, quoted and qualified."""
+        return postgres_relation(self.target, self.schema_name)
+
+    @property
     def ours(self) -> bool:
         """Whether the run may drop, alter and truncate the table: it made it."""
         return self.owner == "created"
@@ -227,8 +233,30 @@ class Plan(Data):
     findings: tuple[Finding, ...] = Field(default=(), repr=False)
     existing: bool = False
     """The schema is the application's own and was there before the run."""
+    schema_name: str = OWN_SCHEMA
+    """Where every table that is filled is, and every view."""
     outside: tuple[TablePlan, ...] = ()
     """Tables of other schemas, none of which is loaded, with their keys that refer to these."""
+
+    def relation(self, name: str) -> str:
+        """What the run's schema has by that name, as SQL names it, quoted and qualified."""
+        return postgres_relation(name, self.schema_name)
+
+    def inside(self, schema: str) -> Plan:
+        """The same plan for another schema."""
+        tables = tuple(
+            table.model_copy(
+                update={
+                    "schema_name": schema,
+                    "foreign_keys": tuple(
+                        key.model_copy(update={"parent_schema": schema})
+                        for key in table.foreign_keys
+                    ),
+                }
+            )
+            for table in self.tables
+        )
+        return self.model_copy(update={"schema_name": schema, "tables": tables})
 
     @property
     def blocked(self) -> tuple[Finding, ...]:
@@ -278,6 +306,7 @@ class Plan(Data):
         content = self.model_dump_json(
             exclude={
                 "findings": True,
+                "schema_name": True,
                 "tables": {"__all__": {"rows", "widest", "columns", "owner"}},
             }
         ) + "".join(

@@ -94,9 +94,10 @@ class Objects:
         view = self._tables[table.name]
         return {fold(c.target): self._widths.width_of(view, c) for c in view.columns.values()}
 
-    def views(self) -> tuple[ViewPlan, ...]:
-        """The views that have a translation; those that depend on a view that has none do not."""
-        return plan_views(self._catalogue, self._tables, self.names, self._findings)
+    def views(self, schema: str) -> tuple[ViewPlan, ...]:
+        """The views that have a translation, of tables in ``schema``; those that depend on a view
+        that has none do not."""
+        return plan_views(self._catalogue, self._tables, self.names, self._findings, schema)
 
     def report_others(self, connection: apsw.Connection) -> None:
         """Say what has no counterpart: triggers, virtual tables."""

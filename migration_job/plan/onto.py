@@ -281,7 +281,7 @@ class _Onto:
             self._existing(self._catalogue.table(one.source.name), one)
             for one in self._matched.tables
         ]
-        tables += [_alone(table) for table in self._matched.alone]
+        tables += [_alone(table, self._matched.schema) for table in self._matched.alone]
         return Plan(
             profile="none",
             encoding=self._catalogue.encoding,
@@ -289,6 +289,7 @@ class _Onto:
             sequences=tuple(self._existing_sequences()),
             findings=self._findings.all,
             existing=True,
+            schema_name=self._matched.schema,
             outside=tuple(self._outside()),
         )
 
@@ -309,7 +310,7 @@ class _Onto:
 
     def _existing(self, table: SourceTable, one: TableMatch) -> TablePlan:
         facts = self._seen.facts[table.name]
-        return _alone(one.target).model_copy(
+        return _alone(one.target, self._matched.schema).model_copy(
             update={
                 "source": table.name,
                 "columns": tuple(self._existing_columns(table, one)),
@@ -365,11 +366,12 @@ class _Onto:
                     )
 
 
-def _alone(table: TargetTable) -> TablePlan:
+def _alone(table: TargetTable, schema: str) -> TablePlan:
     """A table as it is on the target, with nothing of the source's."""
     return TablePlan(
         source=None,
         target=table.name,
+        schema_name=schema,
         columns=tuple(map(_column_alone, table.columns)),
         primary_key=table.primary_key,
         uniques=tuple(

@@ -20,13 +20,15 @@ def plan_views(
     tables: Mapping[str, TableView],
     names: RelationNames,
     findings: Findings,
+    schema: str,
 ) -> tuple[ViewPlan, ...]:
-    """The views that have a translation; those that depend on a view that has none do not."""
+    """The views that have a translation, of tables in ``schema``; those that depend on a view that
+    has none do not."""
     waiting = [o for o in catalogue.others if o.kind == "view"]
     if not waiting:
         return ()
     known: dict[str, ViewTable] = {
-        fold(name): ViewTable(postgres_relation(t.target), t.scope, tuple(t.columns))
+        fold(name): ViewTable(postgres_relation(t.target, schema), t.scope, tuple(t.columns))
         for name, t in tables.items()
     }
     planned: list[ViewPlan] = []
@@ -49,7 +51,7 @@ def plan_views(
             target = names.reserve(view.name, view.name, own=True)
             planned.append(ViewPlan(source=view.name, target=target, query=translated.query))
             known[fold(view.name)] = ViewTable(
-                postgres_relation(target), translated.scope, translated.columns
+                postgres_relation(target, schema), translated.scope, translated.columns
             )
             waiting.remove(view)
             progress = True

@@ -16,6 +16,7 @@ import apsw
 import psycopg
 
 from migration_job.errors import BlockedError, InputError, OperationError
+from migration_job.place import schema_of
 from migration_job.plan import naming
 from migration_job.plan.model import ColumnPlan, Plan, SequencePlan, TablePlan, UniquePlan
 from migration_job.plan.onto import Source, plan_onto
@@ -136,9 +137,8 @@ class LiveStart:
                 )
             ).get
             last = mark if isinstance(mark, int) else 0
-            target.execute(
-                sequence_sql(SequencePlan(table=table.target, column=own, last_value=last)).encode()
-            )
+            sequence = SequencePlan(table=table.target, column=own, last_value=last)
+            target.execute(sequence_sql(sequence, plan.schema_name).encode())
 
     def verified(self, target: psycopg.Connection, position: int) -> None:
         """Bind the target to the capture: from now on ``sync`` follows."""
@@ -165,7 +165,10 @@ class LiveStart:
         policy = chosen_policy(wanted.policy, wanted.types)
         profile = load_profile(wanted.profile)
         if not wanted.existing:
-            return make_plan(connection, catalogue, profile=profile, policy=policy)
+            schema_name = schema_of(self._dsn)
+            return make_plan(
+                connection, catalogue, profile=profile, policy=policy, schema_name=schema_name
+            )
         target = connect(self._dsn)
         try:
             there = read_schema(target, profile, policy)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from migration_job.errors import VerificationError
-from migration_job.plan.model import OWN_SCHEMA, ColumnPlan, ForeignKeyPlan, TablePlan
+from migration_job.plan.model import ColumnPlan, ForeignKeyPlan, TablePlan
 from migration_job.plural import counted
 from migration_job.protocol.reading import proof_columns, proof_rows
 from migration_job.protocol.run_context import Pair
@@ -73,7 +73,7 @@ def _compare_lines(pair: Pair, change: TableChange) -> bool:
         # COPY takes no parameters.
         arrays = [postgres_text(text_array(c)) for c in zip(*change.key_texts, strict=True)]
         item, condition = keys_join(plan, arrays=arrays)
-        name = postgres_relation(plan.target)
+        name = plan.relation
         query = compose(
             "SELECT {columns} FROM {name} AS t, {item} WHERE {condition}",
             columns=columns,
@@ -149,8 +149,7 @@ def prove_counts(pair: Pair) -> None:
     has switched triggers off). Takes time with the database's size. Raises VerificationError."""
     tables = list(pair.captured.values())
     counts = [
-        (compose("SELECT count(*) FROM {table}", table=postgres_relation(plan.target)), ())
-        for _, plan in tables
+        (compose("SELECT count(*) FROM {table}", table=plan.relation), ()) for _, plan in tables
     ]
     aside = records.quarantined(pair.target)
     for (table, _), ((there,),) in zip(tables, ask_together(pair.target, counts), strict=True):
@@ -229,15 +228,20 @@ _Changed = dict[str, tuple[TablePlan, list[list[str]]]]
 """By target: the table, and the changed rows' keys as an array for each column of the key."""
 
 
+def _schema(changed: _Changed) -> str:
+    """Where all of them are."""
+    return next((plan.schema_name for plan, _ in changed.values()), "")
+
+
 def _touched_references(
     table: TablePlan, key: ForeignKeyPlan, changed: _Changed
 ) -> Iterator[_Reference]:
-    if table.target in changed and table.schema_name == OWN_SCHEMA:
+    if table.target in changed and table.schema_name == _schema(changed):
         plan, arrays = changed[table.target]
         item, condition = keys_join(plan, "c")
         query = _orphans(table, key, f" AND {condition}", f", {item}")
         yield _Reference(table, key, (query, arrays))
-    if key.parent not in changed or key.parent_schema != OWN_SCHEMA:
+    if key.parent not in changed or key.parent_schema != _schema(changed):
         return
     parent, arrays = changed[key.parent]
     if _refers_to_key(key, parent):
@@ -253,7 +257,7 @@ def _orphans(table: TablePlan, key: ForeignKeyPlan, more: str, source: str = "")
     pairs = zip(key.columns, key.parent_columns, strict=True)
     same = " AND ".join(f"p.{postgres_name(b)} = c.{postgres_name(a)}" for a, b in pairs)
     there = " AND ".join(f"{c} IS NOT NULL" for c in columns)
-    child = postgres_relation(table.target, table.schema_name)
+    child = table.relation
     parent = postgres_relation(key.parent, key.parent_schema)
     return compose(
         "SELECT {columns} FROM {child} AS c{source} "
@@ -283,7 +287,7 @@ def _orphans_of(table: TablePlan, key: ForeignKeyPlan, parent: TablePlan) -> str
         "WITH gone AS MATERIALIZED (SELECT k.* FROM {item} WHERE NOT EXISTS "
         "(SELECT 1 FROM {table} AS t WHERE {same_key})) ",
         item=item,
-        table=postgres_relation(parent.target),
+        table=parent.relation,
         same_key=same_key,
     )
     some = compose(" AND (SELECT count(*) FROM gone) > 0 AND {condition}", condition=condition)

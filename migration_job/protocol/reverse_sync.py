@@ -28,7 +28,7 @@ from migration_job.protocol.fault_points import step
 from migration_job.protocol.proof import differing_keys
 from migration_job.protocol.run_context import Pair
 from migration_job.protocol.whole import new_token, require_file
-from migration_job.quoting import compose, postgres_name, postgres_relation
+from migration_job.quoting import compose, postgres_name
 from migration_job.stores.postgres import records
 from migration_job.stores.postgres.apply import Key, key_places, key_plans, text_array
 from migration_job.stores.postgres.capture import numbered
@@ -296,7 +296,7 @@ def snapshot_of(pair: Pair, held: Sequence[TablePlan] = ()) -> Iterator[tuple[st
     with reader.transaction():
         reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         if held:
-            names = ", ".join(postgres_relation(plan.target) for plan in held)
+            names = ", ".join(plan.relation for plan in held)
             reader.execute(compose("LOCK TABLE {names} IN ACCESS SHARE MODE", names=names).encode())
         row = reader.execute(
             "SELECT to_char(now(), 'YYYY-MM-DD\"T\"HH24:MI:SS.MSOF'), pg_current_wal_lsn()::text"
@@ -318,9 +318,9 @@ def require_unmoved(reader: psycopg.Connection, plan: TablePlan) -> None:
     row = reader.execute(
         # The catalogue is read in the snapshot, the functions look at what is now.
         "SELECT count(*) FROM pg_class WHERE relname = %s "
-        "AND relnamespace = 'public'::regnamespace "
+        "AND relnamespace = to_regnamespace(quote_ident(current_schema())) "
         "AND oid = to_regclass(%s) AND relfilenode = pg_relation_filenode(oid)",
-        (plan.target, postgres_relation(plan.target)),
+        (plan.target, plan.relation),
     ).fetchone()
     if row is None or int(row[0]) != 1:
         raise Moved(plan)
@@ -329,7 +329,7 @@ def require_unmoved(reader: psycopg.Connection, plan: TablePlan) -> None:
 def _pages(session: psycopg.Connection, plan: TablePlan) -> int:
     row = session.execute(
         "SELECT pg_relation_size(to_regclass(%s)) / current_setting('block_size')::bigint",
-        (postgres_relation(plan.target),),
+        (plan.relation,),
     ).fetchone()
     return 0 if row is None or row[0] is None else int(row[0])
 
@@ -483,7 +483,7 @@ def _all_rows(
                     "SELECT {names} FROM {table} AS t "
                     "WHERE t.ctid >= '({start},0)' AND t.ctid < '({end},0)'",
                     names=names,
-                    table=postgres_relation(plan.target),
+                    table=plan.relation,
                     start=start,
                     end=start + PAGES,
                 ),

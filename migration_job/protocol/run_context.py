@@ -12,6 +12,7 @@ import apsw
 import psycopg
 
 from migration_job.errors import OperationError
+from migration_job.place import schema_of
 from migration_job.plan.model import Plan, TablePlan
 from migration_job.quoting import compose
 from migration_job.stores.postgres import capture as target_capture
@@ -176,7 +177,8 @@ def open_target(dsn: str) -> psycopg.Connection:
     """A session that acts in the protocol: as a replica, its commits durable, and known by its name
     so that whoever takes over can end it. Raises InputError."""
     settings = {"synchronous_commit": "on", "lock_timeout": str(database.LOCK_MS)}
-    target = database.connect(dsn, purpose=target_fence.SESSION, more=settings)
+    purpose = target_fence.session_name(schema_of(dsn))
+    target = database.connect(dsn, purpose=purpose, more=settings)
     try:
         target_fence.enter(target)
     except BaseException:

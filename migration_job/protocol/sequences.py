@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from migration_job.protocol.run_context import Pair
 from migration_job.quoting import (
     compose,
-    postgres_relation,
     postgres_text,
     sqlite_name,
     sqlite_table,
@@ -76,7 +75,7 @@ def _read_identities(pair: Pair) -> list[tuple[str, str, str]]:
     ]
     if not planned:
         return []
-    terms = ", ".join(_sequence(target, name) for _, _, target, name in planned)
+    terms = ", ".join(_sequence(pair.plan.relation(target), name) for _, _, target, name in planned)
     row = pair.target.execute(f"SELECT {terms}".encode()).fetchone() or ()
     return [
         (source, column, str(sequence))
@@ -101,7 +100,7 @@ def _named(pair: Pair) -> Iterator[tuple[str, str, str]]:
 
 def _sequence(table: str, column: str) -> str:
     """The name of the column's sequence; NULL where either was renamed or dropped meanwhile."""
-    relation = postgres_text(postgres_relation(table))
+    relation = postgres_text(table)
     name = postgres_text(column)
     return compose(
         "CASE WHEN EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass({relation}) "

@@ -13,11 +13,13 @@ import psycopg
 
 from migration_job.connection import PostgresSide, SqliteSide, read_connection
 from migration_job.errors import JobError
+from migration_job.place import RECORDS, records_of
 from migration_job.plural import counted
 from migration_job.protocol import lease
 from migration_job.protocol.lock import Lock
 from migration_job.protocol.settle import WINDOW
 from migration_job.protocol.sync import Report, read_report
+from migration_job.quoting import compose, postgres_name
 from migration_job.stores.postgres import capture as target_capture
 from migration_job.stores.postgres import database, pair_identity, records, shape, target_fence
 from migration_job.stores.sqlite import fence, whole
@@ -75,6 +77,8 @@ class _Target:
     """Rows that did not come back as they are there."""
     shown: tuple[str, ...] = ()
     """The first of them, in words."""
+    records: str = RECORDS
+    """The schema of the run's records there."""
     one_way: tuple[tuple[str, str], ...] = ()
     """Tables that do not come back since the schema was changed there, and why."""
 
@@ -177,6 +181,7 @@ def _look_at_target(dsn: str) -> _Target:
             queued=0 if queued is None else int(queued[0]),
             certificate="" if certificate is None else str(certificate[0]),
             identity=pair_identity.read_identity(target),
+            records=records_of(target),
         )
     except psycopg.errors.LockNotAvailable:
         return _Target(problem=LOCKED)
@@ -207,8 +212,9 @@ def _one_way(here: _Source, there: _Target) -> list[str]:
     return lines
 
 
-ALL_DIFFERENCES = "SELECT * FROM migration.back_difference"
-"""What an operator asks the target for the rest of them."""
+def _all_differences(records: str) -> str:
+    """What an operator asks the target for the rest of them."""
+    return compose("SELECT * FROM {records}.back_difference", records=postgres_name(records))
 
 
 def _differences(here: _Source, there: _Target) -> list[str]:
@@ -218,7 +224,8 @@ def _differences(here: _Source, there: _Target) -> list[str]:
     lines = [f"            {message}" for message in there.shown]
     if there.differences > len(there.shown):
         lines.append(
-            f"            and {there.differences - len(there.shown)} more: {ALL_DIFFERENCES}"
+            f"            and {there.differences - len(there.shown)} more: "
+            f"{_all_differences(there.records)}"
         )
     lines.append(
         "            each is settled by writing the row on PostgreSQL so that SQLite can hold it "

@@ -15,8 +15,9 @@ import apsw
 import psycopg
 from psycopg.rows import tuple_row
 
+from migration_job.place import RawCursor
 from migration_job.plan.model import ColumnPlan, Plan, TablePlan
-from migration_job.quoting import compose, postgres_relation, sqlite_table
+from migration_job.quoting import compose, sqlite_table
 from migration_job.report.model import Difference
 from migration_job.stores.sqlite.database import chain
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
@@ -28,7 +29,6 @@ SETTINGS = (
     "SET IntervalStyle TO 'postgres'",
     "SET bytea_output TO 'hex'",
     "SET extra_float_digits TO 1",
-    "SET search_path TO public",
     "SET statement_timeout TO 0",
     "SET jit TO off",
     "SET work_mem TO '64MB'",
@@ -103,17 +103,16 @@ class Sides:
     def rows_of(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         """The same with parameters as ``$1``, for statements with names in them: a name may hold
         a per cent sign."""
-        with psycopg.RawCursor(self.target, row_factory=tuple_row) as cursor:
-            return cursor.execute(sql.encode(), list(values)).fetchall()
+        with RawCursor(self.target, row_factory=tuple_row) as cursor:
+            cursor.execute(sql.encode(), list(values))
+            return cursor.fetchall()
 
     def together(self, queries: Sequence[Query]) -> list[list[tuple[Any, ...]]]:
         """The rows of several queries as :meth:`rows_of` takes them, none of which waits for
         another's: one wait for a server that is far."""
         with self.target.pipeline():
             cursors = [
-                psycopg.RawCursor(self.target, row_factory=tuple_row).execute(
-                    sql.encode(), list(values)
-                )
+                RawCursor(self.target, row_factory=tuple_row).execute(sql.encode(), list(values))
                 for sql, values in queries
             ]
         return [[] if c.description is None else c.fetchall() for c in cursors]
@@ -183,7 +182,7 @@ def compared_columns(plan: TablePlan) -> tuple[ColumnPlan, ...]:
 
 def target_name(plan: TablePlan) -> str:
     """The table on the target, quoted and qualified."""
-    return postgres_relation(plan.target)
+    return plan.relation
 
 
 def not_quarantined(plan: TablePlan) -> str:

@@ -247,7 +247,7 @@ class Verification:
         """The application's own schema is what it was before the load."""
         before = tuple(str(r[0]) for r in sides.rows("SELECT line FROM migration.definitions"))
         gone, new = definitions.changed(
-            before, definitions.read_definitions(sides.target, "public")
+            before, definitions.read_definitions(sides.target, self._plan.schema_name)
         )
         found = Differences("")
         for what, lines in (("is gone", gone), ("is new", new)):

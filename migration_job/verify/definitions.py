@@ -10,6 +10,8 @@ from __future__ import annotations
 import psycopg
 from psycopg import sql
 
+from migration_job.place import RawCursor, records_of
+
 LINES = """
 SELECT format('%s %I: owner %s, %s, privileges %s, options %s, security %s %s, %s', c.relkind,
               c.relname, c.relowner::regrole, c.relpersistence, c.relacl, c.reloptions,
@@ -42,7 +44,7 @@ SELECT format('trigger %s, enabled %s, %s', pg_get_triggerdef(t.oid), t.tgenable
               obj_description(t.oid, 'pg_trigger'))
 FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid
 WHERE c.relnamespace = $1::text::regnamespace AND NOT t.tgisinternal
-  AND p.pronamespace IS DISTINCT FROM to_regnamespace('migration')
+  AND p.pronamespace IS DISTINCT FROM to_regnamespace($2::text)
 UNION ALL
 SELECT format('policy %I on %I: %s %s, roles %s, using %s, check %s', p.polname, c.relname,
               p.polcmd, p.polpermissive, p.polroles::regrole[], pg_get_expr(p.polqual, p.polrelid),
@@ -91,8 +93,9 @@ ORDER BY 1
 def read_definitions(connection: psycopg.Connection, schema: str) -> tuple[str, ...]:
     """Every definition of the schema, sorted; equal tuples, equal schemas."""
     named = sql.Identifier(schema).as_string(None)
-    with psycopg.RawCursor(connection) as cursor:
-        return tuple(str(row[0]) for row in cursor.execute(LINES, [named]))
+    own = sql.Identifier(records_of(connection)).as_string(None)
+    with RawCursor(connection) as cursor:
+        return tuple(str(row[0]) for row in cursor.execute(LINES, [named, own]))
 
 
 def changed(before: tuple[str, ...], after: tuple[str, ...]) -> tuple[list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""What the target's system catalogues say of schema ``public``, read at once for all tables: with
+"""What the target's system catalogues say of the run's schema, read at once for all tables: with
 thousands of tables, a few queries for each would be most of a verification's time."""
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class IndexFact:
 
 @dataclass(slots=True)
 class Facts:
-    """Everything about ``public``, by table name; a table that is not there has no entry."""
+    """Everything about the run's schema, by table name; a table that is not there has no entry."""
 
     kinds: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Kind and persistence of each relation."""
@@ -84,7 +84,8 @@ SELECT c.relname, a.attname, a.attnotnull, a.attidentity::text, a.attgenerated::
        CASE WHEN a.attgenerated = '' THEN pg_get_expr(d.adbin, d.adrelid) END
 FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
 LEFT JOIN pg_attrdef AS d ON d.adrelid = c.oid AND d.adnum = a.attnum
-WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND a.attnum > 0
+WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema()))
+  AND c.relkind = 'r' AND a.attnum > 0
   AND NOT a.attisdropped
 """
 
@@ -99,7 +100,7 @@ SELECT t.relname, c.contype::text, c.conname, c.convalidated,
 FROM pg_constraint AS c JOIN pg_class AS t ON t.oid = c.conrelid
 LEFT JOIN pg_index AS x ON x.indexrelid = c.conindid AND c.contype IN ('p', 'u', 'x')
 LEFT JOIN pg_class AS p ON p.oid = c.confrelid
-WHERE t.relnamespace = 'public'::regnamespace
+WHERE t.relnamespace = to_regnamespace(quote_ident(current_schema()))
 """
 
 INDEXES = """
@@ -108,14 +109,14 @@ SELECT t.relname, c.relname, i.indisvalid AND i.indisready, i.indisunique, i.ind
              FROM generate_series(1, i.indnkeyatts) AS n ORDER BY n), m.amname
 FROM pg_index AS i JOIN pg_class AS t ON t.oid = i.indrelid
 JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_am AS m ON m.oid = c.relam
-WHERE t.relnamespace = 'public'::regnamespace
+WHERE t.relnamespace = to_regnamespace(quote_ident(current_schema()))
 """
 
 RELATIONS = """
 SELECT relname, relkind::text, relpersistence::text,
        CASE WHEN relkind = 'r'
             THEN pg_relation_size(oid) / current_setting('block_size')::integer END
-FROM pg_class WHERE relnamespace = 'public'::regnamespace
+FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident(current_schema()))
 """
 
 SEQUENCES = """
@@ -124,7 +125,8 @@ FROM pg_depend AS d JOIN pg_class AS s ON s.oid = d.objid AND s.relkind = 'S'
 JOIN pg_class AS t ON t.oid = d.refobjid
 JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
 WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
-  AND d.deptype IN ('a', 'i') AND t.relnamespace = 'public'::regnamespace
+  AND d.deptype IN ('a', 'i')
+  AND t.relnamespace = to_regnamespace(quote_ident(current_schema()))
 ORDER BY d.deptype
 """
 """As ``pg_get_serial_sequence`` finds them; an identity's own comes last, so that it counts."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import apsw
 
-from migration_job.plan.model import OWN_SCHEMA, ColumnPlan, ForeignKeyPlan, IndexPlan, TablePlan
+from migration_job.plan.model import ColumnPlan, ForeignKeyPlan, IndexPlan, Plan, TablePlan
 from migration_job.quoting import (
     compose,
     postgres_name,
@@ -276,9 +276,9 @@ def _orphans(sides: Sides, plan: TablePlan, key: ForeignKeyPlan, differences: Di
             "SELECT {shown} FROM {child} AS c WHERE {set_all} AND NOT EXISTS "
             "(SELECT 1 FROM {parent} AS p WHERE {equal}) LIMIT 100",
             shown=shown,
-            child=_alone(plan.target, plan.schema_name),
+            child=_alone(plan.target, plan.schema_name, sides.plan),
             set_all=set_all,
-            parent=_alone(key.parent, key.parent_schema),
+            parent=_alone(key.parent, key.parent_schema, sides.plan),
             equal=equal,
         )
     )
@@ -291,10 +291,10 @@ def _orphans(sides: Sides, plan: TablePlan, key: ForeignKeyPlan, differences: Di
         )
 
 
-def _alone(name: str, schema: str) -> str:
+def _alone(name: str, schema: str, plan: Plan) -> str:
     """A table without its heirs; one of another schema with them, as it may be partitioned."""
     there = postgres_relation(name, schema)
-    return f"ONLY {there}" if schema == OWN_SCHEMA else there
+    return f"ONLY {there}" if schema == plan.schema_name else there
 
 
 # ---------------------------------------------------------------------------------- defaults

@@ -8,7 +8,7 @@ from collections.abc import Container, Sequence
 import apsw
 
 from migration_job.plan.model import SequencePlan, ViewPlan
-from migration_job.quoting import compose, postgres_relation, sqlite_name, sqlite_table
+from migration_job.quoting import compose, sqlite_name, sqlite_table
 from migration_job.stores.sqlite.reader import column_sql, rowid_ends
 from migration_job.verify.checks import Check, run_checks
 from migration_job.verify.connections import Differences, Sides, not_quarantined
@@ -114,7 +114,8 @@ def check_view(
     differences = Differences(view.source)
     found.differences.append(differences)
     kind = sides.rows(
-        "SELECT relkind::text FROM pg_class WHERE relnamespace = 'public'::regnamespace "
+        "SELECT relkind::text FROM pg_class "
+        "WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) "
         "AND relname = %s",
         (view.target,),
     )
@@ -126,7 +127,7 @@ def check_view(
         return found
     here, there = (
         compose("SELECT * FROM {view}", view=sqlite_name(view.source)),
-        compose("SELECT * FROM {view}", view=postgres_relation(view.target)),
+        compose("SELECT * FROM {view}", view=sides.plan.relation(view.target)),
     )
     try:
         row = sides.source.execute(compose("SELECT count(*) FROM ({here})", here=here)).fetchone()

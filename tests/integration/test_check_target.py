@@ -9,7 +9,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from migration_job.errors import InputError
-from migration_job.stores.postgres import records
+from migration_job.stores.postgres import runlock
 from migration_job.stores.postgres.database import connect
 from migration_job.stores.postgres.suitability import Accepted, Check, examine
 
@@ -125,11 +125,11 @@ def test_another_roles_session_on_the_runs_lock_is_named(postgres: str, role: st
     name = psycopg.conninfo.conninfo_to_dict(role)["user"]
     with connect(postgres) as job:
         with psycopg.connect(role, autocommit=True) as other:
-            other.execute("SELECT pg_advisory_lock(%s)", (records.LOCK,))
+            other.execute("SELECT pg_advisory_lock(%s)", (runlock.LOCK,))
             with pytest.raises(InputError, match=f"role '{name}' holding the run's lock") as told:
-                records.lock(job)
+                runlock.lock(job)
             assert f"pg_terminate_backend({other.info.backend_pid})" in told.value.advice
             other.execute("SELECT pg_advisory_unlock_all()")
-        records.lock(job)
+        runlock.lock(job)
         with connect(postgres) as second, pytest.raises(InputError, match="another run"):
-            records.lock(second)
+            runlock.lock(second)

@@ -351,10 +351,10 @@ def test_a_target_that_serves_is_refused(tmp_path: Path, postgres: str) -> None:
 
 def test_two_runs_at_once_do_not_meet(tmp_path: Path, postgres: str) -> None:
     source = _good(tmp_path / "source.db")
-    from migration_job.stores.postgres import database, records
+    from migration_job.stores.postgres import database, runlock
 
     with database.connect(postgres) as other:
-        records.lock(other)
+        runlock.lock(other)
         ended = _migrate(source, postgres, tmp_path / "report")
     assert ended.status == USAGE
     assert "another run" in ended.err

@@ -11,16 +11,18 @@ sequences that the target can have (:mod:`~migration_job.plan.planner.assembly`)
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import apsw
 
+from migration_job.errors import InputError
 from migration_job.plan.conflicts import report_conflicts
 from migration_job.plan.decide import Decider
 from migration_job.plan.findings import Findings
 from migration_job.plan.generous import generously
-from migration_job.plan.model import Plan
+from migration_job.plan.model import OWN_SCHEMA, Plan
 from migration_job.plan.planner.agreement import agree_on_types
 from migration_job.plan.planner.assembly import Facts, assemble
 from migration_job.plan.planner.column_decisions import decide_all, report_columns
@@ -45,10 +47,12 @@ def make_plan(  # noqa: PLR0913 - options of a plan, named
     zone: str = "UTC",
     others: Sequence[apsw.Connection] = (),
     observed: Callable[[], object] | None = None,
+    schema_name: str = OWN_SCHEMA,
 ) -> Plan:
     """The plan for the connection's present state, every value tried. ``others`` are connections to
     the very same state, which let more tables be looked at at once. ``observed`` is called once
     the facts of every table are known: from then on the planning needs little of the processor.
+    ``schema_name`` is where the tables are made.
 
     ``Plan.blocked`` is empty where the run may go on. Raises InputError where policy or profile
     name what is not there.
@@ -56,10 +60,26 @@ def make_plan(  # noqa: PLR0913 - options of a plan, named
     chosen = policy or Policy()
     wished = profile or Profile(name="none")
 
-    def planned(said: Policy) -> Plan:
-        return _planned((connection, *others), catalogue, wished, said, _Course(zone, observed))
+    course = _Course(zone, observed, schema_name)
 
-    return generously(planned, chosen) if chosen.types == "generous" else planned(chosen)
+    def planned(said: Policy) -> Plan:
+        return _planned((connection, *others), catalogue, wished, said, course)
+
+    plan = generously(planned, chosen) if chosen.types == "generous" else planned(chosen)
+    _refuse_other_schema(plan)
+    return plan
+
+
+def _refuse_other_schema(plan: Plan) -> None:
+    """Raises InputError where statements that are not the job's name the default schema."""
+    names = [s for s in plan.after_load if re.search(rf"\b{OWN_SCHEMA}\b", s)]
+    if names and plan.schema_name != OWN_SCHEMA:
+        raise InputError(
+            f"expected statements for schema {plan.schema_name} from profile {plan.profile} and "
+            f"the policy's features, found one that names schema {OWN_SCHEMA}: "
+            f"{' '.join(names[0].split())[:100]}",
+            advice="leave --schema-name out, or the profile and the feature",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +88,7 @@ class _Course:
 
     zone: str
     observed: Callable[[], object] | None
+    schema_name: str
 
 
 def _planned(
@@ -90,6 +111,7 @@ def _planned(
         readers=readers,
         relations=Relations(catalogue, wished.foreign_keys()),
         decider=Decider(readers.first.observer, chosen, findings, course.zone),
+        schema_name=course.schema_name,
     )
     return _plan(planning, course.observed)
 

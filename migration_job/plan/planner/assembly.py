@@ -70,7 +70,7 @@ def assemble(planning: Planning, facts: Facts) -> Plan:
         for table, plan in zip(planning.catalogue.tables, tables, strict=True)
     ]
     tables += planning.profile.tables_alone(planning.catalogue)
-    views = objects.views()
+    views = objects.views(planning.schema_name)
     objects.report_others(planning.connection)
     report_retyped(planning, facts.seen, facts.decisions, tables)
     scripts = _enabled(planning)
@@ -83,7 +83,7 @@ def assemble(planning: Planning, facts: Facts) -> Plan:
         extensions=planning.profile.extensions,
         after_load=(*planning.profile.after_load, *scripts),
         findings=planning.findings.all,
-    )
+    ).inside(planning.schema_name)
 
 
 def _enabled(planning: Planning) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from migration_job.plan.column_reports import Subject, count_rows
 from migration_job.plan.decide import Decider
 from migration_job.plan.facts import MAX_SINGLED_OUT, Rows
 from migration_job.plan.findings import Findings, settle_table
-from migration_job.plan.model import Reason
+from migration_job.plan.model import OWN_SCHEMA, Reason
 from migration_job.plan.observe import Observer
 from migration_job.plan.planner.side_by_side import Readers, Seen
 from migration_job.plan.policy import Policy
@@ -33,6 +33,8 @@ class Planning:
     readers: Readers
     relations: Relations
     decider: Decider
+    schema_name: str = OWN_SCHEMA
+    """Where the plan's tables are."""
 
     @property
     def observer(self) -> Observer:

@@ -17,7 +17,7 @@ import psycopg
 from migration_job.errors import BlockedError, OperationError
 from migration_job.plan.model import ColumnPlan, Reason, TablePlan
 from migration_job.plan.rules import CannotCarry
-from migration_job.quoting import compose, postgres_name, postgres_relation
+from migration_job.quoting import compose, postgres_name
 from migration_job.stores.postgres import records
 from migration_job.stores.postgres.copytext import copy_sql, fields_of
 from migration_job.stores.postgres.database import (
@@ -194,7 +194,7 @@ def _deletion(change: TableChange) -> list[Statement]:
     item, condition = keys_join(change.table)
     query = compose(
         "DELETE FROM {table} AS t USING {item} WHERE {condition}",
-        table=postgres_relation(change.table.target),
+        table=change.table.relation,
         item=item,
         condition=condition,
     )
@@ -218,7 +218,7 @@ def _insertion(part: _Part) -> list[Statement]:
     )
     query = compose(
         "INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE VALUES {rows}",
-        table=postgres_relation(table.target),
+        table=table.relation,
         columns=", ".join(postgres_name(c.target) for c in table.copied),
         rows=", ".join(f"({row})" for row in rows),
     )
@@ -228,7 +228,7 @@ def _insertion(part: _Part) -> list[Statement]:
 def _copy(connection: psycopg.Connection, part: _Part) -> None:
     table, lines = part.change.table, part.change.lines
     names = tuple(c.target for c in table.copied)
-    statement = copy_sql(postgres_relation(table.target), names, freeze=False)
+    statement = copy_sql(table.relation, names, freeze=False)
     with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
         if lines is not None:
             copy.write(lines + b"\n")

@@ -31,8 +31,9 @@ from collections.abc import Iterator, Mapping
 
 import psycopg
 
+from migration_job.place import RECORDS, has_record, placed, record, records_of
 from migration_job.plan.model import Plan, TablePlan
-from migration_job.quoting import compose, postgres_name, postgres_relation, postgres_text
+from migration_job.quoting import compose, postgres_name, postgres_text
 from migration_job.stores.postgres import shape
 from migration_job.stores.postgres.database import briefly, lost
 from migration_job.values import fold
@@ -137,10 +138,10 @@ def install(connection: psycopg.Connection, plan: Plan) -> None:
     mark = _mark(plan)
     try:
         found = connection.execute(
-            "SELECT obj_description(to_regclass('migration.fence'), 'pg_class')"
+            "SELECT obj_description(to_regclass(%s), 'pg_class')", (record(connection, "fence"),)
         ).fetchone()
         if found is None or found[0] != mark or missing(connection, plan):
-            for statements in install_sql(plan):
+            for statements in install_sql(plan, records_of(connection)):
                 briefly(connection, statements, limit=LOCKS_SECONDS)
             mark_installed(connection, plan)
         take_token(connection)
@@ -150,13 +151,14 @@ def install(connection: psycopg.Connection, plan: Plan) -> None:
 
 def install_table(connection: psycopg.Connection, number: int, table: TablePlan) -> None:
     """The triggers of one table, anew. Raises Locked where the table is not to be had."""
-    briefly(connection, _of_table(number, table), limit=LOCKS_SECONDS)
+    briefly(connection, _of_table(number, table, records_of(connection)), limit=LOCKS_SECONDS)
 
 
 def log_without_keys(connection: psycopg.Connection, number: int, table: TablePlan) -> None:
     """Have the table's triggers, where they are there, log only that there was a change: columns
     of its key may be gone, and every write would fail."""
-    connection.execute(_log_function(number, table.model_copy(update={"key": ()})).encode())
+    keyless = table.model_copy(update={"key": ()})
+    connection.execute(_log_function(number, keyless, records_of(connection)).encode())
 
 
 def mark_installed(connection: psycopg.Connection, plan: Plan) -> None:
@@ -178,7 +180,8 @@ def missing(connection: psycopg.Connection, plan: Plan) -> list[str]:
     every session."""
     rows = connection.execute(
         "SELECT c.relname, t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid "
-        "WHERE c.relnamespace = 'public'::regnamespace AND t.tgenabled = 'A' "
+        "WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema())) "
+        "AND t.tgenabled = 'A' "
         "AND NOT t.tgisinternal AND starts_with(t.tgname, %s)",
         (PREFIX,),
     ).fetchall()
@@ -191,25 +194,27 @@ def missing(connection: psycopg.Connection, plan: Plan) -> list[str]:
     ]
 
 
-# In one statement; its query is looked at only where there is a fence.
-TAKE = compose(
-    "DO $take$ BEGIN IF to_regclass('migration.fence_token') IS NOT NULL THEN "
-    "PERFORM set_config('{token}', token, false) FROM migration.fence_token; "
-    "END IF; END $take$",
-    token=TOKEN,
-)
+def take(connection: psycopg.Connection) -> str:
+    """What :func:`take_token` sends: one statement, whose query is looked at only where there is a
+    fence."""
+    return compose(
+        "DO $take$ BEGIN IF to_regclass({known}) IS NOT NULL THEN "
+        "PERFORM set_config('{token}', token, false) FROM migration.fence_token; "
+        "END IF; END $take$",
+        known=postgres_text(record(connection, "fence_token")),
+        token=TOKEN,
+    )
 
 
 def take_token(connection: psycopg.Connection) -> None:
     """Have this session pass the fence, where there is one; the token itself does not leave the
     server, so no log shows it. psycopg.Error where the role does not own the fence."""
-    connection.execute(TAKE.encode())
+    connection.execute(take(connection).encode())
 
 
 def installed(connection: psycopg.Connection) -> bool:
     """Whether the fence is there."""
-    row = connection.execute("SELECT to_regclass('migration.fence') IS NOT NULL").fetchone()
-    return row is not None and bool(row[0])
+    return has_record(connection, "fence")
 
 
 def remove(
@@ -221,7 +226,7 @@ def remove(
     for _, table in numbered(plan):
         if not _there(connection, table):
             continue
-        name = postgres_relation(table.target)
+        name = table.relation
         statements = [
             compose(
                 "DROP TRIGGER IF EXISTS {trigger} ON {name}",
@@ -252,16 +257,14 @@ def remove(
 
 
 def _there(connection: psycopg.Connection, table: TablePlan) -> bool:
-    row = connection.execute(
-        "SELECT to_regclass(%s)", (postgres_relation(table.target),)
-    ).fetchone()
+    row = connection.execute("SELECT to_regclass(%s)", (table.relation,)).fetchone()
     return row is not None and row[0] is not None
 
 
 def _triggers_of(connection: psycopg.Connection, table: TablePlan) -> list[str]:
     rows = connection.execute(
         "SELECT tgname FROM pg_trigger WHERE tgrelid = to_regclass(%s) AND tgname = ANY(%s)",
-        (postgres_relation(table.target), [PREFIX + name for name in (*GUARD, *LOGGING)]),
+        (table.relation, [PREFIX + name for name in (*GUARD, *LOGGING)]),
     )
     return [str(row[0]) for row in rows]
 
@@ -277,17 +280,17 @@ def key_columns(table: TablePlan) -> tuple[str, ...]:
     return tuple(targets[fold(name)] for name in table.key)
 
 
-def install_sql(plan: Plan) -> Iterator[list[str]]:
+def install_sql(plan: Plan, records: str = RECORDS) -> Iterator[list[str]]:
     """The statements of :func:`install`, a transaction each: the fence, then table by table."""
     yield [TABLES.strip().rstrip(";"), guard_function()]
     for number, table in numbered(plan):
-        yield _of_table(number, table)
+        yield _of_table(number, table, records)
 
 
-def _of_table(number: int, table: TablePlan) -> list[str]:
+def _of_table(number: int, table: TablePlan, records: str) -> list[str]:
     statements = list(_triggers(table, GUARD, "migration.guard()"))
     if table.source is not None:
-        statements.append(_log_function(number, table))
+        statements.append(_log_function(number, table, records))
         statements += _triggers(table, LOGGING, f"migration.log_{number}()")
     return statements
 
@@ -317,7 +320,7 @@ _TRANSITIONS = {
 
 def _triggers(table: TablePlan, events: dict[str, str], function: str) -> Iterator[str]:
     for name, event in events.items():
-        trigger, target = postgres_name(PREFIX + name), postgres_relation(table.target)
+        trigger, target = postgres_name(PREFIX + name), table.relation
         yield compose(
             "DROP TRIGGER IF EXISTS {trigger} ON {target}", trigger=trigger, target=target
         )
@@ -333,12 +336,10 @@ def _triggers(table: TablePlan, events: dict[str, str], function: str) -> Iterat
             )
         )
     enabled = ", ".join(f"ENABLE ALWAYS TRIGGER {postgres_name(PREFIX + name)}" for name in events)
-    yield compose(
-        "ALTER TABLE {table} {enabled}", table=postgres_relation(table.target), enabled=enabled
-    )
+    yield compose("ALTER TABLE {table} {enabled}", table=table.relation, enabled=enabled)
 
 
-def _log_function(number: int, table: TablePlan) -> str:
+def _log_function(number: int, table: TablePlan, records: str) -> str:
     columns = key_columns(table)
     types = {c.target: c.type.lower() for c in table.columns}
     settings = _SETTINGS if any(types[c].startswith(_SENSITIVE) for c in columns) else ""
@@ -369,14 +370,15 @@ def _log_function(number: int, table: TablePlan) -> str:
             new=new,
             old=old,
         )
-    # The body holds names: a literal has no end that a name could hold.
+    # The body holds names: a literal has no end that a name could hold. So the session leaves it
+    # as it is, and the place of the records is said here.
     return compose(
         "CREATE OR REPLACE FUNCTION migration.log_{number}() RETURNS trigger LANGUAGE plpgsql "
         "SECURITY DEFINER SET search_path = pg_catalog, pg_temp {settings} "
         "AS {body}",
         number=number,
         settings=settings,
-        body=postgres_text(body),
+        body=postgres_text(placed(body, records)),
     )
 
 

@@ -19,7 +19,20 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from migration_job.errors import InputError, OperationError
-from migration_job.quoting import as_written, compose, postgres_text
+from migration_job.place import (
+    DEFAULT_SCHEMA,
+    PlacedCursor,
+    PlacedServerCursor,
+    RawCursor,
+    placed,
+    placed_for,
+    records_for,
+    records_of,
+    schema_of,
+    schema_of_session,
+    without_schema,
+)
+from migration_job.quoting import as_written, compose, postgres_name, postgres_text
 from migration_job.stores.postgres.session import Session
 
 # What psycopg tells its logger, such as that a transaction could not be rolled back on a server
@@ -45,7 +58,6 @@ SETTINGS = (
     ("extra_float_digits", "1"),
     ("IntervalStyle", "postgres"),
     ("standard_conforming_strings", "on"),
-    ("search_path", "public"),
     ("client_min_messages", "warning"),
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),
@@ -147,7 +159,9 @@ def describe(dsn: str) -> str:
         return f"service {parts['service']}"
     host = parts.get("host") or parts.get("hostaddr") or "local socket"
     user = f"{parts['user']}@" if parts.get("user") else ""
-    return f"{user}{host}:{parts.get('port') or '5432'}/{parts.get('dbname') or ''}"
+    schema = schema_of(dsn)
+    inside = "" if schema == DEFAULT_SCHEMA else f", schema {schema}"
+    return f"{user}{host}:{parts.get('port') or '5432'}/{parts.get('dbname') or ''}{inside}"
 
 
 def _without_secret(message: str, dsn: str) -> str:
@@ -166,7 +180,8 @@ def connect(
     None of its calls waits without end for a standby that is lost. Raises InputError when the
     target cannot be reached, is older than PostgreSQL 14 or does not store UTF-8.
     """
-    options = _parse(dsn)
+    schema = schema_of(dsn)
+    options = _parse(without_schema(dsn))
     options.setdefault("connect_timeout", str(CONNECT_TIMEOUT))
     options.setdefault("application_name", purpose)
     options["client_encoding"] = "UTF8"
@@ -181,7 +196,9 @@ def connect(
         _require(connection, dsn)
         version = connection.info.server_version
         later = [(name, value) for since, name, value in LATER_SETTINGS if version >= since]
-        _set(connection, {**dict((*SETTINGS, *later)), **(more or {})})
+        _place(connection, schema)
+        place = {"search_path": _path(connection)}
+        _set(connection, {**dict((*SETTINGS, *later)), **place, **(more or {})})
         # A statement prepared on one server connection of a pooler is unknown to the next.
         connection.prepare_threshold = None
     except BaseException:
@@ -195,7 +212,8 @@ def execute_raw(
 ) -> psycopg.RawCursor[tuple[Any, ...]]:
     """Run a statement that holds names; its parameters are ``$1`` and on, so that a per cent sign
     in a name is nothing but that."""
-    return psycopg.RawCursor(connection).execute(query.encode(), parameters or None)
+    cursor: psycopg.RawCursor[tuple[Any, ...]] = RawCursor(connection)
+    return cursor.execute(query.encode(), parameters or None)
 
 
 def ask_together(
@@ -210,13 +228,15 @@ def ask_together(
 
 
 def ask_if_there(connection: psycopg.Connection, table: str, query: str) -> tuple[Any, ...] | None:
-    """The first row of a query of ``table``; None where there is no row, or no such table."""
+    """The first row of a query of ``table``, named as the job's statements name it; None where
+    there is no row, or no such table."""
     if not in_transaction(connection):  # an error would end it
         try:
             return connection.execute(query.encode()).fetchone()
         except psycopg.errors.UndefinedTable:
             pass
-    there = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (table,)).fetchone()
+    name = placed(table, records_of(connection))
+    there = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (name,)).fetchone()
     if there is None or not there[0]:
         return None
     return connection.execute(query.encode()).fetchone()
@@ -251,6 +271,38 @@ def _require(connection: psycopg.Connection, dsn: str) -> None:
             f"expected the database {describe(dsn)} in UTF8, found {encoding or 'none'}",
             advice="create the target database with ENCODING 'UTF8' TEMPLATE template0",
         )
+
+
+_EXTENSIONS = """
+SELECT DISTINCT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n
+ON n.oid = e.extnamespace WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', %(schema)s)
+AND EXISTS (SELECT FROM pg_namespace WHERE nspname = %(schema)s)
+AND has_schema_privilege(n.oid, 'USAGE') ORDER BY 1
+"""
+
+
+def _place(connection: Session, schema: str) -> None:
+    """Have the session work in that schema."""
+    connection.schema, connection.records = schema, records_for(schema)
+    if schema != DEFAULT_SCHEMA:
+        connection.cursor_factory = PlacedCursor
+        connection.server_cursor_factory = PlacedServerCursor
+
+
+def _path(connection: psycopg.Connection) -> str:
+    """The session's schema, and behind it those in which extensions have their types. While the
+    schema is not there, nothing else is: it would be taken for the schema."""
+    schema = schema_of_session(connection)
+    path = [postgres_name(schema)]
+    if schema != DEFAULT_SCHEMA:
+        rows = connection.execute(_EXTENSIONS, {"schema": schema})
+        path += [str(row[0]) for row in rows]
+    return ", ".join(path)
+
+
+def enter(connection: psycopg.Connection) -> None:
+    """Have the session find what is in its schema, which was made just now."""
+    _set(connection, {"search_path": _path(connection)})
 
 
 def _set(connection: psycopg.Connection, settings: Mapping[str, str]) -> None:
@@ -288,7 +340,10 @@ def commit_durably(connection: psycopg.Connection, *statements: Statement) -> li
         with durably(connection):
             return [connection.execute(q.encode(), values).rowcount for q, values in statements]
     cursor = psycopg.ClientCursor(connection)
-    script = [cursor.mogrify(q.encode(), values or None) for q, values in statements]
+    script = [
+        cursor.mogrify(placed_for(connection, q.encode()), values or None)
+        for q, values in statements
+    ]
     first = "BEGIN; SET LOCAL synchronous_commit TO remote_apply"
     with _hearing(connection):
         try:

@@ -15,8 +15,10 @@ import psycopg
 from psycopg import sql
 
 from migration_job.errors import InputError, JobError, OperationError
+from migration_job.place import records_of
 from migration_job.plan.findings import some
 from migration_job.plan.model import Plan, TablePlan
+from migration_job.quoting import postgres_name
 from migration_job.stores.postgres import untouched
 from migration_job.stores.postgres.database import lost
 
@@ -61,7 +63,7 @@ def silence(connection: psycopg.Connection) -> None:
         ) from error
 
 
-def require_privileges(connection: psycopg.Connection, plan: Plan, schema: str = "public") -> None:
+def require_privileges(connection: psycopg.Connection, plan: Plan) -> None:
     """Raises InputError where the role may not write to what the plan fills."""
     names = [t.target for t in filled(plan)]
     refused = connection.execute(
@@ -69,7 +71,7 @@ def require_privileges(connection: psycopg.Connection, plan: Plan, schema: str =
         "format('%%I.%%I', %s::text, name), 'INSERT') OR NOT has_table_privilege("
         "format('%%I.%%I', %s::text, name), 'DELETE') OR NOT has_table_privilege("
         "format('%%I.%%I', %s::text, name), 'TRUNCATE')",
-        (names, schema, schema, schema),
+        (names, *[plan.schema_name] * 3),
     ).fetchall()
     if refused:
         shown = ", ".join(str(row[0]) for row in refused[:5])
@@ -80,6 +82,10 @@ def require_privileges(connection: psycopg.Connection, plan: Plan, schema: str =
         )
 
 
+def _named(table: TablePlan) -> sql.Identifier:
+    return sql.Identifier(table.schema_name, table.target)
+
+
 def filled(plan: Plan) -> list[TablePlan]:
     """The tables that get the source's rows."""
     return [table for table in plan.tables if table.source is not None]
@@ -88,9 +94,7 @@ def filled(plan: Plan) -> list[TablePlan]:
 # ---------------------------------------------------------------------------- before the load
 
 
-def prepare(
-    connection: psycopg.Connection, plan: Plan, definitions: Sequence[str], schema: str = "public"
-) -> None:
+def prepare(connection: psycopg.Connection, plan: Plan, definitions: Sequence[str]) -> None:
     """Keep what the tables hold and where the sequences stand, and empty the tables; runs in the
     transaction that makes the run's records."""
     connection.execute(TABLES)
@@ -100,15 +104,13 @@ def prepare(
             copy.write_row((line,))
     tables = filled(plan)
     if tables:
-        connection.execute(
-            sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(_list(tables, schema))
-        )
+        connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(_list(tables)))
     for table in tables:
         connection.execute(
             sql.SQL(
                 "INSERT INTO migration.replaced (tab, target_row) "
                 "SELECT {}, (r.*)::text FROM ONLY {} AS r ORDER BY r.ctid"
-            ).format(sql.Literal(table.target), sql.Identifier(schema, table.target))
+            ).format(sql.Literal(table.target), _named(table))
         )
     for name in _sequences(plan):
         connection.execute(
@@ -116,21 +118,21 @@ def prepare(
                 "INSERT INTO migration.sequences SELECT {}, last_value, is_called FROM {}"
             ).format(sql.Literal(name), sql.SQL(name))
         )
-    _empty(connection, plan, schema)
+    _empty(connection, plan)
 
 
 def _sequences(plan: Plan) -> list[str]:
     return sorted({s.sequence for s in plan.sequences if s.sequence is not None})
 
 
-def _list(tables: Iterable[TablePlan], schema: str) -> sql.Composed:
-    return sql.SQL(", ").join(sql.Identifier(schema, table.target) for table in tables)
+def _list(tables: Iterable[TablePlan]) -> sql.Composed:
+    return sql.SQL(", ").join(_named(table) for table in tables)
 
 
-def _empty(connection: psycopg.Connection, plan: Plan, schema: str) -> None:
+def _empty(connection: psycopg.Connection, plan: Plan) -> None:
     """Empty the tables that the plan fills; in a transaction in which triggers are silent."""
     tables = filled(plan)
-    full = [table for table in tables if _has_rows(connection, table, schema)]
+    full = [table for table in tables if _has_rows(connection, table)]
     if not full:
         return
     names = [table.target for table in tables]
@@ -139,24 +141,20 @@ def _empty(connection: psycopg.Connection, plan: Plan, schema: str) -> None:
         "JOIN pg_class t ON t.oid = c.conrelid WHERE c.contype = 'f' "
         "AND p.relnamespace = %s::text::regnamespace AND p.relname = ANY(%s) "
         "AND NOT (t.relnamespace = p.relnamespace AND t.relname = ANY(%s)))",
-        (sql.Identifier(schema).as_string(None), names, names),
+        (postgres_name(plan.schema_name), names, names),
     ).fetchone()
     if outside is not None and outside[0]:
         # PostgreSQL truncates no table that others refer to.
         for table in full:
-            connection.execute(
-                sql.SQL("DELETE FROM ONLY {}").format(sql.Identifier(schema, table.target))
-            )
+            connection.execute(sql.SQL("DELETE FROM ONLY {}").format(_named(table)))
     else:
-        only = sql.SQL(", ").join(
-            sql.SQL("ONLY {}").format(sql.Identifier(schema, t.target)) for t in tables
-        )
+        only = sql.SQL(", ").join(sql.SQL("ONLY {}").format(_named(t)) for t in tables)
         connection.execute(sql.SQL("TRUNCATE {} CONTINUE IDENTITY").format(only))
 
 
-def _has_rows(connection: psycopg.Connection, table: TablePlan, schema: str) -> bool:
+def _has_rows(connection: psycopg.Connection, table: TablePlan) -> bool:
     row = connection.execute(
-        sql.SQL("SELECT EXISTS (SELECT FROM ONLY {})").format(sql.Identifier(schema, table.target))
+        sql.SQL("SELECT EXISTS (SELECT FROM ONLY {})").format(_named(table))
     ).fetchone()
     return row is not None and bool(row[0])
 
@@ -164,9 +162,7 @@ def _has_rows(connection: psycopg.Connection, table: TablePlan, schema: str) -> 
 # ----------------------------------------------------------------------------- after the load
 
 
-def mark_same(
-    connection: psycopg.Connection, plan: Plan, schema: str = "public"
-) -> dict[str, tuple[int, int]]:
+def mark_same(connection: psycopg.Connection, plan: Plan) -> dict[str, tuple[int, int]]:
     """Mark the kept rows that the source has as well; for each table that had rows, how many it
     had and how many of them the source has not, by the target's name."""
     held = {
@@ -179,7 +175,7 @@ def mark_same(
                     "UPDATE migration.replaced AS k SET same = true WHERE k.tab = {} AND "
                     "EXISTS (SELECT FROM (SELECT (r.*)::text AS line FROM ONLY {} AS r) AS s "
                     "WHERE s.line = k.target_row)"
-                ).format(sql.Literal(table.target), sql.Identifier(schema, table.target))
+                ).format(sql.Literal(table.target), _named(table))
             )
     rows = connection.execute(
         "SELECT tab, count(*), count(*) FILTER (WHERE NOT same) FROM migration.replaced GROUP BY 1"
@@ -194,7 +190,7 @@ class Touched(OperationError):
     """Somebody has written to the tables since the certificate: they are left as they are."""
 
 
-def undo(connection: psycopg.Connection, plan: Plan, schema: str = "public") -> None:
+def undo(connection: psycopg.Connection, plan: Plan) -> None:
     """Put the target back as it was before the run, in one transaction: the tables' rows, the
     sequences' positions, and no schema ``migration``. Raises OperationError, with nothing changed,
     where the tables are not what they were, and Touched where they were written to since the run's
@@ -204,16 +200,16 @@ def undo(connection: psycopg.Connection, plan: Plan, schema: str = "public") -> 
             connection.execute(SILENT)
             if tables := filled(plan):
                 connection.execute(
-                    sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(_list(tables, schema))
+                    sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(_list(tables))
                 )
             if found := untouched.changes(connection, plan):
                 raise Touched(
                     f"expected the target as the verified run left it, found {some(found)}",
                     advice="nothing was removed there; give a new database as the target",
                 )
-            _empty(connection, plan, schema)
+            _empty(connection, plan)
             for table in filled(plan):
-                _restore(connection, table, schema)
+                _restore(connection, table)
             for name, last, called in connection.execute(
                 "SELECT name, last_value, is_called FROM migration.sequences"
             ).fetchall():
@@ -227,8 +223,8 @@ def undo(connection: psycopg.Connection, plan: Plan, schema: str = "public") -> 
         raise OperationError(
             "the target could not be put back as it was before the run: "
             f"{error.diag.message_primary or type(error).__name__}",
-            advice="its rows of before are in migration.replaced; correct the cause and run the "
-            "command again. The source is untouched",
+            advice=f"its rows of before are in {records_of(connection)}.replaced; correct the "
+            "cause and run the command again. The source is untouched",
         ) from error
 
 
@@ -243,7 +239,7 @@ def undo_after(error: BaseException, connection: psycopg.Connection, plan: Plan,
         error.advice = f"{error.advice}. {told}"
 
 
-def _restore(connection: psycopg.Connection, table: TablePlan, schema: str) -> None:
+def _restore(connection: psycopg.Connection, table: TablePlan) -> None:
     own = [c.target for c in table.columns if c.generated is None]
     if not own:
         return
@@ -253,10 +249,10 @@ def _restore(connection: psycopg.Connection, table: TablePlan, schema: str) -> N
             "(SELECT number, target_row::{} AS r FROM migration.replaced WHERE tab = {}) AS k "
             "ORDER BY k.number"
         ).format(
-            sql.Identifier(schema, table.target),
+            _named(table),
             sql.SQL(", ").join(map(sql.Identifier, own)),
             sql.SQL(", ").join(sql.SQL("(k.r).{}").format(sql.Identifier(c)) for c in own),
-            sql.Identifier(schema, table.target),
+            _named(table),
             sql.Literal(table.target),
         )
     )

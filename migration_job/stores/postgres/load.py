@@ -24,7 +24,7 @@ import psycopg
 
 from migration_job.errors import OperationError
 from migration_job.plan.model import Plan, TablePlan
-from migration_job.quoting import compose, postgres_name, postgres_relation
+from migration_job.quoting import compose, postgres_name
 from migration_job.stores.postgres import records, schema
 from migration_job.stores.postgres.copy_stream import Advance, Loaded, Session
 from migration_job.stores.postgres.database import lost
@@ -299,9 +299,7 @@ def _analyze(table: TablePlan) -> Callable[[Session], None]:
                     "current_setting('default_statistics_target')::integer, %s)::text, true)",
                     (target,),
                 )
-            session.target.execute(
-                compose("ANALYZE {table}", table=postgres_relation(table.target))
-            )
+            session.target.execute(compose("ANALYZE {table}", table=table.relation))
             records.mark(session.target, table.target, "statistics")
 
     return run
@@ -425,7 +423,7 @@ def build_sql(tables: Sequence[TablePlan], sequences: Mapping[str, list[str]]) -
 
 def _analyzed(table: TablePlan) -> str:
     """The table, and with it the columns if there are some that ANALYZE leaves out."""
-    name = postgres_relation(table.target)
+    name = table.relation
     # With a list of columns it also leaves out an index's expressions.
     plain = {postgres_name(c.target) for c in table.columns}
     terms = [term.removesuffix(" DESC") for index in table.indexes for term in index.terms]
@@ -441,7 +439,7 @@ def sequences_of(plan: Plan) -> dict[str, list[str]]:
     """For each target table with identities the statements that set their sequences."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     for sequence in plan.sequences:
-        found[sequence.table].append(schema.sequence_sql(sequence))
+        found[sequence.table].append(schema.sequence_sql(sequence, plan.schema_name))
     return found
 
 

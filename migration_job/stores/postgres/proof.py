@@ -15,6 +15,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from migration_job.errors import InputError, OperationError, VerificationError
+from migration_job.place import records_for, schema_of
 from migration_job.stores.postgres import database
 
 LIMIT_SECONDS = 3_600.0
@@ -37,6 +38,7 @@ VARIABLES = {
     "sslcert": "PGSSLCERT",
     "sslkey": "PGSSLKEY",
     "target_session_attrs": "PGTARGETSESSIONATTRS",
+    "options": "PGOPTIONS",
 }
 """Parts of a connection string, and the variables by which libpq takes them."""
 
@@ -140,7 +142,11 @@ def _copy(dsn: str) -> Iterator[str]:
         try:
             there = make_conninfo(dsn, dbname=copied)
             with psycopg.connect(there, autocommit=True) as connection:
-                connection.execute("DROP SCHEMA IF EXISTS migration CASCADE")
+                connection.execute(
+                    sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(
+                        sql.Identifier(records_for(schema_of(dsn)))
+                    )
+                )
             yield there
         finally:
             beside.execute(

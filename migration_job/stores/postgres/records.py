@@ -15,16 +15,12 @@ from dataclasses import dataclass
 import psycopg
 
 from migration_job.errors import InputError
+from migration_job.place import records_of, schema_of_session
 from migration_job.plan.findings import some
 from migration_job.plan.model import Plan
-from migration_job.quoting import compose, postgres_name, postgres_relation
-from migration_job.stores.postgres import untouched
+from migration_job.quoting import compose, postgres_name
+from migration_job.stores.postgres import own_schema, untouched
 from migration_job.stores.postgres.database import Statement, ask_if_there, commit_durably
-
-SCHEMA = "migration"
-
-LOCK = 0x6D69_6772_6174_696F
-"""The advisory lock that one run holds on a target ("migratio" in ASCII)."""
 
 SERVING = frozenset({"switched", "settled"})
 """Phases in which the application writes to the target: a copy would destroy its writes."""
@@ -138,41 +134,6 @@ class QuarantineEntry:
 # ------------------------------------------------------------------------- whose target it is
 
 
-def lock(connection: psycopg.Connection) -> None:
-    """Take the target for this session. Raises InputError while another session holds it.
-
-    Any role that may connect can take an advisory lock, and so keep a run from beginning: it is
-    named, with its process. It holds up nothing else; whoever stops the application is not asked
-    for this lock, but for one on a table (:mod:`migration_job.stores.postgres.capture`).
-    """
-    taken = connection.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,)).fetchone()
-    if taken is not None and taken[0]:
-        return
-    holder = connection.execute(_LOCK_HOLDER, (LOCK >> 32, LOCK & 0xFFFF_FFFF)).fetchone()
-    if holder is not None and not holder[2]:
-        raise InputError(
-            f"expected the target to be free, found role {holder[1]!r} holding the run's lock, "
-            f"which is no role of the job's (process {holder[0]} of the server)",
-            advice=f"end that session, as its role or a superuser: "
-            f"SELECT pg_terminate_backend({holder[0]}); the application is not held up by it",
-        )
-    named = "" if holder is None else f" (process {holder[0]} of the server)"
-    raise InputError(
-        f"expected the target to be free, found another run of the migration job on it{named}",
-        advice="wait for it to end; a run that was killed lets go within half a minute",
-    )
-
-
-_LOCK_HOLDER = """
-SELECT l.pid, a.usename, a.usename = session_user
-FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
-WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND l.classid = %s::bigint::oid AND l.objid = %s::bigint::oid
-"""
-"""Whose session has it, and whether its role is this one's."""
-
-
 def read_run(connection: psycopg.Connection) -> RunRow | None:
     """The run that the target belongs to; None for a target without this project's records."""
     query = (
@@ -194,7 +155,7 @@ def read_run(connection: psycopg.Connection) -> RunRow | None:
 
 
 def objects(connection: psycopg.Connection) -> list[str]:
-    """What schema ``public`` holds, as ``kind name``, without what belongs to an extension."""
+    """What the run's schema holds, as ``kind name``, without what belongs to an extension."""
     rows = connection.execute(
         """
         SELECT d.kind || ' ' || d.name FROM (
@@ -203,14 +164,15 @@ def objects(connection: psycopg.Connection) -> list[str]:
                         WHEN 'm' THEN 'materialized view' WHEN 'f' THEN 'foreign table'
                         WHEN 'S' THEN 'sequence' ELSE 'type' END AS kind
             FROM pg_class c
-            WHERE c.relnamespace = 'public'::regnamespace
+            WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema()))
               AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c')
             UNION ALL
             SELECT 'pg_proc'::regclass, p.oid, p.proname, 'function' FROM pg_proc p
-            WHERE p.pronamespace = 'public'::regnamespace
+            WHERE p.pronamespace = to_regnamespace(quote_ident(current_schema()))
             UNION ALL
             SELECT 'pg_type'::regclass, t.oid, t.typname, 'type' FROM pg_type t
-            WHERE t.typnamespace = 'public'::regnamespace AND t.typtype IN ('d','e','r')
+            WHERE t.typnamespace = to_regnamespace(quote_ident(current_schema()))
+              AND t.typtype IN ('d','e','r')
         ) d
         WHERE NOT EXISTS (SELECT 1 FROM pg_depend e WHERE e.classid = d.catalogue
                           AND e.objid = d.oid AND e.deptype = 'e')
@@ -241,7 +203,8 @@ def refuse_foreign(connection: psycopg.Connection, where: str) -> None:
     if found:
         shown = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
         raise InputError(
-            f"expected an empty database at {where}, found {len(found)} objects in schema public: "
+            f"expected an empty database at {where}, found {len(found)} objects in schema "
+            f"{schema_of_session(connection)}: "
             f"{shown}",
             advice="give a new, empty database as the target; or, where the application has made "
             "its own tables there, --schema existing loads into them. Nothing was changed in this "
@@ -252,11 +215,12 @@ def refuse_foreign(connection: psycopg.Connection, where: str) -> None:
 
 def refuse_records(connection: psycopg.Connection, where: str) -> None:
     """Raises InputError where there is a schema named as this job's that is not its own."""
-    schema = connection.execute("SELECT to_regnamespace('migration') IS NOT NULL").fetchone()
+    own = postgres_name(records_of(connection))
+    schema = connection.execute("SELECT to_regnamespace(%s) IS NOT NULL", (own,)).fetchone()
     if schema is not None and schema[0]:
         raise InputError(
-            f"expected no schema named migration at {where}, found one that holds no run of this "
-            "job",
+            f"expected no schema named {records_of(connection)} at {where}, found one that "
+            "holds no run of this job",
             advice="give another database as the target, or drop that schema if it is nobody's; "
             "nothing was changed in this one",
         )
@@ -277,8 +241,11 @@ def begin(  # noqa: PLR0913 - a record's fields, named
 ) -> None:
     """Make the records, in one transaction; the target is this run's own from here on."""
     with connection.transaction():
+        made = not plan.existing and own_schema.make(connection, plan.schema_name)
         connection.execute(TABLES)
         connection.execute(untouched.TABLES)
+        if made:
+            mark(connection, "", own_schema.STEP)
         connection.execute(
             "INSERT INTO migration.run (run_id, source_path, snapshot_sha256, phase, plan, "
             "plan_digest, job_version) VALUES (%s, %s, %s, 'prepared', %s, %s, %s)",
@@ -299,21 +266,23 @@ def drop_everything(connection: psycopg.Connection, run: RunRow) -> None:
     InputError at a table that was written to since the certificate."""
     for view in reversed(run.plan.views):
         connection.execute(
-            compose("DROP VIEW IF EXISTS {view} CASCADE", view=postgres_relation(view.target))
+            compose("DROP VIEW IF EXISTS {view} CASCADE", view=run.plan.relation(view.target))
         )
     kept = untouched.rows_kept(connection) if run.phase in untouched.PHASES else {}
     for table in filter(lambda table: table.ours, run.plan.tables):
         with connection.transaction():
             untouched.require(connection, table.target, kept)
             connection.execute(
-                compose(
-                    "DROP TABLE IF EXISTS {table} CASCADE", table=postgres_relation(table.target)
-                )
+                compose("DROP TABLE IF EXISTS {table} CASCADE", table=table.relation)
             )
     for statement in run.made:
         connection.execute(statement)
+    if ("", own_schema.STEP) in done(connection):
+        own_schema.drop(connection, run.plan.schema_name)
     connection.execute(
-        compose("DROP SCHEMA IF EXISTS {schema} CASCADE", schema=postgres_name(SCHEMA))
+        compose(
+            "DROP SCHEMA IF EXISTS {schema} CASCADE", schema=postgres_name(records_of(connection))
+        )
     )
 
 
@@ -385,31 +354,33 @@ def quarantined(connection: psycopg.Connection) -> dict[str, int]:
 
 
 def remember_made(connection: psycopg.Connection, before: set[str]) -> None:
-    """Record how to drop the functions and types that appeared in ``public`` since ``before``
+    """Record how to drop the functions and types that appeared in the run's schema since ``before``
     (of :func:`loose_objects`); call it in the transaction that made them."""
     drops = sorted(loose_objects(connection) - before)
     connection.execute("UPDATE migration.run SET made = %s", (json.dumps(drops),))
 
 
 def loose_objects(connection: psycopg.Connection) -> set[str]:
-    """``DROP`` statements for each function, type and sequence of its own in ``public``."""
+    """``DROP`` statements for each function, type and sequence of its own in the run's schema."""
     rows = connection.execute(
         """
         SELECT format('DROP ROUTINE IF EXISTS %s CASCADE', p.oid::regprocedure)
         FROM pg_proc p
-        WHERE p.pronamespace = 'public'::regnamespace AND NOT EXISTS (
+        WHERE p.pronamespace = to_regnamespace(quote_ident(current_schema())) AND NOT EXISTS (
             SELECT 1 FROM pg_depend e WHERE e.classid = 'pg_proc'::regclass
             AND e.objid = p.oid AND e.deptype = 'e')
         UNION ALL
         SELECT format('DROP TYPE IF EXISTS %s CASCADE', t.oid::regtype)
         FROM pg_type t
-        WHERE t.typnamespace = 'public'::regnamespace AND t.typtype IN ('d', 'e', 'r')
+        WHERE t.typnamespace = to_regnamespace(quote_ident(current_schema()))
+          AND t.typtype IN ('d', 'e', 'r')
           AND NOT EXISTS (SELECT 1 FROM pg_depend e WHERE e.classid = 'pg_type'::regclass
             AND e.objid = t.oid AND e.deptype = 'e')
         UNION ALL
         SELECT format('DROP SEQUENCE IF EXISTS %s CASCADE', c.oid::regclass)
         FROM pg_class c
-        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'S'
+        WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema()))
+          AND c.relkind = 'S'
           AND NOT EXISTS (SELECT 1 FROM pg_depend e WHERE e.classid = 'pg_class'::regclass
             AND e.objid = c.oid AND e.deptype IN ('e', 'a', 'i'))
         """

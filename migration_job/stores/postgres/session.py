@@ -19,6 +19,7 @@ from psycopg.conninfo import make_conninfo
 
 from migration_job.deadline import time_left
 from migration_job.errors import OperationError
+from migration_job.place import DEFAULT_SCHEMA, RECORDS
 
 COMMIT_SECONDS = 30.0
 """How long a commit may wait for a standby while nobody waits for this job. A cluster's manager
@@ -55,6 +56,11 @@ class Session(psycopg.Connection[Any]):
     """A psycopg connection, of which each call raises Unconfirmed instead of waiting for a standby
     for longer than ``COMMIT_SECONDS``, or than :func:`migration_job.deadline.expect_within`
     allows."""
+
+    schema = DEFAULT_SCHEMA
+    """Where the application's tables are."""
+    records = RECORDS
+    """Where the run's own are (:mod:`migration_job.place`)."""
 
     def wait(self, gen: Any, *arguments: Any, **named: Any) -> Any:
         """Run one of psycopg's operations; every call of a connection's comes through here."""

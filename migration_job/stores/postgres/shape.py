@@ -1,6 +1,6 @@
 """The shape of the application's tables on the target, and what of them does not come back.
 
-``migration.served`` has, for each table of schema ``public``, the shape under which the way back
+``migration.served`` has, for each table of the run's schema, the shape under which the way back
 last carried it; ``migration.schema_seen`` a digest of the whole, so that a round asks one question;
 ``migration.one_way`` the tables whose changes do not come back any more, and why.
 """
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import psycopg
 
+from migration_job.place import has_record, schema_of_session
 from migration_job.quoting import compose, postgres_relation
 from migration_job.stores.sqlite.model import Data
 
@@ -63,7 +64,8 @@ class TableShape(Data):
 
 
 _OURS = (
-    "c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') "
+    "c.relnamespace = to_regnamespace(quote_ident(current_schema())) "
+    "AND c.relkind IN ('r', 'p') "
     "AND NOT c.relispartition AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.objid = c.oid "
     "AND e.classid = 'pg_class'::regclass AND e.deptype = 'e')"
 )
@@ -137,7 +139,7 @@ def read_default(connection: psycopg.Connection, table: str, column: str) -> str
         "SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d JOIN pg_attribute a "
         "ON a.attrelid = d.adrelid AND a.attnum = d.adnum "
         "WHERE d.adrelid = to_regclass(%s) AND a.attname = %s",
-        (postgres_relation(table), column),
+        (postgres_relation(table, schema_of_session(connection)), column),
     ).fetchone()
     return None if row is None or row[0] is None else str(row[0])
 
@@ -147,8 +149,7 @@ def read_default(connection: psycopg.Connection, table: str, column: str) -> str
 
 def there(connection: psycopg.Connection) -> bool:
     """Whether the target has these records: a run of an earlier release has none."""
-    row = connection.execute("SELECT to_regclass('migration.one_way') IS NOT NULL").fetchone()
-    return row is not None and bool(row[0])
+    return has_record(connection, "one_way")
 
 
 def record_once(connection: psycopg.Connection) -> str:

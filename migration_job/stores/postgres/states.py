@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import psycopg
 
 from migration_job.plan.model import TablePlan
-from migration_job.quoting import compose, postgres_name, postgres_relation
+from migration_job.quoting import compose, postgres_name
 from migration_job.stores.postgres.apply import keys_join, text_array
 from migration_job.stores.postgres.database import execute_raw
 
@@ -44,7 +44,7 @@ def rows_by_keys(
     query = compose(
         "SELECT {terms} FROM {table} AS t, {item} WHERE {condition}",
         terms=terms,
-        table=postgres_relation(table.target),
+        table=table.relation,
         item=item,
         condition=condition,
     )

@@ -14,6 +14,8 @@ from typing import Literal
 
 import psycopg
 
+from migration_job.place import schema_of_session
+from migration_job.quoting import postgres_name
 from migration_job.stores.postgres import citus, collation, records, settings, standbys
 
 Verdict = Literal["ok", "warning", "refused"]
@@ -152,13 +154,16 @@ def _event_triggers(connection: psycopg.Connection) -> Check:
 def _rights(connection: psycopg.Connection) -> Iterator[Check]:
     wanted = {
         "make schemas": "has_database_privilege(current_database(), 'CREATE')",
-        "make tables": "has_schema_privilege('public', 'CREATE')",
+        "make tables": "coalesce(has_schema_privilege("
+        "to_regnamespace(quote_ident(current_schema())), 'CREATE'), "
+        "has_database_privilege(current_database(), 'CREATE'))",
     }
     for name, test in wanted.items():
         if _one(connection, f"SELECT {test}") == "True":
             yield Check(name, "ok", "granted")
         else:
-            what = "DATABASE ..." if "database" in test else "SCHEMA public"
+            schema = postgres_name(schema_of_session(connection))
+            what = f"SCHEMA {schema}" if name == "make tables" else "DATABASE ..."
             yield Check(name, "refused", "not granted", f"GRANT CREATE ON {what} TO the role")
 
 

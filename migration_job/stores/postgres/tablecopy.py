@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from migration_job.plan.model import TablePlan
-from migration_job.quoting import compose, postgres_relation, sqlite_table
+from migration_job.quoting import compose, sqlite_table
 from migration_job.stores.postgres.copy_stream import (
     BLOCK_BYTES,
     Advance,
@@ -66,7 +66,7 @@ class TableCopy:
         """Copy every row; ledger and quarantine included. Runs in the caller's transaction."""
         # Rows may be frozen only in a table that is of this transaction's making.
         freeze = self._plan.ours
-        statement = copy_sql(postgres_relation(self._plan.target), self._sql.columns, freeze=freeze)
+        statement = copy_sql(self._plan.relation, self._sql.columns, freeze=freeze)
         with TableStream(self._session, statement, advance) as stream:
             if self._sql.line is None:
                 self._rows.copy(stream, self._sql.keep, ())
@@ -79,7 +79,7 @@ class TableCopy:
     def run_part(self, number: int, parts: int, advance: Advance) -> Loaded:
         """Copy one of ``parts`` ranges of rowids, which together are the table; the ledger's
         entries included, the rows in quarantine not. Another session may have made the table."""
-        statement = copy_sql(postgres_relation(self._plan.target), self._sql.columns, freeze=False)
+        statement = copy_sql(self._plan.relation, self._sql.columns, freeze=False)
         # The snapshot gives each session the same ends.
         ends = rowid_ends(self._session.source, self._table) or (0, 0)
         span = rowid_ranges(ends, parts)[number]

@@ -11,6 +11,7 @@ import psycopg
 from psycopg import sql
 
 from migration_job.errors import InputError
+from migration_job.place import records_of, schema_of_session
 from migration_job.plan.bookkeeping import version_columns
 from migration_job.plan.model import ForeignKeyPlan
 from migration_job.plan.policy import Policy
@@ -35,10 +36,12 @@ SELECT c.relname,
        c.relrowsecurity AND c.relforcerowsecurity, c.relpersistence = 'u',
        ARRAY(SELECT t.tgname::text FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
              WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
-               AND p.pronamespace IS DISTINCT FROM to_regnamespace('migration') ORDER BY 1),
+               AND p.pronamespace IS DISTINCT FROM
+                   to_regnamespace(%(records)s::text) ORDER BY 1),
        ARRAY(SELECT t.tgname::text FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
              WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled IN ('A', 'R')
-               AND p.pronamespace IS DISTINCT FROM to_regnamespace('migration') ORDER BY 1),
+               AND p.pronamespace IS DISTINCT FROM
+                   to_regnamespace(%(records)s::text) ORDER BY 1),
        ARRAY(SELECT r.rulename::text FROM pg_rewrite r
              WHERE r.ev_class = c.oid AND r.ev_type <> '1' AND r.ev_enabled IN ('A', 'R')
              ORDER BY 1)
@@ -187,21 +190,18 @@ class _Parts:
     foreign_keys: list[ForeignKeyPlan] = field(default_factory=list)
 
 
-def read_target(
-    connection: psycopg.Connection, schema: str = "public", *, further: Sequence[str] = ()
-) -> TargetSchema:
-    """The schema in one consistent state; ``further`` are tables that keep book of migrations
-    beside the known ones."""
+def read_target(connection: psycopg.Connection, *, further: Sequence[str] = ()) -> TargetSchema:
+    """The session's schema in one consistent state; ``further`` are tables that keep book of
+    migrations beside the known ones."""
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        return _read(connection, schema, further)
+        return _read(connection, schema_of_session(connection), further)
 
 
 def read_schema(
     connection: psycopg.Connection,
     profile: Profile,
     policy: Policy | None,
-    schema: str = "public",
 ) -> TargetSchema:
     """The schema that a load goes into. Raises InputError where it has no table, and for a profile,
     which plans a schema of its own."""
@@ -211,10 +211,11 @@ def read_schema(
             advice="a profile says what schema is made; leave --profile out, or load with "
             "--schema planned into an empty database",
         )
-    found = read_target(connection, schema, further=policy.bookkeeping if policy else ())
+    found = read_target(connection, further=policy.bookkeeping if policy else ())
     if not any(table.kind == "table" for table in found.tables):
         raise InputError(
-            f"expected the application's own tables in schema {schema} of the target, found none",
+            f"expected the application's own tables in schema {found.name} of the target, found "
+            "none",
             advice="have the application make them first (its migrations, against this database), "
             "or leave --schema existing out: then the job makes them",
         )
@@ -222,7 +223,10 @@ def read_schema(
 
 
 def _read(connection: psycopg.Connection, schema: str, further: Sequence[str]) -> TargetSchema:
-    named = {"schema": sql.Identifier(schema).as_string(None)}
+    named = {
+        "schema": sql.Identifier(schema).as_string(None),
+        "records": postgres_name(records_of(connection)),
+    }
     parts: defaultdict[str, _Parts] = defaultdict(_Parts)
     for name, *row in connection.execute(COLUMNS, named):
         column = dict(zip(TargetColumn.model_fields, row, strict=True))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Callable
 
 import psycopg
 
 from migration_job.errors import InputError, OperationError
-from migration_job.quoting import compose
-from migration_job.stores.postgres.capture import CLOSING, TABLES, TAKE, guard_function, take_token
+from migration_job.place import DEFAULT_SCHEMA, has_record, record, records_of, schema_of_session
+from migration_job.quoting import POSTGRES_NAME_BYTES, compose
+from migration_job.stores.postgres.capture import CLOSING, TABLES, guard_function, take, take_token
 from migration_job.stores.postgres.database import commit_durably, durably
 
 EARLIER_LOCK = 0x6D69_6772_6665_6E63
@@ -18,6 +20,17 @@ EARLIER_LOCK = 0x6D69_6772_6665_6E63
 
 SESSION = "migration-job live"
 """``application_name`` of the sessions that act in the protocol; whoever takes over ends them."""
+
+
+def session_name(schema: str) -> str:
+    """The same for a run into that schema: one run ends no session of another's."""
+    if schema == DEFAULT_SCHEMA:
+        return SESSION
+    name = f"{SESSION} {schema}"
+    if len(name.encode()) <= POSTGRES_NAME_BYTES:
+        return name
+    return f"{SESSION} {hashlib.sha256(schema.encode()).hexdigest()[:32]}"
+
 
 POLL_SECONDS = 0.01
 
@@ -73,8 +86,7 @@ def close_fence(connection: psycopg.Connection, *, limit: float) -> None:
 
 def _lock_out_writers(connection: psycopg.Connection) -> None:
     """In a transaction: wait for the writers that are under way, and hold up those that come."""
-    known = connection.execute("SELECT to_regclass('migration.fence_lock') IS NOT NULL").fetchone()
-    if known is None or not known[0]:
+    if not has_record(connection, "fence_lock"):
         # Switched by an earlier release: its guard takes an advisory lock, until it is replaced.
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (EARLIER_LOCK,))
         connection.execute(TABLES)
@@ -89,7 +101,8 @@ def _writers(connection: psycopg.Connection) -> int:
     row = connection.execute(
         "SELECT count(DISTINCT virtualtransaction) FROM pg_locks WHERE granted "
         "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
-        "AND relation = to_regclass('migration.fence_lock') AND mode = 'RowShareLock'"
+        "AND relation = to_regclass(%s) AND mode = 'RowShareLock'",
+        (record(connection, "fence_lock"),),
     ).fetchone()
     return int(row[0]) if row is not None else 0
 
@@ -124,9 +137,8 @@ def take_over(connection: psycopg.Connection, *, limit: float = 10.0) -> int:
         rows = connection.execute(
             "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
             "AND application_name = %s AND pid <> pg_backend_pid() AND pg_has_role(usesysid, "
-            "coalesce((SELECT nspowner FROM pg_namespace WHERE nspname = 'migration'), usesysid), "
-            "'MEMBER')",
-            (SESSION,),
+            "coalesce((SELECT nspowner FROM pg_namespace WHERE nspname = %s), usesysid), 'MEMBER')",
+            (session_name(schema_of_session(connection)), records_of(connection)),
         ).fetchall()
         return {(int(row[0]), "") for row in rows}
 
@@ -189,7 +201,7 @@ def enter(connection: psycopg.Connection) -> None:
     """:func:`act_as_replica` and :func:`take_token`, in one round trip where the role may set the
     first by itself. Raises as they do."""
     try:
-        connection.execute(f"{REPLICA}; {TAKE}".encode())
+        connection.execute(f"{REPLICA}; {take(connection)}".encode())
     except psycopg.errors.InsufficientPrivilege:
         act_as_replica(connection)
         take_token(connection)

@@ -12,6 +12,7 @@ import psycopg
 from psycopg import sql
 
 from migration_job.errors import OperationError
+from migration_job.place import schema_of_session
 from migration_job.plan.model import ForeignKeyPlan
 from migration_job.plan.onto_refusals import Numbered, Trial
 from migration_job.plan.target import TargetColumn, TargetDemand, TargetTable
@@ -23,9 +24,9 @@ UNIQUE: LiteralString = "CREATE UNIQUE INDEX held ON {} {}"
 EXCLUDING: LiteralString = "ALTER TABLE {} ADD CONSTRAINT held {}"
 
 
-def trial_on(connection: psycopg.Connection, schema: str = "public") -> Trial:
+def trial_on(connection: psycopg.Connection) -> Trial:
     """What tries rows on this connection."""
-    return _OnTarget(connection, schema)
+    return _OnTarget(connection, schema_of_session(connection))
 
 
 @dataclass(frozen=True, slots=True)

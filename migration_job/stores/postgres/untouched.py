@@ -20,9 +20,17 @@ from dataclasses import dataclass
 import psycopg
 
 from migration_job.errors import InputError
-from migration_job.plan.model import OWN_SCHEMA, Plan, TablePlan
+from migration_job.place import records_of, schema_of_session
+from migration_job.plan.model import Plan, TablePlan
 from migration_job.plural import counted
-from migration_job.quoting import Sql, compose, joined, postgres_relation, postgres_text
+from migration_job.quoting import (
+    Sql,
+    compose,
+    joined,
+    postgres_name,
+    postgres_relation,
+    postgres_text,
+)
 from migration_job.stores.postgres.database import execute_raw
 
 TABLES = """
@@ -57,52 +65,57 @@ SELECT kind || ' ' || name FROM (
            CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view'
                WHEN 'f' THEN 'foreign table' WHEN 'S' THEN 'sequence' WHEN 'c' THEN 'type'
                WHEN 'i' THEN 'index' WHEN 'I' THEN 'index' ELSE 'table' END AS kind
-    FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind <> 't'
+    FROM pg_class c
+    WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema())) AND c.relkind <> 't'
     UNION ALL
-    SELECT 'pg_class'::regclass, c.oid, format('%s.%s (%s%s)', c.relname, a.attname,
+    SELECT 'pg_class'::regclass, c.oid, format('%%s.%%s (%%s%%s)', c.relname, a.attname,
            format_type(a.atttypid, a.atttypmod), CASE WHEN a.attnotnull THEN ', not null' END),
            'column'
     FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
-    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
-      AND NOT a.attisdropped
+    WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema()))
+      AND c.relkind IN ('r', 'p') AND NOT a.attisdropped
     UNION ALL
-    SELECT 'pg_class'::regclass, c.oid, format('%s on %s', t.tgname, c.relname), 'trigger'
+    SELECT 'pg_class'::regclass, c.oid, format('%%s on %%s', t.tgname, c.relname), 'trigger'
     FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid
-    WHERE c.relnamespace = 'public'::regnamespace AND NOT t.tgisinternal
-      AND p.pronamespace IS DISTINCT FROM to_regnamespace('migration')
+    WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema())) AND NOT t.tgisinternal
+      AND p.pronamespace IS DISTINCT FROM to_regnamespace(%(records)s)
     UNION ALL
-    SELECT 'pg_class'::regclass, c.oid, format('%s on %s', r.rulename, c.relname), 'rule'
+    SELECT 'pg_class'::regclass, c.oid, format('%%s on %%s', r.rulename, c.relname), 'rule'
     FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
-    WHERE c.relnamespace = 'public'::regnamespace
+    WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema()))
     UNION ALL
-    SELECT 'pg_class'::regclass, c.oid, format('%s on %s', k.conname, c.relname), 'constraint'
+    SELECT 'pg_class'::regclass, c.oid, format('%%s on %%s', k.conname, c.relname), 'constraint'
     FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
-    WHERE c.relnamespace = 'public'::regnamespace AND k.contype <> 'n'
+    WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema())) AND k.contype <> 'n'
     UNION ALL
     SELECT 'pg_class'::regclass, c.oid,
-           format('%s.%s, which refers to %s', c.relnamespace::regnamespace, c.relname, p.relname),
+           format('%%s.%%s, which refers to %%s', c.relnamespace::regnamespace, c.relname,
+                  p.relname),
            'table'
     FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
     JOIN pg_class p ON p.oid = k.confrelid
-    WHERE p.relnamespace = 'public'::regnamespace AND c.relnamespace <> p.relnamespace
+    WHERE p.relnamespace = to_regnamespace(quote_ident(current_schema()))
+      AND c.relnamespace <> p.relnamespace
     UNION ALL
-    SELECT 'pg_class'::regclass, c.oid, format('%s on %s', p.polname, c.relname), 'policy'
+    SELECT 'pg_class'::regclass, c.oid, format('%%s on %%s', p.polname, c.relname), 'policy'
     FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
-    WHERE c.relnamespace = 'public'::regnamespace
+    WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema()))
     UNION ALL
     SELECT 'pg_proc'::regclass, p.oid, p.oid::regprocedure::text, 'function' FROM pg_proc p
-    WHERE p.pronamespace = 'public'::regnamespace
+    WHERE p.pronamespace = to_regnamespace(quote_ident(current_schema()))
     UNION ALL
     SELECT 'pg_type'::regclass, t.oid, t.typname, 'type' FROM pg_type t
-    WHERE t.typnamespace = 'public'::regnamespace AND t.typtype IN ('d', 'e', 'r', 'm')
+    WHERE t.typnamespace = to_regnamespace(quote_ident(current_schema()))
+      AND t.typtype IN ('d', 'e', 'r', 'm')
     UNION ALL
     SELECT 'pg_class'::regclass, v.oid,
-           format('%s.%s, which reads %s', v.relnamespace::regnamespace, v.relname, t.relname),
+           format('%%s.%%s, which reads %%s', v.relnamespace::regnamespace, v.relname, t.relname),
            CASE v.relkind WHEN 'm' THEN 'materialized view' ELSE 'view' END
     FROM pg_depend d JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
     JOIN pg_class v ON v.oid = r.ev_class
     JOIN pg_class t ON d.refclassid = 'pg_class'::regclass AND t.oid = d.refobjid
-    WHERE t.relnamespace = 'public'::regnamespace AND v.relnamespace <> t.relnamespace
+    WHERE t.relnamespace = to_regnamespace(quote_ident(current_schema()))
+      AND v.relnamespace <> t.relnamespace
 ) AS o
 WHERE NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = o.catalogue AND e.objid = o.oid
                   AND e.deptype = 'e')
@@ -113,21 +126,23 @@ WHERE NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = o.catalogue AND e.ob
 def read(connection: psycopg.Connection, plan: Plan) -> Left:
     """The target as it is."""
     names = [t.target for t in _filled(plan)]
+    own = {"records": postgres_name(records_of(connection))}
     there = {
         str(row[0])
         for row in connection.execute(
-            "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace "
+            "SELECT relname FROM pg_class "
+            "WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) "
             "AND relkind IN ('r', 'p') AND relname = ANY(%s)",
             (names,),
         )
     }
-    looks = [_look(name) for name in names if name in there]
+    looks = [_look(name, plan.relation(name)) for name in names if name in there]
     rows: dict[str, tuple[int, str]] = {}
     for start in range(0, len(looks), AT_ONCE):
         some = joined(" UNION ALL ", looks[start : start + AT_ONCE])
         for name, count, versions in execute_raw(connection, some):
             rows[str(name)] = (int(count), str(versions))
-    return Left(rows, frozenset(str(row[0]) for row in connection.execute(OBJECTS)))
+    return Left(rows, frozenset(str(row[0]) for row in connection.execute(OBJECTS, own)))
 
 
 def _filled(plan: Plan) -> list[TablePlan]:
@@ -135,18 +150,18 @@ def _filled(plan: Plan) -> list[TablePlan]:
     return [
         table
         for table in plan.tables
-        if table.schema_name == OWN_SCHEMA and (table.ours or table.source is not None)
+        if table.schema_name == plan.schema_name and (table.ours or table.source is not None)
     ]
 
 
-def _look(name: str) -> Sql:
+def _look(name: str, relation: str) -> Sql:
     return compose(
         "SELECT {text}, coalesce(sum(n), 0), "
         "md5(coalesce(string_agg(by || ' ' || n, ',' ORDER BY by), '')) "
         "FROM (SELECT t.xmin::text AS by, count(*) AS n FROM ONLY {name} AS t "
         "GROUP BY t.xmin) AS v",
         text=postgres_text(name),
-        name=postgres_relation(name),
+        name=relation,
     )
 
 
@@ -204,12 +219,12 @@ def rows_kept(connection: psycopg.Connection) -> dict[str, tuple[int, str]]:
 def require(connection: psycopg.Connection, name: str, kept: dict[str, tuple[int, str]]) -> None:
     """Lock a table for the rest of the transaction; raises InputError where it has other rows than
     at the certificate, of which ``kept`` is what there was."""
-    relation = postgres_relation(name)
+    relation = postgres_relation(name, schema_of_session(connection))
     there = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (relation,)).fetchone()
     if name not in kept or there is None or not there[0]:
         return
     execute_raw(connection, compose("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE", table=relation))
-    _, count, versions = execute_raw(connection, _look(name)).fetchall()[0]
+    _, count, versions = execute_raw(connection, _look(name, relation)).fetchall()[0]
     if (int(count), str(versions)) != kept[name]:
         raise InputError(
             f"expected {name} on the target as the verified run left it, found it written to "
