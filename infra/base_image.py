@@ -12,23 +12,24 @@ from pathlib import Path
 
 import docker
 
+from infra import debian
 from infra.errors import StageError
 
-SUITE = "trixie"
-MIRROR = "http://deb.debian.org/debian"
-MIRROR_VARIABLE = "DEBIAN_MIRROR"
 REPOSITORY = "sqlite-to-postgresql/base"
-TAG = f"{REPOSITORY}:{SUITE}"
+UNDATED = f"{REPOSITORY}:{debian.SUITE}"
+"""Made of what a mirror served at the time."""
+DATED = f"{UNDATED}-{debian.DAY}"
+TAGS = (DATED, UNDATED)
+"""What a base may be called that is there already, the better one first."""
 BUILD_SECONDS = 1800
 
 # What a container never reads; it halves the image.
 UNUSED = ("usr/share/doc", "usr/share/man", "usr/share/info", "var/cache/apt", "var/lib/apt/lists")
 
 
-def make(client: docker.DockerClient, say: Callable[[str], None]) -> None:
-    """Make :data:`TAG` on the engine. Needs root and debootstrap here, and a Debian mirror.
-
-    The mirror is ``$DEBIAN_MIRROR``, else deb.debian.org. Raises StageError saying which is absent.
+def make(client: docker.DockerClient, say: Callable[[str], None]) -> str:
+    """Make the base on the engine, from where :func:`infra.debian.archive` says; its tag, one of
+    :data:`TAGS`. Needs root and debootstrap here. Raises StageError saying what is absent.
     """
     program = shutil.which("debootstrap")
     if program is None or os.geteuid() != 0:
@@ -39,21 +40,24 @@ def make(client: docker.DockerClient, say: Callable[[str], None]) -> None:
             "`apt-get install debootstrap` and `make images` as root, or load the images that "
             "`docker save` wrote elsewhere",
         )
-    mirror = os.environ.get(MIRROR_VARIABLE, MIRROR)
-    say(f"building the base image (Debian {SUITE}) from {mirror}")
+    source = debian.archive(say)
+    tag = DATED if source.day else UNDATED
+    say(f"building the base image (Debian {debian.SUITE}) from {source.url}")
     with tempfile.TemporaryDirectory(prefix="debootstrap-") as scratch:
         root = Path(scratch) / "root"
-        _debootstrap(program, root, mirror)
+        _debootstrap(program, root, source.url)
         archive = Path(scratch) / "root.tar"
         with tarfile.open(archive, "w") as tar:
             tar.add(root, arcname=".", filter=_keep)
-        client.api.import_image_from_file(str(archive), repository=REPOSITORY, tag=SUITE)
+        name = tag.partition(":")[2]
+        client.api.import_image_from_file(str(archive), repository=REPOSITORY, tag=name)
+    return tag
 
 
 def _debootstrap(program: str, root: Path, mirror: str) -> None:
     # S603: the program is debootstrap as found; the mirror is the operator's own environment.
     done = subprocess.run(  # noqa: S603
-        [program, "--variant=minbase", SUITE, str(root), mirror],
+        [program, "--variant=minbase", debian.SUITE, str(root), mirror],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -63,8 +67,8 @@ def _debootstrap(program: str, root: Path, mirror: str) -> None:
     if done.returncode:
         words = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
         raise StageError(
-            f"debootstrap could not make Debian {SUITE} from {mirror}: {' / '.join(words)}",
-            advice=f"check that the mirror answers, or name another with {MIRROR_VARIABLE}",
+            f"debootstrap could not make Debian {debian.SUITE} from {mirror}: {' / '.join(words)}",
+            advice=f"check that the mirror answers, or name another with {debian.MIRROR_VARIABLE}",
         )
 
 

@@ -2,9 +2,9 @@
 
 PostgreSQL's image is the official one (by digest) or one built from the same programs as fetched
 from PyPI; both keep one contract, described in ``images/postgres/Dockerfile``. The pooler's and
-the job's images are always this project's own, on ``debian:trixie-slim`` or on a base made with
-debootstrap. A built image's tag is the digest of all that went into it, so that an image is
-built once, and a change of code gives another tag.
+the job's images are always this project's own, on Debian's of one day (:mod:`infra.debian`) or on
+a base made with debootstrap. A built image's tag is the digest of all that went into it, so that an
+image is built once, and a change of code gives another tag.
 
 ``python -m infra.images STAGE`` does it ahead of ``pulumi up``.
 """
@@ -27,7 +27,7 @@ import docker
 from docker.errors import APIError, DockerException, ImageNotFound
 from requests.exceptions import RequestException
 
-from infra import base_image, engine, packages
+from infra import base_image, debian, engine, packages
 from infra.errors import StageError
 from infra.settings import read_file
 from migration_job import last_resort
@@ -38,7 +38,6 @@ ImageSource = Literal["auto", "pull", "build"]
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "images"
 PREFIX = "sqlite-to-postgresql"
-DEBIAN = "debian:trixie-slim"
 GRAFANA = "grafana/grafana:11.6.0"
 PYTHON = "3.13"
 """Debian trixie's Python, which runs the job in its image."""
@@ -88,6 +87,7 @@ class Builder:
         self._dry_run = dry_run
         self._architecture = str(client.version()["Arch"])
         self._reachable: bool | None = None
+        self._archive: debian.Archive | None = None
 
     def images(
         self,
@@ -127,7 +127,7 @@ class Builder:
             return True
         if self._source == "pull":
             return True
-        if self._reachable is None and self._id(base_image.TAG):
+        if self._reachable is None and self._made_base():
             self._reachable = False  # as decided when the base was built; remove it to ask again
         if self._reachable is None:
             self._reachable = self._registry_answers(name)
@@ -248,11 +248,32 @@ class Builder:
         return Recipe(name="gate", directory=ROOT / "images" / "gate", base=job.tag)
 
     def _base(self) -> str:
-        if self._pulls(DEBIAN):
-            return self._pulled(DEBIAN)
-        if not self._id(base_image.TAG) and not self._dry_run:
-            base_image.make(self._client, self._say)
-        return base_image.TAG
+        if self._pulls(debian.IMAGE):
+            return self._dated(self._pulled(debian.IMAGE))
+        if made := self._made_base():
+            return made
+        return base_image.DATED if self._dry_run else base_image.make(self._client, self._say)
+
+    def _made_base(self) -> str:
+        """The base that was made here before; '' where there is none."""
+        return next((tag for tag in base_image.TAGS if self._id(tag)), "")
+
+    def _dated(self, base: str) -> str:
+        """Debian's own image with apt's sources of its day; as it is where they do not answer."""
+        recipe = Recipe(
+            name="debian",
+            directory=ROOT / "images" / "debian",
+            base=base,
+            arguments={"DAY": debian.DAY},
+        )
+        if self._id(recipe.tag):
+            return recipe.tag
+        if self._archive is None:
+            self._archive = debian.archive(self._say)
+        if not self._archive.day:
+            return base
+        self._ready(recipe)
+        return recipe.tag
 
     def _migration_packages(self, context: Context) -> None:
         requirements = ROOT / "images" / "migration" / "requirements.txt"

@@ -47,6 +47,19 @@ def unprotected(kind: str, name: str, *, protected: bool, stage: str) -> list[st
     return []
 
 
+def unpinned(settings: Mapping[str, str]) -> list[str]:
+    """What to think of, of a stage with these settings (Pulumi's own words, without the project):
+    PostgreSQL's image may be another one when the stage is made anew."""
+    if settings.get("postgresImage") or settings.get("imageSource") == "build":
+        return []
+    if settings.get("external"):
+        return []  # its PostgreSQL is somebody else's
+    return [
+        "expected PostgreSQL's image by its digest, found no `postgresImage`: a stage that is made "
+        "anew gets the image that the registry has then. Set `postgresImage: postgres@sha256:...`"
+    ]
+
+
 def _ports(name: str, properties: Properties) -> Iterator[str]:
     for port in properties.get("ports") or ():
         address = port.get("ip") or "0.0.0.0"  # noqa: S104 - what Docker makes of no address

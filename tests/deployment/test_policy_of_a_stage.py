@@ -53,6 +53,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 def test_a_closed_production_passes(workshop: Workshop) -> None:
     done = workshop.preview(policy_pack=PACK)
     assert not done.failed, done.output
+    assert "found no `postgresImage`" in done.output, "warned, and not refused"
 
 
 def test_an_open_production_is_refused_with_every_reason(workshop: Workshop) -> None:

@@ -133,3 +133,19 @@ def test_the_stages_as_they_ship_pass(stage: str) -> None:
     assert guards.violations(guards.DYNAMIC, "db", {"files": files}, stage=stage) == []
     said = guards.unprotected(guards.VOLUME, "data", protected=settings.protect_data, stage=stage)
     assert said == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [
+        ({}, True),
+        ({"imageSource": "auto", "postgresImage": ""}, True),
+        ({"postgresImage": "postgres@sha256:" + "0" * 64}, False),
+        ({"imageSource": "build"}, False),
+        ({"external": '{"host": "db.example.org"}'}, False),
+    ],
+)
+def test_an_image_of_postgresql_that_may_change_is_warned_of(
+    settings: dict[str, str], warned: bool
+) -> None:
+    assert bool(guards.unpinned(settings)) is warned
