@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import apsw
@@ -366,6 +367,15 @@ def named_tables(pair: Pair, one_way: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _listed(names: Iterable[str]) -> str:
+    """Names of tables as a shell reads them: one may be empty, or have blanks."""
+    return ", ".join(map(shlex.quote, names))
+
+
+def _accepted(names: Iterable[str]) -> str:
+    return " ".join(f"--one-way {shlex.quote(name)}" for name in names)
+
+
 def require_way_back(pair: Pair, one_way: tuple[str, ...]) -> None:
     """Raises InputError for a table whose changes on the target could not come back, unless it is
     one of ``one_way`` (:func:`named_tables`)."""
@@ -376,10 +386,10 @@ def require_way_back(pair: Pair, one_way: tuple[str, ...]) -> None:
     ]
     if without:
         raise InputError(
-            f"changes to {', '.join(without)} could not come back: the rows have no key that both "
+            f"changes to {_listed(without)} could not come back: the rows have no key that both "
             "sides know",
             advice="use `migrate --live`, which gives them one; or accept it with "
-            + " ".join(f"--one-way {name}" for name in without),
+            + _accepted(without),
         )
     _require_writable(pair, one_way)
 
@@ -394,11 +404,10 @@ def _require_inverses(pair: Pair, one_way: tuple[str, ...]) -> None:
     }
     if reasons:
         raise InputError(
-            f"changes to {', '.join(reasons)} could not come back: "
-            + "; ".join(f"{name}: {why}" for name, why in reasons.items()),
+            f"changes to {_listed(reasons)} could not come back: "
+            + "; ".join(f"{shlex.quote(name)}: {why}" for name, why in reasons.items()),
             advice="give the policy's map or booleans a value for it and run "
-            "`migration-job migrate` again; or accept it with "
-            + " ".join(f"--one-way {name}" for name in reasons),
+            "`migration-job migrate` again; or accept it with " + _accepted(reasons),
         )
 
 
@@ -412,8 +421,7 @@ def _require_writable(pair: Pair, one_way: tuple[str, ...]) -> None:
     if reasons:
         name, why = next(iter(reasons.items()))
         raise InputError(
-            f"changes to {', '.join(reasons)} could not come back: to write to {name} takes what "
-            f"only the application has ({why})",
-            advice="take that out of the source's schema; or accept it with "
-            + " ".join(f"--one-way {name}" for name in reasons),
+            f"changes to {_listed(reasons)} could not come back: to write to "
+            f"{shlex.quote(name)} takes what only the application has ({why})",
+            advice="take that out of the source's schema; or accept it with " + _accepted(reasons),
         )
