@@ -26,6 +26,7 @@ from migration_job.stores.sqlite.database import chain
 from migration_job.stores.sqlite.model import SourceTable
 from migration_job.stores.sqlite.reader import column_sql
 from migration_job.verify.connections import compared_columns
+from migration_job.verify.digest_patterns import pattern_sql
 from migration_job.verify.facts import ColumnFact
 
 MARK = "\x1d"
@@ -158,6 +159,8 @@ def _through_map(rule: Any, here: str) -> str:
     if rule.patterns:
         pairs = json.dumps([[p.match, p.replace] for p in rule.patterns])
         rest = f"pattern_text({sqlite_text(pairs)}, {here})"
+        if len(rule.patterns) == 1 and (own := pattern_sql(rule.patterns[0], here)) is not None:
+            rest = f"CASE {own} ELSE {rest} END"
     return f"CASE {' '.join(terms)} ELSE {rest} END" if terms else rest
 
 
@@ -231,10 +234,11 @@ def _counted(unit: str, here: str) -> str:
     parts = _PARTS.get(unit)
     if parts is None:
         return by_python
-    second, rest = f"{here} / {parts}", f"printf('.%0{len(str(parts)) - 1}d', {here} % {parts})"
-    text = f"datetime({second}, 'unixepoch')"
+    text = f"datetime({here} / {parts}, 'unixepoch')"
     if parts > 1:
-        text += f" || rtrim(rtrim({rest}, '0'), '.')"
+        width = len(str(parts)) - 1
+        digits = f"rtrim(substr('{'0' * width}' || ({here} % {parts}), -{width}), '0')"
+        text += f" || iif({here} % {parts}, '.' || {digits}, '')"
     # Below 0 SQLite divides toward 0, and below the year 1 or above 9999 it has no text.
     plain = f"typeof({here}) = 'integer' AND {here} BETWEEN 0 AND {253402300799 * parts}"
     return f"CASE WHEN {plain} THEN {text} || '+00' ELSE {by_python} END"
