@@ -72,7 +72,8 @@ def measure(lab: Lab) -> Section:
         rows=tuple(found),
         text=f"{lab.rows:,} rows of a key and one column, the whole of `migrate`, verified. A "
         "plain column has the same values and no policy; for numbers that become times, the same "
-        "times in text. Memory is the job's largest resident set, of a table with a column of each rule.",
+        "times in text. Memory is the job's largest resident set, of a table with a column of each "
+        "rule.",
     )
 
 

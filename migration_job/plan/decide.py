@@ -39,6 +39,7 @@ from migration_job.plan.rules import (
     inside,
     timestamp,
 )
+from migration_job.plan.rules.decimals import ShownNumericRule
 from migration_job.plan.storage import classes_allowed, is_json
 from migration_job.stores.sqlite.model import SourceTable
 from migration_job.stores.sqlite.reader import Row
@@ -440,6 +441,10 @@ def _declared(subject: Subject, zone: str) -> Rule:
     if isinstance(rule, TextRule) and is_json(table.checks, column.name):
         json = JsonRule(affinity=column.affinity)
         return json if hints.carried(json, facts.sample) else rule
+    declared = choose.meaning_of(column).rule is NumericRule
+    if declared and type(rule) is NumericRule and not key and not _told_apart(table, column.name):
+        decimal = ShownNumericRule(**rule.model_dump(exclude={"kind", "bijective"}))
+        return decimal if ShownNumericRule.fits(facts.sample) else rule
     if not facts.values and choose.says_nothing(column):
         rule = choose.of_classes(column, classes_allowed(table.checks, column.name)) or rule
     return rule
@@ -455,6 +460,12 @@ def _makes_integers(own: ColumnPolicy) -> bool:
     """Whether all that the policy's map makes of values are integers."""
     targets = [e.target for e in own.entries if e.target is not None]
     return bool(targets) and all(isinstance(t, int) for t in targets)
+
+
+def _told_apart(table: SourceTable, column: str) -> bool:
+    """Whether a unique index has the column, or an expression that may be of it."""
+    terms = [term for index in table.indexes if index.unique for term in index.columns]
+    return any(term.column is None or fold(term.column) == fold(column) for term in terms)
 
 
 def _key_columns(table: SourceTable) -> set[str]:

@@ -136,7 +136,7 @@ def spelling(column: ColumnPlan, here: str) -> tuple[str, str] | None:
             return (here if rule.style == "lower" else f"lower({here})"), text
         case "uuid":
             return f"lower({here})", f"replace({text}, '-', '')"
-        case "numeric" | "near-numeric":
+        case "numeric" | "near-numeric" | "shown-numeric":
             return _numeric(rule, here), text
         case _:
             spelled = _moment_of(rule, here)

@@ -218,6 +218,7 @@ SOURCE: dict[str, Callable[[Any, SourceValue], str]] = {
     "text-integer": _text_integer_source,
     "numeric-text": _numeric_text_source,
     "near-numeric": _numeric_source,
+    "shown-numeric": _numeric_source,
     "padded-numeric": _padded_source,
 }
 
@@ -230,5 +231,6 @@ TARGET: dict[str, Callable[[Any, str], str]] = {
     "integer-text": _integer_target,
     "text-integer": _text_integer_target,
     "near-numeric": _numeric_target,
+    "shown-numeric": _numeric_target,
     "padded-numeric": _padded_target,
 }

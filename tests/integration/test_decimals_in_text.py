@@ -63,3 +63,37 @@ def test_there_and_back(tmp_path: Path, postgres: str) -> None:
     ]
     way.on_sqlite("UPDATE m SET a = a")
     assert way.command("sync", "--once").status == DONE
+
+
+NEXT_TO = 995585.0651219999
+"""What SQLite before 3.42 made of the text 995585.065122, and shows as that."""
+REALS = f"""
+CREATE TABLE o (id INTEGER PRIMARY KEY, amount decimal NOT NULL, sized DECIMAL(12,6),
+    n NUMERIC UNIQUE, sum REAL);
+INSERT INTO o VALUES (1, {NEXT_TO!r}, {NEXT_TO!r}, {NEXT_TO!r}, {NEXT_TO!r}),
+  (2, 995585.065122, 995585.065122, 1, 0.5), (3, 7, 7, 7, 7), (4, -0.25, -0.25, -0.25, -0.25);
+"""
+
+
+def test_a_real_next_to_its_fifteen_digits(tmp_path: Path, postgres: str) -> None:
+    way = Way.of(tmp_path, postgres, REALS)
+    before = way.on_sqlite("SELECT * FROM o ORDER BY id")
+    assert before[0][1] == NEXT_TO != 995585.065122
+    ended = way.migrate()
+    assert ended.status == DONE, ended.said
+    way.on_sqlite(f"INSERT INTO o VALUES (5, {NEXT_TO!r}, 1, 8, 8)")
+    ended = way.command("switch")
+    assert ended.status == DONE, ended.said
+    assert way.on_postgres("SELECT amount::text, sized::text, n::text FROM o ORDER BY id") == [
+        ("995585.065122", "995585.065122", "995585.0651219999"),
+        ("995585.065122", "995585.065122", "1"),
+        ("7", "7.000000", "7"),
+        ("-0.25", "-0.250000", "-0.25"),
+        ("995585.065122", "1.000000", "8"),
+    ]
+    way.on_postgres("UPDATE o SET amount = 12.34 WHERE id = 5; UPDATE o SET sum = 1 WHERE id = 1")
+    way.back()
+    after = way.on_sqlite("SELECT * FROM o ORDER BY id")
+    assert after[0] == (*before[0][:4], 1.0)
+    assert after[1:4] == before[1:4]
+    assert after[4][1] == 12.34

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import ClassVar, Literal
 
@@ -32,6 +34,55 @@ class NearNumericRule(NumericRule):
             if not isinstance(value, float):
                 raise
             return super().forward(float(f"{value:.15g}"))
+
+
+class ShownNumericRule(NumericRule):
+    """To ``numeric``: as :class:`NumericRule`, and a real that is the next to the one of its 15
+    digits is those digits (between 1e-4 and 1e15). SQLite before 3.42 made such a real of a text
+    such as 995585.065122, and shows those digits of it; the ledger has the real."""
+
+    kind: Literal["shown-numeric"] = "shown-numeric"  # type: ignore[assignment]
+    bijective: bool = False
+
+    types: ClassVar[tuple[TargetType, ...]] = ()
+    doc: ClassVar[str] = (
+        "Decimal numbers in reals: one that is the next to the real of its 15 digits is those "
+        "digits, with a ledger row."
+    )
+    declared_first: ClassVar[frozenset[str]] = frozenset()
+
+    def forward(self, value: SourceValue) -> str | None:
+        shown = _shown(value) if isinstance(value, float) else None
+        return super().forward(value if shown is None else shown)
+
+    def fast_condition(self, column: str) -> str | None:
+        condition = super().fast_condition(column)
+        if self.precision is not None or condition is None:
+            return condition
+        # Of a real with more digits Python says whether it is the next to another.
+        short = f"CAST(printf('%!.15g', {column}) AS REAL) = {column}"
+        moderate = f"{column} > -1e15 AND {column} < 1e15 AND {column} NOT BETWEEN -1e-4 AND 1e-4"
+        return f"({condition} AND (typeof({column}) <> 'real' OR NOT ({moderate}) OR {short}))"
+
+    @classmethod
+    def fits(cls, sample: Sequence[SourceValue]) -> bool:
+        """Whether these are decimal numbers of at most 15 digits: each real is the one of its 15
+        digits, or the next to it."""
+        reals = [value for value in sample if isinstance(value, float) and math.isfinite(value)]
+        return bool(reals) and all(_has_15(real) or _shown(real) is not None for real in reals)
+
+
+def _has_15(value: float) -> bool:
+    return float(f"{value:.15g}") == value
+
+
+def _shown(value: float) -> float | None:
+    """The real of the 15 digits that are shown of a real of usual size, where it is the next one to
+    that."""
+    if not 1e-4 < abs(value) < 1e15:
+        return None
+    digits = float(f"{value:.15g}")
+    return digits if digits != value and math.nextafter(value, digits) == digits else None
 
 
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?", re.ASCII)
