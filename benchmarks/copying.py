@@ -68,7 +68,6 @@ def copy_alone(source: Path, plan: Plan, catalogue: Catalogue, dsn: str, jobs: i
             source_path=str(source),
             snapshot_sha256="",
             plan=plan,
-            plan_digest=plan.digest(),
             job_version="benchmark",
         )
 

@@ -33,7 +33,7 @@ from migration_job.report.model import (
 from migration_job.stores.postgres import database, records
 from migration_job.stores.sqlite.model import Catalogue
 from migration_job.stores.sqlite.snapshot import Snapshot
-from migration_job.verify.application import Demands, prove
+from migration_job.verify.application import Demands, Proving, prove
 from migration_job.verify.changed import changed_values
 from migration_job.verify.connections import Sides
 from migration_job.verify.content import Verification, Verified
@@ -135,15 +135,8 @@ class Certification:
                     f"{hidden} table{'' if hidden == 1 else 's'} of the source still "
                     f"ha{'s' if hidden == 1 else 've'}"
                 )
-            return prove(
-                wanted,
-                source,
-                self._target,
-                self._comparison.dsn,
-                mapped,
-                self._report,
-                self._reporter,
-            )
+            sides = Proving(source, self._target, self._comparison.dsn, mapped)
+            return prove(wanted, sides, self._report, self._reporter)
         finally:
             source.close()
 

@@ -443,7 +443,6 @@ class Migration:
                 source_path=str(self.options.source.absolute()),
                 snapshot_sha256=planned.sha256,
                 plan=planned.plan,
-                plan_digest=planned.digest,
                 job_version=__version__,
             )
             if planned.plan.existing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,7 @@ from migration_job.commands.option_groups import (
     TargetFile,
     TypeChoice,
     print_json,
+    with_options,
 )
 from migration_job.errors import ExitStatus, InputError
 from migration_job.place import in_schema, require_schema_name
@@ -35,7 +37,7 @@ from migration_job.plan.onto_refusals import Trial
 from migration_job.plan.planner import make_plan
 from migration_job.plan.policy import Policy, chosen_policy
 from migration_job.plan.profile import Profile, load_profile
-from migration_job.plan.suggest import suggest
+from migration_job.plan.suggest import Suggestion, suggest
 from migration_job.plan.target import TargetSchema
 from migration_job.plural import counted
 from migration_job.stores.postgres.database import read_dsn
@@ -52,16 +54,19 @@ STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 
 def register(app: typer.Typer) -> None:
     """Add ``inspect`` to the program."""
-    app.command("inspect")(inspect)
+    app.command("inspect")(with_options(inspect))
 
 
-def inspect(
-    source: ReadSource,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InspectOptions:
+    """What is planned, and what is printed or written of it."""
+
+    source: ReadSource
     file: Annotated[
         Path | None, typer.Argument(help="With --suggest: where to write the policy.")
-    ] = None,
-    profile: ProfileName = "none",
-    policy: PolicyFile = None,
+    ] = None
+    profile: ProfileName = "none"
+    policy: PolicyFile = None
     suggested: Annotated[
         bool,
         typer.Option(
@@ -69,29 +74,48 @@ def inspect(
             help="Write the policy that settles every error, and say what a trial of it gave: to "
             "FILE, else to standard output.",
         ),
-    ] = False,
-    types: TypeChoice = None,
+    ] = False
+    types: TypeChoice = None
     whole: Annotated[
         bool, typer.Option("--plan", help="Show every column of the plan, and why.")
-    ] = False,
-    as_json: AsJson = False,
-    schema: SchemaChoice = SchemaKind.PLANNED,
-    target: Target = None,
-    target_file: TargetFile = None,
-    schema_name: SchemaName = None,
-) -> None:
+    ] = False
+    as_json: AsJson = False
+    schema: SchemaChoice = SchemaKind.PLANNED
+    target: Target = None
+    target_file: TargetFile = None
+    schema_name: SchemaName = None
+
+
+def inspect(options: InspectOptions) -> None:
     """Plan a migration and try it on every value, without writing anything.
 
     With --schema existing the plan is for the tables that the application has made on --target.
 
     Ends with 0 where the migration would go through, with 3 where something stops it.
     """
-    if as_json and suggested and file is None:
+    _require_fitting(options)
+    plan, suggestion = _planned(options)
+    to_stderr = options.suggested and options.file is None
+    console = Console(stderr=to_stderr, highlight=False, emoji=False)
+    if options.as_json:
+        print_json(structured(plan, options.source))
+    else:
+        show(console, plan, options.source, whole=options.whole)
+    if suggestion is not None:
+        _hand_over(suggestion, options, console)
+    if plan.blocked:
+        raise typer.Exit(int(ExitStatus.BLOCKED))
+
+
+def _require_fitting(options: InspectOptions) -> None:
+    """Raises InputError for options that do not go together."""
+    file = options.file
+    if options.as_json and options.suggested and file is None:
         raise InputError(
             "expected a FILE after --suggest with --json, found none: both would be printed",
             advice="`inspect SOURCE --json --suggest policy.yaml`",
         )
-    if file is not None and not suggested:
+    if file is not None and not options.suggested:
         raise InputError(
             f"expected --suggest before a second file, found {file} alone",
             advice="`inspect SOURCE --suggest policy.yaml` writes the policy that is needed.",
@@ -101,47 +125,46 @@ def inspect(
             f"the file is there already: {file}",
             advice="Name a new file, or remove this one; it is not overwritten.",
         )
+
+
+def _planned(options: InspectOptions) -> tuple[Plan, Suggestion | None]:
+    """The plan, and where it is asked for the policy that settles its errors."""
     # A suggested policy says itself which types it takes.
-    chosen = chosen_policy(policy, None if suggested else types)
-    wished = load_profile(profile)
+    chosen = chosen_policy(options.policy, None if options.suggested else options.types)
+    wished = load_profile(options.profile)
     with ExitStack() as stack:
-        dsn = _target(schema, target, target_file)
-        onto = None if dsn is None else _open(in_schema(dsn, schema_name), wished, chosen)
+        dsn = _target(options.schema, options.target, options.target_file)
+        name = options.schema_name
+        onto = None if dsn is None else _open(in_schema(dsn, name), wished, chosen)
         there, trial = (None, None) if onto is None else stack.enter_context(onto)
-        connection = stack.enter_context(reading(source))
+        connection = stack.enter_context(reading(options.source))
         check_integrity(connection)
         catalogue = read_catalogue(connection)
 
         def planned(policy: Policy | None) -> Plan:
             if there is None:
-                own = OWN_SCHEMA if schema_name is None else require_schema_name(schema_name)
+                own = OWN_SCHEMA if name is None else require_schema_name(name)
                 return make_plan(
                     connection, catalogue, profile=wished, policy=policy, schema_name=own
                 )
             return plan_onto(Source(connection, catalogue), there, policy=policy, trial=trial)
 
         plan = planned(chosen)
-        suggestion = (
-            suggest(planned, plan, _content(policy), generous=types == "generous")
-            if suggested
-            else None
-        )
-    to_stderr = suggested and file is None
-    console = Console(stderr=to_stderr, highlight=False, emoji=False)
-    if as_json:
-        print_json(structured(plan, source))
+        if not options.suggested:
+            return plan, None
+        generous = options.types == "generous"
+        return plan, suggest(planned, plan, _content(options.policy), generous=generous)
+
+
+def _hand_over(suggestion: Suggestion, options: InspectOptions, console: Console) -> None:
+    """Write the suggested policy, and say what a trial of it gave."""
+    if options.file is None:
+        sys.stdout.write(suggestion.text)
     else:
-        show(console, plan, source, whole=whole)
-    if suggestion is not None:
-        if file is None:
-            sys.stdout.write(suggestion.text)
-        else:
-            _write_new(file, suggestion.text)
-        if not as_json:
-            where = "" if file is None else f" It is in {file}."
-            _line(console, Text(_clean(suggestion.verdict + where)))
-    if plan.blocked:
-        raise typer.Exit(int(ExitStatus.BLOCKED))
+        _write_new(options.file, suggestion.text)
+    if not options.as_json:
+        where = "" if options.file is None else f" It is in {options.file}."
+        _line(console, Text(_clean(suggestion.verdict + where)))
 
 
 def _write_new(file: Path, text: str) -> None:

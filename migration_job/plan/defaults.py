@@ -30,6 +30,7 @@ from migration_job.plan.rules import (
 from migration_job.quoting import compose, postgres_text, sqlite_expression
 from migration_job.stores.sqlite.model import SourceColumn
 from migration_job.stores.sqlite.sqltext import tokenize
+from migration_job.values import SourceValue
 
 _CONSTANT_WORDS = ("NULL", "TRUE", "FALSE")
 
@@ -179,28 +180,7 @@ def _balanced(text: str) -> bool:
 
 
 def _constant(column: SourceColumn, rule: Rule) -> str | None:
-    kinds = [token.kind for token in tokenize(str(column.default))]
-    if "blob" in kinds and len(kinds) > 1:
-        raise Untranslatable(f"what the bytes in {column.default} mean depends on the encoding")
-    # SQLite itself says what it would store: '0' in an INTEGER column is the integer 0.
-    # A double-quoted string is a default without parentheses alone, an expression within.
-    bare = any(t.kind == "name" for t in tokenize(str(column.default)))
-    default = column.default if bare else f"({column.default})"
-    memory = apsw.Connection(":memory:")
-    try:
-        memory.execute(
-            compose(
-                "CREATE TABLE d(c {declared} DEFAULT {default}, other)",
-                declared=sqlite_expression(_declared(column)),
-                default=sqlite_expression(default or ""),
-            )
-        )
-        memory.execute("INSERT INTO d(other) VALUES (1)")
-        stored = memory.execute("SELECT c FROM d").fetchall()[0][0]
-    except (apsw.Error, InputError, UnicodeDecodeError) as error:
-        raise Untranslatable(f"SQLite refuses the default {column.default}: {error}") from None
-    finally:
-        memory.close()
+    stored = _stored_by_sqlite(column)
     try:
         text = rule.forward(stored)
     except CannotCarry as reason:
@@ -221,6 +201,33 @@ def _constant(column: SourceColumn, rule: Rule) -> str | None:
     ):
         return text
     return postgres_text(text)
+
+
+def _stored_by_sqlite(column: SourceColumn) -> SourceValue:
+    """What a row without a value for the column gets. Raises Untranslatable."""
+    kinds = [token.kind for token in tokenize(str(column.default))]
+    if "blob" in kinds and len(kinds) > 1:
+        raise Untranslatable(f"what the bytes in {column.default} mean depends on the encoding")
+    # SQLite itself says what it would store: '0' in an INTEGER column is the integer 0.
+    # A double-quoted string is a default without parentheses alone, an expression within.
+    bare = any(t.kind == "name" for t in tokenize(str(column.default)))
+    default = column.default if bare else f"({column.default})"
+    memory = apsw.Connection(":memory:")
+    try:
+        memory.execute(
+            compose(
+                "CREATE TABLE d(c {declared} DEFAULT {default}, other)",
+                declared=sqlite_expression(_declared(column)),
+                default=sqlite_expression(default or ""),
+            )
+        )
+        memory.execute("INSERT INTO d(other) VALUES (1)")
+        stored: SourceValue = memory.execute("SELECT c FROM d").fetchall()[0][0]
+    except (apsw.Error, InputError, UnicodeDecodeError) as error:
+        raise Untranslatable(f"SQLite refuses the default {column.default}: {error}") from None
+    finally:
+        memory.close()
+    return stored
 
 
 def _declared(column: SourceColumn) -> str:

@@ -118,14 +118,14 @@ def _group(match: str, start: int) -> tuple[Group | None, int]:
             place = quantifier.end()
         if match[place : place + 1] in ("?", "*", "+", "{", "|"):
             return None, place
-        known = known and term is not None
+        known, shape = known and term is not None, term or ""
         if quantifier is None or quantifier[1]:
-            globs += [term or ""] * (1 if quantifier is None else int(quantifier[1]))
+            globs += [shape] * (1 if quantifier is None else int(quantifier[1]))
         else:
             known = known and not globs and match[place : place + 1] == ")"
-            globs, opened, least = [term or ""], True, int(quantifier[0] == "+")
+            globs, opened, least = [shape], True, int(quantifier[0] == "+")
     group = Group(match[start:place], tuple(globs) if known else None, opened, least)
-    return (group if place < len(match) and place > start else None), place + 1
+    return (group if start < place < len(match) else None), place + 1
 
 
 def _glob(atom: str) -> str | None:

@@ -116,13 +116,17 @@ def suggest(
         [f for f in plan.findings if f.suggest],
     )
     hints = together([f.suggest for f in hinted])
+    warnings = tuple(_warnings(plan, data, hinted))
+    return Suggestion(data, tuple(settled), plan.blocked, hints, tuple(hinted), warnings)
+
+
+def _warnings(plan: Plan, data: Mapping[str, Any], hinted: Sequence[Finding]) -> Iterator[Finding]:
+    """Those that the policy does not settle, nor any hint."""
     offered = {(f.table, f.column) for f in hinted if f.column is not None}
-    warnings = [
-        f
-        for f in plan.findings
-        if f.severity == "warning" and (f.table, f.column) not in offered and not _entry(data, f)
-    ]
-    return Suggestion(data, tuple(settled), plan.blocked, hints, tuple(hinted), tuple(warnings))
+    for finding in plan.findings:
+        told = finding.severity == "warning" and (finding.table, finding.column) not in offered
+        if told and not _entry(data, finding):
+            yield finding
 
 
 def _entry(data: Mapping[str, Any], finding: Finding) -> bool:

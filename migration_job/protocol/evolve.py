@@ -38,7 +38,7 @@ from migration_job.stores.postgres.pair_identity import confirm_token
 from migration_job.stores.postgres.shape import ColumnShape, TableShape
 from migration_job.stores.postgres.states import raw_rows
 from migration_job.stores.sqlite import capture, fence, whole
-from migration_job.stores.sqlite.model import SourceTable
+from migration_job.stores.sqlite.model import Affinity, SourceTable
 from migration_job.stores.sqlite.reader import bindable
 from migration_job.values import SourceValue, fold
 
@@ -182,9 +182,7 @@ def _compare(
 ) -> None:
     old, found = shapes
     source = pair.catalogue.table(table.source or "")
-    columns = []
-    for column in table.columns:
-        columns.append(_kept(source, table, column, shapes, pair.plan))
+    columns = [_kept(source, table, column, shapes, pair.plan) for column in table.columns]
     lost_keys = [keys for keys in old.uniques if keys not in found.uniques]
     if lost_keys:
         raise _OneWay(f"its key ({', '.join(lost_keys[0])}) is gone or another")
@@ -197,12 +195,17 @@ def _compare(
         verdict.again.add(table.target)
     columns += [one.column for one in added]
     verdict.added += added
+    _tell(table, columns, verdict)
+
+
+def _tell(table: TablePlan, columns: list[ColumnPlan], verdict: _Verdict) -> None:
+    """Note what becomes of the table's columns, new ones last."""
     for one, new in zip(table.columns, columns, strict=False):
         if one != new:
             verdict.told.append(f"column {table.target}.{one.target} is {new.type} now")
             verdict.again.add(table.target)
-    for addition in added:
-        verdict.told.append(f"column {table.target}.{addition.column.target} was added on SQLite")
+    for new in columns[len(table.columns) :]:
+        verdict.told.append(f"column {table.target}.{new.target} was added on SQLite")
     if tuple(columns) != table.columns:
         verdict.plans[table.target] = table.model_copy(update={"columns": tuple(columns)})
 
@@ -223,13 +226,7 @@ def _kept(
     """The plan of a column that was there before."""
     old, found = (one.column(column.target) for one in shapes)
     if found is None:
-        numbers = {c.number: c.name for c in shapes[1].columns}
-        renamed = numbers.get(old.number) if old is not None else None
-        same = shapes[0].oid == shapes[1].oid
-        raise _OneWay(
-            f"its column {column.target} was "
-            + (f"renamed to {renamed}" if same and renamed is not None else "dropped")
-        )
+        raise _OneWay(f"its column {column.target} was {_where_it_went(old, shapes)}")
     if old is None or column not in table.copied:
         return column
     of = {fold(c.name): c for c in source.columns}
@@ -240,14 +237,31 @@ def _kept(
         raise _OneWay(f"its column {column.target} is generated otherwise than it was")
     if old.type == found.type:
         return column
-    fresh = rule_of(found.type, plan)
-    rule = None
-    if fresh is not None:
-        affinity = "integer" if own is None else own.affinity
-        rule = rule_after(column.rule, fresh[0], affinity, strict=source.strict)
+    retyped = _retyped(column, found, "integer" if own is None else own.affinity, source, plan)
     is_key = column.target in key_columns(table)
-    if fresh is None or rule is None or (is_key and rule.kind != column.rule.kind):
+    if retyped is None or (is_key and retyped.rule.kind != column.rule.kind):
         raise _OneWay(f"its column {column.target} is {found.type} now, was {old.type}")
+    return retyped
+
+
+def _where_it_went(old: ColumnShape | None, shapes: tuple[TableShape, TableShape]) -> str:
+    """What became of a column that has its name no more."""
+    numbers = {c.number: c.name for c in shapes[1].columns}
+    renamed = numbers.get(old.number) if old is not None else None
+    same = shapes[0].oid == shapes[1].oid
+    return f"renamed to {renamed}" if same and renamed is not None else "dropped"
+
+
+def _retyped(
+    column: ColumnPlan, found: ColumnShape, affinity: Affinity, source: SourceTable, plan: Plan
+) -> ColumnPlan | None:
+    """The plan of a column that has another type now; None where no rule leads there and back."""
+    fresh = rule_of(found.type, plan)
+    if fresh is None:
+        return None
+    rule = rule_after(column.rule, fresh[0], affinity, strict=source.strict)
+    if rule is None:
+        return None
     return column.model_copy(update={"rule": rule, "type": fresh[1], "clean": False})
 
 

@@ -152,13 +152,7 @@ def bring_back(
                     raise error.locked() from error
                 held = dict(pair.restless)
             except apsw.ConstraintError as error:
-                # As in catch-up: a unique value may still be with a row that comes later.
-                if few >= _queued(pair) and not pair.restless:
-                    raise OperationError(
-                        f"the source refuses what the target now holds: {error}",
-                        advice="PostgreSQL serves as before, and the source stays at its last "
-                        "state; correct the rows on PostgreSQL",
-                    ) from error
+                _require_more(pair, few, error)
                 rows *= 4 if few == rows else 1
                 held.clear()
                 pair.restless.clear()
@@ -169,6 +163,17 @@ def bring_back(
                     "the source's disk is full, so the target's changes cannot come back",
                     advice="PostgreSQL serves as before; free some space",
                 ) from error
+
+
+def _require_more(pair: Pair, taken: int, error: apsw.ConstraintError) -> None:
+    """As in catch-up, a unique value may still be with a row that comes later; OperationError where
+    the round had all of them."""
+    if taken >= _queued(pair) and not pair.restless:
+        raise OperationError(
+            f"the source refuses what the target now holds: {error}",
+            advice="PostgreSQL serves as before, and the source stays at its last state; correct "
+            "the rows on PostgreSQL",
+        ) from error
 
 
 def differences(pair: Pair) -> list[str]:

@@ -78,12 +78,16 @@ LONGEST_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Accepted:
-    """What the operator gives up."""
+class _Wanted:
+    """How to go back, and what the operator gives up for it."""
 
+    pause_limit: float
+    drain_limit: float
     loss: bool
-    tables: frozenset[str]
-    """Folded names of tables whose schema was changed."""
+    one_way: frozenset[str]
+    """Folded names of tables whose schema was changed, and whose changes are given up."""
+    keep_reads: bool
+    release: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,57 +121,46 @@ def rollback(  # noqa: PLR0913 - the command's options, named
     OperationError with SQLite serving.
     """
     with truthful(ends.source, "rollback"), patience(drain_limit), watch.guarded():
-        accepted = _Accepted(accept_loss, frozenset(fold(name) for name in one_way))
-        done = _rollback(ends, pause_limit, drain_limit, accepted, keep_reads, release, say)
+        tables = frozenset(fold(name) for name in one_way)
+        wanted = _Wanted(pause_limit, drain_limit, accept_loss, tables, keep_reads, release)
+        done = _rollback(ends, wanted, say)
         gate_protocol.wait_for_application(ends.state, ends.connection, say=say)
         return done
 
 
-def _rollback(  # noqa: PLR0913 - the command's options
-    ends: Endpoints,
-    pause_limit: float,
-    drain_limit: float,
-    accepted: _Accepted,
-    keep_reads: bool,
-    release: bool,
-    say: Say,
-) -> RolledBack:
+def _rollback(ends: Endpoints, wanted: _Wanted, say: Say) -> RolledBack:
     with Lock(ends.state).command("rollback"):
         lease.require_none(ends.state, "rollback")
         try:
             opening = opened(ends.source, ends.dsn)
             pair = opening.__enter__()
         except (InputError, Emptied, psycopg.OperationalError) as error:
-            return _without_target(ends, error, accept_loss=accepted.loss, release=release, say=say)
+            return _without_target(
+                ends, error, accept_loss=wanted.loss, release=wanted.release, say=say
+            )
         try:
-            done = _with_target(pair, ends, pause_limit, drain_limit, accepted, keep_reads, say)
-            if release or _is_plain(pair):
+            done = _with_target(pair, ends, wanted, say)
+            if wanted.release or _is_plain(pair):
                 _release(pair)
                 say("the capture is taken out of the source")
             return done
         except Forgotten as error:
             if fence.read_state(pair.source) is not None and pair.state().closed:
-                if not accepted.loss:
+                if not wanted.loss:
                     raise
                 # Whatever it holds that SQLite does not is listed; it must take nothing more.
-                target_fence.close_fence(pair.target, limit=pause_limit)
-                target_fence.end_sessions(pair.third, limit=pause_limit)
+                target_fence.close_fence(pair.target, limit=wanted.pause_limit)
+                target_fence.end_sessions(pair.third, limit=wanted.pause_limit)
             lacks = error
         finally:
             opening.__exit__(None, None, None)
         say(f"warning: {lacks.message}; {lacks.advice}")
-        return _without_target(ends, lacks, accept_loss=accepted.loss, release=release, say=say)
+        return _without_target(
+            ends, lacks, accept_loss=wanted.loss, release=wanted.release, say=say
+        )
 
 
-def _with_target(  # noqa: PLR0913, PLR0915 - the command's options; its steps in order
-    pair: Pair,
-    ends: Endpoints,
-    pause_limit: float,
-    drain_limit: float,
-    accepted: _Accepted,
-    keep_reads: bool,
-    say: Say,
-) -> RolledBack:
+def _with_target(pair: Pair, ends: Endpoints, wanted: _Wanted, say: Say) -> RolledBack:
     state = fence.read_state(pair.source)
     if state is None:
         # Nothing was ever switched; the connection may not have been written yet.
@@ -181,49 +174,20 @@ def _with_target(  # noqa: PLR0913, PLR0915 - the command's options; its steps i
         )
     require_identity(pair, state, followed=True)
     if not state.closed:
-        if state.reads_moved and not keep_reads:
-            with fence.writing(pair.source, limit=drain_limit):
+        if state.reads_moved and not wanted.keep_reads:
+            with fence.writing(pair.source, limit=wanted.drain_limit):
                 fence.change_state(pair.source, reads_moved=0)
         _follow(pair, ends, say)
         say("SQLite serves already")
         return RolledBack(0.0)
     follow_decision(pair, ends)
     _require_own_alias(ends)
-    lock_limit = min(drain_limit, DECIDE_SECONDS)
-    with step("rollback.prepare"):
-        given_up = _mended(pair, drain_limit, accepted.loss, say)
-        lost = _losses(pair, ends, accepted, (), say)
-        _derive(pair, drain_limit, say)
-        for told in source_checks.broken(pair):
-            say(told)
-        say("the way back is worked off; holding the application's queries")
-    with gate_protocol.holding(ends.state, longest=drain_limit + LONGEST_SECONDS, say=say):
+    given_up, lost = _prepare(pair, ends, wanted, say)
+    longest = wanted.drain_limit + LONGEST_SECONDS
+    with gate_protocol.holding(ends.state, longest=longest, say=say):
         start = time.monotonic()
         try:
-            watch.expect(pause_limit + watch.STEP_SECONDS)
-            with step("rollback.pause"):
-                if ends.pooler is not None:
-                    lease.mark_pause(ends.state)
-                    ends.pooler.pause(limit=pause_limit)
-            watch.expect(2 * pause_limit + watch.GRACE_SECONDS)
-            with step("rollback.fence"):
-                target_fence.close_fence(pair.target, limit=pause_limit)
-                target_fence.end_sessions(pair.third, limit=pause_limit)
-            with step("rollback.drain"):
-                worked_off = fence.last_position(pair.source)
-                _drain(pair, drain_limit)
-                lost = _losses(pair, ends, accepted, lost, say)
-            watch.expect(2 * lock_limit + watch.GRACE_SECONDS)
-            with step("rollback.decide"):
-                fence.hold_writers(pair.source, limit=lock_limit)
-                require_capture(pair, anew=True)
-                raise_source_sequences(pair)
-                later = _changed_since(pair, worked_off)
-                for done in derived.bring_in_step(pair.source, pair.catalogue, later):
-                    say(str(done))
-                take_back(pair.source, new_token(pair), reads_moved=keep_reads)
-                require_file(pair)
-                commit_decision(pair, limit=lock_limit, certificate=None)
+            lost = _decide(pair, ends, wanted, lost, say)
         except BaseException as error:
             fence.give_up(pair.source)
             watch.expect(0)
@@ -236,6 +200,54 @@ def _with_target(  # noqa: PLR0913, PLR0915 - the command's options; its steps i
     record_phase(pair, Phase.ROLLED_BACK, ends.dsn, say)
     say(f"decided: SQLite serves; queries were held for {held:.0f} ms")
     return RolledBack(held, (*given_up, *lost))
+
+
+def _prepare(
+    pair: Pair, ends: Endpoints, wanted: _Wanted, say: Say
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Work the way back off while PostgreSQL serves; what was given up for it, and what would be
+    lost."""
+    with step("rollback.prepare"):
+        given_up = _mended(pair, wanted.drain_limit, wanted.loss, say)
+        lost = _losses(pair, ends, wanted, (), say)
+        _derive(pair, wanted.drain_limit, say)
+        for told in source_checks.broken(pair):
+            say(told)
+        say("the way back is worked off; holding the application's queries")
+    return given_up, lost
+
+
+def _decide(
+    pair: Pair, ends: Endpoints, wanted: _Wanted, lost: tuple[str, ...], say: Say
+) -> tuple[str, ...]:
+    """Pause, fence, drain and commit the decision, with the application's queries held; all that
+    is lost."""
+    pause_limit, lock_limit = wanted.pause_limit, min(wanted.drain_limit, DECIDE_SECONDS)
+    watch.expect(pause_limit + watch.STEP_SECONDS)
+    with step("rollback.pause"):
+        if ends.pooler is not None:
+            lease.mark_pause(ends.state)
+            ends.pooler.pause(limit=pause_limit)
+    watch.expect(2 * pause_limit + watch.GRACE_SECONDS)
+    with step("rollback.fence"):
+        target_fence.close_fence(pair.target, limit=pause_limit)
+        target_fence.end_sessions(pair.third, limit=pause_limit)
+    with step("rollback.drain"):
+        worked_off = fence.last_position(pair.source)
+        _drain(pair, wanted.drain_limit)
+        lost = _losses(pair, ends, wanted, lost, say)
+    watch.expect(2 * lock_limit + watch.GRACE_SECONDS)
+    with step("rollback.decide"):
+        fence.hold_writers(pair.source, limit=lock_limit)
+        require_capture(pair, anew=True)
+        raise_source_sequences(pair)
+        later = _changed_since(pair, worked_off)
+        for done in derived.bring_in_step(pair.source, pair.catalogue, later):
+            say(str(done))
+        take_back(pair.source, new_token(pair), reads_moved=wanted.keep_reads)
+        require_file(pair)
+        commit_decision(pair, limit=lock_limit, certificate=None)
+    return lost
 
 
 def _mended(pair: Pair, drain_limit: float, accept_loss: bool, say: Say) -> tuple[str, ...]:
@@ -309,7 +321,7 @@ def _drain(pair: Pair, limit: float) -> None:
 
 
 def _losses(
-    pair: Pair, ends: Endpoints, accepted: _Accepted, told: tuple[str, ...], say: Say
+    pair: Pair, ends: Endpoints, wanted: _Wanted, told: tuple[str, ...], say: Say
 ) -> tuple[str, ...]:
     """What would not come back, said before it is given up, where it has not been ``told`` yet.
     Raises VerificationError unless that is accepted."""
@@ -317,11 +329,11 @@ def _losses(
     lost = [*differences(pair)]
     lost += [f"changes to table {name} (--one-way)" for name in one_way_changes(pair)]
     for name, words in one_way_tables(pair).items():
-        if fold(name) in accepted.tables:
+        if fold(name) in wanted.one_way:
             given_up.append(words)
         else:
             lost.append(words)
-    if lost and not accepted.loss:
+    if lost and not wanted.loss:
         raise VerificationError(
             f"{len(lost)} things on the target do not come back as they are: "
             f"{'; '.join(lost[:SHOWN])}",

@@ -66,25 +66,29 @@ def demands(checks: Path | None, profile: str, budget: str | None, through: str 
     )
 
 
-def prove(  # noqa: PLR0913 - both sides and where to report
-    wanted: Demands,
-    source: apsw.Connection,
-    target: psycopg.Connection[Any],
-    dsn: str,
-    mapped: Container[tuple[object, object]],
-    report: Report,
-    reporter: Reporter,
-) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class Proving:
+    """Both sides as the application's queries find them."""
+
+    source: apsw.Connection
+    target: psycopg.Connection[Any]
+    dsn: str
+    """The target's connection string."""
+    mapped: Container[tuple[object, object]]
+    """Pairs of values, before and after, that the plan's maps make of one another."""
+
+
+def prove(wanted: Demands, sides: Proving, report: Report, reporter: Reporter) -> dict[str, str]:
     """Run the queries on both sides, measure them where a budget is given, and put what was found
     into the report. Returns the certificate's words for each. Raises VerificationError."""
     words: dict[str, str] = {}
     if wanted.checks:
         with reporter.phase("application checks", total=len(wanted.checks), unit="queries"):
-            words |= _replay(wanted, source, target, mapped, report, reporter)
+            words |= _replay(wanted, sides.source, sides.target, sides.mapped, report, reporter)
     if wanted.budget is not None:
         with reporter.phase("performance"):
             words["performance"] = _measure(
-                wanted, wanted.budget, source, wanted.through or dsn, report, reporter
+                wanted, wanted.budget, sides.source, wanted.through or sides.dsn, report, reporter
             )
     return words
 

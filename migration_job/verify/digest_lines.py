@@ -320,8 +320,8 @@ def line_of(
         source=_grouped("concat_ws", sqlite_mark(FIELD), here, 500),
         source_nulls=chain("+", [f"({reference} IS NULL)" for reference in maybe_null]) or NONE,
         target=_grouped("concat_ws", postgres_mark(FIELD), there, 90),
-        target_nulls=_nulls_among([c for c in open_to_null if c.nulls]),
-        unexpected_nulls=_nulls_among([c for c in open_to_null if not c.nulls]),
+        target_nulls=_nulls_among(open_to_null, expected=True),
+        unexpected_nulls=_nulls_among(open_to_null, expected=False),
         fields=len(known),
     )
 
@@ -344,9 +344,10 @@ def _as_argument(column: ColumnPlan, target: str) -> str:
     return target if character else target.removesuffix("::text")
 
 
-def _nulls_among(columns: Sequence[ColumnPlan]) -> str:
-    """PostgreSQL's number of NULLs in a row's columns."""
-    names = [postgres_name(c.target) for c in columns]
+def _nulls_among(columns: Sequence[ColumnPlan], *, expected: bool) -> str:
+    """PostgreSQL's number of NULLs in those of a row's columns in which they are expected, or in
+    which they are not."""
+    names = [postgres_name(c.target) for c in columns if c.nulls is expected]
     groups = (names[i : i + 90] for i in range(0, len(names), 90))
     return " + ".join(f"num_nulls({', '.join(group)})" for group in groups) or NONE
 

@@ -151,14 +151,13 @@ def parse_budget(text: str) -> Budget:
     return Budget(**values)  # type: ignore[arg-type]  # ints for the int fields, by `kinds`
 
 
-def measure(  # noqa: PLR0913 - both sides and the budget
+def measure(
     checks: Sequence[Check],
     source: apsw.Connection,
     dsn: str,
     budget: Budget,
     *,
     through_pooler: bool,
-    seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> Performance:
     """Time the checks' queries on both sides and load the target. Writes nothing.
@@ -181,7 +180,7 @@ def measure(  # noqa: PLR0913 - both sides and the budget
             )
             continue
         say(f"load of {users} users for {budget.seconds:g} s")
-        loads.append(asyncio.run(_load(checks, dsn, users, budget.seconds, seed)))
+        loads.append(asyncio.run(_load(checks, dsn, users, budget.seconds)))
     failures.extend(_too_slow(queries))
     failures.extend(_overloaded(loads, budget))
     return Performance(
@@ -262,7 +261,7 @@ def _room(dsn: str) -> int:
 # -------------------------------------------------------------------------------------- the load
 
 
-async def _load(checks: Sequence[Check], dsn: str, users: int, seconds: float, seed: int) -> Load:
+async def _load(checks: Sequence[Check], dsn: str, users: int, seconds: float) -> Load:
     """All users connect, then all begin at once; the time counts from there."""
     latencies: list[float] = []
     errors: Counter[str] = Counter()
@@ -271,7 +270,7 @@ async def _load(checks: Sequence[Check], dsn: str, users: int, seconds: float, s
     end = math.inf
 
     async def user(number: int) -> None:
-        choose = random.Random(seed * 1_000_003 + number)  # noqa: S311  # a load, not a secret
+        choose = random.Random(number)  # noqa: S311  # a load, not a secret
         try:
             connection = await psycopg.AsyncConnection.connect(
                 dsn,

@@ -152,7 +152,6 @@ def begin(source: Path, dsn: str, plan: Plan = PLAN) -> Migration:
             source_path=str(source),
             snapshot_sha256="0" * 64,
             plan=plan,
-            plan_digest=plan.digest(),
             job_version="test",
         )
         for table in plan.tables:

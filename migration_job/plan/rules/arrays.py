@@ -82,17 +82,20 @@ class ArrayRule(RuleBase):
             case str() if self.element == "uuid" and _UUID.fullmatch(part):
                 return part
             case str() if self.element == "text":
-                if "\x00" in part:
-                    raise CannotCarry("text with a NUL character in a list")
-                if self.numbers and len(part) > self.numbers[0]:
-                    raise CannotCarry(
-                        f"a text of {len(part)} characters in the list, {self.numbers[0]} allowed"
-                    )
-                if any("\ud800" <= c <= "\udfff" for c in part):
-                    raise CannotCarry("half of a surrogate pair in a list, which is no character")
-                plain = _BARE.fullmatch(part) is not None and part.upper() != "NULL"
-                return part if plain else postgres_element(part)
+                return self._text(part)
         raise CannotCarry(f"expected {self.element} in the list, found {part!r}")
+
+    def _text(self, part: str) -> str:
+        if "\x00" in part:
+            raise CannotCarry("text with a NUL character in a list")
+        if self.numbers and len(part) > self.numbers[0]:
+            raise CannotCarry(
+                f"a text of {len(part)} characters in the list, {self.numbers[0]} allowed"
+            )
+        if any("\ud800" <= c <= "\udfff" for c in part):
+            raise CannotCarry("half of a surrogate pair in a list, which is no character")
+        bare = _BARE.fullmatch(part) is not None and part.upper() != "NULL"
+        return part if bare else postgres_element(part)
 
     def _number(self, digits: str) -> str | None:
         """The number as PostgreSQL prints it; None for one that is none of the elements' type."""

@@ -20,12 +20,7 @@ from migration_job.plan.rules import CannotCarry
 from migration_job.quoting import compose, postgres_name
 from migration_job.stores.postgres import records
 from migration_job.stores.postgres.copytext import copy_sql, fields_of
-from migration_job.stores.postgres.database import (
-    Statement,
-    ask_together,
-    commit_together,
-    lost,
-)
+from migration_job.stores.postgres.database import Statement, ask_together, commit_together, lost
 from migration_job.values import SourceValue, display, fold, key_text, to_json, to_text
 
 Key = tuple[SourceValue, ...]
@@ -67,7 +62,7 @@ def apply_states(
     transaction.
 
     The session must act as a replica
-    (:func:`migration_job.stores.postgres.capture.act_as_replica`). Raises
+    (:func:`migration_job.stores.postgres.target_fence.act_as_replica`). Raises
     BlockedError where a value cannot be carried and the plan does not quarantine it,
     psycopg.IntegrityError where rows of the batch stand in each other's or in others' way.
     """
@@ -78,9 +73,7 @@ def apply_states(
         for part in batch
         for key in part.change.keys
     ]
-    # Within a table a unique value may have moved from one key to another: deletions first.
-    first = [s for part in batch for s in _deletion(part.change)]
-    first += [s for part in batch if part.small for s in _insertion(part)]
+    first = _small_changes(batch)
     notes = [*_notes(batch), records.applied_statement(position, token)]
     try:
         if not large and len(forget) <= FEW_ROWS:
@@ -97,6 +90,13 @@ def apply_states(
         raise
     except psycopg.Error as error:
         raise lost(error, "applying changes") from error
+
+
+def _small_changes(batch: Sequence[_Part]) -> list[Statement]:
+    """What need not wait for a COPY. Within a table a unique value may have moved from one key to
+    another: deletions first."""
+    first = [s for part in batch for s in _deletion(part.change)]
+    return first + [s for part in batch if part.small for s in _insertion(part)]
 
 
 def base_type(column: ColumnPlan) -> str:

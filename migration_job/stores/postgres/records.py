@@ -229,14 +229,13 @@ def refuse_records(connection: psycopg.Connection, where: str) -> None:
 # --------------------------------------------------------------------------- the run's course
 
 
-def begin(  # noqa: PLR0913 - a record's fields, named
+def begin(
     connection: psycopg.Connection,
     *,
     run_id: str,
     source_path: str,
     snapshot_sha256: str,
     plan: Plan,
-    plan_digest: str,
     job_version: str,
 ) -> None:
     """Make the records, in one transaction; the target is this run's own from here on."""
@@ -254,7 +253,7 @@ def begin(  # noqa: PLR0913 - a record's fields, named
                 source_path,
                 snapshot_sha256,
                 plan.model_dump_json(),
-                plan_digest,
+                plan.digest(),
                 job_version,
             ),
         )

@@ -17,12 +17,7 @@ from migration_job.stores.sqlite.capture import LOG
 from migration_job.stores.sqlite.catalogue import rowid_name
 from migration_job.stores.sqlite.feeding import Feeding
 from migration_job.stores.sqlite.model import SourceTable
-from migration_job.stores.sqlite.reader import (
-    KEYS_PER_QUERY,
-    bindable,
-    column_sql,
-    keys_condition,
-)
+from migration_job.stores.sqlite.reader import KEYS_PER_QUERY, bindable, column_sql, keys_condition
 from migration_job.values import BrokenText, SourceValue, fold, key_text
 
 Row = tuple[SourceValue, ...]
@@ -166,18 +161,17 @@ def _put_in(
     own = [i for i, c in enumerate(rows.columns) if fold(c) not in generated]
     columns = [sqlite_name(rows.columns[i]) for i in own]
     hidden = _hidden(rows)
+    every = [*columns, *hidden]
     place = [rows.columns.index(c) for c in rows.key]
-    bare, full = _insert(rows, columns), _insert(rows, [*columns, *hidden])
+    bare, full = _insert(rows, columns), _insert(rows, every)
     found = [(old.get(key_text([row[i] for i in place])), row) for row in rows.rows]
     # Rows that were there come first: SQLite might give a new row the rowid that one of them had.
     for before, row in sorted(found, key=lambda pair: pair[0] is None):
         statement = bare if before is None else full
         values = [row[i] for i in own]
-        broken = [i for i, value in enumerate(values) if isinstance(value, BrokenText)]
+        broken = frozenset(i for i, v in enumerate(values) if isinstance(v, BrokenText))
         if broken:
-            statement = _insert(
-                rows, columns if before is None else [*columns, *hidden], frozenset(broken)
-            )
+            statement = _insert(rows, columns if before is None else every, broken)
         connection.execute(statement, (*(bindable(v) for v in values), *(before or ())))
 
 

@@ -120,7 +120,33 @@ def install(  # noqa: PLR0913 - fields of the capture's state, named
     the same name.
     """
     _refuse_clash(connection)
-    width = max((len(t.key) for t in tables), default=1)
+    _make_tables(connection, max((len(t.key) for t in tables), default=1))
+    for table in tables:
+        connection.execute(
+            compose("INSERT INTO {tables} VALUES (?, ?, ?)", tables=sqlite_name(TABLES)),
+            (table.number, table.table.name, json.dumps([key_name(table, c) for c in table.key])),
+        )
+        for statement in triggers(table):
+            connection.execute(statement)
+    # A first row, so that there is a last one that trimming leaves alone.
+    connection.execute(compose("INSERT INTO {log} (seq, tab) VALUES (1, 0)", log=sqlite_name(LOG)))
+    connection.execute(
+        compose(
+            "INSERT INTO {state} (one, run, capture, plain, closed, reads_moved, "
+            "settled, schema_digest, token) VALUES (1, ?, ?, ?, ?, 0, 0, ?, ?)",
+            state=sqlite_name(STATE),
+        ),
+        (run, capture, int(plain), int(closed), schema_digest(connection), token or capture),
+    )
+    record_objects(connection)
+    connection.execute(
+        compose("UPDATE {state} SET schema_version = ?", state=sqlite_name(STATE)),
+        (connection.pragma("schema_version"),),
+    )
+
+
+def _make_tables(connection: apsw.Connection, width: int) -> None:
+    """The log, with ``width`` columns for keys, the list of tables and the state."""
     columns = "".join(f", k{i}" for i in range(width))
     connection.execute(
         compose(
@@ -148,28 +174,6 @@ def install(  # noqa: PLR0913 - fields of the capture's state, named
             state=sqlite_name(STATE),
             mark=MARK,
         )
-    )
-    for table in tables:
-        connection.execute(
-            compose("INSERT INTO {tables} VALUES (?, ?, ?)", tables=sqlite_name(TABLES)),
-            (table.number, table.table.name, json.dumps([key_name(table, c) for c in table.key])),
-        )
-        for statement in triggers(table):
-            connection.execute(statement)
-    # A first row, so that there is a last one that trimming leaves alone.
-    connection.execute(compose("INSERT INTO {log} (seq, tab) VALUES (1, 0)", log=sqlite_name(LOG)))
-    connection.execute(
-        compose(
-            "INSERT INTO {state} (one, run, capture, plain, closed, reads_moved, "
-            "settled, schema_digest, token) VALUES (1, ?, ?, ?, ?, 0, 0, ?, ?)",
-            state=sqlite_name(STATE),
-        ),
-        (run, capture, int(plain), int(closed), schema_digest(connection), token or capture),
-    )
-    record_objects(connection)
-    connection.execute(
-        compose("UPDATE {state} SET schema_version = ?", state=sqlite_name(STATE)),
-        (connection.pragma("schema_version"),),
     )
 
 
@@ -413,16 +417,18 @@ def _conflicts(captured: CapturedTable) -> Iterator[tuple[list[str], str]]:
         if _same_row_same_key(captured, index):
             continue
         conditions = [_equals_new(table, term) for term in index.columns]
-        changed = ""
         if index.where is not None:
             conditions.append(sqlite_expression(index.where))
-        elif all(term.column is not None for term in index.columns):
-            changed = " OR ".join(
-                f"NEW.{sqlite_name(term.column or '')} IS NOT OLD.{sqlite_name(term.column or '')} "
-                "COLLATE BINARY"
-                for term in index.columns
-            )
-        yield conditions, changed
+        yield conditions, _changed(index)
+
+
+def _changed(index: SourceIndex) -> str:
+    """The condition under which an UPDATE changes what the index is over; '' where it cannot be
+    said."""
+    names = [sqlite_name(term.column) for term in index.columns if term.column is not None]
+    if index.where is not None or len(names) < len(index.columns):
+        return ""
+    return " OR ".join(f"NEW.{name} IS NOT OLD.{name} COLLATE BINARY" for name in names)
 
 
 def _same_row_same_key(captured: CapturedTable, index: SourceIndex) -> bool:

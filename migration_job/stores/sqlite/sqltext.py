@@ -254,21 +254,22 @@ class TriggerText:
     text."""
 
 
+def _place_of(tokens: Sequence[Token], start: int, *words: str) -> int | None:
+    """Where the first of the words stands from ``start`` on; None: nowhere."""
+    return next((i for i in range(start, len(tokens)) if tokens[i].is_word(*words)), None)
+
+
 def parse_trigger(sql: str) -> TriggerText | None:
     """What a CREATE TRIGGER statement says; None where it is none of a table's rows."""
     tokens = tokenize(sql)
-    begin = next((i for i, t in enumerate(tokens) if t.is_word("BEGIN")), None)
+    begin = _place_of(tokens, 0, "BEGIN")
     head = tokens[:begin]
-    event = next((i for i, t in enumerate(head) if t.is_word("INSERT", "UPDATE", "DELETE")), None)
-    on = (
-        None
-        if event is None
-        else next((i for i in range(event, len(head)) if head[i].is_word("ON")), None)
-    )
+    event = _place_of(head, 0, "INSERT", "UPDATE", "DELETE")
+    on = None if event is None else _place_of(head, event, "ON")
     if begin is None or event is None or on is None:
         return None
     of = head[event + 2 : on] if head[event + 1].is_word("OF") else []
-    when = next((i for i in range(on + 2, len(head)) if head[i].is_word("WHEN")), None)
+    when = _place_of(head, on + 2, "WHEN")
     found: list[list[Token]] = [[]]
     for token in tokens[begin + 1 :]:
         if token.is_symbol(";"):
