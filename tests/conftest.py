@@ -5,6 +5,7 @@ A fixture that this machine cannot serve skips its test with the reason.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,12 @@ ROOT = Path(__file__).resolve().parent.parent
 RADCASE = ROOT.parent / "shared" / "radcase" / "radcase.db"
 
 MakeSqlite = Callable[..., Path]
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than there are cores (`-n auto`): much of a test's time is waiting, for a
+    container's health, for a lock, for a server to start."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
