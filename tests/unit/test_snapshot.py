@@ -172,3 +172,17 @@ def test_a_sound_database_of_every_kind_is_sound(tmp_path: Path) -> None:
     integrity.check(reader, full=False)
     integrity.check(reader, full=True)
     reader.close()
+
+
+def test_a_damaged_schema_is_a_sentence(tmp_path: Path) -> None:
+    source = tmp_path / "source.db"
+    made = sqlite3.connect(source)
+    for number in range(100):
+        made.execute(f"CREATE TABLE t{number} (i INTEGER, {', '.join(f'c{n}' for n in range(30))})")
+    made.close()
+    content = bytearray(source.read_bytes())
+    # The schema is on more than one page: its first names the others.
+    content[100:4096] = b"\xff" * 3996
+    source.write_bytes(content)
+    with pytest.raises(InputError, match="the source is damaged"):
+        snapshot.open_immutable(source)

@@ -97,7 +97,7 @@ class Digests:
 
 
 def open_immutable(path: Path) -> apsw.Connection:
-    """A read-only connection to a file that nobody changes."""
+    """A read-only connection to a file that nobody changes; InputError where it is damaged."""
     uri = f"file:{url_quote(os.fspath(path.absolute()))}?mode=ro&immutable=1"
     connection = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
     try:
@@ -105,10 +105,21 @@ def open_immutable(path: Path) -> apsw.Connection:
         connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
         connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
         connection.execute(compose("PRAGMA cache_size = -{cache_kib}", cache_kib=CACHE_KIB))
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        connection.close()
+        raise _damaged(error) from error
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _damaged(error: apsw.Error) -> InputError:
+    return InputError(
+        f"the source is damaged: {error}",
+        advice="restore a backup, or recover what can be read with "
+        "`sqlite3 source.db .recover | sqlite3 recovered.db`, and run on that",
+    )
 
 
 def sha256_of(path: Path) -> str:
@@ -262,11 +273,7 @@ def _copy(reader: apsw.Connection, partial: Path) -> None:
             advice="another program holds an exclusive lock; end its transaction and run again",
         ) from error
     except (apsw.CorruptError, apsw.NotADBError) as error:
-        raise InputError(
-            f"the source is damaged: {error}",
-            advice="restore a backup, or recover what can be read with "
-            "`sqlite3 source.db .recover | sqlite3 recovered.db`, and run on that",
-        ) from error
+        raise _damaged(error) from error
     finally:
         writer.close()
 
