@@ -9,6 +9,7 @@ import sys
 import pulumi
 
 from infra import program
+from infra.dynamic import REASON
 from infra.errors import StageError
 
 ALREADY_TOLD = 32
@@ -21,7 +22,8 @@ signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 try:
     stage = program.stage()
 except StageError as error:
-    pulumi.log.error(str(error))
+    # Pulumi repeats a message's first line while it runs, and that line alone.
+    pulumi.log.error(f"{REASON}\n{error}")
     sys.exit(ALREADY_TOLD)
 
 for name, value in stage.outputs().items():

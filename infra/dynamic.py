@@ -8,8 +8,10 @@ made by an older version of this project is taken down by the present one.
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from pulumi.dynamic import (
@@ -28,11 +30,29 @@ PROVIDER_KEY = "__provider"
 """Where Pulumi keeps the provider's name among a dynamic resource's properties."""
 
 
+REASON = "the reason is:"
+"""The first line of a failure. Pulumi repeats that line, and that line alone, wherever it shows how
+far it has come; the sentence itself then stands once, among the diagnostics."""
+
+
+class _Told(StageError):
+    """A StageError on its way to Pulumi's diagnostics."""
+
+    def __str__(self) -> str:
+        return f"{REASON}\n{super().__str__()}"
+
+
 class StageProvider(ResourceProvider):
     """A provider whose inputs are plain properties and whose foreseen errors are sentences."""
 
     outputs: tuple[str, ...] = ()
     """Properties that the provider adds; everything else is an input."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in ("create", "update", "delete", "diff", "read"):
+            if name in vars(cls):
+                setattr(cls, name, _telling(vars(cls)[name]))
 
     def configure(self, _req: ConfigureRequest) -> None:
         logging.getLogger("grpc._server").addFilter(_FORESEEN)
@@ -58,6 +78,17 @@ class StageProvider(ResourceProvider):
         """The inputs that differ."""
         own = {*self.outputs, PROVIDER_KEY}
         return {key for key in (olds.keys() | news.keys()) - own if olds.get(key) != news.get(key)}
+
+
+def _telling(step: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(step)
+    def told(*words: Any) -> Any:
+        try:
+            return step(*words)
+        except StageError as error:
+            raise _Told(error.message, advice=error.advice) from error
+
+    return told
 
 
 def say(line: str) -> None:

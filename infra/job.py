@@ -31,6 +31,8 @@ SECRETS = "/run/job"
 POLICY_NAME = "policy.yaml"
 POLICY_FILE = f"{SECRETS}/{POLICY_NAME}"
 """The policy's file there."""
+ERROR = "error: "
+"""How the job's last sentence begins."""
 LAST_WORDS = 12
 """Lines of a failed job that the error repeats."""
 PIDS = 256
@@ -70,7 +72,7 @@ class Ended:
 
     status: int
     lines: tuple[str, ...]
-    """Its last lines, oldest first."""
+    """Its last lines, oldest first; from the one that begins the error on, where there is one."""
 
     @property
     def words(self) -> str:
@@ -95,7 +97,8 @@ def run(
     arguments: Sequence[str],
     say: Callable[[str], None],
 ) -> Ended:
-    """Run ``migration-job ARGUMENTS`` in a container of its own and pass on its lines.
+    """Run ``migration-job ARGUMENTS`` in a container of its own and pass on its lines. Those of its
+    error are returned alone.
 
     A container of that name that an interrupted update left behind is ended first: every command
     of the job may be cut off anywhere and run again. Raises StageError where the engine refuses.
@@ -105,7 +108,8 @@ def run(
         return _create(client, place, call, arguments, say)
 
     try:
-        return _to_its_end(client, call.name, create, archive(call.secrets, place.user), say)
+        files = archive(call.secrets, place.user)
+        return _to_its_end(client, call.name, create, files, say, holding=True)
     except APIError as error:
         raise StageError(
             f"the engine could not run the migration job: {error.explanation or error}",
@@ -194,23 +198,33 @@ def _to_its_end(
     create: Callable[[], Container],
     files: bytes,
     say: Callable[[str], None],
+    *,
+    holding: bool = False,
 ) -> Ended:
-    """Create the container, put the files into it, start it and wait for its end; it is gone then.
-    Raises APIError."""
+    """Create the container, put the files into it, start it, pass on its lines and wait for its
+    end; it is gone then. With ``holding`` the lines of its error are not passed on, where it fails:
+    they are in what is returned. Raises APIError."""
     _remove(client, name)
     container = create()
     try:
         container.put_archive(SECRETS, files)
         container.start()
         last: deque[str] = deque(maxlen=LAST_WORDS)
+        held: list[str] = []
         for line in _lines(container.logs(stream=True, follow=True)):
             last.append(line)
-            say(line)
+            if holding and (held or line.startswith(ERROR)):
+                held.append(line)
+            else:
+                say(line)
         status = int(container.wait()["StatusCode"])
     finally:
         with contextlib.suppress(DockerException):
             container.remove(force=True, v=True)
-    return Ended(status, tuple(last))
+    if not status:
+        for line in held:
+            say(line)
+    return Ended(status, tuple(held[-LAST_WORDS:] or last))
 
 
 def _create(

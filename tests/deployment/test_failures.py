@@ -67,7 +67,9 @@ def test_a_wrong_setting_is_refused_before_anything_is_created(
     kept = dict(workshop.settings)
     workshop.set(**{setting: value})
     try:
-        assert words in one_clear_error(workshop.up())
+        done = workshop.up()
+        assert words in one_clear_error(done)
+        assert done.printed.count(words) == 1
     finally:
         workshop.settings = kept
         workshop.set()
@@ -104,10 +106,13 @@ def test_a_damaged_source_stops_the_stage_before_the_switch(workshop: Workshop) 
     source.write_bytes(damaged)
     before = digest(source)
     try:
-        words = one_clear_error(workshop.up())
+        done = workshop.up()
+        words = one_clear_error(done)
         assert digest(source) == before
     finally:
         source.write_bytes(whole)
+    for sentence in ("the source is damaged", "the migration ended with status"):
+        assert done.printed.count(sentence) == 1, done.printed
     assert "the migration ended with status" in words
     assert "served by SQLite as before" in words
 

@@ -53,6 +53,8 @@ class Result:
     processor_seconds: float
     changes: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, Any] = field(default_factory=dict)
+    printed: str = ""
+    """What an operator sees of it; ``output`` has what the Automation API says of it too."""
 
 
 class Workshop:
@@ -130,7 +132,9 @@ class Workshop:
         try:
             done = getattr(stack, what)(on_output=said.append, color="never")
         except automation.errors.CommandError as error:
-            return Result(True, f"{''.join(said)}\n{error}", _processor_seconds() - began)
+            seen = "\n".join(said)
+            used = _processor_seconds() - began
+            return Result(True, f"{seen}\n{error}", used, printed=seen)
         summary = done.summary
         outputs = {name: out.value for name, out in getattr(done, "outputs", {}).items()}
         return Result(
