@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from migration_job import __version__, last_resort
+from migration_job import __version__, configuration, last_resort
 from migration_job.errors import ExitStatus, JobError, without_secrets
 from migration_job.log_format import VARIABLE, LogFormat, choose, line
 
@@ -43,6 +43,15 @@ COMMANDS = {
 """Each command and its module."""
 
 
+PANELS = {
+    "Look": ("inspect", "check-target", "doctor", "status", "dashboard", "demo"),
+    "Move": ("migrate", "sync", "switch", "gate", "hold", "resume"),
+    "Prove": ("verify",),
+    "Go back, or stay": ("rollback", "release", "settle", "restore-backup"),
+}
+"""The commands as `--help` groups them."""
+
+
 def build(only: str | None = None) -> typer.Typer:
     """The program; with ``only``, a program of that one command. Importing all of them takes about
     a second, which a run that needs one would spend for nothing."""
@@ -57,6 +66,9 @@ def build(only: str | None = None) -> typer.Typer:
     modules = dict.fromkeys(COMMANDS[name] for name in (COMMANDS if only is None else (only,)))
     for module in modules:
         importlib.import_module(f"migration_job.commands.{module}").register(program)
+    panel_of = {name: panel for panel, names in PANELS.items() for name in names}
+    for command in program.registered_commands:
+        command.rich_help_panel = panel_of.get(str(command.name))
     program.callback()(_program)
     program.command()(version)
     return program
@@ -104,7 +116,8 @@ def main() -> NoReturn:
     unforeseen one a sentence with the file that holds the rest, and which side serves."""
     asked = sys.argv[1] if len(sys.argv) > 1 else ""
     try:
-        build(asked if asked in COMMANDS else None)()
+        command = typer.main.get_command(build(asked if asked in COMMANDS else None))
+        command(default_map=configuration.defaults(command, Path.cwd()))
     except JobError as error:
         sys.stderr.write(line(without_secrets(f"error: {error}")) + "\n")
         sys.exit(int(error.status))

@@ -478,10 +478,12 @@ class Migration:
             load.tune_session(connection, beside=beside)
             if plan.existing:
                 existing.silence(connection)
-            return Session(planned.taken.connect(), connection, collate=collate)
+            return Session(planned.taken.connect(), connection, collate=collate, spent=spent)
 
+        spent: list[tuple[str, float]] = []
         try:
             self._build(target, planned, done, session)
+            self._tell_copied(target, spent)
         except OperationError as error:
             if refused:
                 names = " and ".join(f"{name} ({reason})" for name, reason in refused.items())
@@ -512,6 +514,16 @@ class Migration:
             ):
                 if ("", step) not in done:
                     run(target, plan)
+
+    def _tell_copied(self, target: psycopg.Connection, spent: list[tuple[str, float]]) -> None:
+        """Put what each table's copy took, and its size, into the report."""
+        seconds: dict[str, float] = {}
+        for name, took in spent:
+            seconds[name] = seconds.get(name, 0.0) + took
+        found = load.sizes(target)
+        for entry in self.report.tables.values():
+            entry.target_bytes = found.get(entry.target)
+            entry.copy_seconds = round(seconds.get(entry.target, 0.0), 3)
 
     def _tell_replaced(self, replaced: dict[str, tuple[int, int]]) -> None:
         """Say which rows of the target's own gave way to others."""

@@ -14,7 +14,14 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from migration_job.log_format import is_json, line
 
@@ -37,6 +44,7 @@ class Reporter:
         self._total = 0
         self._unit = "rows"
         self._spoke = 0.0
+        self._began = 0.0
         self.seconds: dict[str, float] = {}
         self.beside: dict[str, float] = {}
 
@@ -56,8 +64,8 @@ class Reporter:
         """Time a phase; ``total`` is what :meth:`advance` counts up to, 0 where nothing counts."""
         with self._lock:
             self._phase, self._done, self._total, self._unit = name, 0, total, unit
-            self._spoke = time.monotonic()
-        began = time.monotonic()
+            self._spoke = self._began = time.monotonic()
+        began = self._began
         if self._live:
             self._show(name, total)
         try:
@@ -87,13 +95,17 @@ class Reporter:
                 self._bar.update(self._bar.task_ids[0], completed=done)
         if due:
             of = f" of {total:,}" if total else ""
-            self.say(f"{self._phase}: {done:,}{of} {self._unit}")
+            left = _left(done, total, now - self._began)
+            self.say(f"{self._phase}: {done:,}{of} {self._unit}{left}")
 
     def _show(self, name: str, total: int) -> None:
-        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
-        self._bar = Progress(
-            *columns, TimeElapsedColumn(), console=Console(file=self._stream), transient=True
-        )
+        columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn()]
+        if total:
+            of = f"/{total:,} {self._unit}, left"
+            columns += [TextColumn("{task.completed:,.0f}" + of), TimeRemainingColumn()]
+        else:
+            columns.append(TimeElapsedColumn())
+        self._bar = Progress(*columns, console=Console(file=self._stream), transient=True)
         self._bar.add_task(name, total=total or None)
         self._bar.start()
 
@@ -101,3 +113,11 @@ class Reporter:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _left(done: int, total: int, spent: float) -> str:
+    """How long the rest takes at the pace so far, as the rest of a line."""
+    if not done or total <= done:
+        return ""
+    seconds = spent * (total - done) / done
+    return f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", {seconds:.0f} s left"

@@ -13,7 +13,7 @@ from migration_job.binaries import DEFAULT_MAJOR
 from migration_job.commands.option_groups import with_options
 from migration_job.demo.radcase import DEFAULT_ROWS, DEFAULT_SEED, make_radcase
 from migration_job.demo.rehearsal import rehearse, say
-from migration_job.demo.stage import DemoStage, fresh_directory
+from migration_job.demo.stage import DATABASE, REHEARSAL, DemoStage, fresh_directory
 from migration_job.errors import ExitStatus, InputError
 from migration_job.plural import counted
 from migration_job.stores.sqlite.database import open_readonly
@@ -77,7 +77,8 @@ def demo(options: DemoOptions) -> None:
     made_up = options.source is None
     profile = options.profile or ("radcase" if made_up else "none")
     last_line = ""
-    with DemoStage(home, major=options.postgres) as stage:
+    named = DATABASE if made_up else REHEARSAL
+    with DemoStage(home, major=options.postgres, database=named) as stage:
         _say_started(stage)
         plain = not (options.still or options.hostile or options.policy)
         if made_up and plain and find_spec("example_app"):

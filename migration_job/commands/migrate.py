@@ -19,6 +19,7 @@ from migration_job.commands.option_groups import (
     SpeedOptions,
     TargetOptions,
     TypeChoice,
+    WordOptions,
     WorkOptions,
     with_options,
 )
@@ -27,6 +28,7 @@ from migration_job.migration import Migration, Options
 from migration_job.plural import counted
 from migration_job.progress import Reporter
 from migration_job.protocol.begin import LiveStart, Wanted
+from migration_job.report.closing import closing_table
 from migration_job.report.model import Report
 from migration_job.stores.sqlite.memory import uncounted
 from migration_job.stores.sqlite.waiting import patience
@@ -49,6 +51,7 @@ class MigrateOptions:
     types: TypeChoice = None
     schema: SchemaChoice = SchemaKind.PLANNED
     work: WorkOptions
+    words: WordOptions
     checks: Annotated[
         Path | None,
         typer.Option(
@@ -99,11 +102,11 @@ def migrate(options: MigrateOptions) -> None:
         proof=options.proof,
     )
     uncounted()
-    reporter = Reporter()
+    reporter = Reporter(quiet=options.words.quiet)
     start = _live_start(options, wanted.dsn) if options.live else None
     with patience(options.catch_up_seconds):
         told = Migration(wanted, reporter, start).run()
-    tell(reporter, told, options.report)
+    tell(reporter, told, options.report, verbose=options.words.verbose)
 
 
 def _live_start(options: MigrateOptions, dsn: str) -> LiveStart:
@@ -117,9 +120,17 @@ def _live_start(options: MigrateOptions, dsn: str) -> LiveStart:
     return LiveStart(options.source, dsn, options.state, options.report, wanted)
 
 
-def tell(reporter: Reporter, told: Report, folder: Path) -> None:
+def tell(reporter: Reporter, told: Report, folder: Path, *, verbose: bool = False) -> None:
     """The last words of a run that went well."""
+    for row in closing_table(told, everything=verbose):
+        reporter.say(row)
+    for finding in told.findings if verbose else ():
+        if finding.severity == "warning":
+            place = ".".join(name for name in (finding.table, finding.column) if name)
+            reporter.say(f"warning: {place and place + ': '}{finding.message}")
     reporter.say(told.message)
+    if not any(table.target_rows for table in told.tables.values()):
+        reporter.say("warning: the source has no rows, so nothing was proven but the schema")
     values, rows = counted(told.ledger_count, "value"), counted(told.quarantine_count, "row")
     changed = f"{values} changed by rules and {rows} in quarantine: the report lists them"
     if told.ledger_count or told.quarantine_count:

@@ -63,6 +63,18 @@ AsJson = Annotated[
 ]
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class WordOptions:
+    """How much is said."""
+
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Say nothing but what went wrong.")
+    ] = False
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also say every table and every warning.")
+    ] = False
+
+
 class SchemaKind(StrEnum):
     """Whose schema the rows are loaded into."""
 

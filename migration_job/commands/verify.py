@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,14 +11,18 @@ import typer
 
 from migration_job.commands.migrate import tell
 from migration_job.commands.option_groups import (
+    AsJson,
     ReadSource,
     SpeedOptions,
     TargetOptions,
+    WordOptions,
     WorkOptions,
+    print_json,
     with_options,
 )
 from migration_job.progress import Reporter
 from migration_job.recheck import Recheck
+from migration_job.report import writer
 from migration_job.stores.sqlite.memory import uncounted
 from migration_job.workers import default_jobs
 
@@ -42,13 +47,15 @@ class VerifyOptions:
         ),
     ] = None
     speed: SpeedOptions
+    words: WordOptions
+    as_json: AsJson = False
 
 
 def verify(options: VerifyOptions) -> None:
     """Compare the source as it is now with a target that `migrate` has filled."""
     uncounted()
-    reporter = Reporter()
-    told = Recheck(
+    reporter = Reporter(quiet=options.words.quiet or options.as_json)
+    recheck = Recheck(
         source=options.source,
         dsn=options.to.dsn(),
         report_folder=options.report,
@@ -56,5 +63,18 @@ def verify(options: VerifyOptions) -> None:
         deep=options.work.deep,
         jobs=options.work.jobs or default_jobs(),
         demands=options.speed.demands(options.checks, "none"),
-    ).run()
-    tell(reporter, told, options.report)
+    )
+    if not options.as_json:
+        tell(reporter, recheck.run(), options.report, verbose=options.words.verbose)
+        return
+    try:
+        recheck.run()
+    finally:
+        _print_report(options.report)
+
+
+def _print_report(folder: Path) -> None:
+    """The report without its lists of single values, which the file has."""
+    with contextlib.suppress(FileNotFoundError):
+        report = writer.read(folder)
+        print_json(report.model_dump(mode="json", exclude={"ledger", "quarantine"}))

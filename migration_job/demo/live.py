@@ -25,7 +25,7 @@ from example_app.load import Load, Result
 from migration_job.connection import SqliteSide, write_connection
 from migration_job.demo.rehearsal import summarise
 from migration_job.demo.screen import Screen
-from migration_job.demo.stage import DATABASE, DemoStage, write_secret
+from migration_job.demo.stage import DemoStage, write_secret
 from migration_job.errors import ExitStatus, OperationError
 from migration_job.plural import counted
 
@@ -240,7 +240,7 @@ class _Show:
         """The journal against the database that serves now."""
         if self._serving_side() == "sqlite":
             return compare_sqlite(self._journal, self._source)
-        with psycopg.connect(self._stage.server.dsn_for(DATABASE)) as session:
+        with psycopg.connect(self._stage.server.dsn_for(self._stage.database)) as session:
             session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             return compare(
                 Written.read(self._journal), lambda query: session.execute(query).fetchall()

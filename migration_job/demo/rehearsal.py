@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 
 from migration_job.connection import SqliteSide, read_connection, write_connection
-from migration_job.demo.stage import DATABASE, DemoStage
+from migration_job.demo.stage import DemoStage
 from migration_job.errors import ExitStatus, OperationError
 from migration_job.plural import counted
 from migration_job.quoting import compose, postgres_name
@@ -126,7 +126,7 @@ def _switch(stage: DemoStage) -> None:
     write_connection(stage.connection, side, side)
     say(
         f"\nrehearsed the switch: {stage.connection / 'database.env'}, which this rehearsal made "
-        f"and no application reads, now names the database {DATABASE!r} on port {side.port}"
+        f"and no application reads, now names the database {stage.database!r} on port {side.port}"
     )
 
 

@@ -24,6 +24,8 @@ from migration_job.errors import InputError
 from migration_job.pooler import Alias, Pooler
 
 DATABASE = "radcase"
+REHEARSAL = "rehearsal"
+"""The name of a target that is filled from somebody's own file."""
 OWNER = "migration"
 APPLICATION = "radcase_app"
 MARK = ".migration-job-demo"
@@ -53,8 +55,12 @@ GRANT EXECUTE ON FUNCTION privileges.act_as_replica() TO {owner};
 class DemoStage:
     """The servers of one demo; they end with the block. ``directory`` is the demo's own."""
 
-    def __init__(self, directory: Path, *, major: int = DEFAULT_MAJOR) -> None:
+    def __init__(
+        self, directory: Path, *, major: int = DEFAULT_MAJOR, database: str = DATABASE
+    ) -> None:
         self.directory = directory
+        self.database = database
+        """The target's name, and that of the application's alias."""
         self.connection = directory / "connection"
         self.report = directory / "report"
         self.target_file = directory / "secrets" / "target"
@@ -85,7 +91,7 @@ class DemoStage:
     @property
     def target(self) -> str:
         """The job's connection string to the target."""
-        return self.server.dsn_for(DATABASE, user=OWNER, password=self._passwords[OWNER])
+        return self.server.dsn_for(self.database, user=OWNER, password=self._passwords[OWNER])
 
     @property
     def application_side(self) -> PostgresSide:
@@ -93,7 +99,7 @@ class DemoStage:
         return PostgresSide(
             host="127.0.0.1",
             port=self.server.port if self.bouncer is None else self.bouncer.port,
-            database=DATABASE,
+            database=self.database,
             user=APPLICATION,
             password=self._passwords[APPLICATION],
         )
@@ -103,7 +109,7 @@ class DemoStage:
         """The application's alias, or None without PgBouncer."""
         if self.bouncer is None:
             return None
-        alias = Alias(DATABASE, "127.0.0.1", self.server.port, DATABASE)
+        alias = Alias(self.database, "127.0.0.1", self.server.port, self.database)
         return Pooler(self.bouncer.admin_dsn, self.bouncer.alias_path, alias)
 
     @property
@@ -124,9 +130,9 @@ class DemoStage:
     def _make_roles(self) -> None:
         for name, password in self._passwords.items():
             self.server.create_role(name, password)
-        self.server.create_database(DATABASE, owner=OWNER)
+        self.server.create_database(self.database, owner=OWNER)
         names = {"owner": sql.Identifier(OWNER), "application": sql.Identifier(APPLICATION)}
-        with psycopg.connect(self.server.dsn_for(DATABASE)) as session:
+        with psycopg.connect(self.server.dsn_for(self.database)) as session:
             session.execute(sql.SQL(RIGHTS).format(**names))
 
     def _write_secrets(self) -> None:

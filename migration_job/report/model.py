@@ -39,6 +39,10 @@ class TableReport(Part):
     """How its content was proven: by digests of all rows, or value by value."""
     digest: str = ""
     """SHA-256 of its rows on the target, as the certificate has it."""
+    target_bytes: int | None = None
+    """Of the table on the target without its indexes; None where nobody asked."""
+    copy_seconds: float = 0.0
+    """Of copying its rows, added up over the sessions that did so side by side."""
 
 
 class LedgerItem(Part):

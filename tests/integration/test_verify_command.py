@@ -36,6 +36,8 @@ def source(tmp_path: Path) -> Path:
 def _migrate(source: Path, dsn: str) -> None:
     ended = run("migrate", source, "--target", dsn, "--report", source.parent / "report")
     assert ended.status == DONE, ended.said
+    (table,) = [line.split() for line in ended.said.splitlines() if line.startswith("t ")]
+    assert table[:2] == ["t", "4"], "the closing table"
 
 
 def _verify(source: Path, dsn: str, *options: str) -> tuple[Ended, dict[str, Any]]:
@@ -53,6 +55,10 @@ def test_equal(options: tuple[str, ...], source: Path, postgres: str) -> None:
     assert report["tables"]["t"]["target_rows"] == 4
     assert report["ledger_count"] == 1
     certificate = report["certificate"]
+    if not options:
+        said, report = _verify(source, postgres, "--json")
+        assert json.loads(said.out)["certificate"] == report["certificate"]
+        assert "ledger" not in json.loads(said.out)
     with psycopg.connect(postgres) as target:
         row = target.execute(
             "SELECT body FROM migration.certificate WHERE digest = %s", (certificate["digest"],)

@@ -26,7 +26,7 @@ def test_rows_so_far_are_told_from_time_to_time(monkeypatch: pytest.MonkeyPatch)
     reporter = Reporter(stream)
     with reporter.phase("copy", total=2_000):
         reporter.advance(1_000)
-    assert "copy: 1,000 of 2,000 rows\n" in stream.getvalue()
+    assert "copy: 1,000 of 2,000 rows, 0 s left\n" in stream.getvalue()
 
 
 def test_a_phase_that_fails_is_timed_too() -> None:

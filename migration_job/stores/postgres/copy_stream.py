@@ -36,6 +36,9 @@ class Session:
     stopped: threading.Event = field(default_factory=threading.Event)
     collate: str = ""
     """The collation that columns of text are given; '' for the database's own."""
+    spent: list[tuple[str, float]] = field(default_factory=list)
+    """Each copy of a table, or of a part of one: the target's name, and the seconds. Several
+    sessions may share the list."""
 
     def close(self) -> None:
         self.source.close()

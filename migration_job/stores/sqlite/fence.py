@@ -19,6 +19,7 @@ import apsw
 
 from migration_job.errors import InputError, OperationError
 from migration_job.quoting import compose, sqlite_name
+from migration_job.stores.sqlite import holders
 from migration_job.stores.sqlite.capture import LOG, STATE, installed
 from migration_job.stores.sqlite.database import add_functions, explained, require_database
 from migration_job.stores.sqlite.waiting import POLL_SECONDS, PatientConnection, waiting
@@ -181,7 +182,7 @@ def _until(connection: apsw.Connection, limit: float, statement: str, what: str)
             if time.monotonic() > deadline:
                 raise LockedError(
                     f"expected {what} within {limit:.3g} s, found the source locked by another "
-                    "program all the while",
+                    f"program all the while{holders.in_words(Path(connection.filename))}",
                     advice="the application is served as before; end its long transaction and "
                     "run the command again",
                 ) from error
