@@ -38,6 +38,7 @@ COMMANDS = {
     "gate": "gate",
     "status": "status",
     "settle": "settle",
+    "upgrade": "upgrade",
     "release": "release",
 }
 """Each command and its module."""

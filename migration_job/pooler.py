@@ -72,7 +72,9 @@ class Pooler:
     """One alias of one PgBouncer. ``console`` is the connection string of its admin console."""
 
     def __init__(self, console: str, alias_file: Path, alias: Alias) -> None:
+        self.given = alias
         self.alias = alias
+        """As the file is to have it; another server than in ``given`` after an upgrade."""
         self._console = console
         self._alias_file = alias_file
         self._session: psycopg.Connection | None = None
@@ -102,6 +104,17 @@ class Pooler:
         console does not answer."""
         shown = self._shown()
         return self._written() == self.alias.line() and shown is not None and not shown["paused"]
+
+    def leads_here(self) -> bool:
+        """Whether PgBouncer sends the alias to this one's server. Raises OperationError where the
+        console does not answer."""
+        shown = self._shown()
+        wanted = (self.alias.host, self.alias.port, self.alias.database)
+        return shown is not None and wanted == (
+            shown["host"],
+            int(shown["port"]),
+            shown["database"],
+        )
 
     def is_paused(self) -> bool:
         """Whether the alias is known and paused. Raises OperationError where the console does not

@@ -18,6 +18,7 @@ from migration_job.commands.option_groups import (
     with_options,
 )
 from migration_job.place import in_schema
+from migration_job.protocol.moved import relocated_dsn
 from migration_job.protocol.status import status as look
 from migration_job.stores.postgres.database import named_by_environment, read_dsn
 from migration_job.stores.sqlite.waiting import patience
@@ -47,13 +48,18 @@ class StatusOptions:
         """The target's connection string, where it is to be asked. Raises InputError."""
         if self.target is None and self.target_file is None and not named_by_environment():
             return None
-        return in_schema(read_dsn(self.target, self.target_file), self.schema_name)
+        dsn = in_schema(read_dsn(self.target, self.target_file), self.schema_name)
+        state = self.directory()
+        return dsn if state is None else relocated_dsn(state, dsn)
+
+    def directory(self) -> Path | None:
+        """The state directory, where one is known."""
+        return self.state or (None if self.connection is None else self.connection / ".state")
 
     def arguments(self) -> str:
         """Those of the last live command of this migration; '' where none is known."""
-        if self.state is not None:
-            return options.recall(self.state)
-        return "" if self.connection is None else options.recall(self.connection / ".state")
+        state = self.directory()
+        return "" if state is None else options.recall(state)
 
 
 def status(given: StatusOptions) -> None:

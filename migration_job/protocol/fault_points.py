@@ -45,6 +45,23 @@ HOLD_STEPS = (
     "resume.end",  # the lease is removed
 )
 
+UPGRADE_STEPS = (
+    "upgrade.record",  # both servers know that there is an upgrade, the new one is closed
+    "upgrade.carry",  # identities, publication, roles, schema
+    "upgrade.subscribe",  # the new server begins to copy
+    "upgrade.copy",  # all rows are there, and it follows
+    "upgrade.reverse",  # the way back is published and subscribed, not received
+    "upgrade.compare",  # every row on both sides, then what changed, in rounds
+    "upgrade.pause",  # PgBouncer holds the queries
+    "upgrade.fence",  # the serving side is closed, its sessions end
+    "upgrade.drain",  # the rest arrives and is compared; sequences; the certificate
+    "upgrade.decide",  # the decision, one commit on the side that is left
+    "upgrade.open",  # triggers, and the other side opens
+    "upgrade.alias",  # PgBouncer leads there, and the PAUSE is over
+    "upgrade.turn",  # changes flow the other way
+)
+UPGRADE_ENDS = ("upgrade.settle", "upgrade.abandon")
+
 VARIABLE = "MIGRATION_FAULT"
 IN_STEP_SECONDS = 0.005
 

@@ -14,6 +14,7 @@ import psycopg
 from migration_job.errors import OperationError
 from migration_job.place import schema_of
 from migration_job.plan.model import Plan, TablePlan
+from migration_job.protocol.moved import require_not_left
 from migration_job.quoting import compose
 from migration_job.stores.postgres import capture as target_capture
 from migration_job.stores.postgres import database, pair_identity, records, target_fence
@@ -175,12 +176,14 @@ def flush(pair: Pair) -> None:
 
 def open_target(dsn: str) -> psycopg.Connection:
     """A session that acts in the protocol: as a replica, its commits durable, and known by its name
-    so that whoever takes over can end it. Raises InputError."""
+    so that whoever takes over can end it. Raises InputError, also where an upgrade
+    has left that server."""
     settings = {"synchronous_commit": "on", "lock_timeout": str(database.LOCK_MS)}
     purpose = target_fence.session_name(schema_of(dsn))
     target = database.connect(dsn, purpose=purpose, more=settings)
     try:
-        target_fence.enter(target)
+        with require_not_left():
+            target_fence.enter(target)
     except BaseException:
         target.close()
         raise

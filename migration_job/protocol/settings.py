@@ -22,6 +22,7 @@ from migration_job.errors import InputError
 from migration_job.hosts import LEADER, SessionAttributes, is_list, plain_port, require_matching
 from migration_job.plan.policy import Policy
 from migration_job.pooler import Alias, Pooler
+from migration_job.protocol.moved import relocated_alias, relocated_dsn
 from migration_job.stores.postgres.database import located
 
 POOLER_WANTS = (
@@ -106,17 +107,31 @@ class Endpoints:
     """Everything that a live command acts on beside the two databases."""
 
     source: Path
-    dsn: str
+    given_dsn: str
+    """As the command line has it; :attr:`dsn` is what it means since an upgrade."""
     state: Path
     connection: Path
     sqlite: SqliteSide
     postgres: PostgresSide
-    pooler: Pooler | None
+    given_pooler: Pooler | None
     owner: tuple[int, int] | None = None
     asynchronous: bool = False
     """Whether the operator accepts that a failover of the target may lose acknowledged commits."""
     policy: Policy | None = None
     """What the operator has acknowledged since the plan was made."""
+
+    @property
+    def dsn(self) -> str:
+        """The target's connection string, asked for anew each time: an upgrade may have moved it
+        while this command waited for its turn."""
+        return relocated_dsn(self.state, self.given_dsn)
+
+    @property
+    def pooler(self) -> Pooler | None:
+        """The alias at PgBouncer, leading to the server that :attr:`dsn` names."""
+        if self.given_pooler is not None:
+            self.given_pooler.alias = relocated_alias(self.state, self.given_pooler.given)
+        return self.given_pooler
 
 
 def read_connect_to(file: Path) -> ConnectTo:
@@ -202,12 +217,12 @@ def endpoints(  # noqa: PLR0913 - the command line's words, named
     render_env(Connection(write=postgres, read=sqlite))
     return Endpoints(
         source=source,
-        dsn=dsn,
+        given_dsn=dsn,
         state=state or connection / ".state",
         connection=connection,
         sqlite=sqlite,
         postgres=postgres,
-        pooler=pooler,
+        given_pooler=pooler,
         owner=owner,
     )
 

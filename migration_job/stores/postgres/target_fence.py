@@ -12,6 +12,7 @@ import psycopg
 from migration_job.errors import InputError, OperationError
 from migration_job.place import DEFAULT_SCHEMA, has_record, record, records_of, schema_of_session
 from migration_job.quoting import POSTGRES_NAME_BYTES, compose
+from migration_job.stores.postgres import side
 from migration_job.stores.postgres.capture import CLOSING, TABLES, guard_function, take, take_token
 from migration_job.stores.postgres.database import commit_durably, durably
 
@@ -199,9 +200,10 @@ def act_as_replica(connection: psycopg.Connection) -> None:
 
 def enter(connection: psycopg.Connection) -> None:
     """:func:`act_as_replica` and :func:`take_token`, in one round trip where the role may set the
-    first by itself. Raises as they do."""
+    first by itself. Raises as they do, and psycopg.Error with SQLSTATE :data:`side.LEFT` where an
+    upgrade has left this server."""
     try:
-        connection.execute(f"{REPLICA}; {take(connection)}".encode())
+        connection.execute(f"{side.LOOK}; {REPLICA}; {take(connection)}".encode())
     except psycopg.errors.InsufficientPrivilege:
         act_as_replica(connection)
         take_token(connection)
