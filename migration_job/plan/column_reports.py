@@ -12,6 +12,7 @@ from migration_job.plan.epochs import UNIT_WORDS, doubt, shown_time
 from migration_job.plan.facts import MAX_SINGLED_OUT, ColumnFacts, Examination, Rows
 from migration_job.plan.findings import Findings, settle_column
 from migration_job.plan.rules import (
+    JsonbBlobRule,
     JsonbRule,
     Rule,
     TextRule,
@@ -273,7 +274,7 @@ def report_changed(
             "the same moment on the target, the spelling in the ledger"
         )
         findings.add("several-shapes", "warning", text, table=table, column=column, rows=changed)
-    elif isinstance(rule, JsonbRule):
+    elif isinstance(rule, JsonbRule | JsonbBlobRule):
         text = f"{many} spelled anew by jsonb, the original in the ledger"
         findings.add("json-normalised", "note", text, table=table, column=column, rows=changed)
     elif rule.widened:

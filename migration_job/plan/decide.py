@@ -23,6 +23,8 @@ from migration_job.plan.rules import (
     Entry,
     IntegerRule,
     IntegerTextRule,
+    JsonbBlobRule,
+    JsonBlobRule,
     JsonbRule,
     JsonRule,
     MapRule,
@@ -317,6 +319,8 @@ class Decider:
             found.append(timestamp(facts, self._zone))
         if isinstance(inner, JsonbRule):
             found.append(JsonRule(affinity=column.affinity))
+        if isinstance(inner, JsonbBlobRule):
+            found.append(JsonBlobRule(form=inner.form))
         if isinstance(inner, NumericRule) and facts.classes <= NUMBER_CLASSES:
             found.append(NumericRule(affinity=column.affinity))
         found.append(choose.lossless(column, facts))

@@ -44,7 +44,10 @@ from migration_job.quoting import compose, joined, sqlite_name, sqlite_table
 from migration_job.stores.sqlite.model import Catalogue, SourceColumn, SourceTable
 from migration_job.values import fold
 
-LOOSE = frozenset({"json", "jsonb", "json-bytes", "numeric-text", "padded-numeric", "array"})
+LOOSE = frozenset(
+    {"json", "jsonb", "json-bytes", "json-blob", "jsonb-blob", "numeric-text", "padded-numeric"}
+    | {"array"}
+)
 """Rules of types that have no equality, or one that takes two texts for the same."""
 
 

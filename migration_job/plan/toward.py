@@ -24,6 +24,7 @@ from migration_job.plan.rules import (
 )
 from migration_job.plan.rules.arrays import ArrayRule, Element
 from migration_job.plan.rules.decimals import NearNumericRule, PaddedNumericRule
+from migration_job.plan.rules.json import of_jsonb
 from migration_job.plan.rules.jsonbytes import JsonBytesRule
 from migration_job.plan.rules.local import LocalTimestampRule
 from migration_job.plan.rules.numbers import BOUNDS
@@ -117,7 +118,9 @@ def _special(
     name: str, numbers: tuple[int, ...], column: SourceColumn, facts: ColumnFacts
 ) -> Rule | None:
     """A rule that the values ask for as well as the type."""
-    if name in ("json", "jsonb") and facts.classes == {"blob"}:
+    blobs = [value for value in facts.sample if isinstance(value, bytes)]
+    own = bool(blobs) and all(of_jsonb(blob) is not None for blob in blobs)
+    if name in ("json", "jsonb") and facts.classes == {"blob"} and not own:
         return JsonBytesRule.like(facts.sample, binary=name == "jsonb")
     if name == "boolean" and facts.texts:
         return _spelled_booleans(facts)

@@ -225,6 +225,24 @@ def _jsonb_source(rule: Any, value: SourceValue) -> str:
         raise Inexact(f"not JSON: {error}") from None
 
 
+def _jsonb_blob_source(rule: Any, value: SourceValue) -> str:
+    """Of a blob what SQLite reads in it; of a blob of text the text; what PostgreSQL has and SQLite
+    takes for no document stays a text."""
+    found: object = value
+    if isinstance(value, bytes) and rule.form == "jsonb":
+        found = _one("SELECT CASE WHEN json_valid(?1, 8) THEN json(?1) END", value)
+    elif isinstance(value, bytes):
+        try:
+            found = value.decode()
+        except UnicodeDecodeError:
+            found = None
+    elif rule.form == "text" or (isinstance(value, str) and _minified(value) is not None):
+        found = None
+    if not isinstance(found, str):
+        raise wrong(value, "JSON in a blob")
+    return _jsonb_source(rule, found)
+
+
 def _jsonb_target(_rule: Any, text: str) -> str:
     return _canonical_json(text, dict)
 
@@ -240,6 +258,7 @@ SOURCE: dict[str, Callable[[Any, SourceValue], str]] = {
     "json": _json_source,
     "json-blob": _json_blob_source,
     "jsonb": _jsonb_source,
+    "jsonb-blob": _jsonb_blob_source,
     "none": _never_exact,
 }
 
@@ -256,6 +275,7 @@ TARGET: dict[str, Callable[[Any, str], str]] = {
     "json": _json_target,
     "json-blob": _json_blob_target,
     "jsonb": _jsonb_target,
+    "jsonb-blob": _jsonb_target,
     "date": _same_text,
     "none": _same_text,
 }

@@ -26,7 +26,7 @@ BLOBS = frozenset({"bytea", "widened-bytea"})
 TEXTS = frozenset({"text", "widened-text", "json"})
 """Rules whose large values are compared by the hash of their bytes."""
 
-WHOLE = frozenset({"jsonb", "json-blob", "text-bytea", "numeric-text", "map"})
+WHOLE = frozenset({"jsonb", "json-blob", "jsonb-blob", "text-bytea", "numeric-text", "map"})
 """Rules whose values may be as large, and are compared whole."""
 
 UNBOUNDED = BLOBS | TEXTS | WHOLE | meaning_target.UNBOUNDED

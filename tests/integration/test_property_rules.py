@@ -67,6 +67,7 @@ RULES: list[tuple[str, rules.RuleBase]] = [
         for p, s in ((None, 0), (10, 2), (5, 0), (4, 4), (30, 10))
     ),
     *(("BLOB", rules.JsonBlobRule.model_validate({"form": f})) for f in ("jsonb", "text")),
+    *(("BLOB", rules.JsonbBlobRule.model_validate({"form": f})) for f in ("jsonb", "text")),
     ("TEXT", rules.JsonRule()),
     ("JSON", rules.JsonRule(affinity="numeric")),
     ("TEXT", rules.JsonbRule()),

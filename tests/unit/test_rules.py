@@ -20,6 +20,7 @@ from migration_job.plan.rules import (
     Entry,
     IntegerRule,
     IntegerTextRule,
+    JsonbBlobRule,
     JsonBlobRule,
     JsonbRule,
     JsonRule,
@@ -258,6 +259,13 @@ def test_jsonb_is_vouched_for_only_where_python_can_carry_it(blob: bytes, vouche
     assert bool(said) is vouched
     if vouched:
         assert not rule.changes(blob)
+
+
+@pytest.mark.parametrize("rule", [JsonBlobRule(form="text"), JsonbBlobRule(form="text")])
+def test_text_in_blobs_that_is_jsonb_as_well(rule: RuleBase) -> None:
+    assert apsw.Connection(":memory:").execute("SELECT json(x'33303030')").get == "000"
+    assert rule.forward(b"3000") == "3000"
+    assert not rule.changes(b"3000")
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda r: f"{r.kind}-{RULES.index(r)}")

@@ -34,7 +34,7 @@ from migration_job.plan.rules.base import (
 )
 from migration_job.plan.rules.binary import ByteaRule, BytesTextRule, WidenedByteaRule
 from migration_job.plan.rules.generated import ConstantRule
-from migration_job.plan.rules.json import JsonBlobRule, JsonbRule, JsonRule
+from migration_job.plan.rules.json import JsonbBlobRule, JsonBlobRule, JsonbRule, JsonRule
 from migration_job.plan.rules.maps import Entry, MapRule, Pattern, Scalar, again, inside
 from migration_job.plan.rules.numbers import (
     INT2,
@@ -98,6 +98,7 @@ __all__ = [
     "IntegerTextRule",
     "JsonBlobRule",
     "JsonRule",
+    "JsonbBlobRule",
     "JsonbRule",
     "Kind",
     "MapRule",

@@ -45,7 +45,7 @@ class JsonRule(RuleBase):
     @classmethod
     def wished(cls, request: Request) -> RuleBase:
         blobs = [value for value in request.facts.sample if isinstance(value, bytes)]
-        if blobs and all(_of_jsonb(blob) is not None for blob in blobs):
+        if blobs and all(of_jsonb(blob) is not None for blob in blobs):
             return JsonBlobRule()
         return cls(affinity=request.affinity)
 
@@ -54,7 +54,7 @@ class JsonRule(RuleBase):
         if "blob" not in request.facts.classes:
             return cls(affinity=request.affinity)
         blobs = [value for value in request.facts.sample if isinstance(value, bytes)]
-        texts = sum(_of_jsonb(blob) is None for blob in blobs)
+        texts = sum(of_jsonb(blob) is None for blob in blobs)
         return JsonBlobRule(form="text" if 2 * texts > len(blobs) else "jsonb")
 
     @property
@@ -125,12 +125,12 @@ class JsonBlobRule(RuleBase):
             return None
         if not isinstance(value, bytes):
             return JsonRule().forward(text_for(value, "JSON"))
-        text = _of_jsonb(value)
+        # Some bytes are both: 3000 is a number in text, and a JSONB of the three digits 000.
+        readers = (_in_bytes, of_jsonb) if self.form == "text" else (of_jsonb, _in_bytes)
+        text = readers[0](value)
+        text = readers[1](value) if text is None else text
         if text is None:
-            try:
-                text = value.decode()
-            except UnicodeDecodeError:
-                raise CannotCarry(f"no JSON in a blob: {display(value, 60)}") from None
+            raise CannotCarry(f"no JSON in a blob: {display(value, 60)}")
         return JsonRule().forward(text)
 
     def inverse(self, text: str | None) -> SourceValue:
@@ -172,7 +172,17 @@ class _Memory(threading.local):
 _MEMORY = _Memory()
 
 
-def _of_jsonb(blob: bytes) -> str | None:
+def _in_bytes(blob: bytes) -> str | None:
+    """The blob's bytes as the text of a document; None where they are none."""
+    try:
+        text = blob.decode()
+        jsontext.parse(text)
+    except (UnicodeDecodeError, jsontext.BadJson):
+        return None
+    return text
+
+
+def of_jsonb(blob: bytes) -> str | None:
     """The text of SQLite's JSONB; None for any other blob."""
     query = "SELECT CASE WHEN json_valid(?1, 8) THEN json(?1) END"
     try:
@@ -212,7 +222,10 @@ class JsonbRule(RuleBase):
 
     @classmethod
     def asked(cls, request: Request) -> RuleBase:
-        return cls(style=commonest_style(request.facts.sample), affinity=request.affinity)
+        sample = request.facts.sample
+        if "blob" in request.facts.classes:
+            return JsonbBlobRule.like(sample)
+        return cls(style=commonest_style(sample), affinity=request.affinity)
 
     @property
     def target_type(self) -> str:
@@ -258,6 +271,50 @@ class JsonbRule(RuleBase):
             f"({column} IS NULL OR typeof({column}) = 'text' "
             f"AND {column} COLLATE BINARY IN ('[]', '{{}}'))"
         )
+
+
+class JsonbBlobRule(RuleBase):
+    """JSON in blobs to ``jsonb``, which keeps the value: what SQLite's ``jsonb()`` makes, or the
+    bytes of a text."""
+
+    kind: Literal["jsonb-blob"] = "jsonb-blob"
+    bijective: bool = False
+    form: Literal["jsonb", "text"] = "jsonb"
+    """How the column keeps its documents, and so what comes back."""
+    style: jsontext.Style = "compact"
+    """Of the documents in text."""
+
+    doc: ClassVar[str] = (
+        "JSON documents in blobs by their value; those whose keys are in jsonb's order, in the "
+        "column's form, come back as they were."
+    )
+    plain: ClassVar[bool] = False
+    unbounded: ClassVar[bool] = True
+    classes: ClassVar[frozenset[StorageClass]] = frozenset({"blob", "text"})
+    misfit: ClassVar[str] = "not-json"
+    word: ClassVar[str] = "jsonb"
+
+    @classmethod
+    def like(cls, sample: Sequence[SourceValue]) -> JsonbBlobRule:
+        """The rule in the form and the style that most of the sample's blobs have."""
+        blobs = [value for value in sample if isinstance(value, bytes)]
+        texts = [blob.decode(errors="replace") for blob in blobs if of_jsonb(blob) is None]
+        form: Literal["jsonb", "text"] = "text" if 2 * len(texts) > len(blobs) else "jsonb"
+        return cls(form=form, style=commonest_style(texts))
+
+    @property
+    def target_type(self) -> str:
+        return "jsonb"
+
+    def forward(self, value: SourceValue) -> str | None:
+        text = JsonBlobRule(form=self.form).forward(value)
+        return None if text is None else JsonbRule().forward(text)
+
+    def inverse(self, text: str | None) -> SourceValue:
+        if text is None:
+            return None
+        restyled = jsontext.restyle(text, self.style if self.form == "text" else "compact")
+        return JsonBlobRule(form=self.form).inverse(restyled)
 
 
 def commonest_style(sample: Sequence[SourceValue]) -> jsontext.Style:
