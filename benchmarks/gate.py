@@ -1,4 +1,4 @@
-"""Requests a second through the gate, straight at the application, and through HAProxy.
+"""Requests a second, and processor time for each, through the gate, nginx and HAProxy.
 
 ``python -m benchmarks.gate compare CHECKOUT`` has an earlier gate and this one take turns. The
 application answers a hundred bytes at once, so that what is between counts alone; it, the clients
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -52,6 +53,41 @@ listen gate
 """
 
 
+NGINX = """\
+daemon off;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log stderr crit;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    upstream application {{ server {host}:{upstream}; keepalive 64; }}
+    server {{
+        listen {host}:{port} backlog=1024;
+        keepalive_requests 1000000;
+        location / {{
+            proxy_pass http://application;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+        }}
+    }}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to the application: the port, and the process that stands there (None: itself)."""
+
+    port: int
+    process: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Mode:
     title: str
@@ -68,39 +104,74 @@ MODES = (
 )
 
 
+GATE, STRAIGHT = "through the gate", "straight"
+PEERS = ("nginx", "haproxy")
+
+
 def measure(lab: Lab) -> Section:
-    """Requests a second in each mode, all ways in turns."""
+    """Requests a second in each mode, and the processor time of what is between, all ways in
+    turns."""
     with ExitStack() as stack:
         upstream = stack.enter_context(_application())
         ways = {
-            "through the gate": stack.enter_context(gate(upstream)),
-            "straight": upstream,
+            GATE: stack.enter_context(_gate(upstream)),
+            STRAIGHT: Way(upstream),
         }
-        if shutil.which("haproxy"):
-            ways["through HAProxy"] = stack.enter_context(_haproxy(upstream))
-        rows: list[Row] = []
-        for mode in MODES:
-            found: dict[str, list[float]] = {way: [] for way in ways}
-            for _ in range(lab.runs):
-                for way, port in ways.items():
-                    found[way].append(requests_per_second(port, mode))
-            samples = {
-                way: Sample(label=way, values=tuple(v), unit="requests/s")
-                for way, v in found.items()
-            }
-            through = samples.pop("through the gate")
-            rows += [
-                ratio(mode.title, way, through, against, None) for way, against in samples.items()
-            ]
+        for peer, way in (("nginx", _nginx), ("haproxy", _haproxy)):
+            if shutil.which(peer):
+                ways[f"through {peer}"] = stack.enter_context(way(upstream))
+        rows = [row for mode in MODES for row in _rows(mode, ways, lab.runs)]
+    missing = [peer for peer in PEERS if f"through {peer}" not in ways]
+    left_out = f" Not installed, so not measured: {', '.join(missing)}." if missing else ""
     return Section(
         key="gate",
         title=f"{CLIENTS} clients through the gate",
         rows=tuple(rows),
         text=f"An application that answers 100 bytes at once, {CLIENTS} clients that each wait for "
-        f"one answer before the next request, {SECONDS:g} s a run, median of {lab.runs}. The gate "
-        "is one process and keeps its connections to the application for GET and HEAD; anything "
-        "that may write has a new one each.",
+        f"one answer before the next request, {SECONDS:g} s a run, median of {lab.runs}, on a "
+        f"machine whose load was {os.getloadavg()[0]:.0f} at the end. The gate is one process and "
+        "keeps its connections to the application for GET and HEAD; anything that may write has a "
+        "new one each, which nginx and HAProxy keep. Processor time is user and system of what "
+        f"stands between.{left_out}",
     )
+
+
+def _rows(mode: Mode, ways: dict[str, Way], runs: int) -> Iterator[Row]:
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(runs):
+        for name, way in ways.items():
+            before = _processor_seconds(way.process)
+            rates[name].append(requests_per_second(way.port, mode))
+            used = _processor_seconds(way.process) - before
+            times[name].append(used / (rates[name][-1] * SECONDS) * 1e6)
+    samples = {n: Sample(label=n, values=tuple(v), unit="requests/s") for n, v in rates.items()}
+    for name in ways:
+        if name != GATE:
+            yield ratio(mode.title, name, samples[GATE], samples[name], None)
+    if any(times[GATE]):
+        spent = [
+            Sample(label=n, values=tuple(v), unit="µs") for n, v in times.items() if n != STRAIGHT
+        ]
+        yield Row(
+            what=f"processor time, {mode.title}",
+            against="",
+            value=spent[0].median,
+            samples=tuple(spent),
+        )
+
+
+def _processor_seconds(process: int | None) -> float:
+    """Of a process and those it has started; 0 where the system does not tell."""
+    if process is None:
+        return 0.0
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    except OSError:
+        return 0.0
+    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(_processor_seconds(int(child)) for child in children)
 
 
 # ------------------------------------------------------------------------------ the processes
@@ -131,35 +202,56 @@ def _application() -> Iterator[int]:
 
 
 @contextmanager
-def gate(upstream: int, root: Path = ROOT) -> Iterator[int]:
-    """``migration-job gate`` of the checkout ``root`` before ``upstream``; yields its port."""
+def _gate(upstream: int, root: Path = ROOT) -> Iterator[Way]:
+    """``migration-job gate`` of the checkout ``root`` before ``upstream``."""
     with tempfile.TemporaryDirectory() as directory:
         options = ["--listen", f"{HOST}:0", "--upstream", f"{HOST}:{upstream}"]
         options += ["--connection", f"{directory}/connection", "--state", f"{directory}/state"]
         with _process("migration_job", "gate", "--restart", "true", *options, root=root) as process:
             for line in _lines(process):
                 if "listens on" in line:
-                    yield int(line.rpartition(":")[2])
+                    yield Way(int(line.rpartition(":")[2]), process.pid)
                     return
             raise CommandFailed("the gate has not begun")
 
 
 @contextmanager
-def _haproxy(upstream: int) -> Iterator[int]:
-    with socket.create_server((HOST, 0)) as found:
-        port = int(found.getsockname()[1])
+def _haproxy(upstream: int) -> Iterator[Way]:
+    port = _free_port()
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "haproxy.cfg"
         path.write_text(
             HAPROXY.format(host=HOST, port=port, upstream=upstream, reuse="http-reuse safe")
         )
-        process = subprocess.Popen(["haproxy", "-f", str(path), "-db"], stderr=subprocess.DEVNULL)
-        try:
-            _until_open(port)
-            yield port
-        finally:
-            process.terminate()
-            process.wait(START_SECONDS)
+        with _proxy(["haproxy", "-f", str(path), "-db"], port) as way:
+            yield way
+
+
+@contextmanager
+def _nginx(upstream: int) -> Iterator[Way]:
+    port = _free_port()
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o711)  # its worker is another user where it is begun as root
+        path = Path(directory) / "nginx.conf"
+        path.write_text(NGINX.format(host=HOST, port=port, upstream=upstream, folder=directory))
+        with _proxy(["nginx", "-c", str(path), "-p", directory], port) as way:
+            yield way
+
+
+def _free_port() -> int:
+    with socket.create_server((HOST, 0)) as found:
+        return int(found.getsockname()[1])
+
+
+@contextmanager
+def _proxy(command: list[str], port: int) -> Iterator[Way]:
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        _until_open(port)
+        yield Way(port, process.pid)
+    finally:
+        process.terminate()
+        process.wait(START_SECONDS)
 
 
 def _until_open(port: int) -> None:
@@ -287,7 +379,8 @@ def compare(earlier: Path, runs: int = 5) -> None:
     """The gate of this checkout and that of ``earlier``, in turns: requests a second."""
     with ExitStack() as stack:
         upstream = stack.enter_context(_application())
-        ports = [stack.enter_context(gate(upstream, root)) for root in (earlier.resolve(), ROOT)]
+        roots = (earlier.resolve(), ROOT)
+        ports = [stack.enter_context(_gate(upstream, root)).port for root in roots]
         for mode in MODES:
             pairs = [[requests_per_second(port, mode) for port in ports] for _ in range(runs)]
             before, now = (median(values) for values in zip(*pairs, strict=True))

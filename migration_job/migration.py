@@ -201,7 +201,8 @@ class Migration:
         policy = chosen_policy(options.policy, options.types)
         profile = load_profile(options.profile)
         target = stack.enter_context(connected(options.dsn))
-        runlock.lock(target)
+        for told in runlock.lock(target):
+            reporter.say(told)
         settings.require_fit(target)
         citus.refuse(target, enabled=policy is not None and citus.FEATURE in policy.enable)
         if options.existing:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import psycopg
 import pytest
@@ -120,16 +123,36 @@ def test_event_triggers_are_told_until_they_are_disabled(postgres: str) -> None:
         assert look(postgres)["event triggers"].found == "none"
 
 
-def test_another_roles_session_on_the_runs_lock_is_named(postgres: str, role: str) -> None:
-    grant(postgres, role)
+def test_another_roles_session_on_the_runs_lock_is_ended_or_named(postgres: str, role: str) -> None:
     name = psycopg.conninfo.conninfo_to_dict(role)["user"]
-    with connect(postgres) as job:
-        with psycopg.connect(role, autocommit=True) as other:
-            other.execute("SELECT pg_advisory_lock(%s)", (runlock.LOCK,))
-            with pytest.raises(InputError, match=f"role '{name}' holding the run's lock") as told:
-                runlock.lock(job)
-            assert f"pg_terminate_backend({other.info.backend_pid})" in told.value.advice
-            other.execute("SELECT pg_advisory_unlock_all()")
-        runlock.lock(job)
-        with connect(postgres) as second, pytest.raises(InputError, match="another run"):
+    taking, number = "SELECT pg_advisory_lock(%s)", (runlock.LOCK,)
+    with ExitStack() as stack:
+        held, waiting = (
+            stack.enter_context(psycopg.connect(role, autocommit=True)) for _ in range(2)
+        )
+        job = stack.enter_context(connect(postgres))
+        # Another plain role, which may end nobody's session.
+        job.execute(f"CREATE ROLE {name}_job LOGIN PASSWORD '{PASSWORD}'")
+        stack.callback(psycopg.connect(postgres, autocommit=True).execute, f"DROP ROLE {name}_job")
+        weak = stack.enter_context(
+            connect(make_conninfo(postgres, user=f"{name}_job", password=PASSWORD))
+        )
+        held.execute(taking, number)
+        with pytest.raises(InputError, match=f"role '{name}' holding the run's lock") as told:
+            runlock.lock(weak)
+        assert f"pg_terminate_backend({held.info.backend_pid})" in told.value.advice
+        queued = stack.enter_context(ThreadPoolExecutor(1)).submit(
+            lambda: waiting.execute(taking, number)
+        )
+        deadline = time.monotonic() + 30
+        while job.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        (told_of,) = runlock.lock(job)
+        assert f"ended a session of role {name!r} (process {held.info.backend_pid})" in told_of
+        queued.exception()  # waits for its end
+        with pytest.raises(psycopg.Error):  # nor does the next one keep it
+            waiting.execute("SELECT 1")
+        with connect(postgres) as second, pytest.raises(InputError, match="another run") as told:
             runlock.lock(second)
+        assert "role 'postgres'" in told.value.message, "a superuser's may be a run's"
