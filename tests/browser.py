@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import shutil
 import socket
 import subprocess
+import tarfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,6 +81,31 @@ class Browser:
         body = {"cmd": command, "params": parameters}
         self._call("POST", f"{self._session}/goog/cdp/execute", body)
 
+    def pages(self) -> int:
+        """How many pages of A4 the page is in print."""
+        body = {"page": {"width": 21.0, "height": 29.7}}
+        said = self._call("POST", f"{self._session}/print", body)
+        return len(re.findall(rb"/Type\s*/Page\b", base64.b64decode(said)))
+
+    def picture(self) -> bytes:
+        """What the window shows, as PNG."""
+        return base64.b64decode(self._call("GET", f"{self._session}/screenshot"))
+
+    def resize(self, width: int, height: int) -> None:
+        """Show the page as a screen of so many pixels would, also one narrower than a window."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._devtools("Emulation.setDeviceMetricsOverride", metrics)
+
+    def serious(self, axe: str) -> list[str]:
+        """What axe-core finds that keeps people from the page: rule and first element of each."""
+        self.run(axe)
+        found: list[str] = self.run(
+            "return axe.run().then(done => done.violations"
+            ".filter(v => ['serious', 'critical'].includes(v.impact))"
+            ".map(v => v.id + ': ' + v.nodes[0].html))"
+        )
+        return found
+
     def close(self) -> None:
         self._call("DELETE", self._session)
 
@@ -112,6 +141,31 @@ def browser() -> Iterator[Browser]:
     finally:
         process.terminate()
         process.wait()
+
+
+AXE = "axe-core@4.10.3"
+CACHE = Path(__file__).resolve().parents[1] / ".cache"
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The program by which a page is looked at for what keeps people out; from npm, once."""
+    archive = CACHE / f"{AXE.replace('@', '-')}.tgz"
+    if not archive.exists():
+        if shutil.which("npm") is None:
+            pytest.skip("axe-core is not here, and npm, which would fetch it, is not either")
+        CACHE.mkdir(exist_ok=True)
+        command = ["npm", "pack", AXE, "--silent", "--pack-destination", str(CACHE)]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+        except subprocess.TimeoutExpired:
+            pytest.skip("npm did not fetch axe-core within two minutes")
+        if done.returncode or not archive.exists():
+            pytest.skip(f"npm could not fetch axe-core: {done.stderr.decode()[-200:]}")
+    with tarfile.open(archive) as package:
+        member = package.extractfile("package/axe.min.js")
+        assert member is not None
+        return member.read().decode()
 
 
 def _await(address: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from migration_job.embedded import EmbeddedPgBouncer, EmbeddedPostgres
 from migration_job.errors import JobError
-from tests.browser import browser  # noqa: F401  # a fixture for every test
+from tests.browser import axe, browser  # noqa: F401  # fixtures for every test
 from tests.servers import MAJOR
 
 ROOT = Path(__file__).resolve().parent.parent

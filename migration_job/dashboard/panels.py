@@ -42,7 +42,7 @@ DATABASE = Board(
             "Answers",
             "bool",
             (Query("pg_up", "PostgreSQL"), Query("pgbouncer_up", "PgBouncer")),
-            "1 while the server answers its exporter.",
+            "Whether the server answers its exporter.",
         ),
         Panel(
             "Transactions",
@@ -123,7 +123,7 @@ BACKUP = Board(
             "Last attempt",
             "bool",
             (Query("min(backup_last_success)", "succeeded"),),
-            "1 if the last attempt succeeded.",
+            "Whether the last attempt succeeded.",
         ),
         Panel(
             "Backups kept",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import sys
 import threading
 import time
 import urllib.error
@@ -81,6 +82,13 @@ def _legend(pattern: str, labels: dict[str, str]) -> str:
     return pattern
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A browser that closes its page in the middle of an answer is nothing to report."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
 class Dashboard:
     """The page's server. ``with`` runs it in a thread; :meth:`serve_forever` in this one."""
 
@@ -98,7 +106,7 @@ class Dashboard:
         self._names = frozenset(name.lower() for name in (host, "localhost", *names))
         self._boards = {board.name: board for board in boards}
         try:
-            self._server = ThreadingHTTPServer((host, port), self._handler())
+            self._server = _Server((host, port), self._handler())
         except OSError as error:
             raise InputError(
                 f"expected port {port} of {host} to be free, found: {error.strerror}",

@@ -14,7 +14,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ REST_SHOWN = 0.1
 ROWS_SHOWN = 2_000
 """Ledger and quarantine rows on the page; a browser searches that many without a pause, and
 ``report.json`` has the rest."""
+ROWS_PRINTED = 40
+"""Rows of each long table in print, so that the whole has twelve pages at most."""
 VALUE_SHOWN = 300
 """Characters of one value."""
 JSON_NAME = "report.json"
@@ -97,6 +99,7 @@ def _environment() -> Environment:
         place=lambda name: "–" if name is None else shown(name),
         words=_words,
         number=_number,
+        moment=_moment,
         duration=_duration,
         milliseconds=lambda ms: _duration(None if ms is None else ms / 1000),
     )
@@ -127,6 +130,10 @@ def _context(report: Json) -> dict[str, Any]:
         "differences": differences,
         "ledger": [_ledger_row(row) for row in ledger[:ROWS_SHOWN]],
         "ledger_total": ledger_total,
+        "ledger_groups": _ledger_groups(ledger),
+        "ledger_groups_of": len(ledger),
+        "printed": ROWS_PRINTED,
+        "table_totals": {name: sum(table[name] or 0 for table in tables) for name in COUNTED},
         "quarantine": [_quarantine_row(row) for row in quarantine[:ROWS_SHOWN]],
         "quarantine_total": quarantine_total,
         "checks": _checks(report),
@@ -141,7 +148,7 @@ def _context(report: Json) -> dict[str, Any]:
     content["sections"] = [
         (name, name.capitalize() if name != "checks" else "Application checks")
         for name in (
-            *("findings", "phases", "tables", "differences", "ledger", "quarantine"),
+            *("differences", "findings", "phases", "tables", "ledger", "quarantine"),
             *("checks", "performance", "certificate", "tuning"),
         )
         if content[name] or name in always
@@ -282,6 +289,12 @@ def _findings(report: Json) -> list[dict[str, Any]]:
     return sorted(found, key=lambda f: order.index(f["severity"]) if f["severity"] in order else 9)
 
 
+COUNTED = (
+    *("source_rows", "target_rows", "quarantined_rows", "ledger_rows", "differences", "findings"),
+)
+"""The figures of a table on the page."""
+
+
 def _tables(report: Json, findings: Iterable[Json]) -> list[dict[str, Any]]:
     per_table = Counter(str(f["table"]) for f in findings if f["table"] is not None)
     changed = Counter(str(row.get("table")) for row in _sequence(report, "ledger"))
@@ -298,7 +311,9 @@ def _tables(report: Json, findings: Iterable[Json]) -> list[dict[str, Any]]:
                 "findings": per_table[name],
             }
         )
-    return result
+    # What has something to look at first; else in the source's order.
+    first = ("differences", "quarantined_rows", "ledger_rows")
+    return sorted(result, key=lambda table: [-int(table[name] or 0) for name in first])
 
 
 def _differences(report: Json) -> list[dict[str, Any]]:
@@ -326,6 +341,18 @@ def _ledger_row(row: Json) -> dict[str, Any]:
         "after": row.get("after"),
         "rule": row.get("rule"),
     }
+
+
+def _ledger_groups(ledger: Sequence[Json]) -> list[dict[str, Any]]:
+    """How many values each rule has changed in each column, the most first."""
+    counts = Counter(
+        (str(row.get("rule") or ""), str(row.get("table") or ""), row.get("column"))
+        for row in ledger
+    )
+    return [
+        {"rule": rule, "table": table, "column": column, "count": count}
+        for (rule, table, column), count in counts.most_common()
+    ]
 
 
 def _quarantine_row(row: Json) -> dict[str, Any]:
@@ -483,8 +510,17 @@ def _words(name: object) -> str:
     return visible(str(name).replace("_", " ").replace("-", " "))
 
 
+def _moment(text: object) -> str:
+    """A time as people read it, ``2026-01-31 16:07:55 UTC``; anything else as it is."""
+    try:
+        at = datetime.fromisoformat(str(text))
+    except ValueError:
+        return shown(text)
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:,}".replace(",", " ")
+    return "–" if value is None else f"{value:,}"
 
 
 def _s(count: int) -> str:

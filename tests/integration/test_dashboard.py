@@ -10,6 +10,7 @@ import http.client
 import json
 import shutil
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -18,11 +19,12 @@ import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 
-from migration_job.dashboard.panels import BACKUP, DATABASE, MIGRATION
+from migration_job.dashboard.panels import BACKUP, DATABASE, MIGRATION, Query
 from migration_job.dashboard.server import Dashboard, Prometheus
 from migration_job.errors import InputError
 from tests.browser import Browser
@@ -144,6 +146,54 @@ def test_every_panel_is_drawn(dashboard: Dashboard, browser: Browser) -> None:
     text = browser.run("return document.body.innerText")
     assert "radcase<b>" in text, "a label is text, never markup"
     assert browser.log() == []
+    axes = browser.run("return document.querySelectorAll('.panel .axis').length")
+    assert axes == 2 * panels, "every curve says between which values and times it is"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_keeps_people_from_it(
+    dashboard: Dashboard, browser: Browser, axe: str, scheme: str
+) -> None:
+    browser.emulate(**{"prefers-color-scheme": scheme})
+    browser.resize(400, 900)
+    try:
+        browser.open(dashboard.url)
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while not browser.run("return document.querySelectorAll('.panel svg').length"):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert browser.run("return document.documentElement.scrollWidth") <= 400
+        assert browser.serious(axe) == []
+    finally:
+        browser.emulate()
+        browser.resize(1200, 1600)
+
+
+def test_a_browser_that_leaves_is_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    """It closes its page while a panel's answer is on its way."""
+
+    class Slow(Prometheus):
+        def range(self, query: Query, *, now: float) -> list[dict[str, Any]]:
+            left.wait(LIMIT_SECONDS)
+            return [{"legend": "x" * 9_000_000, "points": [[now, 1.0]]}]
+
+    left = threading.Event()
+    away = Slow("http://127.0.0.1:9")
+    with Dashboard(away, (MIGRATION,), host="127.0.0.1", port=0) as page:
+        port = int(page.url.rstrip("/").rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.sendall(b"GET /panel/migration/0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        left.set()
+        with urllib.request.urlopen(f"{page.url}layout", timeout=LIMIT_SECONDS) as answer:  # noqa: S310
+            assert answer.status == 200
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while any(
+        t.name.startswith("Thread-") and "process_request" in t.name for t in threading.enumerate()
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_it_answers_for_panels_alone(dashboard: Dashboard) -> None:

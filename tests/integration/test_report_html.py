@@ -141,5 +141,39 @@ def test_light_and_dark(page: Browser) -> None:
 
 
 def test_fits_a_narrow_screen(page: Browser) -> None:
-    width = page.run("return [document.documentElement.scrollWidth, window.innerWidth]")
-    assert width[0] <= width[1]
+    page.resize(400, 800)
+    try:
+        width = page.run("return [document.documentElement.scrollWidth, window.innerWidth]")
+        assert width[0] <= width[1] == 400
+    finally:
+        page.resize(1200, 1600)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_keeps_people_from_it(page: Browser, axe: str, scheme: str) -> None:
+    page.emulate(**{"prefers-color-scheme": scheme})
+    try:
+        page.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+        assert page.serious(axe) == []
+    finally:
+        page.emulate()
+
+
+def test_a_long_report_has_twelve_pages_in_print(browser: Browser, tmp_path: Path) -> None:
+    long = report()
+    long["ledger"] = long["ledger"] * 50
+    row = {f"column_{n}": "some words of it" for n in range(20)}
+    set_aside = {"table": "cases", "key": 1, "reason": "NUL in text", "row": row}
+    long["quarantine"] = [set_aside] * 400
+    long["findings"] = [
+        {"code": "nul-in-text", "severity": "warning", "table": f"t{n}", "message": "so it is"}
+        for n in range(15)
+    ]
+    long["tables"] = {f"table_{n}": {"source_rows": n, "target_rows": n} for n in range(300)}
+    path = tmp_path / "report.html"
+    write_html(long, path)
+    browser.open(path.as_uri())
+    assert 4 <= browser.pages() <= 12
+    assert "In print the first 40 of 2,000" in browser.run(
+        "return document.querySelector('#ledger .printed').textContent"
+    )

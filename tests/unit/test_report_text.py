@@ -204,7 +204,7 @@ def test_the_policy_names_the_hashes_of_what_is_inside() -> None:
 def test_many_rows_are_cut_and_the_cut_is_said() -> None:
     row = {"table": "t", "key": 1, "column": "c", "before": 1, "after": "1", "rule": "text"}
     said = text_of(render_html(report(ledger=[row] * (ROWS_SHOWN + 5))))
-    assert f"The first {ROWS_SHOWN // 1000} 000 are shown; 5 more are in report.json." in said
+    assert f"The first {ROWS_SHOWN:,} are shown; 5 more are in report.json." in said
 
 
 def test_what_cannot_be_seen_is_written_out() -> None:
@@ -280,7 +280,7 @@ def test_a_report_as_the_job_makes_it_has_a_page() -> None:
     )
     said = text_of(render_html(made))
     for words in (
-        *("Failed", "verification found 1 difference", "run-1", "2026-01-01T00:00:00Z"),
+        *("Failed", "verification found 1 difference", "run-1", "2026-01-01 00:00:00 UTC"),
         *("map-rule", "'b4'", "'af'", "9 values changed", "no date", "c: 'kept'", "8 rows set"),
         *("'x'", "'y'", "off", "6 more are in report.json", "plan-digest", "snapshot-digest"),
         *("row-digest", "foreign key 2", "certificate-digest", "shared_buffers 256MB"),
@@ -296,3 +296,27 @@ def test_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         write_html(report(seconds={"copy": []}), path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_failed_run_shows_what_differs_first_and_a_blocked_one_what_would_settle_it() -> None:
+    page = render_html(
+        {
+            "outcome": "failed",
+            "differences": [{"kind": "value", "table": "a", "message": "differs"}],
+            "findings": [{"severity": "error", "code": "c", "message": "m", "settle": "a: b"}],
+            "tables": {
+                "calm": {"source_rows": 2, "target_rows": 2, "differences": 0},
+                "wrong": {"source_rows": 3, "target_rows": 3, "differences": 1},
+            },
+            "ledger": [
+                {"table": "a", "column": "n", "rule": rule} for rule in ("map", "time", "time")
+            ],
+        }
+    )
+    assert page.index('id="differences"') < page.index('id="findings"')
+    assert "<details open><summary>what would settle it</summary>" in page
+    assert page.index("wrong</bdi>") < page.index("calm</bdi>")
+    assert '<th scope="row">in all</th><td class="number">5</td>' in page
+    groups = page[page.index('id="ledger-groups"') : page.index('id="search-ledger-rows"')]
+    assert groups.index("time") < groups.index("map")
+    assert 'data-sort="2">2</td>' in groups
