@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROTOCOL = Path(__file__).with_name("protocol.pml")
+UPGRADE = Path(__file__).with_name("upgrade.pml")
+"""The move between two servers of PostgreSQL: a model of its own."""
 PROGRAMS = ("spin", "gcc")
 DEPTH = 1_000_000
 """Steps of the longest path that `pan` follows; a longer one makes the check fail."""
@@ -47,6 +49,7 @@ class Scenario:
     name: str
     flags: str
     about: str
+    model: Path = PROTOCOL
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Mutant:
     rule: int
     scenario: str
     about: str
+    model: Path = PROTOCOL
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +230,30 @@ MUTANTS = (
     Mutant("EARLY_ALIAS_REMOVAL", 6, "rollback", "the alias goes before the connection"),
 )
 
+UPGRADE_SCENARIO = Scenario(
+    "upgrade", "-DCRASHES=3 -DMOVES=3", "three deaths, there and back and there", UPGRADE
+)
 
-def check(flags: str, *, optimise: str = "-O2", limit: float = 600.0) -> Outcome:
+UPGRADE_MUTANTS = tuple(
+    Mutant(name, rule, "upgrade", about, UPGRADE)
+    for name, rule, about in (
+        ("OMIT_PAUSE", 6, "PgBouncer does not hold the queries"),
+        ("OMIT_FENCE", 1, "the serving server is not closed"),
+        ("OMIT_SESSIONS", 2, "sessions from before it was closed are not ended"),
+        ("OMIT_DRAIN", 3, "the rest is not waited for"),
+        ("OMIT_BEGIN_AFTER", 5, "the way back begins where its slot was made"),
+        ("OMIT_UNDO", 6, "a hold without a decision leaves the server closed"),
+        ("OMIT_ALIAS", 6, "the alias leads to the server that was left"),
+        ("OMIT_RESUME", 4, "PgBouncer stays paused"),
+        ("EARLY_OPEN", 1, "the other server opens before the decision"),
+        ("EARLY_ENABLE", 5, "the way back is received before the way there has ended"),
+    )
+)
+
+
+def check(
+    flags: str, *, model: Path = PROTOCOL, optimise: str = "-O2", limit: float = 600.0
+) -> Outcome:
     """Look at every reachable state of the model under these flags, or stop at a broken rule.
 
     ``optimise`` is gcc's: compiling takes longer than a small search. Raises RuntimeError where the
@@ -236,8 +262,8 @@ def check(flags: str, *, optimise: str = "-O2", limit: float = 600.0) -> Outcome
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="model-") as folder:
         run = _runner(Path(folder), limit)
-        shutil.copy(PROTOCOL, folder)
-        run("spin", *flags.split(), "-a", PROTOCOL.name)
+        shutil.copy(model, folder)
+        run("spin", *flags.split(), "-a", model.name)
         options = (optimise, "-w", "-DSAFETY", "-DCOLLAPSE", f"-DMEMLIM={MEMORY_MB}")
         run("gcc", *options, "-o", "pan", "pan.c")
         output = run("./pan", f"-m{DEPTH}", "-w22")
@@ -246,7 +272,8 @@ def check(flags: str, *, optimise: str = "-O2", limit: float = 600.0) -> Outcome
 
 def check_mutant(mutant: Mutant) -> Outcome:
     """As :func:`check`, for the protocol with that step changed."""
-    return check(f"-D{mutant.name} {SMALL[mutant.scenario]}", optimise="-O0")
+    flags = SMALL.get(mutant.scenario, "")
+    return check(f"-D{mutant.name} {flags}", model=mutant.model, optimise="-O0")
 
 
 def _runner(folder: Path, limit: float) -> Callable[..., str]:
@@ -298,8 +325,10 @@ def main() -> int:
     good = True
     with ThreadPoolExecutor(workers) as pool:
         # The long ones first, so that the short ones fill the gaps.
-        wholes = list(zip(SCENARIOS, [pool.submit(check, s.flags) for s in SCENARIOS], strict=True))
-        changed = [(m, pool.submit(check_mutant, m)) for m in MUTANTS]
+        wholes = [
+            (s, pool.submit(check, s.flags, model=s.model)) for s in (*SCENARIOS, UPGRADE_SCENARIO)
+        ]
+        changed = [(m, pool.submit(check_mutant, m)) for m in (*MUTANTS, *UPGRADE_MUTANTS)]
         print("The protocol as it is: every rule in every reachable state")
         for scenario, future in wholes:
             good &= _tell_scenario(scenario, future.result())

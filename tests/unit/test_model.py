@@ -9,7 +9,19 @@ import re
 
 import pytest
 
-from model.check import MUTANTS, PROTOCOL, SCENARIOS, SMALL, Mutant, check, check_mutant, missing
+from model.check import (
+    MUTANTS,
+    PROTOCOL,
+    SCENARIOS,
+    SMALL,
+    UPGRADE,
+    UPGRADE_MUTANTS,
+    UPGRADE_SCENARIO,
+    Mutant,
+    check,
+    check_mutant,
+    missing,
+)
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"not installed: {', '.join(missing())}")
 
@@ -30,6 +42,19 @@ def test_every_step_that_can_be_left_out_of_the_model_is() -> None:
     """A switch in the model that no mutant throws would be a step nobody has shown to be needed."""
     switches = set(re.findall(r"\b(?:OMIT|EARLY|STALE)_[A-Z_]+\b", PROTOCOL.read_text()))
     assert switches == {mutant.name for mutant in MUTANTS}
+
+
+def test_the_move_between_two_servers_holds_and_each_of_its_steps_is_needed() -> None:
+    found = check(UPGRADE_SCENARIO.flags, model=UPGRADE, optimise="-O1")
+    assert found.broken is None
+    assert found.states > 100_000
+    switches = set(re.findall(r"\b(?:OMIT|EARLY)_[A-Z_]+\b", UPGRADE.read_text()))
+    assert switches == {mutant.name for mutant in UPGRADE_MUTANTS}
+
+
+@pytest.mark.parametrize("mutant", UPGRADE_MUTANTS, ids=lambda m: m.name)
+def test_without_this_step_of_the_move_a_rule_breaks(mutant: Mutant) -> None:
+    assert check_mutant(mutant).broken == mutant.rule
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
