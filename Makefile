@@ -130,8 +130,8 @@ property: setup ## take 2,000 random databases there, and 2,000 there and back, 
 		tests/integration/test_property_existing.py
 
 .PHONY: applications
-applications: setup ## move real applications there while they write, use them, upgrade them, and come back
-	@$(PYTHON) -m pytest tests/applications
+applications: setup ## move real applications there while they write, use them, upgrade them, and come back; writes docs/applications.md
+	@APPLICATIONS_PAGE=docs/applications.md $(PYTHON) -m pytest tests/applications
 
 .PHONY: bench
 bench: setup ## measure this project and its peers side by side; writes docs/benchmarks.md

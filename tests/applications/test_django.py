@@ -14,6 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from migration_job.embedded import EmbeddedPostgres
 from tests.applications.environment import application, command, python_with
+from tests.applications.page import Shown, of_python, tell
 from tests.integration.running import DONE, run
 from tests.integration.test_existing import definitions
 
@@ -181,3 +182,14 @@ def test_there_while_it_writes_and_back_after_a_later_migration(project: Project
     again = {"deferred fk: child before parent", "delete cascade customer", "delete user"}
     only_postgres = {"json contains2"}
     assert failures(said) <= FORBIDDEN | again | only_postgres, said
+    tell(
+        Shown(
+            "a Django project (admin, auth, sessions, sites, flatpages, a queue, a result store; "
+            "27 tables)",
+            of_python("requirements-django.txt", "Django", "django-q2", "django_celery_results"),
+            moved="offline, and live while it writes",
+            used=f"{STEPS} of {STEPS} steps (two more are forbidden by constraints, on SQLite as "
+            "well)",
+        ),
+        project.dsn,
+    )

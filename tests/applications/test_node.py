@@ -1,0 +1,30 @@
+"""Applications of knex's and TypeORM's, in Node."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.applications.environment import node_packages, program
+from tests.applications.life import there_and_back, url
+from tests.applications.page import Shown, of_node, tell
+
+pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.timeout(1500)]
+
+
+SHOWN = {
+    "knex": "knex (Node; knex_migrations, times in milliseconds, JSON, enums by CHECK)",
+    "typeorm": "TypeORM (Node; generated uuids, decimals, simple JSON and arrays, soft deletes)",
+}
+
+
+@pytest.mark.parametrize("name", list(SHOWN))
+def test_there_and_back(postgres: str, tmp_path: Path, name: str) -> None:
+    node, home = node_packages("node")
+
+    def steps(side: str, *names: str) -> str:
+        return program([node, str(home / f"{name}_application.js"), side, *names], tmp_path)
+
+    there_and_back(steps, f"sqlite://{tmp_path / 'app.db'}", url(postgres), postgres, tmp_path)
+    tell(Shown(SHOWN[name], of_node(name, "better-sqlite3", "pg")), postgres)
