@@ -28,11 +28,12 @@ _IS_FILLED = f"""
 import sys
 from pathlib import Path
 from migration_job.errors import JobError
+from migration_job.place import has_record
 from migration_job.stores.postgres.database import connect
 
 try:
     with connect(Path(sys.argv[1]).read_text()) as connection:
-        (run,) = connection.execute("SELECT to_regclass('migration.run') IS NOT NULL").fetchone()
+        run = has_record(connection, "run")
 except JobError as error:
     sys.exit(f"error: {{error}}")
 sys.exit({FILLED} if run else 0)
@@ -56,6 +57,8 @@ def environment(inputs: Reach) -> dict[str, str]:
         found["PGSSLMODE"] = target.sslmode
     if target.is_cluster:
         found["PGTARGETSESSIONATTRS"] = LEADER
+    if target.schema_name:
+        found["PGOPTIONS"] = inputs.session_options
     return found
 
 

@@ -15,6 +15,8 @@ from infra.job import Place
 from infra.parts import Parts
 from infra.servers import POOLER_PORT, POSTGRES_PORT
 from infra.setting_types import External
+from infra.settings import Settings
+from migration_job.place import DEFAULT_SCHEMA
 
 
 def job_inputs(parts: Parts, closed: Closed) -> dict[str, Any]:
@@ -90,6 +92,12 @@ def _place(parts: Parts) -> Place:
     )
 
 
+def _in_schema(settings: Settings) -> dict[str, Any]:
+    """Said where it is another schema: nobody else's stage changes."""
+    name = settings.schema_name
+    return {} if name == DEFAULT_SCHEMA else {"schema_name": name}
+
+
 def _own_target(parts: Parts, closed: Closed) -> dict[str, Any]:
     """How the job and the application reach the stage's own PostgreSQL."""
     settings, names = parts.settings, parts.names
@@ -99,6 +107,7 @@ def _own_target(parts: Parts, closed: Closed) -> dict[str, Any]:
             "port": POSTGRES_PORT,
             "database": names.database,
             "user": names.migration_role,
+            **_in_schema(settings),
         },
         "password": closed.password("migration"),
         "application_password": closed.credentials.application(),
@@ -117,6 +126,7 @@ def _given_target(parts: Parts, closed: Closed, external: External) -> dict[str,
     authority = given.pem(external.authority) if external.authority else ""
     by_pooler = parts.settings.pooler
     target = {**_server(external), "user": external.user, "sslmode": external.sslmode}
+    target |= _in_schema(parts.settings)
     if external.accept_asynchronous:  # said where it is so: nobody else's stage changes
         target["accept_asynchronous"] = True
     if external.accept_collation:

@@ -24,19 +24,24 @@ import sys
 from pathlib import Path
 from psycopg import sql
 from migration_job.errors import JobError
+from migration_job.place import schema_of_session
 from migration_job.stores.postgres.database import connect
 
 role = sql.Identifier(sys.argv[2])
 try:
     connection = connect(Path(sys.argv[1]).read_text())
+    schema = sql.Identifier(schema_of_session(connection))
     (me,) = connection.execute("SELECT current_user").fetchone()
+    if sys.argv[3:]:
+        connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(schema))
+        connection.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, role))
     if me != sys.argv[2]:
         for kind, rights in (
             ("TABLES", "SELECT, INSERT, UPDATE, DELETE"),
             ("SEQUENCES", "USAGE, SELECT"),
         ):
-            words = f"ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT {rights} ON {kind} TO "
-            connection.execute(sql.SQL(words) + role)
+            words = f"ALTER DEFAULT PRIVILEGES IN SCHEMA {{}} GRANT {rights} ON {kind} TO {{}}"
+            connection.execute(sql.SQL(words).format(schema, role))
 except JobError as error:
     sys.exit(f"error: {error}")
 except Exception as error:
@@ -76,6 +81,7 @@ def _prepare(inputs: TargetInputs) -> None:
     words += live.acceptances(inputs.target) + live.collation_acceptance(inputs.target)
     _finish(job.run(client, place, call, words, say), "the target is not usable")
     words = ["-c", _GRANT, live.TARGET_FILE, inputs.application_user]
+    words += [inputs.target.schema_name] if inputs.target.schema_name else []
     ended = job.run(client, place, replace(call, entrypoint=("python3",)), words, say)
     _finish(ended, "the application's role cannot be given its rights on the target")
 

@@ -83,6 +83,8 @@ class Target(Properties):
     sslmode: str = ""
     accept_asynchronous: bool = False
     accept_collation: bool = False
+    schema_name: str = ""
+    """Where the application's tables are; '' for the default schema."""
 
     @property
     def is_cluster(self) -> bool:
@@ -132,16 +134,26 @@ class Reach(Placed):
     def dsn(self) -> str:
         """The job's connection string."""
         target = self.target
+        how = []
         if self.authority:
-            tls = f"?sslmode=verify-full&sslrootcert={AUTHORITY_FILE}"
-        else:
-            tls = f"?sslmode={target.sslmode}" if target.sslmode else ""
+            how += ["sslmode=verify-full", f"sslrootcert={AUTHORITY_FILE}"]
+        elif target.sslmode:
+            how.append(f"sslmode={target.sslmode}")
         user, password, database = (
             quote(word, safe="") for word in (target.user, self.password, target.database)
         )
         if target.is_cluster:
-            tls += ("&" if tls else "?") + f"target_session_attrs={LEADER}"
-        return f"postgresql://{user}:{password}@{target.addresses}/{database}{tls}"
+            how.append(f"target_session_attrs={LEADER}")
+        if target.schema_name:
+            how.append(f"options={quote(self.session_options, safe='')}")
+        query = f"?{'&'.join(how)}" if how else ""
+        return f"postgresql://{user}:{password}@{target.addresses}/{database}{query}"
+
+    @property
+    def session_options(self) -> str:
+        """What libpq's ``options`` are to be; '' for none."""
+        schema = self.target.schema_name
+        return f"-csearch_path={schema}" if schema else ""
 
     @property
     def authority_files(self) -> dict[str, str]:

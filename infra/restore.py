@@ -29,6 +29,7 @@ from infra.roles import identifier, psql
 from infra.servers import POSTGRES_PORT, data_directory
 from infra.settings import Settings, read_file
 from migration_job import last_resort
+from migration_job.place import records_for
 
 READY_SECONDS = 600
 """Replaying the log of a day may take minutes."""
@@ -39,8 +40,8 @@ CLOSE = """
 \\set ON_ERROR_STOP on
 \\connect {database}
 DO $$ BEGIN
-    IF to_regclass('migration.fence') IS NOT NULL THEN
-        UPDATE migration.fence SET closed = true, changed_at = clock_timestamp();
+    IF to_regclass('{records}.fence') IS NOT NULL THEN
+        UPDATE {records}.fence SET closed = true, changed_at = clock_timestamp();
     END IF;
 END $$;
 """
@@ -121,7 +122,7 @@ def in_place(client: docker.DockerClient, settings: Settings, names: Names, at: 
         container = _serve(client, settings, names, kept, restored)
         try:
             _await(container)
-            _close(container, names)
+            _close(container, names, records_for(settings.schema_name))
             container.stop(timeout=STOP_SECONDS)
         finally:
             container.remove(force=True, v=True)
@@ -131,9 +132,11 @@ def in_place(client: docker.DockerClient, settings: Settings, names: Names, at: 
         raise
 
 
-def _close(container: Container, names: Names) -> None:
+def _close(container: Container, names: Names, records: str) -> None:
     """Have it refuse writes until the sync has seen that it lacks nothing of what SQLite has."""
-    status, said = psql(container, CLOSE.format(database=identifier(names.database)))
+    status, said = psql(
+        container, CLOSE.format(database=identifier(names.database), records=identifier(records))
+    )
     if status:
         raise StageError(
             f"the restored database could not be closed to writes: {said}",

@@ -30,6 +30,7 @@ from infra import credentials, engine
 from infra.dynamic import StageProvider
 from infra.errors import StageError
 from infra.names import Names
+from migration_job.place import DEFAULT_SCHEMA
 from migration_job.quoting import postgres_name, postgres_text
 
 SUPERUSER_FILE = "/etc/postgresql/superuser-password"
@@ -94,16 +95,23 @@ EXCLUSIVE_BACKUP = "pg_start_backup(text, boolean, boolean), pg_stop_backup(bool
 RENAMED_BACKUP = "pg_backup_start(text, boolean), pg_backup_stop(boolean)"
 RENAMED_BACKUP_SINCE = 15
 
+ANOTHER_SCHEMA = """
+\\connect {database}
+CREATE SCHEMA IF NOT EXISTS {schema};
+ALTER ROLE {application} IN DATABASE {database} SET search_path = {schema};
+ALTER ROLE {second} IN DATABASE {database} SET search_path = {schema};
+ALTER ROLE {reader} IN DATABASE {database} SET search_path = {schema};
+"""
 APPLICATION = """
 \\connect {database}
-ALTER SCHEMA public OWNER TO {owner};
-REVOKE ALL ON SCHEMA public FROM PUBLIC;
-GRANT USAGE ON SCHEMA public TO {application}, {reader};
-ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public
+ALTER SCHEMA {schema} OWNER TO {owner};
+REVOKE ALL ON SCHEMA {schema} FROM PUBLIC;
+GRANT USAGE ON SCHEMA {schema} TO {application}, {reader};
+ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {schema}
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {application};
-ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public
+ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {schema}
     GRANT USAGE, SELECT ON SEQUENCES TO {application};
-ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public
+ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {schema}
     GRANT SELECT ON TABLES TO {reader};
 """
 
@@ -145,8 +153,11 @@ END $$;
 """
 
 
-def statements(names: Names, verifiers: dict[str, str], version: int) -> str:
-    """The psql script that makes roles and databases what they are to be, however often it runs."""
+def statements(
+    names: Names, verifiers: dict[str, str], version: int, schema: str = DEFAULT_SCHEMA
+) -> str:
+    """The psql script that makes roles and databases what they are to be, however often it runs;
+    the application's tables are in ``schema``."""
     roles = {
         "owner": names.owner_role,
         "migration": names.migration_role,
@@ -172,7 +183,11 @@ def statements(names: Names, verifiers: dict[str, str], version: int) -> str:
     )
     values["replication"] = REPLICATION.format(**values) if version >= REPLICATION_SINCE else ""
     lent = () if version >= REPLICATION_SINCE else (LENT_REPLICATION,)
-    return "".join(part.format(**values) for part in (CLUSTER, APPLICATION, *lent, POOLER))
+    parts = [(CLUSTER, schema), (APPLICATION, DEFAULT_SCHEMA)]
+    if schema != DEFAULT_SCHEMA:
+        parts += [(ANOTHER_SCHEMA, schema), (APPLICATION, schema)]
+    parts += [(part, schema) for part in (*lent, POOLER)]
+    return "".join(part.format(**values, schema=identifier(name)) for part, name in parts)
 
 
 def identifier(name: str) -> str:
@@ -234,7 +249,8 @@ def missing(names: Names, verifiers: dict[str, str]) -> str:
 def _apply(props: Any) -> str:
     """Run the script; returns the cluster's own number, which only a new data directory changes."""
     names = Names(props["application"], props["stack"])
-    script = statements(names, props["verifiers"], int(props["version"]))
+    schema = props.get("schema_name") or DEFAULT_SCHEMA
+    script = statements(names, props["verifiers"], int(props["version"]), schema)
     client = engine.connect(props["docker_host"])
     try:
         container = client.containers.get(props["container"])
@@ -283,10 +299,10 @@ def psql(container: Container, script: str) -> tuple[int, str]:
     return int(ended.exit_code or 0), (said or b"").decode(errors="replace").strip()
 
 
-def digest(names: Names, version: int) -> str:
+def digest(names: Names, version: int, schema: str) -> str:
     """What changes when the script does: a stage made by an older one is brought up to date."""
     none = dict.fromkeys(credentials.EVERY, "")
-    return hashlib.sha256(statements(names, none, version).encode()).hexdigest()
+    return hashlib.sha256(statements(names, none, version, schema).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -298,6 +314,8 @@ class Server:
     id: Input[str]
     docker_host: str
     version: int
+    schema: str = DEFAULT_SCHEMA
+    """Where the application's tables are."""
 
 
 class Roles(Resource):
@@ -326,7 +344,8 @@ class Roles(Resource):
                 "stack": names.stack,
                 "verifiers": verifiers,
                 "version": str(server.version),
-                "script": digest(names, server.version),
+                "script": digest(names, server.version, server.schema),
+                **({} if server.schema == DEFAULT_SCHEMA else {"schema_name": server.schema}),
                 "cluster": None,
             },
             ResourceOptions.merge(opts, ResourceOptions(additional_secret_outputs=["verifiers"])),

@@ -79,6 +79,13 @@ class DataSettings(_Section):
         "`environment`. It runs once in a container on the stage's network before the data moves, "
         "as the owner's role, and finds the new database as PGHOST and so on and as DATABASE_URL.",
     )
+    schema_name: str = Field(
+        "public",
+        pattern=r"^[a-z][a-z0-9_]{0,52}$",
+        description="The schema of the application's tables on PostgreSQL, made where it is not "
+        "there. The roles of the application look there first; on an external target you see to "
+        "that yourself (`ALTER ROLE ... IN DATABASE ... SET search_path`).",
+    )
     time_zone: str = Field(
         "UTC",
         pattern=r"^[A-Za-z][A-Za-z0-9_+\-/]{0,63}$",

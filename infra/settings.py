@@ -21,7 +21,9 @@ from infra import parameters
 from infra.errors import StageError
 from infra.setting_fields import OperatedSettings
 from infra.setting_types import UNITS
+from migration_job.errors import InputError
 from migration_job.hosts import is_list
+from migration_job.place import require_schema_name
 
 PROJECT = "sqlite-to-postgresql"
 
@@ -54,6 +56,13 @@ class Settings(OperatedSettings):
             raise ValueError("external.sslmode: verify-full and external.authority go together")
 
     def _schema_together(self) -> None:
+        try:
+            require_schema_name(self.schema_name)
+        except InputError:
+            raise ValueError(
+                f"schemaName: {self.schema_name} is a name that PostgreSQL or the job keeps for "
+                "itself"
+            ) from None
         if self.target_schema == "planned":
             if self.schema_from:
                 raise ValueError(

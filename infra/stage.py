@@ -87,7 +87,11 @@ class Stage(pulumi.ComponentResource):
         self._data = {mount: volume.name, **self._backup_volumes()}
         made = self._container(servers.postgres(self._parts, self._closed, self._data))
         server = Server(
-            names.postgres, made.container.id, settings.docker_host, settings.postgres_version
+            names.postgres,
+            made.container.id,
+            settings.docker_host,
+            settings.postgres_version,
+            settings.schema_name,
         )
         verifiers = self._closed.credentials.role_verifiers()
         roles = Roles("roles", server, names, verifiers, self._own(made.healthy))

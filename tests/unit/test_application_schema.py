@@ -12,6 +12,7 @@ from infra import application_schema, cutover, migration
 from infra.application_schema import environment, step_of
 from infra.errors import StageError
 from infra.inputs import AUTHORITY_FILE, CutoverInputs, MigrationInputs, SchemaInputs, TargetInputs
+from migration_job.place import schema_of
 
 PASSWORD = "p@ss/w:rd"
 PLACE = {
@@ -130,3 +131,11 @@ def test_a_resource_is_refused_inputs_that_no_provider_reads() -> None:
         (application_schema.DECISIVE, SchemaInputs),
     ):
         assert names <= {field.alias or name for name, field in model.model_fields.items()}
+
+
+def test_another_schema_is_where_everybody_looks_first() -> None:
+    named = inputs(target={**PROPS["target"], "schema_name": "sales"}, authority="-----BEGIN")
+    assert schema_of(named.dsn) == "sales"
+    assert conninfo_to_dict(named.dsn)["sslmode"] == "verify-full"
+    assert environment(named)["PGOPTIONS"] == conninfo_to_dict(named.dsn)["options"]
+    assert schema_of(inputs().dsn) == "public"

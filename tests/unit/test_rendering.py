@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra import rendering, roles
+from infra import credentials, rendering, roles
 from infra.names import Names
 from infra.scram import verifier
 from infra.settings import Settings, read
@@ -110,6 +110,17 @@ def test_the_roles_script_holds_no_password_and_quotes_everything() -> None:
     assert "{" not in script
     assert "GRANT SET ON PARAMETER" not in script
     assert "GRANT SET ON PARAMETER" in roles.statements(NAMES, verifiers, 15)
+
+
+def test_the_roles_script_closes_public_also_for_another_schema() -> None:
+    none = dict.fromkeys(credentials.EVERY, "")
+    plain = roles.statements(NAMES, none, 15)
+    named = roles.statements(NAMES, none, 15, "sales")
+    assert "IN DATABASE" not in plain
+    assert 'SET search_path = "sales"' in named
+    assert 'REVOKE ALL ON SCHEMA "public" FROM PUBLIC' in plain
+    assert named.count('REVOKE ALL ON SCHEMA "public" FROM PUBLIC') == 1
+    assert 'ALTER SCHEMA "sales" OWNER TO' in named
 
 
 @pytest.mark.parametrize("name", ["a; DROP ROLE x", 'a"b', "A", "", "a" * 64])

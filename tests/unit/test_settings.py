@@ -279,6 +279,15 @@ def test_whatever_a_stage_file_says_it_is_taken_or_refused_in_words(raw: dict[st
     assert all(character.isprintable() or character == "\n" for character in said)
 
 
+def test_a_schema_of_another_name_is_a_plain_one() -> None:
+    assert read({"source": "a.db"}, "Pulumi.x.yaml").schema_name == "public"
+    assert read({"source": "a.db", "schemaName": "sales"}, "Pulumi.x.yaml").schema_name == "sales"
+    for name in ("Sales", "a b", "", "x" * 54):
+        assert "schemaName" in refused(schemaName=name)
+    for name in ("pg_catalog", "migration", "migration_x", "information_schema"):
+        assert "keeps for itself" in refused(schemaName=name)
+
+
 def test_the_applications_own_step_goes_with_its_own_schema() -> None:
     step = {"image": "shop:4.2", "command": "sh -c 'exec ./shop migrate'"}
     settings = read({"source": "a.db", "schema": "existing", "schemaFrom": step}, "Pulumi.x.yaml")
