@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -144,8 +144,7 @@ class Certification:
         """The certificate of a verification without differences, with its digest; ``checks`` is
         what :meth:`prove_application` gave."""
         quarantined = records.quarantined(self._target)
-        fsync = self._target.execute("SHOW fsync").fetchone()
-        version = self._target.execute("SHOW server_version").fetchone()
+        fsync, version = _shown(self._target, ["fsync", "server_version"])
         certificate = Certificate(
             run_id=self._report.run_id,
             job_version=__version__,
@@ -169,8 +168,8 @@ class Certification:
             relations=dict(sorted(found.checked.items())),
             checks=checks,
             deep=self._comparison.deep,
-            target_version=str(version[0]) if version else "",
-            durable=fsync is not None and fsync[0] == "on",
+            target_version=version,
+            durable=fsync == "on",
             began_at=subject.began_at,
             issued_at=now(),
         )
@@ -219,11 +218,15 @@ def _tell_verified(report: Report, target: psycopg.Connection, plan: Plan, found
     _tell_ledger(report, target)
     _tell_quarantine(report, target)
     report.exceptions = exceptions(plan, report.quarantine_count)
-    report.tuning = {
-        name: str(row[0])
-        for name in TUNING
-        if (row := target.execute(f"SHOW {name}").fetchone()) is not None
-    }
+    report.tuning = dict(zip(TUNING, _shown(target, TUNING), strict=True))
+
+
+def _shown(target: psycopg.Connection, names: Sequence[str]) -> list[str]:
+    """The values of settings, as SHOW gives them."""
+    query = (
+        "SELECT current_setting(n) FROM unnest(%s::text[]) WITH ORDINALITY AS x(n, i) ORDER BY i"
+    )
+    return [str(row[0]) for row in target.execute(query, (list(names),))]
 
 
 def _tell_ledger(report: Report, target: psycopg.Connection) -> None:

@@ -74,7 +74,7 @@ from migration_job.stores.sqlite.model import Catalogue
 from migration_job.stores.sqlite.snapshot import Snapshot
 from migration_job.verify.application import Demands
 from migration_job.verify.definitions import read_definitions
-from migration_job.workers import default_jobs, run_all
+from migration_job.workers import default_jobs, run_all, sessions_for
 
 BACKUP = "backup"
 """The folder of the snapshot, inside the report's."""
@@ -165,6 +165,7 @@ class Migration:
     def __init__(self, options: Options, reporter: Reporter, live: Live | None = None) -> None:
         self.options = options
         self._jobs = options.jobs or default_jobs()
+        self._sessions = self._jobs
         self.reporter = reporter
         self.live = live
         self.run_id = ""
@@ -201,6 +202,8 @@ class Migration:
         policy = chosen_policy(options.policy, options.types)
         profile = load_profile(options.profile)
         target = stack.enter_context(connected(options.dsn))
+        if options.jobs is None:
+            self._sessions = sessions_for(self._jobs, database.round_trip(target))
         for told in runlock.lock(target):
             reporter.say(told)
         settings.require_fit(target)
@@ -502,13 +505,13 @@ class Migration:
         rows = sum(t.rows for t in plan.tables if (t.target, load.ROWS) not in done)
         with reporter.phase("copy", total=rows):
             tasks = load.tasks(plan, planned.catalogue, done, reporter.advance, jobs=self._jobs)
-            run_all(tasks, session, options.jobs or load.sessions(tasks, self._jobs))
+            run_all(tasks, session, options.jobs or load.sessions(tasks, self._sessions))
         with reporter.phase("references"):
             load.tune_session(target)
             if plan.existing:
                 self._tell_replaced(existing.mark_same(target, plan))
             schema.add_foreign_keys(target, plan, done)
-            run_all(load.foreign_key_tasks(plan, done), session, self._jobs)
+            run_all(load.foreign_key_tasks(plan, done), session, self._sessions)
             for step, run in (
                 ("views", schema.create_views),
                 ("after load", schema.run_after_load),
@@ -560,7 +563,7 @@ class Migration:
             planned.taken,
             options.dsn,
             deep=options.deep,
-            jobs=self._jobs,
+            jobs=self._sessions,
         )
         # Before the comparison: what is written from now on is not certified.
         self._left = None if self.live is not None else untouched.read(target, planned.plan)

@@ -32,6 +32,20 @@ def default_jobs() -> int:
     return min(max(cores, 2), MOST_JOBS)
 
 
+DISTANT_SECONDS = 0.005
+"""A server whose answer takes longer keeps its sessions waiting for more than they work."""
+
+MORE_FOR_DISTANCE = 4
+
+
+def sessions_for(jobs: int, round_trip: float) -> int:
+    """How many sessions work side by side where ``jobs`` would for a server that is near, and an
+    answer takes ``round_trip`` seconds."""
+    if round_trip < DISTANT_SECONDS:
+        return jobs
+    return max(jobs, min(jobs + MORE_FOR_DISTANCE, MOST_JOBS))
+
+
 class Session(Protocol):
     """What a worker works with; each has its own."""
 

@@ -45,6 +45,10 @@ ROWID_COLUMN = "_migration_rowid"
 table has a column of that name, this one is called a little longer (:func:`rowid_column`)."""
 
 
+TABLES_AT_ONCE = 25
+"""Tables that get their triggers in one transaction while nobody works with them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """By what rules the plan is made."""
@@ -123,7 +127,7 @@ class LiveStart:
     def after_copy(self, source: apsw.Connection, target: psycopg.Connection, plan: Plan) -> None:
         """Close the target's fence, install the way back, and have the rowid columns go on after
         the largest that the snapshot has, be it of a row in quarantine."""
-        target_capture.install(target, plan)
+        target_capture.install(target, plan, at_once=TABLES_AT_ONCE)
         for table in plan.tables:
             own = rowid_column(table)
             if own is None or table.source is None:

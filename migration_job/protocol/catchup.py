@@ -68,6 +68,8 @@ class Round:
     """The log's last position in the snapshot that the round read."""
     keys: int
     """How many rows were looked at."""
+    entries: int = 0
+    """How many entries of the log named them."""
 
     @property
     def behind(self) -> int:
@@ -106,23 +108,29 @@ def _reading(pair: Pair, own: bool) -> Iterator[None]:
             pair.source.execute("COMMIT")
 
 
-def catch_up_fully(pair: Pair, *, enough: int, limit: float) -> Round:
-    """Rounds until no more than ``enough`` entries are left. Raises OperationError where the
-    writers have not been overtaken within ``limit`` seconds."""
+def catch_up_fully(pair: Pair, *, enough: int, limit: float, short: float = 0.0) -> Round:
+    """Rounds until no more than ``enough`` entries are left, or no more than the last round took
+    on within ``short`` seconds: a distant target is behind by what comes in a round's time,
+    however long one goes on. Raises OperationError where the writers have not been overtaken
+    within ``limit`` seconds."""
     deadline = time.monotonic() + limit
     while True:
+        began = time.monotonic()
         try:
             done = catch_up(pair)
         except Locked:
             if time.monotonic() > deadline:
                 raise
             continue
-        if done.behind <= enough and last_position(pair.source) - done.position <= enough:
+        left = last_position(pair.source) - done.position
+        if max(done.behind, left) <= enough:
+            return done
+        if time.monotonic() - began <= short and not done.behind and left <= done.entries:
             return done
         if time.monotonic() > deadline:
             raise OperationError(
                 f"expected to catch up with the source within {limit:g} s, found "
-                f"{last_position(pair.source) - done.position} changes still to come",
+                f"{left} changes still to come",
                 advice="SQLite serves as before; run the command again at a quieter hour",
             )
 
@@ -165,7 +173,8 @@ def _round(pair: Pair, entries: int, *, mark: bool) -> Round:
         require_file(pair)
         if mark:
             set_verified(pair.target, upto)
-        return Round(upto, last, sum(len(change.keys) for change in changes))
+        keys = sum(len(change.keys) for change in changes)
+        return Round(upto, last, keys, upto - verified)
 
 
 def _positions(pair: Pair) -> tuple[int, int]:

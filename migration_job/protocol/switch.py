@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import apsw
 import psycopg
@@ -64,6 +66,7 @@ from migration_job.protocol.whole import (
 )
 from migration_job.stores.postgres import capture as target_capture
 from migration_job.stores.postgres import pair_identity, settings, shape, standbys, target_fence
+from migration_job.stores.postgres.database import round_trip
 from migration_job.stores.sqlite import derived, fence
 from migration_job.stores.sqlite.apply import unwritable
 from migration_job.stores.sqlite.waiting import patience
@@ -77,6 +80,16 @@ FEW_ROWS = 4
 
 SETTLING_ROUNDS = 10
 """Rounds after which the fence is asked for with what there is."""
+
+SHORTER = 0.8
+"""A round that takes more than this share of the shortest before it gets no shorter any more: what
+is left then is what comes in the time that the target's answers take."""
+
+FENCE_TRIPS = 6
+"""How often a fence waits for the target at most (tests/integration/test_distance.py counts)."""
+
+SHORT_SHARE = 0.25
+"""How much of the fence's time its rest of the log may take."""
 
 LOCK_SECONDS = 5.0
 """How long an attempt asks for the source's write lock; nobody is held meanwhile."""
@@ -243,29 +256,52 @@ def _left_behind(pair: Pair) -> list[str]:
 def _prepare(pair: Pair, wish: _Wish) -> int:
     """Catch up and prove content and references of all rows; returns the position that this
     covers."""
-    limit = wish.catch_up_limit
-    catch_up_fully(pair, enough=FEW_ENTRIES, limit=limit)
+    _require_near(pair, wish.budget)
+    catch_up_until = partial(
+        catch_up_fully,
+        enough=FEW_ENTRIES,
+        limit=wish.catch_up_limit,
+        short=SHORT_SHARE * wish.budget,
+    )
+    catch_up_until(pair)
     if wish.compare or doubtful(pair, pair.state()):
         wish.say("caught up; comparing the content of both sides")
         settle_doubt(pair, prove_content(pair, wish.ends.state))
-        catch_up_fully(pair, enough=FEW_ENTRIES, limit=limit)
+        catch_up_until(pair)
     wish.say("caught up; proving references")
     position = catch_up(pair).position
     prove_all_references(pair)
     _prove_counts(pair)
-    catch_up_fully(pair, enough=FEW_ENTRIES, limit=limit)
+    catch_up_until(pair)
     raise_target_sequences(pair)
     # What changed while all of it was proved, which takes longer with a larger database, is proved
     # now, and what changed meanwhile, and so on: the fence is left with the last few changes,
     # whatever the size.
+    shortest = math.inf
     for _ in range(SETTLING_ROUNDS):
+        began = time.monotonic()
         later = catch_up(pair).position
         touched = touched_keys(pair, position, later)
         prove_references(pair, touched)
         position = later
-        if sum(len(keys) for keys in touched.values()) <= FEW_ROWS:
+        took = time.monotonic() - began
+        if sum(map(len, touched.values())) <= FEW_ROWS or took > SHORTER * shortest:
             break
+        shortest = took
     return position
+
+
+def _require_near(pair: Pair, budget: float) -> None:
+    """Raises OperationError where the target's answers alone would take longer than the writers
+    may be held: before anybody is."""
+    answer = round_trip(pair.target)
+    if FENCE_TRIPS * answer > budget:
+        raise OperationError(
+            f"expected a target that answers {FENCE_TRIPS} times within the {budget:g} s for which "
+            f"writers may wait, found one whose answer takes {answer * 1000:.0f} ms",
+            advice="SQLite serves as before; run the job nearer to PostgreSQL, or allow more by "
+            f"--fence-seconds {math.ceil(2 * FENCE_TRIPS * answer)}",
+        )
 
 
 def _prove_counts(pair: Pair) -> None:

@@ -31,7 +31,7 @@ import apsw
 import apsw.ext
 import psycopg
 import sqlglot
-from psycopg.pq import ExecStatus
+from psycopg.pq import ExecStatus, TransactionStatus
 from sqlglot import exp
 
 from migration_job.errors import InputError
@@ -51,6 +51,7 @@ STATEMENT_TIMEOUT_S = 300
 """A query that takes longer than this on the target fails its check."""
 
 PRELUDE = (
+    "BEGIN READ ONLY",
     "SET LOCAL timezone TO 'UTC'",
     "SET LOCAL datestyle TO 'ISO'",
     "SET LOCAL bytea_output TO 'hex'",
@@ -268,12 +269,14 @@ def _text(raw: Any, codec: str) -> str | bytes:
 
 
 def _ask_target(query: str, target: psycopg.Connection[tuple[object, ...]]) -> _Answer:
-    with target.transaction(force_rollback=True), target.cursor() as cursor:
-        cursor.execute("SET TRANSACTION READ ONLY")
-        for setting in PRELUDE:
-            cursor.execute(setting)
+    # In one text: where the server is far, each statement would be a wait.
+    script = "\n;\n".join([*PRELUDE, query, "ROLLBACK"])
+    cursor = target.cursor()
+    try:
         started = time.perf_counter()
-        cursor.execute(query.encode())
+        cursor.execute(script.encode())
+        for _ in PRELUDE:
+            cursor.nextset()
         result = cursor.pgresult
         if result is None or result.status != ExecStatus.TUPLES_OK:
             raise psycopg.ProgrammingError("the query gives no rows")
@@ -281,6 +284,9 @@ def _ask_target(query: str, target: psycopg.Connection[tuple[object, ...]]) -> _
         columns = tuple((result.fname(i) or b"").decode() for i in range(result.nfields))
         types = tuple(result.ftype(i) for i in range(result.nfields))
         return _Answer(columns, rows, time.perf_counter() - started, types)
+    finally:
+        if not target.closed and target.info.transaction_status != TransactionStatus.IDLE:
+            target.rollback()
 
 
 def _texts(result: PGresult) -> list[tuple[object, ...]]:

@@ -110,6 +110,8 @@ class Sides:
     def together(self, queries: Sequence[Query]) -> list[list[tuple[Any, ...]]]:
         """The rows of several queries as :meth:`rows_of` takes them, none of which waits for
         another's: one wait for a server that is far."""
+        if not queries:
+            return []
         with self.target.pipeline():
             cursors = [
                 RawCursor(self.target, row_factory=tuple_row).execute(sql.encode(), list(values))

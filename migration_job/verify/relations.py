@@ -6,9 +6,11 @@ the plan and the source.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -76,9 +78,9 @@ def check_table(sides: Sides, plan: TablePlan, facts: Facts) -> Relations:
     for index in plan.indexes:
         found.checked["indexes"] += 1
         _index(facts.indexes[plan.target].get(index.name), index, differences)
-    for key in plan.foreign_keys:
-        found.checked["foreign keys"] += 1
-        _foreign_key(sides, plan, key, facts, differences)
+    found.checked["foreign keys"] += len(plan.foreign_keys)
+    sound = [key for key in plan.foreign_keys if _foreign_key(plan, key, facts, differences)]
+    _orphans(sides, plan, sound, differences)
     if plan.source is not None:
         _defaults(sides, plan, facts, found, differences)
         _quarantine(sides, plan, facts, found, differences)
@@ -91,10 +93,9 @@ def check_outside(sides: Sides, plan: TablePlan) -> Relations:
     found = Relations()
     differences = Differences(f"{plan.schema_name}.{plan.target}")
     found.differences.append(differences)
-    for key in plan.foreign_keys:
-        if key.validated:
-            found.checked["foreign keys"] += 1
-            _orphans(sides, plan, key, differences)
+    validated = [key for key in plan.foreign_keys if key.validated]
+    found.checked["foreign keys"] += len(validated)
+    _orphans(sides, plan, validated, differences)
     return found
 
 
@@ -120,10 +121,9 @@ def _existing(
                 source=column.type,
                 target=fact.shown,
             )
-    for key in plan.foreign_keys:
-        if key.validated:
-            found.checked["foreign keys"] += 1
-            _orphans(sides, plan, key, differences)
+    validated = [key for key in plan.foreign_keys if key.validated]
+    found.checked["foreign keys"] += len(validated)
+    _orphans(sides, plan, validated, differences)
     if plan.source is not None:
         _quarantine(sides, plan, facts, found, differences)
 
@@ -235,14 +235,15 @@ def _plain_name(term: str, *, bare: bool = False) -> str | None:
 
 
 def _foreign_key(
-    sides: Sides, plan: TablePlan, key: ForeignKeyPlan, facts: Facts, differences: Differences
-) -> None:
+    plan: TablePlan, key: ForeignKeyPlan, facts: Facts, differences: Differences
+) -> bool:
+    """Whether the key is as planned, and one that all rows have to meet."""
     fact = next(
         (c for c in facts.constraints[plan.target] if (c.kind, c.name) == ("f", key.name)), None
     )
     if fact is None:
         differences.add("constraint", f"foreign key {key.name} is missing")
-        return
+        return False
     wrong = []
     if (fact.columns, fact.parent, fact.parent_columns) != (
         key.columns,
@@ -262,33 +263,34 @@ def _foreign_key(
         wrong.append("it is validated" if fact.validated else "it is not validated")
     for reason in wrong:
         differences.add("constraint", f"foreign key {key.name}: {reason}")
-    if key.validated and not wrong:
-        _orphans(sides, plan, key, differences)
+    return key.validated and not wrong
 
 
-def _orphans(sides: Sides, plan: TablePlan, key: ForeignKeyPlan, differences: Differences) -> None:
+def _orphans(
+    sides: Sides, plan: TablePlan, keys: Sequence[ForeignKeyPlan], differences: Differences
+) -> None:
+    answers = sides.together([(_orphans_query(plan, key, sides.plan), ()) for key in keys])
+    for key, rows in zip(keys, answers, strict=True):
+        for row in rows:
+            values = ", ".join(display(v) for v in row)
+            differences.add(
+                "orphan",
+                f"foreign key {key.name}: ({', '.join(key.columns)}) = ({values}) has no row in "
+                f"{key.parent_place}",
+            )
+
+
+def _orphans_query(plan: TablePlan, key: ForeignKeyPlan, whole: Plan) -> str:
     pairs = list(zip(key.columns, key.parent_columns, strict=True))
-    set_all = " AND ".join(f"c.{postgres_name(a)} IS NOT NULL" for a, _ in pairs)
-    equal = " AND ".join(f"p.{postgres_name(b)} = c.{postgres_name(a)}" for a, b in pairs)
-    shown = ", ".join(f"c.{postgres_name(a)}::text" for a, _ in pairs)
-    rows = sides.rows(
-        compose(
-            "SELECT {shown} FROM {child} AS c WHERE {set_all} AND NOT EXISTS "
-            "(SELECT 1 FROM {parent} AS p WHERE {equal}) LIMIT 100",
-            shown=shown,
-            child=_alone(plan.target, plan.schema_name, sides.plan),
-            set_all=set_all,
-            parent=_alone(key.parent, key.parent_schema, sides.plan),
-            equal=equal,
-        )
+    return compose(
+        "SELECT {shown} FROM {child} AS c WHERE {set_all} AND NOT EXISTS "
+        "(SELECT 1 FROM {parent} AS p WHERE {equal}) LIMIT 100",
+        shown=", ".join(f"c.{postgres_name(a)}::text" for a, _ in pairs),
+        child=_alone(plan.target, plan.schema_name, whole),
+        set_all=" AND ".join(f"c.{postgres_name(a)} IS NOT NULL" for a, _ in pairs),
+        parent=_alone(key.parent, key.parent_schema, whole),
+        equal=" AND ".join(f"p.{postgres_name(b)} = c.{postgres_name(a)}" for a, b in pairs),
     )
-    for row in rows:
-        values = ", ".join(display(v) for v in row)
-        differences.add(
-            "orphan",
-            f"foreign key {key.name}: ({', '.join(key.columns)}) = ({values}) has no row in "
-            f"{key.parent_place}",
-        )
 
 
 def _alone(name: str, schema: str, plan: Plan) -> str:
@@ -309,6 +311,7 @@ def _defaults(
         if fact.default is not None
     }
     source = {c.name: c for c in sides.table(plan).columns}
+    doing: list[_Default] = []
     for column in plan.columns:
         if column.default is None or column.identity:
             if column.target in there:
@@ -326,45 +329,67 @@ def _defaults(
             continue
         origin = source.get(column.source or "")
         if origin is not None and origin.default is not None:
-            _same_default(sides, column, origin, there[column.target], differences)
+            doing.append(_Default(column, origin, there[column.target]))
+    _compare_defaults(sides, doing, differences)
 
 
-def _same_default(
-    sides: Sides, column: ColumnPlan, origin: SourceColumn, there: str, differences: Differences
-) -> None:
-    here = origin.default or "NULL"
-    if "localtime" in here.lower():
-        return  # by the zone of this program's host here, by the session's TimeZone there
-    with_type = f"(({there})::{column.type})::text"
-    try:
-        # The target's between two of the source's: a second may end in between.
-        first = _evaluate(sides, here, origin, column)
-        text = sides.one(f"SELECT {with_type}")[0]
-        second = _evaluate(sides, here, origin, column)
-    except (apsw.Error, Inexact):
-        return  # the source's default cannot be stored in this column as the plan has it
+@dataclass(frozen=True, slots=True)
+class _Default:
+    """A column's default on both sides."""
+
+    column: ColumnPlan
+    origin: SourceColumn
+    there: str
+
+    @property
+    def here(self) -> str:
+        """The source's expression."""
+        return self.origin.default or "NULL"
+
+    def query(self) -> str:
+        """What asks for the target's value."""
+        return compose("SELECT (({there})::{type})::text", there=self.there, type=self.column.type)
+
+
+def _compare_defaults(sides: Sides, doing: list[_Default], differences: Differences) -> None:
+    """Evaluate them all: the target's between two of the source's, as a second may end between."""
+    firsts: list[tuple[_Default, str | None]] = []
+    for default in doing:
+        if "localtime" in default.here.lower():
+            continue  # by the zone of this program's host here, by the session's TimeZone there
+        # Left out where the source's cannot be stored in this column as the plan has it.
+        with contextlib.suppress(apsw.Error, Inexact):
+            firsts.append((default, _evaluate(sides, default)))
+    answers = sides.together([(default.query(), ()) for default, _ in firsts])
+    for (default, first), ((text,),) in zip(firsts, answers, strict=True):
+        with contextlib.suppress(apsw.Error, Inexact):
+            second = _evaluate(sides, default)
+            if not _same_default(default, (first, second), text):
+                differences.add(
+                    "default",
+                    f"the default does not do the same: {default.here} gives {display(first)} on "
+                    f"the source, {default.there} gives {display(text)} on the target",
+                    column=default.column.target,
+                    source=default.here,
+                    target=default.there,
+                )
+
+
+def _same_default(default: _Default, here: tuple[str | None, str | None], text: str | None) -> bool:
+    """Whether the target's value is as good as the source's, before and after it."""
+    column, (first, second) = default.column, here
     try:
         actual = of_target(column, text)
     except ValueError:
         actual = None
-    if actual in (first, second):
-        return
-    if CLOCK.search(here) and _moments_agree(first, actual):
-        return
+    if actual in here:
+        return True
+    if CLOCK.search(default.here) and _moments_agree(first, actual):
+        return True
     if _is_time(column) and first is not None and actual is not None:
         apart = abs(_micros(first) - _micros(actual)) if column.type != "date" else 0
-        if apart <= CLOCK_TOLERANCE // timedelta(microseconds=1):
-            return
-    elif first != second:
-        return  # random on the source: any value is as good
-    differences.add(
-        "default",
-        f"the default does not do the same: {here} gives {display(first)} on the source, {there} "
-        f"gives {display(text)} on the target",
-        column=column.target,
-        source=here,
-        target=there,
-    )
+        return apart <= CLOCK_TOLERANCE // timedelta(microseconds=1)
+    return first != second  # random on the source: any value is as good
 
 
 def _moments_agree(first: str | None, actual: str | None) -> bool:
@@ -386,15 +411,15 @@ def _micros(meaning: str) -> int:
     return int(meaning) if meaning.lstrip("-").isdigit() else 0
 
 
-def _evaluate(sides: Sides, default: str, origin: SourceColumn, column: ColumnPlan) -> str | None:
+def _evaluate(sides: Sides, default: _Default) -> str | None:
     """What the default stores in a column of the source's affinity, as its meaning."""
     source = sides.source
     source.execute("PRAGMA temp_store = MEMORY")
     source.execute(
         compose(
             "CREATE TEMP TABLE _default (c {affinity} DEFAULT ({default}))",
-            affinity=origin.affinity,
-            default=sqlite_expression(default),
+            affinity=default.origin.affinity,
+            default=sqlite_expression(default.here),
         )
     )
     try:
@@ -402,7 +427,7 @@ def _evaluate(sides: Sides, default: str, origin: SourceColumn, column: ColumnPl
         row = source.execute("SELECT c FROM temp._default").fetchone()
     finally:
         source.execute("DROP TABLE temp._default")
-    return of_source(column, None if row is None else row[0])
+    return of_source(default.column, None if row is None else row[0])
 
 
 # --------------------------------------------------------------------------------- quarantine

@@ -130,18 +130,21 @@ _SETTINGS = (
 # ------------------------------------------------------------------------------ installing
 
 
-def install(connection: psycopg.Connection, plan: Plan) -> None:
+def install(connection: psycopg.Connection, plan: Plan, *, at_once: int = 1) -> None:
     """Create the fence (closed) and the way-back triggers; nothing where they are all there for
-    this plan and enabled. Each table is needed for a moment, one at a time; an installation that
-    was cut off is begun anew. The fence stays as it is where it is there already. The session
-    passes the fence from then on. Raises OperationError."""
+    this plan and enabled. Each table is needed for a moment, one at a time, or ``at_once`` where
+    nobody works with them yet; an installation that was cut off is begun anew. The fence stays as
+    it is where it is there already. The session passes the fence from then on. Raises
+    OperationError."""
     mark = _mark(plan)
     try:
         found = connection.execute(
             "SELECT obj_description(to_regclass(%s), 'pg_class')", (record(connection, "fence"),)
         ).fetchone()
         if found is None or found[0] != mark or missing(connection, plan):
-            for statements in install_sql(plan, records_of(connection)):
+            several = list(install_sql(plan, records_of(connection)))
+            for start in range(0, len(several), at_once):
+                statements = [s for group in several[start : start + at_once] for s in group]
                 briefly(connection, statements, limit=LOCKS_SECONDS)
             mark_installed(connection, plan)
         take_token(connection)

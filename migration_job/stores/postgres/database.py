@@ -83,6 +83,8 @@ pooler in between refuses unknown start-up options."""
 LATER_SETTINGS = ((170000, "transaction_timeout", "0"),)
 """More of them, each with the version that knows it first."""
 
+ROUND_TRIP_TRIES = 3
+
 LOCK_MS = 1_000
 """How long a session that acts in the protocol waits for a lock, before it gives up, lets go of
 what it holds and tries again."""
@@ -207,6 +209,17 @@ def connect(
     return connection
 
 
+def round_trip(connection: psycopg.Connection) -> float:
+    """Seconds from a question to its answer: the shortest of a few tries, so that a busy machine
+    is not taken for a distant one."""
+    tries = []
+    for _ in range(ROUND_TRIP_TRIES):
+        began = time.monotonic()
+        connection.execute("SELECT 1")
+        tries.append(time.monotonic() - began)
+    return min(tries)
+
+
 def execute_raw(
     connection: psycopg.Connection, query: str, parameters: Sequence[object] = ()
 ) -> psycopg.RawCursor[tuple[Any, ...]]:
@@ -222,6 +235,8 @@ def ask_together(
     """Statements that wait for no answer of one another's, in one round trip; gives the rows of
     each. Their parameters are ``$1`` and on. Outside a transaction they are one by themselves.
     Raises the first one's psycopg.Error, with none after it done."""
+    if not statements:
+        return []
     with connection.pipeline():
         cursors = [execute_raw(connection, query, values) for query, values in statements]
     return [[] if c.description is None else c.fetchall() for c in cursors]
@@ -381,6 +396,23 @@ def _hearing(connection: psycopg.Connection) -> Iterator[list[str]]:
         )
 
 
+def commit_script(connection: psycopg.Connection, statements: Sequence[str]) -> None:
+    """Statements without parameters as a transaction, or as a part of the present one, in one
+    round trip: all of them, or none. Each may be several."""
+    # A line of its own for what ends one: its last line may be a comment.
+    script = as_written("\n;\n".join(statements))
+    if in_transaction(connection):
+        with connection.transaction():
+            connection.execute(script.encode())
+        return
+    try:
+        connection.execute(compose("BEGIN;{script}\n;COMMIT", script=script).encode())
+    except psycopg.Error:
+        if not connection.closed and in_transaction(connection):
+            connection.execute("ROLLBACK")
+        raise
+
+
 class Locked(OperationError):
     """Somebody else holds a table of the target for longer than this job waits; it has let go of
     all that it held itself. To be tried again."""
@@ -397,17 +429,10 @@ def briefly(connection: psycopg.Connection, statements: Iterable[str], *, limit:
     instant only, again and again, until ``limit`` seconds are over. Raises Locked, with nothing
     done; psycopg.Error for what is no lock."""
     deadline = time.monotonic() + limit
-    script = as_written("; ".join(statements))
+    script = [f"SET LOCAL lock_timeout TO {BRIEFLY_MS}", *statements]
     while True:
         try:
-            with connection.transaction():
-                connection.execute(
-                    compose(
-                        "SET LOCAL lock_timeout TO {briefly_ms}; {script}",
-                        briefly_ms=BRIEFLY_MS,
-                        script=script,
-                    ).encode()
-                )
+            commit_script(connection, script)
             return
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
             if time.monotonic() > deadline:

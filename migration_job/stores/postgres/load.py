@@ -85,11 +85,14 @@ def tune_session(target: psycopg.Connection, *, beside: bool = False) -> None:
 
     ``beside`` says that other sessions build indexes at the same time: then helpers for each
     would only wait for one another, at a fifth more of processor time."""
-    target.execute("SET synchronous_commit TO off")
-    target.execute("SET maintenance_work_mem TO '128MB'")
-    target.execute("SET work_mem TO '64MB'")
+    settings = [
+        "SET synchronous_commit TO off",
+        "SET maintenance_work_mem TO '128MB'",
+        "SET work_mem TO '64MB'",
+    ]
     if beside:
-        target.execute("SET max_parallel_maintenance_workers TO 0")
+        settings.append("SET max_parallel_maintenance_workers TO 0")
+    target.execute("; ".join(settings).encode())
 
 
 def works_beside(plan: Plan, jobs: int) -> bool:
@@ -273,14 +276,38 @@ def _build_tasks(
 def foreign_key_tasks(plan: Plan, done: set[tuple[str, str]]) -> list[Task[Session]]:
     """What proves the foreign keys that :func:`schema.add_foreign_keys` has declared."""
     found: list[Task[Session]] = []
+    together: list[TablePlan] = []
+    steps = {table.target: _proving(table, done) for table in plan.tables if table.ours}
     for table in plan.tables:
-        weight = float(table.rows)
-        for key in table.foreign_keys if table.ours else ():
-            step = schema.Step(f"foreign key {key.name}", schema.validate_sql(table, key))
-            if key.validated and (table.target, step.name) not in done:
-                title = f"{step.name} of {table.target}"
-                found.append(Task(title, _step(table, step), weight=weight))
+        if table.rows <= SMALL_ROWS:
+            together.append(table)
+            continue
+        for step in steps.get(table.target, ()):
+            run = _step(table, step)
+            found.append(Task(f"{step.name} of {table.target}", run, weight=float(table.rows)))
+    # All keys of a table in one transaction: two sessions with one each could wait for each other.
+    for group in _groups(together):
+        several = [(table, step) for table in group for step in steps.get(table.target, ())]
+        if several:
+            weight = float(sum(table.rows for table in group))
+            found.append(Task(f"foreign keys of {group[0].target}", _all(several), weight=weight))
     return found
+
+
+def _proving(table: TablePlan, done: set[tuple[str, str]]) -> list[schema.Step]:
+    steps = (
+        schema.Step(f"foreign key {key.name}", schema.validate_sql(table, key))
+        for key in table.foreign_keys
+        if key.validated
+    )
+    return [step for step in steps if (table.target, step.name) not in done]
+
+
+def _all(steps: list[tuple[TablePlan, schema.Step]]) -> Callable[[Session], None]:
+    def run(session: Session) -> None:
+        schema.execute_steps(session.target, steps)
+
+    return run
 
 
 def _step(table: TablePlan, step: schema.Step) -> Callable[[Session], None]:

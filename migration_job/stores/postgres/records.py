@@ -18,7 +18,7 @@ from migration_job.errors import InputError
 from migration_job.place import records_of, schema_of_session
 from migration_job.plan.findings import some
 from migration_job.plan.model import Plan
-from migration_job.quoting import compose, postgres_name
+from migration_job.quoting import compose, postgres_name, postgres_text
 from migration_job.stores.postgres import own_schema, untouched
 from migration_job.stores.postgres.database import Statement, ask_if_there, commit_durably
 
@@ -325,6 +325,18 @@ def mark_all(connection: psycopg.Connection, marks: Sequence[Mark]) -> None:
             [mark.rows for mark in marks],
             [mark.quarantined for mark in marks],
         ),
+    )
+
+
+def marking(marks: Sequence[Mark]) -> str:
+    """The statement that records steps as done, for their own transaction."""
+    rows = (
+        f"({postgres_text(m.table)}, {postgres_text(m.step)}, {m.rows}, {m.quarantined})"
+        for m in marks
+    )
+    return compose(
+        "INSERT INTO migration.progress (tab, step, rows, quarantined) VALUES {rows}",
+        rows=", ".join(rows),
     )
 
 

@@ -6,7 +6,7 @@ The functions that end in ``_sql`` only compose text; the others run it. Every n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -30,7 +30,10 @@ from migration_job.quoting import (
 )
 from migration_job.stores.postgres import records
 from migration_job.stores.postgres.collation import of_text
-from migration_job.stores.postgres.database import lost
+from migration_job.stores.postgres.database import commit_script, lost
+
+KEYS_AT_ONCE = 50
+"""Foreign keys that are declared in one transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,14 +190,23 @@ def create_extensions(connection: psycopg.Connection, plan: Plan) -> dict[str, s
 def execute_step(connection: psycopg.Connection, table: TablePlan, step: Step) -> None:
     """Run a step and record it, in one transaction. Raises OperationError with the server's
     reason where the data does not allow it."""
+    execute_steps(connection, [(table, step)])
+
+
+def execute_steps(connection: psycopg.Connection, steps: Sequence[tuple[TablePlan, Step]]) -> None:
+    """The same for several at once; where they fail together, one after another, so that the error
+    names the one that does not go."""
+    marks = [records.Mark(table.target, step.name) for table, step in steps]
     try:
-        with connection.transaction():
-            connection.execute(step.sql.encode())
-            records.mark(connection, table.target, step.name)
+        commit_script(connection, [*(step.sql for _, step in steps), records.marking(marks)])
     except psycopg.Error as error:
+        table, step = steps[0]
         if connection.closed:
             raise lost(error, f"building {step.name} of {table.target}") from error
-        raise refused(table, step.name, error) from error
+        if len(steps) == 1:
+            raise refused(table, step.name, error) from error
+        for one in steps:
+            execute_steps(connection, [one])
 
 
 def refused(table: TablePlan, what: str, error: psycopg.Error) -> OperationError:
@@ -216,13 +228,16 @@ def refused(table: TablePlan, what: str, error: psycopg.Error) -> OperationError
 def add_foreign_keys(
     connection: psycopg.Connection, plan: Plan, done: set[tuple[str, str]]
 ) -> None:
-    """Declare every foreign key, unproven, one after another: each locks both of its tables for
-    an instant, and two at a time could wait for each other."""
+    """Declare every foreign key, unproven, by one session: each locks both of its tables until its
+    transaction ends, and two sessions could wait for each other."""
+    steps = []
     for table in plan.tables:
         for key in table.foreign_keys if table.ours else ():
             step = Step(f"declare foreign key {key.name}", foreign_key_sql(table, key))
             if (table.target, step.name) not in done:
-                execute_step(connection, table, step)
+                steps.append((table, step))
+    for start in range(0, len(steps), KEYS_AT_ONCE):
+        execute_steps(connection, steps[start : start + KEYS_AT_ONCE])
 
 
 def create_views(connection: psycopg.Connection, plan: Plan) -> None:

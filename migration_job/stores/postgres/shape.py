@@ -13,6 +13,7 @@ import psycopg
 
 from migration_job.place import has_record, schema_of_session
 from migration_job.quoting import compose, postgres_relation
+from migration_job.stores.postgres.database import ask_together
 from migration_job.stores.sqlite.model import Data
 
 TABLES = """
@@ -173,16 +174,20 @@ def read_served(connection: psycopg.Connection) -> dict[str, TableShape]:
 
 def keep(connection: psycopg.Connection, digest: str, shapes: Mapping[str, TableShape]) -> None:
     """Record these shapes, and that the schema of this digest was looked at."""
-    for name, shape in shapes.items():
-        connection.execute(
-            "INSERT INTO migration.served VALUES (%s, %s) ON CONFLICT (tab) DO UPDATE "
-            "SET shape = excluded.shape",
-            (name, shape.model_dump_json()),
-        )
-    connection.execute(
-        "INSERT INTO migration.schema_seen (digest) VALUES (%s) ON CONFLICT (one) DO UPDATE "
-        "SET digest = excluded.digest",
-        (digest,),
+    ask_together(
+        connection,
+        [
+            (
+                "INSERT INTO migration.served SELECT * FROM unnest($1::text[], $2::text[]) "
+                "ON CONFLICT (tab) DO UPDATE SET shape = excluded.shape",
+                (list(shapes), [shape.model_dump_json() for shape in shapes.values()]),
+            ),
+            (
+                "INSERT INTO migration.schema_seen (digest) VALUES ($1) ON CONFLICT (one) "
+                "DO UPDATE SET digest = excluded.digest",
+                (digest,),
+            ),
+        ],
     )
 
 
