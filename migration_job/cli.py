@@ -5,8 +5,10 @@ Each command lives in its own module under ``migration_job.commands`` and regist
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -43,6 +45,8 @@ COMMANDS = {
 }
 """Each command and its module."""
 
+OVERVIEW = frozenset({"-h", "--help", "--version"})
+"""Arguments that need no command."""
 
 PANELS = {
     "Look": ("inspect", "check-target", "doctor", "status", "dashboard", "demo"),
@@ -53,10 +57,8 @@ PANELS = {
 """The commands as `--help` groups them."""
 
 
-def build(only: str | None = None) -> typer.Typer:
-    """The program; with ``only``, a program of that one command. Importing all of them takes about
-    a second, which a run that needs one would spend for nothing."""
-    program = typer.Typer(
+def _program_of_nothing() -> typer.Typer:
+    return typer.Typer(
         name="migration-job",
         help="Takes a SQLite database to PostgreSQL behind PgBouncer, and back, "
         "without a lost write.",
@@ -64,15 +66,48 @@ def build(only: str | None = None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,
     )
-    modules = dict.fromkeys(COMMANDS[name] for name in (COMMANDS if only is None else (only,)))
-    for module in modules:
+
+
+def build(only: str | None = None) -> typer.Typer:
+    """The program; with ``only``, a program of that one command. Importing all of them takes about
+    a second, which a run that needs one would spend for nothing."""
+    program = _program_of_nothing()
+    for module in dict.fromkeys(COMMANDS[name] for name in (COMMANDS if only is None else (only,))):
         importlib.import_module(f"migration_job.commands.{module}").register(program)
+    return _completed(program)
+
+
+def overview() -> typer.Typer:
+    """The program as ``--help`` needs it: the commands' names and descriptions, read from their
+    modules' text, since importing them all takes most of a second."""
+    program = _program_of_nothing()
+    for name, module in COMMANDS.items():
+        program.command(name, help=_description(name, module))(_overview)
+    return _completed(program)
+
+
+def _completed(program: typer.Typer) -> typer.Typer:
     panel_of = {name: panel for panel, names in PANELS.items() for name in names}
     for command in program.registered_commands:
         command.rich_help_panel = panel_of.get(str(command.name))
     program.callback()(_program)
     program.command()(version)
     return program
+
+
+def _overview() -> None:
+    """In the place of a command: the overview runs none."""
+
+
+def _description(name: str, module: str) -> str:
+    tree = ast.parse((Path(__file__).parent / "commands" / f"{module}.py").read_bytes())
+    function = name.replace("-", "_")
+    found = (
+        ast.get_docstring(node)
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and node.name == function
+    )
+    return next(found) or ""
 
 
 def _print_version(asked: bool) -> None:
@@ -117,6 +152,8 @@ def main() -> NoReturn:
     unforeseen one a sentence with the file that holds the rest, and which side serves."""
     asked = sys.argv[1] if len(sys.argv) > 1 else ""
     try:
+        if OVERVIEW.issuperset(sys.argv[1:]) and not _completing():
+            overview()()
         command = typer.main.get_command(build(asked if asked in COMMANDS else None))
         command(default_map=configuration.defaults(command, Path.cwd()))
     except JobError as error:
@@ -127,6 +164,11 @@ def main() -> NoReturn:
         sys.stderr.write(line(without_secrets(said)) + "\n")
         sys.exit(int(ExitStatus.UNEXPECTED))
     sys.exit(int(ExitStatus.DONE))
+
+
+def _completing() -> bool:
+    """Whether a shell asks for completions, which are the commands' own."""
+    return any(name.endswith("_COMPLETE") for name in os.environ)
 
 
 def _serves(source: Path) -> str:

@@ -2,7 +2,9 @@
 
 A name never reaches SQL but through one of these functions, which say by their own names for which
 engine they quote: the two agree on the quotes and differ in what can be a name at all. PostgreSQL's
-side is ``psycopg.sql``'s. Two more rules keep a name from being read as something else:
+side is what ``psycopg.sql`` writes, which a test compares; importing that would be half of what
+starting takes for a command that asks no PostgreSQL. Two more rules keep a name from being read as
+something else:
 
 - A statement that holds names and takes parameters has them as ``$1`` (``psycopg.RawCursor``,
   :func:`migration_job.stores.postgres.database.execute_raw`): where they are ``%s``, the per cent
@@ -20,8 +22,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from typing import LiteralString
-
-from psycopg import sql
 
 from migration_job.errors import InputError
 
@@ -57,7 +57,7 @@ def postgres_name(name: str) -> str:
             f"expected a name of 1 to {POSTGRES_NAME_BYTES} bytes without a NUL character for "
             f"PostgreSQL, found {name!r}"
         )
-    return sql.Identifier(name).as_string(None)
+    return '"' + name.replace('"', '""') + '"'
 
 
 def postgres_relation(name: str, schema: str) -> str:
@@ -71,7 +71,8 @@ def postgres_text(text: str) -> str:
     Raises InputError for a NUL, which PostgreSQL cannot hold."""
     if "\x00" in text:
         raise InputError(f"expected a text without a NUL character, found {text!r}")
-    return sql.Literal(text).as_string(None).strip()
+    quoted = "'" + text.replace("'", "''") + "'"
+    return "E" + quoted.replace("\\", "\\\\") if "\\" in text else quoted
 
 
 def postgres_element(text: str) -> str:

@@ -14,7 +14,6 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
-from migration_job.certification import connected
 from migration_job.commands.option_groups import (
     AsJson,
     PolicyFile,
@@ -30,7 +29,6 @@ from migration_job.commands.option_groups import (
     with_options,
 )
 from migration_job.errors import ExitStatus, InputError
-from migration_job.place import in_schema, require_schema_name
 from migration_job.plan.model import OWN_SCHEMA, Finding, Plan, TablePlan
 from migration_job.plan.onto import Source, plan_onto
 from migration_job.plan.onto_refusals import Trial
@@ -40,9 +38,6 @@ from migration_job.plan.profile import Profile, load_profile
 from migration_job.plan.suggest import Suggestion, suggest
 from migration_job.plan.target import TargetSchema
 from migration_job.plural import counted
-from migration_job.stores.postgres.database import read_dsn
-from migration_job.stores.postgres.target import read_schema
-from migration_job.stores.postgres.trial import trial_on
 from migration_job.stores.sqlite.catalogue import read_catalogue
 from migration_job.stores.sqlite.database import check_integrity, reading
 
@@ -135,7 +130,7 @@ def _planned(options: InspectOptions) -> tuple[Plan, Suggestion | None]:
     with ExitStack() as stack:
         dsn = _target(options.schema, options.target, options.target_file)
         name = options.schema_name
-        onto = None if dsn is None else _open(in_schema(dsn, name), wished, chosen)
+        onto = None if dsn is None else _open(_in_schema(dsn, name), wished, chosen)
         there, trial = (None, None) if onto is None else stack.enter_context(onto)
         connection = stack.enter_context(reading(options.source))
         check_integrity(connection)
@@ -143,7 +138,7 @@ def _planned(options: InspectOptions) -> tuple[Plan, Suggestion | None]:
 
         def planned(policy: Policy | None) -> Plan:
             if there is None:
-                own = OWN_SCHEMA if name is None else require_schema_name(name)
+                own = OWN_SCHEMA if name is None else _named(name)
                 return make_plan(
                     connection, catalogue, profile=wished, policy=policy, schema_name=own
                 )
@@ -180,9 +175,23 @@ def _write_new(file: Path, text: str) -> None:
         ) from error
 
 
+def _in_schema(dsn: str, name: str | None) -> str:
+    from migration_job.place import in_schema
+
+    return in_schema(dsn, name)
+
+
+def _named(schema: str) -> str:
+    from migration_job.place import require_schema_name
+
+    return require_schema_name(schema)
+
+
 def _target(schema: SchemaKind, target: str | None, target_file: Path | None) -> str | None:
     """Where the schema is that is there already; None where the job makes one."""
     if schema == SchemaKind.EXISTING:
+        from migration_job.stores.postgres.database import read_dsn
+
         return read_dsn(target, target_file)
     if target is None and target_file is None:
         return None
@@ -198,6 +207,11 @@ def _open(
     dsn: str, profile: Profile, policy: Policy | None
 ) -> Iterator[tuple[TargetSchema, Trial]]:
     """The schema, and what tries its CHECKs. Nothing is changed in it."""
+    # Here, since a look at a file alone would spend half its time on importing them.
+    from migration_job.certification import connected
+    from migration_job.stores.postgres.target import read_schema
+    from migration_job.stores.postgres.trial import trial_on
+
     with connected(dsn) as connection:
         yield read_schema(connection, profile, policy), trial_on(connection)
 

@@ -15,14 +15,15 @@ import sys
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from migration_job.place import in_schema
 from migration_job.plan.policy import Types
-from migration_job.stores.postgres.database import read_dsn
-from migration_job.verify.application import Demands, demands
+
+if TYPE_CHECKING:
+    from migration_job.verify.application import Demands
+
 
 Group = TypeVar("Group")
 
@@ -127,6 +128,9 @@ class TargetOptions:
     def dsn(self) -> str:
         """The connection string, with the schema. Raises InputError where neither or both are
         given."""
+        from migration_job.place import in_schema
+        from migration_job.stores.postgres.database import read_dsn
+
         return in_schema(read_dsn(self.target, self.target_file), self.schema_name)
 
 
@@ -168,6 +172,9 @@ class SpeedOptions:
     def demands(self, checks: Path | None, profile: str) -> Demands:
         """What the queries in ``checks``, else those of the profile, have to stand. Raises
         InputError."""
+        from migration_job.stores.postgres.database import read_dsn
+        from migration_job.verify.application import demands
+
         pooler = None if self.pooler_file is None else read_dsn(None, self.pooler_file)
         return demands(checks, profile, self.performance_budget, pooler)
 

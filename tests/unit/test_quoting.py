@@ -11,6 +11,7 @@ import apsw
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from psycopg import sql
 
 from migration_job.errors import InputError
 from migration_job.quoting import (
@@ -38,6 +39,13 @@ def test_sqlite_reads_back_what_was_quoted(name: str, text: str) -> None:
     assert connection.execute(f"SELECT {sqlite_name(name)} FROM {sqlite_table(name)}").get == text
     assert connection.execute("SELECT name FROM sqlite_schema").get == name
     connection.close()
+
+
+@given(texts, texts)
+def test_postgresql_is_given_what_its_driver_would_give(name: str, text: str) -> None:
+    if name and len(name.encode()) <= 63:
+        assert postgres_name(name) == sql.Identifier(name).as_string(None)
+    assert postgres_text(text) == sql.Literal(text).as_string(None).strip()
 
 
 def test_what_postgresql_is_given() -> None:

@@ -429,7 +429,8 @@ def briefly(connection: psycopg.Connection, statements: Iterable[str], *, limit:
     instant only, again and again, until ``limit`` seconds are over. Raises Locked, with nothing
     done; psycopg.Error for what is no lock."""
     deadline = time.monotonic() + limit
-    script = [f"SET LOCAL lock_timeout TO {BRIEFLY_MS}", *statements]
+    limited = compose("SET LOCAL lock_timeout TO {briefly_ms}", briefly_ms=BRIEFLY_MS)
+    script = [limited, *statements]
     while True:
         try:
             commit_script(connection, script)
