@@ -119,7 +119,7 @@ def _wanted(lines: list[str], there: set[str], own: str) -> list[str]:
     for line in lines:
         match = _ROLE.match(line)
         if match is not None:
-            role = match[2] if match[2].startswith('"') else f'"{match[2]}"'
+            role = match[2] if match[2].startswith('"') else postgres_name(match[2])
             if role == own or (match[1] == "CREATE" and role in there):
                 continue
         found.append(line)
