@@ -25,6 +25,7 @@ from migration_job.protocol.run_context import Pair
 from migration_job.protocol.sequences import raise_target_sequences
 from migration_job.stores.postgres import pair_identity, records, untouched
 from migration_job.stores.sqlite import capture, fence, integrity
+from migration_job.stores.sqlite.distrust import distrust
 from migration_job.stores.sqlite.snapshot import state_sha256
 from migration_job.stores.sqlite.waiting import PatientConnection
 
@@ -82,6 +83,7 @@ def decide(
 def _reader(path: Path) -> apsw.Connection:
     uri = f"file:{url_quote(os.fspath(path.absolute()))}?mode=ro"
     reader = PatientConnection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+    distrust(reader)
     reader.wait_for_locks()
     return reader
 

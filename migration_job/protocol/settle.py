@@ -40,6 +40,7 @@ from migration_job.stores.postgres import records
 from migration_job.stores.postgres.database import Locked, lost
 from migration_job.stores.sqlite import capture, derived, fence
 from migration_job.stores.sqlite.backup import MANIFEST, Manifest, check
+from migration_job.stores.sqlite.distrust import distrust
 from migration_job.stores.sqlite.snapshot import make_durable, sha256_of
 from migration_job.stores.sqlite.waiting import PatientConnection, allowed, patience
 
@@ -174,8 +175,10 @@ def _copy_without_capture(source: Path, copy: Path) -> None:
     copy.unlink(missing_ok=True)
     uri = f"file:{url_quote(os.fspath(source.absolute()))}?mode=ro"
     reader = PatientConnection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+    distrust(reader)
     reader.wait_for_locks()
     writer = apsw.Connection(os.fspath(copy))
+    distrust(writer)
     try:
         with writer.backup("main", reader, "main") as backup:
             while not backup.done:

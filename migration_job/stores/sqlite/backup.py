@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from migration_job.durable import write_durably
 from migration_job.errors import InputError
+from migration_job.stores.sqlite.distrust import distrust
 from migration_job.stores.sqlite.snapshot import Snapshot, make_durable, sha256_of
 
 MANIFEST = "manifest.json"
@@ -150,6 +151,7 @@ def _require_idle(path: Path) -> None:
     except apsw.Error:
         return  # no database that anyone could be using
     try:
+        distrust(connection)
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("BEGIN EXCLUSIVE; ROLLBACK")

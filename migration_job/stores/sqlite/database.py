@@ -17,6 +17,7 @@ import apsw
 
 from migration_job.errors import InputError, OperationError
 from migration_job.quoting import compose, sqlite_name
+from migration_job.stores.sqlite.distrust import distrust
 from migration_job.stores.sqlite.index_entries import miscounted
 from migration_job.stores.sqlite.waiting import PatientConnection
 from migration_job.values import positional
@@ -422,8 +423,7 @@ def _opened(file: Path, options: str, patience: float | None) -> apsw.Connection
     try:
         equip(connection)
         connection.wait_for_locks(patience)
-        connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
-        connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+        distrust(connection)
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
     except BaseException:
         connection.close()
@@ -468,6 +468,7 @@ def _tidy(file: Path) -> None:
     try:
         connection = apsw.Connection(os.fspath(file), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
+            distrust(connection)
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
         finally:
             connection.close()

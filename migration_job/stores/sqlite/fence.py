@@ -22,6 +22,7 @@ from migration_job.quoting import compose, sqlite_name
 from migration_job.stores.sqlite import holders
 from migration_job.stores.sqlite.capture import LOG, STATE, installed
 from migration_job.stores.sqlite.database import add_functions, explained, require_database
+from migration_job.stores.sqlite.distrust import distrust
 from migration_job.stores.sqlite.waiting import POLL_SECONDS, PatientConnection, waiting
 
 
@@ -71,8 +72,7 @@ def open_source(path: Path) -> apsw.Connection:
         add_functions(connection)
         connection.wait_for_locks()
         # The schema is the application's, or whoever's made the file.
-        connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
-        connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+        distrust(connection)
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 0)
         connection.pragma("synchronous", "EXTRA")

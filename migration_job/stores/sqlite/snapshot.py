@@ -41,6 +41,7 @@ from migration_job.stores.sqlite.database import (
     equip,
     open_readonly,
 )
+from migration_job.stores.sqlite.distrust import distrust
 
 NAME = "snapshot.db"
 
@@ -102,8 +103,7 @@ def open_immutable(path: Path) -> apsw.Connection:
     connection = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
     try:
         equip(connection)
-        connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
-        connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+        distrust(connection)
         connection.execute(compose("PRAGMA cache_size = -{cache_kib}", cache_kib=CACHE_KIB))
     except (apsw.CorruptError, apsw.NotADBError) as error:
         connection.close()
@@ -262,6 +262,7 @@ def _copy(reader: apsw.Connection, partial: Path) -> None:
     try:
         # The file is worthless until it is complete, so a journal of its own would be too.
         writer.execute("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF")
+        distrust(writer)
         with writer.backup("main", reader, "main") as backup:
             while not backup.done:
                 backup.step(-1)
@@ -378,8 +379,7 @@ def _recovered(source: Path, folder: Path) -> Iterator[apsw.Connection]:
         )
         try:
             equip(connection)
-            connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
-            connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+            distrust(connection)
             connection.execute("BEGIN")
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
             yield connection
