@@ -264,10 +264,12 @@ def _with_rowid(table: TablePlan, source: SourceTable, taken: set[str]) -> Table
     if name is None or source.rowid_alias is not None:
         raise InputError(
             f"table {source.name!r} has no key that identifies its rows on both sides: "
-            f"its key ({', '.join(source.primary_key) or 'none'}) holds NULL, or values that are "
-            "distinct on the source alone (key-collides names the rows), and its rowid has no name",
-            advice="correct those rows, or give the table another primary key, or migrate without "
-            "--live",
+            f"its key ({', '.join(source.primary_key) or 'none'}) holds NULL, values that are "
+            "distinct on the source alone (key-collides names the rows), or values that change on "
+            "their way (the ledger has them), and its rowid has no name",
+            advice="correct those rows, or give the table another primary key, or keep the key as "
+            f"text by the policy (tables: {{{source.name}: "
+            "{columns: {COLUMN: {type: text}}}}), or migrate without --live",
         )
     own = naming.column_name(ROWID_COLUMN, [c.target for c in table.columns])
     column = ColumnPlan(

@@ -92,16 +92,28 @@ def test_a_default_that_looks_like_bytes(
     assert way.on_postgres("SELECT t FROM p ORDER BY id") == [(meant,), (meant,)]
 
 
-def test_values_that_are_one_as_bytes_leave_no_key_to_follow(tmp_path: Path, postgres: str) -> None:
-    way = Way.of(
-        tmp_path,
-        postgres,
-        "CREATE TABLE a (k ANY PRIMARY KEY, v TEXT) STRICT, WITHOUT ROWID; "
-        "INSERT INTO a VALUES ('abc', '1'), (x'616263', '2')",
-    )
-    ended = way.migrate()
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        (
+            "CREATE TABLE a (k ANY PRIMARY KEY, v TEXT) STRICT, WITHOUT ROWID; "
+            "INSERT INTO a VALUES ('abc', '1'), (x'616263', '2')",
+            "its key (k) holds NULL, values that are distinct on the source alone",
+        ),
+        (
+            "CREATE TABLE a (k TIMESTAMP PRIMARY KEY, v TEXT) WITHOUT ROWID; INSERT INTO a VALUES "
+            "('2024-06-02 03:04:05.5 +0200 CEST', 'b'), ('2024-01-02 03:04:05.5 +0000 UTC', 'a')",
+            "or values that change on their way",
+        ),
+    ],
+    ids=["one as bytes", "times of Go"],
+)
+def test_values_that_leave_no_key_to_follow(
+    tmp_path: Path, postgres: str, script: str, says: str
+) -> None:
+    ended = Way.of(tmp_path, postgres, script).migrate()
     assert ended.status == USAGE, ended.said
-    assert "its key (k) holds NULL, or values that are distinct on the source alone" in ended.said
+    assert says in ended.said
 
 
 def test_a_generated_column_beside_a_long_text(tmp_path: Path, postgres: str) -> None:
