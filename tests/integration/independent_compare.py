@@ -521,6 +521,12 @@ def _shapes(text: str) -> set[str]:
         finer = ["", *(f".{'9' * n}" for n in range(1, 7))]
         found |= {f"{whole[0]}{minutes}{seconds or ''}{whole[1]}+{f}" for f in finer}
     coarser = []
+    if fraction:
+        # To a tenth, and to a millionth where need be.
+        digits = said.rpartition(".")[2]
+        found |= {f"{shape}+.{'9' * n}" for n in range(len(digits) + 1, 7)}
+        some = [n for n in range(1, len(digits)) if digits[n:].strip("0")]
+        coarser += [f"{whole[0]}{minutes}{seconds}.{'9' * n}{whole[1]}" for n in some]
     if fraction and said.rpartition(".")[2].strip("0"):
         coarser.append(f"{whole[0]}{minutes}:99{whole[1]}")
     if seconds and said[5:].strip(":.0"):

@@ -588,15 +588,21 @@ FOUND: dict[str, Journey] = {
                 "CREATE TABLE a(k REAL PRIMARY KEY) STRICT",
                 "CREATE TABLE b(k REAL PRIMARY KEY, v)",
                 "CREATE TABLE c(k DOUBLE, v, PRIMARY KEY (k, v)) WITHOUT ROWID",
+                "CREATE TABLE d(k DECIMAL(10,2) PRIMARY KEY)",
             ),
-            (Rows("b", ("k", "v"), ((1.5, 1),)), Rows("c", ("k", "v"), ((1.5, 1),))),
+            (
+                *(Rows(table, ("k", "v"), ((1.5, 1),)) for table in "bc"),
+                Rows("d", ("k",), ((1.5,),)),
+            ),
         ),
         target=(
             "INSERT INTO public.a VALUES ('-0'), (5)",
             "INSERT INTO public.b VALUES ('-0', 2), (1e15, 3)",
             "INSERT INTO public.c VALUES ('-0', 2)",
+            "INSERT INTO public.d VALUES (7.00), (0.00)",
             SYNC,
             "UPDATE public.b SET v = 3 WHERE k = 0",
+            "UPDATE public.d SET k = 10.00 WHERE k = 7",
         ),
     ),
     "changes that do not come back to a table without a name": Journey(
