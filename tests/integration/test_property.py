@@ -219,6 +219,16 @@ def rows(table: str, columns: tuple[str, ...], *values: tuple[Any, ...]) -> Rows
 
 # Every counter-example that was ever found, shrunk.
 FOUND: dict[str, Database] = {
+    "times of day to a tenth, and to a millionth where need be": Database(
+        ('CREATE TABLE "b"("k" INTEGER PRIMARY KEY, "t" TIME, "d" DATETIME)',),
+        (
+            rows(
+                *("b", ("t", "d")),
+                ("23:59:59.5", "2024-01-01 10:00:00.250"),
+                ("23:35:51.062223", "2024-01-01 10:00:00.250125"),
+            ),
+        ),
+    ),
     "the class of a number that became text for its reference": Database(
         (
             'CREATE TABLE "k"("k" TEXT PRIMARY KEY)',
