@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from migration_job.plan.column_reports import Subject
@@ -39,6 +39,9 @@ UNITS: Sequence[EpochUnit] = (
 )
 PLAUSIBLE = (datetime(1980, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
 """Times that numbers in a column of times are taken to mean."""
+
+BEGINNING, LONGEST = datetime(1970, 1, 1, tzinfo=UTC), timedelta(days=30)
+"""Where times that are durations begin, and how long those are at most."""
 
 MOST_ASIDE = 0.1
 """The part of a column's values up to which the rows at fault are few enough to set aside."""
@@ -81,10 +84,28 @@ def for_type(subject: Subject, rule: Rule) -> Iterator[tuple[Fields, str]]:
     if _TRUTHS.fullmatch(column.declared) and _within(facts.low, facts.high):
         why = f"declared {column.declared}, and every value is 0 or 1: a boolean?"
         yield {"type": "boolean"}, why
+    if isinstance(inside(rule), TimestampRule) and _near_the_beginning(facts.sample):
+        why = (
+            "every time lies in the first days of 1970: durations, as SQLAlchemy's Interval keeps "
+            "them?"
+        )
+        yield {"type": "interval"}, why
     texts = isinstance(rule, TextRule) and facts.classes == {"text"}
     if texts and _all_hex(facts.sample) and not _DIGESTS.search(column.name):
         why = "every text has 32 hexadecimal digits: a UUID, where it is no digest?"
         yield {"type": "uuid"}, why
+
+
+def _near_the_beginning(values: Sequence[SourceValue]) -> bool:
+    """Whether all of these are texts of times that are durations rather, counted from 1970."""
+    rule, texts = TimestampRule(), [value for value in values if value is not None]
+    if not texts or not all(isinstance(text, str) for text in texts):
+        return False
+    try:
+        found = [datetime.fromisoformat(str(rule.forward(text))) for text in texts]
+    except (CannotCarry, ValueError):
+        return False
+    return all(abs(moment - BEGINNING) < LONGEST for moment in found)
 
 
 def carried(rule: Rule, values: Sequence[SourceValue]) -> bool:

@@ -312,6 +312,21 @@ def test_generous_types_are_taken(tmp_path: Path) -> None:
     assert not findings_of(plan, "type-suggested")
 
 
+def test_durations_from_1970_are_no_moments_without_a_finding(tmp_path: Path) -> None:
+    path = database(
+        tmp_path / "a.db",
+        "CREATE TABLE f(id INTEGER PRIMARY KEY, r DATETIME DEFAULT '1970-01-01 00:00:00.000000', "
+        "at DATETIME)",
+        "INSERT INTO f VALUES (1, '1970-01-01 00:00:01.250000', '1970-01-01 00:00:00'), "
+        "(2, '1970-01-02 00:00:00.000000', '2024-01-01 00:00:00')",
+    )
+    (found,) = findings_of(plan_of(path), "type-suggested")
+    assert (found.column, "durations" in found.message) == ("r", True)
+    plan = plan_of(path, "types: generous")
+    assert column_of(plan, "f", "r").type == "interval"
+    assert column_of(plan, "f", "at").type == "timestamp(0) with time zone"
+
+
 def test_a_generous_plan_takes_them_and_says_so(tmp_path: Path) -> None:
     plan = plan_of(of_other_types(tmp_path), "types: generous")
     taken = {f.column: f for f in findings_of(plan, "type-taken")}
