@@ -6,7 +6,6 @@ Each command lives in its own module under ``migration_job.commands`` and regist
 from __future__ import annotations
 
 import ast
-import contextlib
 import importlib
 import os
 import sys
@@ -174,9 +173,9 @@ def _completing() -> bool:
 def _serves(source: Path) -> str:
     """Which side serves, by the SQLite file's own word."""
     from migration_job.stores.sqlite import fence
-    from migration_job.stores.sqlite.database import open_readonly
+    from migration_job.stores.sqlite.database import looking
 
-    with contextlib.closing(open_readonly(source)) as connection:
+    with looking(source) as connection:
         state = fence.read_state(connection)
     if state is None:
         return ""

@@ -16,7 +16,7 @@ from migration_job.demo.rehearsal import rehearse, say
 from migration_job.demo.stage import DATABASE, REHEARSAL, DemoStage, fresh_directory
 from migration_job.errors import ExitStatus, InputError
 from migration_job.plural import counted
-from migration_job.stores.sqlite.database import open_readonly
+from migration_job.stores.sqlite.database import looking
 
 
 def register(app: typer.Typer) -> None:
@@ -66,7 +66,8 @@ def demo(options: DemoOptions) -> None:
     your own is only read.
     """
     if options.source is not None:
-        open_readonly(options.source).close()
+        with looking(options.source):
+            pass
         if options.directory.resolve() in options.source.resolve().parents:
             raise InputError(
                 f"the source {options.source} lies in {options.directory}, which this empties",

@@ -14,7 +14,7 @@ import apsw
 from migration_job.errors import JobError, OperationError
 from migration_job.protocol.run_context import Pair
 from migration_job.stores.sqlite import fence
-from migration_job.stores.sqlite.database import open_readonly
+from migration_job.stores.sqlite.database import looking
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +74,8 @@ def _cause(error: BaseException) -> str:
 
 def _serving(source: Path) -> str:
     try:
-        reader = open_readonly(source)
-        try:
+        with looking(source) as reader:
             state = fence.read_state(reader)
-        finally:
-            reader.close()
     except (JobError, apsw.Error) as error:
         lines = str(error).splitlines() or [type(error).__name__]
         return f"which side serves cannot be read now ({lines[0]}): ask `migration-job status`"

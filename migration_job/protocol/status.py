@@ -23,7 +23,7 @@ from migration_job.quoting import compose, postgres_name
 from migration_job.stores.postgres import capture as target_capture
 from migration_job.stores.postgres import database, pair_identity, records, shape, target_fence
 from migration_job.stores.sqlite import fence, whole
-from migration_job.stores.sqlite.database import open_readonly
+from migration_job.stores.sqlite.database import looking
 
 STALE_SECONDS = 10.0
 """A heartbeat older than this is that of a `sync` which does not run."""
@@ -130,22 +130,17 @@ def _next_lines(what: str, arguments: str) -> list[str]:
 
 def _look_at_source(source: Path) -> _Source:
     try:
-        connection = open_readonly(source)
-    except JobError as error:
-        return _Source(problem=error.message)
-    try:
-        state = fence.read_state(connection)
-        if state is None:
-            return _Source()
-        gaps = [*whole.application_changes(connection), *whole.own_gaps(connection)]
-        found = whole.shown(gaps) or state.doubt or ""
-        return _Source(state=state, last=fence.last_position(connection), gaps=found)
+        with looking(source) as connection:
+            state = fence.read_state(connection)
+            if state is None:
+                return _Source()
+            gaps = [*whole.application_changes(connection), *whole.own_gaps(connection)]
+            found = whole.shown(gaps) or state.doubt or ""
+            return _Source(state=state, last=fence.last_position(connection), gaps=found)
     except JobError as error:
         return _Source(problem=error.message)
     except apsw.Error as error:
         return _Source(problem=f"{source} cannot be read: {error}")
-    finally:
-        connection.close()
 
 
 def _look_at_target(dsn: str) -> _Target:

@@ -60,6 +60,16 @@ def test_before_anything_was_done(tmp_path: Path, postgres: str) -> None:
     assert told[-1] == "next        `migration-job migrate`"
 
 
+def test_nothing_is_left_beside_the_source(tmp_path: Path) -> None:
+    """A reader of a file in WAL mode makes `-wal` and `-shm`, which it may not remove."""
+    source = fresh_source(tmp_path)
+    with closing(sqlite3.connect(source)) as made:
+        assert made.execute("PRAGMA journal_mode = wal").fetchone() == ("wal",)
+    before = sorted(source.parent.iterdir())
+    status(source, dsn=None, connection=None, state=None)
+    assert sorted(source.parent.iterdir()) == before
+
+
 @pytest.mark.parametrize(
     ("phase", "next_"),
     [

@@ -107,21 +107,28 @@ def _unfinished(file: Path) -> bool:
 
 
 @contextmanager
-def reading(path: str | Path) -> Iterator[apsw.Connection]:
-    """A read-only connection in one read transaction, so in one consistent state of the file;
-    nothing is left beside the file that was not there before. Raises InputError."""
+def looking(path: str | Path) -> Iterator[apsw.Connection]:
+    """:func:`open_readonly` for one look: nothing is left beside the file that was not there
+    before. Raises InputError."""
     file = Path(path)
     sidecars = [file.with_name(file.name + suffix) for suffix in ("-wal", "-shm")]
     alone = not any(s.exists() for s in sidecars)
     connection = open_readonly(file)
     try:
-        connection.execute("BEGIN")
-        connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
         yield connection
     finally:
         connection.close()
         if alone and any(s.exists() for s in sidecars):
             _tidy(file)
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[apsw.Connection]:
+    """:func:`looking` in one read transaction, so at one consistent state of the file."""
+    with looking(path) as connection:
+        connection.execute("BEGIN")
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+        yield connection
 
 
 def check_integrity(connection: apsw.Connection, *, limit: int = 20, quick: bool = False) -> None:
