@@ -102,7 +102,7 @@ class Result:
 
 
 class Load:
-    """Eight writers and eight readers, unless told otherwise, from :meth:`start` to :meth:`stop`.
+    """A load from :meth:`start` to :meth:`stop`; ``users`` are so many writers and so many readers.
 
     ``rate`` is the number of writes per second of all writers together; without it they write as
     fast as they are answered. The readers list, search and count, for which whole tables are gone
@@ -110,13 +110,12 @@ class Load:
     The same seed gives the same requests, but for their ids.
     """
 
-    def __init__(  # noqa: PLR0913 - a load's knobs, named
+    def __init__(
         self,
         url: str,
         journal: Path,
         *,
-        writers: int = 8,
-        readers: int = 8,
+        users: tuple[int, int] = (8, 8),
         rate: float | None = None,
         seed: int = 0,
         by_key: bool = False,
@@ -124,7 +123,7 @@ class Load:
         self.run = secrets.token_hex(4)
         self._address = urlsplit(url)
         self._journal = journal
-        self._writers, self._readers = writers, readers
+        self._writers, self._readers = users
         self._rate, self._seed, self._by_key = rate, seed, by_key
         self._over = threading.Event()
         self._result = Result()
@@ -332,8 +331,7 @@ def main() -> int:
     load = Load(
         options.url,
         options.journal,
-        writers=options.writers,
-        readers=options.readers,
+        users=(options.writers, options.readers),
         rate=options.rate,
         seed=options.seed,
     )

@@ -27,6 +27,7 @@ POOLER_AUTHORITY_FILE = f"{job.SECRETS}/pooler-ca.crt"
 
 _CONNECT = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from migration_job.connection import read_connection, write_connection
 from migration_job.errors import JobError
@@ -41,8 +42,8 @@ try:
         connect_to=Path(application),
         console=read_secret(Path(console), "the console") if console else None,
         alias_file=Path(alias) if console else None,
-        state=Path(state),
     )
+    ends = replace(ends, state=Path(state))
     # An alias that is there and paused is somebody's hold: it stays.
     if ends.pooler is not None and not ends.pooler.is_open() and not ends.pooler.is_paused():
         ends.pooler.open_alias()

@@ -7,7 +7,7 @@ import contextlib
 import os
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -90,10 +90,10 @@ class LiveOptions:
             connect_to=self.connect_to,
             console=pooler,
             alias_file=self.alias_file,
-            state=self.state,
-            application_source=self.application_source,
-            owner=_owner(self.owner),
         )
+        ends = replace(ends, state=self.state or ends.state, owner=_owner(self.owner))
+        if self.application_source:
+            ends = ends.seen_at(self.application_source)
         remember(ends.state, self.arguments())
         return ends
 

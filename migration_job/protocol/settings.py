@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -133,6 +133,13 @@ class Endpoints:
             self.given_pooler.alias = relocated_alias(self.state, self.given_pooler.given)
         return self.given_pooler
 
+    def seen_at(self, source: str) -> Endpoints:
+        """The same where the application sees the SQLite file at another path. Raises InputError
+        for one that no .env file can hold."""
+        sqlite = SqliteSide(path=source)
+        render_env(Connection(write=self.postgres, read=sqlite))
+        return replace(self, sqlite=sqlite)
+
 
 def read_connect_to(file: Path) -> ConnectTo:
     """The JSON file of ``--connect-to``. Raises InputError, naming the field at fault."""
@@ -165,7 +172,7 @@ def read_secret(file: Path, what: str) -> str:
         ) from error
 
 
-def endpoints(  # noqa: PLR0913 - the command line's words, named
+def endpoints(
     source: Path,
     dsn: str,
     *,
@@ -173,11 +180,9 @@ def endpoints(  # noqa: PLR0913 - the command line's words, named
     connect_to: Path,
     console: str | None,
     alias_file: Path | None,
-    state: Path | None = None,
-    application_source: str | None = None,
-    owner: tuple[int, int] | None = None,
 ) -> Endpoints:
-    """Everything checked and put together. Raises InputError for what does not fit."""
+    """Everything checked and put together, with the state in the connection's directory. Raises
+    InputError for what does not fit."""
     told = read_connect_to(connect_to)
     if (console is None) != (alias_file is None):
         raise InputError(
@@ -200,7 +205,7 @@ def endpoints(  # noqa: PLR0913 - the command line's words, named
                 min_pool_size=told.pool.min,
             ),
         )
-    sqlite = SqliteSide(path=application_source or str(source.absolute()))
+    sqlite = SqliteSide(path=str(source.absolute()))
     postgres = PostgresSide(
         host=told.host,
         port=plain_port(told.port),
@@ -218,12 +223,11 @@ def endpoints(  # noqa: PLR0913 - the command line's words, named
     return Endpoints(
         source=source,
         given_dsn=dsn,
-        state=state or connection / ".state",
+        state=connection / ".state",
         connection=connection,
         sqlite=sqlite,
         postgres=postgres,
         given_pooler=pooler,
-        owner=owner,
     )
 
 

@@ -81,9 +81,7 @@ class FaultRun:
         self.chance = random.Random(f"{seed}/{fault}")
         self.journal = stage.live / "journal"
         self.application, self.url = stage.start_application()
-        self.load = Load(
-            self.url, self.journal, writers=WRITERS, readers=READERS, rate=RATE, seed=seed
-        )
+        self.load = Load(self.url, self.journal, users=(WRITERS, READERS), rate=RATE, seed=seed)
         self.prober = probing.Prober(stage.source, stage.application_dsn)
         self.sync: Program | None = None
         self._state = stage.live / "state"
@@ -381,7 +379,7 @@ def prepare(stage: LiveStage, journal: str) -> None:
 
 
 def _fill(url: str, journal: Path, *, seed: int) -> None:
-    load = Load(url, journal, writers=4, readers=0, seed=seed)
+    load = Load(url, journal, users=(4, 0), seed=seed)
     load.start()
     until(lambda: load.so_far()[0] > 200, "some rows")
     assert load.stop().failures == []

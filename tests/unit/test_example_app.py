@@ -174,7 +174,7 @@ def test_one_that_reads_its_connection_at_start_does_not_follow(tmp_path: Path) 
 
 
 def test_the_load_counts_what_fails(application: Application, tmp_path: Path) -> None:
-    load = Load(application.url, tmp_path / "journal", writers=2, readers=1, seed=1)
+    load = Load(application.url, tmp_path / "journal", users=(2, 1), seed=1)
     load.start()
     application.run("DROP TABLE quiz_attempts")
     _until(lambda: load.so_far()[1] > 0)
@@ -188,7 +188,7 @@ def test_the_journal_misses_what_is_lost_doubled_or_stale(
     application: Application, tmp_path: Path
 ) -> None:
     journal = tmp_path / "journal"
-    load = Load(application.url, journal, writers=2, readers=0, seed=1)
+    load = Load(application.url, journal, users=(2, 0), seed=1)
     load.start()
     _until(lambda: load.so_far()[0] > 100)
     assert load.stop().failures == []
