@@ -33,6 +33,22 @@ CREATE TABLE "odd % name" ("a 'key'" text PRIMARY KEY, value numeric, doc jsonb)
 CREATE TABLE flags (up boolean, code char(6), n bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (up, code));                    -- types whose cast to text is not their output
 INSERT INTO flags VALUES (true, 'a b'), (false, 'c');
+CREATE TYPE mood AS ENUM ('good', 'bad');
+CREATE TABLE parts (day date, mood mood, n integer, PRIMARY KEY (day, n)) PARTITION BY RANGE (day);
+CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM ('2020-01-01') TO ('2025-01-01');
+CREATE TABLE parts_2 PARTITION OF parts DEFAULT;
+INSERT INTO parts SELECT date '2024-12-20' + n, 'good', n FROM generate_series(1, 40) n;
+ALTER TABLE parts ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everything ON parts USING (true);
+CREATE SCHEMA "Other one";
+CREATE TABLE "Other one".child (who integer, part text, at tstzrange, n integer UNIQUE DEFERRABLE,
+    FOREIGN KEY (who, part) REFERENCES counters DEFERRABLE INITIALLY DEFERRED,
+    EXCLUDE USING gist (at WITH &&));            -- no key, and no key that may name rows
+INSERT INTO "Other one".child VALUES (1, 'a', '[2020-01-01,2021-01-01)', 1);
+CREATE TABLE named (id integer NOT NULL, body text);
+CREATE UNIQUE INDEX by_id ON named (id) INCLUDE (body);
+ALTER TABLE named REPLICA IDENTITY USING INDEX by_id;
+INSERT INTO named SELECT n, 'row ' || n FROM generate_series(1, 50) n;
 CREATE SEQUENCE tickets START 100 INCREMENT 5;
 CREATE TABLE audit (id bigserial PRIMARY KEY, note bigint);
 CREATE FUNCTION note_down() RETURNS trigger LANGUAGE plpgsql AS
@@ -84,6 +100,7 @@ class Pair:
             *("--pooler", self.bouncer.admin_dsn, "--alias-file", str(self.bouncer.alias_path)),
             *("--state", str(self.state or self.directory / "state")),
             *("--report", str(self.directory / "report")),
+            *("--pause-seconds", "30", "--drain-seconds", "30"),  # on a loaded machine
         ]
 
     def start(self, *options: str, fault: str = "") -> Program:
@@ -112,6 +129,7 @@ class Pair:
             from_target=self.old.dsn_for(self.database),
             to_target=self.new.dsn_for(self.database),
             pooler=self.bouncer.admin_dsn,
+            drain_seconds=30.0,
         )
         return replace(given.ends(), guard=())
 
@@ -211,6 +229,10 @@ class Load:
             )
             if who == 0:
                 connection.execute("UPDATE flags SET n = n + 1")
+                connection.execute("UPDATE parts SET day = day + 1, mood = 'bad' WHERE n = 5")
+                connection.execute(
+                    "UPDATE named SET id = id + 100, body = %s WHERE id %% 7 = 0", (word,)
+                )
             connection.execute("INSERT INTO seen VALUES (%s, %s)", (who, word))
             if rng.random() < 0.3:
                 connection.execute("DELETE FROM seen WHERE what = %s", (word,))
