@@ -16,7 +16,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,34 +36,32 @@ from migration_job.certification import (
 )
 from migration_job.durable import write_durably
 from migration_job.errors import BlockedError, InputError, JobError, OperationError
+from migration_job.loading import Loading
 from migration_job.phases import Phase, require
-from migration_job.place import records_of, schema_of
+from migration_job.place import schema_of
 from migration_job.plan.generous import decisions
-from migration_job.plan.model import Finding, Plan
+from migration_job.plan.model import Plan
 from migration_job.plan.onto import Source, plan_onto
 from migration_job.plan.planner import make_plan
-from migration_job.plan.policy import Policy, Types, chosen_policy
+from migration_job.plan.policy import Policy, chosen_policy
 from migration_job.plan.profile import load_profile
 from migration_job.plural import counted
 from migration_job.progress import Reporter
 from migration_job.report.context import make_folder, now, reported
 from migration_job.report.exceptions import with_exceptions
 from migration_job.report.model import Certificate, Report, TableReport
+from migration_job.run_request import Options, Planned
 from migration_job.signals import stopped_by_signals, undisturbed
 from migration_job.stores.postgres import (
     citus,
-    collation,
     database,
     existing,
-    load,
     proof,
     records,
     runlock,
-    schema,
     settings,
     untouched,
 )
-from migration_job.stores.postgres.copy_stream import Session
 from migration_job.stores.postgres.target import read_schema
 from migration_job.stores.postgres.trial import trial_on
 from migration_job.stores.sqlite import backup, integrity, snapshot
@@ -72,9 +69,7 @@ from migration_job.stores.sqlite.catalogue import read_catalogue
 from migration_job.stores.sqlite.memory import staying
 from migration_job.stores.sqlite.model import Catalogue
 from migration_job.stores.sqlite.snapshot import Snapshot
-from migration_job.verify.application import Demands
-from migration_job.verify.definitions import read_definitions
-from migration_job.workers import default_jobs, run_all, sessions_for
+from migration_job.workers import default_jobs, sessions_for
 
 BACKUP = "backup"
 """The folder of the snapshot, inside the report's."""
@@ -102,43 +97,6 @@ class Live(Protocol):
 
     def verified(self, target: psycopg.Connection, position: int) -> None:
         """Have the target follow the source's log from ``position`` on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a run is asked to do."""
-
-    source: Path
-    dsn: str
-    report: Path
-    profile: str = "none"
-    policy: Path | None = None
-    types: Types | None = None
-    """Which types are taken; None: those of the policy."""
-    deep: bool = False
-    jobs: int | None = None
-    """Sessions that work side by side; None: :func:`default_jobs`, and two more where it helps."""
-    demands: Demands = field(default_factory=Demands)
-    """Checks of the application's own queries that must pass before certification."""
-    own_collation: bool = False
-    """Whether text may compare by the target's own collation, whatever that is."""
-    proof: str | None = None
-    """A command of the application's own that has to end well on a copy of the target."""
-    existing: bool = False
-    """Load into the tables that the application has made on the target, and make none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A snapshot, and what is to be made of it."""
-
-    taken: Snapshot
-    sha256: str
-    """Of the snapshot's content."""
-    catalogue: Catalogue
-    plan: Plan
-    digest: str
-    """Of the plan."""
 
 
 @contextmanager
@@ -264,8 +222,12 @@ class Migration:
         intact: Callable[[], Integrity],
     ) -> tuple[Certificate, int | None]:
         """Load and certify; the certificate, and with capture the log's position."""
+        loading = Loading(
+            self.options, planned, self.reporter, self.report, self._jobs, self._sessions
+        )
         try:
-            self._load(target, planned, self._begin(target, before, planned))
+            done = loading.begin(target, self.run_id, before)
+            loading.run(target, done)
         except OperationError:
             intact().result()  # pages in each other's places give keys that no index allows
             raise
@@ -408,136 +370,6 @@ class Migration:
                     target=table.target, source_rows=table.rows
                 )
 
-    def _begin(
-        self,
-        target: psycopg.Connection,
-        before: records.RunRow | None,
-        planned: Planned,
-    ) -> set[tuple[str, str]]:
-        """Make the target ready; returns the steps that an earlier attempt has done."""
-        if before is not None:
-            same = (before.snapshot_sha256, before.plan_digest) == (planned.sha256, planned.digest)
-            if same:
-                done = records.done(target)
-                self.reporter.say(f"going on with run {self.run_id}: {len(done)} steps are done")
-                if before.phase not in untouched.PHASES:
-                    untouched.keep(target, None)
-                records.set_phase(target, Phase.PREPARED)
-                return done
-            changed = "the source or the plan has changed"
-            self.reporter.say(
-                f"{changed if before.plan_digest else 'it did not verify'}: starting clean"
-            )
-            # Once more: somebody may have begun to work there while the plan was made.
-            records.refuse_touched(target, before, database.describe(self.options.dsn))
-            if before.plan.existing:
-                existing.undo(target, before.plan)
-            else:
-                records.drop_everything(target, before)
-        where = database.describe(self.options.dsn)
-        if planned.plan.existing:
-            records.refuse_records(target, where)
-            existing.require_privileges(target, planned.plan)
-        else:
-            records.refuse_foreign(target, where)
-        with target.transaction():
-            records.begin(
-                target,
-                run_id=self.run_id,
-                source_path=str(self.options.source.absolute()),
-                snapshot_sha256=planned.sha256,
-                plan=planned.plan,
-                job_version=__version__,
-            )
-            if planned.plan.existing:
-                existing.prepare(
-                    target, planned.plan, read_definitions(target, planned.plan.schema_name)
-                )
-        self.report.phase = Phase.PREPARED
-        return set()
-
-    def _load(
-        self,
-        target: psycopg.Connection,
-        planned: Planned,
-        done: set[tuple[str, str]],
-    ) -> None:
-        plan = planned.plan
-        refused = schema.create_extensions(target, plan)
-        for name, reason in refused.items():
-            self.report.findings.append(_without_extension(name, reason))
-
-        beside = load.works_beside(plan, self._jobs)
-        # Columns that are the application's own keep the collation that it gave them.
-        own = self.options.own_collation or plan.existing
-        collate = collation.clause(target, accepted=own)
-        if collate:
-            self.reporter.say(
-                f"the target sorts by {collation.look(target)}: columns of text get COLLATE "
-                f"{collate}, which compares as SQLite does ({collation.OPTION} leaves that out)"
-            )
-
-        def session() -> Session:
-            connection = database.connect(self.options.dsn, purpose="migration-job copy")
-            load.tune_session(connection, beside=beside)
-            if plan.existing:
-                existing.silence(connection)
-            return Session(planned.taken.connect(), connection, collate=collate, spent=spent)
-
-        spent: list[tuple[str, float]] = []
-        try:
-            self._build(target, planned, done, session)
-            self._tell_copied(target, spent)
-        except OperationError as error:
-            if refused:
-                names = " and ".join(f"{name} ({reason})" for name, reason in refused.items())
-                error.advice = f"the server lacks the extension {names}. {error.advice}"
-            raise
-
-    def _build(
-        self,
-        target: psycopg.Connection,
-        planned: Planned,
-        done: set[tuple[str, str]],
-        session: Callable[[], Session],
-    ) -> None:
-        options, reporter, plan = self.options, self.reporter, planned.plan
-        rows = sum(t.rows for t in plan.tables if (t.target, load.ROWS) not in done)
-        with reporter.phase("copy", total=rows):
-            tasks = load.tasks(plan, planned.catalogue, done, reporter.advance, jobs=self._jobs)
-            run_all(tasks, session, options.jobs or load.sessions(tasks, self._sessions))
-        with reporter.phase("references"):
-            load.tune_session(target)
-            if plan.existing:
-                self._tell_replaced(existing.mark_same(target, plan))
-            schema.add_foreign_keys(target, plan, done)
-            run_all(load.foreign_key_tasks(plan, done), session, self._sessions)
-            for step, run in (
-                ("views", schema.create_views),
-                ("after load", schema.run_after_load),
-            ):
-                if ("", step) not in done:
-                    run(target, plan)
-
-    def _tell_copied(self, target: psycopg.Connection, spent: list[tuple[str, float]]) -> None:
-        """Put what each table's copy took, and its size, into the report."""
-        seconds: dict[str, float] = {}
-        for name, took in spent:
-            seconds[name] = seconds.get(name, 0.0) + took
-        found = load.sizes(target)
-        for entry in self.report.tables.values():
-            entry.target_bytes = found.get(entry.target)
-            entry.copy_seconds = round(seconds.get(entry.target, 0.0), 3)
-
-    def _tell_replaced(self, replaced: dict[str, tuple[int, int]]) -> None:
-        """Say which rows of the target's own gave way to others."""
-        for name, (rows, other) in sorted(replaced.items()):
-            if other:
-                self.reporter.say(
-                    f"{name}: {other:,} of the {rows:,} rows that the target had are not the "
-                    f"source's; they are kept in {records_of(self._target)}.replaced"
-                )
-
     def _position(self, taken: Snapshot) -> int:
         if self.live is None:
             raise AssertionError("only a live run has a position")
@@ -597,12 +429,3 @@ def _check_integrity(taken: Snapshot, full: bool) -> float:
         return time.monotonic() - began
     finally:
         connection.close()
-
-
-def _without_extension(name: str, reason: str) -> Finding:
-    return Finding(
-        code="extension-not-there",
-        severity="warning",
-        message=f"the target cannot create the extension {name} ({reason}); nothing in the plan "
-        "has needed it",
-    )

@@ -24,12 +24,13 @@ from migration_job.commands.option_groups import (
     with_options,
 )
 from migration_job.errors import InputError
-from migration_job.migration import Migration, Options
+from migration_job.migration import Migration
 from migration_job.plural import counted
 from migration_job.progress import Reporter
 from migration_job.protocol.begin import LiveStart, Wanted
 from migration_job.report.closing import closing_table
 from migration_job.report.model import Report
+from migration_job.run_request import Options
 from migration_job.stores.sqlite.memory import uncounted
 from migration_job.stores.sqlite.waiting import patience
 

@@ -261,16 +261,10 @@ class Observer:
         names = [n for n, rule in rules.items() if not rule.implied_by(facts[n])]
         for start in range(0, len(names), COLUMNS_AT_ONCE):
             part = names[start : start + COLUMNS_AT_ONCE]
-            terms = [self._slow_count(column_sql(table, n), rules[n]) for n in part]
+            terms = [_slow_count(column_sql(table, n), rules[n]) for n in part]
             for name, count in zip(part, self._one(table, terms, span), strict=True):
                 counts[name] = int(count or 0)
         return counts
-
-    @staticmethod
-    def _slow_count(column: str, rule: RuleBase) -> str:
-        condition = rule.fast_condition(column)
-        missed = f"typeof({column}) <> 'null'" if condition is None else f"NOT {condition}"
-        return f"count(*) FILTER (WHERE {missed})"
 
     def longest(self, table: SourceTable, name: str) -> int:
         """Characters of the column's longest text."""
@@ -363,6 +357,12 @@ class Observer:
             if not any(same(value, other) for other in found):
                 found.append(value)
         return found
+
+
+def _slow_count(column: str, rule: RuleBase) -> str:
+    condition = rule.fast_condition(column)
+    missed = f"typeof({column}) <> 'null'" if condition is None else f"NOT {condition}"
+    return f"count(*) FILTER (WHERE {missed})"
 
 
 def _head(c: str) -> str:

@@ -43,8 +43,9 @@ from migration_job.stores.sqlite.fence import (
     trim,
     writing,
 )
+from migration_job.stores.sqlite.logged_keys import key_of, key_terms
 from migration_job.stores.sqlite.model import ROWID_NAMES
-from migration_job.stores.sqlite.reader import codec_of, decode
+from migration_job.stores.sqlite.reader import codec_of
 from migration_job.stores.sqlite.whole import NotWhole, application_changes, shown
 from migration_job.values import fold, key_text
 
@@ -241,15 +242,10 @@ def touched_keys(pair: Pair, position: int, upto: int) -> dict[int, list[Key]]:
 def _logged(pair: Pair, position: int, upto: int) -> Iterator[tuple[int, Key]]:
     width = max((len(plan.key) for _, plan in pair.captured.values()), default=1)
     codec = codec_of(pair.catalogue.encoding)
-    terms = ", ".join(
-        f"typeof(k{i}) = 'text', CASE WHEN typeof(k{i}) = 'text' THEN CAST(k{i} AS BLOB) "
-        f"ELSE k{i} END"
-        for i in range(width)
-    )
     for row in pair.source.execute(
         compose(
             "SELECT tab, {terms} FROM {log} WHERE seq > ? AND seq <= ?",
-            terms=terms,
+            terms=key_terms(width),
             log=sqlite_name(LOG),
         ),
         (position, upto),
@@ -257,8 +253,4 @@ def _logged(pair: Pair, position: int, upto: int) -> Iterator[tuple[int, Key]]:
         number = int(row[0])
         if number not in pair.captured:
             continue
-        values = (
-            decode(row[2 * i + 2], codec) if row[2 * i + 1] else row[2 * i + 2]
-            for i in range(len(pair.captured[number][1].key))
-        )
-        yield number, tuple(values)
+        yield number, key_of(row[1:], len(pair.captured[number][1].key), codec)

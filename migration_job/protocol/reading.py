@@ -19,8 +19,9 @@ from migration_job.stores.postgres.apply import Key, TableChange, forward_key, k
 from migration_job.stores.postgres.copytext import condition_sql, field_sql
 from migration_job.stores.sqlite.capture import LOG
 from migration_job.stores.sqlite.database import chain
+from migration_job.stores.sqlite.logged_keys import key_of, key_terms
 from migration_job.stores.sqlite.model import SourceTable
-from migration_job.stores.sqlite.reader import codec_of, column_sql, decode, read_by_keys
+from migration_job.stores.sqlite.reader import codec_of, column_sql, read_by_keys
 from migration_job.values import fold, key_text
 
 TOUCHED = "temp._migration_touched"
@@ -148,18 +149,11 @@ def _bulk(pair: Pair, number: int, table: SourceTable, plan: TablePlan, sql: _Sq
 
 def _raw_keys(pair: Pair, number: int, plan: TablePlan) -> list[Key]:
     codec = codec_of(pair.catalogue.encoding)
-    terms = ", ".join(
-        f"typeof(k{i}) = 'text', CASE WHEN typeof(k{i}) = 'text' THEN CAST(k{i} AS BLOB) "
-        f"ELSE k{i} END"
-        for i in range(len(plan.key))
+    width = len(plan.key)
+    query = compose(
+        "SELECT {terms} FROM {touched} WHERE tab = ?", terms=key_terms(width), touched=TOUCHED
     )
-    return [
-        tuple(decode(row[i + 1], codec) if row[i] else row[i + 1] for i in range(0, len(row), 2))
-        for row in pair.source.execute(
-            compose("SELECT {terms} FROM {touched} WHERE tab = ?", terms=terms, touched=TOUCHED),
-            (number,),
-        )
-    ]
+    return [key_of(row, width, codec) for row in pair.source.execute(query, (number,))]
 
 
 def _by_row(pair: Pair, table: SourceTable, change: TableChange, keys: list[Key]) -> TableChange:

@@ -15,8 +15,9 @@ import pytest
 
 from migration_job.embedded import EmbeddedPostgres
 from migration_job.errors import JobError
-from migration_job.migration import Migration, Options
+from migration_job.migration import Migration
 from migration_job.progress import Reporter
+from migration_job.run_request import Options
 from migration_job.stores.postgres import collation
 from migration_job.stores.postgres.database import connect
 from migration_job.stores.postgres.suitability import Accepted, examine

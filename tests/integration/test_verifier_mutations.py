@@ -16,9 +16,10 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from migration_job.certification import Comparison
-from migration_job.migration import Migration, Options
+from migration_job.migration import Migration
 from migration_job.progress import Reporter
 from migration_job.report.model import Difference
+from migration_job.run_request import Options
 from migration_job.stores.postgres import records
 from migration_job.stores.sqlite.catalogue import read_catalogue
 from migration_job.stores.sqlite.snapshot import Snapshot

@@ -5,37 +5,18 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from migration_job.plan.facts import ColumnFacts
-from migration_job.plan.rules.base import (
-    Request,
-    RuleBase,
-    StorageClass,
-    TargetType,
-    expected,
-)
+from migration_job.plan.rules.base import Request, RuleBase, StorageClass, TargetType, expected
 from migration_job.plan.rules.numbers import number_text
 from migration_job.values import BrokenText, SourceValue
 
 
-class ByteaRule(RuleBase):
-    """BLOB to bytea."""
+class _BlobRule(RuleBase):
+    """What the rules have in common that carry blobs as they are. It is no kind of its own."""
 
-    kind: Literal["bytea"] = "bytea"
-
-    types: ClassVar[tuple[TargetType, ...]] = (TargetType("bytea", "bytea", "BLOB", ("\\x01",)),)
-    doc: ClassVar[str] = "Blobs."
     plain: ClassVar[bool] = False
     bytea: ClassVar[bool] = True
     unbounded: ClassVar[bool] = True
     streamed: ClassVar[StorageClass | None] = "blob"
-    classes: ClassVar[frozenset[StorageClass]] = frozenset({"blob"})
-    own_class: ClassVar[bool] = True
-    word: ClassVar[str] = "blob"
-
-    @classmethod
-    def asked(cls, request: Request) -> RuleBase:
-        if request.facts.classes <= {"blob"}:
-            return cls()
-        return BytesTextRule() if request.facts.classes == {"text"} else WidenedByteaRule()
 
     @property
     def target_type(self) -> str:
@@ -43,13 +24,6 @@ class ByteaRule(RuleBase):
 
     def implied_by(self, facts: ColumnFacts) -> bool:
         return facts.classes <= {"blob"}
-
-    def forward(self, value: SourceValue) -> str | None:
-        if value is None:
-            return None
-        if not isinstance(value, bytes):
-            raise expected("a blob", value)
-        return "\\x" + value.hex()
 
     def inverse(self, text: str | None) -> SourceValue:
         return None if text is None else bytes.fromhex(text[2:])
@@ -61,7 +35,32 @@ class ByteaRule(RuleBase):
         return f"typeof({column}) IN ('blob', 'null')"
 
 
-class WidenedByteaRule(RuleBase):
+class ByteaRule(_BlobRule):
+    """BLOB to bytea."""
+
+    kind: Literal["bytea"] = "bytea"
+
+    types: ClassVar[tuple[TargetType, ...]] = (TargetType("bytea", "bytea", "BLOB", ("\\x01",)),)
+    doc: ClassVar[str] = "Blobs."
+    classes: ClassVar[frozenset[StorageClass]] = frozenset({"blob"})
+    own_class: ClassVar[bool] = True
+    word: ClassVar[str] = "blob"
+
+    @classmethod
+    def asked(cls, request: Request) -> RuleBase:
+        if request.facts.classes <= {"blob"}:
+            return cls()
+        return BytesTextRule() if request.facts.classes == {"text"} else WidenedByteaRule()
+
+    def forward(self, value: SourceValue) -> str | None:
+        if value is None:
+            return None
+        if not isinstance(value, bytes):
+            raise expected("a blob", value)
+        return "\\x" + value.hex()
+
+
+class WidenedByteaRule(_BlobRule):
     """Anything to bytea: text by its bytes (UTF-8; undecodable text by its bytes in the file),
     numbers by their digits. All but blobs change their storage class."""
 
@@ -69,18 +68,7 @@ class WidenedByteaRule(RuleBase):
     bijective: bool = False
 
     doc: ClassVar[str] = "Values of any class: text by its bytes, numbers by their digits."
-    plain: ClassVar[bool] = False
-    bytea: ClassVar[bool] = True
-    unbounded: ClassVar[bool] = True
-    streamed: ClassVar[StorageClass | None] = "blob"
     widened: ClassVar[bool] = True
-
-    @property
-    def target_type(self) -> str:
-        return "bytea"
-
-    def implied_by(self, facts: ColumnFacts) -> bool:
-        return facts.classes <= {"blob"}
 
     def forward(self, value: SourceValue) -> str | None:
         match value:
@@ -97,15 +85,6 @@ class WidenedByteaRule(RuleBase):
             case int():
                 raw = str(value).encode()
         return "\\x" + raw.hex()
-
-    def inverse(self, text: str | None) -> SourceValue:
-        return None if text is None else bytes.fromhex(text[2:])
-
-    def fast_sql(self, column: str) -> str | None:
-        return f"CASE WHEN {column} IS NOT NULL THEN '\\x' || lower(hex({column})) END"
-
-    def fast_condition(self, column: str) -> str | None:
-        return f"typeof({column}) IN ('blob', 'null')"
 
 
 class BytesTextRule(RuleBase):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import psycopg
@@ -227,30 +227,7 @@ def _read(connection: psycopg.Connection, schema: str, further: Sequence[str]) -
         "schema": sql.Identifier(schema).as_string(None),
         "records": postgres_name(records_of(connection)),
     }
-    parts: defaultdict[str, _Parts] = defaultdict(_Parts)
-    for name, *row in connection.execute(COLUMNS, named):
-        column = dict(zip(TargetColumn.model_fields, row, strict=True))
-        parts[name].columns.append(TargetColumn.model_validate(column))
-    for name, index, primary, columns in connection.execute(KEYS, named):
-        parts[name].keys.append(TargetKey(name=index, columns=tuple(columns), primary=primary))
-    for name, index, excludes, definition, columns in connection.execute(DEMANDS, named):
-        parts[name].demands.append(
-            TargetDemand(
-                name=index,
-                what="exclusion constraint" if excludes else "unique index",
-                definition=definition,
-                columns=tuple(columns),
-            )
-        )
-    for name, check, expression, columns in connection.execute(CHECKS, named):
-        parts[name].checks.append(
-            TargetCheck(name=check, expression=expression, columns=tuple(columns))
-        )
-    for name, check, expression, column in connection.execute(DOMAINS, named):
-        of_column = postgres_name(column).join(re.split(r"\bVALUE\b", expression))
-        parts[name].checks.append(
-            TargetCheck(name=check, expression=of_column, columns=(column,), of_domain=True)
-        )
+    parts = _parts(connection, named)
     keys = _foreign_keys(connection, named)
     for (place, name), own_keys in keys.items():
         if place == schema:
@@ -288,6 +265,35 @@ def _read(connection: psycopg.Connection, schema: str, further: Sequence[str]) -
         ),
         versions=tuple(_versions(connection, schema, tables, further)),
     )
+
+
+def _parts(connection: psycopg.Connection, named: Mapping[str, str]) -> defaultdict[str, _Parts]:
+    """What hangs on each table, by its name."""
+    parts: defaultdict[str, _Parts] = defaultdict(_Parts)
+    for name, *row in connection.execute(COLUMNS, named):
+        column = dict(zip(TargetColumn.model_fields, row, strict=True))
+        parts[name].columns.append(TargetColumn.model_validate(column))
+    for name, index, primary, columns in connection.execute(KEYS, named):
+        parts[name].keys.append(TargetKey(name=index, columns=tuple(columns), primary=primary))
+    for name, index, excludes, definition, columns in connection.execute(DEMANDS, named):
+        parts[name].demands.append(
+            TargetDemand(
+                name=index,
+                what="exclusion constraint" if excludes else "unique index",
+                definition=definition,
+                columns=tuple(columns),
+            )
+        )
+    for name, check, expression, columns in connection.execute(CHECKS, named):
+        parts[name].checks.append(
+            TargetCheck(name=check, expression=expression, columns=tuple(columns))
+        )
+    for name, check, expression, column in connection.execute(DOMAINS, named):
+        of_column = postgres_name(column).join(re.split(r"\bVALUE\b", expression))
+        parts[name].checks.append(
+            TargetCheck(name=check, expression=of_column, columns=(column,), of_domain=True)
+        )
+    return parts
 
 
 def _foreign_keys(

@@ -1,0 +1,49 @@
+"""What a run is asked to do, and what it has planned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from migration_job.plan.model import Plan
+from migration_job.plan.policy import Types
+from migration_job.stores.sqlite.model import Catalogue
+from migration_job.stores.sqlite.snapshot import Snapshot
+from migration_job.verify.application import Demands
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a run is asked to do."""
+
+    source: Path
+    dsn: str
+    report: Path
+    profile: str = "none"
+    policy: Path | None = None
+    types: Types | None = None
+    """Which types are taken; None: those of the policy."""
+    deep: bool = False
+    jobs: int | None = None
+    """Sessions that work side by side; None: :func:`default_jobs`, and two more where it helps."""
+    demands: Demands = field(default_factory=Demands)
+    """Checks of the application's own queries that must pass before certification."""
+    own_collation: bool = False
+    """Whether text may compare by the target's own collation, whatever that is."""
+    proof: str | None = None
+    """A command of the application's own that has to end well on a copy of the target."""
+    existing: bool = False
+    """Load into the tables that the application has made on the target, and make none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A snapshot, and what is to be made of it."""
+
+    taken: Snapshot
+    sha256: str
+    """Of the snapshot's content."""
+    catalogue: Catalogue
+    plan: Plan
+    digest: str
+    """Of the plan."""
