@@ -82,7 +82,8 @@ class Target:
     directory: Path
 
     def alter(self, statement: str) -> None:
-        with psycopg.connect(self.superuser, autocommit=True) as server:
+        own = "-c idle_session_timeout=0 -c statement_timeout=0"  # whatever the database's are
+        with psycopg.connect(self.superuser, autocommit=True, options=own) as server:
             server.execute("SET default_transaction_read_only = off")
             server.execute(
                 sql.SQL(statement).format(
