@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from migration_job.commands.option_groups import (
+    HOLDS_IT,
     AcceptAsynchronous,
     AcceptCollation,
     AsJson,
@@ -38,7 +39,7 @@ class CheckOptions:
     """Which PostgreSQL, and what it is for."""
 
     target: Target = None
-    target_file: Annotated[Path | None, typer.Option(help="A file that holds it.")] = None
+    target_file: Annotated[Path | None, typer.Option(help=HOLDS_IT)] = None
     source: Annotated[
         Path | None, typer.Option(help="The SQLite file, to reckon the space needed.")
     ] = None

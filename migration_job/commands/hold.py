@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from migration_job.commands.live_options import LiveOptions, say
-from migration_job.commands.option_groups import with_options
+from migration_job.commands.option_groups import PauseSeconds, with_options
 from migration_job.protocol import lease
 from migration_job.protocol.outcome import write_outcome
 
@@ -38,9 +38,7 @@ class HoldOptions(LiveOptions):
         float,
         typer.Option(min=0.01, max=24 * 60, help="The hold's end, from now; `sync` ends it then."),
     ] = 10.0
-    wait_seconds: Annotated[
-        float, typer.Option(min=0.1, help="How long open transactions may take to end.")
-    ] = 10.0
+    wait_seconds: PauseSeconds = 10.0
     by: Annotated[str | None, typer.Option(help="Who holds; user@host where it is not given.")] = (
         None
     )

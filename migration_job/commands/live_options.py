@@ -13,7 +13,14 @@ from typing import Annotated
 
 import typer
 
-from migration_job.commands.option_groups import SchemaName, Target
+from migration_job.commands.option_groups import (
+    ALIAS_FILE_HELP,
+    Console,
+    ConsoleFile,
+    Report,
+    SchemaName,
+    Target,
+)
 from migration_job.durable import write_durably
 from migration_job.errors import InputError
 from migration_job.log_format import is_json, line, printable
@@ -40,7 +47,7 @@ class LiveOptions:
     """Both sides, the pooler and the application's connection."""
 
     source: Source
-    report: Annotated[Path, typer.Option(help="The directory for the report.")]
+    report: Report
     connection: Annotated[Path, typer.Option("--connection", help=CONNECTION_HELP)]
     connect_to: Annotated[
         Path,
@@ -53,18 +60,9 @@ class LiveOptions:
     ]
     target: Target = None
     target_file: TargetFile = None
-    pooler: Annotated[
-        str | None,
-        typer.Option("--pooler", help="PgBouncer's admin console, a connection string."),
-    ] = None
-    console_file: Annotated[
-        Path | None,
-        typer.Option("--console-file", help="A file with the admin console's connection string."),
-    ] = None
-    alias_file: Annotated[
-        Path | None,
-        typer.Option(help="The file that PgBouncer includes for the application's alias."),
-    ] = None
+    pooler: Console = None
+    console_file: ConsoleFile = None
+    alias_file: Annotated[Path | None, typer.Option(help=ALIAS_FILE_HELP)] = None
     schema_name: SchemaName = None
     state: State = None
     application_source: Annotated[

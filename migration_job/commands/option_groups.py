@@ -48,6 +48,19 @@ Target = Annotated[str | None, typer.Option(help="PostgreSQL's connection string
 TargetFile = Annotated[
     Path | None, typer.Option(help="A file that holds it, so that no command line shows it.")
 ]
+HOLDS_IT = "A file that holds it."
+Report = Annotated[Path, typer.Option(help="The directory for the report.")]
+Console = Annotated[
+    str | None, typer.Option("--pooler", help="PgBouncer's admin console, a connection string.")
+]
+ConsoleFile = Annotated[
+    Path | None,
+    typer.Option("--console-file", help="A file with the admin console's connection string."),
+]
+ALIAS_FILE_HELP = "The file that PgBouncer includes for the application's alias."
+PauseSeconds = Annotated[
+    float, typer.Option(min=0.1, help="How long open transactions may take to end.")
+]
 ProfileName = Annotated[str, typer.Option(help="'none', 'radcase', or a profile's file.")]
 PolicyFile = Annotated[Path | None, typer.Option(help="A policy file (YAML).")]
 TypeChoice = Annotated[

@@ -11,7 +11,17 @@ from typing import Annotated
 import typer
 
 from migration_job.commands.live_options import say
-from migration_job.commands.option_groups import AsJson, print_json, with_options
+from migration_job.commands.option_groups import (
+    ALIAS_FILE_HELP,
+    HOLDS_IT,
+    AsJson,
+    Console,
+    ConsoleFile,
+    PauseSeconds,
+    Report,
+    print_json,
+    with_options,
+)
 from migration_job.errors import InputError
 from migration_job.protocol import upgrade as protocol
 from migration_job.protocol import upgrade_end
@@ -35,7 +45,7 @@ def register(app: typer.Typer) -> None:
 class UpgradeOptions:
     """Two servers, the pooler before them, and what to do."""
 
-    report: Annotated[Path, typer.Option(help="The directory for the report.")]
+    report: Report
     state: Annotated[
         Path,
         typer.Option(
@@ -43,26 +53,18 @@ class UpgradeOptions:
             "migration's other commands."
         ),
     ]
-    alias_file: Annotated[
-        Path, typer.Option(help="The file that PgBouncer includes for the application's alias.")
-    ]
+    alias_file: Annotated[Path, typer.Option(help=ALIAS_FILE_HELP)]
     from_target: Annotated[
         str | None, typer.Option(help="The old server's connection string, a superuser's.")
     ] = None
-    from_target_file: Annotated[Path | None, typer.Option(help="A file that holds it.")] = None
+    from_target_file: Annotated[Path | None, typer.Option(help=HOLDS_IT)] = None
     to_target: Annotated[
         str | None,
         typer.Option(help="The new server's connection string, a superuser's; an empty database."),
     ] = None
-    to_target_file: Annotated[Path | None, typer.Option(help="A file that holds it.")] = None
-    pooler: Annotated[
-        str | None,
-        typer.Option("--pooler", help="PgBouncer's admin console, a connection string."),
-    ] = None
-    console_file: Annotated[
-        Path | None,
-        typer.Option("--console-file", help="A file with the admin console's connection string."),
-    ] = None
+    to_target_file: Annotated[Path | None, typer.Option(help=HOLDS_IT)] = None
+    pooler: Console = None
+    console_file: ConsoleFile = None
     alias: Annotated[
         str | None, typer.Option(help="The alias' name, where the file has more than one line.")
     ] = None
@@ -80,9 +82,7 @@ class UpgradeOptions:
         Path | None,
         typer.Option(help="The directory of pg_dump, pg_dumpall and psql of the new version."),
     ] = None
-    pause_seconds: Annotated[
-        float, typer.Option(min=0.1, help="How long open transactions may take to end.")
-    ] = 10.0
+    pause_seconds: PauseSeconds = 10.0
     drain_seconds: Annotated[
         float,
         typer.Option(min=0.5, help="How long the last changes may take to arrive in the hold."),
