@@ -57,6 +57,11 @@ audit: setup ## ask the public advisory database about every pinned package
 shape: setup ## print the shape of the code in figures, and what misses a goal
 	@$(PYTHON) -m tools.shape
 
+.PHONY: pictures
+pictures: setup ## make docs/images from real runs: a demo under load, its dashboard, its report
+	@tools/system-packages chromium prometheus
+	@$(PYTHON) -m tools.pictures
+
 .PHONY: docs
 docs: setup ## write docs/commands.md and docs/settings.md anew from the code
 	@$(PYTHON) -m tools.reference

@@ -31,12 +31,14 @@ def dashboard(
             "addresses; can be given several times. Any other is refused."
         ),
     ] = None,
+    minutes: Annotated[int, typer.Option(min=1, help="How far back the curves go.")] = 30,
     backup: Annotated[bool, typer.Option(help="Show the backups' panels.")] = True,
 ) -> None:
     """Serve the stage's panels as one page, until interrupted."""
     # As a container's first process it would not end until it is killed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     boards = (MIGRATION, DATABASE, *((BACKUP,) if backup else ()))
-    page = Dashboard(Prometheus(prometheus), boards, host=host, port=port, names=name or ())
+    asked = Prometheus(prometheus, span=minutes * 60)
+    page = Dashboard(asked, boards, host=host, port=port, names=name or ())
     say(f"the dashboard is at {page.url} (Ctrl-C ends it)")
     page.serve_forever()

@@ -54,6 +54,13 @@ class DemoOptions:
     back: Annotated[
         bool, typer.Option("--back", help="Under load, go back to SQLite after the switch.")
     ] = False
+    dwell: Annotated[
+        float, typer.Option(min=0, help="Seconds to show the application on either side.")
+    ] = 2.0
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(help="Where the demo's `sync` shows its figures to a Prometheus of yours."),
+    ] = None
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the servers running until Enter is pressed.")
     ] = False
@@ -85,7 +92,8 @@ def demo(options: DemoOptions) -> None:
         if made_up and plain and find_spec("example_app"):
             from migration_job.demo import live
 
-            shown = live.show(source, stage, profile=profile, back=options.back)
+            wish = live.Wish(options.back, options.dwell, options.metrics_port)
+            shown = live.show(source, stage, profile=profile, wish=wish)
             status, last_line = shown.status, shown.last_line
         else:
             status = rehearse(source, stage, profile=profile, policy=options.policy)

@@ -39,7 +39,9 @@ HEADERS = {
 class Prometheus:
     """The HTTP API of one Prometheus server (https://prometheus.io/docs/prometheus/latest/querying/api/)."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, span: int = SPAN_SECONDS) -> None:
+        """``span``: how many seconds back the curves begin. Raises InputError."""
+        self._span = span
         if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
             raise InputError(
                 f"expected an http or https address of Prometheus, found {url!r}",
@@ -48,16 +50,16 @@ class Prometheus:
         self._url = url.rstrip("/")
 
     def range(self, query: Query, *, now: float) -> list[dict[str, Any]]:
-        """The last half hour of one query: ``[{"legend": str, "points": [[time, value], ...]}]``.
+        """The last part of one query: ``[{"legend": str, "points": [[time, value], ...]}]``.
 
         Times are Unix seconds. OSError where Prometheus does not answer or refuses.
         """
         words = urllib.parse.urlencode(
             {
                 "query": query.expression,
-                "start": now - SPAN_SECONDS,
+                "start": now - self._span,
                 "end": now,
-                "step": SPAN_SECONDS / POINTS,
+                "step": self._span / POINTS,
             }
         )
         address = f"{self._url}/api/v1/query_range?{words}"

@@ -50,17 +50,30 @@ class Shown:
     last_line: str
 
 
-def show(source: Path, stage: DemoStage, *, profile: str, back: bool = False) -> Shown:
-    """Migrate and switch under load; with ``back`` return to SQLite."""
-    return _Show(source, stage, profile, back).run()
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to be seen."""
+
+    back: bool = False
+    """Return to SQLite after the switch."""
+    dwell: float = DWELL_SECONDS
+    """Seconds of the application at rest on either side."""
+    metrics: int | None = None
+    """A port on which ``sync`` shows its figures to a Prometheus."""
+
+
+def show(source: Path, stage: DemoStage, *, profile: str, wish: Wish | None = None) -> Shown:
+    """Migrate and switch under load."""
+    return _Show(source, stage, profile, wish or Wish()).run()
 
 
 class _Show:
-    def __init__(self, source: Path, stage: DemoStage, profile: str, back: bool) -> None:
+    def __init__(self, source: Path, stage: DemoStage, profile: str, wish: Wish) -> None:
         self._source = source
         self._stage = stage
         self._profile = profile
-        self._back = back
+        self._back = wish.back
+        self._wish = wish
         self._screen = Screen()
         self._state = stage.directory / "state"
         self._journal = stage.directory / "journal"
@@ -90,20 +103,20 @@ class _Show:
         return self._tell(status, result, compared)
 
     def _migrate(self) -> ExitStatus:
-        time.sleep(DWELL_SECONDS)
+        time.sleep(self._wish.dwell)
         return self._job("migrate", "--profile", self._profile, "--live", live=False)
 
     def _switch(self, stack: ExitStack) -> ExitStatus:
         """Follow, switch and, where wished, go back; the exit status of what failed, else DONE."""
         stack.enter_context(self._sync())
         self._wait_for("forward")
-        time.sleep(DWELL_SECONDS)
+        time.sleep(self._wish.dwell)
         status = self._job("switch", "--fence-seconds", FENCE_SECONDS)
-        time.sleep(DWELL_SECONDS)
+        time.sleep(self._wish.dwell)
         if self._back and status is ExitStatus.DONE:
             self._wait_for("back")
             status = self._job("rollback")
-            time.sleep(DWELL_SECONDS)
+            time.sleep(self._wish.dwell)
         return status
 
     # ---------------------------------------------------------------------------- processes
@@ -130,6 +143,8 @@ class _Show:
     def _sync(self) -> Iterator[None]:
         """``migration-job sync`` beside everything else, as a stage's own container runs it."""
         arguments = self._arguments("sync")
+        if self._wish.metrics is not None:
+            arguments += ["--metrics-port", str(self._wish.metrics)]
         self._show_command(arguments, " &")
         log = self._stage.directory / "sync.log"
         with log.open("wb") as output:
