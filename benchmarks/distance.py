@@ -75,6 +75,8 @@ class _Found:
 
 def measure(lab: Lab) -> Section:
     """Everything at each distance, in turns."""
+    load = os.getloadavg()[0]
+    of = "of one run" if lab.runs == 1 else f"medians of {lab.runs} runs"
     found = {delay: _Found() for delay in DELAYS}
     for _ in range(lab.runs):
         for delay in DELAYS:
@@ -97,7 +99,10 @@ def measure(lab: Lab) -> Section:
         title="Distance",
         rows=tuple(rows),
         text="The delay is made by a forwarder between the job and PostgreSQL; a round trip is "
-        "something sent after an answer had come. Values are medians, not ratios.",
+        f"something sent after an answer had come. Values are {of}, not ratios; the load of the "
+        f"machine before it was {load:.1f}. What a busy machine adds to the seconds and the rates "
+        "is in the rows of 0 ms as well; round trips and the time for which writers "
+        "are held depend on it little.",
     )
 
 
