@@ -25,6 +25,7 @@ from migration_job.errors import OperationError
 from migration_job.plan.model import TablePlan
 from migration_job.plural import counted
 from migration_job.protocol.catchup import catch_up
+from migration_job.protocol.log_readers import SourceLog
 from migration_job.protocol.run_context import Pair
 from migration_job.protocol.whole import cookie, note_doubt, require_file
 from migration_job.stores.postgres.database import lost
@@ -136,8 +137,7 @@ def _copied(pair: Pair, folder: Path) -> Iterator[Pair]:
                 source=connection,
                 sides=Sides(connection, pair.sides.target, pair.plan, pair.catalogue),
                 file=OpenFile.of(copy, connection),
-                statements={},
-                touched_width=0,
+                log=SourceLog(),
                 whole_at=None,
             )
         finally:

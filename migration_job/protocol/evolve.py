@@ -98,12 +98,12 @@ def follow_schema(pair: Pair, held: Collection[str] = ()) -> bool:
     call would not finish; InTheWay where one of the tables that the caller has ``held`` is to be
     given other triggers."""
     try:
-        if pair.schema_seen is None:
-            pair.schema_seen = shape.record_once(pair.target)
+        if pair.back.schema_seen is None:
+            pair.back.schema_seen = shape.record_once(pair.target)
         reader = pair.sides.target
         with reader.transaction(force_rollback=True):
             digest = shape.read_digest(reader)
-            if digest == pair.schema_seen:
+            if digest == pair.back.schema_seen:
                 return False
             now = shape.read_shapes(reader)
             known, before = shape.read_served(reader), shape.read_causes(reader)
@@ -112,7 +112,7 @@ def follow_schema(pair: Pair, held: Collection[str] = ()) -> bool:
         _record(pair, verdict, _Seen(digest, now, known, before), held)
     except psycopg.Error as error:
         raise lost(error, "carrying a change of the schema") from error
-    pair.schema_seen, pair.one_way = digest, verdict.causes
+    pair.back.schema_seen, pair.back.one_way = digest, verdict.causes
     told = [f"warning: {_one_way(*c)}" for c in verdict.causes.items() if before.get(c[0]) != c[1]]
     told += [f"table {name} comes back again" for name in before if name not in verdict.causes]
     pair.told += [*verdict.told, *told]
@@ -126,9 +126,9 @@ def one_way_tables(pair: Pair) -> dict[str, str]:
 
 def causes(pair: Pair) -> dict[str, str]:
     """The same, the bare causes. Only the holder of the lock changes them."""
-    if pair.one_way is None:
-        pair.one_way = shape.read_causes(pair.target)
-    return pair.one_way
+    if pair.back.one_way is None:
+        pair.back.one_way = shape.read_causes(pair.target)
+    return pair.back.one_way
 
 
 def _one_way(name: str, cause: str) -> str:

@@ -7,12 +7,12 @@ value.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from migration_job.errors import BlockedError
 from migration_job.plan.model import ColumnPlan, TablePlan
 from migration_job.plan.rules import inside
+from migration_job.protocol.log_readers import LogStatements
 from migration_job.protocol.run_context import Pair
 from migration_job.quoting import compose, sqlite_name, sqlite_table
 from migration_job.stores.postgres.apply import Key, TableChange, forward_key, key_places, key_plans
@@ -27,29 +27,12 @@ from migration_job.values import fold, key_text
 TOUCHED = "temp._migration_touched"
 
 
-@dataclass(frozen=True, slots=True)
-class _Sql:
-    """The statements of one table over ``TOUCHED AS k``; None where it has to go row by row."""
-
-    keys: str
-    """Each touched key's values, then its texts on the target, or NULL where SQL has none."""
-    lines: str | None
-    """COPY lines of the ordinary rows, as blobs."""
-    others: str
-    """The keys of the rows that are there and not ordinary."""
-    proof: str | None
-    """The ordinary rows as the proof compares them: a line of what PostgreSQL prints as SQLite
-    does, then the raw values of the other columns."""
-    nameless: str | None
-    """Keys with a NULL that a row has; None where no row can have such a key."""
-
-
 def gather(pair: Pair, position: int, upto: int) -> list[TableChange]:
     """What the log holds after ``position`` up to ``upto``, as states, in the source's present
     transaction."""
     width = max((len(plan.key) for _, plan in pair.captured.values()), default=1)
     names = [f"k{i}" for i in range(width)]
-    if pair.touched_width != width:
+    if pair.log.touched_width != width:
         pair.source.execute(compose("DROP TABLE IF EXISTS {touched}", touched=TOUCHED))
         pair.source.execute(
             compose(
@@ -58,7 +41,7 @@ def gather(pair: Pair, position: int, upto: int) -> list[TableChange]:
                 names=", ".join(names),
             )
         )
-        pair.touched_width = width
+        pair.log.touched_width = width
     pair.source.execute(compose("DELETE FROM {touched}", touched=TOUCHED))
     # By class as well as by value: 1, 1.0 and '1' may be three rows.
     classes = ", ".join(f"typeof({name})" for name in names)
@@ -108,7 +91,7 @@ def _table(pair: Pair, number: int) -> TableChange:
         return _by_row(pair, table, TableChange(plan, keys, number=number), keys)
 
 
-def _refuse_nameless(pair: Pair, number: int, plan: TablePlan, sql: _Sql) -> None:
+def _refuse_nameless(pair: Pair, number: int, plan: TablePlan, sql: LogStatements) -> None:
     """Raises BlockedError for a row whose key is NULL now: the key told rows apart when the plan
     was made, and SQLite takes any number of NULLs in it."""
     if sql.nameless is None:
@@ -125,7 +108,9 @@ def _refuse_nameless(pair: Pair, number: int, plan: TablePlan, sql: _Sql) -> Non
     )
 
 
-def _bulk(pair: Pair, number: int, table: SourceTable, plan: TablePlan, sql: _Sql) -> TableChange:
+def _bulk(
+    pair: Pair, number: int, table: SourceTable, plan: TablePlan, sql: LogStatements
+) -> TableChange:
     width = len(plan.key)
     change = TableChange(plan, [], number=number)
     for row in pair.source.execute(sql.keys, (number,)):
@@ -180,14 +165,14 @@ def _by_row(pair: Pair, table: SourceTable, change: TableChange, keys: list[Key]
     return change
 
 
-def _compose(pair: Pair, table: SourceTable, plan: TablePlan) -> _Sql:
-    found = pair.statements.get(table.name)
+def _compose(pair: Pair, table: SourceTable, plan: TablePlan) -> LogStatements:
+    found = pair.log.statements.get(table.name)
     if found is None:
-        found = pair.statements[table.name] = _statements(pair, table, plan)
+        found = pair.log.statements[table.name] = _statements(pair, table, plan)
     return found
 
 
-def _statements(pair: Pair, table: SourceTable, plan: TablePlan) -> _Sql:
+def _statements(pair: Pair, table: SourceTable, plan: TablePlan) -> LogStatements:
     columns = plan.copied
     references = [column_sql(table, str(c.source)) for c in columns]
     fields = [field_sql(c.rule, r) for c, r in zip(columns, references, strict=True)]
@@ -205,7 +190,7 @@ def _statements(pair: Pair, table: SourceTable, plan: TablePlan) -> _Sql:
     )
     proof_terms = [_blob([str(by_name[c.target][0]) for c in alike])] if alike else ["x''"]
     proof_terms += [by_name[c.target][1] for c in raws]
-    return _Sql(
+    return LogStatements(
         keys=compose(
             "SELECT {terms} FROM {touched} AS k WHERE k.tab = ?",
             terms=", ".join([*raw, *_key_texts(plan, raw)]),

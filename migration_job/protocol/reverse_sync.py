@@ -130,7 +130,7 @@ def bring_back(
     """One round, which waits up to ``lock_limit`` seconds for the source's lock. Raises
     OperationError where that is not to be had, or a row cannot be put into the source; Locked where
     a table of the target is locked by others (nothing is held then; the next round goes on)."""
-    held = dict(pair.restless)
+    held = dict(pair.back.restless)
     anew = 0
     with step("sync.reverse"):
         while True:
@@ -145,17 +145,17 @@ def bring_back(
                 if anew > ANEW or not held:
                     raise lost(error, "reading the way back") from error
                 held.clear()
-                pair.restless.clear()
+                pair.back.restless.clear()
             except _Restless as error:
                 anew += 1
                 if anew > ANEW or isinstance(error.cause, _LOCKED):
                     raise error.locked() from error
-                held = dict(pair.restless)
+                held = dict(pair.back.restless)
             except apsw.ConstraintError as error:
                 _require_more(pair, few, error)
                 rows *= 4 if few == rows else 1
                 held.clear()
-                pair.restless.clear()
+                pair.back.restless.clear()
             except psycopg.Error as error:
                 raise lost(error, "reading the way back") from error
             except apsw.FullError as error:
@@ -168,7 +168,7 @@ def bring_back(
 def _require_more(pair: Pair, taken: int, error: apsw.ConstraintError) -> None:
     """As in catch-up, a unique value may still be with a row that comes later; OperationError where
     the round had all of them."""
-    if taken >= _queued(pair) and not pair.restless:
+    if taken >= _queued(pair) and not pair.back.restless:
         raise OperationError(
             f"the source refuses what the target now holds: {error}",
             advice="PostgreSQL serves as before, and the source stays at its last state; correct "
@@ -220,7 +220,7 @@ def _one_way_numbers(pair: Pair, *, altered: bool = True) -> dict[int, str]:
 def _round(pair: Pair, limit: int, lock_limit: float, held: Mapping[str, TablePlan]) -> BackRound:
     with snapshot_of(pair, list(held.values())) as (moment, position):
         if not follow_schema(pair, held):
-            pair.restless.clear()
+            pair.back.restless.clear()
         with letting_go(pair.sides.target):
             tables, left = _queue(pair, limit)
         if not tables:
@@ -230,15 +230,15 @@ def _round(pair: Pair, limit: int, lock_limit: float, held: Mapping[str, TablePl
         # What the source takes over must be on the target's disk: a commit of the application's
         # may have been asynchronous. This one is waited for, and brings all before it there.
         token = new_token(pair)
-        if pair.feeding is None:
-            pair.feeding = Feeding(pair.source, pair.catalogue)
+        if pair.back.feeding is None:
+            pair.back.feeding = Feeding(pair.source, pair.catalogue)
         with fence.writing(pair.source, limit=lock_limit):
             if not pair.state().closed:
                 raise OperationError(
                     "expected the source closed while changes come back, found it open",
                     advice="run `migration-job status`",
                 )
-            behind = apply_back(pair.source, [part.rows for part in parts], pair.feeding)
+            behind = apply_back(pair.source, [part.rows for part in parts], pair.back.feeding)
             _log(pair, parts)
             followed = fence.last_position(pair.source)
             log_token = fence.token_at(pair.source, followed)
@@ -282,7 +282,7 @@ def _note_restless(pair: Pair, plan: TablePlan, error: Exception) -> None:
     """A small table that is altered again and again is held by the next round, so that it comes
     back at all."""
     if not isinstance(error, _LOCKED) and _pages(pair.target, plan) <= PAGES:
-        pair.restless[plan.target] = plan
+        pair.back.restless[plan.target] = plan
 
 
 def _log(pair: Pair, parts: Sequence[_Part]) -> None:

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import apsw
 import psycopg
@@ -14,13 +13,13 @@ import psycopg
 from migration_job.errors import OperationError
 from migration_job.place import schema_of
 from migration_job.plan.model import Plan, TablePlan
+from migration_job.protocol.log_readers import BackLog, SourceLog
 from migration_job.protocol.moved import require_not_left
 from migration_job.quoting import compose
 from migration_job.stores.postgres import capture as target_capture
 from migration_job.stores.postgres import database, pair_identity, records, target_fence
 from migration_job.stores.sqlite import capture as source_capture
 from migration_job.stores.sqlite.catalogue import read_catalogue
-from migration_job.stores.sqlite.feeding import Feeding
 from migration_job.stores.sqlite.fence import SourceState, open_source, read_state
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
 from migration_job.stores.sqlite.whole import NotWhole, OpenFile, gone
@@ -51,21 +50,10 @@ class Pair:
     """What ``path`` named when the source was opened."""
     told: list[str] = field(default_factory=list)
     """What an operator is to know of what was mended on the way; whoever says it empties it."""
-    statements: dict[str, Any] = field(default_factory=dict)
-    """SQL by source table, composed once."""
+    log: SourceLog = field(default_factory=SourceLog)
+    back: BackLog = field(default_factory=BackLog)
     identities: list[tuple[str, str, str]] | None = None
     """Source table, source column and the target's sequence; None before they were asked for."""
-    touched_width: int = 0
-    """Key columns of the temporary table of touched keys; 0 before there is one."""
-    schema_seen: str | None = None
-    """The digest of the target's schema that is on record there; None before it was asked for."""
-    one_way: dict[str, str] | None = None
-    """The target's tables whose changes do not come back since their schema was changed, and why;
-    None before it was asked for."""
-    restless: dict[str, TablePlan] = field(default_factory=dict)
-    """The target's tables that were altered under the last rounds of the way back."""
-    feeding: Feeding | None = None
-    """What keeps the source's derived tables in step; None before a row came back."""
     whole_at: int | None = None
     """SQLite's ``data_version`` when the capture was last seen whole by this pair."""
 
@@ -84,8 +72,8 @@ class Pair:
         self.catalogue = read_catalogue(self.source)
         self.sides.catalogue = self.catalogue
         self.captured = _captured(self.source, self.catalogue, self.plan)
-        self.statements.clear()
-        self.feeding = None
+        self.log.statements.clear()
+        self.back.feeding = None
 
     def replan(self, plan: Plan) -> None:
         """Go on under another plan, which the target has on record."""
@@ -100,7 +88,7 @@ class Pair:
             self.source.close()
         self.source = self.sides.source = open_existing(self.path)
         self.file = OpenFile.of(self.path, self.source)
-        self.touched_width, self.whole_at, self.feeding = 0, None, None
+        self.log.touched_width, self.whole_at, self.back.feeding = 0, None, None
 
     def close(self) -> None:
         """Close both."""
