@@ -68,7 +68,7 @@ class Checkout:
         (self.bin / name).chmod(0o755)
 
     def environment(self, **more: str) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("PULUMI_")}
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PULUMI_", "UV_"))}
         return {**kept, "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}", **more}
 
     def run(self, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
