@@ -465,7 +465,7 @@ def _quarantine(
     )
     batch: dict[str, Any] = {}
 
-    def settle() -> None:
+    def compare_stored() -> None:
         stored = dict(
             sides.rows(
                 "SELECT key, source_row FROM migration.quarantine WHERE tab = %s "
@@ -485,7 +485,7 @@ def _quarantine(
             n: to_json(v) for n, v in zip(names, values, strict=True)
         }
         if len(batch) >= QUARANTINE_BATCH:
-            settle()
+            compare_stored()
             batch.clear()
     if batch:
-        settle()
+        compare_stored()
