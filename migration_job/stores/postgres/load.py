@@ -438,7 +438,8 @@ def sizes(target: psycopg.Connection) -> dict[str, int]:
     """Bytes of each table in the schema that is filled, without its indexes."""
     rows = target.execute(
         "SELECT relname, pg_table_size(oid) FROM pg_class "
-        "WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')"
+        "WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) "
+        "AND relkind IN ('r', 'p')"
     ).fetchall()
     return {str(name): int(size) for name, size in rows}
 
