@@ -28,7 +28,7 @@ from benchmarks import (
 )
 from benchmarks.lab import CommandFailed, Lab, machine
 from benchmarks.results import Results, Section, load, save
-from migration_job.stores.sqlite.memory import uncounted
+from migration_job.stores.sqlite.memory import stop_memory_accounting
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = "benchmarks.json"
@@ -65,7 +65,7 @@ def main(
 
     What ``--only`` leaves out stays on the page as it was measured before.
     """
-    uncounted()  # as the job's commands begin
+    stop_memory_accounting()  # as the job's commands begin
     wanted = [w for w in only.split(",") if w] or list(MEASURES)
     unknown = [w for w in wanted if w not in MEASURES]
     if unknown:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 
-ENDS = {
+END_OF_SUPPORT = {
     14: date(2026, 11, 12),
     15: date(2027, 11, 11),
     16: date(2028, 11, 9),
@@ -16,16 +16,16 @@ ENDS = {
 }
 """Major version to the day of its last release."""
 
-NEWEST = max(ENDS)
+NEWEST = max(END_OF_SUPPORT)
 """The newest that every part of a stage supports: what a new stage gets."""
 
 
 def warning(major: int, today: date | None = None) -> str:
     """What an operator is told of that version, from its end of support on; '' before."""
-    ends = ENDS.get(major)
-    if ends is None or (today or datetime.now(UTC).date()) < ends:
+    last = END_OF_SUPPORT.get(major)
+    if last is None or (today or datetime.now(UTC).date()) < last:
         return ""
     return (
-        f"PostgreSQL {major} has had no corrections, not of security either, since {ends}; "
+        f"PostgreSQL {major} has had no corrections, not of security either, since {last}; "
         f"the newest is {NEWEST}, and docs/how-to/upgrade.md says how to come to it"
     )

@@ -39,7 +39,7 @@ from migration_job.errors import BlockedError, InputError, JobError, OperationEr
 from migration_job.loading import Loading
 from migration_job.phases import Phase, require
 from migration_job.place import schema_of
-from migration_job.plan.generous import decisions
+from migration_job.plan.generous import types_taken
 from migration_job.plan.model import Plan
 from migration_job.plan.onto import Source, plan_onto
 from migration_job.plan.planner import make_plan
@@ -81,7 +81,7 @@ Integrity = concurrent.futures.Future[float]
 
 
 class Live(Protocol):
-    """What a run with change capture adds to a plain one."""
+    """What a run with change capture adds to an offline one."""
 
     def before_snapshot(self, run_id: str) -> None:
         """Install capture on the source; the snapshot must hold its log's position."""
@@ -193,8 +193,8 @@ class Migration:
         self._target = target
         with self._undone_by_failure(plan):
             certificate, position = self._fill(target, planned, before, intact)
-            if decided := decisions(plan):
-                certificate = with_check(certificate, "types: generous", decided)
+            if types := types_taken(plan):
+                certificate = with_check(certificate, "types: generous", types)
             if options.proof is not None:
                 certificate = self._prove(stack, options.proof, certificate)
         target = self._target
@@ -357,7 +357,7 @@ class Migration:
             )
             raise BlockedError(
                 f"{counted(len(plan.blocked), 'finding')} stop this migration: {first}",
-                advice="`migration-job inspect` shows each with the policy line that settles it; "
+                advice="`migration-job inspect` shows each with the policy line that resolves it; "
                 "nothing was written to the target",
             )
         return catalogue, plan

@@ -1,8 +1,8 @@
 """The phases of a migration: which may follow which, and what each promises.
 
 ``prepared -> capturing -> copied -> caught up -> verified -> switched -> settled``, and
-``rolled back`` from any of them but ``settled``. A plain ``migrate`` leaves out ``capturing`` and
-``caught up``: the application stands still, or its later writes stop the switch.
+``rolled back`` from any of them but ``settled``. An offline ``migrate`` leaves out ``capturing``
+and ``caught up``: the application stands still, or its later writes stop the switch.
 
 Which side serves is not read from the phase but from the source's own ``closed`` (the decision is
 its commit); the phase tells people and programs how far things are.

@@ -157,7 +157,7 @@ class Recheck:
                     target=table.target, source_rows=table.rows
                 )
         comparison = Comparison(
-            plan.uncounted(),
+            plan.without_counts(),
             catalogue,
             taken,
             self.dsn,

@@ -125,7 +125,7 @@ def _say_started(stage: DemoStage) -> None:
 def _say_next(source: Path, status: ExitStatus, *, made_up: bool) -> None:
     say("\nnext")
     if status is ExitStatus.BLOCKED:
-        say(f"  migration-job inspect {source} --suggest    a policy that settles the findings")
+        say(f"  migration-job inspect {source} --suggest    a policy that resolves the findings")
     if made_up:
         say("  make demo SOURCE=my.db     the same on a file of your own, which is only read")
         say("  make up STAGE=dev          the same on Docker, by Pulumi, with the way back")

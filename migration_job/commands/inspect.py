@@ -66,7 +66,7 @@ class InspectOptions:
         bool,
         typer.Option(
             "--suggest",
-            help="Write the policy that settles every error, and say what a trial of it gave: to "
+            help="Write the policy that resolves every error, and say what a trial of it gave: to "
             "FILE, else to standard output.",
         ),
     ] = False
@@ -123,7 +123,7 @@ def _require_fitting(options: InspectOptions) -> None:
 
 
 def _planned(options: InspectOptions) -> tuple[Plan, Suggestion | None]:
-    """The plan, and where it is asked for the policy that settles its errors."""
+    """The plan, and where it is asked for the policy that resolves its errors."""
     # A suggested policy says itself which types it takes.
     chosen = chosen_policy(options.policy, None if options.suggested else options.types)
     wished = load_profile(options.profile)
@@ -279,7 +279,7 @@ def _show_table(console: Console, table: TablePlan, *, whole: bool) -> None:
 
 
 def show_finding(console: Console, finding: Finding) -> None:
-    """One finding: what and where, how many, the first keys, what settles it."""
+    """One finding: what and where, how many, the first keys, what resolves it."""
     style = STYLES[finding.severity]
     place = ".".join(_clean(p) for p in (finding.table, finding.column) if p is not None)
     head = (f"{finding.severity}[{finding.code}]", style)
@@ -293,7 +293,7 @@ def show_finding(console: Console, finding: Finding) -> None:
         if finding.count > len(finding.keys) > 0:
             rest = f"and {finding.count - len(finding.keys):,} more"
             _line(console, Text.assemble(("   | ", "blue"), (rest, "dim")))
-    parts = (("settled by", finding.settle), ("tried, and possible", finding.suggest))
+    parts = (("resolved by", finding.resolution), ("tried, and possible", finding.suggest))
     for title, lines in parts:
         if lines:
             _line(console, Text.assemble(("   = ", "blue"), title))
@@ -307,10 +307,10 @@ def _verdict(console: Console, plan: Plan) -> None:
     summary = ", ".join(counted(n, severity) for severity, n in counts.items() if n)
     if plan.blocked:
         further = (
-            "Put the lines that settle each error into a policy file (--suggest writes one) and "
+            "Put the lines that resolve each error into a policy file (--suggest writes one) and "
             "give it with --policy."
-            if any(finding.settle for finding in plan.blocked)
-            else "No policy settles this: see what each error says."
+            if any(finding.resolution for finding in plan.blocked)
+            else "No policy resolves this: see what each error says."
         )
         text = Text.assemble(("stopped", "bold red"), f": {summary}. {further}")
     else:

@@ -31,7 +31,7 @@ from migration_job.protocol.begin import LiveStart, Wanted
 from migration_job.report.closing import closing_table
 from migration_job.report.model import Report
 from migration_job.run_request import Options
-from migration_job.stores.sqlite.memory import uncounted
+from migration_job.stores.sqlite.memory import stop_memory_accounting
 from migration_job.stores.sqlite.waiting import patience
 
 
@@ -102,7 +102,7 @@ def migrate(options: MigrateOptions) -> None:
         existing=options.schema == SchemaKind.EXISTING,
         proof=options.proof,
     )
-    uncounted()
+    stop_memory_accounting()
     reporter = Reporter(quiet=options.words.quiet)
     start = _live_start(options, wanted.dsn) if options.live else None
     with patience(options.catch_up_seconds):

@@ -83,8 +83,10 @@ async def _ready(
     number = sock.fileno()
     if number < 0:
         raise OSError(errno.EBADF, "closed")
-    add(number, _settle, ready, True)
-    limit = None if seconds is None else loop.call_later(max(seconds, 0), _settle, ready, False)
+    add(number, _resolve_future, ready, True)
+    limit = (
+        None if seconds is None else loop.call_later(max(seconds, 0), _resolve_future, ready, False)
+    )
     try:
         if not await ready:
             raise TimeoutError
@@ -94,7 +96,7 @@ async def _ready(
             limit.cancel()
 
 
-def _settle(ready: asyncio.Future[bool], value: bool) -> None:
+def _resolve_future(ready: asyncio.Future[bool], value: bool) -> None:
     if not ready.done():
         ready.set_result(value)
 

@@ -10,7 +10,7 @@ from migration_job.plan import choose
 from migration_job.plan.counted import FINEST_OF
 from migration_job.plan.epochs import UNIT_WORDS, doubt, shown_time
 from migration_job.plan.facts import MAX_SINGLED_OUT, ColumnFacts, Examination, Rows
-from migration_job.plan.findings import Findings, settle_column
+from migration_job.plan.findings import Findings, policy_for_column
 from migration_job.plan.rules import (
     JsonbBlobRule,
     JsonbRule,
@@ -67,11 +67,11 @@ def report_misfit(
     findings: Findings,
     subject: Subject,
     misfit: Misfit,
-    settle: Mapping[str, str],
+    resolution: Mapping[str, str],
     hint: Mapping[str, Any] | None = None,
 ) -> None:
-    """Values that stop the run until the policy says what to do; ``settle`` are the fields of the
-    column's policy that would, and ``hint`` those that would keep its type."""
+    """Values that stop the run until the policy says what to do; ``resolution`` has the
+    column's policy fields that would let it go on, ``hint`` those that would keep its type."""
     findings.add(
         misfit.code,
         "error",
@@ -79,7 +79,7 @@ def report_misfit(
         table=subject.table.name,
         column=subject.column.name,
         rows=misfit.rows,
-        settle=settle_column(*subject.place, **settle),
+        resolution=policy_for_column(*subject.place, **resolution),
         suggest=_hinted(subject, hint),
     )
 
@@ -120,7 +120,7 @@ def report_type_hint(
 
 
 def _hinted(subject: Subject, hint: Mapping[str, Any] | None) -> str:
-    return "" if hint is None else settle_column(*subject.place, **hint)
+    return "" if hint is None else policy_for_column(*subject.place, **hint)
 
 
 def few_enough(rows: Rows) -> bool:
@@ -144,7 +144,7 @@ def report_set_aside(findings: Findings, subject: Subject, misfit: Misfit) -> bo
             table=table,
             column=column,
             rows=rows,
-            settle=settle_column(table, column, action="widen"),
+            resolution=policy_for_column(table, column, action="widen"),
         )
     return few
 
@@ -194,7 +194,7 @@ def report_lost_identity(findings: Findings, subject: Subject, examination: Exam
         column=subject.column.name,
         rows=examination.cannot,
         count=facts.integers + facts.reals,
-        settle=settle_column(*subject.place, action="widen"),
+        resolution=policy_for_column(*subject.place, action="widen"),
     )
 
 
@@ -210,10 +210,10 @@ def report_epoch(findings: Findings, subject: Subject, rule: Rule, *, given: boo
     if not facts.integers + facts.reals:
         return
     said = f"numbers are read as {UNIT_WORDS[inner.epoch]} (epoch: {inner.epoch})"
-    ends = [end for end in (facts.low, facts.high) if end is not None]
-    times = list(dict.fromkeys(shown_time(inner, end) for end in ends))
+    extremes = [end for end in (facts.low, facts.high) if end is not None]
+    times = list(dict.fromkeys(shown_time(inner, end) for end in extremes))
     if times:
-        numbers = " to ".join(str(end) for end in dict.fromkeys(ends))
+        numbers = " to ".join(str(end) for end in dict.fromkeys(extremes))
         said += f": {numbers} is {' to '.join(times)}"
     if inner.epoch in FINEST_OF:
         said += f"; they tell times apart to {FINEST_OF[inner.epoch]} decimals of a second"

@@ -53,8 +53,8 @@ def doubt(table: SourceTable, facts: ColumnFacts, rule: TimestampRule) -> str:
         times = " to ".join(
             dict.fromkeys(shown_time(other, end // per_second) for end in (facts.low, facts.high))
         )
-        settled = " (epoch: apple)" if rule.epoch == "s" else ""
-        return f"; counted from 2001, as Apple's applications do, it is {times}{settled}"
+        resolved = " (epoch: apple)" if rule.epoch == "s" else ""
+        return f"; counted from 2001, as Apple's applications do, it is {times}{resolved}"
     if facts.low > datetime.now(UTC).timestamp() * per_second:
         return "; all of them are still to come: are they times?"
     return ""

@@ -24,9 +24,9 @@ COMPARISONS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.Is)
 class Operators:
     """Leaves, logic, comparisons, patterns and arithmetic: what needs no function's name."""
 
-    def __init__(self, scope: Scope, *, plain_case: bool = False) -> None:
+    def __init__(self, scope: Scope, *, unicode_case: bool = False) -> None:
         self._scope = scope
-        self._case_collation = "" if plain_case else ' COLLATE "C"'
+        self._case_collation = "" if unicode_case else ' COLLATE "C"'
 
     @property
     def _same_order(self) -> bool:

@@ -54,10 +54,10 @@ def condition(sql: str, scope: Scope) -> str:
     return truth(Translator(scope).translate(parse(sql)))
 
 
-def value(sql: str, scope: Scope, *, plain_case: bool = False) -> Typed:
-    """A SQLite expression as PostgreSQL's; with ``plain_case``, lower() and upper() as queries
+def value(sql: str, scope: Scope, *, unicode_case: bool = False) -> Typed:
+    """A SQLite expression as PostgreSQL's; with ``unicode_case``, lower() and upper() as queries
     write them, which fold letters beyond ASCII too. Raises Untranslatable."""
-    return Translator(scope, plain_case=plain_case).translate(parse(sql))
+    return Translator(scope, unicode_case=unicode_case).translate(parse(sql))
 
 
 class Translator(Operators):

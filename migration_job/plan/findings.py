@@ -1,4 +1,4 @@
-"""The findings of a plan: what the operator should know, how bad it is, what settles it."""
+"""The findings of a plan: what the operator should know, how bad it is, what resolves it."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from migration_job.plan.model import Finding, Severity
 from migration_job.plan.policy import DefaultAction, Policy
 
 Judgement = Literal["error", "by-action", "warning", "note"]
-"""``by-action``: an error under ``block`` until it is settled, else a warning."""
+"""``by-action``: an error under ``block`` until it is resolved, else a warning."""
 
 LOWER: Mapping[Severity, Severity] = {"error": "warning", "warning": "note", "note": "note"}
 
 
-def settle_column(table: str, column: str, **fields: Any) -> str:
+def policy_for_column(table: str, column: str, **fields: Any) -> str:
     """The YAML that sets a column's fields."""
     return to_yaml({"tables": {table: {"columns": {column: fields}}}})
 
 
-def settle_table(table: str, **fields: Any) -> str:
+def policy_for_table(table: str, **fields: Any) -> str:
     return to_yaml({"tables": {table: fields}})
 
 
-def settle_acknowledge(code: str, place: str) -> str:
+def policy_to_acknowledge(code: str, place: str) -> str:
     return to_yaml({"acknowledge": [f"{code}:{place}"]})
 
 
@@ -69,19 +69,19 @@ class Findings:
         item: str | None = None,
         rows: Rows | None = None,
         count: int | None = None,
-        settle: str | None = None,
+        resolution: str | None = None,
         suggest: str = "",
     ) -> None:
-        """Note a finding. Where ``settle`` is None, acknowledging settles it."""
-        judgement, settle = self._fitted(code, judgement, settle, table, column)
+        """Note a finding. Where ``resolution`` is None, acknowledging resolves it."""
+        judgement, resolution = self._fitted(code, judgement, resolution, table, column)
         place = item or (f"{table}.{column}" if column else table) or ""
-        accepted = settle is None and self._policy.accepts(code, table, column, item)
+        accepted = resolution is None and self._policy.accepts(code, table, column, item)
         if judgement == "by-action":
             judgement = "error" if self.action_for(table, column) == "block" else "warning"
         # What somebody has read and accepted is told one degree lower.
         severity = LOWER[judgement] if accepted else judgement
-        if settle is None:
-            settle = settle_acknowledge(code, place) if severity == "error" else ""
+        if resolution is None:
+            resolution = policy_to_acknowledge(code, place) if severity == "error" else ""
         self._found.append(
             Finding(
                 code=code,
@@ -91,7 +91,7 @@ class Findings:
                 message=message,
                 count=count if count is not None else (rows.count if rows is not None else 0),
                 keys=_shown(rows),
-                settle=settle,
+                resolution=resolution,
                 suggest=suggest,
             )
         )
@@ -109,13 +109,13 @@ class Findings:
         self,
         code: str,
         judgement: Judgement,
-        settle: str | None,
+        resolution: str | None,
         table: str | None,
         column: str | None,
     ) -> tuple[Judgement, str | None]:
-        """A finding's judgement and what settles it, as this kind of plan has them."""
+        """A finding's judgement and what resolves it, as this kind of plan has them."""
         del code, table, column
-        return judgement, settle
+        return judgement, resolution
 
     @property
     def all(self) -> tuple[Finding, ...]:

@@ -14,7 +14,7 @@ TYPE_TAKEN = "type-taken"
 
 def generously(planned: Callable[[Policy], Plan], policy: Policy) -> Plan:
     """The plan with every suggested type that adds no error to it, each with a finding that says
-    what was decided."""
+    what was chosen."""
     plan = planned(policy)
     said = policy.model_dump(exclude_unset=True)
     suggested = [f for f in plan.findings if f.code == TYPE_SUGGESTED]
@@ -26,19 +26,19 @@ def generously(planned: Callable[[Policy], Plan], policy: Policy) -> Plan:
     if not taken:
         return plan
     made = with_fields(override(said, together([f.suggest for f in taken])))
-    decided = tuple(_decided(finding, made) for finding in taken)
+    notes = tuple(_note_of(finding, made) for finding in taken)
     order = {"error": 0, "warning": 1, "note": 2}
-    findings = sorted((*made.findings, *decided), key=lambda f: order[f.severity])
+    findings = sorted((*made.findings, *notes), key=lambda f: order[f.severity])
     return made.model_copy(update={"findings": tuple(findings)})
 
 
-def decisions(plan: Plan) -> str:
+def types_taken(plan: Plan) -> str:
     """What was taken, each column with its type; '' where nothing was."""
     taken = [f for f in plan.findings if f.code == TYPE_TAKEN]
     return ", ".join(f"{f.table}.{f.column} to {_type(f, plan)}" for f in taken)
 
 
-def _decided(suggested: Finding, plan: Plan) -> Finding:
+def _note_of(suggested: Finding, plan: Plan) -> Finding:
     why = suggested.message.partition(":")[0]
     return suggested.model_copy(
         update={

@@ -1,4 +1,4 @@
-"""Policies that would give a column a narrower or truer type, each only a proposal: the decider
+"""Policies that would give a column a narrower or truer type, each only a proposal: the assigner
 tries it on every value before anybody is told of it."""
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class IndexPlans:
             or index.where is not None
             or len(columns) < len(index.columns)
             or not self._references.refers_to(view.source.name, list(names))
-            or any(_is_plain(i) and _names(i) == names for i in view.source.indexes)
+            or any(_is_binary_unique(i) and _names(i) == names for i in view.source.indexes)
             or too_many(index)
             or self._widths.too_wide(view, index)
         ):
@@ -165,7 +165,7 @@ class IndexPlans:
         if term.column is None:
             if term.expression is None or term.expression == "rowid":
                 raise Untranslatable("it is over the rowid")
-            part = expressions.value(term.expression, view.scope, plain_case=not unique)
+            part = expressions.value(term.expression, view.scope, unicode_case=not unique)
             text, kind = f"({part.sql})", part.kind
         else:
             column = view.columns.get(term.column)
@@ -225,7 +225,7 @@ class IndexPlans:
         return column is not None and column.type == "bytea"
 
 
-def _is_plain(index: SourceIndex) -> bool:
+def _is_binary_unique(index: SourceIndex) -> bool:
     """Whether it keeps rows apart byte by byte, all of them."""
     binary = all(_collation(t) == "BINARY" for t in index.columns)
     return index.unique and index.where is None and binary

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from migration_job.errors import InputError
 from migration_job.plan.bookkeeping import is_bookkeeping, version_columns
-from migration_job.plan.findings import Findings, settle_column, settle_table, some
+from migration_job.plan.findings import Findings, policy_for_column, policy_for_table, some
 from migration_job.plan.policy import Policy
 from migration_job.plan.target import OutsideTable, TargetColumn, TargetSchema, TargetTable
 from migration_job.stores.sqlite.model import (
@@ -245,7 +245,7 @@ def _without_place(table: SourceTable, policy: Policy, findings: Findings, rows:
             "it, or name its place by the policy's `rename`",
             table=table.name,
             count=rows,
-            settle=settle_table(table.name, skip=True),
+            resolution=policy_for_table(table.name, skip=True),
         )
     else:
         findings.add(
@@ -262,7 +262,7 @@ def _usable(table: SourceTable, there: TargetTable, findings: Findings) -> bool:
             "error",
             f"{why}, or leave the table out",
             table=table.name,
-            settle=settle_table(table.name, rows="keep"),
+            resolution=policy_for_table(table.name, rows="keep"),
         )
     return not why
 
@@ -367,7 +367,7 @@ def _column_without_place(
             table=one.source.name,
             column=column.name,
             count=values,
-            settle=settle_column(one.source.name, column.name, skip=True),
+            resolution=policy_for_column(one.source.name, column.name, skip=True),
         )
 
 
@@ -392,10 +392,10 @@ def _report_column_alone(
             "error",
             f"{place} is NOT NULL without a default, and the source has no column for it. Give it "
             "a default or allow NULL on the target, or name its source by the policy's `rename`: "
-            "no other line settles this",
+            "no other line resolves this",
             table=one.source.name,
             item=f"{one.source.name}.{there.name}",
-            settle="",
+            resolution="",
         )
 
 

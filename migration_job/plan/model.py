@@ -11,7 +11,7 @@ import hashlib
 from functools import cached_property
 from typing import Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, ConfigDict, Field
 
 from migration_job.plan.rules import Rule
 from migration_job.quoting import postgres_relation
@@ -19,8 +19,8 @@ from migration_job.stores.sqlite.model import Data
 from migration_job.values import fold
 
 Severity = Literal["error", "warning", "note"]
-"""``error`` stops the run (exit 3) until the policy settles it; ``warning`` is shown and kept in
-the report; ``note`` says what was decided."""
+"""``error`` stops the run (exit 3) until the policy resolves it; ``warning`` is shown and kept in
+the report; ``note`` says what was chosen."""
 
 Action = Literal["widen", "map", "quarantine", "block"]
 
@@ -203,7 +203,9 @@ class ViewPlan(Data):
 
 
 class Finding(Data):
-    """Something an operator should know before the run, with the YAML that settles it."""
+    """Something an operator should know before the run, with the YAML that resolves it."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
 
     code: str
     """Stable, kebab-case, e.g. ``text-in-integer``; documented in the reference."""
@@ -214,8 +216,12 @@ class Finding(Data):
     count: int = 0
     keys: tuple[str, ...] = ()
     """The first few keys, displayed."""
-    settle: str = ""
-    """The lines of YAML that settle it, or ''."""
+    resolution: str = Field(
+        default="",
+        validation_alias=AliasChoices("resolution", "settle"),
+        serialization_alias="settle",
+    )
+    """The lines of YAML that resolve it, or ''; ``settle`` in JSON."""
     suggest: str = ""
     """The lines of YAML that would give the column a narrower or truer type, tried on every value;
     or ''."""
@@ -286,7 +292,7 @@ class Plan(Data):
         """The key of each source table, by the table's folded name."""
         return {name: table.key for name, table in self._by_source.items()}
 
-    def uncounted(self) -> Plan:
+    def without_counts(self) -> Plan:
         """The plan without what preflight found of the values in its snapshot (no NULL, none wider
         than so much): of a later state of the source it says nothing."""
         tables = tuple(

@@ -18,7 +18,7 @@ from migration_job.plan.bad_text import TextReader
 from migration_job.plan.examine import Examiner
 from migration_job.plan.facts import EXAMPLES, ColumnFacts, Examination, Rows
 from migration_job.plan.row_names import (
-    Ends,
+    Bounds,
     Span,
     identity_columns,
     show_key,
@@ -73,17 +73,17 @@ class Observer:
 
     # ------------------------------------------------------------------------------- facts
 
-    def spans(self, table: SourceTable, ends: Ends, most: int) -> list[Span]:
-        """Up to ``most`` parts of a large table, which together are the whole of it; ``ends`` is
+    def spans(self, table: SourceTable, bounds: Bounds, most: int) -> list[Span]:
+        """Up to ``most`` parts of a large table, which together are the whole of it; ``bounds`` is
         what :meth:`sample` gives."""
         plain = self._encoding == "UTF-8" and not any(c.generated for c in table.columns)
-        if most < 2 or ends is None or not plain:
+        if most < 2 or bounds is None or not plain:
             return [None]
-        low, high = ends
+        low, high = bounds
         parts = min(most, (high - low) * len(table.columns) // CELLS_AT_ONCE)
         if parts < 2:
             return [None]
-        return [*rowid_ranges(ends, parts)]
+        return [*rowid_ranges(bounds, parts)]
 
     def facts(
         self, table: SourceTable, sample: Mapping[str, ColumnFacts], span: Span = None
@@ -145,9 +145,9 @@ class Observer:
         counts = self._one(table, terms, span)
         return {n for n, count in zip(usual, counts, strict=True) if int(count) < rows}
 
-    def sample(self, table: SourceTable) -> tuple[dict[str, ColumnFacts], Ends]:
+    def sample(self, table: SourceTable) -> tuple[dict[str, ColumnFacts], Bounds]:
         """Values of each column from either end of the table, nothing counted yet, and which
-        columns cannot be read; and the table's ends."""
+        columns cannot be read; and the table's bounds."""
         found = {c.name: ColumnFacts() for c in table.columns}
         names = list(found)
         for column in table.columns:
@@ -157,14 +157,14 @@ class Observer:
                 except apsw.Error as error:
                     found[column.name].unreadable = str(error)
                     names.remove(column.name)
-        ends: Ends = None
+        bounds: Bounds = None
         for start in range(0, len(names), COLUMNS_AT_ONCE):
-            ends = self._sample_of(table, names[start : start + COLUMNS_AT_ONCE], found)
-        return found, ends
+            bounds = self._sample_of(table, names[start : start + COLUMNS_AT_ONCE], found)
+        return found, bounds
 
     def _sample_of(
         self, table: SourceTable, names: Sequence[str], found: Mapping[str, ColumnFacts]
-    ) -> Ends:
+    ) -> Bounds:
         codec = codec_of(self._encoding)
         references = [column_sql(table, name) for name in names]
         rowid = rowid_name(table)
@@ -173,10 +173,10 @@ class Observer:
         terms += [] if rowid is None else [f"t.{rowid}"]
         cursor = self._connection.execute(
             compose(
-                "SELECT {terms} FROM {table} AS t {ends}",
+                "SELECT {terms} FROM {table} AS t {some}",
                 terms=", ".join(terms),
                 table=sqlite_table(table.name),
-                ends=self._from_the_ends(table, rowid),
+                some=self._from_the_ends(table, rowid),
             )
         )
         first = last = None

@@ -1,6 +1,6 @@
 """The plan for a schema that is there already: ``--schema existing``.
 
-Types, constraints and defaults are the target's. What is decided is where each column's values go
+Types, constraints and defaults are the target's. What is chosen is where each column's values go
 and by which rule they get the target's type; what is tried is every value, against the type, NOT
 NULL, the keys and the foreign keys that the target has. A value that does not fit is an error, or
 its row goes to quarantine: nothing is widened.
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import apsw
 
 from migration_job.errors import InputError
+from migration_job.plan.assignment import Assignment
 from migration_job.plan.choose import Choice
-from migration_job.plan.decide import Decision
 from migration_job.plan.matching import Counts, Matched, TableMatch, match
 from migration_job.plan.model import (
     CheckPlan,
@@ -26,11 +26,11 @@ from migration_job.plan.model import (
     TablePlan,
     UniquePlan,
 )
-from migration_job.plan.onto_decisions import OntoDecider, OntoFindings
+from migration_job.plan.onto_assignments import OntoAssigner, OntoFindings
 from migration_job.plan.onto_refusals import Refusals, Trial, try_all
 from migration_job.plan.planner.context import Planning
+from migration_job.plan.planner.map_directions import set_directions
 from migration_job.plan.planner.row_faults import find_row_faults, unique_keys
-from migration_job.plan.planner.settled_maps import settle_maps
 from migration_job.plan.planner.side_by_side import Reader, Readers, Seen, observe
 from migration_job.plan.policy import Policy
 from migration_job.plan.profile import Profile
@@ -84,8 +84,8 @@ def plan_onto(
     matched = match(catalogue, target, chosen, findings, _counts(source.connection))
     catalogue = catalogue.model_copy(update={"tables": matched.sources()})
     readers = Readers.over((source.connection, *source.others), catalogue)
-    decider = OntoDecider(readers.first.observer, chosen, findings, "UTC")
-    decider.place_in(matched, target)
+    assigner = OntoAssigner(readers.first.observer, chosen, findings, "UTC")
+    assigner.place_in(matched, target)
     planning = Planning(
         connection=source.connection,
         catalogue=catalogue,
@@ -94,13 +94,13 @@ def plan_onto(
         findings=findings,
         readers=readers,
         relations=Relations(catalogue, {}),
-        decider=decider,
+        assigner=assigner,
     )
     seen = observe(readers, catalogue)
     if observed is not None:
         observed()
     onto = _Onto(planning, seen, matched, trial)
-    onto.decide(decider)
+    onto.assign(assigner)
     return onto.plan()
 
 
@@ -171,16 +171,16 @@ class _Onto:
         self._catalogue = planning.catalogue
         self._findings = planning.findings
         self._quarantine = planning.quarantine
-        self._decisions: Mapping[tuple[str, str], Decision] = {}
+        self._assignments: Mapping[tuple[str, str], Assignment] = {}
 
     # ------------------------------------------------------------------------------------ types
 
-    def decide(self, decider: OntoDecider) -> None:
+    def assign(self, assigner: OntoAssigner) -> None:
         """The rule to the target's type for each column that has a place, tried on every value."""
         seen, tables = self._seen, self._catalogue.tables
 
         def begin(_: Reader, table: SourceTable) -> tuple[Sequence[Span], dict[str, Choice]]:
-            return seen.spans[table.name], self._propose(decider, table)
+            return seen.spans[table.name], self._propose(assigner, table)
 
         def trial(
             reader: Reader, table: SourceTable, span: Span, choices: dict[str, Choice]
@@ -188,19 +188,19 @@ class _Onto:
             rules = {name: choice.rule for name, choice in choices.items()}
             return reader.observer.trial(table, rules, seen.facts[table.name], span)
 
-        decisions: dict[tuple[str, str], Decision] = {}
+        assignments: dict[tuple[str, str], Assignment] = {}
         tried = self._planning.readers.by_part(tables, begin, trial)
         for table, (_, choices, found) in zip(tables, tried, strict=True):
             slow: Counter[str] = Counter()
             for counts in found:
                 slow.update(counts)
             for name, choice in choices.items():
-                decisions[table.name, name] = decider.decide(
+                assignments[table.name, name] = assigner.assign(
                     self._planning.subject(seen, (table.name, name)), choice, slow=slow[name]
                 )
-        self._decisions = settle_maps(self._planning, seen, decisions)
+        self._assignments = set_directions(self._planning, seen, assignments)
 
-    def _propose(self, decider: OntoDecider, table: SourceTable) -> dict[str, Choice]:
+    def _propose(self, assigner: OntoAssigner, table: SourceTable) -> dict[str, Choice]:
         choices: dict[str, Choice] = {}
         for name, there in self._matches[table.name].columns.items():
             subject = self._planning.subject(self._seen, (table.name, name))
@@ -208,7 +208,7 @@ class _Onto:
             if subject.facts.unreadable or computed:
                 continue
             try:
-                choices[name] = decider.propose(subject, None)
+                choices[name] = assigner.propose(subject, None)
             except Unsupported as error:
                 self._findings.add(
                     error.code,
@@ -217,20 +217,20 @@ class _Onto:
                     table=table.name,
                     column=name,
                     count=subject.facts.values,
-                    settle=error.settle(table.name, name),
+                    resolution=error.resolution(table.name, name),
                 )
         return choices
 
     def plan(self) -> Plan:
-        """The plan, once every column is decided."""
-        try_all(Refusals(self._planning, self._seen, self._matched, self._decisions), self._trial)
-        find_row_faults(self._planning, self._seen, self._decisions, frozenset())
-        for place, decision in self._decisions.items():
+        """The plan, once every column has a rule."""
+        try_all(Refusals(self._planning, self._seen, self._matched, self._assignments), self._trial)
+        find_row_faults(self._planning, self._seen, self._assignments, frozenset())
+        for place, assignment in self._assignments.items():
             subject = self._planning.subject(self._seen, place)
             if not subject.column.generated:
                 aside = self._planning.quarantine.of(subject.table.name)
-                self._planning.decider.report_changes(subject, decision, aside)
-                self._report_interval(subject.table, subject.column, decision.rule)
+                self._planning.assigner.report_changes(subject, assignment, aside)
+                self._report_interval(subject.table, subject.column, assignment.rule)
         return self._build()
 
     def _report_interval(self, table: SourceTable, column: SourceColumn, rule: Rule) -> None:
@@ -263,18 +263,20 @@ class _Onto:
     def _identify(self, table: SourceTable, names: tuple[str, ...]) -> bool:
         """Whether the columns' values are there in every row and come back as they were."""
         for name in names:
-            decision = self._decisions.get((table.name, name))
+            assignment = self._assignments.get((table.name, name))
             column = next(c for c in table.columns if c.name == name)
-            if decision is None or column.generated or self._seen.of((table.name, name)).nulls:
+            if assignment is None or column.generated or self._seen.of((table.name, name)).nulls:
                 return False
-            loose = inside(decision.rule).kind in LOOSE
-            kept = decision.told_apart if isinstance(decision.rule, MapRule) else decision.exact
+            loose = inside(assignment.rule).kind in LOOSE
+            kept = (
+                assignment.told_apart if isinstance(assignment.rule, MapRule) else assignment.exact
+            )
             if loose or not kept:
                 return False
         return True
 
     def _filled(self, table: SourceTable, column: str) -> bool:
-        return (table.name, column) in self._decisions
+        return (table.name, column) in self._assignments
 
     def _build(self) -> Plan:
         for other in self._catalogue.others:
@@ -329,13 +331,13 @@ class _Onto:
     def _existing_columns(self, table: SourceTable, one: TableMatch) -> Iterator[ColumnPlan]:
         for there in one.target.columns:
             source = one.source_of(there.name)
-            decision = None
+            assignment = None
             if source is not None:
-                decision = self._decisions.get((table.name, source.name))
-            if source is None or decision is None:
+                assignment = self._assignments.get((table.name, source.name))
+            if source is None or assignment is None:
                 yield _column_alone(there)
                 continue
-            rule = decision.rule.under(source.affinity)
+            rule = assignment.rule.under(source.affinity)
             nulls = bool(self._seen.of((table.name, source.name)).nulls)
             yield _column_alone(there).model_copy(
                 update={
@@ -344,7 +346,7 @@ class _Onto:
                     "identity": bool(there.sequences)
                     and source.name == table.rowid_alias
                     and isinstance(rule, IntegerRule),
-                    "clean": decision.clean,
+                    "clean": assignment.clean,
                     "nulls": nulls or _maps_to_null(rule),
                     "reason": "the target's type",
                 }
@@ -354,8 +356,8 @@ class _Onto:
         for one in self._matched.tables:
             table = self._catalogue.table(one.source.name)
             for name, there in one.columns.items():
-                decision = self._decisions.get((table.name, name))
-                if decision is None or inside(decision.rule).kind != "integer":
+                assignment = self._assignments.get((table.name, name))
+                if assignment is None or inside(assignment.rule).kind != "integer":
                     continue
                 marks = [0, self._seen.of((table.name, name)).high or 0]
                 if name == table.rowid_alias:

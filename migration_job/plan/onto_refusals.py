@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from migration_job.plan.assignment import Assignment
 from migration_job.plan.collisions import find_collisions
 from migration_job.plan.column_reports import count_rows
-from migration_job.plan.decide import Decision
 from migration_job.plan.facts import Rows
-from migration_job.plan.findings import settle_table
+from migration_job.plan.findings import policy_for_table
 from migration_job.plan.matching import Matched, TableMatch
 from migration_job.plan.model import OWN_SCHEMA, ForeignKeyPlan
 from migration_job.plan.planner.context import Planning
@@ -65,7 +65,7 @@ class Refusals:
     planning: Planning
     seen: Seen
     matched: Matched
-    decisions: Mapping[tuple[str, str], Decision]
+    assignments: Mapping[tuple[str, str], Assignment]
 
     # -------------------------------------------------------------------------------- by the target
 
@@ -132,15 +132,15 @@ class Refusals:
 
     def _filled(
         self, one: TableMatch, names: Sequence[str]
-    ) -> list[tuple[Decision, SourceColumn, TargetColumn]]:
+    ) -> list[tuple[Assignment, SourceColumn, TargetColumn]]:
         found = []
         for name in names:
             source, there = one.source_of(name), one.target.column(name)
             if source is None or there is None:
                 continue
-            decision = self.decisions.get((one.source.name, source.name))
-            if decision is not None:
-                found.append((decision, source, there))
+            assignment = self.assignments.get((one.source.name, source.name))
+            if assignment is not None:
+                found.append((assignment, source, there))
         return found
 
     def _all_filled(self, one: TableMatch, names: Sequence[str]) -> bool:
@@ -196,7 +196,7 @@ class Refusals:
 
     def _key(self, table: SourceTable, columns: tuple[str, ...], key: TargetKey) -> None:
         """Look for rows that the target's key would refuse."""
-        found = [self.decisions.get((table.name, c)) for c in columns]
+        found = [self.assignments.get((table.name, c)) for c in columns]
         known = [d for d in found if d]
         if len(known) < len(columns):
             return
@@ -228,7 +228,7 @@ class Refusals:
             text,
             table=table.name,
             rows=rows,
-            settle=settle_table(table.name, action="quarantine"),
+            resolution=policy_for_table(table.name, action="quarantine"),
         )
 
 

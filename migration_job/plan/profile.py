@@ -19,7 +19,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from migration_job.errors import InputError
-from migration_job.plan.decide import Wish
+from migration_job.plan.assignment import Wish
 from migration_job.plan.expression_parts import kind_of
 from migration_job.plan.findings import Findings
 from migration_job.plan.index_widths import MAX_INDEX_BYTES

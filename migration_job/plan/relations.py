@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from migration_job.plan.decide import Wish
+from migration_job.plan.assignment import Wish
 from migration_job.plan.rules import (
     IntegerRule,
     IntegerTextRule,
@@ -219,8 +219,8 @@ def _as_numbers(a: RuleBase, b: RuleBase, _: set[str]) -> list[tuple[End, RuleBa
 def _as_text(a: RuleBase, b: RuleBase, child_classes: set[str]) -> list[tuple[End, RuleBase]]:
     """What is spelled in text on the source can be text on the target."""
     changes: list[tuple[End, RuleBase]] = []
-    ends: tuple[tuple[End, RuleBase], ...] = (("child", a), ("parent", b))
-    for end, rule in ends:
+    columns: tuple[tuple[End, RuleBase], ...] = (("child", a), ("parent", b))
+    for end, rule in columns:
         if rule.spelling or (isinstance(rule, TextRule) and rule.max_length is not None):
             changes.append((end, TextRule()))
         elif not isinstance(rule, TEXTS):

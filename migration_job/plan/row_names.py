@@ -34,7 +34,7 @@ def show_key(columns: Sequence[str], values: Sequence[SourceValue]) -> str:
 Span = tuple[int, int] | None
 """The first and last rowid of a part of a table; None: the whole of it."""
 
-Ends = tuple[int, int] | None
+Bounds = tuple[int, int] | None
 """The lowest and the highest rowid of a table; None without rows, or without a name for it."""
 
 

@@ -1,4 +1,4 @@
-"""One policy out of the settlements that findings propose, tried until the plan goes through."""
+"""One policy out of the resolutions that findings propose, tried until the plan goes through."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Suggestion:
     """A policy, and what was seen when it was tried."""
 
     data: dict[str, Any]
-    settled: tuple[Finding, ...]
+    resolved: tuple[Finding, ...]
     """The errors that it has entries for."""
     remaining: tuple[Finding, ...]
     """The errors of the plan that it leads to."""
@@ -39,23 +39,23 @@ class Suggestion:
     def verdict(self) -> str:
         """What the trial gave, in a sentence."""
         if not self.remaining:
-            if not self.settled:
+            if not self.resolved:
                 return "Nothing stops this migration: no entry is needed."
             return "The suggested policy was tried, and the plan goes through with it."
         places = ", ".join(dict.fromkeys(f"{_place(f)}{f.code}" for f in self.remaining))
-        if not self.settled:
-            return f"No policy settles what stops this migration: {places}."
-        why = "" if any(f.settle for f in self.remaining) else " that no policy settles"
+        if not self.resolved:
+            return f"No policy resolves what stops this migration: {places}."
+        why = "" if any(f.resolution for f in self.remaining) else " that no policy resolves"
         return f"The suggested policy was tried, and what remains{why}: {places}."
 
     @property
     def text(self) -> str:
-        """The policy as a file, what each entry settles in comments."""
+        """The policy as a file, what each entry resolves in comments."""
         lines = [f"# {self.verdict}"]
         lines += [f"#   {_place(f)}{f.code}: {_one_line(f.message)}" for f in self.remaining]
-        if self.settled:
-            lines += ["#", "# What each entry settles:", "#"]
-            lines += [f"#   {_place(f)}{f.code}: {_one_line(f.message)}" for f in self.settled]
+        if self.resolved:
+            lines += ["#", "# What each entry resolves:", "#"]
+            lines += [f"#   {_place(f)}{f.code}: {_one_line(f.message)}" for f in self.resolved]
             lines += [
                 "#",
                 "# Read it through before using it: widen keeps every value in a wider type, "
@@ -94,20 +94,20 @@ def suggest(
     *,
     generous: bool = False,
 ) -> Suggestion:
-    """The policy that settles the errors of ``plan``, found by trying it: some errors show only
-    once others are settled, and some settlements turn out not to be enough. ``base`` is the
+    """The policy that resolves the errors of ``plan``, found by trying it: some errors show only
+    once others are resolved, and some resolutions turn out not to be enough. ``base`` is the
     content of the policy that led to ``plan``; it is kept but where it is what an error is for.
     ``generous``: what is only suggested of columns' types is taken."""
     data = dict(base or {})
-    settled: list[Finding] = []
+    resolved: list[Finding] = []
     for _ in range(ROUNDS):
-        errors = [f for f in plan.blocked if f.settle]
+        errors = [f for f in plan.blocked if f.resolution]
         types = [f for f in plan.findings if generous and f.code == TYPE_SUGGESTED]
-        further = override(data, together([f.settle for f in errors]))
+        further = override(data, together([f.resolution for f in errors]))
         further = override(further, together([f.suggest for f in types]))
         if further == data:
             break
-        data, settled = further, _joined(settled, [*errors, *types])
+        data, resolved = further, _joined(resolved, [*errors, *types])
         plan = planned(parse_policy(to_yaml(data)))
     hinted = that_go_through(
         lambda tried: planned(parse_policy(to_yaml(tried))),
@@ -117,11 +117,11 @@ def suggest(
     )
     hints = together([f.suggest for f in hinted])
     warnings = tuple(_warnings(plan, data, hinted))
-    return Suggestion(data, tuple(settled), plan.blocked, hints, tuple(hinted), warnings)
+    return Suggestion(data, tuple(resolved), plan.blocked, hints, tuple(hinted), warnings)
 
 
 def _warnings(plan: Plan, data: Mapping[str, Any], hinted: Sequence[Finding]) -> Iterator[Finding]:
-    """Those that the policy does not settle, nor any hint."""
+    """Those that the policy does not resolve, nor any hint."""
     offered = {(f.table, f.column) for f in hinted if f.column is not None}
     for finding in plan.findings:
         told = finding.severity == "warning" and (finding.table, finding.column) not in offered

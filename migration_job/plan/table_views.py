@@ -1,4 +1,4 @@
-"""A table and its columns as decided, and how expressions name them."""
+"""A table and its columns with their rules, and how expressions name them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from migration_job.values import fold
 
 @dataclass(frozen=True, slots=True)
 class ColumnView:
-    """A column as decided."""
+    """A column with its rule."""
 
     source: SourceColumn
     target: str

@@ -7,7 +7,7 @@ from typing import Any
 
 from migration_job.plan import choose
 from migration_job.plan.facts import ColumnFacts
-from migration_job.plan.findings import settle_column
+from migration_job.plan.findings import policy_for_column
 from migration_job.plan.rules import (
     FINEST,
     OWNERS,
@@ -48,9 +48,9 @@ class Unsupported(Exception):
         self.message = message
         self._fields = fields
 
-    def settle(self, table: str, column: str) -> str:
-        """The lines of policy that settle it."""
-        return settle_column(table, column, **self._fields)
+    def resolution(self, table: str, column: str) -> str:
+        """The lines of policy that resolve it."""
+        return policy_for_column(table, column, **self._fields)
 
 
 def toward(

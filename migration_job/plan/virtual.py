@@ -36,7 +36,7 @@ def report_virtual(
     connection: apsw.Connection, catalogue: Catalogue, other: SourceObject, findings: Findings
 ) -> None:
     """A warning for a virtual table that repeats what other tables hold, or that is carried as an
-    ordinary one; an error, which only acknowledging it by name settles, for one whose rows stand
+    ordinary one; an error, which only acknowledging it by name resolves, for one whose rows stand
     nowhere else and cannot be read."""
     name, module = other.name, module_of(other.sql)
     if any(table.name == name for table in catalogue.tables):

@@ -61,7 +61,7 @@ class Wanted:
 
 
 class LiveStart:
-    """What ``migrate --live`` adds to a plain run (``migration_job.migration.Live``)."""
+    """What ``migrate --live`` adds to an offline run (``migration_job.migration.Live``)."""
 
     def __init__(self, source: Path, dsn: str, state: Path, report: Path, wanted: Wanted) -> None:
         self._source = source
@@ -80,7 +80,7 @@ class LiveStart:
             first = "; ".join(f.message for f in plan.blocked[:3])
             raise BlockedError(
                 f"{counted(len(plan.blocked), 'finding')} stop this migration: {first}",
-                advice="`migration-job inspect` shows each with the policy line that settles it; "
+                advice="`migration-job inspect` shows each with the policy line that resolves it; "
                 "nothing was written to the source or the target",
             )
         left_behind = {f.table for f in plan.findings if f.code == LEFT_BEHIND and f.table}

@@ -1,4 +1,4 @@
-"""The switch after a plain ``migrate``, which has left no capture on the source.
+"""The switch after an offline ``migrate``, which has left no capture on the source.
 
 It is allowed only where the source is what the snapshot was, and that is proved with the writers
 held: the whole content is hashed again. So it takes time with the database's size; the application
@@ -69,7 +69,7 @@ def decide(
             digest = certify(pair, 1, base=base)
         with step("switch.decide"):
             tables = capture.captured_tables(pair.catalogue, pair.plan.keys)
-            capture.install(pair.source, tables, run=pair.run_id, capture=token, plain=True)
+            capture.install(pair.source, tables, run=pair.run_id, capture=token, offline=True)
             take_decision(pair.source, digest, one_way, token)
             commit_decision(pair, limit=lock_limit, certificate=digest)
     except BaseException:
@@ -89,8 +89,8 @@ def _reader(path: Path) -> apsw.Connection:
 
 
 def _require_sound(path: Path) -> None:
-    """The way back writes to the source by its indexes; a plain ``migrate`` of a large one has not
-    looked at each of their entries. Before the writers are held, since it takes its time."""
+    """The way back writes to the source by its indexes. An offline ``migrate`` of a large one has
+    not checked each index entry. It is done before writers are held, since it takes its time."""
     if path.stat().st_size <= integrity.FULL_BYTES:
         return
     reader = _reader(path)

@@ -112,7 +112,7 @@ def _bring_up(pair: Pair, state: SourceState) -> None:
     target_capture.install(pair.target, pair.plan)
     base = base_certificate(pair)
     if pair_identity.pair(pair.target) is None:
-        # A plain switch binds the two in the decision; before it nothing had been followed.
+        # An offline switch binds the two in the decision; before it nothing had been followed.
         pair_identity.set_pair(pair.target, state.capture, 1, token=state.capture)
     while catch_up(pair).behind:
         pass

@@ -140,7 +140,7 @@ def _rollback(ends: Endpoints, wanted: _Wanted, say: Say) -> RolledBack:
             )
         try:
             done = _with_target(pair, ends, wanted, say)
-            if wanted.release or _is_plain(pair):
+            if wanted.release or _is_offline(pair):
                 _release(pair)
                 say("the capture is taken out of the source")
             return done
@@ -389,9 +389,9 @@ def _told(error: Exception) -> str:
     return error.message if isinstance(error, JobError) else type(error).__name__
 
 
-def _is_plain(pair: Pair) -> bool:
+def _is_offline(pair: Pair) -> bool:
     state = fence.read_state(pair.source)
-    return state is not None and state.plain and not state.closed
+    return state is not None and state.offline and not state.closed
 
 
 def _release(pair: Pair) -> None:
@@ -443,7 +443,7 @@ def _without_target(
             # A target that comes back after all follows nothing any more.
             fence.change_state(source, capture=given_up(state.capture))
         _open_without_target(ends, say)
-        if release or state.plain:
+        if release or state.offline:
             with fence.writing(source, limit=allowed()):
                 capture.remove(source)
         say(f"SQLite serves; {current}; whatever was written later is lost")

@@ -213,7 +213,7 @@ def _all_differences(records: str) -> str:
 
 
 def _differences(here: _Source, there: _Target) -> list[str]:
-    """The rows that a rollback would refuse for, and what settles each."""
+    """The rows that a rollback would refuse for, and what resolves each."""
     if not there.differences or here.state is None or not here.state.closed:
         return []
     lines = [f"            {message}" for message in there.shown]
@@ -223,7 +223,7 @@ def _differences(here: _Source, there: _Target) -> list[str]:
             f"{_all_differences(there.records)}"
         )
     lines.append(
-        "            each is settled by writing the row on PostgreSQL so that SQLite can hold it "
+        "            each is resolved by writing the row on PostgreSQL so that SQLite can hold it "
         "as it is, or by deleting it there; `rollback --accept-loss` gives them up"
     )
     return lines
@@ -459,7 +459,7 @@ def _next_switched(state: fence.SourceState, there: _Target, running: bool) -> s
     if not running:
         return "start `migration-job sync`: SQLite does not follow, so going back takes longer"
     if there.differences:
-        return "settle the rows that do not come back (above), while the way back is needed"
+        return "resolve the rows that do not come back (above), while the way back is needed"
     if there.one_way:
         return "undo the changes of the schema (above) while the way back is needed, or accept them"
     over = state.switched_at is not None and datetime.now(UTC) - datetime.fromisoformat(

@@ -57,12 +57,12 @@ from migration_job.protocol.sequences import raise_target_sequences, raising
 from migration_job.protocol.settings import Endpoints
 from migration_job.protocol.tokens import Forgotten
 from migration_job.protocol.whole import (
+    clear_doubt,
     confirm,
     doubtful,
     require_capture,
     require_file,
     require_identity,
-    settle_doubt,
 )
 from migration_job.stores.postgres import capture as target_capture
 from migration_job.stores.postgres import pair_identity, settings, shape, standbys, target_fence
@@ -78,7 +78,7 @@ FEW_ENTRIES = 200
 FEW_ROWS = 4
 """What a fence is best left with: no more rows than come in the time in which they are proved."""
 
-SETTLING_ROUNDS = 10
+CATCH_UP_ROUNDS = 10
 """Rounds after which the fence is asked for with what there is."""
 
 SHORTER = 0.8
@@ -266,7 +266,7 @@ def _prepare(pair: Pair, wish: _Wish) -> int:
     catch_up_until(pair)
     if wish.compare or doubtful(pair, pair.state()):
         wish.say("caught up; comparing the content of both sides")
-        settle_doubt(pair, prove_content(pair, wish.ends.state))
+        clear_doubt(pair, prove_content(pair, wish.ends.state))
         catch_up_until(pair)
     wish.say("caught up; proving references")
     position = catch_up(pair).position
@@ -278,7 +278,7 @@ def _prepare(pair: Pair, wish: _Wish) -> int:
     # now, and what changed meanwhile, and so on: the fence is left with the last few changes,
     # whatever the size.
     shortest = math.inf
-    for _ in range(SETTLING_ROUNDS):
+    for _ in range(CATCH_UP_ROUNDS):
         began = time.monotonic()
         later = catch_up(pair).position
         touched = touched_keys(pair, position, later)

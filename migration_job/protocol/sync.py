@@ -37,7 +37,7 @@ from migration_job.protocol.reverse_sync import bring_back, count_differences
 from migration_job.protocol.run_context import Pair, open_pair
 from migration_job.protocol.settings import Endpoints
 from migration_job.protocol.tokens import Forgotten
-from migration_job.protocol.whole import doubtful, require_file, require_identity, settle_doubt
+from migration_job.protocol.whole import clear_doubt, doubtful, require_file, require_identity
 from migration_job.stores.postgres.database import Locked
 from migration_job.stores.sqlite import fence
 from migration_job.stores.sqlite.waiting import allowed
@@ -292,7 +292,7 @@ class Sync:
             return
         self._say("the source's schema was touched: comparing the content of both sides")
         try:
-            settle_doubt(pair, prove_content(pair, self._ends.state))
+            clear_doubt(pair, prove_content(pair, self._ends.state))
         finally:
             took = time.monotonic() - began
             self._prove_at = time.monotonic() + PROVE_SHARE * took

@@ -128,7 +128,7 @@ def note_doubt(pair: Pair, reason: str) -> None:
         fence.change_state(pair.source, doubt=reason)
 
 
-def settle_doubt(pair: Pair, cookie: int) -> None:
+def clear_doubt(pair: Pair, cookie: int) -> None:
     """The content was proved equal while the schema cookie was ``cookie``."""
     with fence.writing(pair.source, limit=5.0):
         if _cookie(pair) == cookie:

@@ -283,7 +283,7 @@ def _findings(report: Json) -> list[dict[str, Any]]:
                 "message": finding.get("message") or "",
                 "count": finding.get("count") or 0,
                 "first": list(finding.get("keys") or ()),
-                "settle": finding.get("settle") or "",
+                "resolution": finding.get("settle") or "",
             }
         )
     return sorted(found, key=lambda f: order.index(f["severity"]) if f["severity"] in order else 9)

@@ -17,7 +17,7 @@ from migration_job.plan.model import TablePlan
 from migration_job.quoting import compose, postgres_name, sqlite_table
 from migration_job.stores.sqlite.catalogue import rowid_name
 from migration_job.stores.sqlite.model import SourceTable
-from migration_job.stores.sqlite.reader import HIGHEST_ROWID, Row, column_sql, rowid_ends
+from migration_job.stores.sqlite.reader import HIGHEST_ROWID, Row, column_sql, rowid_bounds
 from migration_job.verify.connections import Sides, not_quarantined, target_name
 from migration_job.verify.digest_lines import LINE, MARK, Line, postgres_mark, sqlite_mark, summed
 
@@ -105,10 +105,10 @@ class Source:
 
     def _end_without_gaps(self) -> int | None:
         """The last rowid where the rowids are 1, 2, 3 and so on, or nearly; else None."""
-        ends = rowid_ends(self._sides.source, self._table)
-        if ends is None or ends[0] <= 0 or ends[1] > 2 * self._rows:
+        bounds = rowid_bounds(self._sides.source, self._table)
+        if bounds is None or bounds[0] <= 0 or bounds[1] > 2 * self._rows:
             return None
-        return ends[1]
+        return bounds[1]
 
     def _next_end(self, low: int | None) -> int | None:
         after = f"WHERE {self._rowid} > {low}" if low is not None else ""

@@ -9,7 +9,7 @@ import apsw
 
 from migration_job.plan.model import SequencePlan, ViewPlan
 from migration_job.quoting import compose, sqlite_name, sqlite_table
-from migration_job.stores.sqlite.reader import column_sql, rowid_ends
+from migration_job.stores.sqlite.reader import column_sql, rowid_bounds
 from migration_job.verify.checks import Check, run_checks
 from migration_job.verify.connections import Differences, Sides, not_quarantined
 from migration_job.verify.facts import Facts
@@ -77,8 +77,8 @@ def _highest(sides: Sides, sequence: SequencePlan, source: str) -> int | None:
     table = sides.catalogue.table(source)
     if sequence.sequence is None:
         # An identity column was the rowid's alias there.
-        ends = rowid_ends(sides.source, table)
-        return None if ends is None else ends[1]
+        bounds = rowid_bounds(sides.source, table)
+        return None if bounds is None else bounds[1]
     plan = sides.plan.table(source)
     column = next(c.source for c in plan.columns if c.target == sequence.column)
     reference = column_sql(table, str(column))

@@ -63,7 +63,7 @@ class _Question:
     """What the target is asked, and what is made of its answer."""
 
     query: Query
-    settle: Callable[[list[tuple[Any, ...]]], object]
+    take: Callable[[list[tuple[Any, ...]]], object]
 
 
 def _compare(sides: Sides, some: Sequence[tuple[Comparison, Sequence[Row]]]) -> None:
@@ -76,13 +76,13 @@ def _compare(sides: Sides, some: Sequence[tuple[Comparison, Sequence[Row]]]) -> 
         batch = [row for text, row in present.items() if text not in aside]
         if batch:
             asked = ask(of, batch, ledger_of(notes[2 * number + 1], list(present)))
-            questions.append(_Question(asked.query, asked.settle))
+            questions.append(_Question(asked.query, asked.take))
         gone = [k for k in keys if key_text(k) not in present or key_text(k) in aside]
         questions += _absence(of, gone)
     if questions:
         answers = sides.by_index([question.query for question in questions])
         for question, rows in zip(questions, answers, strict=True):
-            question.settle(rows)
+            question.take(rows)
 
 
 def _present(of: Comparison, keys: Sequence[Row]) -> dict[str, Row]:
@@ -127,7 +127,7 @@ def _absence(of: Comparison, keys: list[Row]) -> Iterator[_Question]:
         equal=equal,
     )
 
-    def settle(rows: list[tuple[Any, ...]]) -> None:
+    def take(rows: list[tuple[Any, ...]]) -> None:
         for (n,) in rows:
             text = key_text(askable[int(n) - 1][0])
             of.differences.add(
@@ -136,4 +136,4 @@ def _absence(of: Comparison, keys: list[Row]) -> Iterator[_Question]:
                 key=text,
             )
 
-    yield _Question((query, [list(p) for p in zip(*(p for _, p in askable), strict=True)]), settle)
+    yield _Question((query, [list(p) for p in zip(*(p for _, p in askable), strict=True)]), take)

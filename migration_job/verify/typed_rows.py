@@ -65,7 +65,7 @@ def compare_batch(of: Comparison, batch: Sequence[Row]) -> list[str]:
     keys = [key_text(row[:width]) for row in batch]
     asked = ask(of, batch, ledger_for(of.sides, of.table.name, keys))
     (rows,) = of.sides.by_index([asked.query])
-    return asked.settle(rows)
+    return asked.take(rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Asked:
     expected: list[list[Any]]
     differences: Differences
 
-    def settle(self, rows: list[tuple[Any, ...]]) -> list[str]:
+    def take(self, rows: list[tuple[Any, ...]]) -> list[str]:
         """Note what the target's answer differs in; gives the places of its rows."""
         found = by_position(rows)
         met: list[str] = []

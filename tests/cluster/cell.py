@@ -294,7 +294,7 @@ class Run:
             self.done("switch")
         elif phase == "rollback":
             self.done("rollback")
-        stopped = self._settled()
+        stopped = self._recovered()
         if not stopped:
             self._more()
         for writer in self.writers:
@@ -302,10 +302,10 @@ class Run:
         if stopped:
             self._chosen()
         else:
-            self._settled(0)
+            self._recovered(0)
         self._count(listed=stopped)
 
-    def _settled(self, behind: int = 500) -> bool:
+    def _recovered(self, behind: int = 500) -> bool:
         """Wait until sync follows; True where it stopped since rows are on one side."""
         now = time.time()
 

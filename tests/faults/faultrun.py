@@ -24,7 +24,7 @@ from example_app.journal import Written, compare
 from example_app.load import Load, Result
 from tests.faults import probing
 from tests.integration import independent_compare
-from tests.integration.livestage import SETTLED_SECONDS, LiveStage, Program, until
+from tests.integration.livestage import RECOVERY_SECONDS, LiveStage, Program, until
 
 WRITERS, READERS = 3, 2
 RATE = 60.0
@@ -145,13 +145,13 @@ class FaultRun:
         assert status in (-signal.SIGKILL, 0), f"the job ended with {status}"
         if self.chance.random() < 0.7:
             # Nobody at the keyboard: the sync alone finishes it or undoes it.
-            until(self._settled, "sync to finish or undo it", SETTLED_SECONDS)
+            until(self._recovered, "sync to finish or undo it", RECOVERY_SECONDS)
 
     def _job_stands_still(self) -> None:
         """It is never sent on: what it holds is free because it is ended, and sync takes over."""
         job = self._start_direction(f"{self.fault.when}:{self.fault.step}:stop")
         assert job.wait(STOPPED_SECONDS) in (-signal.SIGKILL, 0), job.output
-        until(self._settled, "sync to finish or undo it", SETTLED_SECONDS)
+        until(self._recovered, "sync to finish or undo it", RECOVERY_SECONDS)
 
     def _strange(self) -> None:
         """Something happens to the file while sync follows: the switch has to refuse, saying what,
@@ -241,7 +241,7 @@ class FaultRun:
         status = job.wait()
         assert status == 0 or "No space left" in job.output, job.output
         assert "Traceback" not in job.output + sync.output, job.output + sync.output
-        until(self._settled, "one side to serve", SETTLED_SECONDS)
+        until(self._recovered, "one side to serve", RECOVERY_SECONDS)
         ballast.unlink()
 
     def _another_is_killed(self) -> None:
@@ -286,15 +286,15 @@ class FaultRun:
             job = self._start_direction()
             status = job.wait()
             assert status == 0, f"{self.fault.direction} ended with {status}:\n{job.output}"
-        until(self._settled, "everything to agree", SETTLED_SECONDS)
+        until(self._recovered, "everything to agree", RECOVERY_SECONDS)
 
-    def _settled(self) -> bool:
+    def _recovered(self) -> bool:
         """Whether the side that the connection names takes a write, and the other does not."""
         named = self.stage.named()["write"]["engine"]
         return self._takes(named) and not self._takes(OTHER[named])
 
     def _takes(self, side: str) -> bool:
-        request = f"settled-{self.chance.getrandbits(64):x}"
+        request = f"probe-{self.chance.getrandbits(64):x}"
         try:
             if side == "sqlite":
                 probing.write_sqlite(self.stage.source, request)
@@ -317,7 +317,7 @@ class FaultRun:
         named = self.stage.named()
         assert (named["write"]["engine"], named["read"]["engine"]) == (new, new)
         # Without a write-ahead log a reader, the sync for one, may be in its way for an instant.
-        until(lambda: self._takes(new), f"{new} to take a write", SETTLED_SECONDS)
+        until(lambda: self._takes(new), f"{new} to take a write", RECOVERY_SECONDS)
         assert not self._takes(old)
         # 2: everything acknowledged is there, once.
         query = self.stage.query_target if new == "postgresql" else self.stage.query_source

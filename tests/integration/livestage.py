@@ -47,7 +47,7 @@ GRANT EXECUTE ON FUNCTION privileges.act_as_replica() TO {owner};
 """
 """What a stage has, so that the job need not be a superuser on PostgreSQL 14."""
 
-SETTLED_SECONDS = 5.0
+RECOVERY_SECONDS = 5.0
 """What the issue grants `sync` to finish or undo what a dead job has left."""
 
 WAIT_SECONDS = 60.0

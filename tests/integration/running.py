@@ -140,7 +140,7 @@ def _says(case: Case, report: Mapping[str, Any], looked: Ended) -> None:
         assert not any(re.search(pattern, f) for f in findings), (pattern, findings)
     for finding in report["findings"]:
         if finding["severity"] == "error":
-            # `inspect` has shown it, with the line of YAML that would settle it.
+            # `inspect` has shown it, with the line of YAML that would resolve it.
             assert finding["code"] in looked.said
     if case.status == BLOCKED:
         assert any(f["severity"] == "error" for f in report["findings"])

@@ -128,7 +128,7 @@ def test_nulls_that_sort_the_other_way_are_a_difference(tmp_path: Path, postgres
     assert result.differences[0] == "row 1, column v: expected NULL, found '1'"
 
 
-def test_a_pair_of_dialects_settles_it(tmp_path: Path, postgres: str) -> None:
+def test_a_pair_of_dialects_resolves_it(tmp_path: Path, postgres: str) -> None:
     made = ("CREATE TABLE t(v INT); INSERT INTO t VALUES (1), (NULL), (2)",) * 2
     files = {
         "all.sqlite.sql": 'SELECT v, "a" AS kind FROM t ORDER BY v;\n',

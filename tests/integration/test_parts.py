@@ -28,8 +28,8 @@ def _dense(_: random.Random) -> Iterable[Row]:
 
 
 def _sparse(rng: random.Random) -> Iterable[Row]:
-    ends = [-(1 << 63), (1 << 63) - 1]
-    rowids = {*ends, *(rng.randrange(*ends) for _ in range(1_000))}
+    bounds = [-(1 << 63), (1 << 63) - 1]
+    rowids = {*bounds, *(rng.randrange(*bounds) for _ in range(1_000))}
     return ((n, f"w{n}", 0.5) for n in sorted(rowids))
 
 

@@ -413,8 +413,8 @@ def test_pitfall_46_a_query_that_answers_otherwise_stops_it(
     assert says in json.dumps(report, ensure_ascii=False).replace('\\"', '"')
 
 
-def test_a_blocked_run_says_what_would_settle_it(tmp_path: Path, postgres: str) -> None:
-    """And the policy that ``inspect --suggest`` writes does settle it, whatever the names are."""
+def test_a_blocked_run_says_what_would_resolve_it(tmp_path: Path, postgres: str) -> None:
+    """And the policy that ``inspect --suggest`` writes does resolve it, whatever the names are."""
     path = tmp_path / "source.db"
     build(
         path,

@@ -4,7 +4,7 @@
 every time, or those of ``PROPERTY_SEED``. What the job may not do, ever:
 end otherwise than done or blocked; lose, change or invent a value that is not accounted for; drop
 a part of the schema without a finding; stop for a reason that is not in the source; stop for a
-reason that the policy which ``inspect --suggest`` writes does not settle.
+reason that the policy which ``inspect --suggest`` writes does not resolve.
 """
 
 from __future__ import annotations

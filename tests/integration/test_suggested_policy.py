@@ -1,4 +1,4 @@
-"""Cases that `inspect --suggest` has to settle in one go, or to say that nothing does."""
+"""Cases that `inspect --suggest` has to resolve in one go, or to say that nothing does."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ def test_a_table_that_postgresql_cannot_have(
     runpy.run_path(str(CASES / "N5-wide.py"), run_name="__main__")
     looked = run("inspect", source, "--suggest", policy)
     assert looked.status == BLOCKED, looked.said
-    assert "No policy settles what stops this migration: x too-many-columns." in looked.out
-    assert "no policy settles this" in policy.read_text()
+    assert "No policy resolves what stops this migration: x too-many-columns." in looked.out
+    assert "no policy resolves this" in policy.read_text()

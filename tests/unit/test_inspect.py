@@ -48,7 +48,7 @@ def test_the_whole_plan(clean: Path) -> None:
     assert "timestamp(0) with time zone" in run(clean, "--plan").stdout
 
 
-def test_an_error_says_what_where_and_what_settles_it(dirty: Path) -> None:
+def test_an_error_says_what_where_and_what_resolves_it(dirty: Path) -> None:
     result = run(dirty)
     assert result.exit_code == ExitStatus.BLOCKED
     lines = result.stdout.splitlines()
@@ -67,9 +67,9 @@ def test_the_suggested_policy_lets_it_through(dirty: Path, tmp_path: Path) -> No
     assert result.stdout.splitlines()[-1] == (
         f"The suggested policy was tried, and the plan goes through with it. It is in {file}."
     )
-    settled = run(dirty, "--policy", file)
-    assert settled.exit_code == ExitStatus.DONE
-    assert "quarantine by the policy" in settled.stdout
+    resolved = run(dirty, "--policy", file)
+    assert resolved.exit_code == ExitStatus.DONE
+    assert "quarantine by the policy" in resolved.stdout
     again = run(dirty, "--suggest", file)
     assert isinstance(again.exception, InputError)
     assert "already" in str(again.exception)
@@ -101,7 +101,7 @@ def test_wrong_input(tmp_path: Path, clean: Path) -> None:
         assert isinstance(result.exception, InputError)
 
 
-def test_a_suggestion_settles_what_shows_only_behind_another(tmp_path: Path) -> None:
+def test_a_suggestion_resolves_what_shows_only_behind_another(tmp_path: Path) -> None:
     """Widened to bytes, the text 'a' and the bytes of 'a' are one key."""
     source = database(
         tmp_path / "source.db",
@@ -116,13 +116,13 @@ def test_a_suggestion_settles_what_shows_only_behind_another(tmp_path: Path) -> 
     assert run(source, "--policy", policy).exit_code == ExitStatus.DONE
 
 
-def test_what_no_policy_settles_is_said(tmp_path: Path) -> None:
+def test_what_no_policy_resolves_is_said(tmp_path: Path) -> None:
     columns = ", ".join(f"c{n} INT" for n in range(1_601))
     source = database(tmp_path / "source.db", f"CREATE TABLE x({columns})")
     result = run(source, "--suggest")
     assert result.exit_code == ExitStatus.BLOCKED
-    assert "No policy settles this" in result.stderr
-    assert result.stdout.startswith("# No policy settles what stops this migration: x ")
+    assert "No policy resolves this" in result.stderr
+    assert result.stdout.startswith("# No policy resolves what stops this migration: x ")
 
 
 def test_generous_types_are_written_into_the_policy(tmp_path: Path) -> None:

@@ -255,7 +255,7 @@ def test_orphans_stop_a_blocking_stage(tmp_path: Path) -> None:
     path = orphaned(tmp_path)
     blocked = plan_of(path, "default: block").blocked
     assert [f.code for f in blocked] == ["orphans"]
-    assert not plan_of(path, "default: block\n" + blocked[0].settle).blocked
+    assert not plan_of(path, "default: block\n" + blocked[0].resolution).blocked
 
 
 # ---------------------------------------------------------------------------- what hangs on it
@@ -532,7 +532,7 @@ def test_rows_of_a_virtual_table_that_nobody_can_read_are_an_error(tmp_path: Pat
     (found,) = findings_of(plan, "virtual-table-rows-left-behind")
     assert found.severity == "error"
     assert "cannot read" in found.message
-    (accepted,) = findings_of(plan_of(path, found.settle), "virtual-table-rows-left-behind")
+    (accepted,) = findings_of(plan_of(path, found.resolution), "virtual-table-rows-left-behind")
     assert accepted.severity == "warning"
 
 
@@ -596,7 +596,7 @@ def test_an_application_s_own_function_in_a_generated_column(tmp_path: Path) -> 
     plan = plan_of(path)
     assert [c.target for c in plan.table("t").columns] == ["a", "c"]
     assert [f.code for f in plan.blocked] == ["generated-unreadable"]
-    assert not plan_of(path, plan.blocked[0].settle).blocked
+    assert not plan_of(path, plan.blocked[0].resolution).blocked
 
 
 def test_views_that_stand_on_too_many_are_left_out_with_a_finding(tmp_path: Path) -> None:
@@ -635,7 +635,7 @@ def test_the_times_that_numbers_give_are_shown_and_doubted(tmp_path: Path) -> No
     assert "it is 2023-01-01 00:00:00 to 2024-10-07 13:20:00" in found["t.cocoa"].message
     assert "still to come" in found["t.later"].message
     assert "Core Data" in found["zevent.zat"].message
-    settled = plan_of(path, "tables: {t: {columns: {cocoa: {epoch: apple}}}}")
-    (cocoa,) = [f for f in findings_of(settled, "epoch") if f.column == "cocoa"]
+    resolved = plan_of(path, "tables: {t: {columns: {cocoa: {epoch: apple}}}}")
+    (cocoa,) = [f for f in findings_of(resolved, "epoch") if f.column == "cocoa"]
     assert cocoa.severity == "note"
     assert "seconds since 2001" in cocoa.message

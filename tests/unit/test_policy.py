@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from migration_job.errors import ExitStatus, InputError
-from migration_job.plan import decide
+from migration_job.plan import assignment
 from migration_job.plan.policy import (
     ColumnPolicy,
     Policy,
@@ -98,7 +98,7 @@ def test_acknowledgement_by_code_by_object_and_by_place() -> None:
 def codes_in_the_source() -> set[str]:
     """Every finding's code that the plan's modules write down."""
     found: set[str] = set()
-    for file in Path(decide.__file__).parent.rglob("*.py"):
+    for file in Path(assignment.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call):
                 name = getattr(node.func, "attr", "") or getattr(node.func, "id", "")

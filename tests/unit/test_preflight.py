@@ -1,4 +1,4 @@
-"""What preflight finds in the values, and that what it proposes settles it."""
+"""What preflight finds in the values, and that what it proposes resolves it."""
 
 from __future__ import annotations
 
@@ -128,10 +128,10 @@ def test_identifiers_that_became_numbers(tmp_path: Path) -> None:
     plan = plan_of(path)
     assert [f.code for f in plan.blocked] == ["identifier-became-number"]
     assert findings_of(plan, "numeric-affinity")[0].column == "name"
-    settled = plan_of(path, plan.blocked[0].settle)
-    assert not settled.blocked
+    resolved = plan_of(path, plan.blocked[0].resolution)
+    assert not resolved.blocked
     # Both are reals, and a double holds each of them exactly.
-    assert column_of(settled, "t", "id").type == "double precision"
+    assert column_of(resolved, "t", "id").type == "double precision"
 
 
 def misfits(tmp_path: Path) -> Path:
@@ -148,7 +148,7 @@ def misfits(tmp_path: Path) -> Path:
     )
 
 
-def test_every_misfit_is_an_error_under_block_and_settled_by_its_own_lines(tmp_path: Path) -> None:
+def test_every_misfit_is_an_error_under_block_and_resolved_by_its_own_lines(tmp_path: Path) -> None:
     path = misfits(tmp_path)
     blocked = plan_of(path, "default: block").blocked
     assert {f.code for f in blocked} == {
@@ -165,8 +165,8 @@ def test_every_misfit_is_an_error_under_block_and_settled_by_its_own_lines(tmp_p
         "check-not-carried",
     }
     for finding in blocked:
-        assert finding.settle, finding.code
-        policy = yaml.safe_dump(merge({"default": "block"}, yaml.safe_load(finding.settle)))
+        assert finding.resolution, finding.code
+        policy = yaml.safe_dump(merge({"default": "block"}, yaml.safe_load(finding.resolution)))
         left = [(f.code, f.table, f.column) for f in plan_of(path, policy).blocked]
         assert (finding.code, finding.table, finding.column) not in left
         assert len(left) == len(blocked) - 1
@@ -268,7 +268,7 @@ def test_nulls_where_none_are_declared(tmp_path: Path) -> None:
     assert findings_of(plan, "null-in-not-null")[0].count == 1
     blocked = plan_of(path, "default: block").blocked
     assert [f.code for f in blocked] == ["null-in-not-null"]
-    assert not plan_of(path, "default: block\n" + blocked[0].settle).blocked
+    assert not plan_of(path, "default: block\n" + blocked[0].resolution).blocked
     aside = plan_of(path, "default: quarantine")
     assert column_of(aside, "t", "a").not_null
     assert aside.table("t").quarantine == ('t."id" IN (1)',)
@@ -298,7 +298,7 @@ def test_quarantine_is_for_a_few_rows(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not findings_of(plan_of(path, "orphans: keep\ndefault: quarantine"), "too-many-rows")
     blocked = plan_of(path, "default: quarantine").blocked
     assert [f.code for f in blocked] == ["too-many-rows"]
-    policy = yaml.safe_dump(merge({"default": "quarantine"}, yaml.safe_load(blocked[0].settle)))
+    policy = yaml.safe_dump(merge({"default": "quarantine"}, yaml.safe_load(blocked[0].resolution)))
     assert not plan_of(path, policy).blocked
 
 
@@ -317,7 +317,7 @@ def test_a_column_set_aside_is_widened_where_its_nulls_are_too_many(
     aside: dict[str, Any] = {"tables": {"t": {"columns": {"v": {"action": "quarantine"}}}}}
     blocked = plan_of(path, yaml.safe_dump(aside)).blocked
     assert [f.code for f in blocked] == ["too-many-rows"]
-    policy = yaml.safe_dump(override(aside, yaml.safe_load(blocked[0].settle)))
+    policy = yaml.safe_dump(override(aside, yaml.safe_load(blocked[0].resolution)))
     assert not plan_of(path, policy).blocked
 
 
@@ -346,8 +346,8 @@ def test_a_table_that_is_looked_at_in_parts_is_no_other_table(
         whole = make_plan(one, catalogue, policy=policy)
         monkeypatch.setattr("migration_job.plan.observe.CELLS_AT_ONCE", 10)
         table, observer = catalogue.table("u"), Observer(one, catalogue)
-        _, ends = observer.sample(table)
-        assert len(observer.spans(table, ends, 6)) == 6
+        _, bounds = observer.sample(table)
+        assert len(observer.spans(table, bounds, 6)) == 6
         parts = make_plan(one, catalogue, policy=policy, others=[other])
     assert parts.model_dump() == whole.model_dump()
     assert {"nul-in-text", "undecodable-text"} <= {f.code for f in whole.findings}

@@ -65,7 +65,7 @@ def test_the_system_user_and_every_reference_to_it(made: Path) -> None:
     assert column_of(plan, "quiz_sessions", "user_id").rule.forward("guest") == "guest"
 
 
-def test_what_its_own_api_lets_in_stops_with_a_policy_that_settles_it(tmp_path: Path) -> None:
+def test_what_its_own_api_lets_in_stops_with_a_policy_that_resolves_it(tmp_path: Path) -> None:
     path = tmp_path / "hostile.db"
     make_radcase(path, rows=1500, hostile=True)
     plan = plan_of(path, profile="radcase")
@@ -110,7 +110,7 @@ def test_a_profile_of_ones_own(tmp_path: Path) -> None:
     plan = plan_of(path, profile=str(folder / "profile.yaml"))
     assert [f.code for f in plan.blocked] == ["too-long"]
     assert {c.target: c.type for c in plan.table("t").columns}["extra"] == "integer"
-    assert not plan_of(path, plan.blocked[0].settle, str(folder / "profile.yaml")).blocked
+    assert not plan_of(path, plan.blocked[0].resolution, str(folder / "profile.yaml")).blocked
 
 
 def test_unknown_and_broken_profiles(tmp_path: Path) -> None:

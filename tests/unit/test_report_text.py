@@ -298,7 +298,7 @@ def test_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_a_failed_run_shows_what_differs_first_and_a_blocked_one_what_would_settle_it() -> None:
+def test_a_failed_run_shows_what_differs_first_and_a_blocked_one_what_would_resolve_it() -> None:
     page = render_html(
         {
             "outcome": "failed",
@@ -314,7 +314,7 @@ def test_a_failed_run_shows_what_differs_first_and_a_blocked_one_what_would_sett
         }
     )
     assert page.index('id="differences"') < page.index('id="findings"')
-    assert "<details open><summary>what would settle it</summary>" in page
+    assert "<details open><summary>what would resolve it</summary>" in page
     assert page.index("wrong</bdi>") < page.index("calm</bdi>")
     assert '<th scope="row">in all</th><td class="number">5</td>' in page
     groups = page[page.index('id="ledger-groups"') : page.index('id="search-ledger-rows"')]

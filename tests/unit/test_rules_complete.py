@@ -177,7 +177,7 @@ def test_the_copier_may_believe_it(rule: RuleBase) -> None:
     assert (rule.fast_sql("c") is None) == (rule.fast_condition("c") is None)
     assert (field_sql(rule, "c") is None) == (rule.fast_sql("c") is None)
     for value, text in carried(rule):
-        assert not rule.plain or not set(text) & set("\\\t\n\r")
+        assert not rule.no_escapes or not set(text) & set("\\\t\n\r")
         assert rule.bytea == text.startswith("\\x")
         assert rule.unbounded or len(text) < 100, "a value as long as that asks for `unbounded`"
         if rule.streamed == "text" and isinstance(value, str):

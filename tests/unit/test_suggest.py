@@ -9,7 +9,7 @@ import apsw
 import pytest
 import yaml
 
-from migration_job.plan.generous import decisions, generously
+from migration_job.plan.generous import generously, types_taken
 from migration_job.plan.model import Finding, Plan
 from migration_job.plan.policy import Policy
 from migration_job.plan.suggest import Suggestion, merge, override, suggest
@@ -30,7 +30,7 @@ def few_to_quarantine(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     monkeypatch.setattr("migration_job.plan.facts.MAX_SINGLED_OUT", most)
 
 
-def test_it_settles_everything_and_says_so(tmp_path: Path) -> None:
+def test_it_resolves_everything_and_says_so(tmp_path: Path) -> None:
     path = misfits(tmp_path)
     suggestion = suggested(path, {"default": "block"})
     assert not suggestion.remaining
@@ -77,7 +77,7 @@ def test_a_policy_that_sets_too_many_aside_is_overruled(
     assert suggestion.data == {"tables": {"T": {"columns": {"N": {"action": "widen"}}}}}
 
 
-def test_what_no_policy_settles_is_said(tmp_path: Path) -> None:
+def test_what_no_policy_resolves_is_said(tmp_path: Path) -> None:
     columns = ", ".join(f"c{n} INT" for n in range(1_601))
     path = database(
         tmp_path / "a.db",
@@ -88,7 +88,7 @@ def test_what_no_policy_settles_is_said(tmp_path: Path) -> None:
     suggestion = suggested(path)
     assert [f.code for f in suggestion.remaining] == ["too-many-columns"]
     assert suggestion.verdict == (
-        "The suggested policy was tried, and what remains that no policy settles: "
+        "The suggested policy was tried, and what remains that no policy resolves: "
         "x too-many-columns."
     )
     assert [f.code for f in plan_of(path, suggestion.text).blocked] == ["too-many-columns"]
@@ -97,10 +97,10 @@ def test_what_no_policy_settles_is_said(tmp_path: Path) -> None:
 def test_no_policy_at_all(tmp_path: Path) -> None:
     columns = ", ".join(f"c{n} INT" for n in range(1_601))
     suggestion = suggested(database(tmp_path / "a.db", f"CREATE TABLE x({columns})"))
-    assert suggestion.verdict == "No policy settles what stops this migration: x too-many-columns."
+    assert suggestion.verdict == "No policy resolves what stops this migration: x too-many-columns."
 
 
-def test_nothing_to_settle(tmp_path: Path) -> None:
+def test_nothing_to_resolve(tmp_path: Path) -> None:
     path = database(tmp_path / "a.db", "CREATE TABLE t(id INTEGER PRIMARY KEY)")
     suggestion = suggested(path)
     assert suggestion.text == "# Nothing stops this migration: no entry is needed.\n"
@@ -181,7 +181,7 @@ def test_what_was_widened_is_suggested_under_the_default_too(tmp_path: Path) -> 
     }
 
 
-def test_hints_stand_beside_the_lines_that_settle_errors(tmp_path: Path) -> None:
+def test_hints_stand_beside_the_lines_that_resolve_errors(tmp_path: Path) -> None:
     path = widened(tmp_path)
     suggestion = suggested(path, {"default": "block"})
     assert not suggestion.remaining
@@ -191,8 +191,8 @@ def test_hints_stand_beside_the_lines_that_settle_errors(tmp_path: Path) -> None
         "action": "widen",
         "booleans": {True: ["Y"], False: ["N"]},
     }
-    settled = plan_of(path, "default: block\n" + uncommented(suggestion.text))
-    assert column_of(settled, "t", "b").type == "boolean"
+    resolved = plan_of(path, "default: block\n" + uncommented(suggestion.text))
+    assert column_of(resolved, "t", "b").type == "boolean"
 
 
 def test_nothing_is_suggested_that_does_not_work(tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_a_generous_plan_takes_them_and_says_so(tmp_path: Path) -> None:
         "f": "boolean", "g": "boolean", "k": "uuid"
     }  # fmt: skip
     assert not findings_of(plan, "type-suggested")
-    assert decisions(plan) == "t.f to boolean, t.g to boolean, t.k to uuid"
+    assert types_taken(plan) == "t.f to boolean, t.g to boolean, t.k to uuid"
     assert all(f.severity == "note" and not f.suggest for f in taken.values())
 
 

@@ -11,14 +11,14 @@ from migration_job.binaries import RELEASES
 
 
 def test_every_version_that_can_be_chosen_has_its_day() -> None:
-    assert support.ENDS.keys() == RELEASES.keys()
+    assert support.END_OF_SUPPORT.keys() == RELEASES.keys()
     assert support.NEWEST == 18
-    assert list(support.ENDS.values()) == sorted(support.ENDS.values())
+    assert list(support.END_OF_SUPPORT.values()) == sorted(support.END_OF_SUPPORT.values())
 
 
-@pytest.mark.parametrize("major", support.ENDS)
+@pytest.mark.parametrize("major", support.END_OF_SUPPORT)
 def test_it_is_told_from_that_day_on(major: int) -> None:
-    day = support.ENDS[major]
+    day = support.END_OF_SUPPORT[major]
     assert support.warning(major, day - timedelta(days=1)) == ""
     for later in (0, 1, 5000):
         told = support.warning(major, day + timedelta(days=later))

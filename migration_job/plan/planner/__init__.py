@@ -2,11 +2,11 @@
 
 Each step takes what the steps before it found, and returns what it found: what the values are
 (:mod:`~migration_job.plan.planner.side_by_side`); a rule for each column
-(:mod:`~migration_job.plan.planner.column_decisions`); one type for both ends of every foreign key
+(:mod:`~migration_job.plan.planner.column_assignments`); one type for both ends of every foreign key
 (:mod:`~migration_job.plan.planner.agreement`); which maps go both ways
-(:mod:`~migration_job.plan.planner.settled_maps`); which rows go to quarantine, with all that depend
-on them (:mod:`~migration_job.plan.planner.row_faults`); then the constraints, indexes, views and
-sequences that the target can have (:mod:`~migration_job.plan.planner.assembly`).
+(:mod:`~migration_job.plan.planner.map_directions`); which rows go to quarantine, with all
+that depend on them (:mod:`~migration_job.plan.planner.row_faults`); then the constraints, indexes,
+views and sequences that the target can have (:mod:`~migration_job.plan.planner.assembly`).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from dataclasses import dataclass
 import apsw
 
 from migration_job.errors import InputError
+from migration_job.plan.assignment import Assigner
 from migration_job.plan.conflicts import report_conflicts
-from migration_job.plan.decide import Decider
 from migration_job.plan.findings import Findings
 from migration_job.plan.generous import generously
 from migration_job.plan.model import OWN_SCHEMA, Plan
 from migration_job.plan.planner.agreement import agree_on_types
 from migration_job.plan.planner.assembly import Facts, assemble
-from migration_job.plan.planner.column_decisions import decide_all, report_columns
+from migration_job.plan.planner.column_assignments import assign_all, report_columns
 from migration_job.plan.planner.context import Planning
+from migration_job.plan.planner.map_directions import set_directions
 from migration_job.plan.planner.row_faults import find_row_faults
-from migration_job.plan.planner.settled_maps import settle_maps
 from migration_job.plan.planner.side_by_side import Readers, observe
 from migration_job.plan.planner.target_names import name_everything
 from migration_job.plan.policy import Policy
@@ -110,7 +110,7 @@ def _planned(
         findings=findings,
         readers=readers,
         relations=Relations(catalogue, wished.foreign_keys()),
-        decider=Decider(readers.first.observer, chosen, findings, course.zone),
+        assigner=Assigner(readers.first.observer, chosen, findings, course.zone),
         schema_name=course.schema_name,
     )
     return _plan(planning, course.observed)
@@ -121,10 +121,10 @@ def _plan(planning: Planning, observed: Callable[[], object] | None) -> Plan:
     seen = observe(planning.readers, planning.catalogue)
     if observed is not None:
         observed()
-    agreed = agree_on_types(planning, seen, decide_all(planning, seen))
-    decisions = settle_maps(planning, seen, agreed.decisions)
-    faults = find_row_faults(planning, seen, decisions, agreed.dropped)
+    agreed = agree_on_types(planning, seen, assign_all(planning, seen))
+    assignments = set_directions(planning, seen, agreed.assignments)
+    faults = find_row_faults(planning, seen, assignments, agreed.dropped)
     for table in planning.catalogue.tables:
-        report_columns(planning, seen, decisions, table)
+        report_columns(planning, seen, assignments, table)
         report_conflicts(table, planning.findings)
-    return assemble(planning, Facts(names, seen, decisions, agreed.dropped, faults))
+    return assemble(planning, Facts(names, seen, assignments, agreed.dropped, faults))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from migration_job.plan.assignment import WIDENED, Assignment
 from migration_job.plan.choose import Choice
-from migration_job.plan.decide import WIDENED, Decision
-from migration_job.plan.planner.column_decisions import Decisions
+from migration_job.plan.planner.column_assignments import Assignments
 from migration_job.plan.planner.context import Planning
 from migration_job.plan.planner.side_by_side import Seen
 from migration_job.plan.relations import Place, Relation, common
@@ -15,14 +15,14 @@ from migration_job.plan.rules import IntegerRule
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """The decisions once both ends of each foreign key have one type."""
+    """The assignments once both ends of each foreign key have one type."""
 
-    decisions: Decisions
+    assignments: Assignments
     dropped: frozenset[Relation]
     """Those that are not carried, since their ends cannot agree."""
 
 
-def agree_on_types(planning: Planning, seen: Seen, decisions: Decisions) -> Agreement:
+def agree_on_types(planning: Planning, seen: Seen, assignments: Assignments) -> Agreement:
     """Give both ends of every foreign key one type; what cannot agree is a finding."""
     for table, key, why in planning.relations.broken:
         planning.findings.add(
@@ -32,7 +32,7 @@ def agree_on_types(planning: Planning, seen: Seen, decisions: Decisions) -> Agre
             table=table,
             item=f"{table}.{key.columns[0]}",
         )
-    agreed = dict(decisions)
+    agreed = dict(assignments)
     dropped = {
         relation
         for relation in planning.relations.all
@@ -52,7 +52,7 @@ def agree_on_types(planning: Planning, seen: Seen, decisions: Decisions) -> Agre
 def _relate(
     planning: Planning,
     seen: Seen,
-    agreed: dict[Place, Decision],
+    agreed: dict[Place, Assignment],
     relation: Relation,
     dropped: set[Relation],
 ) -> bool:
@@ -76,7 +76,7 @@ def _relate(
 
 
 def _one_pair(
-    planning: Planning, seen: Seen, agreed: dict[Place, Decision], child: Place, parent: Place
+    planning: Planning, seen: Seen, agreed: dict[Place, Assignment], child: Place, parent: Place
 ) -> bool | None:
     """Whether a side had to change for the two to have one type; None where none is found."""
     left, right = agreed[child], agreed[parent]
@@ -86,26 +86,26 @@ def _one_pair(
         return None if widened and left.rule.kind != right.rule.kind else False
     for end, rule in common(left.rule, right.rule, seen.of(child).classes):
         place = child if end == "child" else parent
-        decision = _forced(planning, seen, agreed[place], place, Choice.of(rule))
-        if decision is None:
+        assignment = _forced(planning, seen, agreed[place], place, Choice.of(rule))
+        if assignment is None:
             return None
-        agreed[place] = decision
+        agreed[place] = assignment
     return True if agreed[child].type == agreed[parent].type else None
 
 
 def _forced(
-    planning: Planning, seen: Seen, before: Decision, place: Place, choice: Choice
-) -> Decision | None:
-    """The decision for a type that a relation dictates; None where the column cannot have it."""
+    planning: Planning, seen: Seen, before: Assignment, place: Place, choice: Choice
+) -> Assignment | None:
+    """The assignment for a type that a relation dictates; None where the column cannot have it."""
     subject = planning.subject(seen, place)
     if subject.column.name == subject.table.rowid_alias and not isinstance(
         choice.rule, IntegerRule
     ):
         return None  # it would lose its generator for the sake of one reference
-    decision = planning.decider.forced(subject, choice)
-    unfit = decision.examination.cannot.ids | decision.examination.bad.ids
+    assignment = planning.assigner.forced(subject, choice)
+    unfit = assignment.examination.cannot.ids | assignment.examination.bad.ids
     if unfit - before.quarantined.keys():
         return None
-    narrow = before.reason == f"{WIDENED}{decision.type}"
+    narrow = before.reason == f"{WIDENED}{assignment.type}"
     retyped = None if narrow else before.retyped
-    return replace(decision, quarantined=before.quarantined, retyped=retyped)
+    return replace(assignment, quarantined=before.quarantined, retyped=retyped)

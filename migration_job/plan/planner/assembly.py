@@ -16,7 +16,7 @@ from migration_job.plan.model import (
     UniquePlan,
 )
 from migration_job.plan.objects import Objects, Parts
-from migration_job.plan.planner.column_decisions import Decisions
+from migration_job.plan.planner.column_assignments import Assignments
 from migration_job.plan.planner.context import Planning, column_named
 from migration_job.plan.planner.retyped import report_retyped
 from migration_job.plan.planner.row_faults import Key, RowFaults
@@ -36,7 +36,7 @@ class Facts:
 
     names: Names
     seen: Seen
-    decisions: Decisions
+    assignments: Assignments
     dropped: frozenset[Relation]
     faults: RowFaults
 
@@ -72,7 +72,7 @@ def assemble(planning: Planning, facts: Facts) -> Plan:
     tables += planning.profile.tables_alone(planning.catalogue)
     views = objects.views(planning.schema_name)
     objects.report_others(planning.connection)
-    report_retyped(planning, facts.seen, facts.decisions, tables)
+    report_retyped(planning, facts.seen, facts.assignments, tables)
     scripts = _enabled(planning)
     return Plan(
         profile=planning.profile.name,
@@ -101,15 +101,15 @@ def _views(planning: Planning, facts: Facts) -> list[TableView]:
         columns: dict[str, ColumnView] = {}
         for column in table.columns:
             place = (table.name, column.name)
-            decision = facts.decisions.get(place)
-            if decision is not None:
+            assignment = facts.assignments.get(place)
+            if assignment is not None:
                 columns[column.name] = ColumnView(
                     source=column,
                     target=facts.names.columns[place],
-                    type=decision.type,
-                    rule=decision.rule,
+                    type=assignment.type,
+                    rule=assignment.rule,
                     facts=facts.seen.of(place),
-                    exact=decision.exact,
+                    exact=assignment.exact,
                 )
         target = facts.names.tables[table.name]
         found.append(TableView(table, target, columns, planning.catalogue.encoding))
@@ -156,10 +156,10 @@ def _column_plans(assembly: _Assembly, table: SourceTable, parts: Parts) -> Iter
     facts = assembly.facts
     for column in table.columns:
         place = (table.name, column.name)
-        decision = facts.decisions.get(place)
-        if decision is None:
+        assignment = facts.assignments.get(place)
+        if assignment is None:
             continue
-        rule = decision.rule.under(column.affinity)
+        rule = assignment.rule.under(column.affinity)
         identity = (
             column.name == table.rowid_alias
             and isinstance(rule, IntegerRule)
@@ -170,16 +170,16 @@ def _column_plans(assembly: _Assembly, table: SourceTable, parts: Parts) -> Iter
         yield ColumnPlan(
             source=column.name,
             target=own,
-            type=decision.type,
+            type=assignment.type,
             rule=rule,
             not_null=_not_null(assembly, table, column, rule, computed=computed),
             default=None if identity else parts.defaults.get(column.name),
             generated=parts.generated.get(column.name),
             identity=identity,
             sequence=facts.names.free(table, sequence) if identity else None,
-            clean=decision.clean,
+            clean=assignment.clean,
             nulls=bool(facts.seen.of(place).nulls) or _maps_to_null(rule),
-            reason=decision.reason,
+            reason=assignment.reason,
         )
 
 
@@ -240,15 +240,15 @@ def _row_key(facts: Facts, table: SourceTable) -> tuple[str, ...]:
 
 
 def _identifies(facts: Facts, table: SourceTable, name: str) -> bool:
-    decision = facts.decisions.get((table.name, name))
+    assignment = facts.assignments.get((table.name, name))
     generated = column_named(table, name).generated
-    if decision is None or generated or facts.seen.of((table.name, name)).nulls:
+    if assignment is None or generated or facts.seen.of((table.name, name)).nulls:
         return False
-    if isinstance(decision.rule, MapRule):
-        return decision.told_apart
+    if isinstance(assignment.rule, MapRule):
+        return assignment.told_apart
     # 1.0 and 1.00 are one number, and two texts.
-    loose = isinstance(decision.rule, DecimalTextRule) and decision.rule.precision is None
-    return decision.exact and not loose and decision.type not in ("json", "jsonb")
+    loose = isinstance(assignment.rule, DecimalTextRule) and assignment.rule.precision is None
+    return assignment.exact and not loose and assignment.type not in ("json", "jsonb")
 
 
 def _foreign_keys(assembly: _Assembly, table: SourceTable) -> Iterator[ForeignKeyPlan]:

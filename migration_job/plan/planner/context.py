@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import apsw
 
+from migration_job.plan.assignment import Assigner
 from migration_job.plan.column_reports import Subject, count_rows
-from migration_job.plan.decide import Decider
 from migration_job.plan.facts import MAX_SINGLED_OUT, Rows
-from migration_job.plan.findings import Findings, settle_table
+from migration_job.plan.findings import Findings, policy_for_table
 from migration_job.plan.model import OWN_SCHEMA, Reason
 from migration_job.plan.observe import Observer
 from migration_job.plan.planner.side_by_side import Readers, Seen
@@ -32,7 +32,7 @@ class Planning:
     findings: Findings
     readers: Readers
     relations: Relations
-    decider: Decider
+    assigner: Assigner
     schema_name: str = OWN_SCHEMA
     """Where the plan's tables are."""
 
@@ -71,7 +71,7 @@ class Planning:
                 f"{MAX_SINGLED_OUT:,}: that is no longer a few rows at fault",
                 table=table,
                 rows=rows,
-                settle=settle_table(table, action="widen", orphans="keep", **own),
+                resolution=policy_for_table(table, action="widen", orphans="keep", **own),
             )
 
 

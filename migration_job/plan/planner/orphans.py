@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from migration_job.plan.column_reports import count_rows
 from migration_job.plan.facts import Rows
-from migration_job.plan.findings import settle_table
-from migration_job.plan.planner.column_decisions import Decisions
+from migration_job.plan.findings import policy_for_table
+from migration_job.plan.planner.column_assignments import Assignments
 from migration_job.plan.planner.context import Planning
 from migration_job.plan.planner.side_by_side import Reader, Seen
 from migration_job.plan.quarantine import Spelling
@@ -13,14 +13,14 @@ from migration_job.plan.relations import Place, Relation
 
 
 def find_orphans(
-    planning: Planning, seen: Seen, decisions: Decisions, dropped: frozenset[Relation]
+    planning: Planning, seen: Seen, assignments: Assignments, dropped: frozenset[Relation]
 ) -> frozenset[Relation]:
     """Look for rows without their parent; the foreign keys that cannot be validated."""
-    rules = {place: decision.rule for place, decision in decisions.items()}
+    rules = {place: assignment.rule for place, assignment in assignments.items()}
     relations = [r for r in planning.relations.all if r not in dropped]
 
     def look(reader: Reader, relation: Relation) -> Rows:
-        spellings = [_spelling(seen, decisions, *pair) for pair in relation.pairs]
+        spellings = [_spelling(seen, assignments, *pair) for pair in relation.pairs]
         return reader.quarantine.orphans(relation, rules, spellings)
 
     unvalidated: set[Relation] = set()
@@ -47,7 +47,7 @@ def _judge(planning: Planning, relation: Relation, rows: Rows) -> bool:
         table=relation.child,
         column=column,
         rows=rows,
-        settle=settle_table(relation.child, orphans="keep") if orphans == "block" else "",
+        resolution=policy_for_table(relation.child, orphans="keep") if orphans == "block" else "",
     )
     return orphans == "quarantine"
 
@@ -60,11 +60,11 @@ def _action(planning: Planning, relation: Relation) -> str:
     return "keep" if action == "widen" else action
 
 
-def _spelling(seen: Seen, decisions: Decisions, child: Place, parent: Place) -> Spelling:
+def _spelling(seen: Seen, assignments: Assignments, child: Place, parent: Place) -> Spelling:
     """How the target compares a reference with its parent."""
-    ends = (child, parent)
-    kinds = {decisions[end].rule.kind for end in ends}
-    classes = set().union(*(seen.of(end).classes for end in ends))
+    columns = (child, parent)
+    kinds = {assignments[end].rule.kind for end in columns}
+    classes = set().union(*(seen.of(end).classes for end in columns))
     if len(kinds) > 1 or not {"integer", "real"} <= classes:
         return "same"
     spellings: dict[str, Spelling] = {"widened-text": "text", "numeric": "decimal"}

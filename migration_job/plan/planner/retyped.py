@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from migration_job.plan.assignment import WIDENED, Assignment
 from migration_job.plan.column_reports import count_rows, count_values
-from migration_job.plan.decide import WIDENED, Decision
 from migration_job.plan.facts import Rows
-from migration_job.plan.findings import settle_acknowledge
+from migration_job.plan.findings import policy_to_acknowledge
 from migration_job.plan.model import TablePlan
-from migration_job.plan.planner.column_decisions import Decisions
+from migration_job.plan.planner.column_assignments import Assignments
 from migration_job.plan.planner.context import Planning
 from migration_job.plan.planner.side_by_side import Seen
 from migration_job.plan.relations import Place
@@ -27,28 +27,28 @@ MOST_FOLLOWED = 1_000
 
 
 def report_retyped(
-    planning: Planning, seen: Seen, decisions: Decisions, tables: Sequence[TablePlan]
+    planning: Planning, seen: Seen, assignments: Assignments, tables: Sequence[TablePlan]
 ) -> None:
     """A finding for each such column: a warning, or a note where the policy speaks of it."""
     plans = {plan.source: plan for plan in tables}
-    for place, decision in decisions.items():
-        rows = decision.retyped
+    for place, assignment in assignments.items():
+        rows = assignment.retyped
         if rows is None:
             continue
         own = planning.policy.column(*place)
         values = seen.of(place).values
-        narrow = decision.reason.removeprefix(WIDENED)
+        narrow = assignment.reason.removeprefix(WIDENED)
         planning.findings.add(
             RETYPED,
             "note" if own.explicit else "warning",
-            f"{count_values(rows.count)} of {values:,} {_verb(rows)} it {decision.type} instead of "
-            f"{narrow}. As it is: {_kept(planning, place, decision, plans[place[0]])}. "
+            f"{count_values(rows.count)} of {values:,} {_verb(rows)} it {assignment.type} instead "
+            f"of {narrow}. As it is: {_kept(planning, place, assignment, plans[place[0]])}. "
             f"With `action: quarantine`: {_aside(planning, place, rows)}, and it stays {narrow}. "
             "A switch waits until the policy chooses",
             table=place[0],
             column=place[1],
             count=rows.count,
-            suggest="" if own.explicit else settle_acknowledge(RETYPED, ".".join(place)),
+            suggest="" if own.explicit else policy_to_acknowledge(RETYPED, ".".join(place)),
         )
 
 
@@ -56,11 +56,11 @@ def _verb(rows: Rows) -> str:
     return "makes" if rows.count == 1 else "make"
 
 
-def _kept(planning: Planning, place: Place, decision: Decision, plan: TablePlan) -> str:
+def _kept(planning: Planning, place: Place, assignment: Assignment, plan: TablePlan) -> str:
     """What the wider type costs."""
     table, column = place
-    changed = planning.decider.staying(
-        planning.catalogue.table(table), column, decision, planning.quarantine.of(table)
+    changed = planning.assigner.staying(
+        planning.catalogue.table(table), column, assignment, planning.quarantine.of(table)
     )
     ledger = [f"{count_values(changed)} in the ledger"] if changed else []
     return ", ".join([*ledger, *_lost(plan, column)]) or "every value is carried bit for bit"

@@ -11,9 +11,9 @@ import apsw
 from migration_job.plan.collisions import find_collisions
 from migration_job.plan.column_reports import count_rows
 from migration_job.plan.facts import ColumnFacts, Rows
-from migration_job.plan.findings import settle_column, settle_table
+from migration_job.plan.findings import policy_for_column, policy_for_table
 from migration_job.plan.model import Reason
-from migration_job.plan.planner.column_decisions import Decisions
+from migration_job.plan.planner.column_assignments import Assignments
 from migration_job.plan.planner.context import Planning
 from migration_job.plan.planner.orphans import find_orphans
 from migration_job.plan.planner.side_by_side import Seen
@@ -48,22 +48,22 @@ class RowFaults:
 
 
 def find_row_faults(
-    planning: Planning, seen: Seen, decisions: Decisions, dropped: frozenset[Relation]
+    planning: Planning, seen: Seen, assignments: Assignments, dropped: frozenset[Relation]
 ) -> RowFaults:
     """Find the rows at fault, each kind a finding, and close quarantine over all that depend on
     rows in it."""
-    _set_aside_values(planning, decisions)
+    _set_aside_values(planning, assignments)
     _find_nulls(planning, seen)
     for table in planning.catalogue.tables:
         # One of more is an error already, and has more columns than one query may ask for.
         if len(table.columns) <= MAX_COLUMNS:
             _find_too_long(planning, seen, table)
-            _find_too_large(planning, decisions, table)
-    collided = frozenset(_find_collisions(planning, decisions))
+            _find_too_large(planning, assignments, table)
+    collided = frozenset(_find_collisions(planning, assignments))
     broken: dict[str, set[str]] = {}
     for name, constraint in (*_broken_checks(planning), *_broken_wishes(planning)):
         broken.setdefault(name, set()).add(constraint)
-    orphaned = find_orphans(planning, seen, decisions, dropped)
+    orphaned = find_orphans(planning, seen, assignments, dropped)
     planning.quarantine.close_over(planning.relations)
     _report_dependent(planning)
     return RowFaults(collided, {t: frozenset(c) for t, c in broken.items()}, orphaned)
@@ -72,10 +72,10 @@ def find_row_faults(
 # ------------------------------------------------------------------------------- values and NULLs
 
 
-def _set_aside_values(planning: Planning, decisions: Decisions) -> None:
-    for (table, column), decision in decisions.items():
+def _set_aside_values(planning: Planning, assignments: Assignments) -> None:
+    for (table, column), assignment in assignments.items():
         grouped: dict[str, set[Row]] = {}
-        for row, why in decision.quarantined.items():
+        for row, why in assignment.quarantined.items():
             grouped.setdefault(why, set()).add(row)
         for why, rows in grouped.items():
             planning.quarantine.add(table, rows, Reason(column=column, text=why))
@@ -115,7 +115,7 @@ def _null_in_required(
         table=table.name,
         column=column.name,
         rows=rows,
-        settle=settle_column(table.name, column.name, action="widen"),
+        resolution=policy_for_column(table.name, column.name, action="widen"),
     )
 
 
@@ -142,11 +142,11 @@ def _null_in_key(
 # ------------------------------------------------------------------------------------------ sizes
 
 
-def _find_too_large(planning: Planning, decisions: Decisions, table: SourceTable) -> None:
+def _find_too_large(planning: Planning, assignments: Assignments, table: SourceTable) -> None:
     rules = {
-        c.name: decisions[table.name, c.name].rule
+        c.name: assignments[table.name, c.name].rule
         for c in table.columns
-        if (table.name, c.name) in decisions
+        if (table.name, c.name) in assignments
     }
     rows = find_too_large(planning.connection, planning.catalogue, table, rules)
     if not rows.count:
@@ -167,7 +167,7 @@ def _find_too_large(planning: Planning, decisions: Decisions, table: SourceTable
         text,
         table=table.name,
         rows=rows,
-        settle=settle_table(table.name, action="quarantine"),
+        resolution=policy_for_table(table.name, action="quarantine"),
     )
 
 
@@ -180,21 +180,21 @@ def _find_too_long(planning: Planning, seen: Seen, table: SourceTable) -> None:
             "error",
             f"{count_rows(rows.count)} of more than {MAX_TEXT_BYTES:,} bytes as text, of which "
             "a blob's bytes count twice: neither SQLite nor PostgreSQL handles more at once. "
-            "Split the values on the source, or keep them in files: no policy settles this",
+            "Split the values on the source, or keep them in files: no policy resolves this",
             table=table.name,
             rows=rows,
-            settle="",
+            resolution="",
         )
 
 
 # ------------------------------------------------------------------------------------- constraints
 
 
-def _find_collisions(planning: Planning, decisions: Decisions) -> Iterator[Key]:
+def _find_collisions(planning: Planning, assignments: Assignments) -> Iterator[Key]:
     """The keys that the target cannot have, since rules make two of their values one."""
     for table in planning.catalogue.tables:
         for columns in unique_keys(table):
-            own = [decisions.get((table.name, c)) for c in columns]
+            own = [assignments.get((table.name, c)) for c in columns]
             known = [d for d in own if d is not None]
             doubtful = any(not d.exact and not d.told_apart for d in known)
             if len(known) < len(own) or not doubtful:

@@ -131,8 +131,8 @@ def observe(readers: Readers, catalogue: Catalogue) -> Seen:
     """Look at every value of every table."""
 
     def begin(reader: Reader, table: SourceTable) -> tuple[Sequence[Span], TableFacts]:
-        sample, ends = reader.observer.sample(table)
-        return reader.observer.spans(table, ends, readers.parts), sample
+        sample, bounds = reader.observer.sample(table)
+        return reader.observer.spans(table, bounds, readers.parts), sample
 
     def look(reader: Reader, table: SourceTable, span: Span, sample: TableFacts) -> TableFacts:
         facts = reader.observer.facts(table, sample, span)

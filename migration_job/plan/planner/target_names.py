@@ -51,9 +51,9 @@ def name_everything(planning: Planning) -> Names:
                 "too-many-columns",
                 "error",
                 f"{len(table.columns):,} columns; a PostgreSQL table has {MAX_COLUMNS:,} at "
-                "most. Split the table on the source first: no policy settles this",
+                "most. Split the table on the source first: no policy resolves this",
                 table=table.name,
-                settle="",
+                resolution="",
             )
     return Names(tables, columns, frozenset(tables.values()) | _others(planning.catalogue))
 

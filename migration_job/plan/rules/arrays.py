@@ -45,7 +45,7 @@ class ArrayRule(RuleBase):
     """Whether the column writes a blank after each comma."""
 
     doc: ClassVar[str] = "Lists in JSON; those spelled as the column's others come back."
-    plain: ClassVar[bool] = False
+    no_escapes: ClassVar[bool] = False
     unbounded: ClassVar[bool] = True
     classes: ClassVar[frozenset[StorageClass]] = frozenset({"text"})
     misfit: ClassVar[str] = "not-a-list"

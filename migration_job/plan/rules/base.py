@@ -101,7 +101,7 @@ class RuleBase(BaseModel):
     canonical: ClassVar[bool] = True
     """Whether ``fast_sql`` gives PostgreSQL's own output text, not only the same value."""
 
-    plain: ClassVar[bool] = True
+    no_escapes: ClassVar[bool] = True
     """Whether the forward text never holds a backslash, tab, line feed or carriage return, so that
     COPY text needs no escaping."""
 

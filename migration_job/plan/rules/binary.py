@@ -13,7 +13,7 @@ from migration_job.values import BrokenText, SourceValue
 class _BlobRule(RuleBase):
     """What the rules have in common that carry blobs as they are. It is no kind of its own."""
 
-    plain: ClassVar[bool] = False
+    no_escapes: ClassVar[bool] = False
     bytea: ClassVar[bool] = True
     unbounded: ClassVar[bool] = True
     streamed: ClassVar[StorageClass | None] = "blob"
@@ -95,7 +95,7 @@ class BytesTextRule(RuleBase):
     bijective: bool = False
 
     doc: ClassVar[str] = "Text that PostgreSQL cannot hold as text, by its bytes."
-    plain: ClassVar[bool] = False
+    no_escapes: ClassVar[bool] = False
     bytea: ClassVar[bool] = True
     unbounded: ClassVar[bool] = True
     streamed: ClassVar[StorageClass | None] = "blob"

@@ -132,12 +132,12 @@ class IntervalRule(RuleBase):
         spelled = re.fullmatch(r"[-+0-9:. a-z]+", value, re.ASCII) is not None
         return value if spelled and re.search(r"\d (years?|mons?)|:", value) else None
 
-    def _plain(self, unit: Unit) -> bool:
+    def _fits_precision(self, unit: Unit) -> bool:
         """Whether the numbers have no more decimals of a second than the type."""
         return MICROS[unit] >= int(10 ** (FINEST - self.precision))
 
     def fast_sql(self, column: str) -> str | None:
-        if self.unit is None or not self._plain(self.unit):
+        if self.unit is None or not self._fits_precision(self.unit):
             return None
         per_second = 1_000_000 // MICROS[self.unit]
         part = f"printf(' %d microseconds', ({column} % {per_second}) * {MICROS[self.unit]})"
@@ -147,7 +147,7 @@ class IntervalRule(RuleBase):
         )
 
     def fast_condition(self, column: str) -> str | None:
-        if self.unit is None or not self._plain(self.unit):
+        if self.unit is None or not self._fits_precision(self.unit):
             return None
         most = 2**62 // MICROS[self.unit]
         return (

@@ -35,7 +35,7 @@ class JsonRule(RuleBase):
 
     types: ClassVar[tuple[TargetType, ...]] = (TargetType("json", "json", "TEXT", ('{"a": 1}',)),)
     doc: ClassVar[str] = "JSON documents, their text as it is."
-    plain: ClassVar[bool] = False
+    no_escapes: ClassVar[bool] = False
     unbounded: ClassVar[bool] = True
     streamed: ClassVar[StorageClass | None] = "text"
     spelling: ClassVar[bool] = True
@@ -110,7 +110,7 @@ class JsonBlobRule(RuleBase):
         "JSON documents in blobs: SQLite's own JSONB, or text; documents in the column's other "
         "forms have a row in the ledger."
     )
-    plain: ClassVar[bool] = False
+    no_escapes: ClassVar[bool] = False
     unbounded: ClassVar[bool] = True
     classes: ClassVar[frozenset[StorageClass]] = frozenset({"blob", "text"})
     misfit: ClassVar[str] = "not-json"
@@ -215,7 +215,7 @@ class JsonbRule(RuleBase):
         "JSON documents by their value; those in the column's commonest spelling, keys in jsonb's "
         "order, come back as they were."
     )
-    plain: ClassVar[bool] = False
+    no_escapes: ClassVar[bool] = False
     unbounded: ClassVar[bool] = True
     spelling: ClassVar[bool] = True
     misfit: ClassVar[str] = "not-json"
@@ -288,7 +288,7 @@ class JsonbBlobRule(RuleBase):
         "JSON documents in blobs by their value; those whose keys are in jsonb's order, in the "
         "column's form, come back as they were."
     )
-    plain: ClassVar[bool] = False
+    no_escapes: ClassVar[bool] = False
     unbounded: ClassVar[bool] = True
     classes: ClassVar[frozenset[StorageClass]] = frozenset({"blob", "text"})
     misfit: ClassVar[str] = "not-json"

@@ -21,7 +21,7 @@ class JsonBytesRule(RuleBase):
     style: jsontext.Style = "compact"
 
     doc: ClassVar[str] = "JSON in a BLOB; from jsonb a document in the column's style comes back."
-    plain: ClassVar[bool] = False
+    no_escapes: ClassVar[bool] = False
     unbounded: ClassVar[bool] = True
     classes: ClassVar[frozenset[StorageClass]] = frozenset({"blob"})
     misfit: ClassVar[str] = "not-json"

@@ -106,13 +106,13 @@ class LocalTimestampRule(RuleBase):
             return None
         return value if self.inverse(value) == value else None
 
-    def _is_plain(self) -> bool:
+    def _needs_no_zone(self) -> bool:
         """Whether no zone has to be worked with."""
         return not self._says_instants or self.zone.upper() in ("UTC", "Z", "GMT")
 
     def fast_sql(self, column: str) -> str | None:
-        sql = self._like().fast_sql(_PLACE) if self._is_plain() else None
+        sql = self._like().fast_sql(_PLACE) if self._needs_no_zone() else None
         return None if sql is None else sql.replace("+00'", "'").replace(_PLACE, column)
 
     def fast_condition(self, column: str) -> str | None:
-        return self._like().fast_condition(column) if self._is_plain() else None
+        return self._like().fast_condition(column) if self._needs_no_zone() else None

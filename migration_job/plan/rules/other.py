@@ -33,7 +33,7 @@ class CharacterRule(RuleBase):
         ),
     )
     doc: ClassVar[str] = "Text without blanks at its end, of at most n characters."
-    plain: ClassVar[bool] = False
+    no_escapes: ClassVar[bool] = False
     unbounded: ClassVar[bool] = True
     misfit: ClassVar[str] = "too-long"
 
@@ -75,7 +75,7 @@ class LabelRule(RuleBase):
     labels: tuple[str, ...] = ("1", "x")
 
     doc: ClassVar[str] = "Text that is one of an enum's labels."
-    plain: ClassVar[bool] = False
+    no_escapes: ClassVar[bool] = False
     misfit: ClassVar[str] = "not-a-label"
 
     @property

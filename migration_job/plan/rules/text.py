@@ -40,7 +40,7 @@ class TextRule(RuleBase):
         ),
     )
     doc: ClassVar[str] = "Text, to `varchar(n)` where no value is longer."
-    plain: ClassVar[bool] = False
+    no_escapes: ClassVar[bool] = False
     unbounded: ClassVar[bool] = True
     streamed: ClassVar[StorageClass | None] = "text"
     own_class: ClassVar[bool] = True
@@ -100,7 +100,7 @@ class WidenedTextRule(RuleBase):
     affinity: Affinity = "text"
 
     doc: ClassVar[str] = "Text and numbers in one column, numbers as their digits."
-    plain: ClassVar[bool] = False
+    no_escapes: ClassVar[bool] = False
     unbounded: ClassVar[bool] = True
     streamed: ClassVar[StorageClass | None] = "text"
     widened: ClassVar[bool] = True

@@ -69,7 +69,7 @@ def field_sql(
     if inside(rule).bytea:
         # One backslash to escape, and it comes first.
         text = f"'\\' || {text}"
-    elif escape and not inside(rule).plain:
+    elif escape and not inside(rule).no_escapes:
         text = _sql_escape(text)
     if not nulls:
         return text
@@ -84,7 +84,7 @@ def condition_sql(rule: RuleBase, column: str) -> str:
     condition = rule.fast_condition(column)
     if condition is None or rule.fast_sql(column) is None:
         return "0"
-    if inside(rule).plain:
+    if inside(rule).no_escapes:
         return condition
     return f"({condition} AND (typeof({column}) <> 'text' OR NOT instr({column}, char(0))))"
 
@@ -129,7 +129,7 @@ def table_sql(plan: TablePlan, table: SourceTable) -> TableSql:
         bare=None if bare == line else bare,
         nulls=chain("+", [f"({r} IS NULL)" for c, r in pairs if c.nulls]) or "0",
         clean=chain("AND", [condition_sql(c.rule, r) for c, r in doubtful]) if doubtful else None,
-        checked=any(not inside(c.rule).plain for c, _ in doubtful),
+        checked=any(not inside(c.rule).no_escapes for c, _ in doubtful),
         keep=_kept(plan.quarantine),
         sizes=tuple(f"ifnull(octet_length({r}), 0)" for c, r in pairs if c.rule.unbounded),
     )

@@ -21,11 +21,16 @@ from migration_job.stores.postgres.copytext import copy_sql, needs_no_escape, ta
 from migration_job.stores.postgres.row_copy import BARE_TRIES, RowCopy
 from migration_job.stores.sqlite.catalogue import rowid_name
 from migration_job.stores.sqlite.model import SourceTable
-from migration_job.stores.sqlite.reader import HIGHEST_ROWID, LOWEST_ROWID, rowid_ends, rowid_ranges
+from migration_job.stores.sqlite.reader import (
+    HIGHEST_ROWID,
+    LOWEST_ROWID,
+    rowid_bounds,
+    rowid_ranges,
+)
 from migration_job.values import SourceValue
 
 WHOLE_BYTES = 4 * BLOCK_BYTES
-"""A table that cannot be larger is one block: with thousands of them, looking for its ends and a
+"""A table that cannot be larger is one block: with thousands of them, looking for its bounds and a
 second block would be half of what reading them takes."""
 
 FIRST_ROWS = 512
@@ -80,9 +85,9 @@ class TableCopy:
         """Copy one of ``parts`` ranges of rowids, which together are the table; the ledger's
         entries included, the rows in quarantine not. Another session may have made the table."""
         statement = copy_sql(self._plan.relation, self._sql.columns, freeze=False)
-        # The snapshot gives each session the same ends.
-        ends = rowid_ends(self._session.source, self._table) or (0, 0)
-        span = rowid_ranges(ends, parts)[number]
+        # The snapshot gives each session the same bounds.
+        bounds = rowid_bounds(self._session.source, self._table) or (0, 0)
+        span = rowid_ranges(bounds, parts)[number]
         with TableStream(self._session, statement, advance) as stream:
             if self._sql.line is None:
                 self._rows.copy(stream, self._kept_between(), span)
@@ -156,10 +161,10 @@ class TableCopy:
     def _dense_end(self) -> int | None:
         """The last rowid where at least half of the numbers up to it are rows, so that the next
         block need not be looked for; else None."""
-        ends = rowid_ends(self._session.source, self._table)
-        if ends is None or ends[0] <= 0 or ends[1] > 2 * self._plan.rows:
+        bounds = rowid_bounds(self._session.source, self._table)
+        if bounds is None or bounds[0] <= 0 or bounds[1] > 2 * self._plan.rows:
             return None
-        return ends[1]
+        return bounds[1]
 
     def _bounds(
         self, last: int | None, stop: int, wanted: int, *, wide: bool, dense: bool

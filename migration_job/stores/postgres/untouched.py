@@ -1,6 +1,6 @@
 """Whether anybody has worked with a target since it was certified.
 
-A plain run's target has no fence until the switch, so whoever can connect can write there. What
+An offline run's target has no fence until the switch, so whoever can connect can write there. What
 the certificate was given for is kept beside it: which versions of rows each table had, and which
 objects there were. Every row version names the transaction that made it, for as long as it lives.
 The number of versions of each transaction is the same later exactly where no row was inserted,

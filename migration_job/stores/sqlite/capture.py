@@ -108,13 +108,13 @@ def install(  # noqa: PLR0913 - fields of the capture's state, named
     run: str,
     capture: str,
     closed: bool = False,
-    plain: bool = False,
+    offline: bool = False,
     token: str = "",
 ) -> None:
     """Create the log, the state and the triggers, inside the caller's transaction.
 
     ``run`` is the run that they belong to, ``capture`` names this installation. With ``closed`` the
-    source refuses writes from the transaction's commit on; with ``plain`` it is taken out again by
+    source refuses writes from the transaction's commit on; with ``offline`` it is taken out by
     a rollback. ``token`` is the state's first (``capture`` where it is not given): see
     :mod:`migration_job.protocol.whole`. Raises InputError where the application has something of
     the same name.
@@ -136,7 +136,7 @@ def install(  # noqa: PLR0913 - fields of the capture's state, named
             "settled, schema_digest, token) VALUES (1, ?, ?, ?, ?, 0, 0, ?, ?)",
             state=sqlite_name(STATE),
         ),
-        (run, capture, int(plain), int(closed), schema_digest(connection), token or capture),
+        (run, capture, int(offline), int(closed), schema_digest(connection), token or capture),
     )
     record_objects(connection)
     connection.execute(

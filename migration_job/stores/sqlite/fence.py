@@ -38,8 +38,8 @@ class SourceState:
     run: str
     capture: str
     """One installation of capture; positions in the log count within it."""
-    plain: bool
-    """Installed by the switch after a plain ``migrate``, and gone again after a rollback."""
+    offline: bool
+    """Installed by the switch after an offline ``migrate``, and gone again after a rollback."""
     closed: bool
     reads_moved: bool
     settled: bool
@@ -109,7 +109,7 @@ def read_state(connection: apsw.Connection) -> SourceState | None:
     return SourceState(
         run=str(row[0]),
         capture=str(row[1]),
-        plain=bool(row[2]),
+        offline=bool(row[2]),
         closed=bool(row[3]),
         reads_moved=bool(row[4]),
         settled=bool(row[5]),

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import apsw
 
 
-def uncounted() -> None:
+def stop_memory_accounting() -> None:
     """Have SQLite no longer count its memory. It counts every allocation of the process under one
     mutex, for which threads that assemble text wait: with two of them a third of their time.
 

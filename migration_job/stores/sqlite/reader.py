@@ -111,7 +111,7 @@ def read_rows(  # noqa: PLR0913 - parts of one SELECT, named
         )
 
 
-def rowid_ends(connection: apsw.Connection, table: SourceTable) -> tuple[int, int] | None:
+def rowid_bounds(connection: apsw.Connection, table: SourceTable) -> tuple[int, int] | None:
     """The lowest and the highest rowid of a table that has a name for it; None without rows.
     Two lookups in its b-tree: SQLite would scan for both at once."""
     rowid, rows = rowid_name(table), sqlite_table(table.name)
@@ -125,10 +125,10 @@ def rowid_ends(connection: apsw.Connection, table: SourceTable) -> tuple[int, in
     return None if found[0] is None else (int(found[0]), int(found[1]))
 
 
-def rowid_ranges(ends: tuple[int, int], parts: int) -> list[tuple[int, int]]:
-    """The first and last rowids of so many parts of a table with these ends, which together are the
-    whole of it: what wrong ends would leave out is in the outermost."""
-    low, high = ends
+def rowid_ranges(bounds: tuple[int, int], parts: int) -> list[tuple[int, int]]:
+    """The first and last rowids of so many parts of a table with these bounds. Together they
+    are the whole of it: what wrong bounds would leave out is in the outermost."""
+    low, high = bounds
     cuts = [low + (high - low) * n // parts for n in range(1, parts)]
     first, last = [LOWEST_ROWID, *(c + 1 for c in cuts)], [*cuts, HIGHEST_ROWID]
     return list(zip(first, last, strict=True))

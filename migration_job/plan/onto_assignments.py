@@ -1,4 +1,4 @@
-"""What is decided and reported otherwise where the target's schema is there already."""
+"""What is assigned and reported differently where the target's schema is there already."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 import yaml
 
 from migration_job.errors import InputError
+from migration_job.plan.assignment import Assigner, Wish, with_maps, wrap
 from migration_job.plan.choose import Choice
 from migration_job.plan.column_reports import Subject
-from migration_job.plan.decide import Decider, Wish, with_maps, wrap
-from migration_job.plan.findings import Findings, Judgement, settle_column, settle_table
+from migration_job.plan.findings import Findings, Judgement, policy_for_column, policy_for_table
 from migration_job.plan.hints import Fields
 from migration_job.plan.matching import Matched
 from migration_job.plan.rules import Rule
@@ -29,40 +29,40 @@ class OntoFindings(Findings):
         self,
         code: str,
         judgement: Judgement,
-        settle: str | None,
+        resolution: str | None,
         table: str | None,
         column: str | None,
     ) -> tuple[Judgement, str | None]:
-        """What settles a misfit is to set the rows aside, and an index for searching is the
+        """What resolves a misfit is to set the rows aside, and an index for searching is the
         application's to make anew, as its schema is."""
         if code == "virtual-table-not-carried":
             judgement = "warning"
-        if settle and _gives_way(yaml.safe_load(settle)):
-            settle = _set_aside(code, table, column)
-        return judgement, settle
+        if resolution and _gives_way(yaml.safe_load(resolution)):
+            resolution = _set_aside(code, table, column)
+        return judgement, resolution
 
 
-def _gives_way(settled: Any) -> bool:
+def _gives_way(resolved: Any) -> bool:
     """Whether lines of policy change a column's type or leave out a key, at any depth: neither can
     be done to a target that is there. Names of tables and columns say nothing."""
-    if not isinstance(settled, dict):
+    if not isinstance(resolved, dict):
         return False
-    chosen = {(name, value) for name, value in settled.items() if isinstance(value, str)}
+    chosen = {(name, value) for name, value in resolved.items() if isinstance(value, str)}
     if chosen & {("action", "widen"), ("orphans", "keep")} or any(n == "type" for n, _ in chosen):
         return True
-    return any(_gives_way(value) for value in settled.values())
+    return any(_gives_way(value) for value in resolved.values())
 
 
 def _set_aside(code: str, table: str | None, column: str | None) -> str:
     if code == "orphans":
-        return settle_table(str(table), orphans="quarantine")
+        return policy_for_table(str(table), orphans="quarantine")
     if column is not None:
-        return settle_column(str(table), column, action="quarantine")
-    return settle_table(str(table), action="quarantine")
+        return policy_for_column(str(table), column, action="quarantine")
+    return policy_for_table(str(table), action="quarantine")
 
 
-class OntoDecider(Decider):
-    """Decides for each column the rule that leads to the target's type."""
+class OntoAssigner(Assigner):
+    """Assigns each column the rule that leads to the target's type."""
 
     def place_in(self, matched: Matched, target: TargetSchema) -> None:
         """Where every column goes."""

@@ -62,7 +62,7 @@ bigint, since INSERTs would fail there and on the source would not."""
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class Assignment:
     """What became of one column: from what its values are to its type, by the rule."""
 
     rule: Rule
@@ -103,8 +103,8 @@ class Wish:
     """Where the values do not allow it, the column's own type is as good: no finding."""
 
 
-class Decider:
-    """Decides the columns of one source."""
+class Assigner:
+    """Assigns a rule to each column of one source."""
 
     def __init__(self, observer: Observer, policy: Policy, findings: Findings, zone: str) -> None:
         self._observer = observer
@@ -148,60 +148,60 @@ class Decider:
     def _own(self, subject: Subject) -> ColumnPolicy:
         return self._policy.column(*subject.place)
 
-    # ------------------------------------------------------------------------------ decision
+    # ------------------------------------------------------------------------------ assignment
 
-    def decide(
+    def assign(
         self,
         subject: Subject,
         choice: Choice,
         *,
         slow: int | None = None,
         wish: Wish | None = None,
-    ) -> Decision:
+    ) -> Assignment:
         """The choice tried; where it cannot carry every value, what the policy makes of that."""
         examination = self.examine(subject, choice.rule, slow)
         fine = self._fine_enough(subject, choice.rule, examination)
         if fine is not choice.rule:
             choice, examination = Choice.of(fine), self.examine(subject, fine)
-        decision = Decision(choice.rule, choice.type, examination, self._reason(subject, wish))
+        assignment = Assignment(choice.rule, choice.type, examination, self._reason(subject, wish))
         own, action = self._own(subject), self._findings.action_for(*subject.place)
         if wish is not None and wish.optional and not own.explicit:
             action = "widen"
         lost = column_reports.lost_identity(subject)
         if lost and not own.explicit and action != "quarantine":
             column_reports.report_lost_identity(self._findings, subject, examination)
-            return decision
+            return assignment
         if examination.cannot.count:
-            decision = self._judge_misfit(subject, decision, action, wish)
-        if not decision.examination.bad.count:
-            return decision
+            assignment = self._judge_misfit(subject, assignment, action, wish)
+        if not assignment.examination.bad.count:
+            return assignment
         if own.action == "widen":
             return self._to_bytes(subject)
-        return self._judge_bad_text(subject, decision, action)
+        return self._judge_bad_text(subject, assignment, action)
 
     def _judge_misfit(
-        self, subject: Subject, decision: Decision, action: str, wish: Wish | None
-    ) -> Decision:
+        self, subject: Subject, assignment: Assignment, action: str, wish: Wish | None
+    ) -> Assignment:
         """What becomes of a column with values that its rule cannot carry."""
-        misfit = self._misfit(subject, decision)
+        misfit = self._misfit(subject, assignment)
         if action == "quarantine":
             if column_reports.lost_identity(subject):
                 misfit = replace(misfit, code="identifier-became-number")
-            return self._set_aside(subject, decision, misfit)
+            return self._set_aside(subject, assignment, misfit)
         if action == "widen":
-            return self._widen(subject, decision, misfit, wish)
+            return self._widen(subject, assignment, misfit, wish)
         if action == "map":
             misfit = replace(
                 misfit, text=f"{misfit.text}; the column's map does not meet these values"
             )
         # Where some text is bad besides, `widen` would mean bytes for the whole column.
-        wider = self._wider(subject, decision.rule)[-1].target_type
-        settle = {"type": wider} if decision.examination.bad.count else {"action": "widen"}
-        hint = None if wish is not None else self._hint(subject, decision)
-        column_reports.report_misfit(self._findings, subject, misfit, settle, hint)
-        return decision
+        wider = self._wider(subject, assignment.rule)[-1].target_type
+        resolution = {"type": wider} if assignment.examination.bad.count else {"action": "widen"}
+        hint = None if wish is not None else self._hint(subject, assignment)
+        column_reports.report_misfit(self._findings, subject, misfit, resolution, hint)
+        return assignment
 
-    def _hint(self, subject: Subject, narrow: Decision) -> Fields | None:
+    def _hint(self, subject: Subject, narrow: Assignment) -> Fields | None:
         """The policy that would keep the column's type, or else set the few rows at fault aside;
         None where none works or the policy speaks of the column already."""
         if not self._unsaid(subject):
@@ -241,27 +241,27 @@ class Decider:
         examination = self.examine(subject, rule)
         return not examination.cannot.count and not examination.bad.count
 
-    def report_hint(self, subject: Subject, decision: Decision) -> None:
+    def report_hint(self, subject: Subject, assignment: Assignment) -> None:
         """Tell of a truer type than the declared one, where every value has it."""
-        if decision.reason.startswith(WIDENED) or not self._unsaid(subject):
+        if assignment.reason.startswith(WIDENED) or not self._unsaid(subject):
             return
-        for fields, why in hints.for_type(subject, decision.rule):
+        for fields, why in hints.for_type(subject, assignment.rule):
             if self._works(subject, fields):
                 column_reports.report_type_hint(self._findings, subject, why, fields)
                 return
 
-    def _misfit(self, subject: Subject, decision: Decision) -> Misfit:
-        inner = inside(decision.rule)
-        count = decision.examination.cannot.count
-        text = f"{count_values(count)} {'is' if count == 1 else 'are'} not {decision.type}"
+    def _misfit(self, subject: Subject, assignment: Assignment) -> Misfit:
+        inner = inside(assignment.rule)
+        count = assignment.examination.cannot.count
+        text = f"{count_values(count)} {'is' if count == 1 else 'are'} not {assignment.type}"
         if isinstance(inner, TextRule) and inner.max_length is not None:
             longest = self._observer.longest(subject.table, subject.column.name)
             text += f" (the longest has {longest:,} characters)"
         return Misfit(
-            column_reports.misfit_code(subject.facts, decision.rule),
+            column_reports.misfit_code(subject.facts, assignment.rule),
             text,
-            f"the value is not {decision.type}",
-            decision.examination.cannot,
+            f"the value is not {assignment.type}",
+            assignment.examination.cannot,
         )
 
     def _fine_enough(self, subject: Subject, rule: Rule, examination: Examination) -> Rule:
@@ -285,14 +285,14 @@ class Decider:
             slow = self._observer.trial(table, {name: rule}, {name: facts})[name]
         return self._observer.examine(table, name, rule, facts, slow)
 
-    def forced(self, subject: Subject, choice: Choice) -> Decision:
+    def forced(self, subject: Subject, choice: Choice) -> Assignment:
         """The choice as it is, examined, no policy asked: for a type that a relation dictates."""
         examination = self.examine(subject, choice.rule)
-        return Decision(choice.rule, choice.type, examination, "as its relation")
+        return Assignment(choice.rule, choice.type, examination, "as its relation")
 
     def _widen(
-        self, subject: Subject, narrow: Decision, misfit: Misfit, wish: Wish | None
-    ) -> Decision:
+        self, subject: Subject, narrow: Assignment, misfit: Misfit, wish: Wish | None
+    ) -> Assignment:
         own = self._own(subject)
         for candidate in self._wider(subject, narrow.rule):
             choice = Choice.of(wrap(candidate, own, wish))
@@ -302,14 +302,14 @@ class Decider:
         else:
             raise AssertionError(f"no rule carries {'.'.join(subject.place)}")
         reason = f"{WIDENED}{narrow.type}"
-        decided = Decision(choice.rule, choice.type, examination, reason)
+        assigned = Assignment(choice.rule, choice.type, examination, reason)
         if wish is None or not wish.optional:
             hint = None if wish is not None else self._hint(subject, narrow)
             column_reports.report_widened(self._findings, subject, misfit, choice.type, hint)
             other = kind_of(choice.type) != kind_of(narrow.type)
             retyped = misfit.rows if other and is_few(subject, misfit.rows) else None
-            decided = replace(decided, told=misfit.code, retyped=retyped)
-        return decided
+            assigned = replace(assigned, told=misfit.code, retyped=retyped)
+        return assigned
 
     def _wider(self, subject: Subject, rule: Rule) -> list[Rule]:
         inner, column, facts = inside(rule), subject.column, subject.facts
@@ -329,69 +329,69 @@ class Decider:
             found.append(WidenedByteaRule())
         return found
 
-    def _to_bytes(self, subject: Subject) -> Decision:
+    def _to_bytes(self, subject: Subject) -> Assignment:
         rule = choose.for_type("bytea", subject.column, subject.facts, self._zone)
         choice = Choice.of(rule)
         examination = self.examine(subject, choice.rule)
         column_reports.report_as_bytes(self._findings, subject)
         told = column_reports.AS_BYTES
-        return Decision(choice.rule, choice.type, examination, "bytes, by the policy", told=told)
+        return Assignment(choice.rule, choice.type, examination, "bytes, by the policy", told=told)
 
-    def _set_aside(self, subject: Subject, decision: Decision, misfit: Misfit) -> Decision:
+    def _set_aside(self, subject: Subject, assignment: Assignment, misfit: Misfit) -> Assignment:
         if not column_reports.report_set_aside(self._findings, subject, misfit):
-            return decision
+            return assignment
         aside = dict.fromkeys(misfit.rows.ids, f"{misfit.code}: {misfit.why}")
-        return replace(decision, quarantined={**decision.quarantined, **aside})
+        return replace(assignment, quarantined={**assignment.quarantined, **aside})
 
-    def _judge_bad_text(self, subject: Subject, decision: Decision, action: str) -> Decision:
-        bad = decision.examination.bad.ids
+    def _judge_bad_text(self, subject: Subject, assignment: Assignment, action: str) -> Assignment:
+        bad = assignment.examination.bad.ids
         misfits = [m for m in column_reports.bad_texts(subject) if m.rows.ids & bad]
         # More rows than quarantine takes are no few rows at fault: then the column is bytes.
         few = all(column_reports.few_enough(misfit.rows) for misfit in misfits)
         for misfit in misfits:
             if action == "quarantine":
-                decision = self._set_aside(subject, decision, misfit)
+                assignment = self._set_aside(subject, assignment, misfit)
             else:
-                settle = {"action": "quarantine" if few else "widen"}
-                column_reports.report_misfit(self._findings, subject, misfit, settle)
-        return decision
+                resolution = {"action": "quarantine" if few else "widen"}
+                column_reports.report_misfit(self._findings, subject, misfit, resolution)
+        return assignment
 
     def report_changes(
-        self, subject: Subject, decision: Decision, aside: Collection[Row] = ()
+        self, subject: Subject, assignment: Assignment, aside: Collection[Row] = ()
     ) -> None:
         """Say which values a rule changes on their way, each of which the ledger will hold; those
         of the rows that are set ``aside`` it does not."""
         given = self._own(subject).epoch is not None
-        column_reports.report_epoch(self._findings, subject, decision.rule, given=given)
+        column_reports.report_epoch(self._findings, subject, assignment.rule, given=given)
         column_reports.report_affinity(self._findings, subject)
-        changed = decision.examination.changed
-        staying = self.staying(subject.table, subject.column.name, decision, aside)
+        changed = assignment.examination.changed
+        staying = self.staying(subject.table, subject.column.name, assignment, aside)
         changed = replace(changed, count=staying)
-        if isinstance(decision.rule, MapRule):
-            column_reports.report_mapped(self._findings, subject, decision.met or changed)
+        if isinstance(assignment.rule, MapRule):
+            column_reports.report_mapped(self._findings, subject, assignment.met or changed)
             return
-        if changed.count and decision.told:
-            column_reports.report_in_ledger(self._findings, subject, decision.told, changed)
+        if changed.count and assignment.told:
+            column_reports.report_in_ledger(self._findings, subject, assignment.told, changed)
         # Of declared types that a value breaks a finding tells already.
-        told = decision.rule.widened and decision.reason.startswith(WIDENED)
+        told = assignment.rule.widened and assignment.reason.startswith(WIDENED)
         if changed.count and not told:
             column_reports.report_changed(
                 self._findings,
                 subject,
-                decision.rule,
+                assignment.rule,
                 changed,
-                carried_as=decision.type,
-                hint=self._mixed_hint(subject) if decision.rule.widened else None,
+                carried_as=assignment.type,
+                hint=self._mixed_hint(subject) if assignment.rule.widened else None,
             )
 
     def staying(
-        self, table: SourceTable, column: str, decision: Decision, aside: Collection[Row]
+        self, table: SourceTable, column: str, assignment: Assignment, aside: Collection[Row]
     ) -> int:
         """How many values the rule changes in rows that stay, where others are set ``aside``."""
-        count = decision.examination.changed.count
+        count = assignment.examination.changed.count
         if not count or not aside:
             return count
-        return count - self._observer.changed_in(table, column, decision.rule, aside)
+        return count - self._observer.changed_in(table, column, assignment.rule, aside)
 
     def _reason(self, subject: Subject, wish: Wish | None) -> str:
         if self._own(subject).type is not None:
@@ -422,7 +422,7 @@ def wrap(rule: Rule, own: ColumnPolicy, wish: Wish | None) -> Rule:
     if not entries and not patterns:
         return rule
     ways = [both_ways(p.match, p.replace) for p in patterns]
-    # First as if it went both ways, which SQLite tries by itself; the planner settles it.
+    # First as if it went both ways, which SQLite tries by itself; ``map_directions`` corrects it.
     both = not entries and None not in ways if patterns else True
     return MapRule(bijective=both, entries=entries, patterns=patterns, inner=rule)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from migration_job.plan.assignment import Assignment, Wish, wrap
 from migration_job.plan.choose import Choice
 from migration_job.plan.column_reports import Subject
-from migration_job.plan.decide import Decision, Wish, wrap
 from migration_job.plan.facts import ColumnFacts
 from migration_job.plan.planner.context import Planning
 from migration_job.plan.planner.side_by_side import Reader, Seen
@@ -16,13 +16,13 @@ from migration_job.plan.row_names import Span
 from migration_job.plan.rules import Rule, TextRule, WidenedTextRule
 from migration_job.stores.sqlite.model import SourceTable
 
-Decisions = Mapping[Place, Decision]
+Assignments = Mapping[Place, Assignment]
 """What became of each column that can be read."""
 
 Wishes = Mapping[Place, Wish]
 
 
-def decide_all(planning: Planning, seen: Seen) -> Decisions:
+def assign_all(planning: Planning, seen: Seen) -> Assignments:
     """Propose a rule for each column, try it on every value, and ask the policy where it fails."""
     tables = planning.catalogue.tables
     wishes = planning.relations.spread_wishes(_wishes(planning))
@@ -36,7 +36,7 @@ def decide_all(planning: Planning, seen: Seen) -> Decisions:
         rules = {name: choice.rule for name, choice in choices.items()}
         return reader.observer.trial(table, rules, seen.facts[table.name], span)
 
-    decisions: dict[Place, Decision] = {}
+    assignments: dict[Place, Assignment] = {}
     tried = planning.readers.by_part(tables, begin, trial)
     for table, (_, choices, found) in zip(tables, tried, strict=True):
         slow: Counter[str] = Counter()
@@ -45,13 +45,13 @@ def decide_all(planning: Planning, seen: Seen) -> Decisions:
         for column in table.columns:
             place = (table.name, column.name)
             if column.name in choices:
-                decisions[place] = planning.decider.decide(
+                assignments[place] = planning.assigner.assign(
                     Subject(table, column, seen.of(place)),
                     choices[column.name],
                     slow=slow[column.name],
                     wish=wishes.get(place),
                 )
-    return decisions
+    return assignments
 
 
 def _wishes(planning: Planning) -> dict[Place, Wish]:
@@ -75,7 +75,7 @@ def _propose(
         if facts.unreadable:
             continue
         wish = wishes.get(place)
-        choice = planning.decider.propose(Subject(table, column, facts), wish)
+        choice = planning.assigner.propose(Subject(table, column, facts), wish)
         if choice.type == "json" and planning.relations.needs_equality(table, column.name):
             # json has no equality: no key, no index, no comparison.
             policy = planning.policy.column(table.name, column.name)
@@ -89,13 +89,13 @@ def _text_for(facts: ColumnFacts) -> Rule:
 
 
 def report_columns(
-    planning: Planning, seen: Seen, decisions: Decisions, table: SourceTable
+    planning: Planning, seen: Seen, assignments: Assignments, table: SourceTable
 ) -> None:
     """Tell of a table's columns that cannot be read, and of values that change on their way."""
     for column in table.columns:
         place = (table.name, column.name)
-        decision, facts = decisions.get(place), seen.of(place)
-        if decision is None:
+        assignment, facts = assignments.get(place), seen.of(place)
+        if assignment is None:
             planning.findings.add(
                 "generated-unreadable",
                 "error",
@@ -105,6 +105,8 @@ def report_columns(
             )
         elif not column.generated:
             subject = Subject(table, column, facts)
-            planning.decider.report_changes(subject, decision, planning.quarantine.of(table.name))
+            planning.assigner.report_changes(
+                subject, assignment, planning.quarantine.of(table.name)
+            )
             if planning.profile.wish(table.name, column.name) is None:
-                planning.decider.report_hint(subject, decision)
+                planning.assigner.report_hint(subject, assignment)
