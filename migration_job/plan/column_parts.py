@@ -12,7 +12,8 @@ from migration_job.plan.defaults import is_local, translate_default
 from migration_job.plan.expression_parts import Untranslatable
 from migration_job.plan.findings import Findings
 from migration_job.plan.model import CheckPlan
-from migration_job.plan.observe import Observer
+from migration_job.plan.overflows import Overflows
+from migration_job.plan.reach import Risk
 from migration_job.plan.storage import names_class
 from migration_job.plan.table_views import ColumnView, TableView, not_carried, spellings
 from migration_job.stores.sqlite.model import Affinity
@@ -21,9 +22,9 @@ from migration_job.stores.sqlite.model import Affinity
 class ColumnParts:
     """Plans them, and reports what has no counterpart on the target."""
 
-    def __init__(self, findings: Findings, observer: Observer) -> None:
+    def __init__(self, findings: Findings, overflows: Overflows) -> None:
         self._findings = findings
-        self._observer = observer
+        self._overflows = overflows
 
     def report_collations(self, view: TableView) -> None:
         """Report the columns that compare under a collation on the source alone."""
@@ -86,10 +87,11 @@ class ColumnParts:
             try:
                 if column.rule.kind.startswith("widened"):
                     raise Untranslatable("its values are of several storage classes")
-                part = expressions.value(expression, within)
-                if part.kind == "integer" and self._observer.overflows(view.source, name):
-                    raise Untranslatable("its values are beyond what PostgreSQL's bigint computes")
+                risks: list[Risk] = []
+                part = expressions.value(expression, within, risks)
                 sql = f"({_stored(part, column)})::{column.type}"
+                what = f"the generated column {name}"
+                self._overflows.look(view, risks, what, column=name)
                 yield name, sql
                 # PostgreSQL's generated columns may not refer to one another: the expression
                 # stands in for the column.
@@ -112,7 +114,9 @@ class ColumnParts:
                 continue
             try:
                 _refuse_impossible(view, check)
-                expression = expressions.condition(check, view.scope)
+                risks: list[Risk] = []
+                expression = expressions.condition(check, view.scope, risks)
+                self._overflows.look(view, risks, f"CHECK ({_short(check)})")
             except Untranslatable as reason:
                 not_carried(
                     self._findings,

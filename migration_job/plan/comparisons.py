@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from migration_job.plan import moments
 from migration_job.plan.expression_parts import (
@@ -38,6 +39,7 @@ def compare(left: Typed, right: Typed, word: str) -> Typed:
     if "boolean" in (left.kind, right.kind):
         left, right = number(left), number(right)
     if left.kind in NUMBERS and right.kind in NUMBERS:
+        left, right = _beside(left, right), _beside(right, left)
         return Typed(f"({left.sql} {word} {right.sql})", "boolean")
     if left.kind == right.kind == "text":
         return _compare_text(left, right, word)
@@ -46,6 +48,14 @@ def compare(left: Typed, right: Typed, word: str) -> Typed:
     if left.kind == right.kind == "time" and _same_shape(left, right):
         return Typed(f"({left.sql} {word} {right.sql})", "boolean")
     raise Untranslatable(f"a comparison of {left.kind} with {right.kind}")
+
+
+def _beside(part: Typed, other: Typed) -> Typed:
+    """A literal without a fraction beside an integer, which PostgreSQL would make a double of."""
+    whole = isinstance(part.literal, float) and part.literal.is_integer()
+    if other.kind == "integer" and part.is_literal and whole and isinstance(part.literal, float):
+        return replace(part, sql=f"({int(part.literal)})::numeric")
+    return part
 
 
 def _compare_text(left: Typed, right: Typed, word: str) -> Typed:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 from sqlglot import exp
 
+from migration_job.plan import reach
 from migration_job.plan.comparisons import ORDERING, compare, glob_to_regex
 from migration_job.plan.expression_parts import (
     Scope,
     Typed,
     Untranslatable,
     number,
+    part_of,
     spelled,
     text_literal,
     truth,
 )
+from migration_job.plan.reach import Risk, real_risk, whole_risk
 
 COMPARISONS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.Is)
 
@@ -27,6 +32,12 @@ class Operators:
     def __init__(self, scope: Scope, *, unicode_case: bool = False) -> None:
         self._scope = scope
         self._case_collation = "" if unicode_case else ' COLLATE "C"'
+        self._risks: list[Risk] = []
+
+    @property
+    def risks(self) -> Sequence[Risk]:
+        """The operations of what was translated that PostgreSQL may refuse to compute."""
+        return self._risks
 
     @property
     def _same_order(self) -> bool:
@@ -62,7 +73,7 @@ class Operators:
             raise Untranslatable(f"there is no column {node.sql(dialect='sqlite')}")
         if known.hidden:
             raise Untranslatable(known.hidden)
-        return Typed(known.sql, known.kind, known=known, collation=known.collation)
+        return part_of(known)
 
     def _literal(self, node: exp.Literal) -> Typed:
         if node.is_string:
@@ -70,12 +81,8 @@ class Operators:
         text = str(node.this).replace("_", "")
         if re.fullmatch(r"\d+", text):
             whole = int(text)
-            if whole >= 2**63:
-                return Typed(
-                    f"{whole}::double precision", "real", literal=float(whole), is_literal=True
-                )
-            return Typed(str(whole), "integer", literal=whole, is_literal=True)
-        return Typed(f"{text}::double precision", "real", literal=float(text), is_literal=True)
+            return _real(text) if whole > reach.HIGHEST else _whole(whole)
+        return _real(text)
 
     def _hexstring(self, node: exp.HexString) -> Typed:
         digits = str(node.this)
@@ -254,6 +261,10 @@ class Operators:
             raise Untranslatable("division of a column that holds integers and reals")
         # SQLite computes in 64 bits and in doubles.
         wide = "bigint" if kinds == {"integer"} else "double precision"
+        extent = self._extent(node, sign, left, right) if wide == "bigint" else reach.ANY
+        if wide != "bigint":
+            whole, *sides = (_written(n) for n in (node, node.left, node.right))
+            self._risks.append(real_risk(whole, sides[0], sign, sides[1]))
         if sign == "%" and wide != "bigint":
             raise Untranslatable("a remainder of reals")
         a = left.sql if left.is_literal else f"({left.sql})::{wide}"
@@ -263,16 +274,33 @@ class Operators:
         if sign in ("/", "%"):
             # A division by zero is NULL in SQLite.
             b = f"NULLIF({b}, 0)"
-        return Typed(f"({a} {sign} {b})", "integer" if wide == "bigint" else "real")
+        return Typed(f"({a} {sign} {b})", "integer" if wide == "bigint" else "real", reach=extent)
+
+    def _extent(self, node: exp.Expr, sign: str, left: Typed, right: Typed) -> reach.Reach:
+        """The integers that an operation gives on PostgreSQL; one that may go beyond is a risk."""
+        found = reach.computed(left.reach, sign, right.reach)
+        if not found.fits:
+            one = isinstance(node, exp.Neg | exp.Div)
+            text = _written(node)
+            self._risks.append(whole_risk(text, found, of_one_value=one))
+        return reach.within(found)
 
     def _neg(self, node: exp.Neg) -> Typed:
+        operand = node.this.unnest()
+        if isinstance(operand, exp.Literal) and str(operand.this) == str(-reach.LOWEST):
+            # The lowest integer, whose digits alone are a real's.
+            return _whole(reach.LOWEST)
         inner = number(self.translate(node.this))
         if inner.kind == "null":
             return inner
         if inner.is_literal and isinstance(inner.literal, int | float):
-            return Typed(f"(-{inner.sql})", inner.kind, literal=-inner.literal, is_literal=True)
+            turned = reach.computed(reach.exactly(0, 0), "-", inner.reach)
+            return replace(inner, sql=f"(-{inner.sql})", literal=-inner.literal, reach=turned)
         wide = "bigint" if inner.kind == "integer" else "double precision"
-        return Typed(f"(-({inner.sql})::{wide})", "integer" if wide == "bigint" else "real")
+        if wide == "bigint":
+            extent = self._extent(node, "-", _whole(0), inner)
+            return Typed(f"(-({inner.sql})::bigint)", "integer", reach=extent)
+        return Typed(f"(-({inner.sql})::double precision)", "real")
 
     def _dpipe(self, node: exp.DPipe) -> Typed:
         # It binds tighter than arithmetic in SQLite, not so everywhere.
@@ -280,3 +308,23 @@ class Operators:
         if any(isinstance(side, arithmetic) for side in (node.left, node.right)):
             raise Untranslatable("|| within arithmetic without parentheses")
         return Typed(f"({self._as_text(node.left)} || {self._as_text(node.right)})", "text")
+
+
+def _written(node: exp.Expr) -> str:
+    return node.sql(dialect="sqlite", comments=False)
+
+
+def _whole(value: int) -> Typed:
+    # Without a sign of its own the lowest would be a numeric.
+    text = f"'{value}'::bigint" if value == reach.LOWEST else str(value)
+    return Typed(text, "integer", literal=value, is_literal=True, reach=reach.exactly(value, value))
+
+
+def _real(text: str) -> Typed:
+    """PostgreSQL refuses digits that are beyond a double, or so small that they are zero."""
+    value = float(text)
+    if math.isinf(value):
+        text = "'Infinity'"
+    elif value == 0:
+        text = "0"
+    return Typed(f"{text}::double precision", "real", literal=value, is_literal=True)

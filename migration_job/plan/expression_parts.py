@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from migration_job.plan import reach
+from migration_job.plan.reach import Reach
 from migration_job.plan.rules import TARGETS, Affinity, Kind, RuleBase, base_of
 from migration_job.quoting import postgres_text
 from migration_job.values import fold
@@ -31,6 +33,8 @@ class Known:
     same_order: bool = True
     """Whether texts are ordered on the source as the target's "C" orders them: by the bytes of
     UTF-8, not of UTF-16."""
+    reach: Reach = reach.ANY
+    """Of a column of integers."""
 
 
 Scope = Mapping[str, Known]
@@ -54,6 +58,13 @@ class Typed:
     collation: str = "BINARY"
     named: bool = False
     """Whether COLLATE names the collation here, rather than the column's definition."""
+    reach: Reach = reach.ANY
+    """Of an integer."""
+
+
+def part_of(known: Known) -> Typed:
+    """A column as a part of an expression."""
+    return Typed(known.sql, known.kind, known=known, collation=known.collation, reach=known.reach)
 
 
 CLASS_WORDS: Mapping[Kind, str] = {
@@ -90,7 +101,7 @@ def truth(part: Typed) -> str:
 def number(part: Typed) -> Typed:
     """The part as a number: SQLite's truth values are 0 and 1."""
     if part.kind == "boolean":
-        return Typed(f"({part.sql})::integer", "integer")
+        return Typed(f"({part.sql})::integer", "integer", reach=reach.BIT)
     if part.kind in NUMBERS or part.kind == "null":
         return part
     raise Untranslatable(f"a {part.kind} stands where a number is due")
@@ -118,3 +129,8 @@ def unified(parts: Sequence[Typed]) -> list[Typed]:
 def kind_among(parts: Sequence[Typed]) -> Kind:
     """The one kind of unified parts."""
     return next((p.kind for p in parts if p.kind != "null"), "null")
+
+
+def reach_among(parts: Sequence[Typed]) -> Reach:
+    """The integers that one of the parts is among."""
+    return reach.joined([p.reach for p in parts if p.kind == "integer"])

@@ -16,6 +16,7 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
+from migration_job.plan import reach
 from migration_job.plan.comparisons import changes_class, compare
 from migration_job.plan.expression_operators import Operators
 from migration_job.plan.expression_parts import (
@@ -26,10 +27,12 @@ from migration_job.plan.expression_parts import (
     Untranslatable,
     kind_among,
     number,
+    reach_among,
     text_literal,
     truth,
     unified,
 )
+from migration_job.plan.reach import Risk
 from migration_job.values import fold
 
 # What sqlglot cannot parse becomes a finding here; its own warnings would only repeat it.
@@ -49,15 +52,27 @@ def parse(sql: str) -> exp.Expr:
     return found
 
 
-def condition(sql: str, scope: Scope) -> str:
-    """A SQLite predicate as PostgreSQL's. Raises Untranslatable."""
-    return truth(Translator(scope).translate(parse(sql)))
+def condition(sql: str, scope: Scope, risks: list[Risk] | None = None) -> str:
+    """A SQLite predicate as PostgreSQL's; what it may refuse to compute is added to ``risks``.
+    Raises Untranslatable."""
+    translator = Translator(scope)
+    found = truth(translator.translate(parse(sql)))
+    if risks is not None:
+        risks += translator.risks
+    return found
 
 
-def value(sql: str, scope: Scope, *, unicode_case: bool = False) -> Typed:
-    """A SQLite expression as PostgreSQL's; with ``unicode_case``, lower() and upper() as queries
-    write them, which fold letters beyond ASCII too. Raises Untranslatable."""
-    return Translator(scope, unicode_case=unicode_case).translate(parse(sql))
+def value(
+    sql: str, scope: Scope, risks: list[Risk] | None = None, *, unicode_case: bool = False
+) -> Typed:
+    """A SQLite expression as PostgreSQL's; what it may refuse to compute is added to ``risks``.
+    With ``unicode_case``, lower() and upper() are as queries write them, which fold letters beyond
+    ASCII too. Raises Untranslatable."""
+    translator = Translator(scope, unicode_case=unicode_case)
+    found = translator.translate(parse(sql))
+    if risks is not None:
+        risks += translator.risks
+    return found
 
 
 class Translator(Operators):
@@ -73,7 +88,8 @@ class Translator(Operators):
         kind = kind_among(same)
         if kind == "null":
             return Typed("NULL", "null")
-        return Typed(f"COALESCE({', '.join(p.sql for p in same)})", kind)
+        sql = f"COALESCE({', '.join(p.sql for p in same)})"
+        return Typed(sql, kind, reach=reach_among(same))
 
     def _nullif(self, node: exp.Nullif) -> Typed:
         left, right = self.translate(node.this), self.translate(node.expression)
@@ -83,7 +99,8 @@ class Translator(Operators):
         if left.kind != right.kind or {left.collation, right.collation} != {"BINARY"}:
             raise Untranslatable("nullif() of values of several types or under a collation")
         test = compare(replace(left, known=None), replace(right, known=None), "=")
-        return Typed(f"(CASE WHEN {test.sql} THEN NULL ELSE {left.sql} END)", left.kind)
+        sql = f"(CASE WHEN {test.sql} THEN NULL ELSE {left.sql} END)"
+        return Typed(sql, left.kind, reach=left.reach)
 
     def _case(self, node: exp.Case) -> Typed:
         subject = node.this
@@ -116,12 +133,18 @@ class Translator(Operators):
     def _length(self, node: exp.Length) -> Typed:
         part = self.translate(node.this)
         if part.kind == "bytea":
-            return Typed(f"length({part.sql})", "integer")
-        return Typed(f"length({self._as_text(node.this)})", "integer")
+            return Typed(f"length({part.sql})", "integer", reach=reach.LENGTH)
+        return Typed(f"length({self._as_text(node.this)})", "integer", reach=reach.LENGTH)
 
     def _abs(self, node: exp.Abs) -> Typed:
         part = number(self.translate(node.this))
-        return part if part.kind == "null" else Typed(f"abs({part.sql})", part.kind)
+        if part.kind != "integer":
+            return part if part.kind == "null" else Typed(f"abs({part.sql})", part.kind)
+        # In 64 bits, as SQLite: the lowest integer of a type has no opposite in it. Of the lowest
+        # in 64 bits either makes an error.
+        turned = reach.computed(reach.exactly(0, 0), "-", part.reach)
+        extent = reach.within(reach.joined([turned, part.reach]))
+        return Typed(f"abs(({part.sql})::bigint)", "integer", reach=extent)
 
     def _trim(self, node: exp.Trim) -> Typed:
         function = {"LEADING": "ltrim", "TRAILING": "rtrim"}.get(
@@ -143,7 +166,9 @@ class Translator(Operators):
 
     def _strposition(self, node: exp.StrPosition) -> Typed:
         return Typed(
-            f"strpos({self._as_text(node.this)}, {self._as_text(node.args['substr'])})", "integer"
+            f"strpos({self._as_text(node.this)}, {self._as_text(node.args['substr'])})",
+            "integer",
+            reach=reach.LENGTH,
         )
 
     def _replace(self, node: exp.Replace) -> Typed:
@@ -167,9 +192,10 @@ class Translator(Operators):
         part = self.translate(node.this)
         wanted = node.to.sql(dialect="sqlite").upper()
         if "INT" in wanted and part.kind in ("integer", "boolean"):
-            return Typed(f"({number(part).sql})::bigint", "integer")
+            whole = number(part)
+            return Typed(f"({whole.sql})::bigint", "integer", reach=whole.reach)
         if "INT" in wanted and part.kind == "real":
-            return Typed(f"trunc({part.sql})::bigint", "integer")
+            return _truncated(part)
         if any(word in wanted for word in ("TEXT", "CHAR")) and part.kind in ("integer", "text"):
             return Typed(f"({part.sql})::text", "text")
         if any(w in wanted for w in ("REAL", "DOUB", "FLOA")) and part.kind in NUMBERS:
@@ -201,7 +227,8 @@ class Translator(Operators):
         # SQLite's is NULL as soon as one argument is.
         empty = " OR ".join(f"{p.sql} IS NULL" for p in parts)
         values = ", ".join(p.sql for p in parts)
-        return Typed(f"(CASE WHEN {empty} THEN NULL ELSE {word}({values}) END)", kind)
+        sql = f"(CASE WHEN {empty} THEN NULL ELSE {word}({values}) END)"
+        return Typed(sql, kind, reach=reach_among(parts))
 
     def _anonymous(self, node: exp.Anonymous) -> Typed:
         name = fold(node.name)
@@ -210,7 +237,7 @@ class Translator(Operators):
             return self._storage_class(arguments[0])
         if name == "instr" and len(arguments) == 2:
             a, b = (self._as_text(n) for n in arguments)
-            return Typed(f"strpos({a}, {b})", "integer")
+            return Typed(f"strpos({a}, {b})", "integer", reach=reach.LENGTH)
         if name == "ifnull" and len(arguments) == 2:
             return self._first_of([self.translate(n) for n in arguments])
         if name == "json_valid" and len(arguments) == 1:
@@ -228,4 +255,16 @@ def _branches(tests: Sequence[str], results: Sequence[Typed]) -> Typed:
     whens = " ".join(
         f"WHEN {test} THEN {result.sql}" for test, result in zip(tests, same[:-1], strict=True)
     )
-    return Typed(f"(CASE {whens} ELSE {same[-1].sql} END)", kind_among(same))
+    sql = f"(CASE {whens} ELSE {same[-1].sql} END)"
+    return Typed(sql, kind_among(same), reach=reach_among(same))
+
+
+def _truncated(part: Typed) -> Typed:
+    """A real as an integer: SQLite gives the nearest that 64 bits hold, PostgreSQL an error."""
+    sql = part.sql
+    return Typed(
+        f"(CASE WHEN {sql} >= 9223372036854775808 THEN {reach.HIGHEST} "
+        f"WHEN {sql} <= -9223372036854775808 THEN '{reach.LOWEST}'::bigint "
+        f"ELSE trunc({sql})::bigint END)",
+        "integer",
+    )

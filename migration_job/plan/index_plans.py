@@ -14,6 +14,8 @@ from migration_job.plan.index_widths import (
     too_many,
 )
 from migration_job.plan.model import IndexPlan, UniquePlan
+from migration_job.plan.overflows import Overflows
+from migration_job.plan.reach import Risk
 from migration_job.plan.relation_names import RelationNames
 from migration_job.plan.relations import Relations
 from migration_job.plan.table_views import TableView, not_carried
@@ -34,6 +36,7 @@ class IndexPlans:
         names: RelationNames,
         widths: IndexWidths,
         references: Relations,
+        overflows: Overflows,
         *,
         django: bool,
     ) -> None:
@@ -41,6 +44,7 @@ class IndexPlans:
         self._names = names
         self._widths = widths
         self._references = references
+        self._overflows = overflows
         self._django = django
 
     def of_table(
@@ -143,11 +147,13 @@ class IndexPlans:
                 f"it has {len(index.columns)} columns, and PostgreSQL's have "
                 f"{MAX_INDEX_COLUMNS} at most"
             )
-        terms = [self._term(view, term, unique=index.unique) for term in index.columns]
-        where = None if index.where is None else expressions.condition(index.where, view.scope)
+        risks: list[Risk] = []
+        terms = [self._term(view, term, risks, unique=index.unique) for term in index.columns]
+        where = index.where and expressions.condition(index.where, view.scope, risks)
         told = [t for t, c in zip(terms, index.columns, strict=True) if c.column is None]
         if sum(len(part.encode()) for part in (where or "", *told)) > MAX_INDEX_SQL:
             raise Untranslatable("its expressions are longer than PostgreSQL keeps for one")
+        self._overflows.look(view, risks, f"index {index.name}")
         return terms, where
 
     def _index_name(self, view: TableView, index: SourceIndex) -> str:
@@ -161,11 +167,13 @@ class IndexPlans:
         name = f"{view.target}_{'_'.join(t.column or 'expr' for t in index.columns)}_key"
         return self._names.reserve(name, f"{view.target} {name}")
 
-    def _term(self, view: TableView, term: SourceIndexColumn, *, unique: bool) -> str:
+    def _term(
+        self, view: TableView, term: SourceIndexColumn, risks: list[Risk], *, unique: bool
+    ) -> str:
         if term.column is None:
             if term.expression is None or term.expression == "rowid":
                 raise Untranslatable("it is over the rowid")
-            part = expressions.value(term.expression, view.scope, unicode_case=not unique)
+            part = expressions.value(term.expression, view.scope, risks, unicode_case=not unique)
             text, kind = f"({part.sql})", part.kind
         else:
             column = view.columns.get(term.column)

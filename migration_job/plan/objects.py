@@ -14,11 +14,12 @@ from migration_job.plan.index_plans import IndexPlans
 from migration_job.plan.index_widths import IndexWidths, too_many
 from migration_job.plan.model import CheckPlan, IndexPlan, UniquePlan, ViewPlan
 from migration_job.plan.observe import Observer
+from migration_job.plan.overflows import Overflows
 from migration_job.plan.quarantine import Quarantine
 from migration_job.plan.relation_names import RelationNames
 from migration_job.plan.relations import Relations
 from migration_job.plan.table_views import TableView
-from migration_job.plan.view_plans import plan_views
+from migration_job.plan.view_plans import ViewPlanning, plan_views
 from migration_job.plan.virtual import report_virtual
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
 from migration_job.values import fold
@@ -54,9 +55,13 @@ class Objects:
         self._catalogue = catalogue
         self.names = RelationNames(tables, findings, catalogue)
         self._widths = IndexWidths(observer, quarantine, catalogue.encoding)
-        self._columns = ColumnParts(findings, observer)
+        self._observer = observer
+        overflows = Overflows(findings, observer)
+        self._columns = ColumnParts(findings, overflows)
         django = any(fold(t.name) == "django_migrations" for t in catalogue.tables)
-        self._indexes = IndexPlans(findings, self.names, self._widths, references, django=django)
+        self._indexes = IndexPlans(
+            findings, self.names, self._widths, references, overflows, django=django
+        )
 
     def impossible_keys(self) -> set[tuple[str, tuple[str, ...]]]:
         """Tables and columns whose values, or whose number, no index of PostgreSQL's takes as they
@@ -97,7 +102,8 @@ class Objects:
     def views(self, schema: str) -> tuple[ViewPlan, ...]:
         """The views that have a translation, of tables in ``schema``; those that depend on a view
         that has none do not."""
-        return plan_views(self._catalogue, self._tables, self.names, self._findings, schema)
+        planning = ViewPlanning(self._catalogue, self._tables, self._findings, self._observer)
+        return plan_views(planning, self.names, schema)
 
     def report_others(self, connection: apsw.Connection) -> None:
         """Say what has no counterpart: triggers, virtual tables."""

@@ -26,7 +26,7 @@ from migration_job.plan.row_names import (
     within,
 )
 from migration_job.plan.rules import RuleBase
-from migration_job.quoting import compose, sqlite_name, sqlite_table
+from migration_job.quoting import compose, sqlite_expression, sqlite_table
 from migration_job.stores.sqlite.catalogue import rowid_name
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
 from migration_job.stores.sqlite.reader import (
@@ -282,19 +282,21 @@ class Observer:
         )
         return int(row[0] or 0)
 
-    def overflows(self, table: SourceTable, column: str) -> bool:
-        """Whether the column holds a real where SQLite's integer arithmetic went beyond 64 bits,
-        which PostgreSQL refuses."""
-        reference = f"t.{sqlite_name(column)}"
-        row = self._connection.execute(
-            compose(
-                "SELECT 1 FROM {table} t WHERE typeof({reference}) = 'real' "
-                "AND abs({reference}) >= 9.2e18 LIMIT 1",
-                table=sqlite_table(table.name),
-                reference=reference,
-            )
-        ).fetchone()
-        return row is not None
+    def holds_somewhere(self, table: SourceTable, condition: str) -> bool:
+        """Whether a SQLite condition holds in a row of the table, or cannot be tried on all."""
+        sql = compose(
+            "SELECT 1 FROM {table} NOT INDEXED WHERE {condition} LIMIT 1",
+            table=sqlite_table(table.name),
+            condition=sqlite_expression(condition),
+        )
+        return self.gives_a_row(sql)
+
+    def gives_a_row(self, query: str) -> bool:
+        """Whether a SQLite query gives a row, or ends with an error."""
+        try:
+            return self._connection.execute(query).fetchone() is not None
+        except apsw.Error:
+            return True
 
     def heaviest(self, table: SourceTable, expression: str, where: str = "") -> int:
         """Bytes of the largest value of a SQLite expression over the table's rows, or over those

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from migration_job.plan import expression_parts
+from migration_job.plan import expression_parts, reach
 from migration_job.plan.expression_parts import Known
 from migration_job.plan.facts import ColumnFacts
 from migration_job.plan.findings import Findings
@@ -47,6 +47,7 @@ class TableView:
                 collation=column.source.collation.upper(),
                 affinity=column.source.affinity,
                 same_order=self.encoding == "UTF-8",
+                reach=reach.of_column(column.type, column.facts, exact=column.exact),
             )
             for key in spellings(self, name):
                 found[key] = known

@@ -3,33 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from migration_job.plan.expression_parts import Untranslatable
 from migration_job.plan.findings import Findings
 from migration_job.plan.model import ViewPlan
+from migration_job.plan.observe import Observer
+from migration_job.plan.overflows import beyond
 from migration_job.plan.relation_names import RelationNames
 from migration_job.plan.table_views import TableView
-from migration_job.plan.views import DEEPEST, ViewTable, names_read, translate_view
+from migration_job.plan.views import (
+    DEEPEST,
+    TranslatedView,
+    ViewTable,
+    names_read,
+    translate_view,
+)
 from migration_job.quoting import postgres_relation
 from migration_job.stores.sqlite.model import Catalogue
 from migration_job.values import fold
 
 
-def plan_views(
-    catalogue: Catalogue,
-    tables: Mapping[str, TableView],
-    names: RelationNames,
-    findings: Findings,
-    schema: str,
-) -> tuple[ViewPlan, ...]:
+@dataclass(frozen=True, slots=True)
+class ViewPlanning:
+    """What the views are planned from."""
+
+    catalogue: Catalogue
+    tables: Mapping[str, TableView]
+    findings: Findings
+    observer: Observer
+
+
+def plan_views(planning: ViewPlanning, names: RelationNames, schema: str) -> tuple[ViewPlan, ...]:
     """The views that have a translation, of tables in ``schema``; those that depend on a view that
     has none do not."""
-    waiting = [o for o in catalogue.others if o.kind == "view"]
+    waiting = [o for o in planning.catalogue.others if o.kind == "view"]
     if not waiting:
         return ()
     known: dict[str, ViewTable] = {
         fold(name): ViewTable(postgres_relation(t.target, schema), t.scope, tuple(t.columns))
-        for name, t in tables.items()
+        for name, t in planning.tables.items()
     }
     planned: list[ViewPlan] = []
     reasons: dict[str, str] = {}
@@ -40,6 +53,7 @@ def plan_views(
         for view in list(waiting):
             try:
                 translated = translate_view(view.sql, known)
+                _refuse_overflow(translated, planning.observer)
             except Untranslatable as reason:
                 reasons[view.name] = str(reason)
                 continue
@@ -56,7 +70,7 @@ def plan_views(
             waiting.remove(view)
             progress = True
     for view in waiting:
-        findings.add(
+        planning.findings.add(
             "view-not-carried",
             "by-action",
             f"view {view.name}: {reasons[view.name]}",
@@ -64,3 +78,10 @@ def plan_views(
             item=view.name,
         )
     return tuple(planned)
+
+
+def _refuse_overflow(translated: TranslatedView, observer: Observer) -> None:
+    """Raises Untranslatable where a row of now makes PostgreSQL end the view's query."""
+    for trial in translated.trials:
+        if trial.query is None or observer.gives_a_row(trial.query):
+            raise beyond(trial.risk)

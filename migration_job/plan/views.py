@@ -9,7 +9,7 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from migration_job.plan import naming
+from migration_job.plan import naming, reach
 from migration_job.plan.comparisons import in_order
 from migration_job.plan.expression_parts import (
     NUMBERS,
@@ -18,10 +18,12 @@ from migration_job.plan.expression_parts import (
     Typed,
     Untranslatable,
     number,
+    part_of,
     spelled,
     truth,
 )
 from migration_job.plan.expressions import Translator
+from migration_job.plan.reach import Risk
 from migration_job.plan.rules import ConstantRule
 from migration_job.quoting import as_written, compose, postgres_name
 from migration_job.values import fold
@@ -50,10 +52,20 @@ def names_read(sql: str) -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """What tells whether PostgreSQL can compute a part of a view over the rows of now."""
+
+    risk: Risk
+    query: str | None
+    """The source's, which gives a row where it cannot; None where no query tells."""
+
+
+@dataclass(frozen=True, slots=True)
 class TranslatedView:
     query: str
     scope: dict[str, Known]
     columns: tuple[str, ...]
+    trials: tuple[Trial, ...]
 
 
 def translate_view(sql: str, known: Mapping[str, ViewTable]) -> TranslatedView:
@@ -68,7 +80,8 @@ def translate_view(sql: str, known: Mapping[str, ViewTable]) -> TranslatedView:
     names: list[str] = []
     if isinstance(tree.this, exp.Schema):
         names = [c.name for c in tree.this.expressions]
-    query, outputs = _query(tree.expression, known)
+    trials: list[Trial] = []
+    query, outputs = _query(tree.expression, known, trials)
     if names:
         if len(names) != len(outputs):
             raise Untranslatable("it names another number of columns than it selects")
@@ -80,7 +93,7 @@ def translate_view(sql: str, known: Mapping[str, ViewTable]) -> TranslatedView:
     if len({fold(n) for n, _ in outputs}) != len(outputs):
         raise Untranslatable("two of its columns have one name")
     scope = {fold(name): column for name, column in _columns_of(outputs, _same_order(known))}
-    return TranslatedView(query, scope, tuple(name for name, _ in outputs))
+    return TranslatedView(query, scope, tuple(name for name, _ in outputs), tuple(trials))
 
 
 def _columns_of(outputs: Outputs, same_order: bool) -> list[tuple[str, Known]]:
@@ -97,6 +110,7 @@ def _columns_of(outputs: Outputs, same_order: bool) -> list[tuple[str, Known]]:
                 collation=part.collation,
                 affinity=part.known.affinity if part.known is not None else "blob",
                 same_order=same_order,
+                reach=part.reach,
             ),
         )
         for target, (name, part) in zip(targets, outputs, strict=True)
@@ -118,12 +132,37 @@ def _targets(names: Sequence[str]) -> list[str]:
 Outputs = list[tuple[str, Typed]]
 
 
-def _query(node: exp.Expr, known: Mapping[str, ViewTable]) -> tuple[str, Outputs]:
+def _query(
+    node: exp.Expr, known: Mapping[str, ViewTable], trials: list[Trial]
+) -> tuple[str, Outputs]:
+    """The query and its columns; what shows whether it can be computed is added to ``trials``."""
     if isinstance(node, exp.Subquery):
-        return _query(node.this, known)
+        return _query(node.this, known, trials)
     if not isinstance(node, exp.Select):
         raise Untranslatable(f"{type(node).__name__} queries have no translation")
-    return _Select(node, known).translate()
+    select = _Select(node, known, trials)
+    found = select.translate()
+    trials += [_trial(node, risk) for risk in select.risks if risk.possible_now]
+    return found
+
+
+_AFTER_ROWS = ("distinct", "group", "having", "order", "limit", "offset")
+"""The parts of a SELECT that come after its rows."""
+
+
+def _trial(node: exp.Select, risk: Risk) -> Trial:
+    if sqlglot.parse_one(f"SELECT {risk.text}", read="sqlite").find(exp.AggFunc) is not None:
+        return Trial(risk, None)
+    rows = node.copy()
+    for part in _AFTER_ROWS:
+        rows.set(part, None)
+    rows.set("expressions", [exp.Literal.number(1)])
+    where = rows.args.get("where")
+    if where is not None and risk.text in where.sql(dialect="sqlite", comments=False):
+        # Which of a condition's terms comes first, PostgreSQL decides.
+        rows.set("where", None)
+    rows = rows.where(risk.overflow, dialect="sqlite")
+    return Trial(risk, f"{rows.sql(dialect='sqlite', comments=False)} LIMIT 1")
 
 
 class _Aggregates(Translator):
@@ -131,18 +170,19 @@ class _Aggregates(Translator):
 
     def _count(self, node: exp.Count) -> Typed:
         if node.this is None or isinstance(node.this, exp.Star):
-            return Typed("count(*)", "integer")
+            return Typed("count(*)", "integer", reach=reach.COUNT)
         if isinstance(node.this, exp.Distinct):
             parts = [self.translate(n) for n in node.this.expressions]
             if len(parts) != 1 or parts[0].collation != "BINARY":
                 raise Untranslatable("count(DISTINCT) under a collation or of several values")
-            return Typed(f"count(DISTINCT {parts[0].sql})", "integer")
-        return Typed(f"count({self.translate(node.this).sql})", "integer")
+            return Typed(f"count(DISTINCT {parts[0].sql})", "integer", reach=reach.COUNT)
+        return Typed(f"count({self.translate(node.this).sql})", "integer", reach=reach.COUNT)
 
     def _sum(self, node: exp.Sum) -> Typed:
         part = number(self.translate(_plain(node.this)))
         if part.kind == "integer":
-            return Typed(f"sum({part.sql})::bigint", "integer")
+            # One that goes beyond 64 bits is an error on either side.
+            return Typed(f"sum({part.sql})::bigint", "integer", reach=reach.summed(part.reach))
         raise Untranslatable("a sum of reals depends on the order of its rows")
 
     def _max(self, node: exp.Max) -> Typed:
@@ -162,7 +202,7 @@ class _Aggregates(Translator):
                 part.known is not None and part.known.exact and in_order(part.known.rule)
             ):
                 raise Untranslatable("the latest of times of several shapes")
-            return Typed(f"{word}({part.sql})", part.kind, known=part.known)
+            return Typed(f"{word}({part.sql})", part.kind, known=part.known, reach=part.reach)
         raise Untranslatable(f"{word}() of a {part.kind}")
 
     def _avg(self, node: exp.Avg) -> Typed:
@@ -179,9 +219,14 @@ def _plain(node: exp.Expr) -> exp.Expr:
 
 
 class _Select:
-    def __init__(self, node: exp.Select, known: Mapping[str, ViewTable]) -> None:
+    def __init__(
+        self, node: exp.Select, known: Mapping[str, ViewTable], trials: list[Trial]
+    ) -> None:
         self._node = node
         self._known = known
+        self._trials = trials
+        self.risks: list[Risk] = []
+        """What PostgreSQL may refuse to compute, once translated."""
         self._scope: dict[str, Known] = {}
         self._ambiguous: set[str] = set()
         self._stars: list[tuple[str, list[tuple[str, Known]]]] = []
@@ -212,6 +257,7 @@ class _Select:
         if having is not None:
             query += f" HAVING {truth(translator.translate(having.this))}"
         query += self._order(translator, outputs) + self._limits()
+        self.risks += translator.risks
         return query, outputs
 
     def _limits(self) -> str:
@@ -257,12 +303,15 @@ class _Select:
                 raise Untranslatable("LEFT JOIN without ON")
             return f" CROSS JOIN {source}"
         scope = {k: v for k, v in self._scope.items() if k not in self._ambiguous}
-        test = truth(Translator(scope).translate(on))
+        translator = Translator(scope)
+        test = truth(translator.translate(on))
+        # Whichever rows it is computed of, PostgreSQL decides.
+        self._trials += [Trial(risk, None) for risk in translator.risks if risk.possible_now]
         return f" {'LEFT ' if side else ''}JOIN {source} ON {test}"
 
     def _source(self, node: exp.Expr) -> str:
         if isinstance(node, exp.Subquery):
-            query, outputs = _query(node.this, self._known)
+            query, outputs = _query(node.this, self._known, self._trials)
             alias = node.alias or "q"
             self._offer(alias, _columns_of(outputs, _same_order(self._known)))
             return f"({query}) AS {postgres_name(alias)}"
@@ -309,7 +358,7 @@ class _Select:
 
     def _expand(self, alias: str | None) -> Outputs:
         return [
-            (name, Typed(known.sql, known.kind, known=known, collation=known.collation))
+            (name, part_of(known))
             for source, columns in self._stars
             if alias is None or source == fold(alias)
             for name, known in columns

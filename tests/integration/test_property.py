@@ -219,6 +219,28 @@ def rows(table: str, columns: tuple[str, ...], *values: tuple[Any, ...]) -> Rows
 
 # Every counter-example that was ever found, shrunk.
 FOUND: dict[str, Database] = {
+    "integers and reals that SQLite computes and PostgreSQL refuses": Database(
+        (
+            'CREATE TABLE "a"("c" INT, "s" INT, "r" REAL, CHECK ("c" + 1 > 0), '
+            'CHECK ("c" <= 9223372036854775808 AND "r" < 9e999), '
+            'CHECK ("c" <> 9223372036854775808), CHECK ("r" * 10 > 0)) STRICT',
+            'CREATE TABLE "g"("c" INT, "s" INT, "r" REAL, "v" ANY AS ("c" * 2), '
+            '"w" ANY AS ("c" + 1 > 3) STORED, "x" INT AS (CAST("r" AS INTEGER)) STORED, '
+            '"y" INT AS (abs("s")) STORED, "z" INT AS (-"s" - 1)) STRICT',
+        ),
+        (
+            rows("a", ("c", "s", "r"), (2**63 - 1, -(2**31), 1.7e308), (1, 2, 0.5)),
+            rows("g", ("c", "s", "r"), (2**63 - 1, -(2**31), 1.7e308), (1, 2, 0.5)),
+        ),
+        (
+            'CREATE INDEX "a1" ON "a"("s", "c" + 1)',
+            'CREATE INDEX "a2" ON "a"("s") WHERE -1 - "c" < -4',
+            'CREATE INDEX "a3" ON "a"("r" * 2)',
+            'CREATE INDEX "a4" ON "a"(CAST("r" AS INTEGER))',
+            'CREATE INDEX "a5" ON "a"(abs("s"))',
+            'CREATE VIEW "v" AS SELECT "c" * 2 AS "d" FROM "a"',
+        ),
+    ),
     "times of day to a tenth, and to a millionth where need be": Database(
         ('CREATE TABLE "b"("k" INTEGER PRIMARY KEY, "t" TIME, "d" DATETIME)',),
         (
