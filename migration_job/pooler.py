@@ -33,6 +33,9 @@ POLL_SECONDS = 0.02
 LOGIN_SECONDS = 1.0
 """How long logins under way may take to end before the alias is taken away all the same."""
 
+LOOKUPS = 2
+"""Sessions by which PgBouncer looks passwords up on a server that an alias leads that to."""
+
 _ALIAS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -46,6 +49,9 @@ class Alias:
     database: str
     pool_size: int | None = None
     min_pool_size: int | None = None
+    beside: str | None = None
+    """The entry by which PgBouncer looks passwords up, led to the same server; None where it is
+    as pgbouncer.ini has it."""
 
     def __post_init__(self) -> None:
         if not _ALIAS.fullmatch(self.name) or self.name == "pgbouncer":
@@ -65,7 +71,14 @@ class Alias:
             terms.append(f"pool_size={self.pool_size}")
         if self.min_pool_size is not None:
             terms.append(f"min_pool_size={self.min_pool_size}")
-        return f"{self.name} = {' '.join(terms)}\n"
+        return f"{self._lookup()}{self.name} = {' '.join(terms)}\n"
+
+    def _lookup(self) -> str:
+        """The other entry again: the file is included last, and the last one holds."""
+        if self.beside is None:
+            return ""
+        at = f"host={_value(self.host)} port={self.port} dbname={_value(self.beside)}"
+        return f"{self.beside} = {at} pool_size={LOOKUPS}\n"
 
 
 class Pooler:

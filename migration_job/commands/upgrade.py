@@ -68,6 +68,14 @@ class UpgradeOptions:
     alias: Annotated[
         str | None, typer.Option(help="The alias' name, where the file has more than one line.")
     ] = None
+    auth_database: Annotated[
+        str | None,
+        typer.Option(
+            help="PgBouncer's auth_dbname, where it is an entry of pgbouncer.ini that leads to a "
+            "database of that name on the old server: it is led to the one on the server that "
+            "serves, by a line in the alias file."
+        ),
+    ] = None
     from_server: Annotated[
         str | None,
         typer.Option(
@@ -115,7 +123,7 @@ class UpgradeOptions:
         old = _dsn("--from-target", self.from_target, self.from_target_file)
         new = _dsn("--to-target", self.to_target, self.to_target_file)
         old_at, new_at = address(old, self.from_server), address(new, self.to_server)
-        alias = read_alias(self.alias_file, self.alias)
+        alias = read_alias(self.alias_file, self.alias, self.auth_database)
         leads = (alias.host, alias.port, alias.database)
         if leads not in [(a.host, a.port, a.database) for a in (old_at, new_at)]:
             raise InputError(

@@ -28,12 +28,16 @@ from migration_job.stores.postgres.replication import Address
 FILE = "upgraded.json"
 
 
-def write_moved(state: Path, dsns: tuple[str, str], seen: tuple[Address, Address]) -> None:
+def write_moved(
+    state: Path, dsns: tuple[str, str], seen: tuple[Address, Address], beside: str | None = None
+) -> None:
     """Note that what named the first server is to mean the second: by its connection string, and
-    by its address as PgBouncer sees it. No password is written."""
+    by its address as PgBouncer sees it; with what PgBouncer finds ``beside`` the alias
+    (:attr:`migration_job.pooler.Alias.beside`). No password is written."""
     note = {
         "given": [_address(dsn) for dsn in dsns],
         "seen": [[a.host, str(a.port), a.database] for a in seen],
+        **({"beside": beside} if beside else {}),
     }
     write_durably(state / FILE, json.dumps(note).encode(), mode=0o600)
 
@@ -61,7 +65,7 @@ def relocated_alias(state: Path, alias: Alias) -> Alias:
     if note is None or [alias.host, str(alias.port), alias.database] != note["seen"][0]:
         return alias
     host, port, database = note["seen"][1]
-    return replace(alias, host=host, port=int(port), database=database)
+    return replace(alias, host=host, port=int(port), database=database, beside=note.get("beside"))
 
 
 @contextlib.contextmanager

@@ -52,6 +52,8 @@ class UpgradeEnds:
             at.database,
             pool_size=self.alias.pool_size,
             min_pool_size=self.alias.min_pool_size,
+            # Before and after it the entry is as pgbouncer.ini has it: the old server's.
+            beside=self.alias.beside if at == self.new_at else None,
         )
         return Pooler(self.console, self.alias_file, to)
 
@@ -70,9 +72,10 @@ def address(dsn: str, given: str | None) -> Address:
     return Address(str(host), int(port), str(match[3] or parts.get("dbname") or ""))
 
 
-def read_alias(file: Path, name: str | None) -> Alias:
-    """The application's alias, as it stands in the file. Raises InputError where the application
-    is not admitted by it, or by something that this job did not write."""
+def read_alias(file: Path, name: str | None, beside: str | None = None) -> Alias:
+    """The application's alias, as it stands in the file, and ``beside`` it the entry by which
+    PgBouncer looks passwords up. Raises InputError where the application is not admitted by it, or
+    by something that this job did not write."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -80,7 +83,8 @@ def read_alias(file: Path, name: str | None) -> Alias:
             f"cannot read the alias file {file}: {type(error).__name__}",
             advice="give the file that PgBouncer includes for the application's alias",
         ) from error
-    found = [line.partition("=") for line in lines if line.strip() and line.lstrip()[0] != ";"]
+    every = [line.partition("=") for line in lines if line.strip() and line.lstrip()[0] != ";"]
+    found = [parts for parts in every if beside is None or parts[0].strip() != beside]
     wanted = [(n.strip(), rest) for n, _, rest in found if name in (None, n.strip())]
     if len(found) != 1 or len(wanted) != 1:
         raise InputError(
@@ -97,7 +101,15 @@ def read_alias(file: Path, name: str | None) -> Alias:
             advice="move other settings to pgbouncer.ini: this job writes the line anew",
         )
     sizes = {k: int(terms[k]) for k in ("pool_size", "min_pool_size") if k in terms}
-    return Alias(wanted[0][0], terms["host"], int(terms["port"]), terms["dbname"], **sizes)
+    return Alias(
+        wanted[0][0],
+        terms["host"],
+        int(terms["port"]),
+        terms["dbname"],
+        pool_size=sizes.get("pool_size"),
+        min_pool_size=sizes.get("min_pool_size"),
+        beside=beside,
+    )
 
 
 @dataclass(slots=True)

@@ -75,7 +75,7 @@ def _lead(ends: UpgradeEnds, servers: Servers, serving: Server) -> None:
     """The state directory's note and PgBouncer lead to the server that serves."""
     old, new = servers.old, servers.new
     if serving is new:
-        write_moved(ends.state, (old.dsn, new.dsn), (old.at, new.at))
+        write_moved(ends.state, (old.dsn, new.dsn), (old.at, new.at), ends.alias.beside)
     else:
         forget_moved(ends.state)
     pooler = ends.pooler(serving.at)

@@ -38,6 +38,7 @@ def prepare(ends: UpgradeEnds, servers: Servers, say: Say) -> None:
     for server, name in ((old, "old"), (new, "new")):
         require_server(server.connection, name)
     require_pair(old.connection, new.connection)
+    _require_lookup(ends, new)
     known = _begin(servers)
     if not known.loaded:
         with step("upgrade.carry"):
@@ -52,6 +53,19 @@ def prepare(ends: UpgradeEnds, servers: Servers, say: Say) -> None:
     with step("upgrade.copy"):
         _await_copy(new, say)
         _fill_views(new.connection)
+
+
+def _require_lookup(ends: UpgradeEnds, new: Server) -> None:
+    """Raises InputError where PgBouncer would find nothing to look passwords up in."""
+    name = ends.alias.beside
+    if name is None:
+        return
+    found = new.connection.execute("SELECT FROM pg_database WHERE datname = %s", (name,))
+    if found.fetchone() is None:
+        raise InputError(
+            f"expected the database {name!r} of --auth-database on the {new.label}, found none",
+            advice="make it there as it is on the old server: it is not carried",
+        )
 
 
 def _begin(servers: Servers) -> side.Side:

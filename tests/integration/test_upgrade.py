@@ -17,9 +17,12 @@ import apsw
 import psycopg
 import pytest
 
+from migration_job.embedded import EmbeddedPgBouncer
 from migration_job.errors import ExitStatus, InputError, JobError, OperationError
+from migration_job.pooler import Alias
 from migration_job.protocol import upgrade as protocol
 from migration_job.protocol.fault_points import UPGRADE_STEPS
+from migration_job.protocol.moved import relocated_alias
 from migration_job.protocol.rollback import rollback
 from migration_job.protocol.run_context import open_target
 from migration_job.protocol.settings import endpoints
@@ -249,3 +252,37 @@ def test_the_way_back_to_sqlite_follows(servers: Pair, tmp_path: Path) -> None:
     write("late")
     rollback(ends)
     assert at_home() == ["before", "after", "late"]
+
+
+class Lookup(EmbeddedPgBouncer):
+    """PgBouncer that looks passwords up in a database of the old server's, as a stage's does."""
+
+    def config(self) -> str:
+        entry = f"lookup = host=127.0.0.1 port={self.postgres.port} dbname=lookup pool_size=2"
+        return super().config().replace("[databases]", f"[databases]\n{entry}")
+
+
+def test_what_passwords_are_looked_up_in_follows(servers: Pair, tmp_path: Path) -> None:
+    with Lookup(servers.old) as bouncer:
+        servers.old.create_database("lookup")
+        servers.old.create_database("looked")
+        mine = replace(
+            servers, bouncer=bouncer, database="looked", directory=tmp_path, state=tmp_path / "s"
+        )
+        mine.empty_new()
+        before = f"looked = host='127.0.0.1' port={servers.old.port} dbname='looked'\n"
+        mine.lead(before)
+        lookup = bouncer.dsn("lookup", user="postgres", password=servers.old.password)
+        program = mine.start("--auth-database", "lookup")
+        assert program.wait(60) == ExitStatus.USAGE
+        assert "expected the database 'lookup'" in program.output
+        servers.new.create_database("lookup")
+        assert version(lookup) == upgrading.OLD
+        mine.run("--auth-database", "lookup")
+        assert version(lookup) == upgrading.NEW
+        # What else opens the alias leads both there, and what the file says is what it knows.
+        here = Alias("looked", "127.0.0.1", servers.old.port, "looked")
+        assert relocated_alias(tmp_path / "s", here).line() == bouncer.alias_path.read_text()
+        mine.run("--auth-database", "lookup", "--back")
+        assert version(lookup) == upgrading.OLD
+        assert bouncer.alias_path.read_text() == before
