@@ -19,6 +19,8 @@ class Found:
     """The engine's own, for a gate that starts the application anew."""
     backups: bool = False
     """Whether there is a volume of backups."""
+    logical: bool = True
+    """Whether PostgreSQL's log is for logical replication too; not where a server runs without."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from infra.names import Names
 from infra.settings import Settings
 from infra.stage_paths import Paths
 
-LOOK = "/look"
+LOOK, LOOK_FILES = "/look", "/look-files"
 NEWEST = 30
 """Majors whose directories are looked for: one of a later time than this code's is seen as well."""
 
@@ -38,6 +39,8 @@ class Data:
 
     volume: str
     major: int | None
+    logical: bool = True
+    """Whether its server was made with ``wal_level = logical``, or is yet to be made."""
 
 
 def data(client: docker.DockerClient, names: Names) -> Data | None:
@@ -45,35 +48,44 @@ def data(client: docker.DockerClient, names: Names) -> Data | None:
     volume = f"{names.postgres}-data"
     try:
         client.volumes.get(volume)
-        with _looking(client, Mount(LOOK, volume, type="volume", read_only=True)) as container:
+        mounts = [Mount(LOOK, volume, type="volume", read_only=True)]
+        if _has_volume(client, files := f"{names.postgres}-config"):
+            mounts.append(Mount(LOOK_FILES, files, type="volume", read_only=True))
+        with _looking(client, *mounts) as container:
             found = sorted(_majors(container))
+            logical = not found or _is_logical(container)
     except NotFound:
         return None
     except DockerException as error:
         raise StageError(f"the engine could not look into the volume {volume}: {error}") from error
     # The oldest: what an accident has begun beside it is not the stage's data.
-    return Data(volume, found[0][1] if found else None)
+    return Data(volume, found[0][1] if found else None, logical)
 
 
 def has_backups(client: docker.DockerClient, names: Names) -> bool:
     """Whether the stage has a volume of backups, taken now or before. StageError where the engine
     cannot tell."""
     try:
-        client.volumes.get(f"{names.backup}s")
-    except NotFound:
-        return False
+        return _has_volume(client, f"{names.backup}s")
     except DockerException as error:
         raise StageError(f"the engine could not tell of its volumes: {error}") from error
+
+
+def _has_volume(client: docker.DockerClient, name: str) -> bool:
+    try:
+        client.volumes.get(name)
+    except NotFound:
+        return False
     return True
 
 
 @contextmanager
-def _looking(client: docker.DockerClient, mount: Mount) -> Iterator[Container]:
+def _looking(client: docker.DockerClient, *mounts: Mount) -> Iterator[Container]:
     """A container that has something mounted and is never started, of any image that is there."""
     images = client.images.list()
     if not images:
         raise DockerException("it has no image to make a container of")
-    container = client.containers.create(images[0], ["true"], mounts=[mount])
+    container = client.containers.create(images[0], ["true"], mounts=list(mounts))
     try:
         yield container
     finally:
@@ -93,6 +105,18 @@ def _majors(container: Container) -> Iterator[tuple[float, int]]:
             content = tar.extractfile(member)
             if content is not None:
                 yield float(member.mtime), int(content.read().split(b".")[0])
+
+
+def _is_logical(container: Container) -> bool:
+    """What the server's file says of its log; a server without its file is made anew."""
+    try:
+        stream, _ = container.get_archive(f"{LOOK_FILES}/postgresql.conf")
+    except NotFound:
+        return True
+    with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as tar:
+        content = tar.extractfile(tar.getmembers()[0])
+        said = content.read() if content else b""
+    return re.search(rb"^wal_level = '?logical'?", said, re.MULTILINE) is not None
 
 
 def serving(client: docker.DockerClient, where: Paths, *, local: bool) -> Mapping[str, Any]:
@@ -168,11 +192,12 @@ def _member_there(
 
 def require_its_data(
     client: docker.DockerClient, settings: Settings, names: Names, where: Paths
-) -> None:
-    """StageError where the stage's PostgreSQL would not come up on the data that it had: the volume
-    is of another major version, or is gone while the application is served from it."""
+) -> Data | None:
+    """The data that the stage's PostgreSQL is to come up on; None where there is none yet.
+    StageError where it would not come up on it: the volume is of another major version, or is gone
+    while the application is served from it."""
     if settings.external:
-        return
+        return None
     found = data(client, names)
     major = found.major if found else None
     if found and major not in (None, settings.postgres_version):
@@ -186,6 +211,7 @@ def require_its_data(
     side = serving(client, where, local=engine.is_local(settings.docker_host))
     if major is None and side["engine"] == "postgresql":
         _refuse_an_empty_server(found, settings, names)
+    return found
 
 
 def _refuse_an_empty_server(found: Data | None, settings: Settings, names: Names) -> None:

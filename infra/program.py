@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import docker
 import pulumi
 from pulumi.runtime import config
@@ -41,13 +43,16 @@ def stage() -> Stage:
     client = engine.connect(wanted.docker_host)
     if not wanted.settled:
         present.require_no_settled_stage(client, where, local=local)
-    present.require_its_data(client, wanted, names, where)
+    data = present.require_its_data(client, wanted, names, where)
     gate.require_application(client, wanted)
     for port, owner in _ports(wanted, names).items():
         engine.require_port(client, wanted.bind_address, port, owner, local=local)
     images = _images(client, wanted)
     user = _user(client, wanted, where, images.job)
-    parts = Parts(wanted, names, images, where, user, _found(client, wanted, names, images, user))
+    found = replace(
+        _found(client, wanted, names, images, user), logical=data is None or data.logical
+    )
+    parts = Parts(wanted, names, images, where, user, found)
     made = Stage(parts)
     Protection(made, protected=wanted.protect_data)
     return made

@@ -69,8 +69,8 @@ def render(template: str, **values: object) -> str:
     return _environment().get_template(template).render(**values)
 
 
-def host_of(settings: Settings) -> tuning.Host:
-    """What the settings give PostgreSQL to use."""
+def host_of(settings: Settings, *, logical: bool = True) -> tuning.Host:
+    """What the settings give PostgreSQL to use; ``logical`` is the level of its log."""
     return tuning.Host(
         memory=settings.postgres_memory,
         cpus=settings.postgres_cpus,
@@ -79,12 +79,15 @@ def host_of(settings: Settings) -> tuning.Host:
         pool_max=settings.pool_max,
         max_connections=settings.max_connections,
         version=settings.postgres_version,
+        logical=logical,
     )
 
 
-def postgresql_conf(settings: Settings, stage: str, more: Sequence[tuning.Value] = ()) -> str:
+def postgresql_conf(
+    settings: Settings, stage: str, more: Sequence[tuning.Value] = (), *, logical: bool = True
+) -> str:
     """postgresql.conf for the container, every value with its reason; ``more`` is appended."""
-    host = host_of(settings)
+    host = host_of(settings, logical=logical)
     values = [*tuning.compute(host, settings.postgresql_settings), *more]
     sections = [
         (section, list(group))

@@ -62,7 +62,9 @@ def postgres(parts: Parts, closed: Closed, volumes: Mapping[str, pulumi.Input[st
         health=Health(["pg_isready", "-q", "-h", "127.0.0.1", "-U", "postgres", "-d", "postgres"]),
         config_directory=config,
         files={
-            "postgresql.conf": rendering.postgresql_conf(settings, parts.stage, archiving),
+            "postgresql.conf": rendering.postgresql_conf(
+                settings, parts.stage, archiving, logical=parts.found.logical
+            ),
             "pg_hba.conf": rendering.pg_hba_conf(settings, parts.stage),
             "superuser-password": closed.password("superuser"),
             **closed.tls_files("postgres"),

@@ -37,6 +37,9 @@ class Host:
     pool_max: int
     max_connections: int = 0
     version: int = 14
+    logical: bool = True
+    """Whether the log is written for logical replication too. A change of it restarts the server.
+    """
 
 
 @dataclass(frozen=True)
@@ -190,8 +193,16 @@ def _write_ahead_log(host: Host) -> list[Value]:
         Value("max_wal_size", size(largest), "a tenth of the disk, at most 4GB", "Write-ahead log"),
         Value("min_wal_size", size(smallest), "a quarter of max_wal_size", "Write-ahead log"),
         Value("wal_compression", "on", "page images are most of the log", "Write-ahead log"),
-        Value("wal_level", "replica", "base backups and archiving need it", "Write-ahead log"),
+        _log_level(host),
     ]
+
+
+def _log_level(host: Host) -> Value:
+    if host.logical:
+        why = "base backups and archiving need replica; logical, for an upgrade without a restart"
+        return Value("wal_level", "logical", why, "Write-ahead log")
+    # As it always was, to the letter: another file would restart a server that runs.
+    return Value("wal_level", "replica", "base backups and archiving need it", "Write-ahead log")
 
 
 def _worker_processes(host: Host) -> int:

@@ -10,7 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from infra import present
+from infra.files import archive
+from infra.rendering import POSTGRES_CONFIG
 from tests.deployment.database import query
+from tests.deployment.engine import output
 from tests.deployment.radcase import lose_data, remove, rows, serves, staged, up
 from tests.deployment.workshop import Workshop, environment, run
 
@@ -83,6 +87,23 @@ def test_another_major_version_is_refused_before_anything(workshop: Workshop, ma
         workshop.set(postgresVersion=18)
     assert workshop.client.containers.get(workshop.names.postgres).id == before
     assert rows(workshop) > 0
+
+
+def test_the_level_of_a_log_is_what_the_server_was_made_with(workshop: Workshop) -> None:
+    """A stage of an older version of this project has `replica`, and is not restarted for it."""
+    client, names = workshop.client, workshop.names
+    postgres = client.containers.get(names.postgres)
+    text = output(postgres.exec_run(["cat", f"{POSTGRES_CONFIG}/postgresql.conf"]))
+    assert "wal_level = 'logical'" in text
+    older = text.replace("wal_level = 'logical'", "wal_level = 'replica'")
+    try:
+        for content, logical in ((text, True), (older, False)):
+            postgres.put_archive(POSTGRES_CONFIG, archive({"postgresql.conf": content}, "999:999"))
+            assert present.data(client, names) == present.Data(
+                f"{names.postgres}-data", 18, logical
+            )
+    finally:
+        postgres.put_archive(POSTGRES_CONFIG, archive({"postgresql.conf": text}, "999:999"))
 
 
 def test_pulumis_own_advice_leaves_what_reads_the_data(workshop: Workshop) -> None:

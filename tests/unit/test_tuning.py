@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import psycopg
 import pytest
 from hypothesis import given, settings
@@ -39,6 +41,20 @@ def test_one_gigabyte_gets_the_strategys_values() -> None:
             "checkpoint_completion_target": "0.7",
         }.items()
     )
+
+
+def test_the_level_of_a_log_is_the_only_thing_that_an_older_server_has_otherwise() -> None:
+    host = Host(**DEFAULT)  # type: ignore[arg-type]
+    new, old = tuning.compute(host), tuning.compute(replace(host, logical=False))
+    (level,) = (value for value in old if value not in new)
+    # Its comment too: another file would restart a server that runs.
+    assert (level.name, level.value, level.reason) == (
+        "wal_level",
+        "replica",
+        "base backups and archiving need it",
+    )
+    assert [v.name for v in new] == [v.name for v in old]
+    assert computed()["wal_level"] == "logical"
 
 
 def test_more_memory_gets_pgtunes_values() -> None:
