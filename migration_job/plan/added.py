@@ -29,7 +29,7 @@ _AFFINITIES: Mapping[str, Affinity] = {"REAL": "real", "NUMERIC": "numeric"}
 """SQLite's, of the declared types that are not text to it."""
 
 _NUMBERS = ("integer", "real", "numeric", "boolean")
-_BOUNDS = ("low", "high", "max_length", "precision", "scale")
+_BOUNDS = ("low", "high", "max_length", "varying", "precision", "scale")
 """What of a rule follows from its type's length or size alone."""
 
 

@@ -29,13 +29,20 @@ from migration_job.plan.rules import (
     declared_as,
     target_named,
 )
+from migration_job.plan.rules.arrays import ArrayRule
 from migration_job.stores.sqlite.model import Affinity, SourceColumn
+
+ARRAYS = "an array of text, varchar(n), integers, numeric, uuid, boolean or double precision"
+"""What else a policy may ask for, as an error names it."""
 
 Fallback = Literal["integer", "real", "text", "varchar", "blob", "any"]
 """What a declared type means of which only the affinity is known."""
 
 MAX_VARCHAR = 10_485_760
 """PostgreSQL's limit of a declared varchar(n)."""
+
+_VARYING = frozenset({"VARCHAR", "NVARCHAR", "CHARACTER VARYING"})
+"""Declared without a length they are PostgreSQL's own ``varchar``."""
 
 _DECLARED = re.compile(
     r"\s*([A-Za-z_][A-Za-z_0-9 ]*?)?\s*(?:\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\)[A-Za-z ]*)?"
@@ -83,7 +90,8 @@ def _fallback(name: str, affinity: Affinity, numbers: tuple[int, ...]) -> Fallba
     match affinity:
         case "text":
             sized = "CHAR" in name and numbers and 1 <= numbers[0] <= MAX_VARCHAR
-            return "varchar" if sized else "text"
+            bare = name in _VARYING and not numbers
+            return "varchar" if sized or bare else "text"
         case "integer":
             return "integer"
         case "real":
@@ -124,7 +132,8 @@ def wished(
         case "text":
             return TextRule()
         case "varchar":
-            return TextRule(max_length=declared.numbers[0])
+            length = declared.numbers[0] if declared.numbers else None
+            return TextRule(max_length=length, varying=length is None)
         case "blob":
             return ByteaRule()
         case "any":
@@ -222,6 +231,12 @@ def split_type(type_sql: str) -> tuple[str, tuple[int, ...]]:
     return target.name, tuple(int(n) for n in match.groups()[1:3] if n)
 
 
+def _array(wanted: str, facts: ColumnFacts) -> Rule | None:
+    name, numbers = split_type(wanted.rstrip().removesuffix("[]"))
+    size = f"({','.join(map(str, numbers))})" if numbers else ""
+    return ArrayRule.of(f"{name}{size}[]", name, numbers, facts)
+
+
 def for_type(
     wanted: str,
     column: SourceColumn,
@@ -230,10 +245,15 @@ def for_type(
     epoch: EpochUnit | None = None,
 ) -> Rule:
     """The rule to a named PostgreSQL type. Raises InputError for a type that is not offered."""
+    if wanted.rstrip().endswith("[]"):
+        array = _array(wanted, facts)
+        if array is not None:
+            return array
     name, numbers = split_type(wanted)
     if name:
         return OWNERS[name].asked(Request(facts, column.affinity, name, numbers, zone, epoch))
     raise InputError(
-        f"expected one of the types {ALLOWED}; found {wanted!r} for column {column.name}",
+        f"expected one of the types {ALLOWED}, or {ARRAYS}; found {wanted!r} for column "
+        f"{column.name}",
         advice="docs/types.md says what each of them carries.",
     )

@@ -83,8 +83,9 @@ NUMBERS: frozenset[Kind] = frozenset({"integer", "real", "numeric"})
 
 
 def kind_of(type_sql: str) -> Kind:
-    """The kind of a plan's PostgreSQL type."""
-    return TARGETS[base_of(type_sql)].kind
+    """The kind of a plan's PostgreSQL type; arrays are opaque."""
+    known = TARGETS.get(base_of(type_sql))
+    return "opaque" if known is None else known.kind
 
 
 def truth(part: Typed) -> str:

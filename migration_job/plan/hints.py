@@ -9,11 +9,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from migration_job.plan.column_reports import Subject
+from migration_job.plan.facts import ColumnFacts
 from migration_job.plan.rules import (
     BooleanRule,
+    ByteaRule,
     CannotCarry,
     DateRule,
     EpochUnit,
+    JsonBlobRule,
     Rule,
     TextRule,
     TimeRule,
@@ -21,6 +24,7 @@ from migration_job.plan.rules import (
     UuidRule,
     inside,
 )
+from migration_job.plan.storage import is_truth
 from migration_job.values import SourceValue
 
 Fields = Mapping[str, Any]
@@ -81,9 +85,12 @@ def for_mixed(misfits: Sequence[SourceValue], *, nullable: bool) -> Iterator[Fie
 def for_type(subject: Subject, rule: Rule) -> Iterator[tuple[Fields, str]]:
     """What might be a truer type for a column whose values its type carries, and why."""
     column, facts = subject.column, subject.facts
-    if _TRUTHS.fullmatch(column.declared) and _within(facts.low, facts.high):
-        why = f"declared {column.declared}, and every value is 0 or 1: a boolean?"
-        yield {"type": "boolean"}, why
+    why = _why_truths(subject)
+    numbers = not isinstance(inside(rule), BooleanRule) and facts.classes == {"integer"}
+    if why and numbers and _within(facts.low, facts.high):
+        yield {"type": "boolean"}, f"{why}, and every value is 0 or 1: a boolean?"
+    if isinstance(rule, ByteaRule) and _all_documents(facts) and not _indexed(subject):
+        yield {"type": "json"}, "every blob is a JSON document: JSON?"
     if isinstance(inside(rule), TimestampRule) and _near_the_beginning(facts.sample):
         why = (
             "every time lies in the first days of 1970: durations, as SQLAlchemy's Interval keeps "
@@ -94,6 +101,40 @@ def for_type(subject: Subject, rule: Rule) -> Iterator[tuple[Fields, str]]:
     if texts and _all_hex(facts.sample) and not _DIGESTS.search(column.name):
         why = "every text has 32 hexadecimal digits: a UUID, where it is no digest?"
         yield {"type": "uuid"}, why
+
+
+def _why_truths(subject: Subject) -> str:
+    """What says that a column of integers holds truth values; '' where nothing does."""
+    column = subject.column
+    if _TRUTHS.fullmatch(column.declared):
+        return f"declared {column.declared}"
+    if is_truth(subject.table.checks, column.name):
+        return "a CHECK allows 0 and 1 alone"
+    word = (column.default or "").strip("()").strip().lower()
+    return f"DEFAULT {word}" if word in ("false", "true") else ""
+
+
+def _all_documents(facts: ColumnFacts) -> bool:
+    """Whether all of these blobs are objects or lists in JSON, as text or as SQLite's JSONB."""
+    blobs = [value for value in facts.sample if isinstance(value, bytes)]
+    return facts.classes == {"blob"} and bool(blobs) and all(map(_is_document, blobs))
+
+
+def _is_document(blob: bytes) -> bool:
+    try:
+        text = JsonBlobRule(form="text").forward(blob)
+    except CannotCarry:
+        return False
+    return (text or "").lstrip()[:1] in ("{", "[")
+
+
+def _indexed(subject: Subject) -> bool:
+    """Whether the column is compared, which ``json`` cannot be."""
+    names = {
+        *(term.column for index in subject.table.indexes for term in index.columns),
+        *(name for key in subject.table.foreign_keys for name in key.columns),
+    }
+    return subject.column.primary_key > 0 or subject.column.name in names
 
 
 def _near_the_beginning(values: Sequence[SourceValue]) -> bool:

@@ -184,7 +184,7 @@ def _same_family(a: RuleBase, b: RuleBase, _: set[str]) -> list[tuple[End, RuleB
         case TextRule(), TextRule():
             lengths = (a.max_length, b.max_length)
             longest = None if None in lengths else max(n for n in lengths if n is not None)
-            text = TextRule(max_length=longest)
+            text = TextRule(max_length=longest, varying=longest is None and a.varying and b.varying)
             return [("child", text), ("parent", text)]
         case TimestampRule(), TimestampRule():
             fine = {"precision": max(a.precision, b.precision)}

@@ -45,6 +45,24 @@ def is_json(checks: tuple[str, ...], column: str) -> bool:
     return any(part in forms for check in checks for part in _conjuncts(check))
 
 
+def is_truth(checks: tuple[str, ...], column: str) -> bool:
+    """Whether a CHECK allows nothing but 0 and 1, and NULL, in the column."""
+    name = fold(column)
+    null = [name, "is", "null"]
+    allowed = [
+        *([name, "in", *pair] for pair in (["0", ",", "1"], ["1", ",", "0"])),
+        *([name, "=", low, "or", name, "=", high] for low, high in (("0", "1"), ("1", "0"))),
+    ]
+    forms = [[*before, *one, *after] for one in allowed for before, after in _beside(null)]
+    return any(part in forms for check in checks for part in _conjuncts(check))
+
+
+def _beside(null: list[str]) -> Iterator[tuple[list[str], list[str]]]:
+    yield [], []
+    yield [*null, "or"], []
+    yield [], ["or", *null]
+
+
 def _conjuncts(check: str) -> Iterator[list[str]]:
     """What an expression asks for, all of it together: its folded words without parentheses."""
     tokens = [t for t in tokenize(check) if not t.is_symbol("(") and not t.is_symbol(")")]

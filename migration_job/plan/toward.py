@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from migration_job.plan import choose
@@ -22,12 +21,11 @@ from migration_job.plan.rules import (
     TimestampRule,
     WidenedTextRule,
 )
-from migration_job.plan.rules.arrays import ArrayRule, Element
+from migration_job.plan.rules.arrays import ArrayRule
 from migration_job.plan.rules.decimals import NearNumericRule, PaddedNumericRule
 from migration_job.plan.rules.json import of_jsonb
 from migration_job.plan.rules.jsonbytes import JsonBytesRule
 from migration_job.plan.rules.local import LocalTimestampRule
-from migration_job.plan.rules.numbers import BOUNDS
 from migration_job.plan.rules.other import LabelRule
 from migration_job.plan.rules.uuid import ByteOrder, UuidBytesRule
 from migration_job.plan.target import TargetColumn
@@ -92,26 +90,10 @@ def toward(
     return rule
 
 
-ELEMENTS: Mapping[str, Element] = {
-    **dict.fromkeys(("text", "varchar", "citext"), "text"),
-    **dict.fromkeys(("smallint", "integer", "bigint"), "integer"),
-    **{name: name for name in ("uuid", "numeric", "boolean")},
-    "double precision": "real",
-}
-"""By the type of an array's elements what the lists of the source hold."""
-
-
 def _array(there: TargetColumn, facts: ColumnFacts) -> Rule | None:
     name, numbers = choose.split_type(str(there.element))
-    element = ELEMENTS.get(name or str(there.element).rpartition(".")[2])
-    if element is None:
-        return None
-    lists = [value for value in facts.sample if isinstance(value, str)]
-    spaced = sum(", " in value for value in lists) >= sum("," in value for value in lists) / 2
-    low, high = BOUNDS.get(name, BOUNDS["bigint"])
-    return ArrayRule(
-        type=there.type, element=element, spaced=spaced, low=low, high=high, numbers=numbers
-    )
+    plain = name or str(there.element).rpartition(".")[2]
+    return ArrayRule.of(there.type, plain, numbers, facts)
 
 
 def _special(

@@ -8,6 +8,8 @@ import pytest
 
 from tests.integration.roundtrip import Trip, travel
 
+AT = "2024-01-01 10:00:00"
+
 TRIPS = (
     Trip(
         "sizes",
@@ -19,6 +21,44 @@ TRIPS = (
         "INSERT INTO e VALUES (1, 1700000000000, 1700000000000)",
         types={"a.size": "bigint", "a.at": "bigint", "e.ms": "bigint", "e.n": "bigint"},
         home={"SELECT size, at FROM a WHERE id = 3": [(6000000000, 1800000000000)]},
+    ),
+    Trip(
+        "types by wish",
+        "CREATE TABLE w(id INTEGER PRIMARY KEY, name VARCHAR, n TEXT, tags TEXT, late INTEGER, "
+        "ip TEXT, at DATETIME, code TEXT, done INTEGER DEFAULT false, asked NUMERIC DEFAULT TRUE, "
+        "seen INTEGER CHECK (seen IN (0, 1)), doc BLOB);"
+        "INSERT INTO w VALUES (1, 'a', '[1, 2]', '[\"x\", \"y z\"]', 90000000, '192.0.2.7', "
+        f"'{AT}', 'ab', 0, 1, 1, CAST('{{\"k\": 1}}' AS BLOB))",
+        live="INSERT INTO w(id, name, n, tags) VALUES (2, NULL, '[]', '[null]')",
+        target="UPDATE w SET n = n || 3, tags = '{NULL,a}', late = '2 minutes' WHERE id = 1;\n"
+        "INSERT INTO w(id, name, doc) VALUES (3, 'b', '[1]')",
+        refused=("INSERT INTO w(id, n) VALUES (4, '{5000000000}')",),
+        types={
+            "w.name": "character varying",
+            "w.n": "integer[]",
+            "w.tags": "text[]",
+            "w.late": "interval",
+            "w.ip": "inet",
+            "w.at": "timestamp without time zone",
+            "w.code": "character(2)",
+            **dict.fromkeys(("w.done", "w.asked", "w.seen"), "boolean"),
+            "w.doc": "json",
+        },
+        policy="types: generous\ntables: {w: {columns: {n: {type: 'integer[]'}, "
+        "tags: {type: 'text[]'}, late: {type: interval, epoch: us}, ip: {type: inet}, "
+        "at: {type: timestamp without time zone}, code: {type: char(2)}}}}",
+        home={
+            "SELECT name, n, tags, late, ip, at, code FROM w": [
+                ("a", "[1, 2, 3]", '[null, "a"]', 120000000, "192.0.2.7", AT, "ab"),
+                (None, "[]", "[null]", None, None, None, None),
+                ("b", None, None, None, None, None, None),
+            ],
+            "SELECT done, asked, seen, CAST(doc AS TEXT), typeof(doc) FROM w": [
+                (0, 1, 1, '{"k": 1}', "blob"),
+                (0, 1, None, None, "null"),
+                (0, 1, None, "[1]", "blob"),
+            ],
+        },
     ),
     Trip(
         "keys of a parent",

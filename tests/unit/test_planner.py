@@ -8,6 +8,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from migration_job.errors import InputError
 from migration_job.plan.model import Plan
 from tests.helpers import same_value
 from tests.unit.planning import column_of, database, findings_of, plan_of
@@ -639,3 +640,30 @@ def test_the_times_that_numbers_give_are_shown_and_doubted(tmp_path: Path) -> No
     (cocoa,) = [f for f in findings_of(resolved, "epoch") if f.column == "cocoa"]
     assert cocoa.severity == "note"
     assert "seconds since 2001" in cocoa.message
+
+
+def test_names_that_have_to_be_quoted_are_told(tmp_path: Path) -> None:
+    path = database(tmp_path / "a.db", 'CREATE TABLE "UserAccount"(id INTEGER, "firstName" TEXT)')
+    (found,) = findings_of(plan_of(path), "names-with-capitals")
+    assert (found.severity, found.count) == ("note", 2)
+    assert "UserAccount, UserAccount.firstName" in found.message
+
+
+@pytest.mark.parametrize("declared", ["VARCHAR", "varchar", "CHARACTER VARYING", "NVARCHAR"])
+def test_a_varchar_without_a_length_stays_one(declared: str, tmp_path: Path) -> None:
+    path = database(
+        tmp_path / "a.db",
+        f"CREATE TABLE p(k {declared} PRIMARY KEY, c TEXT UNIQUE)",
+        f"CREATE TABLE t(k {declared} REFERENCES p(k), c {declared} REFERENCES p(c))",
+    )
+    plan = plan_of(path)
+    assert [column_of(plan, "t", name).type for name in "kc"] == ["varchar", "text"]
+    assert not plan.blocked
+
+
+def test_an_array_of_what_no_list_holds_is_refused(tmp_path: Path) -> None:
+    path = database(tmp_path / "a.db", "CREATE TABLE t(a TEXT)")
+    policy = "tables: {t: {columns: {a: {type: '%s'}}}}"
+    assert column_of(plan_of(path, policy % "varchar(9) []"), "t", "a").type == "varchar(9)[]"
+    with pytest.raises(InputError, match="or an array of text"):
+        plan_of(path, policy % "bytea[]")

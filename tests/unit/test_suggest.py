@@ -298,6 +298,53 @@ def test_truer_types_are_suggested(tmp_path: Path) -> None:
     assert suggested(path).data == {}
 
 
+@pytest.mark.parametrize(
+    "declared",
+    [
+        *("INTEGER DEFAULT false", "NUMERIC DEFAULT TRUE", "NUMERIC DEFAULT (false)"),
+        *("INTEGER CHECK (c IN (0, 1))", "INT CHECK (c IN (1,0) OR c IS NULL)"),
+        *("CHECK (c = 0 OR c = 1)", "INTEGER CHECK (c IS NULL OR c IN (0,1)) CHECK (c < 5)"),
+    ],
+)
+def test_what_says_truth_values(declared: str, tmp_path: Path) -> None:
+    path = database(
+        tmp_path / "a.db",
+        f"CREATE TABLE t(id INTEGER PRIMARY KEY, c {declared})",
+        "INSERT INTO t VALUES (1, 0), (2, 1), (3, NULL)",
+    )
+    (found,) = findings_of(plan_of(path), "type-suggested")
+    assert "type: boolean" in found.suggest
+    plan = plan_of(path, "types: generous")
+    assert column_of(plan, "t", "c").type == "boolean"
+    assert not findings_of(plan, "check-not-carried") + findings_of(plan, "default-not-carried")
+
+
+@pytest.mark.parametrize(
+    "declared",
+    ["INTEGER DEFAULT 0", "INTEGER CHECK (c IN (0, 1, 2))", "INT CHECK (c NOT IN (0,1))"],
+)
+def test_what_says_no_truth_values(declared: str, tmp_path: Path) -> None:
+    path = database(
+        tmp_path / "a.db",
+        f"CREATE TABLE t(id INTEGER PRIMARY KEY, c {declared})",
+        "INSERT INTO t VALUES (1, NULL)" if "NOT" in declared else "INSERT INTO t VALUES (1, 0)",
+    )
+    assert not findings_of(plan_of(path), "type-suggested")
+
+
+def test_documents_in_blobs(tmp_path: Path) -> None:
+    path = database(
+        tmp_path / "a.db",
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, a BLOB, b BLOB, c BLOB UNIQUE, d BLOB, e BLOB)",
+        "INSERT INTO t VALUES (1, CAST('{\"k\": 1}' AS BLOB), jsonb('[1]'), CAST('[]' AS BLOB), "
+        "x'00ff', CAST('3000' AS BLOB))",
+    )
+    suggested = findings_of(plan_of(path), "type-suggested")
+    assert [(f.column, "type: json" in f.suggest) for f in suggested] == [("a", True), ("b", True)]
+    plan = plan_of(path, "types: generous")
+    assert [column_of(plan, "t", c).type for c in "abcd"] == ["json", "json", "bytea", "bytea"]
+
+
 def test_generous_types_are_taken(tmp_path: Path) -> None:
     path = of_other_types(tmp_path)
     suggestion = suggested(path, generous=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from migration_job.plan import naming
-from migration_job.plan.findings import Findings
+from migration_job.plan.findings import Findings, some
 from migration_job.plan.planner.context import Planning
 from migration_job.plan.relations import Place
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
@@ -55,7 +55,28 @@ def name_everything(planning: Planning) -> Names:
                 table=table.name,
                 resolution="",
             )
+    _note_capitals(findings, tables, columns)
     return Names(tables, columns, frozenset(tables.values()) | _others(planning.catalogue))
+
+
+def _note_capitals(
+    findings: Findings, tables: Mapping[str, str], columns: Mapping[Place, str]
+) -> None:
+    """Tell of names that SQL has to quote on PostgreSQL, and need not on the source."""
+    found = [name for name in tables.values() if _has_capitals(name)]
+    found += [f"{table}.{name}" for (table, _), name in columns.items() if _has_capitals(name)]
+    if found:
+        findings.add(
+            "names-with-capitals",
+            "note",
+            f"{some(found)}: kept as they are, so that SQL has to quote them on PostgreSQL, which "
+            "makes small letters of a name without quotes; an ORM that quotes names finds them",
+            count=len(found),
+        )
+
+
+def _has_capitals(name: str) -> bool:
+    return any("A" <= letter <= "Z" for letter in name)
 
 
 def _others(catalogue: Catalogue) -> set[str]:

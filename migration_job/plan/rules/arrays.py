@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, ClassVar, Literal
 
+from migration_job.plan.facts import ColumnFacts
 from migration_job.plan.rules.base import (
     INT64_HIGH,
     INT64_LOW,
@@ -18,7 +20,7 @@ from migration_job.plan.rules.base import (
     text_for,
 )
 from migration_job.plan.rules.decimals import PaddedNumericRule
-from migration_job.plan.rules.numbers import postgres_float
+from migration_job.plan.rules.numbers import BOUNDS, postgres_float
 from migration_job.quoting import postgres_element
 from migration_job.values import SourceValue
 
@@ -26,6 +28,15 @@ Element = Literal["text", "uuid", "integer", "real", "numeric", "boolean"]
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _BARE = re.compile(r"[^\s{}\",\\]+")
+
+
+ELEMENTS: Mapping[str, Element] = {
+    **dict.fromkeys(("text", "varchar", "citext"), "text"),
+    **dict.fromkeys(("smallint", "integer", "bigint"), "integer"),
+    **{name: name for name in ("uuid", "numeric", "boolean")},
+    "double precision": "real",
+}
+"""By the type of an array's elements what the lists of the source hold."""
 
 
 class ArrayRule(RuleBase):
@@ -49,6 +60,22 @@ class ArrayRule(RuleBase):
     unbounded: ClassVar[bool] = True
     classes: ClassVar[frozenset[StorageClass]] = frozenset({"text"})
     misfit: ClassVar[str] = "not-a-list"
+
+    @classmethod
+    def of(
+        cls, type_sql: str, name: str, numbers: tuple[int, ...], facts: ColumnFacts
+    ) -> ArrayRule | None:
+        """The rule to an array of that type, whose elements are of the type ``name``; None where
+        none leads to such elements. The blanks are those of the column's values."""
+        element = ELEMENTS.get(name)
+        if element is None:
+            return None
+        lists = [value for value in facts.sample if isinstance(value, str)]
+        spaced = sum(", " in value for value in lists) >= sum("," in value for value in lists) / 2
+        low, high = BOUNDS.get(name, BOUNDS["bigint"])
+        return cls(
+            type=type_sql, element=element, spaced=spaced, low=low, high=high, numbers=numbers
+        )
 
     @property
     def target_type(self) -> str:

@@ -26,20 +26,30 @@ OMEGA = "\N{GREEK SMALL LETTER OMEGA}"
 
 
 class TextRule(RuleBase):
-    """TEXT to text, or to varchar where ``max_length`` (in characters) is given."""
+    """TEXT to text, or to varchar where ``max_length`` (in characters) is given or the source says
+    VARCHAR."""
 
     kind: Literal["text"] = "text"
     max_length: int | None = None
+    varying: bool = False
+    """Whether the type without a length is called varchar, as the source has it."""
     affinity: Affinity = "text"
     """The column's: under a numeric one SQLite makes a number of text that looks like one."""
 
     types: ClassVar[tuple[TargetType, ...]] = (
         TargetType("text", "text", "TEXT", (OMEGA,)),
         TargetType(
-            "varchar", "text", "TEXT", (OMEGA,), words=("character varying",), forms=("varchar(n)",)
+            "varchar",
+            "text",
+            "TEXT",
+            (OMEGA,),
+            words=("character varying",),
+            forms=("varchar", "varchar(n)"),
         ),
     )
-    doc: ClassVar[str] = "Text, to `varchar(n)` where no value is longer."
+    doc: ClassVar[str] = (
+        "Text; to `varchar(n)` where no value is longer, to `varchar` where that is declared."
+    )
     no_escapes: ClassVar[bool] = False
     unbounded: ClassVar[bool] = True
     streamed: ClassVar[StorageClass | None] = "text"
@@ -51,11 +61,15 @@ class TextRule(RuleBase):
             return cls(max_length=request.numbers[0])
         if request.facts.classes == {"integer"}:
             return TextIntegerRule()
-        return cls() if request.facts.classes <= {"text"} else WidenedTextRule()
+        if not request.facts.classes <= {"text"}:
+            return WidenedTextRule()
+        return cls(varying=request.type == "varchar")
 
     @property
     def target_type(self) -> str:
-        return "text" if self.max_length is None else f"varchar({self.max_length})"
+        if self.max_length is None:
+            return "varchar" if self.varying else "text"
+        return f"varchar({self.max_length})"
 
     def implied_by(self, facts: ColumnFacts) -> bool:
         short = self.max_length is None or facts.heaviest <= self.max_length
