@@ -173,10 +173,13 @@ def _size_unknown(column: SourceColumn, facts: ColumnFacts) -> bool:
 def sized_integer(
     column: SourceColumn, facts: ColumnFacts, spare: int = 0, *, key: bool = False
 ) -> IntegerRule:
-    """``integer``; ``bigint`` where the declared type or a value is beyond it, and where a plain
-    INTEGER that is no ``key`` has no value (other than 0) that would say so."""
+    """``integer``; ``bigint`` where the declared type or a value is beyond it, and where a column
+    that is no ``key`` is computed, or is a plain INTEGER without a value (other than 0) that would
+    say so."""
     low, high = facts.low or 0, facts.high or 0
-    wide = declared_wide(column.declared) or (not key and _size_unknown(column, facts))
+    # What is computed of two integers may be beyond either of them.
+    open_ended = bool(column.generated) or _size_unknown(column, facts)
+    wide = declared_wide(column.declared) or (not key and open_ended)
     if not wide and INT4[0] <= low and high + spare <= INT4[1]:
         return IntegerRule(low=INT4[0], high=INT4[1])
     return IntegerRule()
@@ -188,7 +191,7 @@ def lossless(column: SourceColumn, facts: ColumnFacts) -> Rule:
     if not classes:
         return ByteaRule() if "BLOB" in column.declared.upper() else TextRule()
     if classes == {"integer"}:
-        return sized_integer(column, facts, key=True)
+        return sized_integer(column, facts, key=not column.generated)
     if classes == {"real"}:
         return RealRule(affinity=column.affinity)
     if classes == {"integer", "real"}:

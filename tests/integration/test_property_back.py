@@ -130,10 +130,12 @@ class Stopped(Exception):
     """The command line said no, before anything was switched, for a reason that is one of these."""
 
 
+COMPUTED = "cannot compute an index, a CHECK or a generated column of a row that the source now"
 BY_RIGHT = (
     "has no key that identifies its rows on both sides",
     "the source has a new value that the plan cannot carry",
     "refuses what the source now holds: null value in column",
+    COMPUTED,
 )
 
 
@@ -609,6 +611,25 @@ FOUND: dict[str, Journey] = {
         Database(("CREATE TABLE \"\"(k INTEGER PRIMARY KEY, c CHECK (c REGEXP 'x'))",)),
         target=("INSERT INTO public._ VALUES (1, 'x')",),
     ),
+    "a value of which an index computes more than 64 bits": Journey(
+        Database(
+            ("CREATE TABLE a(k INTEGER PRIMARY KEY, c BIGINT)",),
+            (Rows("a", ("c",), ((5,),)),),
+            ("CREATE INDEX i ON a(c + 1)",),
+        ),
+        live=("UPDATE a SET c = 9223372036854775807",),
+    ),
+    "a computed value beyond the values that it is computed of": Journey(
+        Database(
+            (
+                "CREATE TABLE a(k INTEGER PRIMARY KEY, c INT, d AS (c * 2), "
+                "e INT AS (c + c) STORED)",
+            ),
+            (Rows("a", ("c",), ((5,),)),),
+        ),
+        live=("UPDATE a SET c = 2000000000",),
+        target=("INSERT INTO public.a(c) VALUES (2147483647)",),
+    ),
     "an empty text alone in its row": Journey(
         Database(("CREATE TABLE a(k TEXT PRIMARY KEY)",)),
         live=("INSERT INTO a VALUES ('')",),
@@ -634,6 +655,7 @@ FOUND: dict[str, Journey] = {
 }
 
 ANNOUNCED = {
+    "a value of which an index computes more than 64 bits": COMPUTED,
     "a value that turns a key NULL": "the source has a new value that the plan cannot carry",
     "a STRICT table that computes another type than it declares": "one way announced",
     "changes that do not come back to a table without a name": "one way announced",

@@ -77,6 +77,12 @@ def test_later_values_are_foretold(tmp_path: Path) -> None:
     assert "index i computes c + 1 in 64 bits" in told.message
 
 
+def test_a_computed_integer_is_bigint(tmp_path: Path) -> None:
+    plan = planned(tmp_path, value=7, checks=", g AS (s * 2), h INT AS (s + s) STORED")
+    types = {c.target: c.type for c in plan.table("t").columns}
+    assert (types["s"], types["g"], types["h"]) == ("integer", "bigint", "bigint")
+
+
 def test_reals_beyond_a_double_are_not_carried(tmp_path: Path) -> None:
     path = database(
         tmp_path / "a.db",

@@ -361,7 +361,7 @@ def test_generated_columns_are_recreated_or_kept_as_values(tmp_path: Path) -> No
     plan = plan_of(path)
     table = plan.table("t")
     generated = {c.target: c.generated for c in table.columns}
-    assert generated["b"] == '((("a")::bigint + 1))::integer'
+    assert generated["b"] == '((("a")::bigint + 1))::bigint'
     assert generated["c"] is not None
     assert '"b"' not in generated["c"], "one generated column may not refer to another"
     assert generated["d"] is None

@@ -63,7 +63,8 @@ def apply_states(
 
     The session must act as a replica
     (:func:`migration_job.stores.postgres.target_fence.act_as_replica`). Raises
-    BlockedError where a value cannot be carried and the plan does not quarantine it,
+    BlockedError where a value cannot be carried and the plan does not quarantine it, or where
+    the target cannot compute what hangs on it,
     psycopg.IntegrityError where rows of the batch stand in each other's or in others' way.
     """
     batch = [_prepare(change) for change in changes]
@@ -88,6 +89,8 @@ def apply_states(
             ask_together(connection, notes)
     except psycopg.errors.IntegrityError:
         raise
+    except psycopg.errors.NumericValueOutOfRange as error:
+        raise _explain_computed(error, [part.change for part in batch]) from error
     except psycopg.Error as error:
         raise lost(error, "applying changes") from error
 
@@ -299,6 +302,22 @@ def _quarantined(
     )
 
 
+_AGAIN = (
+    "the application is served by SQLite as before; correct the rows there, or run "
+    "`migration-job migrate --live` again, which plans from the values of now"
+)
+
+
+def _explain_computed(error: psycopg.Error, changes: Sequence[TableChange]) -> BlockedError:
+    """What to raise where PostgreSQL cannot compute an index, a CHECK or a generated column."""
+    tables = ", ".join(change.table.source or "" for change in changes)
+    return BlockedError(
+        "the target cannot compute an index, a CHECK or a generated column of a row that the "
+        f"source now holds in {tables}: {error.diag.message_primary}",
+        advice=_AGAIN,
+    )
+
+
 def explain_conflict(error: psycopg.Error) -> OperationError:
     """What to raise for rows that the target's constraints refuse although nothing of the batch is
     missing."""
@@ -307,6 +326,5 @@ def explain_conflict(error: psycopg.Error) -> OperationError:
     return OperationError(
         f"the target's {constraint} on table {table} refuses what the source now holds: "
         f"{error.diag.message_primary}",
-        advice="the application is served by SQLite as before; correct the rows there, or run "
-        "`migration-job migrate --live` again, which plans from the values of now",
+        advice=_AGAIN,
     )
