@@ -151,7 +151,7 @@ def main() -> NoReturn:
     unforeseen one a sentence with the file that holds the rest, and which side serves."""
     asked = sys.argv[1] if len(sys.argv) > 1 else ""
     try:
-        if OVERVIEW.issuperset(sys.argv[1:]) and not _completing():
+        if OVERVIEW.issuperset(sys.argv[1:]) and not _completing() and not _configured():
             overview()()
         command = typer.main.get_command(build(asked if asked in COMMANDS else None))
         command(default_map=configuration.defaults(command, Path.cwd()))
@@ -168,6 +168,11 @@ def main() -> NoReturn:
 def _completing() -> bool:
     """Whether a shell asks for completions, which are the commands' own."""
     return any(name.endswith("_COMPLETE") for name in os.environ)
+
+
+def _configured() -> bool:
+    """Whether a file of options stands here: checking its names takes all commands."""
+    return (Path.cwd() / configuration.NAME).exists()
 
 
 def _serves(source: Path) -> str:
