@@ -63,7 +63,7 @@ pictures: setup ## make docs/images from real runs: a demo under load, its dashb
 	@$(PYTHON) -m tools.pictures
 
 .PHONY: docs
-docs: setup ## write docs/commands.md and docs/settings.md anew from the code
+docs: setup ## write docs/commands.md and docs/settings.md again from the code
 	@$(PYTHON) -m tools.reference
 
 # -------------------------------------------------------------------------- on Docker, by Pulumi

@@ -179,7 +179,7 @@ def _rows(taken: _Seconds, rows: int) -> list[Row]:
 
 
 def _emptied(lab: Lab, dsn: str, plan: Plan) -> None:
-    """The tables made anew, empty, and nothing left to write."""
+    """The tables recreated, empty, and nothing left to write."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         for table in plan.tables:
             connection.execute(f"DROP TABLE IF EXISTS {postgres_name(table.target)}".encode())

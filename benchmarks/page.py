@@ -38,7 +38,7 @@ def markdown(results: Results) -> str:
         "# Benchmarks\n",
         "Every figure on this page was measured by `make bench` (`python -m benchmarks`), which "
         "generates the data, runs the peers and this project side by side against the same "
-        "PostgreSQL, and writes the page anew. Compare ratios within one run, not seconds across "
+        "PostgreSQL, and writes the page again. Compare ratios within one run, not seconds across "
         "machines. All of the project's checks are on in every figure.\n",
         _pairs({**results.machine, **results.settings}),
         "\n## Goals\n",

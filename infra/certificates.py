@@ -1,6 +1,6 @@
 """TLS for a stage: a private authority and a certificate for each server, or the operator's own.
 
-The authority's key never leaves Pulumi's state, where it is secret. Certificates are issued anew,
+The authority's key never leaves Pulumi's state, where it is secret. Certificates are issued again,
 by the same authority, when the names change or when less than a quarter of their life is left, so
 that an ordinary ``pulumi up`` renews them.
 """
@@ -174,7 +174,7 @@ class Certificates(Resource):
     """A stage's private authority and its servers' certificates.
 
     ``names`` maps each server to the host names and addresses that clients reach it by. A change of
-    ``version`` issues all certificates anew.
+    ``version`` issues all certificates again.
     """
 
     authority: pulumi.Output[str]

@@ -18,7 +18,7 @@ class Closed:
         self, parts: Parts, kept: pulumi.ResourceOptions, own: pulumi.ResourceOptions
     ) -> None:
         """``kept`` are the options of what has to stay readable: the backups' cipher and the
-        superuser's password; ``own`` those of what can be made anew."""
+        superuser's password; ``own`` those of what can be recreated."""
         settings = self._settings = parts.settings
         self._names = parts.names
         self.credentials = Credentials("credentials", settings.credentials_version, kept)

@@ -20,7 +20,7 @@ SALT_BYTES = 16
 APPLICATION = ("second", "application")
 """The application's two logins, by the version's remainder by two: one is replaced at a time."""
 ROTATED = ("migration", "reader", "monitor", "backup")
-"""Passwords that are all replaced when ``version`` changes; the containers that use them start anew
+"""Passwords that are all replaced when ``version`` changes; the containers that use them restart
 with the new ones while the application goes on."""
 KEPT = ("superuser", "backup_cipher", "pooler", "pooler_admin")
 """The superuser's is of use inside PostgreSQL's own container alone, and set when the data
@@ -35,7 +35,7 @@ def generate() -> str:
 
 
 class CredentialsProvider(StageProvider):
-    """Makes passwords and their verifiers: when ``version`` changes those that rotate anew, and at
+    """Makes passwords and their verifiers: when ``version`` changes those that rotate again, and at
     any time those that are missing because there are more roles."""
 
     outputs = ("passwords", "verifiers")

@@ -1,6 +1,6 @@
 """What this project's dynamic resources share.
 
-Pulumi runs a dynamic resource's provider in a process of its own, made anew from the state, so a
+Pulumi runs a dynamic resource's provider in a process of its own, recreated from the state, so a
 provider holds nothing: all that it needs is in the resource's properties. Providers are classes of
 importable modules, hence the state holds their names and not their code, and a stage that was
 made by an older version of this project is taken down by the present one.

@@ -90,7 +90,7 @@ def _finish(ended: job.Ended, problem: str) -> None:
     if ended.status:
         raise StageError(
             f"{problem}; what was found:\n{ended.words}",
-            advice="nothing was moved; mend it (docs/how-to/external-database.md has the "
+            advice="nothing was moved; fix it (docs/how-to/external-database.md has the "
             "statements) and run `pulumi up` again",
         )
 

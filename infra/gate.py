@@ -91,7 +91,7 @@ def service(
 
 
 def restart_command(gate: Gate) -> str:
-    """What the gate runs to have the application started anew."""
+    """What the gate runs to have the application restarted."""
     if gate.command:
         return f"sh {CONFIG}/restart"
     return shlex.join(["python3", RESTART, gate.container])
@@ -190,5 +190,5 @@ def _no_socket(path: str, found: str) -> StageError:
         f"expected the engine's socket at {path} on its host, for the gate to restart the "
         f"application's container, found {found}",
         advice="set `gate.command` instead of `gate.container`: a command that has the "
-        "application started anew by other means",
+        "application restarted by other means",
     )

@@ -132,8 +132,8 @@ def _emptied(olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
 
 
 def _anew(inputs: MigrationInputs) -> dict[str, Any]:
-    """The target is empty again, and SQLite serves: captured, copied and verified anew."""
-    say("PostgreSQL's data directory is a new one: the migration begins anew")
+    """The target is empty again, and SQLite serves: captured, copied and verified again."""
+    say("PostgreSQL's data directory is a new one: the migration starts over")
     if inputs.strategy != "offline":
         live.run("rollback", inputs, ["--release"])
     return _migrate(inputs)

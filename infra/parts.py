@@ -16,7 +16,7 @@ class Found:
     """What the engine has that the stage is made with."""
 
     socket: EngineSocket | None = None
-    """The engine's own, for a gate that starts the application anew."""
+    """The engine's own, for a gate that restarts the application."""
     backups: bool = False
     """Whether there is a volume of backups."""
     logical: bool = True

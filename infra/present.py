@@ -108,7 +108,7 @@ def _majors(container: Container) -> Iterator[tuple[float, int]]:
 
 
 def _is_logical(container: Container) -> bool:
-    """What the server's file says of its log; a server without its file is made anew."""
+    """What the server's file says of its log; a server without its file is recreated."""
     try:
         stream, _ = container.get_archive(f"{LOOK_FILES}/postgresql.conf")
     except NotFound:

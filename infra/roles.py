@@ -64,7 +64,7 @@ SELECT 'CREATE DATABASE {database} OWNER {owner} ENCODING ''UTF8'' TEMPLATE temp
 SELECT 'CREATE DATABASE {pooler}' WHERE NOT EXISTS
     (SELECT FROM pg_database WHERE datname = {pooler_text}) \\gexec
 REVOKE ALL ON DATABASE {database}, {pooler}, postgres, template1 FROM PUBLIC;
--- Before 15 everybody may make tables in it: whoever watches or backs up is to fill no disk.
+-- Before 15 everybody may make tables in it: the roles that watch and back up must not fill a disk.
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 GRANT CONNECT ON DATABASE {database} TO {application}, {second}, {reader}, {monitor}, {migration};
 GRANT TEMPORARY ON DATABASE {database} TO {application}, {second}, {migration};

@@ -29,7 +29,7 @@ def retire(settings: Settings, names: Names) -> str:
     if settings.external:
         raise StageError(
             "expected a PostgreSQL of the stage's own, found target: external",
-            advice="its passwords are whoever's who runs it: docs/how-to/rotate.md",
+            advice="the operator of that database changes its passwords: docs/how-to/rotate.md",
         )
     serving = names.serving_role(settings.credentials_version)
     old = names.serving_role(settings.credentials_version + 1)

@@ -198,7 +198,7 @@ class Gate(BaseModel):
     def _one_way_to_restart(self) -> Gate:
         if bool(self.container) == bool(self.command):
             raise ValueError(
-                "expected one of gate.container and gate.command to start the application anew, "
+                "expected one of gate.container and gate.command to restart the application, "
                 f"found {'both' if self.container else 'neither'}"
             )
         return self

@@ -44,7 +44,7 @@ class Settings(OperatedSettings):
         if self.backup or self.monitoring:
             raise ValueError(
                 "backup and monitoring are for a PostgreSQL of the stage's own; with target: "
-                "external whoever runs it backs it up and watches it"
+                "external its operator backs it up and watches it"
             )
         if self.pooler and is_list(self.external.host) and not self.external.pooler_host:
             raise ValueError(

@@ -39,7 +39,7 @@ def refuse_to_leave() -> None:
     if loss_is_accepted():
         say(
             f"{ACCEPT_LOSS}=yes: the stage goes, and with it what PostgreSQL has; remove its state "
-            "directory before one of that name is made anew"
+            "directory before one of that name is recreated"
         )
         return
     raise StageError(

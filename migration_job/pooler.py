@@ -5,7 +5,7 @@ the alias file and PgBouncer has read that file; without it nobody gets in, also
 
 PAUSE has two traps (pgbouncer#715, #369): a RESUME leaves a PAUSE that is still waiting hanging
 for ever, and PAUSE waits for open transactions without a limit. So PAUSE has a session of its own,
-each command a time limit, and whoever pauses resumes on every way out.
+each command a time limit, and the code that pauses resumes on every exit.
 """
 
 from __future__ import annotations
@@ -293,7 +293,7 @@ class Pooler:
             try:
                 rows = _ask(kept, command, limit)
             except psycopg.Error:
-                kept.close()  # PgBouncer may have been restarted since: asked anew
+                kept.close()  # PgBouncer may have been restarted since: asked again
             else:
                 self._session = kept
                 return rows

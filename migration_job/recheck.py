@@ -129,7 +129,7 @@ class Recheck:
                         advice="run the command at a quieter hour, or stop `sync` meanwhile; the "
                         "switch compares both sides in full by itself",
                     ) from error
-                self.reporter.say("the target has moved on meanwhile; comparing anew")
+                self.reporter.say("the target has moved on meanwhile; comparing again")
                 report.differences, report.difference_count = [], 0
             finally:
                 taken.path.unlink(missing_ok=True)

@@ -49,14 +49,14 @@ def unprotected(kind: str, name: str, *, protected: bool, stage: str) -> list[st
 
 def unpinned(settings: Mapping[str, str]) -> list[str]:
     """What to think of, of a stage with these settings (Pulumi's own words, without the project):
-    PostgreSQL's image may be another one when the stage is made anew."""
+    PostgreSQL's image may be another one when the stage is recreated."""
     if settings.get("postgresImage") or settings.get("imageSource") == "build":
         return []
     if settings.get("external"):
         return []  # its PostgreSQL is somebody else's
     return [
         "expected PostgreSQL's image by its digest, found no `postgresImage`: a stage that is made "
-        "anew gets the image that the registry has then. Set `postgresImage: postgres@sha256:...`"
+        "again gets the image that the registry has then. Set `postgresImage: postgres@sha256:...`"
     ]
 
 

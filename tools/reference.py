@@ -26,7 +26,7 @@ from migration_job.plan.rules import OWNERS, RULES, TARGETS
 from tools import guarantees
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTICE = "<!-- Written by tools/reference.py from the code; `make docs` writes it anew. -->"
+NOTICE = "<!-- Written by tools/reference.py from the code; `make docs` writes it again. -->"
 
 STATUS = {
     ExitStatus.DONE: "done",
@@ -66,7 +66,7 @@ def pages() -> dict[str, str]:
 
 
 def _guarantees() -> str:
-    """The page as it is, with the table between the two marks anew."""
+    """The page with the table between the two marks replaced."""
     text = (ROOT / "docs/guarantees.md").read_text(encoding="utf-8")
     before, begin, rest = text.partition("<!-- guarantees -->\n")
     _, end, after = rest.partition("<!-- end of guarantees -->")

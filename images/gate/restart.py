@@ -1,4 +1,4 @@
-"""Starts one container anew through the engine's socket: ``restart.py NAME``.
+"""Starts one container again through the engine's socket: ``restart.py NAME``.
 
 The one request of the engine's interface that the gate makes, in a program of its own: the
 migration job knows no Docker. The name is an argument that the stage fixes; nothing that comes in
@@ -33,7 +33,7 @@ class Engine(http.client.HTTPConnection):
 
 
 def restart(path: str, name: str) -> str:
-    """Have the engine start the container anew; '', or what it said instead."""
+    """Have the engine start the container again; '', or what it said instead."""
     engine = Engine(path)
     try:
         engine.request("POST", f"/containers/{quote(name, safe='')}/restart")
@@ -56,7 +56,7 @@ def _message(body: bytes) -> str:
 
 
 def main() -> int:
-    words = argparse.ArgumentParser(description="start one container anew")
+    words = argparse.ArgumentParser(description="start one container again")
     words.add_argument("name")
     words.add_argument("--socket", default=SOCKET)
     chosen = words.parse_args()

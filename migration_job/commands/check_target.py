@@ -96,7 +96,7 @@ def check_target(options: CheckOptions) -> None:
         names = ", ".join(check.name for check in refused)
         raise InputError(
             f"{describe(dsn)} cannot be the target yet: {names}",
-            advice="mend what the list says and run the command again; nothing was changed",
+            advice="fix what the list names and run the command again; nothing was changed",
         )
 
 

@@ -33,11 +33,11 @@ def gate(
     ] = None,
     restart: Annotated[
         str | None,
-        typer.Option(help="A command that starts it anew, such as `docker restart NAME`."),
+        typer.Option(help="A command that restarts it, such as `docker restart NAME`."),
     ] = None,
 ) -> None:
     """Pass HTTP requests on; hold them while the database is switched, until the application has
-    been started anew and answers."""
+    been restarted and answers."""
     if (run is None) == (restart is None):
         raise InputError("expected one of --run and --restart")
     there, here = _address(upstream, "--upstream"), _address(listen, "--listen")

@@ -208,4 +208,4 @@ def _say_untouched(before: str, after: str) -> None:
     if before == after:
         say("  the source     is byte for byte as it was")
     else:
-        say("  the source     was changed meanwhile by whoever uses it; this only read it")
+        say("  the source     was changed meanwhile by another program; the rehearsal only read it")

@@ -1,4 +1,4 @@
-"""The application behind the gate, and how it is started anew."""
+"""The application behind the gate, and how it is restarted."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Child:
 
 
 class Elsewhere:
-    """Somebody else's process, such as a container: a command starts it anew.
+    """Somebody else's process, such as a container: a command restarts it.
 
     ``record`` is a file that keeps which generation of the connection it was last started with: a
     gate that dies on the way is followed by one that does it again.
@@ -94,14 +94,14 @@ class Elsewhere:
             process = await asyncio.create_subprocess_exec(*self._command)
         except OSError as error:
             raise OperationError(
-                f"the application cannot be started anew: {self._command[0]}: {error.strerror}",
-                advice="give a command that starts it anew after --restart",
+                f"the application cannot be restarted: {self._command[0]}: {error.strerror}",
+                advice="give a command that restarts it after --restart",
             ) from error
         status = await process.wait()
         if status != 0:
             raise OperationError(
                 f"`{' '.join(self._command)}` ended with {status}",
-                advice="the application still runs with the old connection; start it anew by hand",
+                advice="the application still runs with the old connection; restart it by hand",
             )
 
     async def stop(self) -> None:

@@ -1,11 +1,11 @@
-"""The gate: passes requests on, holds them, and has the application started anew.
+"""The gate: passes requests on, holds them, and has the application restarted.
 
 A request is held before its first byte is sent on, so that nothing is ever sent twice. It is under
 way from then until its answer has gone out. The gate is open unless
 
 * the job asks for a hold (:mod:`migration_job.protocol.gate_protocol`),
 * the connection names another database than the one that the application was started with; then,
-  once nothing is under way, it is started anew, and must answer before the gate opens.
+  once nothing is under way, it is restarted, and must answer before the gate opens.
 """
 
 from __future__ import annotations

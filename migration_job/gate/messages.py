@@ -1,6 +1,6 @@
 """What the gate makes of a message's head: h11 reads and writes them, this is what it leaves open.
 
-A request that two programs could read in two ways is refused; what goes on is written anew.
+A request that two programs could read in two ways is refused; what is passed on is rewritten.
 """
 
 from __future__ import annotations

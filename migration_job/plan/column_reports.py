@@ -275,7 +275,7 @@ def report_changed(
         )
         findings.add("several-shapes", "warning", text, table=table, column=column, rows=changed)
     elif isinstance(rule, JsonbRule | JsonbBlobRule):
-        text = f"{many} spelled anew by jsonb, the original in the ledger"
+        text = f"{many} normalised by jsonb, the original in the ledger"
         findings.add("json-normalised", "note", text, table=table, column=column, rows=changed)
     elif rule.widened:
         text = (

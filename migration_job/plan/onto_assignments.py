@@ -34,7 +34,7 @@ class OntoFindings(Findings):
         column: str | None,
     ) -> tuple[Judgement, str | None]:
         """What resolves a misfit is to set the rows aside, and an index for searching is the
-        application's to make anew, as its schema is."""
+        application's to make again, as its schema is."""
         if code == "virtual-table-not-carried":
             judgement = "warning"
         if resolution and _gives_way(yaml.safe_load(resolution)):

@@ -182,7 +182,7 @@ class LiveStart:
             target.close()
 
     def _stop_following(self) -> None:
-        """A target that is about to be filled anew follows nothing meanwhile."""
+        """A target that is about to be filled again follows nothing meanwhile."""
         target = connect(self._dsn)
         try:
             if pair_identity.pair(target) is not None:

@@ -96,7 +96,7 @@ def _prove(pair: Pair) -> None:
         try:
             while catch_up(pair).behind:
                 pass
-            # Read anew for each table: what is known of its pages changes with what is applied.
+            # Read again for each table: what is known of its pages changes with what is applied.
             facts = read_tables(pair.sides)
             found = differing(pair.sides, plan, facts)
         finally:

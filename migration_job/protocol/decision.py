@@ -93,7 +93,7 @@ def commit_decision(pair: Pair, *, limit: float, certificate: str | None) -> Non
 
     Returns only where it is taken, and raises only where it is not, with the transaction rolled
     back: an error of the disk may come after the commit has become durable, so that only the file,
-    read anew, says which is so. Where it cannot be read either, OperationError says that.
+    reread, says which is so. Where it cannot be read either, OperationError says that.
     """
     try:
         fence.commit(pair.source, limit=limit)

@@ -6,7 +6,7 @@ goes on with what that led to:
 
 * a column was added: so it is on the source, and the plan gets it
 * a column has another type: the plan gets the rule that brings its values home
-* a table was rewritten by ALTER TABLE or made anew: all its rows are read again
+* a table was rewritten by ALTER TABLE or recreated: all its rows are read again
 * anything else (renamed, dropped, made, another key): the table is one-way from now on, on record
   on the target with its cause. Undone, the table's changes come back again, all rows first
 
@@ -402,7 +402,7 @@ def _is_renamed(name: str, one: TableShape, pair: Pair, seen: _Seen) -> bool:
 
 def _refit(pair: Pair, plan: Plan, verdict: _Verdict, seen: _Seen, held: Collection[str]) -> None:
     """The triggers log keys of columns that may be gone or renamed: without them, only that there
-    was a change. A table that was made anew gets its triggers."""
+    was a change. A table that was recreated gets its triggers."""
     lacking = {one.rpartition(".")[0] for one in target_capture.missing(pair.target, plan)}
     fitted = {name for name in lacking | seen.before.keys() if name not in verdict.causes}
     if not fitted.isdisjoint(held):

@@ -1,7 +1,7 @@
 """All that follows from the decision: fence, alias and connection are made to agree with the
 source's ``closed``.
 
-Whoever gets the lock does this first, so that a death after a decision is completed and one before
+Every new lock holder does this first: a crash after a decision is completed, and one before
 it undone: there is one way to recover, and it is the way that the switch and the rollback
 themselves take.
 

@@ -3,7 +3,7 @@
 The job asks, by a file in the state directory; ``migration-job gate`` answers by another:
 
 ``hold.json``   ``{"token", "until"}``: hold what comes, and say when nothing is under way any more.
-                Whoever wrote it removes it; ``sync`` does, where that one died; where there is no
+                Its writer removes it; ``sync`` does where that one died; where there is no
                 sync either, it lapses.
 ``gate.json``   the gate's heartbeat: ``{"pid", "at", "holds", "serves"}``: ``holds`` is the token
                 once nothing is under way, ``serves`` the connection's generation that the
@@ -34,7 +34,7 @@ UNDER_WAY_SECONDS = 60.0
 """How long requests that are under way may take to end before a switch gives up."""
 
 START_SECONDS = 120.0
-"""How long the application may take to be started anew before a command that waits says so."""
+"""How long the application may take to be restarted before a command that waits says so."""
 
 POLL_SECONDS = 0.01
 
@@ -137,13 +137,13 @@ def wait_for_application(
     named = read_connection(connection)
     if named is None or _serves(state, named.generation):
         return
-    say(f"waiting until the application is started anew on {named.write.engine}")
+    say(f"waiting until the application is restarted on {named.write.engine}")
     deadline = time.monotonic() + limit
     while not _serves(state, named.generation):
         if time.monotonic() > deadline:
             raise OperationError(
                 f"{named.write.engine} serves, but expected the gate to have the application "
-                f"started anew within {limit:g} s, found it not answering yet",
+                f"restarted within {limit:g} s, found it not answering yet",
                 advice="its requests wait at the gate, whose log says why; correct that and run "
                 "the same command again, or end the gate to go on without it",
             )

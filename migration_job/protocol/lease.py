@@ -3,7 +3,7 @@
 ``lease.json``  ``migration-job hold`` has paused the alias for maintenance. It is written before
                 the PAUSE and removed after the RESUME, so that a PAUSE of this job's always has an
                 end: :func:`end_expired` is `sync`'s part of it.
-``pause.json``  a rollback is about to PAUSE. A death leaves it, and whoever comes next undoes that
+``pause.json``  a rollback is about to PAUSE. A crash leaves it; the next lock holder undoes that
                 PAUSE; without such a mark a PAUSE, or an alias that is gone, is somebody else's,
                 and is not undone.
 """
@@ -115,7 +115,7 @@ def forget_pause(state: Path, *, late: float = 0.0) -> None:
 
 def hold(ends: Endpoints, *, seconds: float, reason: str, by: str, wait: float, say: Say) -> Lease:
     """Hold the application's traffic at PgBouncer for up to ``seconds``: new queries wait, open
-    transactions end first, for ``wait`` seconds at most. The same ``by`` may hold anew, with
+    transactions end first, for ``wait`` seconds at most. The same ``by`` may hold again, with
     another end. Raises OperationError, with the traffic going on, where that is not to be had or
     somebody else holds."""
     with Lock(ends.state).command("hold"):

@@ -92,7 +92,7 @@ def _read(state: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         raise InputError(
             f"expected the note on an upgrade in {state / FILE}, found {type(error).__name__}",
-            advice="run the last `migration-job upgrade` again: it writes the note anew",
+            advice="run the last `migration-job upgrade` again: it writes the note again",
         ) from error
     return note
 

@@ -1,7 +1,7 @@
 """The rows that the log names, read in bulk: SQLite itself assembles the text of ordinary rows.
 
 A row is ordinary where each of its values meets its rule's own condition (no ledger entry, nothing
-to quarantine), which is tried anew for every row, since it is new. All others are read value by
+to quarantine), which is tried again for every row, since it is new. All others are read value by
 value.
 """
 

@@ -3,7 +3,7 @@
 Where PostgreSQL is to serve, SQLite takes no writes and holds everything up to the decision, and
 what the way back has brought since; its log names all of these rows. A target that lacks some of
 them, and cannot have taken a write since it forgot, gets them from there: caught up, proved,
-certified anew. All else is told, row by row, and left as it is.
+certified again. All else is told, row by row, and left as it is.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def require_memory(pair: Pair, ends: Endpoints) -> None:
     identity.note(pair.target, ends.state)
     pair.told.append(
         "the target had forgotten what it was certified with (a failover to a standby that was "
-        "behind, or an old copy): brought up again from SQLite's log and certified anew. What "
+        "behind, or an old copy): brought up again from SQLite's log and certified again. What "
         f"PostgreSQL took after {state.back_at or state.switched_at} and lost is in neither"
         + (f"; {server}" if server else "")
     )
@@ -120,7 +120,7 @@ def _bring_up(pair: Pair, state: SourceState) -> None:
     prove_counts(pair)
     raise_target_sequences(pair)
     token = fresh(state.token)
-    pair_identity.announce_token(pair.target, state.token, token, anew=True)
+    pair_identity.announce_token(pair.target, state.token, token, again=True)
     digest = certify(pair, fence.last_position(pair.source), base=base)
     with fence.writing(pair.source, limit=WAIT_SECONDS):
         fence.change_state(pair.source, certificate=digest, token=token)

@@ -8,7 +8,7 @@ The application works on the target meanwhile, and people alter its tables. So o
 the reading, and lets go of the tables' locks after each piece (a savepoint that is rolled back; the
 snapshot stays): an ALTER TABLE waits for one short statement, and no session of this job ever waits
 while another holds what somebody waits for. A table that was rewritten since the snapshot looks
-empty in it; that is looked for while the lock is held, and the round begun anew.
+empty in it; that is looked for while the lock is held, and the round started over.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ COMPARED = 500
 """Rows that are compared at a time."""
 
 ANEW = 5
-"""How often a round is begun anew because all its tables are altered under it."""
+"""How often a round is started over because all its tables are altered under it."""
 
 HELD_ROWS = 100
 """Rows of the queue in a round that keeps small tables locked, so that it comes to an end: a
@@ -131,7 +131,7 @@ def bring_back(
     OperationError where that is not to be had, or a row cannot be put into the source; Locked where
     a table of the target is locked by others (nothing is held then; the next round goes on)."""
     held = dict(pair.back.restless)
-    anew = 0
+    again = 0
     with step("sync.reverse"):
         while True:
             few = min(rows, HELD_ROWS) if held else rows
@@ -141,14 +141,14 @@ def bring_back(
                 held.clear()
             except _ALTERED as error:
                 # What is to be held is gone, or held by others: the other tables go on.
-                anew += 1
-                if anew > ANEW or not held:
+                again += 1
+                if again > ANEW or not held:
                     raise lost(error, "reading the way back") from error
                 held.clear()
                 pair.back.restless.clear()
             except _Restless as error:
-                anew += 1
-                if anew > ANEW or isinstance(error.cause, _LOCKED):
+                again += 1
+                if again > ANEW or isinstance(error.cause, _LOCKED):
                     raise error.locked() from error
                 held = dict(pair.back.restless)
             except apsw.ConstraintError as error:

@@ -117,7 +117,7 @@ def rollback(  # noqa: PLR0913 - the command's options, named
     the capture out of the source; ``accept_loss`` goes back even where the target is gone or rows
     cannot come back, and says what that costs; ``one_way`` does so for these tables of PostgreSQL,
     whose schema was changed there. Raises OperationError or VerificationError with
-    PostgreSQL serving as before; or, where a gate cannot have the application started anew,
+    PostgreSQL serving as before; or, where a gate cannot have the application restarted,
     OperationError with SQLite serving.
     """
     with truthful(ends.source, "rollback"), patience(drain_limit), watch.guarded():
@@ -239,7 +239,7 @@ def _decide(
     watch.expect(2 * lock_limit + watch.GRACE_SECONDS)
     with step("rollback.decide"):
         fence.hold_writers(pair.source, limit=lock_limit)
-        require_capture(pair, anew=True)
+        require_capture(pair, again=True)
         raise_source_sequences(pair)
         later = _changed_since(pair, worked_off)
         for done in derived.bring_in_step(pair.source, pair.catalogue, later):

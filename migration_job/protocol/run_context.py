@@ -68,7 +68,7 @@ class Pair:
         return state
 
     def reload(self) -> None:
-        """Read the source's schema anew, after capture was installed or removed."""
+        """Read the source's schema again, after capture was installed or removed."""
         self.catalogue = read_catalogue(self.source)
         self.sides.catalogue = self.catalogue
         self.captured = _captured(self.source, self.catalogue, self.plan)

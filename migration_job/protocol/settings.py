@@ -122,7 +122,7 @@ class Endpoints:
 
     @property
     def dsn(self) -> str:
-        """The target's connection string, asked for anew each time: an upgrade may have moved it
+        """The target's connection string, asked for again each time: an upgrade may have moved it
         while this command waited for its turn."""
         return relocated_dsn(self.state, self.given_dsn)
 

@@ -417,7 +417,7 @@ def _next(here: _Source, there: _Target, report: Report | None, holders: _Holder
     if state is not None and not running:
         return "start `migration-job sync`: nobody follows the source"
     if running and report is not None and report.problem:
-        return "mend what `sync` waits for (above): `switch` would refuse for it"
+        return "fix what `sync` waits for (above): `switch` would refuse for it"
     return _next_followed(there, running)
 
 
@@ -430,7 +430,7 @@ def _first_of_all(here: _Source, there: _Target, holders: _Holders) -> str:
     if here.problem:
         return "make the source readable, then ask again"
     if _is_another(here, there):
-        return "put the right file back; or `migration-job release` and `migrate --live` anew"
+        return "put the right file back; or `migration-job release` and `migrate --live` again"
     if here.gaps and not (here.state and here.state.closed):
         return "`migration-job release`, then `migrate --live`: changes may be missing"
     return ""

@@ -248,7 +248,7 @@ def _attempt(pair: Pair, wish: _Wish) -> Switched:
 def _left_behind(pair: Pair) -> list[str]:
     return [
         f"warning: nothing in the file says what fills {words}: the way back cannot keep it in "
-        "step, so have the application make it anew after a rollback"
+        "step, so have the application recreate it after a rollback"
         for words in derived.left_to_the_application(pair.catalogue)
     ]
 
@@ -326,7 +326,7 @@ def _decide(
         watch.expect(budget + watch.GRACE_SECONDS)
         start = time.monotonic()
         with step("switch.drain"), _within(pair, start + budget):
-            require_capture(pair, anew=True)
+            require_capture(pair, again=True)
             done = catch_up(pair, mark=False)
             state = pair.state()
             if doubtful(pair, state):

@@ -196,7 +196,7 @@ class Sync:
         return busy
 
     def _open(self, others_before: bool) -> Pair:
-        """The pair; opened anew after another process had the lock, or the target went away."""
+        """The pair; opened again after another process had the lock, or the target went away."""
         if self._pair is not None and (others_before or self._pair.target.closed):
             self._close()
         if self._pair is None:

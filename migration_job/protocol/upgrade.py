@@ -200,7 +200,7 @@ def _certify(source: Server, target: Server, proof: Proof, compared: int) -> dic
 
 
 def _carry_shapes(source: Server, target: Server) -> None:
-    """What the way back to SQLite knows of a server's own catalogue is put on record anew, for each
+    """Record again what the way back to SQLite knows of a server's own catalogue, for each
     schema of an application's."""
     rows = source.connection.execute(
         "SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
@@ -246,7 +246,7 @@ def _require_unchanged(source: Server) -> None:
         raise OperationError(
             f"expected the {source.label} to have the schema that was carried, found it changed",
             advice="the application is served as before. Undo the change, or give this upgrade up "
-            "(`migration-job upgrade --abandon`, before the move) and begin it anew",
+            "(`migration-job upgrade --abandon`, before the move) and begin it again",
         )
 
 

@@ -98,7 +98,7 @@ def read_alias(file: Path, name: str | None, beside: str | None = None) -> Alias
         raise InputError(
             f"expected host, port, dbname and pool sizes in the line of {file}, found "
             + ", ".join(sorted(terms)),
-            advice="move other settings to pgbouncer.ini: this job writes the line anew",
+            advice="move other settings to pgbouncer.ini: this job writes the line again",
         )
     sizes = {k: int(terms[k]) for k in ("pool_size", "min_pool_size") if k in terms}
     return Alias(
@@ -139,7 +139,7 @@ class Server:
 
 @dataclass(slots=True)
 class Servers:
-    """Both sides. Sessions that were lost are made anew by :meth:`again`."""
+    """Both sides. Sessions that were lost are recreated by :meth:`again`."""
 
     old: Server
     new: Server

@@ -1,4 +1,4 @@
-"""What everybody goes by who comes upon an upgrade: finish a decision, undo a hold without one."""
+"""What each command does first on finding an upgrade: finish a decision, else undo a hold."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def _await_copy(new: Server, say: Say) -> None:
 
 
 def _fill_views(connection: psycopg.Connection) -> None:
-    """Materialized views have no rows of their own to be carried: they are computed anew, those
+    """Materialized views have no rows of their own to be carried: they are computed again, those
     first that others are made of."""
     rows = connection.execute(
         "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n "

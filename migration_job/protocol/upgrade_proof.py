@@ -114,7 +114,7 @@ class Proof:
                 f"{table.label}, the first {'in the whole table' if keys == {WHOLE} else shown}",
                 advice="the application is served as before. Somebody has written to the receiving "
                 "server, or its log tells what it did not apply: `migration-job upgrade --abandon` "
-                "and begin anew with an empty database",
+                "and start over with an empty database",
             )
 
     def _follow(self) -> None:

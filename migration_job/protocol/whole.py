@@ -4,7 +4,7 @@ round, and again with the writers held.
 Four looks, each cheap:
 
 * the file: its path still names the inode that is open, and so do the files beside it
-* the state's token, which each of the job's own transactions of consequence chooses anew, and the
+* the state's token, which each of the job's own transactions of consequence renews, and the
   token of the log's row up to which the target has followed: an older copy of the file has others,
   also where its log has reached the same position again
 * the capture's own triggers and tables, by their text
@@ -68,11 +68,11 @@ def require_identity(pair: Pair, state: SourceState, *, followed: bool = False) 
     return known
 
 
-def require_capture(pair: Pair, *, anew: bool = False) -> None:
+def require_capture(pair: Pair, *, again: bool = False) -> None:
     """Raises NotWhole, naming what is missing and since when, where the capture's own objects are
-    not as they were made. Within one state of the file it looks once, unless ``anew``."""
+    not as they were made. Within one state of the file it looks once, unless ``again``."""
     seen = int(pair.source.pragma("data_version"))
-    if pair.whole_at == seen and not anew:
+    if pair.whole_at == seen and not again:
         return
     gaps = whole.own_gaps(pair.source)
     if gaps:

@@ -1,4 +1,4 @@
-"""A report that is written whatever the end of what it tells of."""
+"""A report that is written however the reported run ends."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What a run did, as data: the content of ``report.json``, which ``report.html`` shows.
 
-The names are a contract with whoever reads the file; the command reference documents them.
+The names are a contract with the programs that read the file; the command reference documents them.
 """
 
 from __future__ import annotations

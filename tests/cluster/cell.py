@@ -331,7 +331,7 @@ class Run:
         """PostgreSQL lacks what SQLite has: the list is compared, and SQLite's rows are chosen."""
         file = self.state / "forgotten.json"
         now = time.time()
-        until(lambda: file.stat().st_mtime > now, "the list, anew")
+        until(lambda: file.stat().st_mtime > now, "the list, again")
         listed = {
             (row["table"], json.dumps(row["key"]), row["only"])
             for row in json.loads(file.read_text())["rows"]

@@ -348,7 +348,7 @@ class PatroniCluster:
             wanted = ["leader", "replica", "sync_standby" if synchronous else "replica"]
             with self.session(leader) as session:
                 followers, names = session.execute(
-                    # A member that is being copied anew streams as well, by another name.
+                    # A member that is being copied again streams as well, by another name.
                     "SELECT (SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' "
                     f"AND application_name IN ({', '.join(repr(name) for name in MEMBERS)})), "
                     "current_setting('synchronous_standby_names')"

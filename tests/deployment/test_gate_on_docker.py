@@ -283,7 +283,7 @@ def checks_itself(workshop: Workshop) -> None:
 
 
 class Supervisor(http.server.BaseHTTPRequestHandler):
-    """Somebody's own way to start the application anew, with a password."""
+    """Somebody's own way to restart the application, with a password."""
 
     password = "supervisor-password-0123456789"
     restart: Callable[[], None]

@@ -1,5 +1,5 @@
 """The life of a stage under accidents: `make up` that is killed goes on when it is run again, a
-volume that is lost while SQLite serves is filled anew, and nothing is removed before SQLite serves.
+volume that is lost while SQLite serves is refilled, and nothing is removed before SQLite serves.
 In the end its way back is given up: it is operated and removed as PostgreSQL."""
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def test_it_goes_on_after_each_kill(workshop: Workshop) -> None:
 
 def test_while_sqlite_serves_a_lost_volume_is_filled_anew(workshop: Workshop) -> None:
     lose_data(workshop)
-    assert "the migration begins anew" in up(workshop).output
+    assert "the migration starts over" in up(workshop).output
     up(workshop, cutover="switch")
     assert rows(workshop) > 0
 

@@ -46,7 +46,7 @@ def test_a_full_text_index_over_a_table(tmp_path: Path, postgres: str, script: s
         "DELETE FROM post WHERE id = 2"
     )
     ended = way.back()
-    assert "the full-text index pf was made anew in" in ended.out
+    assert "the full-text index pf was recreated in" in ended.out
     assert (found(way, "new"), found(way, "changed")) == ([3], [1])
     assert (found(way, "old"), found(way, "going")) == ([], [])
     way.on_sqlite("DELETE FROM post WHERE id = 3; INSERT INTO pf(pf) VALUES ('integrity-check')")
@@ -183,7 +183,7 @@ def test_only_what_was_written_to_is_looked_at(tmp_path: Path, postgres: str) ->
     way.on_postgres("INSERT INTO other VALUES (1, 1)")
     ended = way.back()
     assert "in step" not in ended.out
-    assert "made anew" not in ended.out
+    assert "recreated" not in ended.out
 
 
 def test_a_trigger_that_cannot_follow_is_told(tmp_path: Path, postgres: str) -> None:

@@ -186,7 +186,7 @@ def arm(monkeypatch: pytest.MonkeyPatch, disk: FailingDisk, when: str) -> None:
         monkeypatch.setattr(fence, "commit", commit)
         commit(connection, limit=limit)
 
-    apsw.set_default_vfs(disk.name)  # `migrate` has started SQLite anew, with its own default
+    apsw.set_default_vfs(disk.name)  # `migrate` has started SQLite again, with its own default
     real = decision.commit_decision
 
     def at_decision(*arguments: object, **named: object) -> None:

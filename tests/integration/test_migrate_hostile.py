@@ -200,7 +200,7 @@ def test_every_table_has_statistics(tmp_path: Path) -> None:
     with EmbeddedPostgres(major=MAJOR, settings=settings) as server:
         dsn = server.create_database("analyzed")
         with psycopg.connect(dsn, autocommit=True) as target:
-            # Not before the job's own statistics were looked at: autovacuum makes them anew.
+            # Not before the job's own statistics were looked at: autovacuum recreates them.
             target.execute("ALTER SYSTEM SET autovacuum = off")
             target.execute("SELECT pg_reload_conf()")
         ended = _migrate(source, dsn, tmp_path / "report")

@@ -199,7 +199,7 @@ class Trial:
             # the column is computed on SQLite alone was announced by `migrate`.
             if not self.computed:
                 raise AssertionError(f"it cannot go there again: {end}") from end
-            return "computed anew"
+            return "computed again"
         return "whole"
 
     def compared(self, target: dict[str, independent_compare.TargetTable]) -> list[str]:

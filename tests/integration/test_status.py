@@ -153,7 +153,7 @@ def test_without_the_target_the_syncs_word_is_taken(stage: Stage) -> None:
 
 
 def test_how_far_the_other_side_is_is_counted_now(stage: Stage) -> None:
-    """And not taken from the last report of `sync`, beside which another line counts anew."""
+    """And not taken from the last report of `sync`, beside which another line counts again."""
     Sync(stage.ends).run(once=True)
     with closing(sqlite3.connect(stage.migration.source)) as source, source:
         source.executemany("INSERT INTO events (what) VALUES (?)", [("late",)] * 3)

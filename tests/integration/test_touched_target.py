@@ -89,7 +89,7 @@ def test_a_second_run_undoes_nothing(
         triggers = connection.execute("SELECT count(*) FROM sqlite_schema WHERE type = 'trigger'")
         assert triggers.fetchone() == (0,), "nothing was installed"
     connection.close()
-    assert again(postgres).status == DONE, "the untouched one is filled anew"
+    assert again(postgres).status == DONE, "the untouched one is filled again"
 
 
 @pytest.mark.parametrize("schema", ["existing", "planned"])

@@ -171,7 +171,7 @@ def test_an_update_with_triggers_switched_off(
 
 
 def test_a_rebuild_in_twelve_steps(migration: Migration, ends: Endpoints, pair: Pair) -> None:
-    """The table is made anew with the same text, and has no triggers any more."""
+    """The table is recreated with the same text, and has no triggers any more."""
     writer = migration.writer()
     writer.execute("PRAGMA foreign_keys = OFF")
     text = str(writer.execute("SELECT sql FROM sqlite_schema WHERE name = 'notes'").get)

@@ -133,7 +133,7 @@ _SETTINGS = (
 def install(connection: psycopg.Connection, plan: Plan, *, at_once: int = 1) -> None:
     """Create the fence (closed) and the way-back triggers; nothing where they are all there for
     this plan and enabled. Each table is needed for a moment, one at a time, or ``at_once`` where
-    nobody works with them yet; an installation that was cut off is begun anew. The fence stays as
+    nobody works with them yet; an installation that was cut off is started over. The fence stays as
     it is where it is there already. The session passes the fence from then on. Raises
     OperationError."""
     mark = _mark(plan)
@@ -153,7 +153,7 @@ def install(connection: psycopg.Connection, plan: Plan, *, at_once: int = 1) -> 
 
 
 def install_table(connection: psycopg.Connection, number: int, table: TablePlan) -> None:
-    """The triggers of one table, anew. Raises Locked where the table is not to be had."""
+    """The triggers of one table, again. Raises Locked where the table is not to be had."""
     briefly(connection, _of_table(number, table, records_of(connection)), limit=LOCKS_SECONDS)
 
 

@@ -18,7 +18,7 @@ Touched = dict[tuple[str, str], set[Key]]
 
 WHOLE: Key = ()
 UNCHANGED = object()
-"""A value that was not written anew and is not told."""
+"""A value that was not written again and is not told."""
 
 INSERT, UPDATE, DELETE = ord("I"), ord("U"), ord("D")
 RELATION, TRUNCATE = ord("R"), ord("T")

@@ -120,12 +120,12 @@ def read_identity(connection: psycopg.Connection) -> Identity | None:
 
 
 def announce_token(
-    connection: psycopg.Connection, present: str, next_token: str, *, anew: bool = False
+    connection: psycopg.Connection, present: str, next_token: str, *, again: bool = False
 ) -> bool:
     """Note, durably, which token the source's state is about to be given by a transaction there.
-    False, with nothing noted, where the target does not hold the ``present`` one, unless ``anew``:
+    False, with nothing noted, where the target does not hold the ``present`` one, unless ``again``:
     it was just brought up again."""
-    announced = (_ANNOUNCED, (present, next_token, anew, present))
+    announced = (_ANNOUNCED, (present, next_token, again, present))
     return commit_durably(connection, announced) == [1]
 
 

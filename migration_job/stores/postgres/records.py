@@ -193,7 +193,7 @@ def refuse_touched(connection: psycopg.Connection, run: RunRow, where: str) -> N
             f"expected what is at {where} as the verified run left it, found {some(found)}; "
             "another run would undo that",
             advice="give a new database as the target; or, if nothing of this one is to be "
-            "kept, drop it and create it anew. Nothing was changed",
+            "kept, drop it and recreate it. Nothing was changed",
         )
 
 
@@ -481,7 +481,7 @@ def tables_noted(connection: psycopg.Connection, tables: list[str]) -> set[str]:
 
 def forget_statements(rows: list[tuple[str, str]]) -> list[Statement]:
     """What removes the ledger and quarantine of rows, ``(table, key)`` each, that are about to be
-    written anew."""
+    written again."""
     if not rows:
         return []
     names = [[row[0] for row in rows], [row[1] for row in rows]]

@@ -231,7 +231,7 @@ def read_changes(connection: psycopg.Connection) -> list[bytes]:
 
 def shorten(connection: psycopg.Connection) -> None:
     """Have the next look begin near the end of the log: making a slot logs which transactions run,
-    which is where decoding can begin anew."""
+    which is where decoding can start over."""
     connection.execute(
         "SELECT pg_create_logical_replication_slot(%s, 'pgoutput', true)", (VERIFY_SLOT + "_now",)
     )

@@ -97,7 +97,7 @@ def _busy(holder: int | None, role: str) -> InputError:
     named = "" if holder is None else f" (process {holder} of the server, role {role!r})"
     return InputError(
         f"expected the target to be free, found another run of the migration job on it{named}",
-        advice="wait for it to end; a run that was killed lets go within half a minute",
+        advice="wait for it to end; the lock of a killed run is released within half a minute",
     )
 
 

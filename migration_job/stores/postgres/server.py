@@ -1,6 +1,6 @@
 """Which server answers: its system identifier, and the timeline that it writes on.
 
-Every promotion of a standby begins a timeline; a server that was made anew has another identifier.
+Every promotion of a standby begins a timeline; a server that was recreated has another identifier.
 Neither proves that nothing was lost (a failover may lose nothing), but both say what has happened.
 """
 

@@ -115,7 +115,7 @@ def require_pair(old: psycopg.Connection, new: psycopg.Connection) -> None:
         raise InputError(
             f"expected the new database to have the collation and character type {sorts[0]}, "
             f"found {sorts[1]}",
-            advice="make it anew: CREATE DATABASE ... TEMPLATE template0 LC_COLLATE ... LC_CTYPE",
+            advice="recreate it: CREATE DATABASE ... TEMPLATE template0 LC_COLLATE ... LC_CTYPE",
         )
 
 
@@ -161,7 +161,7 @@ def _obstacles(
         (
             OTHERS,
             "no replication of somebody else's",
-            "it would not go on on the new server: end it, and make it anew there afterwards",
+            "it would not go on on the new server: end it, and recreate it there afterwards",
         ),
         (
             EXTENSION_ROWS,

@@ -2,7 +2,7 @@
 
 The way back writes rows without triggers. An index over another table is behind it afterwards:
 ``MATCH`` finds old words, and the next DELETE would meet "database disk image is malformed". So it
-is looked at, and made anew where it is not in step, before SQLite opens. What cannot be made anew
+is looked at, and recreated where it is not in step, before SQLite opens. What cannot be recreated
 is kept in step row by row (:mod:`migration_job.stores.sqlite.feeding`), and looked at here too.
 """
 
@@ -28,7 +28,7 @@ class InStep:
     rebuilt: bool
     seconds: float
     problem: str = ""
-    """Why it could be neither checked nor made anew: it may be behind its table."""
+    """Why it could be neither checked nor recreated: it may be behind its table."""
     checked: bool = True
 
     def __str__(self) -> str:
@@ -39,7 +39,7 @@ class InStep:
             )
         if not self.checked:
             return f"{self.words} was kept in step by its triggers; it has nothing to check it by"
-        done = "made anew" if self.rebuilt else "found in step"
+        done = "recreated" if self.rebuilt else "found in step"
         return f"{self.words} was {done} in {self.seconds:.2f} s"
 
 
@@ -75,7 +75,7 @@ def bring_in_step(
     connection: apsw.Connection, catalogue: Catalogue, changed: Collection[str] | None = None
 ) -> list[InStep]:
     """Check each derived table whose tables were ``changed`` (folded names; None: any may have
-    been), and make it anew where it differs and can be, inside the caller's transaction. Takes time
+    been), and recreate it where it differs and can be, inside the caller's transaction. Takes time
     with the tables' sizes."""
     return [_bring(connection, each) for each in concerned(catalogue, changed)]
 
@@ -99,7 +99,7 @@ def _bring(connection: apsw.Connection, each: Derived) -> InStep:
             _tell(connection, each.name, "rebuild")
             rebuilt = True
             if not look(connection, each):
-                return done("made anew, it still differs")
+                return done("recreated, it still differs")
     except apsw.SQLError as error:
         # A tokenizer or a module that only the application has, or content that is gone.
         return done(str(error))

@@ -1,4 +1,4 @@
-"""What a file's schema may do, which is the application's, or whoever's made the file."""
+"""What a file's schema may do: it is written by the application, or by whoever made the file."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 The way back fires no triggers of the file's: the fence would stop it, and an audit trail would name
 writes twice. But what a trigger writes to a full-text index or an R-tree nobody else can write:
-such an index often keeps nothing that it could be made anew from. So the statements of those
+such an index often keeps nothing that it could be recreated from. So the statements of those
 triggers that write to such a table, and only they, are repeated as temporary triggers of the job's
 connection, over temporary tables that hold a changed row as it was and as it is. A row that is new
 fires what an INSERT fires, a row that is gone what a DELETE does, any other what an UPDATE does.

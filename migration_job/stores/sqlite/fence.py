@@ -54,7 +54,7 @@ class SourceState:
     back_position: str | None
     """The target's WAL position at that snapshot."""
     token: str
-    """Chosen anew by each of the job's own transactions that bring rows or take a decision; the
+    """Newly chosen by each of the job's own transactions that bring rows or take a decision; the
     target knows it too, so that an older copy of the file is told from this one."""
     doubt: str | None
     """Why the capture may have missed something, until the content has been proved equal."""
@@ -159,7 +159,7 @@ def hold_writers(connection: apsw.Connection, *, limit: float) -> None:
 def commit(connection: apsw.Connection, *, limit: float) -> None:
     """Commit, durably; where readers hold it up, asked for until ``limit`` seconds are over. Raises
     LockedError with the transaction still open. After any other error it is not known whether the
-    transaction is durable: only the file, read anew, says so."""
+    transaction is durable: only the file, reread, says so."""
     _until(connection, limit, "COMMIT", "the end of reading on the source")
 
 

@@ -1,7 +1,7 @@
 """Whether a source is whole: how much is looked at, and when.
 
 ``PRAGMA integrity_check`` looks every row up in every index, which takes a quarter of the time of
-the whole migration. What is carried over are the tables: indexes are built anew on the target, and
+the whole migration. What is carried over are the tables: indexes are rebuilt on the target, and
 rows are copied and compared in the order of the tables' own b-trees. So for an offline ``migrate``
 of a large source every page of every b-tree is checked, and that every index has as many entries as
 its table has rows (``quick_check``). That each entry is the right one as well is checked where

@@ -83,7 +83,7 @@ class Snapshot:
         return open_immutable(self.path)
 
     def digests(self) -> Digests:
-        """The file's digests, computed anew each time."""
+        """The file's digests, computed again each time."""
         return digests_of(self.path)
 
 

@@ -33,7 +33,7 @@ class Derived:
 
     @property
     def fed(self) -> bool:
-        """Whether the application's triggers keep it, row by row, and nothing can make it anew."""
+        """Whether the application's triggers keep it, row by row, and nothing can recreate it."""
         return not self.content and bool(self.bases)
 
     @property
