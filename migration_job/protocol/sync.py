@@ -153,7 +153,14 @@ class Sync:
         self._report = Report(os.getpid(), "", "waiting", 0, 0.0, 0)
 
     def run(self, stop: Callable[[], bool] = lambda: False, *, once: bool = False) -> None:
-        """Go on until ``stop()``; with ``once`` until there is nothing left to do."""
+        """Go on until ``stop()``; with ``once`` until there is nothing left to do. Both databases
+        are closed at the end."""
+        try:
+            self._go_on(stop, once=once)
+        finally:
+            self._close()
+
+    def _go_on(self, stop: Callable[[], bool], *, once: bool) -> None:
         while not stop():
             try:
                 with truthful(self._ends.source, "sync"):

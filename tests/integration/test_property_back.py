@@ -10,6 +10,7 @@ full-text index or an R-tree behind its table; a row that cannot go there again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -24,6 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import apsw
 import psycopg
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -156,7 +158,12 @@ class Trial:
         if name != "migrate":
             options += ["--connection", self.place / "connection"]
             options += ["--connect-to", self.place / "application.json"]
-        return run(name, self.path, *options, *more)
+        ended = run(name, self.path, *options, *more)
+        # Two SQLite libraries in one process, this one's and the command's, take each other's locks
+        # away: nothing of the command's may be open any more.
+        left = [one for one in apsw.connections() if one.filename == str(self.path)]
+        assert not left, f"{name} has left the source open"
+        return ended
 
     def must(self, name: str, *more: str | Path) -> Ended:
         ended = self.command(name, *more)
@@ -223,8 +230,7 @@ class Trial:
         self.computed = any(f["code"] == "generated-as-plain" for f in report["findings"])
 
     def write_source(self) -> None:
-        with sqlite3.connect(self.path, isolation_level=None) as connection:
-            connection.create_function("regexp", 2, lambda pattern, text: 1, deterministic=True)
+        with contextlib.closing(self._written()) as connection:
             connection.execute("PRAGMA foreign_keys = ON")
             for step in self.journey.live:
                 statement = on_sqlite(step, connection)
@@ -236,7 +242,12 @@ class Trial:
                 except sqlite3.Error as error:
                     if "_migration_" in str(error) or "moved to" in str(error):
                         raise
-        connection.close()
+
+    def _written(self) -> sqlite3.Connection:
+        """The source as the application writes it."""
+        connection = sqlite3.connect(self.path, isolation_level=None)
+        connection.create_function("regexp", 2, lambda pattern, text: 1, deterministic=True)
+        return connection
 
     def switch(self) -> None:
         policy = self.place / "known.yaml"
@@ -276,7 +287,7 @@ class Trial:
 
     def whole(self) -> None:
         """The file is sound, and so is what SQLite derives from its rows."""
-        with sqlite3.connect(self.path) as connection:
+        with contextlib.closing(sqlite3.connect(self.path)) as connection:
             found = {n for (n,) in connection.execute("SELECT name FROM sqlite_schema")}
             for name in ("zz_search", "zz_own", "zz_bare"):
                 rank = int(name == "zz_search")
@@ -286,7 +297,6 @@ class Trial:
                     )
             if "zz_box" in found:
                 self._filled(connection)
-        connection.close()
 
     def _filled(self, connection: sqlite3.Connection) -> None:
         """What triggers fill holds what they would have put there."""
@@ -310,8 +320,7 @@ class Trial:
 
     def again(self) -> None:
         """Each row goes there again, and is there what it was."""
-        with sqlite3.connect(self.path, isolation_level=None) as connection:
-            connection.create_function("regexp", 2, lambda pattern, text: 1, deterministic=True)
+        with contextlib.closing(self._written()) as connection:
             for (name,) in connection.execute(
                 "SELECT name FROM pragma_table_list WHERE type = 'table' AND schema = 'main' AND "
                 "name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE '\\_migration%' "
@@ -326,7 +335,6 @@ class Trial:
                         connection.execute(f"UPDATE {quote(name)} SET {column} = {column}")
                 except sqlite3.Error:
                     continue  # a CHECK that PostgreSQL does not have
-        connection.close()
         self.must("sync", "--once")
         # Text in a column of numbers may be spelled otherwise there now.
         found = self.compared(independent_compare.read_target(self.dsn))
