@@ -1,11 +1,11 @@
-"""The source while PostgreSQL serves: its gate is looked at as the capture is before, and what DDL
-has taken from the closed file is put back.
+"""The source while PostgreSQL serves: check its write fence and restore what DDL removed from the
+closed file.
 
 The triggers refuse writes, but no trigger stops ``DROP TABLE``, ``DROP TRIGGER`` or ``ALTER TABLE``
-on a connection that did not notice the move. Whatever is missing is made again from the text that
-was recorded with the capture, the gate before all else; a table that had to be made again is filled
-from PostgreSQL. Since something may have been written through the open gate, the content is then
-compared in full, and nothing counts before it is equal.
+on a connection that did not notice the move. Whatever is missing is recreated from the text that
+was recorded with the capture, the fence's triggers first; a recreated table is filled from
+PostgreSQL. Since the file was open to writes meanwhile, the content is then compared in full, and
+the way back goes on only when it is equal.
 """
 
 from __future__ import annotations

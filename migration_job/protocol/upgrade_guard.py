@@ -1,9 +1,10 @@
-"""A second process beside an upgrade: it ends what a hold has begun where its process cannot.
+"""A watchdog process beside an upgrade: it ends or completes a hold when the upgrade cannot.
 
-It is this command itself in another role, told by a pipe. Where the pipe ends without a word, its
-process died; where it is silent for too long, that stands still and is ended. Then the second
-process takes the locks, which the kernel has freed, and goes by the record: a decision is
-followed, a hold without one undone. So the application waits for about a second and is served.
+It is this command itself in another role, connected by a pipe. If the pipe closes without a
+message, the upgrade's process died. If the pipe is silent for too long, that process is stopped,
+and the watchdog ends it. Then the watchdog takes the locks, which the kernel has freed, and reads
+the record: a decision is followed, a hold without one is undone. So the application waits for
+about a second and is served.
 """
 
 from __future__ import annotations
