@@ -300,7 +300,8 @@ class Operators:
         if wide == "bigint":
             extent = self._extent(node, "-", _whole(0), inner)
             return Typed(f"(-({inner.sql})::bigint)", "integer", reach=extent)
-        return Typed(f"(-({inner.sql})::double precision)", "real")
+        # SQLite takes it from zero: of zero it makes no negative zero.
+        return Typed(f"(0 - ({inner.sql})::double precision)", "real")
 
     def _dpipe(self, node: exp.DPipe) -> Typed:
         # It binds tighter than arithmetic in SQLite, not so everywhere.

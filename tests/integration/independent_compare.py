@@ -411,10 +411,12 @@ def forms(cell: Cell, pg_type: str, text: str | None, zone: tzinfo = UTC) -> set
 
 
 def _same_real(cell: Cell, text: str) -> bool:
-    return cell.storage == "real" and struct.pack("<d", float(text)) == struct.pack(
-        "<d",
-        cell.content,
-    )
+    """Whether the text is the real; a text that is no number is none."""
+    try:
+        found = float(text)
+    except ValueError:
+        return False
+    return cell.storage == "real" and struct.pack("<d", found) == struct.pack("<d", cell.content)
 
 
 def _numeric_forms(cell: Cell, text: str) -> set[str]:

@@ -219,6 +219,13 @@ def rows(table: str, columns: tuple[str, ...], *values: tuple[Any, ...]) -> Rows
 
 # Every counter-example that was ever found, shrunk.
 FOUND: dict[str, Database] = {
+    "a zero with its sign turned, and JSON beside the numbers of its column": Database(
+        (
+            'CREATE TABLE "z"("r" REAL, "n" ANY AS (-"r") STORED, "m" ANY AS ("r" * -1)) STRICT',
+            'CREATE TABLE "j"("j" JSON)',
+        ),
+        (rows("z", ("r",), (0.0,), (1.5,)), rows("j", ("j",), ("[[]]",), (2.5,), (7,))),
+    ),
     "integers and reals that SQLite computes and PostgreSQL refuses": Database(
         (
             'CREATE TABLE "a"("c" INT, "s" INT, "r" REAL, CHECK ("c" + 1 > 0), '
