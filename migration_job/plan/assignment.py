@@ -207,13 +207,18 @@ class Assigner:
         if not self._unsaid(subject):
             return None
         cannot = narrow.examination.cannot
-        misfits = self._observer.values_of(subject.table, subject.column.name, cannot, MOST_MISFITS)
-        nullable = self._nullable(subject)
-        proposals = hints.for_misfits(subject, narrow.rule, misfits, nullable=nullable)
-        found = hints.first_that(lambda fields: self._works(subject, fields), proposals)
+        found = self._keeping(subject, narrow)
         if found is None and is_few(subject, cannot) and column_reports.few_enough(cannot):
             return {"action": "quarantine"}
         return found
+
+    def _keeping(self, subject: Subject, narrow: Assignment) -> Fields | None:
+        """The policy that would keep the column's type for all its values."""
+        cannot = narrow.examination.cannot
+        misfits = self._observer.values_of(subject.table, subject.column.name, cannot, MOST_MISFITS)
+        nullable = self._nullable(subject)
+        proposals = hints.for_misfits(subject, narrow.rule, misfits, nullable=nullable)
+        return hints.first_that(lambda fields: self._works(subject, fields), proposals)
 
     def _mixed_hint(self, subject: Subject) -> Fields | None:
         """The policy that would make numbers of a column's several classes."""

@@ -51,6 +51,7 @@ MOST_ASIDE = 0.1
 """The part of a column's values up to which the rows at fault are few enough to set aside."""
 
 _HEX32 = re.compile(r"[0-9a-fA-F]{32}", re.ASCII)
+_DATED = re.compile(r"(\d{4}-\d\d-\d\d[ T])\d\d:\d\d(:\d\d(\.\d+)?)?", re.ASCII)
 _DIGESTS = re.compile(r"md5|hash|digest|checksum|etag|fingerprint|token|secret", re.IGNORECASE)
 _TRUTHS = re.compile(r"\s*(TINYINT\s*\(\s*1\s*\)|BIT\s*(\(\s*1\s*\))?)\s*", re.IGNORECASE)
 
@@ -65,6 +66,8 @@ def for_misfits(
         yield from _truths(misfits, nullable=nullable)
     if isinstance(inner, TimestampRule | DateRule | TimeRule):
         yield from _units(subject.facts.sample)
+    if isinstance(inner, TimeRule):
+        yield from _clocks(misfits)
     if isinstance(inner, UuidRule):
         yield from _byte_orders(misfits)
     nulls = _nulls(misfits)
@@ -200,6 +203,16 @@ def _units(sample: Sequence[SourceValue]) -> Iterator[Fields]:
         rule = TimestampRule(shape="epoch", epoch=unit)
         if all(_plausible(rule, number) for number in numbers):
             yield {"epoch": unit}
+
+
+def _clocks(misfits: Sequence[SourceValue]) -> Iterator[Fields]:
+    """Times of day that carry one date, as Rails' do."""
+    texts = [value for value in misfits if value is not None]
+    found = [_DATED.fullmatch(text) if isinstance(text, str) else None for text in texts]
+    dates = {match[1] for match in found if match is not None}
+    if len(dates) == 1 and None not in found:
+        # So it goes both ways; what is no time of day is refused behind it.
+        yield {"action": "map", "pattern": [{"match": dates.pop() + "(.*)", "replace": r"\1"}]}
 
 
 def _plausible(rule: TimestampRule, number: SourceValue) -> bool:

@@ -7,15 +7,16 @@ from typing import Any
 import yaml
 
 from migration_job.errors import InputError
-from migration_job.plan.assignment import Assigner, Wish, with_maps, wrap
+from migration_job.plan.assignment import Assigner, Assignment, Wish, with_maps, wrap
 from migration_job.plan.choose import Choice
 from migration_job.plan.column_reports import Subject
 from migration_job.plan.findings import Findings, Judgement, policy_for_column, policy_for_table
 from migration_job.plan.hints import Fields
 from migration_job.plan.matching import Matched
+from migration_job.plan.policy import ColumnPolicy
 from migration_job.plan.rules import Rule
 from migration_job.plan.target import TargetColumn, TargetSchema
-from migration_job.plan.toward import toward
+from migration_job.plan.toward import Unsupported, toward
 
 
 class OntoFindings(Findings):
@@ -81,6 +82,9 @@ class OntoAssigner(Assigner):
                 "type is the target's with --schema existing",
                 advice="take the line out; change the type on the target if it has to be another",
             )
+        return self._proposed(subject, own, wish)
+
+    def _proposed(self, subject: Subject, own: ColumnPolicy, wish: Wish | None) -> Choice:
         there = self._targets[subject.place]
         rule = toward(
             there,
@@ -97,9 +101,15 @@ class OntoAssigner(Assigner):
         it."""
         return "us" if self._django and there.base.startswith("interval") else None
 
-    def _hint(self, *of: Any) -> Fields | None:
-        del of
-        return None  # the type is the target's
+    def _hint(self, subject: Subject, narrow: Assignment) -> Fields | None:
+        """What carries the values to the target's type; nothing that would change the type."""
+        return self._keeping(subject, narrow) if self._unsaid(subject) else None
+
+    def _works(self, subject: Subject, fields: Fields) -> bool:
+        try:
+            return super()._works(subject, fields)
+        except Unsupported:
+            return False
 
     def _fine_enough(self, subject: Subject, rule: Rule, examination: Any) -> Rule:
         del subject, examination

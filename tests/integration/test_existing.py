@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import yaml
 
 from migration_job.embedded import EmbeddedPostgres
 from migration_job.stores.postgres import load, records
@@ -604,6 +605,40 @@ def test_decimals_and_durations_in_text_keep_their_value(
             "SELECT worth::text, extract(epoch FROM lasts)::float FROM t ORDER BY id"
         ).fetchall()
     assert found == [(long, -439_200.5), ("-0.10", 93_600), ("0.00", -424_800)]
+
+
+def test_what_would_carry_every_value_is_shown_and_does(
+    make_sqlite: MakeSqlite, postgres: str, tmp_path: Path
+) -> None:
+    """As Rails keeps times of day; no row need go to quarantine for them."""
+    with psycopg.connect(postgres) as target:
+        target.execute('CREATE TABLE t (id bigint PRIMARY KEY, wakes time, "done" boolean)')
+    source = make_sqlite(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, wakes time, done TEXT);"
+        "INSERT INTO t VALUES (1, '2000-01-01 07:30:00.000000', 'Y'), "
+        "(2, '2000-01-01 23:59:59.500000', ''),"
+        "(3, NULL, 'N')"
+    )
+    named = ["--schema", "existing", "--target", postgres]
+    seen = run("inspect", source, *named, "--json")
+    assert seen.status == BLOCKED
+    columns: dict[str, object] = {}
+    for finding in json.loads(seen.out)["findings"]:
+        if finding["suggest"]:
+            columns |= yaml.safe_load(finding["suggest"])["tables"]["t"]["columns"]
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(yaml.safe_dump({"tables": {"t": {"columns": columns}}}))
+    ended = migrate(source, postgres, tmp_path / "r", "--policy", policy)
+    assert ended.status == DONE, ended.said
+    with psycopg.connect(postgres) as target:
+        assert target.execute("SELECT wakes::text, done FROM t ORDER BY id").fetchall() == [
+            ("07:30:00", True),
+            ("23:59:59.5", None),
+            (None, False),
+        ]
+        # Words and the empty text have a row in the ledger; times of day go both ways.
+        left = target.execute("SELECT DISTINCT col FROM migration.ledger").fetchall()
+        assert left == [("done",)]
 
 
 @pytest.mark.parametrize(

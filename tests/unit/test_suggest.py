@@ -345,6 +345,22 @@ def test_documents_in_blobs(tmp_path: Path) -> None:
     assert [column_of(plan, "t", c).type for c in "abcd"] == ["json", "json", "bytea", "bytea"]
 
 
+def test_times_of_day_with_a_date_keep_their_type(tmp_path: Path) -> None:
+    path = database(
+        tmp_path / "a.db",
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, a TIME, b TIME)",
+        "INSERT INTO t VALUES (1, '2000-01-01 07:30:00', '2000-01-01 07:30:00'), "
+        "(2, '2000-01-01 23:59:59', '2024-05-05 07:30:00')",
+    )
+    hints = suggested(path).hints["tables"]["t"]["columns"]
+    assert list(hints) == ["a"]
+    plan = plan_of(path, yaml.safe_dump({"tables": {"t": {"columns": hints}}}))
+    rule = column_of(plan, "t", "a").rule
+    assert column_of(plan, "t", "a").type == "time(0)"
+    assert rule.inverse("06:15:00") == "2000-01-01 06:15:00"
+    assert not rule.changes("2000-01-01 07:30:00")
+
+
 def test_generous_types_are_taken(tmp_path: Path) -> None:
     path = of_other_types(tmp_path)
     suggestion = suggested(path, generous=True)
