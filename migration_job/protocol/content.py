@@ -1,13 +1,12 @@
 """Both sides compared in full, by the verifier, while the application goes on writing.
 
-It finds what no look at triggers and tables can (:mod:`migration_job.protocol.whole`): rows
-that were written by a connection with its triggers switched off, or while a trigger was away
-that is there again.
+It finds what no check of triggers and tables can (:mod:`migration_job.protocol.whole`): rows
+written by a connection with its triggers switched off, or while a trigger was missing that has
+been put back since.
 
-Each table is compared in one state of the source, up to which the target is brought first, within
-that very read transaction. In WAL mode nobody waits for it. Without a write-ahead log a reader
-holds up the writers' commits: there the comparison reads a copy, and writers wait for as long as
-the file takes to be copied.
+Each table is compared in one state of the source: within that read transaction the target catches
+up to it first. In WAL mode no client waits for it. Without a write-ahead log a reader blocks the
+writers' commits: there the comparison reads a copy, and writers wait while the file is copied.
 """
 
 from __future__ import annotations

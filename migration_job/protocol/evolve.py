@@ -1,20 +1,19 @@
-"""DDL on the side that serves: carried to the source, or its table's changes no longer come back.
+"""DDL on PostgreSQL while it serves: carried to the source, or the table becomes one-way.
 
-Each round of the way back compares a digest of the target's schema, in the snapshot that it reads
-by, with the one on record. Where it is another, it looks in that snapshot what has changed, and
-goes on with what that led to:
+Each round of the way back compares a digest of the target's schema, in the snapshot that it reads,
+with the recorded one. Where they differ, it finds the change in that snapshot and acts on it:
 
-* a column was added: so it is on the source, and the plan gets it
-* a column has another type: the plan gets the rule that brings its values home
+* a column was added: it is added on the source and to the plan
+* a column has another type: the plan gets the rule that brings its values back
 * a table was rewritten by ALTER TABLE or recreated: all its rows are read again
-* anything else (renamed, dropped, made, another key): the table is one-way from now on, on record
-  on the target with its cause. Undone, the table's changes come back again, all rows first
+* anything else (renamed, dropped, made, another key): the table is one-way from now on, recorded
+  on the target with its cause. When the change is undone, its changes come back, all rows first
 
-What no rule of the plan can promise is compared row by row, as all that comes back is.
+What no rule of the plan can promise is compared row by row, as all rows that come back are.
 
-The source is changed first, in one transaction with what it has on record of its schema; then the
-target's records, in one transaction too. Cut off between them, it is done again and finds the
-source's column there.
+The source is changed first, in one transaction with its record of the schema; then the target's
+records, also in one transaction. If cut off between them, the round repeats this and finds the
+column on the source.
 """
 
 from __future__ import annotations

@@ -1,16 +1,15 @@
-"""All that follows from the decision: fence, alias and connection are made to agree with the
-source's ``closed``.
+"""Make the target's fence, the alias and the connection agree with the decision: the source's
+``closed``.
 
-Every new lock holder does this first: a crash after a decision is completed, and one before
-it undone: there is one way to recover, and it is the way that the switch and the rollback
-themselves take.
+Every new lock holder does this first. A crash after a decision is completed, and one before it is
+undone. There is one way to recover, and the switch and the rollback themselves take it.
 
 ``closed`` = 1 (PostgreSQL serves)     fence opens -> alias opens -> connection names PostgreSQL
 ``closed`` = 0 (SQLite serves)         connection names SQLite -> alias goes (and a PAUSE with it)
 
-What others have closed stays closed: once the connection names PostgreSQL, the alias had been
-opened, and where it is paused or gone then without a mark of a rollback's (:mod:`.lease`), it is
-somebody else's doing, whom `status` names.
+What others have closed stays closed. Once the connection names PostgreSQL, the alias had been
+opened. If it is paused or gone then without a mark of a rollback's (:mod:`.lease`), something other
+than this job did it, and `status` says so.
 
 Going forward, the application learns the new address last, when everything behind it is open. Going
 back it learns it first, so that the clients that PgBouncer drops find their way. In neither

@@ -1,9 +1,9 @@
-"""Who may act on the two databases: one process at a time, and the next at once when it dies.
+"""Who may act on the two databases: one process at a time, and the next when it dies.
 
-Two locked files in the state directory. To act, a process takes the *turn* and then the *work*
-lock; ``sync`` gives the turn back as soon as it works, so that a command that comes waits for no
-more than one round of it, while a command keeps both to its end. The kernel releases them when
-their holder dies, however it dies, and ``sync``, waiting for the turn, goes on at once.
+Two locked files in the state directory. To act, a process takes the *turn* lock and then the *work*
+lock. ``sync`` gives the turn back as soon as it works, so a command waits for one round of it at
+most. A command keeps both locks to its end. The kernel releases them when their holder dies,
+however it dies; ``sync``, waiting for the turn, then goes on.
 """
 
 from __future__ import annotations

@@ -4,11 +4,11 @@ One round reads the queue and the rows in one snapshot of the target, writes the
 one transaction (triggers and foreign keys off), compares them in that same snapshot, and only then
 deletes the queue's rows that it has read. A round that is cut off is done again and ends the same.
 
-The application works on the target meanwhile, and people alter its tables. So one session does all
-the reading, and lets go of the tables' locks after each piece (a savepoint that is rolled back; the
-snapshot stays): an ALTER TABLE waits for one short statement, and no session of this job ever waits
-while another holds what somebody waits for. A table that was rewritten since the snapshot looks
-empty in it; that is looked for while the lock is held, and the round started over.
+Meanwhile the application works on the target, and its schema may be altered. So one session does
+all the reading and releases the table locks after each piece (a savepoint that is rolled back; the
+snapshot stays). An ALTER TABLE waits for one short statement, and no session of this job waits for
+a lock while another one holds what others wait for. A table that was rewritten since the snapshot
+looks empty in it: this is checked while the lock is held, and the round is started over.
 """
 
 from __future__ import annotations

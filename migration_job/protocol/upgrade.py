@@ -1,13 +1,13 @@
-"""``upgrade``: the application moves from one PostgreSQL server to a newer one, and back.
+"""``upgrade``: move the application from one PostgreSQL server to a newer one, and back.
 
-The protocol is that of the switch, with two servers: the receiving one follows, is proven equal
-before anybody is held, and again for what changed, while PgBouncer holds the queries and the
-serving one is closed. One commit on the server that is left is the decision. From then on changes
-flow the other way, so that ``--back`` is the same move with the sides exchanged.
+The protocol is that of the switch, with two servers. The receiving server follows the serving one
+and is proven equal before any client is held. Then PgBouncer holds the queries, the serving server
+is closed, and the last changes are proved. One commit on the server that is left is the decision.
+From then on changes flow the other way, so ``--back`` is the same move with the sides exchanged.
 
 Each step may be cut off anywhere: :func:`migration_job.protocol.upgrade_follow.recover` finishes a
-decision or undoes a hold without one; this command does so at its start, and a second process
-beside it does at once where this one dies or stands still.
+decision or undoes a hold without one. This command does so at its start; a watchdog process beside
+it does so when it dies or is stopped.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""A command that stands still (SIGSTOP, a debugger, a core that swaps) while it holds the
-application's writers or queries is ended, so that what it holds is free and ``sync`` takes over.
+"""A watchdog process beside ``switch`` and ``rollback``: it ends a stopped command (SIGSTOP,
+a debugger, a core that swaps) while it holds the application's writers or queries. Then what it
+held is free, and ``sync`` takes over.
 
-SQLite's write lock cannot be taken from its holder, and no lease in a file would be looked at by
-the application's own library: the kernel's way, the holder's death, is the only one. So a second,
-small process waits beside the command, told before each step by when it has to hear again; where it
-does not, it sends SIGKILL, after which nothing of the holder can act any more. It stands in a
-session of its own: what stops the command's terminal does not stop it. It cannot help where the
-whole machine or container is frozen, the application with it or not.
+SQLite's write lock cannot be taken from its holder, and the application's own library would ignore
+a lease in a file: only the holder's death releases it. So before each step the command gives the
+watchdog a deadline. When one passes without news, the watchdog sends SIGKILL, after which nothing
+of the holder can act any more. It runs in a session of its own: what stops the command's terminal
+does not stop it. It cannot help where the whole machine or container is frozen.
 """
 
 from __future__ import annotations

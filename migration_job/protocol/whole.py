@@ -1,18 +1,18 @@
-"""The source is still the one that this target follows, and its capture is whole: looked at in each
-round, and again with the writers held.
+"""Check that the source is still the file that this target follows, and that its capture is whole:
+in each round, and again with the writers held.
 
-Four looks, each cheap:
+Four checks, each cheap:
 
 * the file: its path still names the inode that is open, and so do the files beside it
 * the state's token, which each of the job's own transactions of consequence renews, and the
   token of the log's row up to which the target has followed: an older copy of the file has others,
-  also where its log has reached the same position again
+  even where its log has reached the same position again
 * the capture's own triggers and tables, by their text
 * the application's schema
 
-What a look cannot see is what was undone before it. Where the schema cookie says that there may
-have been such a thing, or an earlier look has found a gap that is closed by now, the content is
-compared in full before anything counts (:mod:`migration_job.protocol.content`).
+These checks see the present state only. Where the schema cookie says that something may have
+changed and been undone, or an earlier check has found a gap that is closed by now, the content is
+compared in full first (:mod:`migration_job.protocol.content`).
 """
 
 from __future__ import annotations
