@@ -32,8 +32,8 @@ AcceptAsynchronous = Annotated[
     bool,
     typer.Option(
         "--accept-asynchronous",
-        help="Accept that a failover of the target to a standby that follows asynchronously may "
-        "lose the last commits that the application was told are kept.",
+        help="Accept that a failover of the target to an asynchronous standby may lose the last "
+        "commits that were acknowledged to the application.",
     ),
 ]
 AcceptCollation = Annotated[

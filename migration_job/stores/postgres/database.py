@@ -151,6 +151,8 @@ def located(dsn: str) -> dict[str, str]:
         for option in psycopg.pq.Conninfo.get_defaults()
         if option.val and option.keyword.decode() in WHERE
     }
+    if "PGUSER" not in os.environ:
+        defaults.pop("user", None)  # the operating system's user, which nobody has named
     return {**defaults, **_parse(dsn)}
 
 
