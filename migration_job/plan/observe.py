@@ -292,10 +292,11 @@ class Observer:
         return self.gives_a_row(sql)
 
     def gives_a_row(self, query: str) -> bool:
-        """Whether a SQLite query gives a row, or ends with an error."""
+        """Whether a SQLite query gives a row, or is one that SQLite cannot compute (of the lowest
+        integer there is no ``abs()``)."""
         try:
             return self._connection.execute(query).fetchone() is not None
-        except apsw.Error:
+        except apsw.SQLError:
             return True
 
     def heaviest(self, table: SourceTable, expression: str, where: str = "") -> int:
