@@ -21,7 +21,7 @@ from migration_job.plan.expression_parts import (
     text_literal,
     truth,
 )
-from migration_job.plan.reach import Risk, real_risk, whole_risk
+from migration_job.plan.reach import Risk, beside_a_real, real_risk, whole_risk
 
 COMPARISONS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.Is)
 
@@ -191,6 +191,7 @@ class Operators:
         first, second = self.translate(left), self.translate(right)
         if word in ORDERING and "text" in (first.kind, second.kind) and not self._same_order:
             raise Untranslatable("the source orders texts by their UTF-16 bytes")
+        self._risks += _inexact((left, first), (right, second))
         return compare(first, second, word)
 
     # -------------------------------------------------------------------------- patterns
@@ -309,6 +310,16 @@ class Operators:
         if any(isinstance(side, arithmetic) for side in (node.left, node.right)):
             raise Untranslatable("|| within arithmetic without parentheses")
         return Typed(f"({self._as_text(node.left)} || {self._as_text(node.right)})", "text")
+
+
+def _inexact(*sides: tuple[exp.Expr, Typed]) -> list[Risk]:
+    """What a comparison of these is a risk of, where one is an integer and one a real."""
+    kinds = {part.kind: (node, part) for node, part in sides if not part.is_literal}
+    if "integer" not in kinds or "real" not in kinds:
+        return []
+    (whole, part), (real, _) = kinds["integer"], kinds["real"]
+    found = beside_a_real(_written(whole), part.reach, _written(real))
+    return [found] if found is not None else []
 
 
 def _written(node: exp.Expr) -> str:

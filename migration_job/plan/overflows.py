@@ -41,6 +41,8 @@ class Overflows:
 
 def beyond(risk: Risk) -> Untranslatable:
     """Why an expression with that operation is not carried."""
+    if risk.why:
+        return Untranslatable(risk.why)
     bounds = "64 bits" if risk.reach is not None else "a double's range"
     return Untranslatable(
         f"{_short(risk.text)} goes beyond {bounds}, and what SQLite computes then, PostgreSQL "

@@ -131,6 +131,8 @@ class Risk:
     """None for reals."""
     of_one_value: bool = False
     """Whether the lowest integer alone makes it go beyond."""
+    why: str = ""
+    """What stands in the way, where it is not that PostgreSQL ends with an error."""
 
     @property
     def possible_now(self) -> bool:
@@ -146,6 +148,23 @@ def whole_risk(text: str, reach: Reach, *, of_one_value: bool = False) -> Risk:
     """Of integers."""
     overflow = f"(typeof({text}) = 'real' AND abs({text}) >= 9.2e18)"
     return Risk(text, overflow, reach, of_one_value)
+
+
+_EXACT = 2**53
+
+
+def beside_a_real(text: str, reach: Reach, real: str) -> Risk | None:
+    """Of an integer that is compared with a real, which PostgreSQL makes a double of; None where
+    every double is exact."""
+    if reach.ever[0] >= -_EXACT and reach.ever[1] <= _EXACT:
+        return None
+    return Risk(
+        text,
+        f"(typeof({text}) = 'integer' AND {text} NOT BETWEEN -{_EXACT} AND {_EXACT} "
+        f"AND {real} IS NOT NULL)",
+        None,
+        why=f"{text} is beyond 2^53 in a row: SQLite alone compares it exactly with a real",
+    )
 
 
 def real_risk(text: str, left: str, sign: str, right: str) -> Risk:

@@ -77,6 +77,18 @@ def test_later_values_are_foretold(tmp_path: Path) -> None:
     assert "index i computes c + 1 in 64 bits" in told.message
 
 
+@pytest.mark.parametrize(("value", "carried"), [(2**53 + 1, 0), (2**53, 1)])
+def test_a_comparison_with_a_real_is_exact(value: int, carried: int, tmp_path: Path) -> None:
+    path = database(
+        tmp_path / "a.db",
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, c BIGINT, r REAL, CHECK (c >= r))",
+        f"INSERT INTO t VALUES (1, {value}, 9007199254740992.0), (2, 5, NULL)",
+    )
+    plan = plan_of(path)
+    assert len([c for c in plan.table("t").checks if ">=" in c.expression]) == carried
+    assert len(findings_of(plan, "check-not-carried")) == 1 - carried
+
+
 def test_a_computed_integer_is_bigint(tmp_path: Path) -> None:
     plan = planned(tmp_path, value=7, checks=", g AS (s * 2), h INT AS (s + s) STORED")
     types = {c.target: c.type for c in plan.table("t").columns}
