@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import pytest
 from docker.errors import NotFound
 
+from infra.interrupted import cut_off
 from tests.deployment import settling
 from tests.deployment.radcase import (
     LIMIT_SECONDS,
@@ -80,10 +81,12 @@ def test_it_goes_on_after_each_kill(workshop: Workshop) -> None:
     """Without words of Pulumi's about locks and pending operations."""
     for name in (workshop.names.postgres, workshop.names.pooler):
         killed_at(workshop, name)
+    # On a busy machine the engine may have answered before the kill: nothing is pending then.
+    pending = cut_off({"deployment": workshop.stack.export_stack().deployment}).resources
     running = begin(workshop)
     said, _ = running.communicate(timeout=600)
     assert running.returncode == 0, said
-    assert "going on from there" in said
+    assert ("going on from there" in said) == bool(pending), said
     for words in ("pending operations", "currently locked", "pulumi cancel"):
         assert words not in said
     assert workshop.client.containers.get(workshop.names.pooler).status == "running"

@@ -456,6 +456,9 @@ def _jsonb_forms(cell: Cell, text: str) -> set[str]:
     return {name for name, spelling in spellings.items() if spelling == cell.text}
 
 
+_LIKE_A_NUMBER = re.compile(r"[0-9]+(e[0-9]+)?")
+
+
 def _uuid_forms(cell: Cell, text: str) -> set[str]:
     spellings = {
         "lower": text,
@@ -463,7 +466,11 @@ def _uuid_forms(cell: Cell, text: str) -> set[str]:
         "hex": text.replace("-", ""),
         "HEX": text.replace("-", "").upper(),
     }
-    return {name for name, spelling in spellings.items() if cell.text == spelling}
+    found = {name for name, spelling in spellings.items() if cell.text == spelling}
+    if cell.text == text and _LIKE_A_NUMBER.fullmatch(spellings["hex"]):
+        # Without hyphens a column of numeric affinity would have made a number of it.
+        found.add("hex")
+    return found
 
 
 def _bytea_forms(cell: Cell, text: str) -> set[str]:
