@@ -183,7 +183,7 @@ def test_a_sync_that_waits_tells_a_lag_that_grows(stage: Stage) -> None:
     away.rename(stage.migration.source)
     told = lines(stage)
     assert "waiting: " in told["sync"]
-    assert told["next"] == "mend what `sync` waits for (above): `switch` would refuse for it"
+    assert told["next"] == "fix what `sync` waits for (above): `switch` would refuse for it"
 
 
 def test_next_waits_for_a_hold(stage: Stage) -> None:
