@@ -13,8 +13,10 @@ override AT := $(value AT)
 override TO := $(value TO)
 override REMOVE := $(value REMOVE)
 override INPLACE := $(value INPLACE)
+override BACK := $(value BACK)
+override SETTLE := $(value SETTLE)
 override ARGS := $(value ARGS)
-export STAGE SOURCE OPTIONS TESTS AT TO REMOVE INPLACE ARGS
+export STAGE SOURCE OPTIONS TESTS AT TO REMOVE INPLACE BACK SETTLE ARGS
 WORDS_OF = $(PYTHON) -m tools.words
 
 .PHONY: help
@@ -100,6 +102,10 @@ images: setup ## pull the container images, or build them, ahead of `make up`
 .PHONY: rotate
 rotate: setup ## replace STAGE's passwords without a failed request
 	@tools/stage rotate "$$STAGE"
+
+.PHONY: upgrade
+upgrade: setup ## move STAGE's application to PostgreSQL TO=18 while it runs; BACK=1 and SETTLE=1 go on
+	@tools/stage upgrade "$$STAGE"
 
 .PHONY: restore
 restore: setup ## restore STAGE's database beside itself, as it was AT='...+00'; INPLACE=1 where it is lost

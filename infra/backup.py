@@ -55,10 +55,13 @@ def configuration(
 ) -> str:
     """pgbackrest.conf for a container that has it in ``directory``; ``data`` is the data directory
     in both."""
+    s3 = settings.backup_s3
+    if s3 and names.suffix:  # two servers' backups in one place would be taken for one's
+        s3 = s3.model_copy(update={"path": f"{s3.path.rstrip('/')}{names.suffix}"})
     return rendering.render(
         "pgbackrest.conf.j2",
         stage=stage,
-        s3=settings.backup_s3,
+        s3=s3,
         directory=directory,
         authority_file=STORE_AUTHORITY,
         cipher_pass=cipher,
@@ -80,7 +83,7 @@ def service(
     ``volumes`` the data, the sockets and the repository by path."""
     return Service(
         name=names.backup,
-        host="backup",
+        host=names.backup_host,
         image=images.postgres,
         user=USER,
         memory=256 * MEBIBYTE,

@@ -23,6 +23,7 @@ from pulumi.dynamic import CreateResult, DiffResult, Resource, UpdateResult
 
 from infra.dynamic import StageProvider
 from infra.names import Names
+from infra.parts import standing
 from infra.settings import Settings
 
 AUTHORITY_DAYS = 3650
@@ -37,8 +38,10 @@ def certified_names(settings: Settings, names: Names) -> dict[str, list[str]]:
     """The host names and addresses by which a stage's servers are reached: within the stage, on the
     engine's host, and as the connection names the pooler."""
     here = [settings.bind_address, "localhost", "127.0.0.1"]
+    beside = [n for _, n in standing(settings, names) if n.beside]
     return {
         "postgres": [names.postgres_host, *here],
+        **{n.postgres_host: [n.postgres_host, *here] for n in beside},
         "pgbouncer": [
             names.pooler_host,
             *([settings.connection_host] if settings.connection_host else []),
@@ -152,21 +155,31 @@ class CertificatesProvider(StageProvider):
 
     def update(self, _id: str, olds: Any, news: Any) -> UpdateResult:
         kept = {**news, **{name: olds[name] for name in ("authority", "authority_key")}}
-        return UpdateResult({**kept, **_servers(kept)})
+        return UpdateResult({**kept, **_servers(kept, olds)})
 
     def diff(self, _id: str, olds: Any, news: Any) -> DiffResult:
         due = time.time() >= float(olds.get("renew") or 0)
         return DiffResult(changes=due or bool(self.changed(olds, news)), replaces=[])
 
 
-def _servers(props: Mapping[str, Any]) -> dict[str, Any]:
+def _servers(props: Mapping[str, Any], olds: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The servers' certificates; those of ``olds`` are kept where they are good, since a server
+    that gets another restarts."""
+    kept: dict[str, Any] = {}
+    renews = []
+    if olds and olds["version"] == props["version"] and time.time() < float(olds["renew"] or 0):
+        same = {n for n, names in props["names"].items() if olds["names"].get(n) == names}
+        kept = {name: made for name, made in olds["servers"].items() if name in same}
+        renews = [float(olds["renew"])]
     issued = {
         server: issue(props["authority"], props["authority_key"], names)
         for server, names in props["names"].items()
+        if server not in kept
     }
+    made = {name: {"certificate": c, "key": k} for name, (c, k, _) in issued.items()}
     return {
-        "servers": {name: {"certificate": c, "key": k} for name, (c, k, _) in issued.items()},
-        "renew": min(renew for _, _, renew in issued.values()),
+        "servers": {**kept, **made},
+        "renew": min([*renews, *(renew for _, _, renew in issued.values())]),
     }
 
 

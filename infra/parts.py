@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from infra.gate import EngineSocket
 from infra.images import Images
 from infra.names import Names
+from infra.roles import FIRST, LEFT_ALONE, NEWER
 from infra.settings import Settings
 from infra.stage_paths import Paths
 
@@ -19,8 +20,33 @@ class Found:
     """The engine's own, for a gate that restarts the application."""
     backups: bool = False
     """Whether there is a volume of backups."""
+    newer_backups: bool = False
+    """The same of the PostgreSQL beside the first."""
     logical: bool = True
     """Whether PostgreSQL's log is for logical replication too; not where a server runs without."""
+
+
+def upgraded(settings: Settings, names: Names) -> tuple[Settings, Names]:
+    """The settings and names of the PostgreSQL beside the first."""
+    major = settings.upgrade_to or 0
+    changes = {"postgres_version": major, "postgres_port": settings.upgrade_port}
+    return settings.model_copy(update=changes), names.of_upgrade(major)
+
+
+def standing(settings: Settings, names: Names) -> list[tuple[Settings, Names]]:
+    """Those of each PostgreSQL that the stage is to have, the first one first."""
+    if settings.external:
+        return []
+    both = [(settings, names)]
+    if settings.upgrade_to:
+        both.append(upgraded(settings, names))
+    return both[1:] if settings.upgrade_step == "settle" else both
+
+
+def serving(settings: Settings, names: Names) -> tuple[Settings, Names]:
+    """Those of the PostgreSQL that the application is to be on."""
+    moved = settings.upgrade_to and settings.upgrade_step != "back"
+    return upgraded(settings, names) if moved else (settings, names)
 
 
 @dataclass(frozen=True)
@@ -34,6 +60,30 @@ class Parts:
     user: str
     """``uid:gid`` of the source's owner, whom the job and the application run as."""
     found: Found = Found()
+
+    def of_upgrade(self) -> Parts:
+        """The same of the PostgreSQL that is made beside the first."""
+        settings, names = upgraded(self.settings, self.names)
+        images = replace(self.images, postgres=self.images.newer)
+        found = replace(self.found, logical=True, backups=self.found.newer_backups)
+        return replace(self, settings=settings, names=names, images=images, found=found)
+
+    @property
+    def servers(self) -> list[Parts]:
+        """Of each PostgreSQL that the stage is to have."""
+        return [
+            self.of_upgrade() if names.beside else self
+            for _, names in standing(self.settings, self.names)
+        ]
+
+    @property
+    def role_in_upgrade(self) -> str:
+        """As :attr:`infra.roles.Server.upgrade` has it."""
+        if not self.settings.upgrade_to:
+            return ""
+        if not self.names.beside:
+            return FIRST
+        return LEFT_ALONE if self.settings.upgrade_step == "settle" else NEWER
 
     @property
     def stage(self) -> str:

@@ -25,8 +25,9 @@ from docker.types import Mount
 from infra import engine, settled
 from infra.errors import StageError
 from infra.names import Names
+from infra.parts import standing, upgraded
 from infra.settings import Settings
-from infra.stage_paths import Paths
+from infra.stage_paths import UPGRADED, Paths
 
 LOOK, LOOK_FILES = "/look", "/look-files"
 NEWEST = 30
@@ -192,26 +193,91 @@ def _member_there(
 
 def require_its_data(
     client: docker.DockerClient, settings: Settings, names: Names, where: Paths
-) -> Data | None:
-    """The data that the stage's PostgreSQL is to come up on; None where there is none yet.
-    StageError where it would not come up on it: the volume is of another major version, or is gone
-    while the application is served from it."""
+) -> bool:
+    """Whether the first PostgreSQL has, or gets, a log for logical replication. StageError where a
+    PostgreSQL of the stage's would not come up on the data that it had: the volume is of another
+    major version, or is gone while the application is served from it; and where the settings do
+    not name the one that serves."""
     if settings.external:
-        return None
-    found = data(client, names)
-    major = found.major if found else None
-    if found and major not in (None, settings.postgres_version):
+        return True
+    local = engine.is_local(settings.docker_host)
+    newer = moved_to(client, where, local=local)
+    if newer:
+        _require_the_newer(settings, names, newer)
+    elif settings.upgrade_step == "settle":
         raise StageError(
-            f"expected postgresVersion: {major}, as the data in the volume {found.volume} is, "
-            f"found postgresVersion: {settings.postgres_version}",
-            advice=f"nothing was changed; set `postgresVersion: {major}` again. A server of "
-            "another major version cannot read these files. docs/how-to/upgrade.md says how to "
-            "come to another version",
+            f"expected PostgreSQL {settings.upgrade_to} to have the application's data before the "
+            "first server is given up, found that it was not moved there",
+            advice="nothing was changed; `make upgrade "
+            f"STAGE={names.stack} TO={settings.upgrade_to}` moves it. A stage that is made again "
+            f"gets that version by `postgresVersion: {settings.upgrade_to}` without `upgradeTo` "
+            "and `upgradeStep`",
         )
-    side = serving(client, where, local=engine.is_local(settings.docker_host))
-    if major is None and side["engine"] == "postgresql":
+    logical, serves = True, serving(client, where, local=local)["engine"] == "postgresql"
+    for its, own in standing(settings, names):
+        found = data(client, own)
+        major = found.major if found else None
+        if found and major not in (None, its.postgres_version):
+            _refuse_another_version(found, own, its)
+        if major is None:
+            is_serving = serves and own.postgres_host == (newer or names.postgres_host)
+            _refuse_a_loss(found, (its, own), serving=is_serving, left=bool(newer) and own == names)
+        if found and own == names:
+            logical = found.logical
+    return logical
+
+
+def _refuse_a_loss(
+    found: Data | None, of: tuple[Settings, Names], *, serving: bool, left: bool
+) -> None:
+    """StageError where PostgreSQL's data is gone that the application is served from, or that an
+    upgrade has ``left`` and can come back to."""
+    settings, names = of
+    if serving:
         _refuse_an_empty_server(found, settings, names)
-    return found
+    if left:
+        raise StageError(
+            f"expected the volume {names.postgres}-data of the server that an upgrade has left, "
+            "found none, or no data of PostgreSQL's in it",
+            advice="nothing was made in its place; put the volume back from a copy",
+        )
+
+
+def moved_to(client: docker.DockerClient, where: Paths, *, local: bool) -> str:
+    """The host that an upgrade has moved the application to, '' where it was not moved."""
+    path = where.job / UPGRADED
+    try:
+        text = path.read_bytes() if local else _member_there(client, where, path)[1]
+        return str(json.loads(text)["given"][1][0])
+    except (FileNotFoundError, NotFound):
+        return ""
+    except (OSError, ValueError, LookupError, DockerException) as error:
+        raise StageError(f"expected to read the note of an upgrade in {path}: {error}") from error
+
+
+def _require_the_newer(settings: Settings, names: Names, moved_to: str) -> None:
+    if moved_to == upgraded(settings, names)[1].postgres_host and settings.upgrade_to:
+        return
+    found = f"upgradeTo: {settings.upgrade_to}" if settings.upgrade_to else "no upgradeTo"
+    major = moved_to.rpartition("-")[2]
+    raise StageError(
+        f"expected upgradeTo: {major}, since that server has the application's data, found {found}",
+        advice=f"nothing was changed; set `upgradeTo: {major}` again. `make upgrade "
+        f"STAGE={names.stack} BACK=1` goes back to the first server, while the way back is open",
+    )
+
+
+def _refuse_another_version(found: Data, names: Names, settings: Settings) -> None:
+    major, wanted = found.major or 0, settings.postgres_version
+    setting = "upgradeTo" if names.beside else "postgresVersion"
+    newer = f"`make upgrade STAGE={names.stack} TO={wanted}` makes one beside it and moves the "
+    way = f"{newer}application, " if wanted > major and not names.beside else ""
+    raise StageError(
+        f"expected {setting}: {major}, as the data in the volume {found.volume} is, "
+        f"found {setting}: {wanted}",
+        advice=f"nothing was changed; set `{setting}: {major}` again. A server of "
+        f"another major version cannot read these files. {way}docs/how-to/upgrade.md says how",
+    )
 
 
 def _refuse_an_empty_server(found: Data | None, settings: Settings, names: Names) -> None:
@@ -241,11 +307,11 @@ def expected(settings: Settings, names: Names) -> set[str]:
     """The containers that the settings ask for, by the engine's names; the panels' is either of
     two, and named as the light page's."""
     wanted = {
-        names.postgres: settings.external is None,
+        **{own.postgres: True for _, own in standing(settings, names)},
+        **{own.backup: settings.backup for _, own in standing(settings, names)},
         names.pooler: settings.pooler,
         names.sync: settings.follows,
         names.example: settings.example_application,
-        names.backup: settings.backup,
         names.gate: settings.gate is not None,
     }
     wanted |= dict.fromkeys((f"{names.prefix}-{one}" for one in WATCHING), settings.monitoring)

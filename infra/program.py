@@ -11,7 +11,7 @@ from pulumi.runtime import config
 from infra import engine, gate, given, present, stage_paths, support
 from infra.images import Builder, Images
 from infra.names import Names
-from infra.parts import Found, Parts
+from infra.parts import Found, Parts, serving, standing, upgraded
 from infra.protection import Protection
 from infra.settings import PROJECT, Settings, read
 from infra.stage import Stage
@@ -38,27 +38,34 @@ def stage() -> Stage:
     if local and wanted.source != stage_paths.EXAMPLE and not wanted.settled:
         stage_paths.require_source(where.source)
     given.profile_digest(wanted.profile)
-    if not wanted.external and (told := support.warning(wanted.postgres_version)):
+    major = serving(wanted, names)[0].postgres_version
+    if not wanted.external and (told := support.warning(major)):
         pulumi.log.warn(told)
     client = engine.connect(wanted.docker_host)
     if not wanted.settled:
         present.require_no_settled_stage(client, where, local=local)
-    data = present.require_its_data(client, wanted, names, where)
+    logical = present.require_its_data(client, wanted, names, where)
     gate.require_application(client, wanted)
     for port, owner in _ports(wanted, names).items():
         engine.require_port(client, wanted.bind_address, port, owner, local=local)
-    images = _images(client, wanted)
+    if wanted.upgrade_to and wanted.upgrade_step != "settle" and not logical:
+        pulumi.log.warn(
+            "PostgreSQL is restarted, once, for wal_level = logical: docs/how-to/maintenance.md "
+            "says how its queries are held meanwhile"
+        )
+    # One that cannot follow another server yet is restarted for it, where it has to.
+    logical = logical or wanted.upgrade_to is not None
+    images = _images(client, wanted, logical=logical)
     user = _user(client, wanted, where, images.job)
-    found = replace(
-        _found(client, wanted, names, images, user), logical=data is None or data.logical
-    )
+    found = _found(client, wanted, names, images, user)
+    found = replace(found, logical=logical)
     parts = Parts(wanted, names, images, where, user, found)
     made = Stage(parts)
     Protection(made, protected=wanted.protect_data)
     return made
 
 
-def _images(client: docker.DockerClient, wanted: Settings) -> Images:
+def _images(client: docker.DockerClient, wanted: Settings, *, logical: bool) -> Images:
     """All that the stage needs, made where they are not there yet."""
     builder = Builder(
         client,
@@ -66,6 +73,7 @@ def _images(client: docker.DockerClient, wanted: Settings) -> Images:
         pulumi.log.info,
         postgres=wanted.postgres_image,
         dry_run=pulumi.runtime.is_dry_run(),
+        following=logical,
     )
     return builder.images(
         None if wanted.external else wanted.postgres_version,
@@ -73,6 +81,7 @@ def _images(client: docker.DockerClient, wanted: Settings) -> Images:
         backup=wanted.backup,
         example=wanted.example_application,
         gate=wanted.gate is not None,
+        upgrade_to=wanted.upgrade_to,
     )
 
 
@@ -102,12 +111,13 @@ def _found(
             f"the backups in the volume {names.backup}s are kept although `backup` is false; "
             "`deleteBackups: true` removes them"
         )
-    return Found(socket, backups)
+    newer = bool(wanted.upgrade_to) and present.has_backups(client, upgraded(wanted, names)[1])
+    return Found(socket, backups, newer)
 
 
 def _ports(wanted: Settings, names: Names) -> dict[int, str]:
     """The host's ports that the stage publishes, and the container that holds each."""
-    ports = {} if wanted.external else {wanted.postgres_port: names.postgres}
+    ports = {one.postgres_port: its.postgres for one, its in standing(wanted, names)}
     if wanted.pooler:
         ports[wanted.pooler_port] = names.pooler
     if wanted.monitoring:

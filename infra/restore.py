@@ -25,6 +25,7 @@ from infra import backup, engine, present, rendering
 from infra.errors import StageError
 from infra.images import ROOT, Builder
 from infra.names import Names
+from infra.parts import serving
 from infra.roles import identifier, psql
 from infra.servers import POSTGRES_PORT, data_directory
 from infra.settings import Settings, read_file
@@ -318,7 +319,7 @@ def main() -> None:
     chosen = words.parse_args()
     try:
         settings = read_file(ROOT / f"Pulumi.{chosen.stage}.yaml")
-        names = Names(settings.application, chosen.stage)
+        settings, names = serving(settings, Names(settings.application, chosen.stage))
         at = require_time(chosen.at) if chosen.at else None
         client = engine.connect(settings.docker_host)
         if chosen.remove:

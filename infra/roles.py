@@ -66,10 +66,31 @@ SELECT 'CREATE DATABASE {pooler}' WHERE NOT EXISTS
 REVOKE ALL ON DATABASE {database}, {pooler}, postgres, template1 FROM PUBLIC;
 -- Before 15 everybody may make tables in it: the roles that watch and back up must not fill a disk.
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
-GRANT CONNECT ON DATABASE {database} TO {application}, {second}, {reader}, {monitor}, {migration};
+{connect}
 GRANT TEMPORARY ON DATABASE {database} TO {application}, {second}, {migration};
 GRANT CONNECT ON DATABASE {pooler} TO {pooler};
 GRANT CONNECT ON DATABASE postgres TO {monitor}, {backup};
+"""
+
+CONNECT = """\
+GRANT CONNECT ON DATABASE {database} TO {application}, {second}, {reader}, {monitor}, {migration};\
+"""
+
+# A server that an upgrade has closed, or not opened yet, admits nobody: its own record has them.
+# And its functions stay as they are: another definition would stop the move.
+UNLESS_UPGRADED = """
+\\connect {database}
+SELECT to_regclass('_migration_upgrade.side') IS NULL AS apart \\gset
+\\if :apart
+"""
+END_UNLESS = """
+\\endif
+"""
+# Not `postgres`, which comes in through the socket alone.
+UPGRADE = """
+SELECT 'CREATE ROLE {upgrade}' WHERE NOT EXISTS
+    (SELECT FROM pg_roles WHERE rolname = {upgrade_text}) \\gexec
+ALTER ROLE {upgrade} SUPERUSER LOGIN PASSWORD {superuser_secret};
 """
 
 # From 15 on, the right to suppress triggers and foreign-key actions while changes are applied can
@@ -137,6 +158,9 @@ COMMIT;
 """
 
 
+FIRST, NEWER, LEFT_ALONE = "first", "newer", "alone"
+"""A server's part in an upgrade: both take part, and the newer is alone once that is settled."""
+
 PSQL_SCRIPT_FAILED = 3
 """psql's exit status where it reached the server and a statement failed."""
 
@@ -154,10 +178,32 @@ END $$;
 
 
 def statements(
-    names: Names, verifiers: dict[str, str], version: int, schema: str = DEFAULT_SCHEMA
+    names: Names,
+    verifiers: dict[str, str],
+    version: int,
+    schema: str = DEFAULT_SCHEMA,
+    upgrade: str = "",
 ) -> str:
     """The psql script that makes roles and databases what they are to be, however often it runs;
-    the application's tables are in ``schema``."""
+    the application's tables are in ``schema``. ``upgrade`` is :attr:`Server.upgrade`."""
+    values = _values(names, verifiers, version)
+    values["connect"] = "" if upgrade else CONNECT.format(**values)
+    lent = () if version >= REPLICATION_SINCE else (LENT_REPLICATION,)
+    inside = [(APPLICATION, DEFAULT_SCHEMA)]
+    if schema != DEFAULT_SCHEMA:
+        inside += [(ANOTHER_SCHEMA, schema), (APPLICATION, schema)]
+    inside += [(part, schema) for part in lent]
+    if upgrade:
+        # The newer server gets all that is in the application's database from the first one.
+        guarded = [(UNLESS_UPGRADED, schema), (CONNECT, schema), *inside, (END_UNLESS, schema)]
+        inside = guarded if upgrade == FIRST else []
+    made = [(UPGRADE, schema)] if upgrade in (FIRST, NEWER) else []
+    parts = [(CLUSTER, schema), *made, *inside, (POOLER, schema)]
+    return "".join(part.format(**values, schema=identifier(name)) for part, name in parts)
+
+
+def _values(names: Names, verifiers: dict[str, str], version: int) -> dict[str, str]:
+    """What the script's parts are filled with."""
     roles = {
         "owner": names.owner_role,
         "migration": names.migration_role,
@@ -177,17 +223,15 @@ def statements(
     values["names"] = ", ".join(f"({literal(name)})" for name in roles.values())
     values["database"] = identifier(names.database)
     values["database_text"] = literal(names.database)
+    values["upgrade"] = identifier(names.upgrade_role)
+    values["upgrade_text"] = literal(names.upgrade_role)
+    values["superuser_secret"] = literal(verifiers.get("superuser", ""))
     values["pooler_text"] = literal(names.pooler_database)
     values["backup_functions"] = BACKUP_FUNCTIONS + (
         EXCLUSIVE_BACKUP if version < RENAMED_BACKUP_SINCE else RENAMED_BACKUP
     )
     values["replication"] = REPLICATION.format(**values) if version >= REPLICATION_SINCE else ""
-    lent = () if version >= REPLICATION_SINCE else (LENT_REPLICATION,)
-    parts = [(CLUSTER, schema), (APPLICATION, DEFAULT_SCHEMA)]
-    if schema != DEFAULT_SCHEMA:
-        parts += [(ANOTHER_SCHEMA, schema), (APPLICATION, schema)]
-    parts += [(part, schema) for part in (*lent, POOLER)]
-    return "".join(part.format(**values, schema=identifier(name)) for part, name in parts)
+    return values
 
 
 def identifier(name: str) -> str:
@@ -249,8 +293,8 @@ def missing(names: Names, verifiers: dict[str, str]) -> str:
 def _apply(props: Any) -> str:
     """Run the script; returns the cluster's own number, which only a new data directory changes."""
     names = Names(props["application"], props["stack"])
-    schema = props.get("schema_name") or DEFAULT_SCHEMA
-    script = statements(names, props["verifiers"], int(props["version"]), schema)
+    schema, upgrade = props.get("schema_name") or DEFAULT_SCHEMA, props.get("upgrade") or ""
+    script = statements(names, props["verifiers"], int(props["version"]), schema, upgrade)
     client = engine.connect(props["docker_host"])
     try:
         container = client.containers.get(props["container"])
@@ -299,10 +343,11 @@ def psql(container: Container, script: str) -> tuple[int, str]:
     return int(ended.exit_code or 0), (said or b"").decode(errors="replace").strip()
 
 
-def digest(names: Names, version: int, schema: str) -> str:
+def digest(names: Names, server: Server) -> str:
     """What changes when the script does: a stage made by an older one is brought up to date."""
     none = dict.fromkeys(credentials.EVERY, "")
-    return hashlib.sha256(statements(names, none, version, schema).encode()).hexdigest()
+    script = statements(names, none, server.version, server.schema, server.upgrade)
+    return hashlib.sha256(script.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -316,6 +361,8 @@ class Server:
     version: int
     schema: str = DEFAULT_SCHEMA
     """Where the application's tables are."""
+    upgrade: str = ""
+    """Its part in an upgrade: :data:`FIRST`, :data:`NEWER`, :data:`LEFT_ALONE` or ''."""
 
 
 class Roles(Resource):
@@ -344,7 +391,8 @@ class Roles(Resource):
                 "stack": names.stack,
                 "verifiers": verifiers,
                 "version": str(server.version),
-                "script": digest(names, server.version, server.schema),
+                "script": digest(names, server),
+                **({"upgrade": server.upgrade} if server.upgrade else {}),
                 **({} if server.schema == DEFAULT_SCHEMA else {"schema_name": server.schema}),
                 "cluster": None,
             },

@@ -16,6 +16,7 @@ from infra import engine
 from infra.errors import StageError
 from infra.images import ROOT
 from infra.names import Names
+from infra.parts import standing
 from infra.roles import identifier, psql
 from infra.settings import Settings, read_file
 from infra.stage_paths import ask_there, paths
@@ -46,12 +47,11 @@ def retire(settings: Settings, names: Names) -> str:
             f"expected the connection to name {serving}, found {side.get('user')!a}",
             advice="run `pulumi up` first; nothing was ended",
         )
-    container = client.containers.get(names.postgres)
-    status, said = psql(
-        container, compose("ALTER ROLE {role} PASSWORD NULL;", role=identifier(old))
-    )
-    if status:
-        raise StageError(f"PostgreSQL refused to end {old}: {said}")
+    statement = compose("ALTER ROLE {role} PASSWORD NULL;", role=identifier(old))
+    for _, own in standing(settings, names):
+        status, said = psql(client.containers.get(own.postgres), statement)
+        if status:
+            raise StageError(f"PostgreSQL in {own.postgres} refused to end {old}: {said}")
     return old
 
 

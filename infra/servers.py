@@ -67,7 +67,7 @@ def postgres(parts: Parts, closed: Closed, volumes: Mapping[str, pulumi.Input[st
             ),
             "pg_hba.conf": rendering.pg_hba_conf(settings, parts.stage),
             "superuser-password": closed.password("superuser"),
-            **closed.tls_files("postgres"),
+            **closed.tls_files(names.postgres_host),
             **backup_files(parts, closed, config),
         },
         command=["postgres", "-c", f"config_file={config}/postgresql.conf"],

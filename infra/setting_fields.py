@@ -186,6 +186,21 @@ class PostgresSettings(DataSettings):
         description="PostgreSQL's major version, 14 to 18. A stage keeps the one that its data "
         "volume was made with.",
     )
+    upgrade_to: Annotated[int, Field(ge=15, le=18)] | None = Field(
+        None,
+        description="The major version that the application moves to while it runs, from the one "
+        "that `postgresVersion` says: `make upgrade STAGE=... TO=18` sets it. That server is made "
+        "beside the first, in a container and a volume of its own.",
+    )
+    upgrade_step: Literal["move", "back", "settle"] = Field(
+        "move",
+        description="With `upgradeTo`: `move` has the application on the new server, `back` on "
+        "the first one again, as often as you like (`make upgrade STAGE=... BACK=1`); `settle` "
+        "gives the way back up, and the first server goes with its data (`SETTLE=1`).",
+    )
+    upgrade_port: Port = Field(
+        15433, description="With `upgradeTo`, the new PostgreSQL's port on the host."
+    )
     postgres_port: Port = Field(15432, description="PostgreSQL's port on the host.")
     postgres_memory: Size = Field(
         parse_size("1GB"), description="The container's memory limit; memory settings follow it."

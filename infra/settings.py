@@ -106,9 +106,31 @@ class Settings(OperatedSettings):
         if self.pooler_memory < UNITS["MB"] * 32 or self.job_memory < UNITS["MB"] * 128:
             raise ValueError("poolerMemory must be at least 32MB and jobMemory at least 128MB")
 
+    def _upgrade_together(self) -> None:
+        if self.upgrade_to is None:
+            if self.upgrade_step != "move":
+                raise ValueError("upgradeStep goes with upgradeTo")
+            return
+        if self.external:
+            raise ValueError(
+                "upgradeTo is for a PostgreSQL of the stage's own; between two of somebody else's "
+                "`migration-job upgrade` moves (docs/how-to/upgrade-servers.md)"
+            )
+        if self.upgrade_to <= self.postgres_version:
+            raise ValueError(
+                f"upgradeTo ({self.upgrade_to}) must be above postgresVersion "
+                f"({self.postgres_version})"
+            )
+        if self.cutover == "reads":
+            raise ValueError("upgradeTo goes with cutover: switch, hold or settled")
+        if self.postgres_image:
+            raise ValueError("upgradeTo does not go with postgresImage, which is of one version")
+        parameters.check(self.upgrade_to, self.postgresql_settings)
+
     @model_validator(mode="after")
     def _together(self) -> Settings:
         self._connection_together()
+        self._upgrade_together()
         self._external_together()
         self._schema_together()
         self._containers_together()
@@ -120,6 +142,8 @@ class Settings(OperatedSettings):
         ports = {"postgresPort": self.postgres_port, "poolerPort": self.pooler_port}
         if self.example_application:
             ports["examplePort"] = self.example_port
+        if self.upgrade_to:
+            ports["upgradePort"] = self.upgrade_port
         if self.gate:
             ports["gate.port"] = self.gate.port
         if self.backup:

@@ -18,9 +18,10 @@ from infra.containers import LABEL, Service, ServiceContainer, Surroundings
 from infra.cutover import Cutover, WayBack
 from infra.external import ExternalTarget
 from infra.migration import Migration
-from infra.parts import Parts
+from infra.parts import Parts, serving
 from infra.roles import Roles, Server
 from infra.setting_types import External, SchemaFrom
+from infra.upgrading import Upgrade, UpgradeEnd
 
 
 class Stage(pulumi.ComponentResource):
@@ -48,13 +49,22 @@ class Stage(pulumi.ComponentResource):
         # What the job needs to be there, in the order in which it is made.
         self._needs: list[pulumi.Resource] = []
         self._cluster: dict[str, pulumi.Output[str]] = {}
+        self._data: dict[str, dict[str, pulumi.Output[str]]] = {}
         if settings.external:
             self._needs.append(self._external(settings.external))
-        else:
-            self._needs += self._postgres()
+        for server in parts.servers:
+            self._needs += self._postgres(server)
+        self._keep_what_is_protected()
         self._alias = self._pooler() if settings.pooler else None
+        if settings.upgrade_to:
+            inputs = declared.upgrade(parts, self._closed, self._inputs)
+            self._needs.append(UpgradeEnd("upgrade-end", inputs, self._own(*self._needs)))
         self.migration = self._migration(self._applications())
         self.cutover = self._cutover()
+        if settings.upgrade_to:
+            inputs = declared.upgrade(parts, self._closed, self._inputs)
+            moved = [self.migration, *([self.cutover] if self.cutover else [])]
+            Upgrade("upgrade", inputs, self._own(*self._needs, *moved))
         self.register_outputs({})
 
     # ------------------------------------------------------------------------- options
@@ -79,43 +89,59 @@ class Stage(pulumi.ComponentResource):
 
     # ------------------------------------------------------------------------ services
 
-    def _postgres(self) -> list[pulumi.Resource]:
-        """PostgreSQL on its volume, and the roles and databases in it."""
-        settings, names = self._parts.settings, self._parts.names
+    def _postgres(self, parts: Parts) -> list[pulumi.Resource]:
+        """A PostgreSQL of the stage's on its volume, and the roles and databases in it."""
+        settings, names = parts.settings, parts.names
         mount, _ = servers.data_directory(settings.postgres_version)
-        volume = self._volume("data", f"{names.postgres}-data", protect=settings.protect_data)
-        self._data = {mount: volume.name, **self._backup_volumes()}
-        made = self._container(servers.postgres(self._parts, self._closed, self._data))
+        protect = settings.protect_data
+        volume = self._volume(f"data{names.suffix}", f"{names.postgres}-data", protect=protect)
+        data = {mount: volume.name, **self._backup_volumes(parts)}
+        self._data[names.postgres] = data
+        made = self._container(servers.postgres(parts, self._closed, data))
         server = Server(
             names.postgres,
             made.container.id,
             settings.docker_host,
             settings.postgres_version,
             settings.schema_name,
+            parts.role_in_upgrade,
         )
         verifiers = self._closed.credentials.role_verifiers()
-        roles = Roles("roles", server, names, verifiers, self._own(made.healthy))
-        self._cluster = {"cluster": roles.cluster}
+        own = self._own(made.healthy)
+        roles = Roles(f"roles{names.suffix}", server, names, verifiers, own)
+        # The migration fills the first one; the newer, where it is the only one that is left.
+        self._cluster = self._cluster or {"cluster": roles.cluster}
         return [made.healthy, roles]
 
-    def _backup_volumes(self) -> dict[str, pulumi.Output[str]]:
+    def _backup_volumes(self, parts: Parts) -> dict[str, pulumi.Output[str]]:
         """What PostgreSQL and the backups' container share beside the data, by path. The backups'
         volume is declared as long as it is to be kept, taken to or not."""
-        settings, names = self._parts.settings, self._parts.names
-        if not (settings.backup or self._parts.keeps_backups):
+        settings, names = parts.settings, parts.names
+        if not (settings.backup or parts.keeps_backups):
             return {}
-        repository = self._volume("backups", f"{names.backup}s", protect=settings.protect_data)
+        repository = self._volume(
+            f"backups{names.suffix}", f"{names.backup}s", protect=settings.protect_data
+        )
         if not settings.backup:
             return {}
-        sockets = self._volume("sockets", f"{names.postgres}-sockets")
+        sockets = self._volume(f"sockets{names.suffix}", f"{names.postgres}-sockets")
         return {backup.REPOSITORY: repository.name, backup.SOCKETS: sockets.name}
 
-    def _backup(self) -> list[pulumi.Resource]:
-        parts = self._parts
+    def _keep_what_is_protected(self) -> None:
+        """With `protectData` the volumes of a server that an upgrade has left for good stay."""
+        settings, names = self._parts.settings, self._parts.names
+        if settings.upgrade_step != "settle" or not settings.protect_data:
+            return
+        self._volume("data", f"{names.postgres}-data", protect=True)
+        if settings.backup or self._parts.keeps_backups:
+            self._volume("backups", f"{names.backup}s", protect=True)
+
+    def _backup(self, parts: Parts) -> list[pulumi.Resource]:
         files = servers.backup_files(parts, self._closed, backup.CONFIG)
         files["pgpass"] = self._closed.password("backup").apply(lambda p: f"*:*:*:*:{p}\n")
+        volumes = self._data[parts.names.postgres]
         service = backup.service(
-            parts.settings, parts.names, parts.images, files=files, volumes=self._data
+            parts.settings, parts.names, parts.images, files=files, volumes=volumes
         )
         made = self._container(service, *self._needs)
         return [made.container, made.healthy]
@@ -168,9 +194,10 @@ class Stage(pulumi.ComponentResource):
         return [self._container(service) for service in made]
 
     def _monitoring(self) -> list[pulumi.Resource]:
+        settings, names = serving(self._parts.settings, self._parts.names)
         watch = monitoring.Watch(
-            settings=self._parts.settings,
-            names=self._parts.names,
+            settings=settings,
+            names=names,
             images=self._parts.images,
             stage=self._parts.stage,
             monitor_password=self._closed.password("monitor"),
@@ -212,7 +239,9 @@ class Stage(pulumi.ComponentResource):
         of the stage is removed before the way back has succeeded."""
         settings = self._parts.settings
         offline = settings.strategy == "offline"
-        beside = self._backup() if settings.backup else []
+        beside: list[pulumi.Resource] = []
+        for server in self._parts.servers if settings.backup else ():
+            beside += self._backup(server)
         if settings.monitoring:
             beside += self._monitoring()
         if not offline and settings.follows:
@@ -236,10 +265,11 @@ class Stage(pulumi.ComponentResource):
     def outputs(self) -> dict[str, pulumi.Input[Any]]:
         """What the operator reads after ``pulumi up``."""
         settings, connection = self._parts.settings, self._inputs["connection"]
+        served, _ = serving(settings, self._parts.names)
         return {
             **{name: connection[name] for name in ("host", "port", "database", "user")},
             "password": self._inputs["application_password"],
-            **({} if settings.external else {"postgresPort": settings.postgres_port}),
+            **({} if settings.external else {"postgresPort": served.postgres_port}),
             "phase": self.cutover.phase if self.cutover else self.migration.phase,
             "tables": self.migration.tables,
             "rows": self.migration.rows,

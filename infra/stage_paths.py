@@ -28,6 +28,8 @@ SYSTEM_DIRECTORIES = ("/", "/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/r
 SYSTEM_TREES = ("/usr", "/sys", "/proc", "/dev", "/opt/migration", "/run/job")
 
 MAGIC = b"SQLite format 3\0"
+UPGRADED = "upgraded.json"
+"""In the job's directory, where an upgrade has moved the application to another server."""
 EXAMPLE = "example"
 """What ``source`` says for a database that the program makes."""
 

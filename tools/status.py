@@ -15,6 +15,7 @@ from docker.errors import DockerException
 from infra import engine, live, present, support
 from infra.errors import StageError
 from infra.names import Names
+from infra.parts import serving
 from infra.settings import Settings, read_file
 from infra.stage_paths import Paths, ask_there, paths
 from migration_job import last_resort
@@ -95,6 +96,25 @@ def settled(settings: Settings, where: Paths) -> list[str]:
     ]
 
 
+def in_upgrade(settings: Settings, stage: str) -> str:
+    """Where an upgrade stands, by the stage's own note of it."""
+    where = paths(settings, stage)
+    client = engine.connect(settings.docker_host)
+    local = engine.is_local(settings.docker_host)
+    first, newer = settings.postgres_version, settings.upgrade_to
+    if not present.moved_to(client, where, local=local):
+        return (
+            f"PostgreSQL {first} has the data; {newer} is beside it, "
+            f"`make upgrade STAGE={stage} TO={newer}` moves the application"
+        )
+    if settings.upgrade_step == "settle":
+        return f"PostgreSQL {newer} has the data, for good"
+    return (
+        f"PostgreSQL {newer} has the data; `make upgrade STAGE={stage} BACK=1` goes back to "
+        f"{first}, SETTLE=1 gives that up"
+    )
+
+
 def not_made(where: Paths) -> list[str]:
     """The lines of a stage before its first `make up`."""
     return [
@@ -123,10 +143,13 @@ def main() -> int:
         names = Names(settings.application, stage)
         lines = _lines(settings, names, paths(settings, stage))
         missing, engines = asked(settings, names)
-        ended = "" if settings.external else support.warning(settings.postgres_version)
+        major = serving(settings, names)[0].postgres_version
+        ended = "" if settings.external else support.warning(major)
         for line in lines:
             if line.startswith("next "):
                 print(engines)
+                if settings.upgrade_to:
+                    print(f"upgrade     {in_upgrade(settings, stage)}")
                 if ended:
                     print(f"support     {ended}")
                 line = after_healing(line, stage) if missing else line

@@ -72,10 +72,8 @@ def address(dsn: str, given: str | None) -> Address:
     return Address(str(host), int(port), str(match[3] or parts.get("dbname") or ""))
 
 
-def read_alias(file: Path, name: str | None, beside: str | None = None) -> Alias:
-    """The application's alias, as it stands in the file, and ``beside`` it the entry by which
-    PgBouncer looks passwords up. Raises InputError where the application is not admitted by it, or
-    by something that this job did not write."""
+def _entries(file: Path) -> list[tuple[str, str, str]]:
+    """The lines of the alias file but for comments, each cut at its first ``=``."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -83,8 +81,14 @@ def read_alias(file: Path, name: str | None, beside: str | None = None) -> Alias
             f"cannot read the alias file {file}: {type(error).__name__}",
             advice="give the file that PgBouncer includes for the application's alias",
         ) from error
-    every = [line.partition("=") for line in lines if line.strip() and line.lstrip()[0] != ";"]
-    found = [parts for parts in every if beside is None or parts[0].strip() != beside]
+    return [line.partition("=") for line in lines if line.strip() and line.lstrip()[0] != ";"]
+
+
+def read_alias(file: Path, name: str | None, beside: str | None = None) -> Alias:
+    """The application's alias, as it stands in the file, and ``beside`` it the entry by which
+    PgBouncer looks passwords up. Raises InputError where the application is not admitted by it, or
+    by something that this job did not write."""
+    found = [parts for parts in _entries(file) if beside is None or parts[0].strip() != beside]
     wanted = [(n.strip(), rest) for n, _, rest in found if name in (None, n.strip())]
     if len(found) != 1 or len(wanted) != 1:
         raise InputError(

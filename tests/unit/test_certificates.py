@@ -65,7 +65,7 @@ def test_they_stay_until_they_are_due_and_keep_their_authority() -> None:
     assert not provider.diff("id", made, inputs).changes
     assert provider.diff("id", {**made, "renew": time.time() - 1}, inputs).changes
     assert provider.diff("id", made, {**inputs, "version": "2"}).changes
-    renewed = provider.update("id", made, inputs).outs
+    renewed = provider.update("id", {**made, "renew": time.time() - 1}, inputs).outs
     assert renewed is not None
     assert renewed["authority"] == made["authority"]
     assert renewed["servers"]["postgres"] != made["servers"]["postgres"]

@@ -23,7 +23,7 @@ import pytest
 import testinfra
 from docker.models.containers import Container
 
-from infra import engine, present
+from infra import engine, parts, present
 from infra.names import Names
 from infra.settings import Settings, read_file
 from tests.deployment.engine import name_of, output
@@ -44,7 +44,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 class Provisioned:
     """A running stage."""
 
+    given: tuple[Settings, Names]
     settings: Settings
+    """As given, but for what an upgrade has made of it: the PostgreSQL that serves is meant."""
     names: Names
     outputs: dict[str, Any]
     client: docker.DockerClient
@@ -68,7 +70,7 @@ class Provisioned:
 
     def expected(self) -> set[str]:
         """The names of the containers that the settings ask for; the panels' is either of two."""
-        return present.expected(self.settings, self.names)
+        return present.expected(*self.given)
 
     # -------------------------------------------------------------------- files and pages
 
@@ -187,6 +189,8 @@ def stage(
     if name is None:
         pytest.skip("checks a running stage: make check STAGE=dev")
     settings = read_file(PROJECT / f"Pulumi.{name}.yaml")
+    given = settings, Names(settings.application, name)
+    serving, names = parts.serving(*given)
     done = subprocess.run(
         ["pulumi", "stack", "output", "--json", "--show-secrets", "--stack", name],
         cwd=PROJECT,
@@ -200,8 +204,9 @@ def stage(
             # Docker's own client, by which testinfra looks in, takes the address from here.
             patch.setenv("DOCKER_HOST", settings.docker_host)
         yield Provisioned(
-            settings=settings,
-            names=Names(settings.application, name),
+            given=given,
+            settings=serving,
+            names=names,
             outputs=json.loads(done.stdout),
             client=engine.connect(settings.docker_host),
             scratch=tmp_path_factory.mktemp("stage"),
