@@ -237,7 +237,7 @@ def _prepare_reverse(source: Server, target: Server) -> None:
     replication.publish(target.connection, relations)
     replication.unsubscribe(source.connection, source.name)
     replication.make_slot(target.connection, source.name)
-    replication.subscribe(source.connection, target.dsn, target.at, source.name, copy=False)
+    replication.subscribe(source.connection, target, source.name, copy=False)
 
 
 def _require_unchanged(source: Server) -> None:

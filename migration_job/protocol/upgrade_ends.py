@@ -192,7 +192,8 @@ def opened(ends: UpgradeEnds, *, look: bool = False) -> Iterator[Servers]:
         for server in () if look else (servers.old, servers.new):
             server.connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = "
-                "%s AND pid <> ALL (%s) AND backend_type = 'client backend'",
+                "%s AND pid <> ALL (%s) AND backend_type = 'client backend' "
+                "AND datname = current_database()",
                 (SESSION, servers.spare()),
             )
         yield servers

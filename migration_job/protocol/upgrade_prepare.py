@@ -49,7 +49,7 @@ def prepare(ends: UpgradeEnds, servers: Servers, say: Say) -> None:
                 new.connection, replication.read_triggers(new.connection), fire=False
             )
             replication.drop_slot(old.connection, "to")
-            replication.subscribe(new.connection, old.dsn, old.at, "to", copy=True)
+            replication.subscribe(new.connection, old, "to", copy=True)
     with step("upgrade.copy"):
         _await_copy(new, say)
         _fill_views(new.connection)

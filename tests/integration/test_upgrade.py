@@ -10,6 +10,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,18 @@ import apsw
 import psycopg
 import pytest
 
-from migration_job.embedded import EmbeddedPgBouncer
+from migration_job.embedded import EmbeddedPgBouncer, EmbeddedPostgres
 from migration_job.errors import ExitStatus, InputError, JobError, OperationError
 from migration_job.pooler import Alias
 from migration_job.protocol import upgrade as protocol
+from migration_job.protocol import upgrade_end
 from migration_job.protocol.fault_points import UPGRADE_STEPS
 from migration_job.protocol.moved import relocated_alias
 from migration_job.protocol.rollback import rollback
 from migration_job.protocol.run_context import open_target
 from migration_job.protocol.settings import endpoints
 from migration_job.protocol.switch import switch
+from migration_job.protocol.upgrade_ends import UpgradeEnds
 from migration_job.stores.postgres import side
 from migration_job.stores.postgres.upgradable import require_content
 from tests.integration import upgrading
@@ -252,6 +255,48 @@ def test_the_way_back_to_sqlite_follows(servers: Pair, tmp_path: Path) -> None:
     write("late")
     rollback(ends)
     assert at_home() == ["before", "after", "late"]
+
+
+def test_two_databases_of_one_server(servers: Pair, tmp_path: Path) -> None:
+    """Each has its own way back: what the second upgrade does leaves the first's alone."""
+    both = [
+        replace(servers, database=name, directory=tmp_path / name, state=tmp_path / name / "state")
+        for name in ("first", "second")
+    ]
+    for one in both:
+        one.directory.mkdir()
+        with psycopg.connect(servers.old.create_database(one.database), autocommit=True) as session:
+            session.execute("CREATE TABLE t (id integer PRIMARY KEY)")
+            session.execute("GRANT ALL ON t TO app")
+        one.empty_new()
+
+    def ends(one: Pair) -> UpgradeEnds:
+        place = servers.server(one.serving())
+        line = f"host='127.0.0.1' port={place.port} dbname='{one.database}'"
+        servers.lead(f"{one.database} = {line}\n")
+        return one.ends()
+
+    def arrived(one: Pair, server: EmbeddedPostgres, last: int) -> bool:
+        with psycopg.connect(server.dsn_for(one.database)) as session:
+            found = session.execute("SELECT id FROM t ORDER BY 1").fetchall()
+        return [row[0] for row in found] == list(range(1, last + 1))
+
+    def write(one: Pair, number: int) -> None:
+        with psycopg.connect(servers.server(one.serving()).dsn_for(one.database)) as session:
+            session.execute("INSERT INTO t VALUES (%s)", (number,))
+
+    for one in both:
+        write(one, 1)
+        assert protocol.upgrade(ends(one), print) is not None
+        write(one, 2)
+    for one in both:
+        until(partial(arrived, one, servers.old, 2), f"the way back of {one.database}")
+        assert upgrade_end.standing(ends(one)).follows
+    for one in both:
+        assert protocol.back(ends(one), print) is not None
+        write(one, 3)
+    for one in both:
+        until(partial(arrived, one, servers.new, 3), f"{one.database}'s new server to follow")
 
 
 class Lookup(EmbeddedPgBouncer):

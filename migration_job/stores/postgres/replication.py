@@ -1,7 +1,8 @@
 """PostgreSQL's logical replication between two servers: publications, subscriptions, slots.
 
-One direction at a time. A subscription has the name of the side that it leads to, and so has its
-slot on the other server; both sides publish under one name.
+One direction at a time. A subscription has the name of the side that it leads to; both sides
+publish under one name. Slots are the whole server's: a slot's name has the number of the database
+whose changes it keeps, so that upgrades of several databases of one server do not meet.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -19,7 +21,7 @@ from migration_job.quoting import compose, joined, postgres_name, postgres_relat
 from migration_job.stores.postgres.database import durably
 
 PUBLICATION = "migration_upgrade"
-VERIFY_SLOT = "migration_upgrade_verify"
+VERIFY, VERIFY_NOW = "verify", "verify_now"
 POLL_SECONDS = 0.002
 DROP_SECONDS = 30.0
 
@@ -36,9 +38,28 @@ class Address:
         return f"{self.host}:{self.port}/{self.database}"
 
 
+class Publisher(Protocol):
+    """The server whose changes are to be received."""
+
+    dsn: str
+    at: Address
+    connection: psycopg.Connection
+
+
 def subscription(to: str) -> str:
-    """The name of the subscription, and of its slot, that leads to the side ``to``."""
+    """The name of the subscription that leads to the side ``to``."""
     return f"migration_upgrade_{to}"
+
+
+def slot(connection: psycopg.Connection, purpose: str) -> str:
+    """The name of the slot by which this database's changes are fetched for ``purpose``: the side
+    that they go to."""
+    row = connection.execute(
+        "SELECT oid FROM pg_database WHERE datname = current_database()"
+    ).fetchone()
+    if row is None:
+        raise AssertionError("a session has a database")
+    return f"migration_upgrade_{row[0]}_{purpose}"
 
 
 def publish(connection: psycopg.Connection, relations: Sequence[str]) -> None:
@@ -75,13 +96,11 @@ def subscribed(connection: psycopg.Connection, to: str) -> bool:
     return row is not None
 
 
-def subscribe(
-    connection: psycopg.Connection, publisher: str, at: Address, to: str, *, copy: bool
-) -> None:
-    """Subscribe to what the server ``publisher`` (its connection string, reached at ``at``)
-    publishes. With ``copy`` its rows are copied first; without it the subscription is not enabled.
-    """
-    told = make_conninfo(publisher, host=at.host, port=at.port, dbname=at.database)
+def subscribe(connection: psycopg.Connection, publisher: Publisher, to: str, *, copy: bool) -> None:
+    """Subscribe to what the other server publishes. With ``copy`` its rows are copied first;
+    without it the subscription is not enabled, and its slot has to be there."""
+    at = publisher.at
+    told = make_conninfo(publisher.dsn, host=at.host, port=at.port, dbname=at.database)
     name = postgres_name(subscription(to))
     started = (
         "copy_data = true" if copy else "copy_data = false, create_slot = false, enabled = false"
@@ -89,8 +108,9 @@ def subscribe(
     connection.execute(
         compose(
             "CREATE SUBSCRIPTION {name} CONNECTION {told} PUBLICATION {publication} "
-            "WITH ({started}, slot_name = {name})",
+            "WITH ({started}, slot_name = {slot})",
             name=name,
+            slot=postgres_name(slot(publisher.connection, to)),
             told=postgres_text(told),
             publication=postgres_name(PUBLICATION),
             started=started,
@@ -122,30 +142,31 @@ def make_slot(connection: psycopg.Connection, to: str) -> None:
     connection.execute(
         "SELECT pg_create_logical_replication_slot(%s, 'pgoutput') WHERE NOT EXISTS "
         "(SELECT FROM pg_replication_slots WHERE slot_name = %s)",
-        (subscription(to), subscription(to)),
+        (name := slot(connection, to), name),
     )
 
 
 def drop_slot(connection: psycopg.Connection, to: str) -> None:
     """Drop that slot, ending who receives from it. Raises OperationError where that fails."""
+    name = slot(connection, to)
     deadline = time.monotonic() + DROP_SECONDS
     while True:
         try:
             connection.execute(
                 "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots "
                 "WHERE slot_name = %s AND active",
-                (subscription(to),),
+                (name,),
             )
             connection.execute(
                 "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "
                 "WHERE slot_name = %s",
-                (subscription(to),),
+                (name,),
             )
             return
         except psycopg.errors.ObjectInUse:
             if time.monotonic() > deadline:
                 raise OperationError(
-                    f"the replication slot {subscription(to)} is in use",
+                    f"the replication slot {name} is in use",
                     advice="end who uses it (pg_replication_slots), then run the command again",
                 ) from None
         time.sleep(POLL_SECONDS * 10)
@@ -155,8 +176,9 @@ def begin_after(connection: psycopg.Connection, to: str, position: str) -> None:
     """Have the subscription begin behind that position of the publisher's log, however far back
     its slot is: what this server sent there itself must not come back."""
     connection.execute(
-        "SELECT pg_replication_origin_advance('pg_' || oid, %s::pg_lsn) "
-        "FROM pg_subscription WHERE subname = %s",
+        "SELECT pg_replication_origin_advance('pg_' || oid, %s::pg_lsn) FROM pg_subscription "
+        "WHERE subname = %s "
+        "AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())",
         (position, subscription(to)),
     )
 
@@ -203,7 +225,9 @@ def pending_tables(connection: psycopg.Connection, to: str) -> tuple[int, int]:
     row = connection.execute(
         "SELECT (SELECT count(*) FROM pg_subscription_rel WHERE srsubid = s.oid "
         "AND srsubstate <> 'r'), (SELECT count(*) FROM pg_stat_subscription w "
-        "WHERE w.subid = s.oid AND w.pid IS NOT NULL) FROM pg_subscription s WHERE subname = %s",
+        "WHERE w.subid = s.oid AND w.pid IS NOT NULL) FROM pg_subscription s "
+        "WHERE subname = %s "
+        "AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())",
         (subscription(to),),
     ).fetchone()
     return (-1, 0) if row is None else (int(row[0]), int(row[1]))
@@ -214,9 +238,7 @@ def pending_tables(connection: psycopg.Connection, to: str) -> tuple[int, int]:
 
 def watch_changes(connection: psycopg.Connection) -> None:
     """From now on :func:`read_changes` in this session tells what is changed."""
-    connection.execute(
-        "SELECT pg_create_logical_replication_slot(%s, 'pgoutput', true)", (VERIFY_SLOT,)
-    )
+    _make_own(connection, VERIFY)
 
 
 def read_changes(connection: psycopg.Connection) -> list[bytes]:
@@ -224,7 +246,7 @@ def read_changes(connection: psycopg.Connection) -> list[bytes]:
     rows = connection.execute(
         "SELECT data FROM pg_logical_slot_get_binary_changes(%s, NULL, NULL, "
         "'proto_version', '1', 'publication_names', %s)",
-        (VERIFY_SLOT, PUBLICATION),
+        (slot(connection, VERIFY), PUBLICATION),
     ).fetchall()
     return [bytes(row[0]) for row in rows]
 
@@ -232,10 +254,16 @@ def read_changes(connection: psycopg.Connection) -> list[bytes]:
 def shorten(connection: psycopg.Connection) -> None:
     """Have the next look begin near the end of the log: making a slot logs which transactions run,
     which is where decoding can start over."""
+    _make_own(connection, VERIFY_NOW)
+    connection.execute("SELECT pg_drop_replication_slot(%s)", (slot(connection, VERIFY_NOW),))
+
+
+def _make_own(connection: psycopg.Connection, purpose: str) -> None:
+    """A slot that lives as long as the session."""
     connection.execute(
-        "SELECT pg_create_logical_replication_slot(%s, 'pgoutput', true)", (VERIFY_SLOT + "_now",)
+        "SELECT pg_create_logical_replication_slot(%s, 'pgoutput', true)",
+        (slot(connection, purpose),),
     )
-    connection.execute("SELECT pg_drop_replication_slot(%s)", (VERIFY_SLOT + "_now",))
 
 
 # ------------------------------------------------------------------- sequences and triggers

@@ -55,7 +55,7 @@ BOTH = (
     "SELECT current_setting('wal_level'), "
     "(SELECT rolsuper FROM pg_roles WHERE rolname = current_user), "
     "current_setting('max_replication_slots')::int - (SELECT count(*) FROM pg_replication_slots "
-    "WHERE NOT starts_with(slot_name, 'migration_upgrade_')), "
+    "WHERE NOT (starts_with(slot_name, 'migration_upgrade_') AND database = current_database())), "
     "current_setting('max_logical_replication_workers')::int"
 )
 SLOTS = 4
