@@ -153,7 +153,8 @@ def main() -> NoReturn:
     try:
         if OVERVIEW.issuperset(sys.argv[1:]) and not _completing() and not _configured():
             overview()()
-        command = typer.main.get_command(build(asked if asked in COMMANDS else None))
+        alone = asked in COMMANDS and not _configured()
+        command = typer.main.get_command(build(asked if alone else None))
         command(default_map=configuration.defaults(command, Path.cwd()))
     except JobError as error:
         sys.stderr.write(line(without_secrets(f"error: {error}")) + "\n")

@@ -49,10 +49,10 @@ class _Data(BaseModel):
 class Pool(_Data):
     """The application's own pool, with the strategy's values; times in milliseconds."""
 
-    max: int = 20
-    min: int = 5
-    idle_timeout: int = 30_000
-    connection_timeout: int = 2_000
+    max: int = Field(default=20, ge=1)
+    min: int = Field(default=5, ge=0)
+    idle_timeout: int = Field(default=30_000, ge=0)
+    connection_timeout: int = Field(default=2_000, ge=0)
 
 
 class SqliteSide(_Data):

@@ -44,7 +44,7 @@ class InputError(JobError):
 
 
 class BlockedError(JobError):
-    """Preflight found what the policy does not allow; nothing was written to the target."""
+    """The data has what the policy does not allow; nothing was written or switched."""
 
     status = ExitStatus.BLOCKED
 

@@ -45,7 +45,7 @@ from migration_job.plan.onto import Source, plan_onto
 from migration_job.plan.planner import make_plan
 from migration_job.plan.policy import Policy, chosen_policy
 from migration_job.plan.profile import load_profile
-from migration_job.plural import counted
+from migration_job.plural import counted, counted_doing
 from migration_job.progress import Reporter
 from migration_job.report.context import make_folder, now, reported
 from migration_job.report.exceptions import with_exceptions
@@ -356,7 +356,7 @@ class Migration:
                 f"{place(f.table, f.column)}{f.message}" for f in plan.blocked[:SHOWN]
             )
             raise BlockedError(
-                f"{counted(len(plan.blocked), 'finding')} stop this migration: {first}",
+                f"{counted_doing(len(plan.blocked), 'finding', 'stop')} this migration: {first}",
                 advice="`migration-job inspect` shows each with the policy line that resolves it; "
                 "nothing was written to the target",
             )

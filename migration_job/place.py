@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import psycopg
 from psycopg import sql
@@ -31,12 +31,21 @@ RECORDS = "migration"
 
 RESERVED = ("information_schema", RECORDS)
 
+OF_THE_ROLE = "$user"
+"""A search_path has the role's name in its place, so no path can lead to a schema of this name."""
+
 
 def require_schema_name(name: str) -> str:
     """The name of a schema that tables may be loaded into. Raises InputError for one that
     PostgreSQL or this job keeps for itself, or that leaves no room for the name of the records."""
     room = POSTGRES_NAME_BYTES - len(RECORDS) - 1
     kept = name.startswith(("pg_", f"{RECORDS}_")) or name in RESERVED
+    if name == OF_THE_ROLE:
+        raise InputError(
+            f"expected a schema's name after --schema-name, found {name!r}, which PostgreSQL reads "
+            "as the connected role's name in a search_path, even in quotation marks",
+            advice="name the schema itself, or rename a schema that is really called so",
+        )
     if kept or not name or "\x00" in name or len(name.encode()) > room:
         raise InputError(
             f"expected a schema's name of 1 to {room} bytes after --schema-name, found {name!r}"
@@ -142,11 +151,14 @@ _PIECE = re.compile(
 tags holds none of them (:mod:`migration_job.quoting`) and is read as the rest is."""
 
 
-def placed(statement: str, records: str) -> str:
-    """One of the job's statements as it is for a run whose records are in schema ``records``."""
+def placed(statement: str, records: str, *, formatted: bool = False) -> str:
+    """One of the job's statements as it is for a run whose records are in schema ``records``.
+    ``formatted``: it is sent with parameters that it names ``%s``, so a name's ``%`` is doubled."""
     if records == RECORDS or RECORDS not in statement:
         return statement
     own = postgres_name(records)
+    if formatted:
+        own = own.replace("%", "%%")
     return _PIECE.sub(lambda piece: own if piece["own"] else piece[0], statement)
 
 
@@ -173,7 +185,9 @@ def has_record(connection: psycopg.Connection[Any], name: str) -> bool:
     return row is not None and bool(row[0])
 
 
-def placed_for(connection: psycopg.Connection[Any], statement: Any) -> Any:
+def placed_for(
+    connection: psycopg.Connection[Any], statement: Any, *, formatted: bool = False
+) -> Any:
     """The same for whatever psycopg takes as a statement, in a session of a run."""
     records = records_of(connection)
     if records == RECORDS:
@@ -181,31 +195,38 @@ def placed_for(connection: psycopg.Connection[Any], statement: Any) -> Any:
     if isinstance(statement, sql.Composable):
         statement = statement.as_string(connection)
     if isinstance(statement, bytes):
-        return placed(statement.decode(), records).encode()
-    return placed(statement, records).encode() if isinstance(statement, str) else statement
+        return placed(statement.decode(), records, formatted=formatted).encode()
+    if isinstance(statement, str):
+        return placed(statement, records, formatted=formatted).encode()
+    return statement
 
 
 class Placed:
     """A cursor whose statements are in place."""
 
-    def execute(self, query: Any, *arguments: Any, **named: Any) -> Any:
+    formats: ClassVar[bool] = True
+    """Whether parameters stand in a statement as ``%s``; psycopg looks for them where it is given
+    any, be it an empty list."""
+
+    def execute(self, query: Any, params: Any = None, **named: Any) -> Any:
         """As psycopg's."""
         inner = cast("Any", super())
-        return inner.execute(placed_for(_connection(self), query), *arguments, **named)
+        return inner.execute(self._placed(query, params), params, **named)
 
-    def executemany(self, query: Any, *arguments: Any, **named: Any) -> Any:
+    def executemany(self, query: Any, params_seq: Any, **named: Any) -> Any:
         """As psycopg's."""
         inner = cast("Any", super())
-        return inner.executemany(placed_for(_connection(self), query), *arguments, **named)
+        return inner.executemany(self._placed(query, params_seq), params_seq, **named)
 
-    def copy(self, statement: Any, *arguments: Any, **named: Any) -> Any:
+    def copy(self, statement: Any, params: Any = None, **named: Any) -> Any:
         """As psycopg's."""
         inner = cast("Any", super())
-        return inner.copy(placed_for(_connection(self), statement), *arguments, **named)
+        return inner.copy(self._placed(statement, params), params, **named)
 
-
-def _connection(cursor: object) -> psycopg.Connection[Any]:
-    return cast("psycopg.Cursor[Any]", cursor).connection
+    def _placed(self, statement: Any, params: Any) -> Any:
+        connection = cast("psycopg.Cursor[Any]", self).connection
+        formatted = self.formats and params is not None
+        return placed_for(connection, statement, formatted=formatted)
 
 
 class PlacedCursor(Placed, psycopg.Cursor[Any]):
@@ -218,3 +239,5 @@ class PlacedServerCursor(Placed, psycopg.ServerCursor[Any]):
 
 class RawCursor(Placed, psycopg.RawCursor[Any]):
     """psycopg's cursor with parameters as ``$1``."""
+
+    formats: ClassVar[bool] = False

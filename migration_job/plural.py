@@ -1,4 +1,4 @@
-"""A number and its noun, in agreement."""
+"""A number and its noun, or its verb, in agreement."""
 
 from __future__ import annotations
 
@@ -10,3 +10,8 @@ def counted(number: int, thing: str) -> str:
     if thing.endswith("y") and thing[-2:-1] not in "aeiou":
         return f"{number:,} {thing[:-1]}ies"
     return f"{number:,} {thing}s"
+
+
+def counted_doing(number: int, thing: str, verb: str) -> str:
+    """``1 finding stops``, ``2 findings stop``; ``verb`` is that of several."""
+    return f"{counted(number, thing)} {verb}{'s' if number == 1 else ''}"

@@ -32,7 +32,7 @@ STATUS = {
     ExitStatus.DONE: "done",
     ExitStatus.UNEXPECTED: "unexpected: an operation could not be completed; it can be run again",
     ExitStatus.USAGE: "wrong usage or input",
-    ExitStatus.BLOCKED: "blocked by preflight: the data has what the policy does not allow",
+    ExitStatus.BLOCKED: "blocked: the data has what the policy has to resolve first",
     ExitStatus.VERIFICATION_FAILED: "verification failed: the target differs where it must not",
 }
 

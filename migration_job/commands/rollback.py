@@ -69,4 +69,7 @@ def rollback(options: RollbackOptions) -> None:
             say=say,
         )
         outcome.update(phase="rolled back", held_ms=round(done.held_ms, 1), lost=list(done.lost))
-    say(f"SQLite serves; {options.connection} names it")
+    if done.never_switched:
+        say(f"there was nothing to roll back: {options.source} was not switched, and SQLite serves")
+    else:
+        say(f"SQLite serves; {options.connection} names it")

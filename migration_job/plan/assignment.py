@@ -380,6 +380,10 @@ class Assigner:
         # Of declared types that a value breaks a finding tells already.
         told = assignment.rule.widened and assignment.reason.startswith(WIDENED)
         if changed.count and not told:
+            changed = column_reports.report_cut(
+                self._findings, subject, assignment.rule, changed, self._cut(assignment, aside)
+            )
+        if changed.count and not told:
             column_reports.report_changed(
                 self._findings,
                 subject,
@@ -388,6 +392,11 @@ class Assigner:
                 carried_as=assignment.type,
                 hint=self._mixed_hint(subject) if assignment.rule.widened else None,
             )
+
+    def _cut(self, assignment: Assignment, aside: Collection[Row]) -> Rows:
+        """The values that the target holds less of, in rows that stay."""
+        cut = assignment.examination.cut
+        return replace(cut, count=cut.count - len(cut.ids.intersection(aside)))
 
     def staying(
         self, table: SourceTable, column: str, assignment: Assignment, aside: Collection[Row]

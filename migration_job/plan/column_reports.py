@@ -256,6 +256,30 @@ def report_in_ledger(findings: Findings, subject: Subject, code: str, changed: R
     findings.say_more(code, *subject.place, f", {count_values(changed.count)} in the ledger")
 
 
+_CUT_TO = {0: "seconds", 3: "milliseconds", 6: "microseconds"}
+"""By the decimals of a second that a type keeps."""
+
+
+def report_cut(findings: Findings, subject: Subject, rule: Rule, changed: Rows, cut: Rows) -> Rows:
+    """Times that are finer than the column's type; gives what else of ``changed`` there is."""
+    if not isinstance(rule, TimestampRule | TimeRule) or not cut.count:
+        return changed
+    table, column = subject.place
+    to = _CUT_TO.get(rule.precision, f"{rule.precision} decimals of a second")
+    text = (
+        f"{count_values(cut.count)} finer than {rule.target_type}: cut to {to} on the target, the "
+        "original in the ledger; different ones can become equal"
+    )
+    findings.add("cut-times", "warning", text, table=table, column=column, rows=cut)
+    kept = [(k, w) for k, w in zip(changed.keys, changed.why, strict=True) if k not in cut.keys]
+    return Rows(
+        max(changed.count - cut.count, 0),
+        [key for key, _ in kept],
+        [why for _, why in kept],
+        changed.ids - cut.ids,
+    )
+
+
 def report_changed(
     findings: Findings,
     subject: Subject,

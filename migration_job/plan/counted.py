@@ -55,6 +55,16 @@ def micros_of(unit: str, number: float) -> int:
     return origin + (math.floor(exact) if size < 1 else round(exact))
 
 
+def is_finer(unit: str, number: float, digits: int) -> bool:
+    """Whether the number counts more than ``digits`` decimals of a second keep. Raises as
+    :func:`micros_of` does."""
+    size, _ = _UNITS[unit]
+    if micros_of(unit, number) % 10 ** (6 - digits):
+        return True
+    # What a real has beyond the microsecond of a day is its own noise.
+    return size != DAY and (Fraction(Decimal(repr(number))) * size).denominator != 1
+
+
 def number_of(unit: str, micros: int, *, reals: bool) -> int | float | None:
     """The number that counts so many microseconds from 1970, whole ones as reals where the column
     has ``reals`` alone; None where SQLite has no number for it."""

@@ -83,10 +83,13 @@ class Examiner:
                     continue
             except CannotCarry as reason:
                 found, why = result.bad if _is_bad_text(value) else result.cannot, str(reason)
-            if found.count < EXAMPLES:
-                found.add(row[:width], show_key(shown, row[width:-1]), why or display(value))
-            else:
-                found.add(row[:width], "")
+            cut = found is result.changed and rule.cuts(value)
+            for rows_of in (found, result.cut) if cut else (found,):
+                if rows_of.count < EXAMPLES:
+                    key = show_key(shown, row[width:-1])
+                    rows_of.add(row[:width], key, why or display(value))
+                else:
+                    rows_of.add(row[:width], "")
 
 
 def _is_bad_text(value: SourceValue) -> bool:

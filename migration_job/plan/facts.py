@@ -107,6 +107,8 @@ class Examination:
     bad: Rows = field(default_factory=Rows)
     """Text with a NUL character or undecodable bytes that the rule cannot carry."""
     changed: Rows = field(default_factory=Rows)
+    cut: Rows = field(default_factory=Rows)
+    """Those of ``changed`` of which the target holds less than they say."""
 
     @property
     def clean(self) -> bool:

@@ -182,6 +182,12 @@ def offset_text(moment: datetime) -> str:
     return f"{moment:%z}"[:3] + ":" + f"{moment:%z}"[3:5]
 
 
+def is_finer(text: str, digits: int) -> bool:
+    """Whether the text of a moment says more than ``digits`` decimals of a second keep."""
+    match = _SHAPE.fullmatch(text)
+    return match is not None and (match["f"] or ".")[digits + 1 :].strip("0") != ""
+
+
 def cut(moment: datetime, digits: int) -> datetime:
     """The moment without what is finer than ``digits`` decimals of a second."""
     if digits >= MICROSECOND_DIGITS:

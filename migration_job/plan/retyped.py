@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from migration_job.errors import InputError
+from migration_job.errors import BlockedError
 from migration_job.plan.findings import some
 from migration_job.plan.model import Finding, Plan
 from migration_job.plan.policy import Policy
@@ -30,13 +30,13 @@ def _known(finding: Finding, policy: Policy | None) -> bool:
 
 
 def require_acknowledged(plan: Plan, policy: Policy | None = None) -> None:
-    """Raises InputError where a column was retyped for the sake of a few values, and no policy has
-    said that this is known."""
+    """Raises BlockedError where a column was retyped for the sake of a few values, and no policy
+    has said that this is known."""
     found = unacknowledged(plan, policy)
     if not found:
         return
     names = [f"{finding.table}.{finding.column}" for finding in found]
-    raise InputError(
+    raise BlockedError(
         f"{counted(len(found), 'column')} got another type for the sake of a few values: "
         f"{some(names)}",
         advice="`inspect` shows both ways out and their cost. Either set the rows aside (`action: "

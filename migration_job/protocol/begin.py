@@ -25,7 +25,7 @@ from migration_job.plan.policy import Types, chosen_policy
 from migration_job.plan.profile import load_profile
 from migration_job.plan.rules import IntegerRule
 from migration_job.plan.virtual import LEFT_BEHIND
-from migration_job.plural import counted
+from migration_job.plural import counted_doing
 from migration_job.protocol.lock import Lock
 from migration_job.quoting import compose, sqlite_name, sqlite_table
 from migration_job.stores.postgres import capture as target_capture
@@ -79,7 +79,7 @@ class LiveStart:
         if plan.blocked:
             first = "; ".join(f.message for f in plan.blocked[:3])
             raise BlockedError(
-                f"{counted(len(plan.blocked), 'finding')} stop this migration: {first}",
+                f"{counted_doing(len(plan.blocked), 'finding', 'stop')} this migration: {first}",
                 advice="`migration-job inspect` shows each with the policy line that resolves it; "
                 "nothing was written to the source or the target",
             )

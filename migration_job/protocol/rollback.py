@@ -22,7 +22,7 @@ from pathlib import Path
 import apsw
 import psycopg
 
-from migration_job.connection import write_connection
+from migration_job.connection import read_connection, write_connection
 from migration_job.durable import write_durably
 from migration_job.errors import InputError, JobError, OperationError, VerificationError
 from migration_job.phases import Phase
@@ -98,6 +98,8 @@ class RolledBack:
     """How long queries were held at most; 0 where SQLite served already."""
     lost: tuple[str, ...] = ()
     """What was given up by ``--accept-loss``, in words."""
+    never_switched: bool = False
+    """Whether there was nothing to go back from; then no connection is written either."""
 
 
 def rollback(  # noqa: PLR0913 - the command's options, named
@@ -162,8 +164,10 @@ def _rollback(ends: Endpoints, wanted: _Wanted, say: Say) -> RolledBack:
 
 def _with_target(pair: Pair, ends: Endpoints, wanted: _Wanted, say: Say) -> RolledBack:
     state = fence.read_state(pair.source)
+    if _never_switched(state, ends):
+        return RolledBack(0.0, never_switched=True)
     if state is None:
-        # Nothing was ever switched; the connection may not have been written yet.
+        # The capture was taken out; the connection may name another side's last state.
         write_connection(ends.connection, ends.sqlite, ends.sqlite, owner=ends.owner)
         return RolledBack(0.0)
     if state.settled:
@@ -404,6 +408,14 @@ def _release(pair: Pair) -> None:
 # -------------------------------------------------------------------- where the target is gone
 
 
+def _never_switched(state: fence.SourceState | None, ends: Endpoints) -> bool:
+    """Whether SQLite has always served: the alias is opened and the connection written after a
+    switch's decision only, and both stay after the way back."""
+    if state is not None and (state.closed or state.settled or state.reads_moved):
+        return False
+    return read_connection(ends.connection) is None
+
+
 def _without_target(
     ends: Endpoints, error: Exception, *, accept_loss: bool, release: bool, say: Say
 ) -> RolledBack:
@@ -413,11 +425,13 @@ def _without_target(
         state = fence.read_state(source)
         if state is None or not state.closed:
             # SQLite serves, and did all along: nothing is lost.
-            _open_without_target(ends, say)
+            never = _never_switched(state, ends)
+            if not never:
+                _open_without_target(ends, say)
             if release and state is not None:
                 with fence.writing(source, limit=allowed()):
                     capture.remove(source)
-            return RolledBack(0.0)
+            return RolledBack(0.0, never_switched=never)
         current = (
             f"the file holds PostgreSQL's changes up to {state.back_at} (WAL {state.back_position})"
             if state.back_at

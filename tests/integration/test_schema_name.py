@@ -8,12 +8,16 @@ import psycopg
 import pytest
 
 from migration_job.place import in_schema
+from migration_job.quoting import postgres_name
 from tests.integration.running import DONE, USAGE, run
 from tests.integration.wholeway import Way
 
 pytestmark = pytest.mark.postgres
 
-SCHEMA = "Büro 1"
+SCHEMA = 'It\'s "Büro" %s'
+"""What SQL quotes, and what psycopg reads as a parameter where a statement has any."""
+
+NAMED = postgres_name(SCHEMA)
 
 SOURCE = """
 CREATE TABLE "migration.run" (id INTEGER PRIMARY KEY AUTOINCREMENT, "migration.pair" TEXT);
@@ -48,6 +52,10 @@ def test_two_files_live_in_one_database(tmp_path: Path, postgres: str) -> None:
     for way in ways:
         ended = way.migrate()
         assert ended.status == DONE, ended.said
+    early = ways[0].command("rollback")
+    assert early.status == DONE, early.said
+    assert "nothing to roll back" in early.said
+    assert not (ways[0].folder / "connection").exists()
     there = schemas(postgres)
     assert there["public"] == there[SCHEMA] == 3
     assert f"migration_{SCHEMA}" in there
@@ -93,9 +101,9 @@ def test_an_existing_schema_is_filled_and_given_back(tmp_path: Path, postgres: s
         "INSERT INTO t VALUES (1, 1), (2, 0)",
     )
     way.on_postgres(
-        f'CREATE EXTENSION citext; CREATE SCHEMA "{SCHEMA}"; CREATE TABLE t (other text); '
-        f'CREATE TABLE "{SCHEMA}".t (id serial PRIMARY KEY, on_at boolean, own citext); '
-        f'INSERT INTO "{SCHEMA}".t VALUES (7)'
+        f"CREATE EXTENSION citext; CREATE SCHEMA {NAMED}; CREATE TABLE t (other text); "
+        f"CREATE TABLE {NAMED}.t (id serial PRIMARY KEY, on_at boolean, own citext); "
+        f"INSERT INTO {NAMED}.t VALUES (7)"
     )
     named = ("--schema", "existing", "--schema-name", SCHEMA)
     looked = run("inspect", way.source, "--target", postgres, *named)
@@ -107,7 +115,7 @@ def test_an_existing_schema_is_filled_and_given_back(tmp_path: Path, postgres: s
     assert "holds a run of this project" in checked.out
     again = way.command("switch", "--schema-name", SCHEMA)
     assert again.status == DONE, again.said
-    way.on_postgres(f"""INSERT INTO "{SCHEMA}".t (on_at, own) VALUES (true, 'mine')""")
+    way.on_postgres(f"INSERT INTO {NAMED}.t (on_at, own) VALUES (true, 'mine')")
     assert way.on_postgres("SELECT count(*) FROM t") == [(0,)]
     back = way.command("rollback", "--schema-name", SCHEMA, "--accept-loss")
     assert back.status == DONE, back.said

@@ -19,6 +19,7 @@ from migration_job.connection import (
     write_connection,
 )
 from migration_job.errors import InputError, OperationError
+from migration_job.protocol.settings import read_connect_to
 
 HERE = SqliteSide(path="/data/app.db")
 THERE = PostgresSide(
@@ -143,3 +144,12 @@ def test_the_files_are_the_application_s(tmp_path: Path) -> None:
     write_connection(tmp_path, HERE, HERE, owner=(1234, 4321))
     found = (tmp_path / "database.json").stat()
     assert (found.st_uid, found.st_gid) == (1234, 4321)
+
+
+def test_a_pool_below_nothing_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "connect.json"
+    told = {"host": "h", "database": "d", "user": "u", "authentication": "peer"}
+    for pool in ({"max": -1}, {"min": -1}, {"idle_timeout": -1}):
+        file.write_text(json.dumps({**told, "pool": pool}))
+        with pytest.raises(InputError, match=f"pool.{next(iter(pool))}"):
+            read_connect_to(file)

@@ -101,3 +101,20 @@ def _texts() -> Iterator[tuple[str, str]]:
             plain = isinstance(node, ast.Constant) and isinstance(node.value, str)
             if plain and id(node) not in told:
                 yield str(path.relative_to(ROOT)), str(getattr(node, "value", ""))
+
+
+def test_the_roles_name_is_no_schema() -> None:
+    """PostgreSQL reads it so even in quotation marks."""
+    there = make_conninfo("dbname=d", options='-c search_path="$user"')
+    for dsn, name in ((DSN, "$user"), (there, None)):
+        with pytest.raises(InputError, match="the connected role's name"):
+            place.schema_of(place.in_schema(dsn, name))
+
+
+def test_a_per_cent_sign_of_the_records_schema_is_no_parameter() -> None:
+    records = "migration_100%s"
+    statement = "SELECT 1 FROM migration.run WHERE id = %s"
+    assert place.placed(statement, records) == ('SELECT 1 FROM "migration_100%s".run WHERE id = %s')
+    assert place.placed(statement, records, formatted=True) == (
+        'SELECT 1 FROM "migration_100%%s".run WHERE id = %s'
+    )

@@ -667,3 +667,20 @@ def test_an_array_of_what_no_list_holds_is_refused(tmp_path: Path) -> None:
     assert column_of(plan_of(path, policy % "varchar(9) []"), "t", "a").type == "varchar(9)[]"
     with pytest.raises(InputError, match="or an array of text"):
         plan_of(path, policy % "bytea[]")
+
+
+def test_times_finer_than_their_type_are_told_as_cut(tmp_path: Path) -> None:
+    """They are not the same moment, and two of them become one; only spellings are."""
+    path = database(
+        tmp_path / "a.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, at DATETIME UNIQUE, ns INTEGER, clock TIME)",
+        "INSERT INTO t VALUES (1, '2023-01-02T03:04:05.123456789Z', 1700000000000000001, '03:04'),"
+        "(2, '2023-01-02T03:04:05.123456780Z', 1700000000000001000, '03:04:05.1234567'),"
+        "(3, '2023-01-02 03:04:06', 1700000000000000000, '03:05')",
+    )
+    plan = plan_of(path, "tables: {t: {columns: {ns: {epoch: ns}}}}")
+    cut = {f.column: f for f in findings_of(plan, "cut-times")}
+    assert {name: f.count for name, f in cut.items()} == {"at": 2, "ns": 1, "clock": 1}
+    assert "cut to microseconds on the target, the original in the ledger" in cut["at"].message
+    spelled = {f.column: f.count for f in findings_of(plan, "several-shapes")}
+    assert spelled == {"at": 1}

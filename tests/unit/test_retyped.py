@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from infra.migration import deciding
-from migration_job.errors import InputError
+from migration_job.errors import BlockedError
 from migration_job.plan.model import Finding, Plan
 from migration_job.plan.policy import parse_policy
 from migration_job.plan.retyped import RETYPED, require_acknowledged
+from migration_job.plural import counted_doing
 from tests.unit.planning import column_of, database, findings_of, plan_of
 
 ASIDE = "tables: {stock: {columns: {note: {action: quarantine}}}}"
@@ -74,13 +75,13 @@ def test_a_policy_that_speaks_of_each_column_lets_the_switch_go_on(
     path = stock(tmp_path)
     policy = f"tables: {{stock: {{columns: {{note: {{action: quarantine}}, {more}}}}}}}"
     plan = plan_of(path, ASIDE)
-    with pytest.raises(InputError, match=r"2 columns got another type.*stock\.quantity"):
+    with pytest.raises(BlockedError, match=r"2 columns got another type.*stock\.quantity"):
         require_acknowledged(plan)
     require_acknowledged(plan_of(path, policy))
     require_acknowledged(plan, parse_policy(policy))
     require_acknowledged(plan, parse_policy(f"acknowledge: [{RETYPED}]"))
     one = parse_policy(f"acknowledge: ['{RETYPED}:stock.quantity']")
-    with pytest.raises(InputError, match=r"1 column got another type.*stock\.is_active"):
+    with pytest.raises(BlockedError, match=r"1 column got another type.*stock\.is_active"):
         require_acknowledged(plan, one)
 
 
@@ -112,3 +113,8 @@ def test_a_stage_is_not_migrated_again_for_what_only_its_switch_waits_for() -> N
     assert deciding(f"acknowledge: [{RETYPED}]") == deciding("") == {}
     assert deciding(before) != deciding("default: widen\nacknowledge: [orphans]\n")
     assert deciding(before) != deciding(before.replace("widen", "block"))
+
+
+def test_one_finding_stops_and_two_stop() -> None:
+    assert counted_doing(1, "finding", "stop") == "1 finding stops"
+    assert counted_doing(2, "finding", "stop") == "2 findings stop"

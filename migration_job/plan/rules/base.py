@@ -179,6 +179,12 @@ class RuleBase(BaseModel):
         """Whether ``value`` needs a ledger row. Raises CannotCarry as ``forward`` does."""
         return not same(self.inverse(self.forward(value)), value)
 
+    def cuts(self, value: SourceValue) -> bool:
+        """Whether the target holds less of a value that is carried than it says, as with a time
+        that is finer than its type."""
+        del value
+        return False
+
     def returned(self, value: SourceValue) -> str | None:
         """The target's text of a value that only a rollback can have written, since ``inverse``
         gives it for what no value of the source's own stands for (an infinite time, a NaN); None

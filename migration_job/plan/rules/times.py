@@ -145,6 +145,11 @@ class TimestampRule(RuleBase):
         except (OverflowError, ValueError, ArithmeticError):
             raise CannotCarry(f"outside the years 1 to 9999: {value!r}") from None
 
+    def cuts(self, value: SourceValue) -> bool:
+        if isinstance(value, int | float) and self.epoch is not None:
+            return counted.is_finer(self.epoch, value, self.precision)
+        return isinstance(value, str) and moments.is_finer(value, self.precision)
+
     def inverse(self, text: str | None) -> SourceValue:
         if text is None:
             return None
@@ -390,6 +395,9 @@ class TimeRule(RuleBase):
         clock = moments.cut(datetime.combine(datetime.min.date(), moment.clock), self.precision)
         fraction = f".{clock.microsecond:06d}".rstrip("0") if clock.microsecond else ""
         return f"{clock:%H:%M:%S}{fraction}"
+
+    def cuts(self, value: SourceValue) -> bool:
+        return isinstance(value, str) and moments.is_finer(value, self.precision)
 
     def inverse(self, text: str | None) -> SourceValue:
         if text is None:

@@ -358,7 +358,7 @@ def commit_durably(connection: psycopg.Connection, *statements: Statement) -> li
             return [connection.execute(q.encode(), values).rowcount for q, values in statements]
     cursor = psycopg.ClientCursor(connection)
     script = [
-        cursor.mogrify(placed_for(connection, q.encode()), values or None)
+        cursor.mogrify(placed_for(connection, q.encode(), formatted=bool(values)), values or None)
         for q, values in statements
     ]
     first = "BEGIN; SET LOCAL synchronous_commit TO remote_apply"
