@@ -66,7 +66,8 @@ class UpgradeOptions:
     pooler: Console = None
     console_file: ConsoleFile = None
     alias: Annotated[
-        str | None, typer.Option(help="The alias' name, where the file has more than one line.")
+        str | None,
+        typer.Option(help="The alias' name: refused where the file holds another, or more."),
     ] = None
     auth_database: Annotated[
         str | None,
@@ -204,4 +205,4 @@ def _status(ends: UpgradeEnds, *, as_json: bool) -> None:
     side = {"from": "old", "to": "new"}[found.serves]
     say(f"serves   the {side} server")
     say(f"follows  {'the other server' if found.follows else 'nothing'}")
-    say(f"moves    {found.moves}, the last by certificate {found.certificate or '(none)'}")
+    say(f"moves    {found.moves_in_words()}")

@@ -25,6 +25,7 @@ import psycopg
 from migration_job.durable import write_durably
 from migration_job.errors import InputError, JobError, OperationError
 from migration_job.place import DEFAULT_SCHEMA, RECORDS, in_schema
+from migration_job.plural import counted
 from migration_job.protocol import lease
 from migration_job.protocol.fault_points import step
 from migration_job.protocol.lock import Lock
@@ -116,7 +117,8 @@ def _move(ends: UpgradeEnds, servers: Servers, source: Server, say: Say) -> Move
         with step("upgrade.compare"):
             proof.everything()
             rows = sum(c.rows for c in proof.contents.values())
-            say(f"compared {len(tables)} tables with {rows:,} rows on both servers")
+            found = f"{counted(len(tables), 'table')} with {counted(rows, 'row')}"
+            say(f"compared {found} on both servers")
             last = proof.rounds()
         say(f"all equal but for what is being changed; the last round took {last * 1000:.0f} ms")
         proof.limit = ends.drain_seconds
@@ -236,6 +238,7 @@ def _prepare_reverse(source: Server, target: Server) -> None:
     relations = [table.relation for table in read_tables(source.connection)]
     replication.publish(target.connection, relations)
     replication.unsubscribe(source.connection, source.name)
+    replication.require_reach(source, target)
     replication.make_slot(target.connection, source.name)
     replication.subscribe(source.connection, target, source.name, copy=False)
 

@@ -34,6 +34,16 @@ class Standing:
     follows: bool
     """Whether the other server receives what the serving one writes."""
 
+    def moves_in_words(self) -> str:
+        """How often the application was moved, and by what one can tell the last time."""
+        if not self.begun:
+            return "none; no upgrade is begun"
+        if not self.moves:
+            return "none; the upgrade is prepared"
+        if not self.certificate:
+            return f"{self.moves}; settled, so that there is no way back"
+        return f"{self.moves}, the last by certificate {self.certificate}"
+
     def as_json(self) -> dict[str, object]:
         """For ``--json``."""
         return asdict(self)
@@ -94,9 +104,11 @@ def _end(servers: Servers, left: Server, serving: Server) -> None:
     """No replication between the two any more, and no trace of it on the side that serves but its
     record, which goes last."""
     for server in (servers.old, servers.new):
-        replication.unsubscribe(server.connection, server.name)
+        for purpose in (server.name, replication.PROBE):
+            replication.unsubscribe(server.connection, purpose)
     for server in (servers.old, servers.new):
-        replication.drop_slot(servers.opposite(server).connection, server.name)
+        for purpose in (server.name, replication.PROBE):
+            replication.drop_slot(servers.opposite(server).connection, purpose)
         replication.unpublish(server.connection)
     if serving.side() is not None and left.side() is not None:
         _forget_identities(servers.old.connection, serving.connection)

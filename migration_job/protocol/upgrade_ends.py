@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 
 from migration_job.errors import InputError
+from migration_job.plural import counted
 from migration_job.pooler import Alias, Pooler
 from migration_job.stores.postgres import side
 from migration_job.stores.postgres.database import connect, limit_waiting, located
@@ -93,8 +94,10 @@ def read_alias(file: Path, name: str | None, beside: str | None = None) -> Alias
     if len(found) != 1 or len(wanted) != 1:
         raise InputError(
             f"expected the alias {name or 'of the application'} alone in {file}, found "
-            f"{len(found)} lines",
-            advice="the application has to be served by PostgreSQL through that alias: `switch` "
+            + counted(len(found), "line"),
+            advice="give a file that holds this one alias: the job writes all of it again"
+            if found
+            else "the application has to be served by PostgreSQL through that alias: `switch` "
             "first where SQLite serves",
         )
     terms = {k: (q or v).replace("''", "'") for k, q, v in _TERM.findall(wanted[0][1])}

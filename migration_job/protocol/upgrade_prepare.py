@@ -9,6 +9,7 @@ from collections.abc import Callable
 import psycopg
 
 from migration_job.errors import InputError, OperationError
+from migration_job.plural import counted
 from migration_job.protocol.fault_points import step
 from migration_job.protocol.upgrade_ends import Server, Servers, UpgradeEnds
 from migration_job.quoting import compose, postgres_relation
@@ -48,7 +49,10 @@ def prepare(ends: UpgradeEnds, servers: Servers, say: Say) -> None:
             replication.set_triggers(
                 new.connection, replication.read_triggers(new.connection), fire=False
             )
+            replication.require_reach(new, old)
+            replication.require_reach(old, new)
             replication.drop_slot(old.connection, "to")
+            replication.make_slot(old.connection, "to")
             replication.subscribe(new.connection, old, "to", copy=True)
     with step("upgrade.copy"):
         _await_copy(new, say)
@@ -100,7 +104,7 @@ def _carry(ends: UpgradeEnds, servers: Servers, say: Say) -> None:
     for table in keyless:
         _identify(old.connection, table)
     if keyless:
-        say(f"{len(keyless)} tables without a key are followed by all their columns")
+        say(f"followed by all their columns: {counted(len(keyless), 'table')} without a key")
     replication.publish(old.connection, [t.relation for t in read_tables(old.connection)])
     side.note_definitions(old.connection)
     carrier.roles(new.connection)
@@ -137,12 +141,12 @@ def _await_copy(new: Server, say: Say) -> None:
         if now - alive > STALL_SECONDS:
             raise OperationError(
                 f"expected the {new.label} to copy the rows, found its subscription stopped with "
-                f"{pending} tables left",
+                f"{counted(pending, 'table')} left",
                 advice="that server's log tells why; correct it, then run the command again: it "
                 "goes on where it stopped",
             )
         if now - told > TOLD_SECONDS:
-            say(f"copying: {pending} tables left")
+            say(f"copying: {counted(pending, 'table')} left")
             told = now
         time.sleep(POLL_SECONDS)
 

@@ -34,7 +34,28 @@ ROUNDS = 30
 SHORT_SECONDS = 0.1
 """A round that is as short as this leaves little for the hold."""
 
+AGAIN = "`migration-job upgrade --abandon` and start over with an empty database"
+
 Say = Callable[[str], None]
+
+
+def differing(table: ServerTable, keys: set[Key]) -> VerificationError:
+    """The error for rows that are not the same on both servers."""
+    served = "the application is served as before"
+    if not table.key:
+        return VerificationError(
+            f"expected the same rows on both servers, found others in {table.label}, which has no "
+            "primary key: somebody has written to the receiving server, or an UPDATE or DELETE met "
+            "a row that is equal and not the same (0 and -0, 1.0 and 1.00, citext, jsonb)",
+            advice=f"{served}. Give the table a primary key, then {AGAIN}",
+        )
+    shown = min(repr(key) for key in keys)
+    return VerificationError(
+        f"expected the same rows on both servers, found {len(keys)} that differ in "
+        f"{table.label}, the first {'in the whole table' if keys == {WHOLE} else shown}",
+        advice=f"{served}. Somebody has written to the receiving server, or its log tells what it "
+        f"did not apply: {AGAIN}",
+    )
 
 
 @dataclass(slots=True)
@@ -108,14 +129,7 @@ class Proof:
 
     def _require_none(self, table: ServerTable, keys: set[Key]) -> None:
         if keys:
-            shown = sorted(repr(key) for key in keys)[0]
-            raise VerificationError(
-                f"expected the same rows on both servers, found {len(keys)} that differ in "
-                f"{table.label}, the first {'in the whole table' if keys == {WHOLE} else shown}",
-                advice="the application is served as before. Somebody has written to the receiving "
-                "server, or its log tells what it did not apply: `migration-job upgrade --abandon` "
-                "and start over with an empty database",
-            )
+            raise differing(table, keys)
 
     def _follow(self) -> None:
         token = replication.send_marker(self.source.connection)

@@ -29,8 +29,8 @@ from migration_job.protocol.rollback import rollback
 from migration_job.protocol.run_context import open_target
 from migration_job.protocol.settings import endpoints
 from migration_job.protocol.switch import switch
-from migration_job.protocol.upgrade_ends import UpgradeEnds
-from migration_job.stores.postgres import side
+from migration_job.protocol.upgrade_ends import UpgradeEnds, opened
+from migration_job.stores.postgres import replication, side
 from migration_job.stores.postgres.upgradable import require_content
 from tests.integration import upgrading
 from tests.integration.livekit import begin, fresh_source
@@ -72,6 +72,20 @@ def test_prepared_refused_and_given_up(servers: Pair) -> None:
                 require_content(one, other)
             one.execute("DROP TABLE bad")
         require_content(one, other)
+    with opened(servers.ends()) as both:
+        replication.require_reach(both.new, both.old)
+        replication.require_reach(both.old, both.new)
+        for at in (both.new.at, replace(both.old.at, port=1)):
+            with pytest.raises(InputError, match="to reach the old server"):
+                replication.require_reach(both.new, replace(both.old, at=at))
+        with pytest.raises(InputError, match="to reach the new server"):
+            replication.require_reach(both.old, replace(both.new, at=both.old.at))
+        for server in (both.old, both.new):
+            left = server.connection.execute(
+                "SELECT slot_name FROM pg_replication_slots UNION ALL "
+                "SELECT subname FROM pg_subscription"
+            ).fetchall()
+            assert left == []
     load = Load(servers.dsn(), SEED + 50)
     with load.running(2, 1):
         for name in UPGRADE_STEPS[: UPGRADE_STEPS.index("upgrade.reverse")]:
@@ -110,6 +124,10 @@ def test_to_the_new_server_and_back_under_load(servers: Pair) -> None:
         with pytest.raises(psycopg.OperationalError, match="permission denied"):
             psycopg.connect(refused)
         assert json.loads(servers.run("--status", "--json"))["serves"] == "to"
+        with psycopg.connect(servers.new.dsn_for(DATABASE), autocommit=True) as session:
+            session.execute(
+                "ALTER TABLE counters ADD extra integer; ALTER TABLE counters DROP extra"
+            )
         output.append(servers.run("--back"))
         assert servers.serving() == "from"
         output.append(servers.run())
@@ -295,8 +313,17 @@ def test_two_databases_of_one_server(servers: Pair, tmp_path: Path) -> None:
     for one in both:
         assert protocol.back(ends(one), print) is not None
         write(one, 3)
-    for one in both:
+    for number, one in enumerate(both):
         until(partial(arrived, one, servers.new, 3), f"{one.database}'s new server to follow")
+        upgrade_end.abandon(ends(one), print)
+        for server in (servers.old, servers.new):
+            with psycopg.connect(server.dsn, autocommit=True) as session:
+                rows = session.execute(
+                    "SELECT database::text FROM pg_replication_slots WHERE database = ANY (%s)",
+                    ([other.database for other in both],),
+                ).fetchall()
+            followed = [other.database for other in both[number + 1 :]]
+            assert [row[0] for row in rows] == (followed if server is servers.old else [])
 
 
 class Lookup(EmbeddedPgBouncer):

@@ -7,21 +7,24 @@ whose changes it keeps, so that upgrades of several databases of one server do n
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from migration_job.errors import OperationError
+from migration_job.errors import InputError, OperationError
 from migration_job.quoting import compose, joined, postgres_name, postgres_relation, postgres_text
 from migration_job.stores.postgres.database import durably
 
 PUBLICATION = "migration_upgrade"
-VERIFY, VERIFY_NOW = "verify", "verify_now"
+VERIFY, VERIFY_NOW, PROBE = "verify", "verify_now", "probe"
+REACH_SECONDS = 30.0
+"""How long one server may take to find the other."""
 POLL_SECONDS = 0.002
 DROP_SECONDS = 30.0
 
@@ -38,12 +41,16 @@ class Address:
         return f"{self.host}:{self.port}/{self.database}"
 
 
-class Publisher(Protocol):
-    """The server whose changes are to be received."""
+class Peer(Protocol):
+    """One server of the two."""
 
     dsn: str
     at: Address
     connection: psycopg.Connection
+
+    @property
+    def label(self) -> str:
+        """Its name for people."""
 
 
 def subscription(to: str) -> str:
@@ -96,26 +103,70 @@ def subscribed(connection: psycopg.Connection, to: str) -> bool:
     return row is not None
 
 
-def subscribe(connection: psycopg.Connection, publisher: Publisher, to: str, *, copy: bool) -> None:
-    """Subscribe to what the other server publishes. With ``copy`` its rows are copied first;
-    without it the subscription is not enabled, and its slot has to be there."""
+def subscribe(connection: psycopg.Connection, publisher: Peer, to: str, *, copy: bool) -> None:
+    """Subscribe to what the other server publishes; its slot has to be there. With ``copy`` the
+    rows are copied first; without it the subscription is not enabled."""
+    # Never its slot: made here, it waits without end where the address leads to this very server.
+    started = "copy_data = true" if copy else "copy_data = false, enabled = false"
+    _create(connection, publisher, to, f"{started}, create_slot = false")
+
+
+def require_reach(subscriber: Peer, publisher: Peer) -> None:
+    """Raises InputError where the one server does not find the other at its address: a slot that
+    is made on the publisher has to be dropped from the subscriber's side."""
+    connection = subscriber.connection
+    unsubscribe(connection, PROBE)
+    drop_slot(publisher.connection, PROBE)
+    publisher.connection.execute(
+        "SELECT pg_create_physical_replication_slot(%s)", (slot(publisher.connection, PROBE),)
+    )
+    try:
+        _create(connection, publisher, PROBE, "connect = false")
+        with _bounded(connection):
+            name = postgres_name(subscription(PROBE))
+            connection.execute(compose("DROP SUBSCRIPTION {name}", name=name).encode())
+    except psycopg.Error as error:
+        said = error.diag.message_primary or type(error).__name__
+        raise InputError(
+            f"expected the {subscriber.label} to reach the {publisher.label} at {publisher.at}, "
+            f"found none or another server there ({said})",
+            advice="name the servers as they reach each other: --from-server and --to-server",
+        ) from error
+    finally:
+        unsubscribe(connection, PROBE)
+        drop_slot(publisher.connection, PROBE)
+
+
+@contextlib.contextmanager
+def _bounded(connection: psycopg.Connection) -> Iterator[None]:
+    """A limit for what waits for the other server."""
+    limit = "SELECT set_config('statement_timeout', %s, false)"
+    was = connection.execute("SELECT current_setting('statement_timeout')").fetchone()
+    connection.execute(limit, (f"{REACH_SECONDS:g}s",))
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.execute(limit, was)
+
+
+def _create(connection: psycopg.Connection, publisher: Peer, to: str, how: str) -> None:
     at = publisher.at
-    told = make_conninfo(publisher.dsn, host=at.host, port=at.port, dbname=at.database)
-    name = postgres_name(subscription(to))
-    started = (
-        "copy_data = true" if copy else "copy_data = false, create_slot = false, enabled = false"
+    told = make_conninfo(
+        publisher.dsn, host=at.host, port=at.port, dbname=at.database, connect_timeout=10
     )
-    connection.execute(
-        compose(
-            "CREATE SUBSCRIPTION {name} CONNECTION {told} PUBLICATION {publication} "
-            "WITH ({started}, slot_name = {slot})",
-            name=name,
-            slot=postgres_name(slot(publisher.connection, to)),
-            told=postgres_text(told),
-            publication=postgres_name(PUBLICATION),
-            started=started,
-        ).encode()
-    )
+    with _bounded(connection):
+        connection.execute(
+            compose(
+                "CREATE SUBSCRIPTION {name} CONNECTION {told} PUBLICATION {publication} "
+                "WITH ({how}, slot_name = {slot})",
+                name=postgres_name(subscription(to)),
+                slot=postgres_name(slot(publisher.connection, to)),
+                told=postgres_text(told),
+                publication=postgres_name(PUBLICATION),
+                how=how,
+            ).encode()
+        )
 
 
 def unsubscribe(connection: psycopg.Connection, to: str) -> None:

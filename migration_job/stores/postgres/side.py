@@ -275,7 +275,7 @@ WITH own AS (
 SELECT md5(coalesce(string_agg(line, ' ' ORDER BY line), '')) FROM (
     SELECT 'r' || oid || ' ' || relname || relnamespace AS line FROM own
     UNION ALL SELECT 'a' || attrelid || ' ' || attnum || ' ' || a.xmin FROM pg_attribute a
-        JOIN own ON own.oid = attrelid
+        JOIN own ON own.oid = attrelid WHERE NOT a.attisdropped
     UNION ALL SELECT 'd' || d.oid || ' ' || d.xmin FROM pg_attrdef d JOIN own ON own.oid = adrelid
     UNION ALL SELECT 'i' || indexrelid || ' ' || i.xmin FROM pg_index i
         JOIN own ON own.oid = indrelid
