@@ -380,8 +380,9 @@ class Assigner:
         # Of declared types that a value breaks a finding tells already.
         told = assignment.rule.widened and assignment.reason.startswith(WIDENED)
         if changed.count and not told:
+            cut = assignment.examination.cut.without(aside)
             changed = column_reports.report_cut(
-                self._findings, subject, assignment.rule, changed, self._cut(assignment, aside)
+                self._findings, subject, assignment.rule, changed, cut
             )
         if changed.count and not told:
             column_reports.report_changed(
@@ -392,11 +393,6 @@ class Assigner:
                 carried_as=assignment.type,
                 hint=self._mixed_hint(subject) if assignment.rule.widened else None,
             )
-
-    def _cut(self, assignment: Assignment, aside: Collection[Row]) -> Rows:
-        """The values that the target holds less of, in rows that stay."""
-        cut = assignment.examination.cut
-        return replace(cut, count=cut.count - len(cut.ids.intersection(aside)))
 
     def staying(
         self, table: SourceTable, column: str, assignment: Assignment, aside: Collection[Row]

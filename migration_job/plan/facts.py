@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from migration_job.stores.sqlite.reader import Row
@@ -23,6 +24,10 @@ class Rows:
     keys: list[str] = field(default_factory=list)
     why: list[str] = field(default_factory=list)
     ids: set[Row] = field(default_factory=set)
+
+    def without(self, aside: Collection[Row]) -> Rows:
+        """The same, with those of these rows that are kept by identity not counted."""
+        return replace(self, count=self.count - len(self.ids.intersection(aside)))
 
     def add(self, identity: Row, key: str, why: str = "") -> None:
         if identity in self.ids:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.running import DONE, USAGE
+from tests.integration.running import BLOCKED, DONE
 from tests.integration.wholeway import Way
 
 pytestmark = pytest.mark.postgres
@@ -75,7 +75,7 @@ INSERT INTO stock VALUES (1, 'many'), (2, 2), (3, 3), (4, 4), (5, 5), (6, 6), (7
 def require_the_switch_to_wait(way: Way) -> str:
     """One text among ten numbers has made a column text: the option that has the switch go on."""
     ended = way.command("switch")
-    assert ended.status == USAGE, ended.said
+    assert ended.status == BLOCKED, ended.said
     assert "1 column got another type for the sake of a few values: stock.quantity" in ended.said
     assert not way.closed()
     (way.folder / "known.yaml").write_text("acknowledge: ['retyped-for-few:stock.quantity']")
