@@ -163,7 +163,9 @@ class Assigner:
         fine = self._fine_enough(subject, choice.rule, examination)
         if fine is not choice.rule:
             choice, examination = Choice.of(fine), self.examine(subject, fine)
-        assignment = Assignment(choice.rule, choice.type, examination, self._reason(subject, wish))
+        assignment = Assignment(
+            choice.rule, choice.type, examination, _reason(subject, self._own(subject), wish)
+        )
         own, action = self._own(subject), self._findings.action_for(*subject.place)
         if wish is not None and wish.optional and not own.explicit:
             action = "widen"
@@ -216,7 +218,7 @@ class Assigner:
         """The policy that would keep the column's type for all its values."""
         cannot = narrow.examination.cannot
         misfits = self._observer.values_of(subject.table, subject.column.name, cannot, MOST_MISFITS)
-        nullable = self._nullable(subject)
+        nullable = _nullable(subject)
         proposals = hints.for_misfits(subject, narrow.rule, misfits, nullable=nullable)
         return hints.first_that(lambda fields: self._works(subject, fields), proposals)
 
@@ -227,16 +229,12 @@ class Assigner:
         if "blob" in facts.classes or numbers < facts.texts or not self._unsaid(subject):
             return None
         texts = list({value: None for value in facts.sample if isinstance(value, str)})
-        proposals = hints.for_mixed(texts, nullable=self._nullable(subject))
+        proposals = hints.for_mixed(texts, nullable=_nullable(subject))
         return hints.first_that(lambda fields: self._works(subject, fields), proposals)
 
     def _unsaid(self, subject: Subject) -> bool:
         """Whether the policy leaves open what the column's values mean."""
         return self._own(subject).model_fields_set <= {"action", "acknowledge"}
-
-    @staticmethod
-    def _nullable(subject: Subject) -> bool:
-        return not subject.column.not_null and not subject.column.primary_key
 
     def _works(self, subject: Subject, fields: Fields) -> bool:
         """Whether a column's policy of these fields alone carries every value."""
@@ -403,20 +401,25 @@ class Assigner:
             return count
         return count - self._observer.changed_in(table, column, assignment.rule, aside)
 
-    def _reason(self, subject: Subject, wish: Wish | None) -> str:
-        if self._own(subject).type is not None:
-            return "the policy's type"
-        if wish is not None:
-            return "the profile's type"
-        declared = subject.column.declared or "no declared type"
-        classes = sorted(subject.facts.classes)
-        return f"{declared}, {' and '.join(classes) if classes else 'no values'}"
-
 
 def kind_of(type_sql: str) -> str:
     """What an application gets of a type: without its limit, a ``varchar(50)`` is text to it."""
     name = type_sql.partition("(")[0].strip()
     return "text" if name in ("varchar", "character varying") else name
+
+
+def _reason(subject: Subject, own: ColumnPolicy, wish: Wish | None) -> str:
+    if own.type is not None:
+        return "the policy's type"
+    if wish is not None:
+        return "the profile's type"
+    declared = subject.column.declared or "no declared type"
+    classes = sorted(subject.facts.classes)
+    return f"{declared}, {' and '.join(classes) if classes else 'no values'}"
+
+
+def _nullable(subject: Subject) -> bool:
+    return not subject.column.not_null and not subject.column.primary_key
 
 
 def is_few(subject: Subject, rows: Rows) -> bool:

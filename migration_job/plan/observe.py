@@ -277,10 +277,8 @@ class Observer:
         c = column_sql(table, name)
         after = f"substr({c}, instr({c}, '.') + 1)"
         digits = f"length({after}) - length(ltrim({after}, '0123456789'))"
-        row = self._one(
-            table, [f"max(CASE WHEN typeof({c}) = 'text' AND instr({c}, '.') THEN {digits} END)"]
-        )
-        return int(row[0] or 0)
+        term = f"max(CASE WHEN typeof({c}) = 'text' AND instr({c}, '.') THEN {digits} END)"
+        return int(self._one(table, [term])[0] or 0)
 
     def holds_somewhere(self, table: SourceTable, condition: str) -> bool:
         """Whether a SQLite condition holds in a row of the table, or cannot be tried on all."""
