@@ -33,6 +33,9 @@ ANSWER_SECONDS = 10
 FORWARD_SECONDS = 20
 WORK_SECONDS = 600
 """A single request may take as long as the engine takes to stop a container or pull a layer."""
+EXEC_TRIES = 5
+"""A busy engine may lose what a short command in a container prints: one that only reads, and has
+printed nothing, is run again."""
 
 
 def address(docker_host: str) -> str:

@@ -18,6 +18,7 @@ import docker
 from docker.errors import APIError, ContainerError, DockerException
 from docker.types import Mount
 
+from infra.engine import EXEC_TRIES
 from infra.errors import StageError
 from infra.images import ROOT
 from infra.names import Names
@@ -228,7 +229,11 @@ def ask_there(client: docker.DockerClient, names: Names, command: list[str]) -> 
     """What a command says in the sync's container, which has the stage's directories under their
     own paths. StageError with its words where it fails, or where there is no such container."""
     try:
-        done = client.containers.get(names.sync).exec_run(command, demux=True)
+        container = client.containers.get(names.sync)
+        for _ in range(EXEC_TRIES):
+            done = container.exec_run(command, demux=True)
+            if done.exit_code or any(done.output):
+                break
     except DockerException as error:
         raise StageError(
             f"expected the container {names.sync} on the engine to look with, found: {error}",

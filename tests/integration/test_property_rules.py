@@ -198,9 +198,11 @@ def _stored(
 
 
 def _through(server: psycopg.Connection[Any], kind: str, texts: list[str | None]) -> list[Any]:
-    """What PostgreSQL prints for each input text of a type. ``format`` uses the type's output."""
+    """What PostgreSQL prints for each input text of a type. ``format`` uses the type's output; the
+    blanks that fill up a ``char(n)`` are not the value's; a cast to text leaves them out."""
+    printed = f"v::{kind}::text" if kind.startswith("character(") else f"format('%%s', v::{kind})"
     rows = server.execute(
-        f"SELECT CASE WHEN v IS NOT NULL THEN format('%%s', v::{kind}) END"
+        f"SELECT CASE WHEN v IS NOT NULL THEN {printed} END"
         " FROM unnest(%s::text[]) WITH ORDINALITY AS x(v, n) ORDER BY n",
         (texts,),
     )

@@ -34,6 +34,8 @@ PROJECT = Path(os.environ.get("STAGE_PROJECT", Path(__file__).resolve().parents[
 LABEL = "sqlite-to-postgresql.stage"
 LIMIT_SECONDS = 240
 """How long a stage that has just come up may take to its first scrape and its first backup."""
+EXEC_TRIES = 5
+"""A busy engine may lose what a short command prints; such a command is run again."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -120,17 +122,22 @@ class Provisioned:
         """psql's status and output as the superuser, through the container's own socket."""
         if self.settings.external:
             pytest.skip("PostgreSQL is somebody else's, and nobody here is its superuser")
-        done = self.container(self.names.postgres).exec_run(
-            [
-                "bash",
-                "-c",
-                'PGPASSWORD="$(cat /etc/postgresql/superuser-password)" exec psql --no-psqlrc -qAt '
-                '-h /var/run/postgresql -U postgres -d "$0" "$@"',
-                database,
-                *words,
-            ]
-        )
-        return int(done.exit_code or 0), output(done).strip()
+        for _ in range(EXEC_TRIES):
+            done = self.container(self.names.postgres).exec_run(
+                [
+                    "bash",
+                    "-c",
+                    'export PGPASSWORD="$(cat /etc/postgresql/superuser-password)"; psql -qAt '
+                    '--no-psqlrc -h /var/run/postgresql -U postgres -d "$0" "$@" 2>&1; '
+                    'echo "status $?"',
+                    database,
+                    *words,
+                ]
+            )
+            said, mark, status = output(done).rpartition("status ")
+            if mark:
+                return int(status), said.strip()
+        raise AssertionError(f"the engine lost the output of psql {EXEC_TRIES} times")
 
     @property
     def switched(self) -> bool:
