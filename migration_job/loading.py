@@ -166,7 +166,8 @@ class Loading:
         found = load.sizes(target)
         for entry in self._report.tables.values():
             entry.target_bytes = found.get(entry.target)
-            entry.copy_seconds = round(seconds.get(entry.target, 0.0), 3)
+            whole = seconds.get(entry.target)
+            entry.copy_seconds = None if whole is None else round(whole, 3)
 
     def _tell_replaced(
         self, target: psycopg.Connection, replaced: dict[str, tuple[int, int]]

@@ -15,9 +15,9 @@ HEADINGS = ("table", "rows", "size", "rows/s", "seconds")
 
 
 def closing_table(report: Report, *, everything: bool = False) -> list[str]:
-    """The lines; none where the run copied nothing. The times are those of the copying sessions,
-    which work side by side, so that the last line's is the clock's."""
-    copied = {name: t for name, t in report.tables.items() if t.copy_seconds}
+    """The lines, of the tables that this run copied; none where it copied nothing. The times are
+    those of the copying sessions, which work side by side; the last line's is the clock's."""
+    copied = {name: t for name, t in report.tables.items() if t.copy_seconds is not None}
     if not copied:
         return []
     order = sorted(copied, key=lambda name: -(copied[name].target_rows or 0))
@@ -27,12 +27,13 @@ def closing_table(report: Report, *, everything: bool = False) -> list[str]:
         rest = [copied[name] for name in order[len(shown) :]]
         rows.append(_sum(f"{counted(len(rest), 'more table')}", rest, _copying(rest)))
     every = list(copied.values())
-    rows.append(_sum("in all", every, report.seconds.get("copy") or _copying(every)))
+    name = "in all" if len(every) == len(report.tables) else "copied by this run"
+    rows.append(_sum(name, every, report.seconds.get("copy") or _copying(every)))
     return _aligned([HEADINGS, *rows])
 
 
 def _row(name: str, table: TableReport) -> tuple[str, ...]:
-    return _cells(name, table.target_rows or 0, table.target_bytes or 0, table.copy_seconds)
+    return _cells(name, table.target_rows or 0, table.target_bytes or 0, table.copy_seconds or 0)
 
 
 def _sum(name: str, tables: Sequence[TableReport], seconds: float) -> tuple[str, ...]:
@@ -41,7 +42,7 @@ def _sum(name: str, tables: Sequence[TableReport], seconds: float) -> tuple[str,
 
 
 def _copying(tables: Sequence[TableReport]) -> float:
-    return sum(t.copy_seconds for t in tables)
+    return sum(t.copy_seconds or 0 for t in tables)
 
 
 def _cells(name: str, rows: int, size: int, seconds: float) -> tuple[str, ...]:

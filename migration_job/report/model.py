@@ -41,8 +41,9 @@ class TableReport(Part):
     """SHA-256 of its rows on the target, as the certificate has it."""
     target_bytes: int | None = None
     """Of the table on the target without its indexes; None where nobody asked."""
-    copy_seconds: float = 0.0
-    """Of copying its rows, added up over the sessions that did so side by side."""
+    copy_seconds: float | None = None
+    """Of copying its rows, added up over the sessions that did so side by side; None where this run
+    did not copy it."""
 
 
 class LedgerItem(Part):

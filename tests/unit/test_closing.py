@@ -41,6 +41,22 @@ def test_many_tables_are_summed_up_unless_all_are_asked_for() -> None:
     assert closing_table(Report(outcome="failed", phase="")) == []
 
 
+def test_a_table_that_takes_no_time_is_counted() -> None:
+    told = report(3)
+    told.tables["t1"].copy_seconds = 0.0
+    lines = closing_table(told)
+    assert lines[3].split() == ["t1", "1,000", "2.0", "KiB", "-", "0.0"]
+    assert lines[-1].split()[:3] == ["in", "all", "6,000"]
+
+
+def test_what_an_earlier_run_has_copied_is_not_counted() -> None:
+    told = report(3)
+    told.tables["t1"].copy_seconds = None
+    lines = closing_table(told)
+    assert [line.split()[0] for line in lines[1:3]] == ["t3", "t2"]
+    assert lines[-1].split()[:5] == ["copied", "by", "this", "run", "5,000"]
+
+
 @pytest.mark.parametrize(
     ("size", "words"), [(0, "0 B"), (1023, "1,023 B"), (1536, "1.5 KiB"), (5 << 40, "5.0 TiB")]
 )
