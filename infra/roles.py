@@ -316,13 +316,9 @@ def _apply(props: Any) -> str:
 
 def _cluster(container: Container) -> str:
     """``system_identifier``: as pg_controldata prints it of the data directory."""
-    for _ in range(engine.EXEC_TRIES):
-        done = container.exec_run(
-            ["bash", "-c", 'pg_controldata -D "$PGDATA"'], environment={"LC_ALL": "C"}
-        )
-        said = cast("bytes | None", done.output) or b""
-        if said:
-            break
+    _, said, _ = engine.ask(
+        container, ["bash", "-c", 'pg_controldata -D "$PGDATA"'], {"LC_ALL": "C"}
+    )
     found = re.search(rb"Database system identifier:\s+(\d+)", said)
     if found is None:
         raise StageError(f"expected PostgreSQL's data directory in {container.name}, found none")

@@ -12,13 +12,13 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import docker
 from docker.errors import APIError, ContainerError, DockerException
 from docker.types import Mount
 
-from infra.engine import EXEC_TRIES
+from infra import engine
 from infra.errors import StageError
 from infra.images import ROOT
 from infra.names import Names
@@ -229,21 +229,16 @@ def ask_there(client: docker.DockerClient, names: Names, command: list[str]) -> 
     """What a command says in the sync's container, which has the stage's directories under their
     own paths. StageError with its words where it fails, or where there is no such container."""
     try:
-        container = client.containers.get(names.sync)
-        for _ in range(EXEC_TRIES):
-            done = container.exec_run(command, demux=True)
-            if done.exit_code or any(done.output):
-                break
+        status, said, problem = engine.ask(client.containers.get(names.sync), command)
     except DockerException as error:
         raise StageError(
             f"expected the container {names.sync} on the engine to look with, found: {error}",
             advice="run `pulumi up`; a stage with `strategy: offline` has it from the switch on",
         ) from error
-    parts = cast("tuple[bytes | None, bytes | None]", done.output)
-    said, problem = ((part or b"").decode(errors="replace") for part in parts)
-    if done.exit_code:
-        raise StageError(f"{' '.join(command)} failed there: {(problem or said).strip()[-500:]}")
-    return said
+    if status:
+        words = (problem or said).decode(errors="replace").strip()
+        raise StageError(f"{' '.join(command)} failed there: {words[-500:]}")
+    return said.decode(errors="replace")
 
 
 def _look(client: docker.DockerClient, image: str, source: Path) -> dict[str, Any]:

@@ -110,13 +110,6 @@ class TablePolicy(Part):
     rows: TargetRows = "replace"
     """With ``--schema existing``: what becomes of the rows that the target's table has."""
 
-    @property
-    def of_existing(self) -> bool:
-        """Whether anything of it speaks of a schema that is there already."""
-        parts = self.columns.values()
-        own = self.skip or self.rename is not None or self.rows != "replace"
-        return own or any(part.skip or part.rename is not None for part in parts)
-
 
 class Policy(Part):
     default: DefaultAction | None = None

@@ -34,8 +34,6 @@ PROJECT = Path(os.environ.get("STAGE_PROJECT", Path(__file__).resolve().parents[
 LABEL = "sqlite-to-postgresql.stage"
 LIMIT_SECONDS = 240
 """How long a stage that has just come up may take to its first scrape and its first backup."""
-EXEC_TRIES = 5
-"""A busy engine may lose what a short command prints; such a command is run again."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -122,7 +120,7 @@ class Provisioned:
         """psql's status and output as the superuser, through the container's own socket."""
         if self.settings.external:
             pytest.skip("PostgreSQL is somebody else's, and nobody here is its superuser")
-        for _ in range(EXEC_TRIES):
+        for _ in range(engine.EXEC_TRIES):
             done = self.container(self.names.postgres).exec_run(
                 [
                     "bash",
@@ -137,7 +135,7 @@ class Provisioned:
             said, mark, status = output(done).rpartition("status ")
             if mark:
                 return int(status), said.strip()
-        raise AssertionError(f"the engine lost the output of psql {EXEC_TRIES} times")
+        raise AssertionError(f"the engine lost the output of psql {engine.EXEC_TRIES} times")
 
     @property
     def switched(self) -> bool:
