@@ -37,6 +37,7 @@ from migration_job.verify.typed_rows import (
     compare_batch,
     expected_of,
     fetch_query,
+    rows_of_target,
 )
 
 ITEMS_PER_PAGE = 512
@@ -135,26 +136,15 @@ def _by_key(
 def _name_extra_rows(sides: Sides, plan: TablePlan, seen: _Seen, differences: Differences) -> None:
     """Find the target's rows that answered to no key of the source."""
     keys = columns_of_key(plan)
-    outputs = ", ".join(f"{postgres_name(c.target)}::text" for c in keys)
-    with sides.target.transaction(), sides.target.cursor(name="extra_rows") as cursor:
-        cursor.itersize = BATCH
-        cursor.execute(
-            compose(
-                "SELECT ctid::text, {outputs} FROM ONLY {target_name}",
-                outputs=outputs,
-                target_name=target_name(plan),
-            ).encode()
-        )
-        for row in cursor:
-            sides.go_on()
-            if row[0] not in seen:
-                shown = ", ".join(display(v) for v in row[1:])
-                differences.add(
-                    "extra-row",
-                    f"a row of {plan.target} with key {shown} is on the target and not in the "
-                    "source",
-                    key=key_text(row[1:]),
-                )
+    outputs = ", ".join(["ctid::text", *(f"{postgres_name(c.target)}::text" for c in keys)])
+    for row in rows_of_target(sides, plan, outputs):
+        if row[0] not in seen:
+            shown = ", ".join(display(v) for v in row[1:])
+            differences.add(
+                "extra-row",
+                f"a row of {plan.target} with key {shown} is on the target and not in the source",
+                key=key_text(row[1:]),
+            )
 
 
 # ------------------------------------------------------------------- tables without a key

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from migration_job.plan.model import ColumnPlan, TablePlan
-from migration_job.quoting import compose, postgres_name
+from migration_job.quoting import postgres_name
 from migration_job.stores.sqlite.model import SourceTable
 from migration_job.stores.sqlite.reader import Row, batches, read_rows
 from migration_job.stores.sqlite.rowkey import key_columns
@@ -19,10 +19,9 @@ from migration_job.verify.connections import (
     compared_columns,
     ledger_for,
     not_quarantined,
-    target_name,
 )
 from migration_job.verify.meaning import of_target
-from migration_job.verify.typed_rows import BATCH, UNKNOWN, expected_of
+from migration_job.verify.typed_rows import BATCH, UNKNOWN, expected_of, rows_of_target
 
 BUCKETS = 4_096
 
@@ -92,18 +91,8 @@ def _bag_of_source(
 def _bag_of_target(sides: Sides, plan: TablePlan) -> Iterator[tuple[Any, ...]]:
     columns = compared_columns(plan)
     outputs = ", ".join(f"{postgres_name(c.target)}::text" for c in columns)
-    with sides.target.transaction(), sides.target.cursor(name="bag") as cursor:
-        cursor.itersize = BATCH
-        cursor.execute(
-            compose(
-                "SELECT {outputs} FROM ONLY {target_name}",
-                outputs=outputs,
-                target_name=target_name(plan),
-            ).encode()
-        )
-        for row in cursor:
-            sides.go_on()
-            yield tuple(_meaning_or_text(c, t) for c, t in zip(columns, row, strict=True))
+    for row in rows_of_target(sides, plan, outputs):
+        yield tuple(_meaning_or_text(c, t) for c, t in zip(columns, row, strict=True))
 
 
 def _meaning_or_text(column: ColumnPlan, text: str | None) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -247,3 +247,18 @@ def _compare_row(
             source=display(value),
             target=shown,
         )
+
+
+def rows_of_target(sides: Sides, plan: TablePlan, outputs: str) -> Iterator[tuple[Any, ...]]:
+    """Every row of the target's table, these expressions of each. Raises sides.Stopped when
+    cancelled."""
+    with sides.target.transaction(), sides.target.cursor(name="rows_of_target") as cursor:
+        cursor.itersize = BATCH
+        cursor.execute(
+            compose(
+                "SELECT {outputs} FROM ONLY {table}", outputs=outputs, table=target_name(plan)
+            ).encode()
+        )
+        for row in cursor:
+            sides.go_on()
+            yield row

@@ -98,7 +98,16 @@ class JsonRule(RuleBase):
         return f"({column} IS NULL OR typeof({column}) = 'text' AND json_valid({column}, 1))"
 
 
-class JsonBlobRule(RuleBase):
+class _JsonBlob(RuleBase):
+    """What the rules for JSON in blobs have in common. It is no kind of its own."""
+
+    no_escapes: ClassVar[bool] = False
+    unbounded: ClassVar[bool] = True
+    classes: ClassVar[frozenset[StorageClass]] = frozenset({"blob", "text"})
+    misfit: ClassVar[str] = "not-json"
+
+
+class JsonBlobRule(_JsonBlob):
     """JSON in blobs to ``json``: what SQLite's ``jsonb()`` makes, or the bytes of a text."""
 
     kind: Literal["json-blob"] = "json-blob"
@@ -110,10 +119,6 @@ class JsonBlobRule(RuleBase):
         "JSON documents in blobs: SQLite's own JSONB, or text; documents in the column's other "
         "forms have a row in the ledger."
     )
-    no_escapes: ClassVar[bool] = False
-    unbounded: ClassVar[bool] = True
-    classes: ClassVar[frozenset[StorageClass]] = frozenset({"blob", "text"})
-    misfit: ClassVar[str] = "not-json"
     word: ClassVar[str] = "json"
 
     @property
@@ -273,7 +278,7 @@ class JsonbRule(RuleBase):
         )
 
 
-class JsonbBlobRule(RuleBase):
+class JsonbBlobRule(_JsonBlob):
     """JSON in blobs to ``jsonb``, which keeps the value: what SQLite's ``jsonb()`` makes, or the
     bytes of a text."""
 
@@ -288,10 +293,6 @@ class JsonbBlobRule(RuleBase):
         "JSON documents in blobs by their value; those whose keys are in jsonb's order, in the "
         "column's form, come back as they were."
     )
-    no_escapes: ClassVar[bool] = False
-    unbounded: ClassVar[bool] = True
-    classes: ClassVar[frozenset[StorageClass]] = frozenset({"blob", "text"})
-    misfit: ClassVar[str] = "not-json"
     word: ClassVar[str] = "jsonb"
 
     @classmethod
