@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import pulumi
 from pulumi.dynamic import CreateResult, Resource, UpdateResult
@@ -79,20 +79,26 @@ def _prepare(inputs: TargetInputs) -> None:
     if inputs.target_schema != PLANNED:
         words += ["--schema", inputs.target_schema]
     words += live.acceptances(inputs.target) + live.collation_acceptance(inputs.target)
-    _finish(job.run(client, place, call, words, say), "the target is not usable")
+    found: list[str] = []
+    # What Pulumi is still to show of a failed update may be lost; what its error says never is.
+    ended = job.run(client, place, call, words, found.append)
+    if ended.status:
+        _fail("the target is not usable", "\n".join([*found, ended.words]))
+    for line in found:
+        say(line)
     words = ["-c", _GRANT, live.TARGET_FILE, inputs.application_user]
     words += [inputs.target.schema_name] if inputs.target.schema_name else []
     ended = job.run(client, place, replace(call, entrypoint=("python3",)), words, say)
-    _finish(ended, "the application's role cannot be given its rights on the target")
-
-
-def _finish(ended: job.Ended, problem: str) -> None:
     if ended.status:
-        raise StageError(
-            f"{problem}; what was found:\n{ended.words}",
-            advice="nothing was moved; fix it (docs/how-to/external-database.md has the "
-            "statements) and run `pulumi up` again",
-        )
+        _fail("the application's role cannot be given its rights on the target", ended.words)
+
+
+def _fail(problem: str, found: str) -> NoReturn:
+    raise StageError(
+        f"{problem}; what was found:\n{found}",
+        advice="nothing was moved; fix it (docs/how-to/external-database.md has the "
+        "statements) and run `pulumi up` again",
+    )
 
 
 class ExternalTarget(Resource):

@@ -12,7 +12,7 @@ import io
 import json
 import tarfile
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from secrets import token_hex
@@ -211,13 +211,22 @@ def _to_its_end(
         container.start()
         last: deque[str] = deque(maxlen=LAST_WORDS)
         held: list[str] = []
-        for line in _lines(container.logs(stream=True, follow=True)):
+
+        def take(line: str) -> None:
             last.append(line)
             if holding and (held or line.startswith(ERROR)):
                 held.append(line)
             else:
                 say(line)
+
+        taken = 0
+        for line in _lines(container.logs(stream=True, follow=True)):
+            take(line)
+            taken += 1
         status = int(container.wait()["StatusCode"])
+        # A busy engine may end the stream that follows a container before its last lines.
+        for line in list(_lines([container.logs()]))[taken:]:
+            take(line)
     finally:
         with contextlib.suppress(DockerException):
             container.remove(force=True, v=True)
@@ -282,7 +291,7 @@ def _common_options(place: Place, name: str) -> dict[str, Any]:
     }
 
 
-def _lines(chunks: Any) -> Any:
+def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
     """The engine's log, which comes in pieces, as whole lines of plain text."""
     pending = b""
     for chunk in chunks:
