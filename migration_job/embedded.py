@@ -491,6 +491,7 @@ class EmbeddedPgBouncer(_Server):
             "pool_mode": "transaction",
             "max_client_conn": "500",
             "default_pool_size": "20",
+            "min_pool_size": "2",
             "server_login_retry": "0.2",
             "server_idle_timeout": "30",
             "server_connect_timeout": "2",

@@ -33,6 +33,9 @@ POLL_SECONDS = 0.02
 LOGIN_SECONDS = 1.0
 """How long logins under way may take to end before the alias is taken away all the same."""
 
+SERVER_LOGIN_SECONDS = 3.0
+"""How long PgBouncer's own login to PostgreSQL is waited for before a PAUSE: nobody is held yet."""
+
 LOOKUPS = 2
 """Sessions by which PgBouncer looks passwords up on a server that an alias leads that to."""
 
@@ -48,7 +51,6 @@ class Alias:
     port: int
     database: str
     pool_size: int | None = None
-    min_pool_size: int | None = None
     beside: str | None = None
     """The entry by which PgBouncer looks passwords up, led to the same server; None where it is
     as pgbouncer.ini has it."""
@@ -69,8 +71,6 @@ class Alias:
         ]
         if self.pool_size is not None:
             terms.append(f"pool_size={self.pool_size}")
-        if self.min_pool_size is not None:
-            terms.append(f"min_pool_size={self.min_pool_size}")
         return f"{self._lookup()}{self.name} = {' '.join(terms)}\n"
 
     def _lookup(self) -> str:
@@ -91,6 +91,8 @@ class Pooler:
         self._console = console
         self._alias_file = alias_file
         self._session: psycopg.Connection | None = None
+        self._pools_left = False
+        """Whether ``min_pool_size`` was set to 0 for a PAUSE."""
 
     # ------------------------------------------------------------------------ the alias
 
@@ -164,6 +166,7 @@ class Pooler:
         if shown["paused"]:
             # Somebody's who died; it may be waiting still, so it is not to be relied on.
             self.resume()
+        self._leave_pools()
         self._await_servers()
         try:
             self._run(f"PAUSE {self.alias.name}", limit=limit, apart=True)
@@ -180,8 +183,20 @@ class Pooler:
         """RESUME where there is something to resume. Raises OperationError where PgBouncer does not
         answer (one that restarts has forgotten the PAUSE)."""
         shown = self._shown()
-        if shown is not None and shown["paused"]:
+        paused = shown is not None and bool(shown["paused"])
+        if paused:
             self._run(f"RESUME {self.alias.name}", tolerate=("not paused", "no such database"))
+        if paused or self._pools_left:
+            # The application is served again; pools that stay small are no reason to stop.
+            with contextlib.suppress(OperationError):
+                self._run("RELOAD")
+                self._pools_left = False
+
+    def least_servers(self) -> int:
+        """``min_pool_size`` as it is now. Raises OperationError where the console does not
+        answer."""
+        rows = self._run("SHOW CONFIG")
+        return next(int(row["value"]) for row in rows if row["key"] == "min_pool_size")
 
     def reconnect(self) -> None:
         """Have server sessions replaced as they come free, so that none runs a cached plan from
@@ -205,10 +220,18 @@ class Pooler:
         while self._logging_in() and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS / 4)
 
+    def _leave_pools(self) -> None:
+        """Have no pool filled up to ``min_pool_size`` while it is paused: PgBouncer does that three
+        times a second (check_pool_size() of 1.18 to 1.25 asks for a PAUSE of all alone), cuts the
+        login off at once, and takes it for one that failed. The RELOAD of :meth:`resume` sets it
+        back to the file's; without one, pools are filled as clients need them."""
+        self._run("SET min_pool_size = 0")
+        self._pools_left = True
+
     def _await_servers(self) -> None:
         """Have no server connection in the middle of its login when PAUSE closes it: PgBouncer
         takes that for a login that failed, and refuses the first queries after the RESUME."""
-        deadline = time.monotonic() + LOGIN_SECONDS
+        deadline = time.monotonic() + SERVER_LOGIN_SECONDS
         while time.monotonic() < deadline:
             rows = self._run("SHOW POOLS")
             if not any(int(r["sv_login"]) for r in rows if r["database"] == self.alias.name):

@@ -202,7 +202,6 @@ def endpoints(
                 server.port,
                 server.database or told.database,
                 pool_size=told.pool.max,
-                min_pool_size=told.pool.min,
             ),
         )
     sqlite = SqliteSide(path=str(source.absolute()))

@@ -52,7 +52,6 @@ class UpgradeEnds:
             at.port,
             at.database,
             pool_size=self.alias.pool_size,
-            min_pool_size=self.alias.min_pool_size,
             # Before and after it the entry is as pgbouncer.ini has it: the old server's.
             beside=self.alias.beside if at == self.new_at else None,
         )
@@ -107,14 +106,13 @@ def read_alias(file: Path, name: str | None, beside: str | None = None) -> Alias
             + ", ".join(sorted(terms)),
             advice="move other settings to pgbouncer.ini: this job writes the line again",
         )
-    sizes = {k: int(terms[k]) for k in ("pool_size", "min_pool_size") if k in terms}
+    size = terms.get("pool_size")
     return Alias(
         wanted[0][0],
         terms["host"],
         int(terms["port"]),
         terms["dbname"],
-        pool_size=sizes.get("pool_size"),
-        min_pool_size=sizes.get("min_pool_size"),
+        pool_size=None if size is None else int(size),
         beside=beside,
     )
 

@@ -24,7 +24,7 @@ def pooler(
     with contextlib.suppress(psycopg.errors.DuplicateObject):
         postgres_server.create_role("app", "secret")
     name = str(psycopg.conninfo.conninfo_to_dict(postgres)["dbname"])
-    alias = Alias(name, "127.0.0.1", postgres_server.port, name, pool_size=5, min_pool_size=1)
+    alias = Alias(name, "127.0.0.1", postgres_server.port, name, pool_size=5)
     return Pooler(pgbouncer.admin_dsn, pgbouncer.alias_path, alias)
 
 
@@ -83,6 +83,23 @@ def test_held_queries_go_on_after_resume(
         thread.join(10)
     assert answers == [(1,), (1,)]
     assert pooler.is_open()
+
+
+def test_the_first_query_after_a_resume_is_answered(
+    pooler: Pooler, connect: Callable[[], psycopg.Connection]
+) -> None:
+    """PgBouncer fills a pool up to ``min_pool_size`` while it is paused, cuts that login off, takes
+    it for one that failed, and would refuse the first query after the RESUME."""
+    pooler.open_alias()
+    application = connect()
+    least = pooler.least_servers()
+    assert least > 0
+    for _ in range(4):
+        with pooler.paused(limit=5):
+            assert pooler.least_servers() == 0
+            time.sleep(0.4)  # longer than the third of a second between two looks of PgBouncer's
+        assert application.execute("SELECT 1").fetchone() == (1,)
+    assert pooler.least_servers() == least
 
 
 def test_queries_held_when_the_alias_goes_are_told_so(

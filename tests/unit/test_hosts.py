@@ -109,7 +109,7 @@ def test_a_pooler_before_a_list_wants_one_address(tmp_path: Path, target: str) -
     found = ends(tmp_path, target, pooler=True, server={"host": "haproxy", "port": 5000})
     assert found.pooler is not None
     assert found.pooler.alias.line() == (
-        "app = host='haproxy' port=5000 dbname='app' pool_size=20 min_pool_size=5\n"
+        "app = host='haproxy' port=5000 dbname='app' pool_size=20\n"
     )
 
 
