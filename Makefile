@@ -68,6 +68,11 @@ pictures: setup ## make docs/images from real runs: a demo under load, its dashb
 docs: setup ## write docs/commands.md and docs/settings.md again from the code
 	@$(PYTHON) -m tools.reference
 
+.PHONY: site
+site: ## build the documentation as a site in site/, with search; each link is checked
+	@tools/setup site
+	@.venv-site/bin/python -m tools.site
+
 # -------------------------------------------------------------------------- on Docker, by Pulumi
 
 .PHONY: up

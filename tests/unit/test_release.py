@@ -6,7 +6,6 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tools.release import require_version, with_urls
 
@@ -44,10 +43,3 @@ def test_the_address_goes_into_the_project_file() -> None:
     project = tomllib.loads(text)["project"]
     assert project["urls"]["Issues"] == "https://example.org/a/b/issues"
     assert project["scripts"]["migration-job"] == project["scripts"]["sqlite-to-postgresql"]
-
-
-def test_the_workflows_can_be_read() -> None:
-    for name in ("ci", "release"):
-        workflow = yaml.safe_load((ROOT / ".github" / "workflows" / f"{name}.yml").read_text())
-        for job in workflow["jobs"].values():
-            assert {"runs-on", "steps"} <= job.keys()

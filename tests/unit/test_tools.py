@@ -24,7 +24,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 FAKE_UV = """#!/bin/sh
-case "$*" in *--no-default-groups*) lean=" lean" ;; *) lean= ;; esac
+case "$*" in
+    *--no-default-groups*) lean=" lean" ;;
+    *"--only-group site"*) lean=" site" ;;
+    *) lean= ;;
+esac
 echo "$1 ${UV_PROJECT_ENVIRONMENT-}$lean${UV_SYSTEM_CERTS:+ with the system's certificates}" >>calls
 case $1 in
     venv)
@@ -119,6 +123,12 @@ def test_the_demo_needs_no_more_than_the_job(checkout: Checkout) -> None:
     (checkout.path / "uv.lock").write_text("version = 2\n")
     assert checkout.run("tools/setup", "lean").returncode == 0
     assert checkout.calls()[2:] == ["venv ", "sync .venv.new", "venv ", "sync .venv.new"]
+
+
+def test_the_site_has_an_environment_of_its_own(checkout: Checkout) -> None:
+    assert checkout.run("tools/setup", "site").returncode == 0
+    assert checkout.calls() == ["venv ", "sync .venv-site.new site"]
+    assert not (checkout.path / ".venv").exists()
 
 
 def test_setup_tries_the_certificates_of_a_proxy(checkout: Checkout) -> None:
