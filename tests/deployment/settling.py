@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra.settled import ACCEPT_LOSS
-from tests.deployment.radcase import application, up
+from tests.deployment.radcase import application, rows, up
 from tests.deployment.workshop import Workshop, run
 
 
@@ -31,16 +31,30 @@ def settle(workshop: Workshop) -> None:
     assert names.sync not in workshop.left()
     assert (state / "report" / "archive").is_dir()
     refused(workshop, "expected `cutover: settled` to stay", cutover="switch")
-    refused(workshop, "expected `cutover: settled` to stay", cutover="hold")
-    up(workshop, cutover="settled")
     # Nothing of the stage needs the file any more.
     data = Path(str(workshop.settings["source"])).parent
     shutil.rmtree(data)
-    assert set(up(workshop).changes) == {"same"}
+    assert set(up(workshop, cutover="settled").changes) == {"same"}
     for container in workshop.client.containers.list(filters={"name": names.prefix}):
         assert str(data) not in str(container.attrs["Mounts"])
     said = run(workshop, "-m", "tools.status", workshop.stage)
     assert "the way back was given up" in said.stdout, said.stderr
+    assert "containers run" in said.stdout
+
+
+def upgrade(workshop: Workshop, major: int) -> None:
+    """PostgreSQL alone has the data, and comes to a newer version of it, for good."""
+    before = rows(workshop)
+    for step in ("move", "settle"):
+        up(workshop, upgradeTo=major, upgradeStep=step)
+        assert rows(workshop) == before
+    names = workshop.names
+    assert {names.postgres, f"{names.postgres}-data"}.isdisjoint(workshop.left())
+    with application(workshop) as connection:
+        (found,) = connection.execute("SHOW server_version_num").fetchone() or ("",)
+    assert int(found) // 10000 == major
+    said = run(workshop, "-m", "tools.status", workshop.stage)
+    assert f"PostgreSQL {major} has the data, for good" in said.stdout, said.stderr
     assert "containers run" in said.stdout
 
 

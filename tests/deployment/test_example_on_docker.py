@@ -1,4 +1,5 @@
-"""The example application under load while its stage is brought up, taken down and brought up.
+"""The example application under load while its stage is brought up, taken down, brought up on a
+newer PostgreSQL, and led back to the first one.
 
 Eight writers and eight readers, every other one with new connections at each request. The
 application runs beside the stage, as an operator's does: the stage comes and goes under it.
@@ -15,12 +16,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
 from example_app.journal import compare_postgres
 from example_app.load import Load
 from tests.deployment.engine import client_or_skip
+from tests.deployment.ports import free_port
 from tests.deployment.workshop import ROOT, Workshop, require_pulumi
 
 pytestmark = [
@@ -63,6 +66,8 @@ def workshop(tmp_path: Path) -> Iterator[Workshop]:
         profile="none",
         strategy="blue-green",
         cutover="switch",
+        postgresVersion=14,
+        upgradePort=free_port(),
     )
     (tmp_path / "data").mkdir()
     yield made
@@ -91,33 +96,47 @@ def named(workshop: Workshop) -> dict[str, str]:
     return side
 
 
-def test_up_destroy_up_without_a_failed_request(workshop: Workshop, traffic: Traffic) -> None:
+def dsn(workshop: Workshop) -> str:
+    """The application's own."""
+    side = named(workshop)
+    return make_conninfo(
+        host=side["host"],
+        port=side["port"],
+        dbname=side["database"],
+        user=side["user"],
+        password=side["password"],
+    )
+
+
+def major(workshop: Workshop) -> int:
+    """Of the PostgreSQL that the application is on."""
+    with psycopg.connect(dsn(workshop), prepare_threshold=None) as session:
+        row = session.execute("SHOW server_version_num").fetchone() or (0,)
+    return int(row[0]) // 10000
+
+
+def test_there_and_back_without_a_failed_request(workshop: Workshop, traffic: Traffic) -> None:
+    """To PostgreSQL 14 and to SQLite; to 14 and on to 18 in one `up`, and back to 14."""
     traffic.serves()
-    for what, phase, engine in (
-        ("up", "switched", "postgresql"),
-        ("destroy", None, "sqlite"),
-        ("up", "switched", "postgresql"),
+    for what, settings, engine in (
+        ("up", {}, 14),
+        ("destroy", {}, "sqlite"),
+        ("up", {"upgradeTo": 18, "upgradeStep": "move"}, 18),
+        ("up", {"upgradeStep": "back"}, 14),
     ):
+        workshop.set(**settings)
         done = workshop.up() if what == "up" else workshop.destroy()
         assert not done.failed, done.output
-        assert done.outputs.get("phase") == phase
-        assert named(workshop)["engine"] == engine
+        assert done.outputs.get("phase") == (None if engine == "sqlite" else "switched")
+        assert engine == (major(workshop) if what == "up" else named(workshop)["engine"])
         traffic.serves()
     result = traffic.load.stop()
     print(result.line())
     assert result.failures == []
     assert set(result.sides()) == {"sqlite", "postgresql"}
-    side = named(workshop)
-    found = compare_postgres(
-        traffic.journal,
-        make_conninfo(
-            host=side["host"],
-            port=side["port"],
-            dbname=side["database"],
-            user=side["user"],
-            password=side["password"],
-        ),
-    )
+    found = compare_postgres(traffic.journal, dsn(workshop))
     assert found.acknowledged == result.writes
     assert found.problems == []
-    assert not workshop.destroy().failed
+    gone = workshop.destroy()
+    assert not gone.failed, gone.output
+    assert workshop.left() == []

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import docker
 import pytest
 
-from infra import credentials, roles, stage_paths
+from infra import credentials, present, roles, stage_paths
 from infra.certificates import CertificatesProvider, certified_names
 from infra.errors import StageError
 from infra.names import Names
@@ -100,3 +103,43 @@ def test_a_certificate_for_the_newer_server_leaves_the_others_as_they_are() -> N
 
 def test_the_jobs_note_is_found_by_its_name() -> None:
     assert stage_paths.UPGRADED == moved.FILE
+
+
+DATA = f"{NAMES.postgres}-data"
+
+
+@pytest.mark.parametrize(
+    ("given", "moved", "found", "said"),
+    [
+        ({"postgresVersion": 18}, "", 14, "`make upgrade STAGE=test TO=18` makes one beside it"),
+        ({"postgresVersion": 14}, "", 18, "expected postgresVersion: 18, as the data in"),
+        ({"upgradeTo": 18, "upgradeStep": "settle"}, "", 14, "18 to have the application's data"),
+        ({}, "postgres-18", 14, "upgradeTo: 18, since that server has the application's data"),
+        ({"upgradeTo": 17}, "postgres-18", 14, "found upgradeTo: 17"),
+        ({"upgradeTo": 18}, "postgres-18", None, "of the server that an upgrade has left"),
+        ({"upgradeTo": 18, "upgradeStep": "back"}, "", None, f"the volume {DATA}, from which"),
+    ],
+)
+def test_a_server_without_its_data_is_refused_before_anything(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    given: dict[str, object],
+    moved: str,
+    found: int | None,
+    said: str,
+) -> None:
+    """What the volume of the first server and the note of the move say against the settings."""
+
+    def data(_client: object, names: Names) -> present.Data | None:
+        if names.beside:
+            return present.Data(f"{names.postgres}-data", names.beside)
+        return present.Data(DATA, found) if found else None
+
+    monkeypatch.setattr(present, "data", data)
+    monkeypatch.setattr(present, "moved_to", lambda *_, **__: moved)
+    monkeypatch.setattr(present, "serving", lambda *_, **__: {"engine": "postgresql"})
+    where = stage_paths.paths(settings(stateDirectory=str(tmp_path), **given), "test")
+    with pytest.raises(StageError) as refused:
+        present.require_its_data(docker.DockerClient(), settings(**given), NAMES, where)
+    assert said in str(refused.value)
+    assert "nothing was" in str(refused.value)
