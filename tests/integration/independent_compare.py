@@ -9,12 +9,13 @@ finding.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sqlite3
 import struct
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal, InvalidOperation
@@ -268,12 +269,24 @@ class TargetTable:
     foreign_keys: list[tuple[tuple[str, ...], str]]
 
 
-def read_target(dsn: str, schema: str = "public") -> dict[str, TargetTable]:
+Target = str | psycopg.Connection[Any]
+"""A connection string, or a session of autocommit that is open already."""
+
+
+@contextlib.contextmanager
+def _session(target: Target) -> Iterator[psycopg.Connection[Any]]:
+    if isinstance(target, str):
+        with psycopg.connect(target, autocommit=True) as connection:
+            yield connection
+    else:
+        yield target
+
+
+def read_target(target: Target, schema: str = "public") -> dict[str, TargetTable]:
     """Every table of the schema, every value as PostgreSQL's text output."""
     found = {}
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        for name, value in PG_TEXT.items():
-            connection.execute(f"SET {name} = '{value}'")
+    with _session(target) as connection:
+        connection.execute("; ".join(f"SET {n} = '{v}'" for n, v in PG_TEXT.items()))
         for oid, name in connection.execute(
             "SELECT c.oid, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
             " WHERE n.nspname = %s AND c.relkind IN ('r', 'p')",
@@ -578,8 +591,8 @@ class Records:
     """Source table -> key -> the whole row."""
 
 
-def read_records(dsn: str) -> Records:
-    with psycopg.connect(dsn, autocommit=True) as connection:
+def read_records(target: Target) -> Records:
+    with _session(target) as connection:
         row = connection.execute("SELECT plan FROM migration.run").fetchone()
         assert row is not None, "the target holds no run"
         plan = json.loads(row[0])

@@ -64,6 +64,24 @@ SHRINK_SECONDS = 10.0
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
 
+class Target:
+    """The database that every journey goes to, and one session that looks at it for all of
+    them."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+        self._session = psycopg.connect(dsn, autocommit=True)
+
+    def session(self) -> psycopg.Connection:
+        """The session; a new one where something has ended it."""
+        if self._session.closed:
+            self._session = psycopg.connect(self.dsn, autocommit=True)
+        return self._session
+
+    def close(self) -> None:
+        self._session.close()
+
+
 @dataclass(frozen=True)
 class Journey:
     """A database, and what is written to it on either side; the statements as they were said where
@@ -144,8 +162,9 @@ BY_RIGHT = (
 class Trial:
     """One journey under way."""
 
-    def __init__(self, journey: Journey, dsn: str, place: Path) -> None:
-        self.journey, self.dsn, self.place = journey, dsn, place
+    def __init__(self, journey: Journey, at: Target, place: Path) -> None:
+        self.journey, self.dsn, self.place = journey, at.dsn, place
+        self.reader = at.session()
         self.path = place / "app.db"
         self.said_live: list[str] = []
         self.said_target: list[str] = []
@@ -182,7 +201,7 @@ class Trial:
             shutil.rmtree(old) if old.is_dir() else old.unlink()
         told = {"host": "127.0.0.1", "port": 5432, "database": "x", "user": "x", "password": "x"}
         (self.place / "application.json").write_text(json.dumps(told))
-        emptied(self.dsn)
+        emptied(self.reader)
         self.journey.database.write(self.path)
         try:
             self.migrate()
@@ -192,7 +211,7 @@ class Trial:
             return str(end)
         self.switch()
         self.write_target()
-        before = independent_compare.read_target(self.dsn)
+        before = independent_compare.read_target(self.reader)
         changed = any(s != SYNC for s in self.said_target)
         self.must("rollback", *(["--accept-loss"] if self.one_way and changed else []))
         assert not (found := self.compared(before)), found
@@ -213,7 +232,7 @@ class Trial:
         """What the source has otherwise than that target means it."""
         source, records = (
             independent_compare.read_source(self.path),
-            independent_compare.read_records(self.dsn),
+            independent_compare.read_records(self.reader),
         )
         source = {n: t for n, t in source.items() if not n.startswith("_migration_")}
         return compare_back(source, target, records, set(self.one_way))
@@ -265,25 +284,21 @@ class Trial:
         assert ended.status == DONE, f"switch ended with {ended.status}: {ended.said}"
 
     def write_target(self) -> None:
-        for step in self.journey.target:
-            tables = sorted(
-                independent_compare.read_target(self.dsn).values(), key=lambda t: t.name
-            )
-            statement = on_postgres(step, tables)
-            if not statement:
-                continue
-            self.said_target.append(statement)
-            if statement == SYNC:
-                self.must("sync", "--once")
-                continue
-            with psycopg.connect(self.dsn, autocommit=True) as connection:
-                if self.journey.session:
-                    connection.execute(self.journey.session.encode())
-                try:
-                    connection.execute(statement.encode())
-                except psycopg.Error as error:
-                    if not refused_by_right(error):
-                        raise AssertionError(f"{statement}: {error.sqlstate} {error}") from error
+        # What a statement is made of is the tables' form, which none of them changes.
+        form = independent_compare.read_target(self.reader)
+        tables = sorted(form.values(), key=lambda t: t.name)
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            if self.journey.session:
+                connection.execute(self.journey.session.encode())
+            for step in self.journey.target:
+                statement = on_postgres(step, tables)
+                if not statement:
+                    continue
+                self.said_target.append(statement)
+                if statement == SYNC:
+                    self.must("sync", "--once")
+                else:
+                    said_on_postgres(connection, statement)
 
     def whole(self) -> None:
         """The file is sound, and so is what SQLite derives from its rows."""
@@ -337,21 +352,29 @@ class Trial:
                     continue  # a CHECK that PostgreSQL does not have
         self.must("sync", "--once")
         # Text in a column of numbers may be spelled otherwise there now.
-        found = self.compared(independent_compare.read_target(self.dsn))
+        found = self.compared(independent_compare.read_target(self.reader))
         assert not found, found
 
 
-def emptied(dsn: str) -> None:
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute(
-            "SET client_min_messages TO warning; DROP SCHEMA IF EXISTS migration CASCADE; "
-            "DROP SCHEMA public CASCADE; CREATE SCHEMA public"
-        )
+def said_on_postgres(connection: psycopg.Connection, statement: str) -> None:
+    try:
+        connection.execute(statement.encode())
+    except psycopg.Error as error:
+        if not refused_by_right(error):
+            raise AssertionError(f"{statement}: {error.sqlstate} {error}") from error
+        connection.rollback()  # some are transactions of their own words
 
 
-def judge(journey: Journey, dsn: str, place: Path) -> str:
+def emptied(session: psycopg.Connection) -> None:
+    session.execute(
+        "SET client_min_messages TO warning; DROP SCHEMA IF EXISTS migration CASCADE; "
+        "DROP SCHEMA public CASCADE; CREATE SCHEMA public"
+    )
+
+
+def judge(journey: Journey, at: Target, place: Path) -> str:
     """In a word how it went; raises Counter with the counter-example as it was said."""
-    trial = Trial(journey, dsn, place)
+    trial = Trial(journey, at, place)
     try:
         return trial.go()
     except Exception as error:
@@ -367,7 +390,7 @@ class CounterExample(AssertionError):
         self.journey, self.how = journey, how
 
 
-def shrunk(found: CounterExample, dsn: str, place: Path, seconds: float) -> CounterExample:
+def shrunk(found: CounterExample, at: Target, place: Path, seconds: float) -> CounterExample:
     """The smallest journey that was found in the time, by leaving out one thing after another."""
     deadline = time.monotonic() + seconds
     smaller = True
@@ -377,7 +400,7 @@ def shrunk(found: CounterExample, dsn: str, place: Path, seconds: float) -> Coun
             if time.monotonic() > deadline:
                 return found
             try:
-                judge(journey, dsn, place)
+                judge(journey, at, place)
             except CounterExample as other:
                 if _kind(other) == _kind(found):
                     found, smaller = other, True
@@ -418,8 +441,10 @@ def _without_one(things: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
 
 
 @pytest.fixture(scope="module")
-def target(postgres_server: EmbeddedPostgres) -> Iterator[str]:
-    yield postgres_server.create_database("property_back")
+def target(postgres_server: EmbeddedPostgres) -> Iterator[Target]:
+    at = Target(postgres_server.create_database("property_back"))
+    yield at
+    at.close()
     postgres_server.drop_database("property_back")
 
 
@@ -443,7 +468,7 @@ def _settings(examples: int) -> settings:
 
 @pytest.mark.timeout(0)
 def test_whatever_is_written_comes_home(
-    target: str, place: Path, capsys: pytest.CaptureFixture[str]
+    target: Target, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ends: Counter[str] = Counter()
     found: list[CounterExample] = []
@@ -672,5 +697,5 @@ ANNOUNCED = {
 
 
 @pytest.mark.parametrize("name", FOUND)
-def test_found_before(name: str, target: str, place: Path) -> None:
+def test_found_before(name: str, target: Target, place: Path) -> None:
     assert judge(FOUND[name], target, place) == ANNOUNCED.get(name, "whole")
