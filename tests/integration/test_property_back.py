@@ -473,6 +473,11 @@ def test_whatever_is_written_comes_home(
     ends: Counter[str] = Counter()
     found: list[CounterExample] = []
 
+    def told(text: str) -> None:
+        if LONG:
+            with capsys.disabled():
+                print(text, flush=True)
+
     @_settings(EXAMPLES)
     @given(journeys())
     def holds(journey: Journey) -> None:
@@ -482,8 +487,12 @@ def test_whatever_is_written_comes_home(
             except CounterExample as error:
                 if _kind(error) not in map(_kind, found):
                     found.append(error)
+                    told(f"\n{error}")
                 ends["wrong"] += 1
+            if not ends.total() % 100:
+                told(f"{ends.total()} journeys, {time.monotonic() - start:.0f} s: {ends}")
 
+    told(f"\nseed {SEED}")
     start = time.monotonic()
     seed(SEED)(holds)()
     found = [shrunk(each, target, place, SHRINK_SECONDS) for each in found]
