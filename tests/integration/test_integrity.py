@@ -30,6 +30,7 @@ def entry_elsewhere(path: Path, index: str) -> None:
         "CREATE INDEX i ON t(upper(v))",
         "CREATE INDEX i ON t(id, upper(v) DESC)",
         'CREATE INDEX "an index" ON t(upper(v)) WHERE v IS NOT NULL',
+        'CREATE INDEX "" ON t(upper(v))',
     ],
 )
 def test_an_expression_that_another_release_computes_otherwise_is_no_damage(

@@ -694,6 +694,14 @@ FOUND: dict[str, Journey] = {
             "DELETE FROM public.b WHERE k = '-7'",
         ),
     ),
+    "an index without a name, of digits that another release of SQLite wrote": Journey(
+        Database(
+            ("CREATE TABLE a(k REAL PRIMARY KEY, v)",),
+            (Rows("a", ("k", "v"), ((2609191.861235725, 1), (0.1234567890123456, 2), (0.5, 3))),),
+            ("""CREATE INDEX "" ON a(k || 'x') WHERE k IS NOT NULL""",),
+        ),
+        target=("DELETE FROM public.a WHERE k > 1", "UPDATE public.a SET k = k + 1 WHERE v = '2'"),
+    ),
 }
 
 ANNOUNCED = {

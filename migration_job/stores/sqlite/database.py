@@ -318,7 +318,7 @@ def _index_of(row: str) -> str | None:
     """The index (the table, where it is its own index) in which ``integrity_check`` does not find
     a row in its place."""
     match = _MISSING.fullmatch(row)
-    return (match[1] or match[2]) if match is not None else None
+    return None if match is None else next(name for name in match.groups() if name is not None)
 
 
 def _doubtful_indexes(connection: apsw.Connection) -> set[str]:
