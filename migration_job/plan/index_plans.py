@@ -27,6 +27,9 @@ MAX_INDEX_SQL = 2_500
 of them, about three times as much once it is compressed, has to fit on a page of 8 KiB."""
 
 
+ON_SQLITE_ALONE = "; PostgreSQL takes rows that it refuses, and the way back stops at such a row"
+
+
 class IndexPlans:
     """Plans the unique constraints and indexes of tables, and reports what changes."""
 
@@ -118,13 +121,8 @@ class IndexPlans:
             terms, where = self._index_terms(view, index)
         except Untranslatable as reason:
             what = "unique index" if index.unique else "index"
-            not_carried(
-                self._findings,
-                "index-not-carried",
-                view,
-                f"{what} {index.name}: {reason}",
-                item=index.name,
-            )
+            text = f"{what} {index.name}: {reason}" + (ON_SQLITE_ALONE if index.unique else "")
+            not_carried(self._findings, "index-not-carried", view, text, item=index.name)
             return
         method = "btree"
         if self._widths.too_wide(view, index):

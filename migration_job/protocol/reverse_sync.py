@@ -169,8 +169,9 @@ def _require_more(pair: Pair, taken: int, error: apsw.ConstraintError) -> None:
     """As in catch-up, a unique value may still be with a row that comes later; OperationError where
     the round had all of them."""
     if taken >= _queued(pair) and not pair.back.restless:
+        where = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
         raise OperationError(
-            f"the source refuses what the target now holds: {error}",
+            f"the source refuses what the target now holds: {error}{where}",
             advice="PostgreSQL serves as before, and the source stays at its last state; correct "
             "the rows on PostgreSQL",
         ) from error

@@ -224,7 +224,7 @@ def _judge_collision(
         planning.set_aside(table.name, rows, why)
         text += "; to quarantine by the policy"
     else:
-        text += "; the target has no such key"
+        text += "; the target has no such key: the way back stops at a row that the source refuses"
     planning.findings.add(
         "key-collides",
         "by-action",

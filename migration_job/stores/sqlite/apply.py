@@ -44,7 +44,7 @@ def apply_back(
 
     A row that was there keeps its rowid and its columns that the target does not have, so that only
     what was changed is changed. CHECKs are not looked at. Raises apsw.ConstraintError where rows
-    stand in each other's or in others' way.
+    stand in each other's or in others' way, with a note that names the row.
     """
     # Where PostgreSQL has a CHECK of the source's, it has looked; where one could not be carried,
     # PostgreSQL was let take the row, and a row is not given up for it.
@@ -172,7 +172,12 @@ def _put_in(
         broken = frozenset(i for i, v in enumerate(values) if isinstance(v, BrokenText))
         if broken:
             statement = _insert(rows, columns if before is None else every, broken)
-        connection.execute(statement, (*(bindable(v) for v in values), *(before or ())))
+        try:
+            connection.execute(statement, (*(bindable(v) for v in values), *(before or ())))
+        except apsw.ConstraintError as error:
+            key = key_text([row[i] for i in place])
+            error.add_note(f"row {key} of table {rows.table.name}")
+            raise
 
 
 def _insert(rows: RowsBack, columns: Sequence[str], broken: frozenset[int] = frozenset()) -> str:
