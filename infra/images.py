@@ -404,7 +404,6 @@ def _upgrader(job: Recipe, postgres: str) -> Recipe:
     return replace(
         job,
         name="upgrade",
-        directory=ROOT / "images" / "upgrade",
         base=postgres,
         ingredients=(_requirements(),),
     )
