@@ -178,7 +178,8 @@ class Migration:
             self.live is not None or options.deep or taken.bytes <= integrity.FULL_BYTES
         )
         with undisturbed():
-            sealed = pool.submit(backup.seal, taken, self.run_id)
+            kept = backup.Backup(pool, taken, self.run_id)
+        stack.callback(kept.stop)
 
         @cache
         def intact() -> Integrity:
@@ -187,7 +188,7 @@ class Migration:
 
         with reporter.phase("plan"), staying(), _cut_off_undone(target, before):
             catalogue, plan = self._plan(target, taken, profile, policy, intact)
-        manifest = sealed.result()
+        manifest = kept.sealed()
         self.report.backup = manifest.model_dump()
         planned = Planned(taken, manifest.content_sha256, catalogue, plan, plan.digest())
         self._target = target
@@ -197,6 +198,7 @@ class Migration:
                 certificate = with_check(certificate, "types: generous", types)
             if options.proof is not None:
                 certificate = self._prove(stack, options.proof, certificate)
+            self._finish_backup(kept)
         target = self._target
         with database.durably(target):
             untouched.keep(target, self._left)
@@ -208,11 +210,7 @@ class Migration:
         self.report.certificate = certificate
         self.report.phase = Phase.VERIFIED
         self.report.outcome = "verified"
-        rows = sum(t.target_rows or 0 for t in self.report.tables.values())
-        self.report.message = (
-            f"{counted(rows, 'row')} in {counted(len(self.report.tables), 'table')} are on the "
-            f"target and verified{with_exceptions(self.report.exceptions)}"
-        )
+        self.report.message = _last_words(self.report)
 
     def _fill(
         self,
@@ -238,6 +236,16 @@ class Migration:
                 self.live.after_copy(source, target, planned.plan)
         position = None if self.live is None else self._position(planned.taken)
         return self._certify(target, planned, position, intact), position
+
+    def _finish_backup(self, kept: backup.Backup) -> None:
+        """Have the compressed backup take the snapshot's place: nothing reads that any more."""
+        with self.reporter.phase("end of the backup's compression"):
+            manifest, told = kept.finish()
+        self.report.backup = manifest.model_dump()
+        if told:
+            self.reporter.say(told)
+        else:
+            self.reporter.ran_beside("compression of the backup", kept.seconds)
 
     def _prove(self, stack: ExitStack, command: str, certificate: Certificate) -> Certificate:
         """Have the application prove itself on a copy of the target, and the certificate say so. A
@@ -352,14 +360,7 @@ class Migration:
         self._tell_plan(plan)
         if plan.blocked:
             intact().result()
-            first = "; ".join(
-                f"{place(f.table, f.column)}{f.message}" for f in plan.blocked[:SHOWN]
-            )
-            raise BlockedError(
-                f"{counted_doing(len(plan.blocked), 'finding', 'stop')} this migration: {first}",
-                advice="`migration-job inspect` shows each with the policy line that resolves it; "
-                "nothing was written to the target",
-            )
+            raise _blocked(plan)
         return catalogue, plan
 
     def _tell_plan(self, plan: Plan) -> None:
@@ -410,6 +411,23 @@ class Migration:
         checks = certification.prove_application(options.demands)
         subject = Subject(planned.digest, planned.sha256, began, position)
         return certification.issue(subject, found, checks)
+
+
+def _last_words(report: Report) -> str:
+    rows = sum(t.target_rows or 0 for t in report.tables.values())
+    return (
+        f"{counted(rows, 'row')} in {counted(len(report.tables), 'table')} are on the target and "
+        f"verified{with_exceptions(report.exceptions)}"
+    )
+
+
+def _blocked(plan: Plan) -> BlockedError:
+    first = "; ".join(f"{place(f.table, f.column)}{f.message}" for f in plan.blocked[:SHOWN])
+    return BlockedError(
+        f"{counted_doing(len(plan.blocked), 'finding', 'stop')} this migration: {first}",
+        advice="`migration-job inspect` shows each with the policy line that resolves it; "
+        "nothing was written to the target",
+    )
 
 
 def read_run_id(folder: Path) -> str | None:

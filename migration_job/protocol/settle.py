@@ -13,10 +13,7 @@ A settle that is cut off is run again and goes on.
 from __future__ import annotations
 
 import contextlib
-import gzip
-import hashlib
 import os
-import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -41,6 +38,7 @@ from migration_job.stores.postgres.database import Locked, lost
 from migration_job.stores.sqlite import capture, derived, fence
 from migration_job.stores.sqlite.backup import MANIFEST, Manifest, check
 from migration_job.stores.sqlite.distrust import distrust
+from migration_job.stores.sqlite.packed import SUFFIX, pack
 from migration_job.stores.sqlite.snapshot import make_durable, sha256_of
 from migration_job.stores.sqlite.waiting import PatientConnection, allowed, patience
 
@@ -134,17 +132,15 @@ def _require_window(pair: Pair, switched_at: str, window: timedelta, force: bool
 
 def _archive(source: Path, folder: Path, run_id: str) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    copy, packed = folder / "archive.db", folder / "archive.db.gz"
+    copy, packed = folder / "archive.db", folder / f"archive.db{SUFFIX}"
     try:
-        # Nothing is written through a symbolic link in the place of either.
+        # Nothing is written through a symbolic link in the place of the copy, nor in the packed's.
         copy.unlink(missing_ok=True)
-        packed.unlink(missing_ok=True)
         _copy_without_capture(source, copy)
-        whole = sha256_of(copy)
-        with copy.open("rb") as plain, gzip.open(packed, "xb", compresslevel=6) as stream:
-            shutil.copyfileobj(plain, stream, 1 << 20)
+        whole, size = sha256_of(copy), copy.stat().st_size
+        done = pack(copy, packed)
         make_durable(packed)
-        if _sha256_unpacked(packed) != whole:
+        if done.content_sha256 != whole:
             raise OperationError(
                 f"the archive {packed} does not read back as it was written",
                 advice="check the disk, and run the command again; nothing was given up",
@@ -159,8 +155,10 @@ def _archive(source: Path, folder: Path, run_id: str) -> None:
     manifest = Manifest(
         source=str(source.absolute()),
         file=packed.name,
-        bytes=packed.stat().st_size,
-        sha256=sha256_of(packed),
+        bytes=done.bytes,
+        sha256=done.sha256,
+        unpacked_bytes=size,
+        unpacked_sha256=whole,
         taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
         sqlite=apsw.sqlite_lib_version(),
         run_id=run_id,
@@ -189,14 +187,6 @@ def _copy_without_capture(source: Path, copy: Path) -> None:
     finally:
         writer.close()
         reader.close()
-
-
-def _sha256_unpacked(packed: Path) -> str:
-    digest = hashlib.sha256()
-    with gzip.open(packed, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _give_up_way_back(pair: Pair) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import sqlite3
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from migration_job.stores.sqlite.backup import _unpack
+from migration_job.stores.sqlite.packed import pack
 from tests.integration.running import DONE, USAGE, run
 
 pytestmark = pytest.mark.postgres
@@ -50,6 +52,9 @@ def test_the_manifest_names_what_is_there(backup: Path, source: Path) -> None:
     content = (backup / manifest["file"]).read_bytes()
     assert manifest["sha256"] == hashlib.sha256(content).hexdigest()
     assert manifest["bytes"] == len(content)
+    assert manifest["file"] == "snapshot.db.zst"
+    assert sorted(p.name for p in backup.iterdir()) == ["manifest.json", "snapshot.db.zst"]
+    assert len(content) < manifest["unpacked_bytes"]
     assert manifest["source"] == str(source)
     assert "restore-backup" in manifest["restore"]
     assert (backup / manifest["file"]).stat().st_mode & 0o077 == 0
@@ -122,9 +127,9 @@ def test_a_database_in_use_is_not_replaced(backup: Path, source: Path) -> None:
 
 
 def test_a_backup_that_was_changed_is_refused(backup: Path, tmp_path: Path) -> None:
-    file = backup / "snapshot.db"
+    file = backup / "snapshot.db.zst"
     content = bytearray(file.read_bytes())
-    content[5000] ^= 1
+    content[1000] ^= 1
     file.write_bytes(content)
     ended = run("restore-backup", backup, tmp_path / "restored.db")
     assert ended.status == USAGE
@@ -136,11 +141,17 @@ def test_no_backup_there(tmp_path: Path) -> None:
     assert run("restore-backup", tmp_path, tmp_path / "restored.db").status == USAGE
 
 
-def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_nothing_is_written_through_a_link(suffix: str, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("untouched")
-    copy = tmp_path / "packed.db"
-    copy.write_bytes(b"the backup")
+    plain = tmp_path / "plain.db"
+    plain.write_bytes(b"the backup")
+    copy = tmp_path / f"packed.db{suffix}"
+    if suffix == ".zst":
+        pack(plain, copy)
+    else:
+        copy.write_bytes(gzip.compress(b"the backup") if suffix else b"the backup")
     (tmp_path / "a.db.restoring").symlink_to(victim)
     _unpack(copy, tmp_path / "a.db.restoring")
     assert victim.read_text() == "untouched"

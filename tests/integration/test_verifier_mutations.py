@@ -21,6 +21,7 @@ from migration_job.progress import Reporter
 from migration_job.report.model import Difference
 from migration_job.run_request import Options
 from migration_job.stores.postgres import records
+from migration_job.stores.sqlite import backup
 from migration_job.stores.sqlite.catalogue import read_catalogue
 from migration_job.stores.sqlite.snapshot import Snapshot
 
@@ -137,7 +138,8 @@ def prepared(
     Migration(
         Options(source=folder / "source.db", dsn=dsn, report=report), Reporter(quiet=True)
     ).run()
-    snapshot = Snapshot(folder / "source.db", report / "backup" / "snapshot.db", 0)
+    backup.restore(report / "backup", folder / "snapshot.db", replace=False)
+    snapshot = Snapshot(folder / "source.db", folder / "snapshot.db", 0)
     yield Prepared(make_conninfo(dsn, dbname="postgres"), dsn, name, snapshot)
     server.drop_database(name)  # type: ignore[attr-defined]
 

@@ -1,10 +1,18 @@
-"""The snapshot as a backup: a manifest that says what it is, and the way back from it."""
+"""The snapshot as a backup: a manifest that says what it is, and the way back from it.
+
+While a run reads the snapshot it is the backup as it is. It is compressed beside that, read back,
+and takes the snapshot's place at the end: at every moment the manifest names a file that is whole.
+"""
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import shutil
+import threading
+import time
+from concurrent.futures import Executor, Future
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,11 +20,16 @@ import apsw
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from migration_job.durable import write_durably
-from migration_job.errors import InputError
+from migration_job.errors import InputError, OperationError
 from migration_job.stores.sqlite.distrust import distrust
+from migration_job.stores.sqlite.packed import SUFFIX, Packed, pack, unpack
 from migration_job.stores.sqlite.snapshot import Snapshot, make_durable, sha256_of
 
 MANIFEST = "manifest.json"
+
+PARTIAL = ".partial"
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 SIDECARS = ("-wal", "-shm", "-journal")
 
@@ -33,8 +46,12 @@ class Manifest(BaseModel):
     sha256: str
     """Of the file."""
     content_sha256: str = ""
-    """Of the content without the header's counters: equal for equal states. Left out of an archive,
-    whose file is compressed."""
+    """Of the content without the header's counters: equal for equal states. Left out of an
+    archive."""
+    unpacked_bytes: int | None = None
+    """Of the database, where the file is compressed."""
+    unpacked_sha256: str = ""
+    """The same of its SHA-256."""
     taken_at: str
     """UTC, ISO 8601."""
     sqlite: str
@@ -60,9 +77,93 @@ def seal(snapshot: Snapshot, run_id: str) -> Manifest:
         run_id=run_id,
         restore=f"migration-job restore-backup {folder} {snapshot.source}",
     )
+    _write_manifest(folder, manifest)
+    # What an earlier run had compressed was the backup until now.
+    packed = _packed(snapshot.path)
+    packed.unlink(missing_ok=True)
+    packed.with_name(packed.name + PARTIAL).unlink(missing_ok=True)
+    return manifest
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
     text = manifest.model_dump_json(indent=2) + "\n"
     write_durably(folder / MANIFEST, text.encode(), mode=0o600)
-    return manifest
+
+
+def _packed(snapshot: Path) -> Path:
+    return snapshot.with_name(snapshot.name + SUFFIX)
+
+
+class Backup:
+    """The snapshot on its way to a backup, in a thread beside what reads it."""
+
+    def __init__(self, pool: Executor, taken: Snapshot, run_id: str) -> None:
+        self._taken = taken
+        self._stop = threading.Event()
+        self._sealed: Future[Manifest] = Future()
+        self._packed = pool.submit(self._work, run_id)
+        self.seconds = 0.0
+        """What the compression took, once :meth:`finish` has ended."""
+
+    def sealed(self) -> Manifest:
+        """The backup as it is while the snapshot is read; waits for it. Raises what :func:`seal`
+        raises."""
+        return self._sealed.result()
+
+    def stop(self) -> None:
+        """Have an unfinished compression end soon; the snapshot stays the backup."""
+        self._stop.set()
+
+    def finish(self) -> tuple[Manifest, str]:
+        """Have the compressed file take the place of the snapshot, which nobody reads any more; the
+        manifest, and a sentence where the backup stays as it is because there is no room.
+
+        Raises OperationError where the compressed file does not read back.
+        """
+        manifest = self.sealed()
+        snapshot = self._taken.path
+        packed = _packed(snapshot)
+        partial = packed.with_name(packed.name + PARTIAL)
+        try:
+            done = self._packed.result()
+            if done.content_sha256 != manifest.sha256:
+                raise OSError(errno.EIO, f"SHA-256 {done.content_sha256}")
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            if error.errno in NO_ROOM:
+                return manifest, f"the backup stays uncompressed: {error.strerror}"
+            raise OperationError(
+                f"the compressed backup in {snapshot.parent} does not read back as it was written: "
+                f"{error.strerror or error}",
+                advice="check the disk and the memory of this machine, and run the command again",
+            ) from error
+        compressed = manifest.model_copy(
+            update={
+                "file": packed.name,
+                "bytes": done.bytes,
+                "sha256": done.sha256,
+                "unpacked_bytes": manifest.bytes,
+                "unpacked_sha256": manifest.sha256,
+            }
+        )
+        partial.replace(packed)
+        make_durable(packed)
+        _write_manifest(snapshot.parent, compressed)
+        snapshot.unlink()
+        return compressed, ""
+
+    def _work(self, run_id: str) -> Packed:
+        try:
+            manifest = seal(self._taken, run_id)
+        except BaseException as error:
+            self._sealed.set_exception(error)
+            raise
+        self._sealed.set_result(manifest)
+        began = time.monotonic()
+        packed = _packed(self._taken.path)
+        done = pack(self._taken.path, packed.with_name(packed.name + PARTIAL), self._stop)
+        self.seconds = time.monotonic() - began
+        return done
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -109,7 +210,14 @@ def restore(folder: Path, destination: Path, *, replace: bool) -> Path | None:
             advice="stop the application and add --replace: the present files are kept beside it",
         )
     partial = destination.with_name(destination.name + ".restoring")
-    _unpack(folder / manifest.file, partial)
+    try:
+        _unpack(folder / manifest.file, partial, manifest.unpacked_sha256)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OperationError(
+            f"the backup cannot be written to {partial}: {error.strerror or error}",
+            advice="free some space, or give another place; nothing was changed at the destination",
+        ) from error
     if destination.exists():
         _require_idle(destination)
         shutil.copymode(destination, partial)
@@ -130,15 +238,19 @@ def restore(folder: Path, destination: Path, *, replace: bool) -> Path | None:
     return kept
 
 
-def _unpack(file: Path, to: Path) -> None:
-    """Copy the backup's file; what `settle` archives is compressed. What is in the copy's place, a
-    symbolic link above all, goes: nothing is written through it."""
+def _unpack(file: Path, to: Path, sha256: str = "") -> None:
+    """Copy what the backup's file holds, be it compressed, and see that it is what ``sha256`` says.
+    What is in the copy's place, a symbolic link above all, goes: nothing is written through it."""
     to.unlink(missing_ok=True)
-    with (
-        gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as packed,
-        to.open("xb") as stream,
-    ):
-        shutil.copyfileobj(packed, stream, 1 << 20)
+    with to.open("xb") as stream:
+        if file.suffix == SUFFIX:
+            found = unpack(file, stream)
+            if sha256 and found != sha256:
+                raise OSError(errno.EIO, f"expected SHA-256 {sha256}, found {found}")
+            return
+        # Until its archives were compressed by Zstandard, `settle` took gzip.
+        with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as packed:
+            shutil.copyfileobj(packed, stream, 1 << 20)
 
 
 def _family(path: Path) -> list[Path]:
