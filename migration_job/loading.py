@@ -19,6 +19,7 @@ from migration_job.stores.postgres import (
     database,
     existing,
     load,
+    merged,
     records,
     schema,
     untouched,
@@ -148,7 +149,9 @@ class Loading:
         with reporter.phase("references"):
             load.tune_session(target)
             if plan.existing:
-                self._tell_replaced(target, existing.mark_same(target, plan))
+                replaced = existing.mark_same(target, plan)
+                merged.put_back(target, plan, done)
+                self._tell_replaced(target, replaced, merged.counts(target, plan))
             schema.add_foreign_keys(target, plan, done)
             run_all(load.foreign_key_tasks(plan, done), session, self._sessions)
             for step, run in (
@@ -170,10 +173,18 @@ class Loading:
             entry.copy_seconds = None if whole is None else round(whole, 3)
 
     def _tell_replaced(
-        self, target: psycopg.Connection, replaced: dict[str, tuple[int, int]]
+        self,
+        target: psycopg.Connection,
+        replaced: dict[str, tuple[int, int]],
+        stay: dict[str, int],
     ) -> None:
-        """Say which rows of the target's own gave way to others."""
-        for name, (rows, other) in sorted(replaced.items()):
+        """Say which rows of the target's own gave way to others, and which stay."""
+        for entry in self._report.tables.values():
+            entry.own_rows = stay.get(entry.target, 0)
+        if stay:
+            self._reporter.say(f"{merged.told(stay)}, which the target alone has, stay there")
+        for name, (rows, all_other) in sorted(replaced.items()):
+            other = all_other - stay.get(name, 0)
             if other:
                 self._reporter.say(
                     f"{name}: {other:,} of the {rows:,} rows that the target had are not the "

@@ -89,7 +89,7 @@ def match(
     taken = {one.target.name for one in found}
     alone = [t for t in target.tables if t.name not in taken and t.kind == "table"]
     for one in found:
-        _report_rows(one, findings)
+        _report_rows(one, policy, findings)
     for own in alone:
         if own.name not in kept:
             _report_alone(own, policy, findings)
@@ -163,8 +163,8 @@ def _one_place(what: str, place: str) -> InputError:
 
 
 def _is_targets_own(table: SourceTable, there: TargetTable | None, policy: Policy) -> bool:
-    if policy.table(table.name).rows == "keep":
-        return True
+    if policy.table(table.name).rows != "replace":
+        return policy.table(table.name).rows == "keep"
     if not is_bookkeeping(table.name, policy.bookkeeping):
         return False
     # An application may have a table `migrations` of its own.
@@ -298,8 +298,18 @@ def _obstacle(there: TargetTable) -> str:
     return ""
 
 
-def _report_rows(one: TableMatch, findings: Findings) -> None:
-    if one.target.rows:
+def _report_rows(one: TableMatch, policy: Policy, findings: Findings) -> None:
+    if policy.table(one.source.name).rows == "merge":
+        findings.add(
+            "target-rows-merged",
+            "note",
+            f"the target has {one.target.rows:,} rows here already: those whose key the source has "
+            "not stay, by the policy, and go to SQLite once PostgreSQL serves; the others give way "
+            "to the source's and are kept in the run's records (table replaced)",
+            table=one.source.name,
+            count=one.target.rows,
+        )
+    elif one.target.rows:
         findings.add(
             "target-rows-replaced",
             "note",

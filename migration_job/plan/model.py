@@ -143,6 +143,8 @@ class TablePlan(Data):
     reasons: tuple[Reason, ...] = ()
     """For each of them, why its rows do."""
     without_rowid: bool = False
+    merge: bool = False
+    """Rows of the target's own whose key the source has not stay beside the source's."""
     source_checks: tuple[str, ...] = ()
     """The CHECKs that the source alone has, as its SQL says them: PostgreSQL may take rows that
     break them."""
@@ -313,13 +315,14 @@ class Plan(Data):
             exclude={
                 "findings": True,
                 "schema_name": True,
-                "tables": {"__all__": {"rows", "widest", "columns", "owner"}},
+                "tables": {"__all__": {"rows", "widest", "columns", "owner", "merge"}},
             }
         ) + "".join(
             c.model_dump_json(exclude={"clean", "nulls", "reason"})
             for t in self.tables
             for c in t.columns
         )
-        # Left out above, so that plans of earlier releases, which had no owner, keep their names.
+        # Left out above, so that plans of earlier releases, which had neither, keep their names.
         content += "".join(f"existing {t.target}" for t in self.tables if not t.ours)
+        content += "".join(f"merge {t.target}" for t in self.tables if t.merge)
         return hashlib.sha256(content.encode()).hexdigest()

@@ -17,6 +17,7 @@ import apsw
 from migration_job.errors import InputError
 from migration_job.plan.assignment import Assignment
 from migration_job.plan.choose import Choice
+from migration_job.plan.findings import policy_for_table
 from migration_job.plan.matching import Counts, Matched, TableMatch, match
 from migration_job.plan.model import (
     CheckPlan,
@@ -325,8 +326,27 @@ class _Onto:
                 "quarantine": self._quarantine.predicates(table),
                 "reasons": self._quarantine.reasons(table),
                 "without_rowid": table.without_rowid,
+                "merge": self._merges(table),
             }
         )
+
+    def _merges(self, table: SourceTable) -> bool:
+        """Whether rows of the target's own stay. A row in quarantine may have the key of one of
+        them, which would then take its place on the way back."""
+        if self._planning.policy.table(table.name).rows != "merge":
+            return False
+        key, aside = self._row_key(table), self._quarantine.predicates(table)
+        if not key or aside:
+            why = "rows go to quarantine" if key else "no key identifies its rows on both sides"
+            self._findings.add(
+                "rows-not-mergeable",
+                "error",
+                f"{why}, so that nothing says which rows the target alone has: have them replaced, "
+                "or keep the target's own",
+                table=table.name,
+                resolution=policy_for_table(table.name, rows="replace"),
+            )
+        return bool(key) and not aside
 
     def _existing_columns(self, table: SourceTable, one: TableMatch) -> Iterator[ColumnPlan]:
         for there in one.target.columns:

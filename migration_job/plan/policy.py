@@ -39,8 +39,9 @@ DefaultAction = Literal["widen", "quarantine", "block"]
 Orphans = Literal["keep", "quarantine", "block"]
 Types = Literal["declared", "generous"]
 """``generous``: types that every value has and the declared one does not ask for are taken."""
-TargetRows = Literal["replace", "keep"]
+TargetRows = Literal["replace", "keep", "merge"]
 """``replace``: the source's take their place, and the target's are kept in ``migration.replaced``;
+``merge``: so do those of a key that the source has, and the others stay beside the source's;
 ``keep``: the table is the target's own, and the source's rows stay where they are."""
 
 

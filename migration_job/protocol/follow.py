@@ -36,7 +36,7 @@ from migration_job.protocol.run_context import Pair, open_target, opened
 from migration_job.protocol.settings import Endpoints
 from migration_job.protocol.tokens import Forgotten
 from migration_job.stores.postgres import capture as target_capture
-from migration_job.stores.postgres import records, target_fence
+from migration_job.stores.postgres import merged, records, target_fence
 
 FOLLOW_SECONDS = 30.0
 """How long a command goes on trying once the decision is taken; then `sync` does."""
@@ -178,7 +178,7 @@ def _forward(pair: Pair, ends: Endpoints) -> bool:
     connection = read_connection(ends.connection)
     named = connection is not None and connection.write == ends.postgres
     with step("follow.open"):
-        target_fence.open_fence(pair.target)
+        target_fence.open_fence(pair.target, *merged.hand_over(pair.plan))
     with step("follow.alias"):
         _open_alias(ends, named=named)
     with step("follow.connect"):

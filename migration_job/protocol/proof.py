@@ -18,7 +18,7 @@ from migration_job.quoting import (
     postgres_text,
     sqlite_table,
 )
-from migration_job.stores.postgres import records
+from migration_job.stores.postgres import merged, records
 from migration_job.stores.postgres.apply import (
     Key,
     TableChange,
@@ -152,13 +152,14 @@ def prove_counts(pair: Pair) -> None:
         (compose("SELECT count(*) FROM {table}", table=plan.relation), ()) for _, plan in tables
     ]
     aside = records.quarantined(pair.target)
-    for (table, _), ((there,),) in zip(tables, ask_together(pair.target, counts), strict=True):
+    own = merged.counts(pair.target, pair.plan)
+    for (table, plan), ((there,),) in zip(tables, ask_together(pair.target, counts), strict=True):
         here = int(
             pair.source.execute(
                 compose("SELECT count(*) FROM {table}", table=sqlite_table(table.name))
             ).get
         )
-        expected = here - aside.get(table.name, 0)
+        expected = here - aside.get(table.name, 0) + own.get(plan.target, 0)
         if int(there) != expected:
             raise VerificationError(
                 f"expected {counted(expected, 'row')} of {table.name} on the target, found "

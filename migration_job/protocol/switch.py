@@ -65,7 +65,14 @@ from migration_job.protocol.whole import (
     require_identity,
 )
 from migration_job.stores.postgres import capture as target_capture
-from migration_job.stores.postgres import pair_identity, settings, shape, standbys, target_fence
+from migration_job.stores.postgres import (
+    merged,
+    pair_identity,
+    settings,
+    shape,
+    standbys,
+    target_fence,
+)
 from migration_job.stores.postgres.database import round_trip
 from migration_job.stores.sqlite import derived, fence
 from migration_job.stores.sqlite.apply import unwritable
@@ -233,6 +240,8 @@ def _attempt(pair: Pair, wish: _Wish) -> Switched:
             )
         identity.note(pair.target, ends.state, asynchronous=bool(accepted))
         proved = 0 if state is None else _prepare(pair, wish)
+        for told in _of_target(pair):
+            say(told)
     with gate_protocol.holding(ends.state, longest=LONGEST_SECONDS, say=say):
         if state is None:
             switched = offline_switch.decide(pair, ends.state, base, one_way=one_way)
@@ -243,6 +252,15 @@ def _attempt(pair: Pair, wish: _Wish) -> Switched:
         _follow(pair, ends)
     record_phase(pair, Phase.SWITCHED, ends.dsn, say)
     return switched
+
+
+def _of_target(pair: Pair) -> list[str]:
+    found = merged.counts(pair.target, pair.plan)
+    return (
+        [f"{merged.told(found)}, which the target alone has, go to SQLite once PostgreSQL serves"]
+        if found
+        else []
+    )
 
 
 def _left_behind(pair: Pair) -> list[str]:

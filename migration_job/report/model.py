@@ -31,7 +31,9 @@ class TableReport(Part):
     """The name of the table on the target."""
     source_rows: int = 0
     target_rows: int | None = None
-    """None where the run ended before the target's rows were counted."""
+    """Those of the source's; None where the run ended before they were counted."""
+    own_rows: int = 0
+    """Rows that the target alone has and that stay beside them (``rows: merge``)."""
     quarantined_rows: int = 0
     ledger_entries: int = 0
     differences: int = 0

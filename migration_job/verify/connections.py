@@ -17,11 +17,11 @@ from psycopg.rows import tuple_row
 
 from migration_job.place import RawCursor
 from migration_job.plan.model import ColumnPlan, Plan, TablePlan
-from migration_job.quoting import compose, sqlite_table
+from migration_job.quoting import compose, postgres_name, postgres_text, sqlite_table
 from migration_job.report.model import Difference
 from migration_job.stores.sqlite.database import chain
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
-from migration_job.values import key_values, to_json
+from migration_job.values import fold, key_values, to_json
 
 SETTINGS = (
     "SET DateStyle TO 'ISO, YMD'",
@@ -185,6 +185,27 @@ def compared_columns(plan: TablePlan) -> tuple[ColumnPlan, ...]:
 def target_name(plan: TablePlan) -> str:
     """The table on the target, quoted and qualified."""
     return plan.relation
+
+
+def rows_of_source(plan: TablePlan) -> str:
+    """What the source's rows are compared with, as an item of FROM: the table without its heirs
+    and, where rows of the target's own stay beside the source's, without those."""
+    if not plan.merge:
+        return compose("ONLY {table}", table=plan.relation)
+    by_source = {fold(str(c.source)): c for c in plan.columns if c.source is not None}
+    name = postgres_text(plan.target)
+    same = " AND ".join(
+        # The CASE: another table's key is not of this type.
+        f"CASE WHEN m.tab = {name} THEN m.key[{i + 1}]::{column.type} END = "
+        f"t.{postgres_name(column.target)}"
+        for i, column in enumerate(by_source[fold(key)] for key in plan.key)
+    )
+    return compose(
+        "(SELECT t.ctid, t.* FROM ONLY {table} AS t WHERE NOT EXISTS "
+        "(SELECT FROM migration.merged AS m WHERE {same})) AS of_source",
+        table=plan.relation,
+        same=same,
+    )
 
 
 def not_quarantined(plan: TablePlan) -> str:

@@ -20,6 +20,7 @@ from migration_job.verify import (
     definitions,
     digest,
     digest_lines,
+    own_rows,
     relations,
     sequences_and_views,
     typed,
@@ -118,6 +119,9 @@ class Verification:
         tasks.append(Task("views", self._views))
         if self._plan.existing:
             tasks.append(Task("definitions", self._definitions))
+        for table in self._plan.tables:
+            if table.merge:
+                tasks.append(Task(f"own rows of {table.target}", self._own_rows(table)))
         tasks.append(Task("records", self._records))
         try:
             run_all(tasks, self._open, self._jobs)
@@ -256,6 +260,15 @@ class Verification:
         self._add(found)
         with self._lock:
             self._result.checked["definitions"] += len(before)
+
+    def _own_rows(self, table: TablePlan) -> Callable[[Sides], None]:
+        def run(sides: Sides) -> None:
+            count, found = own_rows.compare(sides, table)
+            self._add(found)
+            with self._lock:
+                self._result.checked["rows of the target's own"] += count
+
+        return run
 
     def _records(self, sides: Sides) -> None:
         ledger = _digest_of(sides, "ledger", "tab, key, col, before, after, rule")

@@ -18,7 +18,7 @@ from migration_job.quoting import compose, postgres_name, sqlite_table
 from migration_job.stores.sqlite.catalogue import rowid_name
 from migration_job.stores.sqlite.model import SourceTable
 from migration_job.stores.sqlite.reader import HIGHEST_ROWID, Row, column_sql, rowid_bounds
-from migration_job.verify.connections import Sides, not_quarantined, target_name
+from migration_job.verify.connections import Sides, not_quarantined, rows_of_source
 from migration_job.verify.digest_lines import LINE, MARK, Line, postgres_mark, sqlite_mark, summed
 
 BLOCK_BYTES = 1 << 20
@@ -230,7 +230,7 @@ class Target:
         self._sides = sides
         self._plan = plan
         self._line = line
-        self._name = target_name(plan)
+        self._name = rows_of_source(plan)
         self._pages = pages
         self._spare = spare
 
@@ -262,7 +262,7 @@ class Target:
                 compose(
                     "SELECT string_agg(l, {line}), count(*), {total}, {total_2} "
                     "FROM (SELECT {target} AS l, {target_nulls} AS n, "
-                    "{unexpected_nulls} AS u FROM ONLY {name} {where} "
+                    "{unexpected_nulls} AS u FROM {name} {where} "
                     "ORDER BY {order}) AS s",
                     line=postgres_mark(LINE),
                     total=summed("n"),
@@ -289,7 +289,7 @@ class Target:
             compose(
                 "SELECT string_agg({target}, {line}), "
                 "count(*), {total}, {total_2} "
-                "FROM ONLY {name} "
+                "FROM {name} "
                 "WHERE ctid >= '({first},0)' AND ctid < '({end},0)'",
                 target=self._line.target,
                 line=postgres_mark(LINE),
@@ -316,7 +316,7 @@ class Target:
             return []
         rows = self._sides.rows_of(
             compose(
-                "SELECT {target} FROM ONLY {name} WHERE ctid = ANY($1::tid[])",
+                "SELECT {target} FROM {name} WHERE ctid = ANY($1::tid[])",
                 target=self._line.target,
                 name=self._name,
             ),

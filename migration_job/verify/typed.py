@@ -22,7 +22,7 @@ from migration_job.verify.connections import (
     compared_columns,
     ledger_for,
     not_quarantined,
-    target_name,
+    rows_of_source,
 )
 from migration_job.verify.meaning import as_parameter
 from migration_job.verify.typed_bags import as_bag
@@ -70,11 +70,7 @@ def compare_table(sides: Sides, plan: TablePlan) -> Compared:
 
 
 def _count(sides: Sides, plan: TablePlan) -> int:
-    return int(
-        sides.one(
-            compose("SELECT count(*) FROM ONLY {target_name}", target_name=target_name(plan))
-        )[0]
-    )
+    return int(sides.one(compose("SELECT count(*) FROM {rows}", rows=rows_of_source(plan)))[0])
 
 
 # -------------------------------------------------------------------------------- rows by key

@@ -20,6 +20,7 @@ from migration_job.verify.connections import (
     Sides,
     compared_columns,
     ledger_for,
+    rows_of_source,
     target_name,
 )
 from migration_job.verify.meaning import Inexact, as_parameter, of_source, of_target
@@ -256,7 +257,7 @@ def rows_of_target(sides: Sides, plan: TablePlan, outputs: str) -> Iterator[tupl
         cursor.itersize = BATCH
         cursor.execute(
             compose(
-                "SELECT {outputs} FROM ONLY {table}", outputs=outputs, table=target_name(plan)
+                "SELECT {outputs} FROM {rows}", outputs=outputs, rows=rows_of_source(plan)
             ).encode()
         )
         for row in cursor:

@@ -17,7 +17,7 @@ import psycopg
 from migration_job.errors import BlockedError, OperationError
 from migration_job.plan.model import ColumnPlan, Reason, TablePlan
 from migration_job.plan.rules import CannotCarry
-from migration_job.quoting import compose, postgres_name
+from migration_job.quoting import compose, postgres_name, postgres_text
 from migration_job.stores.postgres import records
 from migration_job.stores.postgres.copytext import copy_sql, fields_of
 from migration_job.stores.postgres.database import Statement, ask_together, commit_together, lost
@@ -201,7 +201,24 @@ def _deletion(change: TableChange) -> list[Statement]:
         item=item,
         condition=condition,
     )
-    return [(query, [text_array(column) for column in zip(*change.key_texts, strict=True)])]
+    arrays = [text_array(column) for column in zip(*change.key_texts, strict=True)]
+    forgotten = [(_forgetting(change.table), arrays)] if change.table.merge else []
+    return [(query, arrays), *forgotten]
+
+
+def _forgetting(table: TablePlan) -> str:
+    """What forgets that rows of these keys are the target's own (:mod:`.merged`): they are the
+    source's from now on."""
+    item, _ = keys_join(table)
+    name = postgres_text(table.target)
+    same = " AND ".join(
+        # The CASE: another table's key is not of this type.
+        f"CASE WHEN m.tab = {name} THEN m.key[{i + 1}]::{base_type(column)} END = k.k{i}"
+        for i, column in enumerate(key_plans(table))
+    )
+    return compose(
+        "DELETE FROM migration.merged AS m USING {item} WHERE {same}", item=item, same=same
+    )
 
 
 def _insertion(part: _Part) -> list[Statement]:

@@ -359,7 +359,7 @@ def _log_function(number: int, table: TablePlan, records: str) -> str:
         )
     else:
         # A key's column may be called as a variable of PL/pgSQL's is: found, tg_op, new.
-        old, new = (_key_of(image, table) for image in ("gone", "fresh"))
+        old, new = (key_of(image, table) for image in ("gone", "fresh"))
         body = compose(
             "#variable_conflict use_column\n"
             "BEGIN {own} IF TG_OP = 'INSERT' THEN {insert} SELECT {number}, {new} FROM fresh; "
@@ -385,8 +385,9 @@ def _log_function(number: int, table: TablePlan, records: str) -> str:
     )
 
 
-def _key_of(image: str, table: TablePlan) -> str:
-    """A row's key as an array of texts, from the transition table ``image``."""
+def key_of(image: str, table: TablePlan) -> str:
+    """A row's key as the log has it, an array of texts: of a transition table or another alias,
+    ``image``."""
     types = {c.target: c.type.lower() for c in table.columns}
     parts = (_as_text(f"{image}.{postgres_name(c)}", types[c]) for c in key_columns(table))
     return f"ARRAY[{', '.join(parts)}]"

@@ -19,7 +19,7 @@ from migration_job.place import records_of
 from migration_job.plan.findings import some
 from migration_job.plan.model import Plan, TablePlan
 from migration_job.quoting import postgres_name
-from migration_job.stores.postgres import untouched
+from migration_job.stores.postgres import merged, untouched
 from migration_job.stores.postgres.database import lost
 
 TABLES = """
@@ -98,6 +98,7 @@ def prepare(connection: psycopg.Connection, plan: Plan, definitions: Sequence[st
     """Keep what the tables hold and where the sequences stand, and empty the tables; runs in the
     transaction that makes the run's records."""
     connection.execute(TABLES)
+    connection.execute(merged.TABLES)
     connection.execute(SILENT)
     with connection.cursor().copy("COPY migration.definitions (line) FROM STDIN") as copy:
         for line in definitions:
@@ -172,8 +173,10 @@ def mark_same(connection: psycopg.Connection, plan: Plan) -> dict[str, tuple[int
         if table.target in held:
             connection.execute(
                 sql.SQL(
-                    "UPDATE migration.replaced AS k SET same = true WHERE k.tab = {} AND "
-                    "EXISTS (SELECT FROM (SELECT (r.*)::text AS line FROM ONLY {} AS r) AS s "
+                    "UPDATE migration.replaced AS k SET same = true WHERE k.tab = {} "
+                    "AND NOT EXISTS (SELECT FROM migration.merged AS m WHERE m.number = k.number) "
+                    "AND EXISTS "
+                    "(SELECT FROM (SELECT (r.*)::text AS line FROM ONLY {} AS r) AS s "
                     "WHERE s.line = k.target_row)"
                 ).format(sql.Literal(table.target), _named(table))
             )

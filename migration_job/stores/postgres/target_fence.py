@@ -14,7 +14,7 @@ from migration_job.place import DEFAULT_SCHEMA, has_record, record, records_of, 
 from migration_job.quoting import POSTGRES_NAME_BYTES, compose
 from migration_job.stores.postgres import side
 from migration_job.stores.postgres.capture import CLOSING, TABLES, guard_function, take, take_token
-from migration_job.stores.postgres.database import commit_durably, durably
+from migration_job.stores.postgres.database import Statement, commit_durably, durably
 
 EARLIER_LOCK = 0x6D69_6772_6665_6E63
 """The advisory lock that targets switched by an earlier release have in place of the table."""
@@ -49,10 +49,12 @@ def is_closed(connection: psycopg.Connection) -> bool:
     return bool(row[0])
 
 
-def open_fence(connection: psycopg.Connection) -> None:
-    """Let the application write, durably from the return on."""
+def open_fence(connection: psycopg.Connection, *more: Statement) -> None:
+    """Let the application write, durably from the return on; ``more`` are statements of the same
+    transaction."""
     commit_durably(
         connection,
+        *more,
         (
             "UPDATE migration.fence SET closed = false, changed_at = clock_timestamp(), "
             "opened_at = coalesce(opened_at, clock_timestamp()) WHERE closed",

@@ -1,0 +1,40 @@
+"""Rows that the target alone has, and that stay beside the source's (``rows: merge``)."""
+
+from __future__ import annotations
+
+from migration_job.plan.model import TablePlan
+from migration_job.quoting import compose, postgres_name, postgres_text
+from migration_job.values import fold
+from migration_job.verify.connections import Differences, Sides, target_name
+
+OWN = """
+SELECT count(*), count(*) FILTER (WHERE ((t.*) *= r.whole) IS NOT TRUE)
+FROM migration.merged AS m
+JOIN migration.replaced AS k ON k.number = m.number
+CROSS JOIN LATERAL (SELECT k.target_row::{table} AS whole) AS r
+LEFT JOIN ONLY {table} AS t ON {same}
+WHERE m.tab = {name} AND k.tab = {name}
+"""
+
+
+def compare(sides: Sides, plan: TablePlan) -> tuple[int, Differences]:
+    """How many such rows a table has, each of which must be what it was before the load."""
+    by_source = {fold(str(c.source)): c for c in plan.columns if c.source is not None}
+    keys = [postgres_name(by_source[fold(key)].target) for key in plan.key]
+    found = Differences(str(plan.source))
+    count, changed = sides.rows_of(
+        compose(
+            OWN,
+            table=target_name(plan),
+            same=" AND ".join(f"t.{key} = (r.whole).{key}" for key in keys),
+            name=postgres_text(plan.target),
+        ),
+        (),
+    )[0]
+    if changed:
+        found.add(
+            "own-row",
+            f"{changed} of the {count} rows of {plan.target} that the target alone has are not "
+            "what they were before the load",
+        )
+    return int(count), found
