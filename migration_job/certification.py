@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import psycopg
 
@@ -31,6 +32,7 @@ from migration_job.report.model import (
     TableReport,
 )
 from migration_job.stores.postgres import database, records
+from migration_job.stores.sqlite import snapshot
 from migration_job.stores.sqlite.model import Catalogue
 from migration_job.stores.sqlite.snapshot import Snapshot
 from migration_job.verify.application import Demands, Proving, prove
@@ -96,6 +98,20 @@ class Subject:
     began_at: str
     position: int | None = None
     """None: without change capture."""
+
+
+def take_snapshot(source: Path, folder: Path, reporter: Reporter) -> Snapshot:
+    """:func:`snapshot.take` as a phase of the run, with how far it is."""
+    done = 0
+
+    def told(count: int) -> None:
+        nonlocal done
+        before, done = done >> 20, done + count
+        reporter.advance((done >> 20) - before)
+
+    total = source.stat().st_size >> 20 if source.is_file() else 0
+    with reporter.phase("snapshot", total=total, unit="MiB"):
+        return snapshot.take(source, folder, told)
 
 
 class Certification:

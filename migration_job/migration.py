@@ -32,6 +32,7 @@ from migration_job.certification import (
     connected,
     place,
     refuse_differences,
+    take_snapshot,
     with_check,
 )
 from migration_job.durable import write_durably
@@ -64,7 +65,7 @@ from migration_job.stores.postgres import (
 )
 from migration_job.stores.postgres.target import read_schema
 from migration_job.stores.postgres.trial import trial_on
-from migration_job.stores.sqlite import backup, integrity, snapshot
+from migration_job.stores.sqlite import backup, integrity
 from migration_job.stores.sqlite.catalogue import read_catalogue
 from migration_job.stores.sqlite.memory import staying
 from migration_job.stores.sqlite.model import Catalogue
@@ -171,8 +172,7 @@ class Migration:
         before = self._claim(target)
         if self.live is not None:
             self.live.before_snapshot(self.run_id)
-        with reporter.phase("snapshot"):
-            taken = snapshot.take(options.source, options.report / BACKUP)
+        taken = take_snapshot(options.source, options.report / BACKUP, reporter)
         pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(max_workers=2))
         self._full_check = (
             self.live is not None or options.deep or taken.bytes <= integrity.FULL_BYTES

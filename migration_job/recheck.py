@@ -16,6 +16,7 @@ from migration_job.certification import (
     Subject,
     connected,
     refuse_differences,
+    take_snapshot,
 )
 from migration_job.errors import InputError, OperationError, VerificationError
 from migration_job.phases import Phase
@@ -27,7 +28,7 @@ from migration_job.report.exceptions import with_exceptions
 from migration_job.report.model import Certificate, Report, TableReport
 from migration_job.signals import stopped_by_signals
 from migration_job.stores.postgres import database, pair_identity, records, untouched
-from migration_job.stores.sqlite import capture, fence, snapshot
+from migration_job.stores.sqlite import capture, fence
 from migration_job.stores.sqlite.catalogue import read_catalogue
 from migration_job.stores.sqlite.model import ROWID_NAMES, Catalogue
 from migration_job.stores.sqlite.snapshot import Snapshot
@@ -110,8 +111,7 @@ class Recheck:
         the target never stood still for long enough."""
         for attempt in range(1, ATTEMPTS + 1):
             began = now()
-            with self.reporter.phase("snapshot"):
-                taken = snapshot.take(self.source, self.report_folder / FOLDER)
+            taken = take_snapshot(self.source, self.report_folder / FOLDER, self.reporter)
             try:
                 position = _position(taken, target)
                 if position is not None:

@@ -71,8 +71,12 @@ def undisturbed() -> Iterator[None]:
             signal.raise_signal(number)
 
 
-def _stopped(number: int) -> OperationError:
-    return OperationError(
+class StoppedError(OperationError):
+    """The process was told to stop."""
+
+
+def _stopped(number: int) -> StoppedError:
+    return StoppedError(
         f"stopped by {signal.Signals(number).name}",
         advice="the source is untouched; run the same command again, it goes on where it stopped",
     )

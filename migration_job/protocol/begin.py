@@ -1,12 +1,14 @@
 """``migrate --live``: capture first, then the snapshot, so that what this lacks is in the log.
 
 The keys that capture logs are the plan's, and the plan depends on the values. So a first plan is
-made from a copy that is thrown away; where it is blocked, the source has not been touched. The plan
-of the real snapshot must agree with it on the keys.
+made from the source in place where a write-ahead log keeps readers and writers apart, and from a
+copy that is thrown away where there is none or the first look finds the plan blocked; where it is
+blocked, the source has not been touched. The snapshot's plan must agree with it on the keys.
 """
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ from migration_job.plan.virtual import LEFT_BEHIND
 from migration_job.plural import counted_doing
 from migration_job.protocol.lock import Lock
 from migration_job.quoting import compose, sqlite_name, sqlite_table
+from migration_job.signals import StoppedError
 from migration_job.stores.postgres import capture as target_capture
 from migration_job.stores.postgres import pair_identity
 from migration_job.stores.postgres.database import connect
@@ -152,17 +155,33 @@ class LiveStart:
     # ------------------------------------------------------------------------------ within
 
     def _first_plan(self) -> tuple[Catalogue, Plan]:
+        seen = self._seen_in_place()
+        if seen is not None and not seen[1].blocked:
+            return seen
         folder = self._report / "first-look"
         try:
             taken = snapshot.take(self._source, folder)
-            connection = taken.connect()
-            try:
-                catalogue = read_catalogue(connection)
-                return catalogue, self._plan_of(connection, catalogue)
-            finally:
-                connection.close()
+            with contextlib.closing(taken.connect()) as connection:
+                return self._look(connection)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _seen_in_place(self) -> tuple[Catalogue, Plan] | None:
+        """What the source itself shows while it is written to, without a copy; None where it is not
+        to be had so, or the states of several moments do not go together. Nothing rests on it but
+        the keys to capture, and those the snapshot's plan has to want as well."""
+        try:
+            with snapshot.glance(self._source) as connection:
+                found = None if connection is None else self._look(connection)
+        except StoppedError:
+            raise
+        except Exception:
+            return None  # whatever is behind it is met again on the copy, and explained there
+        return found
+
+    def _look(self, connection: apsw.Connection) -> tuple[Catalogue, Plan]:
+        catalogue = read_catalogue(connection)
+        return catalogue, self._plan_of(connection, catalogue)
 
     def _plan_of(self, connection: apsw.Connection, catalogue: Catalogue) -> Plan:
         wanted = self._wanted

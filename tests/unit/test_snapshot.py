@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import sqlite3
 from collections import namedtuple
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import apsw
@@ -186,3 +189,102 @@ def test_a_damaged_schema_is_a_sentence(tmp_path: Path) -> None:
     source.write_bytes(content)
     with pytest.raises(InputError, match="the source is damaged"):
         snapshot.open_immutable(source)
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("source.db*"))
+
+
+def test_a_source_with_a_log_is_looked_at_in_place(tmp_path: Path) -> None:
+    source = tmp_path / "source.db"
+    application = _make(source, "WAL")
+    with snapshot.glance(source) as connection:
+        assert connection is not None
+        assert connection.execute("SELECT count(*) FROM t").get == 2_000
+        # No transaction is held: the log can begin anew while the look goes on.
+        application.execute("DELETE FROM t WHERE id = 1")
+        application.commit()
+        assert connection.execute("SELECT count(*) FROM t").get == 1_999
+        assert application.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
+    application.close()
+    assert _files(tmp_path) == ["source.db"]
+    with snapshot.glance(source) as connection:
+        assert connection is not None
+        assert connection.execute("SELECT count(*) FROM t").get == 1_999
+    assert _files(tmp_path) == ["source.db"]
+
+
+def test_a_look_is_worth_nothing_once_somebody_opens_the_file(tmp_path: Path) -> None:
+    source = tmp_path / "source.db"
+    _make(source, "WAL").close()
+    with ExitStack() as stack:
+        assert stack.enter_context(snapshot.glance(source)) is not None
+        application = sqlite3.connect(source)
+        application.execute("DELETE FROM t WHERE id = 1")
+        application.commit()
+        with pytest.raises(OperationError, match="was opened while it was looked at"):
+            stack.close()
+    application.close()
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "MEMORY", "crashed"])
+def test_where_readers_are_in_the_way_there_is_no_look_in_place(mode: str, tmp_path: Path) -> None:
+    source = tmp_path / "source.db"
+    application = _make(source, "WAL" if mode == "crashed" else mode)
+    if mode == "crashed":
+        log = (tmp_path / "source.db-wal").read_bytes()
+        application.close()
+        (tmp_path / "source.db-wal").write_bytes(log)
+    with snapshot.glance(source) as connection:
+        assert connection is None
+    application.close()
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "WAL", "at rest"])
+def test_progress_is_told_of_every_byte(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "STEP", 16_384)
+    source = tmp_path / "source.db"
+    application = _make(source, "DELETE" if mode == "DELETE" else "WAL")
+    if mode == "at rest":
+        application.close()
+    told: list[int] = []
+    taken = snapshot.take(source, tmp_path / "out", told.append)
+    assert sum(told) == taken.bytes
+    assert len(told) > 3
+    application.close()
+
+
+def test_a_writer_between_two_steps_is_not_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "STEP", 16_384)
+    source = tmp_path / "source.db"
+    application = _make(source, "WAL")
+    before = snapshot.take(source, tmp_path / "before").digests().content
+    steps = 0
+
+    def write(_: int) -> None:
+        nonlocal steps
+        steps += 1
+        application.execute("UPDATE t SET word = word || '!'")
+        application.commit()
+
+    taken = snapshot.take(source, tmp_path / "out", write)
+    assert taken.digests().content == before
+    assert 3 < steps < 20, "begun anew after each write"
+    application.close()
+
+
+def test_a_kernel_that_cannot_copy_a_range_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EXDEV, "another file system")
+
+    monkeypatch.setattr(os, "copy_file_range", refuse, raising=False)
+    source = tmp_path / "source.db"
+    _make(source, "DELETE").close()
+    taken = snapshot.take(source, tmp_path / "out")
+    assert taken.path.read_bytes() == source.read_bytes()

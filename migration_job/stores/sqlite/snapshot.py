@@ -1,10 +1,12 @@
 """The snapshot: one consistent state of the source, private to the job, and the backup "before".
 
-It is taken in one step, so no writer can slip in between, and everything else (plan, copy,
-verification) reads the snapshot, so the application goes on writing meanwhile. Where a write-ahead
-log is in use that step is SQLite's backup API. Without one the file is all there is, and while a
-read transaction's lock keeps writers out of it, it is copied as it is, which is quicker and keeps
-every byte.
+It is taken in one read transaction, so no writer can slip in between, and everything else (plan,
+copy, verification) reads the snapshot, so the application goes on writing meanwhile. Where a
+write-ahead log is in use it is copied by SQLite's backup API; the log grows meanwhile by what is
+written. A transaction for each step would not do: the API begins anew whenever another connection
+has written. Without a log the file is all there is, and while the transaction's lock keeps writers
+out of it, it is copied as it is, by the kernel: that keeps every byte, and takes no time where the
+file system can share the blocks (XFS, Btrfs).
 
 The source is never written to, which for SQLite takes some care, since a read-only connection may
 still create ``-wal`` and ``-shm``, or want to roll a journal back:
@@ -18,6 +20,7 @@ still create ``-wal`` and ``-shm``, or want to roll a journal back:
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -25,7 +28,7 @@ import os
 import shutil
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +67,15 @@ in pages, the schema cookie, and who wrote it last."""
 
 LOCK_BYTES = (0x40000000, 512)
 """Where SQLite's locks lie in the file: pending, reserved and the shared range."""
+
+STEP = 32 << 20
+"""Bytes copied before progress is told and a signal is heard."""
+
+NO_RANGE = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
+"""What the kernel answers that cannot copy between these two files by itself."""
+
+Advance = Callable[[int], None]
+"""Told how many more bytes of the snapshot are there."""
 
 CACHE_KIB = 8_192
 """Page cache of one reader: enough for a scan, and flat whatever the file's size."""
@@ -172,7 +184,30 @@ def copy_state(reader: apsw.Connection, folder: Path) -> Path:
     return copy
 
 
-def take(source: Path, folder: Path) -> Snapshot:
+@contextmanager
+def glance(source: Path) -> Iterator[apsw.Connection | None]:
+    """The source itself for a look before anything is copied, where its readers keep no writer
+    waiting (it has a write-ahead log); else None. There is no transaction, so that the log does not
+    grow for as long as the look takes: two statements may see two states, and what stops a run has
+    to be seen again on a copy. Raises OperationError at the end where the look is worth nothing.
+    """
+    source = source.absolute()
+    before = _closed_log_state(source)
+    if before is not None:
+        with contextlib.closing(open_immutable(source)) as connection:
+            yield connection
+        if _closed_log_state(source) != before:
+            raise OperationError("the source was opened while it was looked at")
+        return
+    if not _beside(source, "-wal").exists() or _crashed(source):
+        yield None
+        return
+    with contextlib.closing(_gentle(source)) as connection:
+        connection.execute(compose("PRAGMA cache_size = -{cache_kib}", cache_kib=CACHE_KIB))
+        yield connection if connection.pragma("journal_mode") == "wal" else None
+
+
+def take(source: Path, folder: Path, advance: Advance = lambda _: None) -> Snapshot:
     """Copy the present state of ``source`` to ``folder``; an older snapshot there is replaced.
 
     Call it while this process has no other connection to the source: looking at the file closes
@@ -183,12 +218,12 @@ def take(source: Path, folder: Path) -> Snapshot:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _require_space(source, folder)
     final, partial = folder / NAME, folder / (NAME + ".partial")
-    if not any(_copied_undisturbed(source, partial) for _ in range(ATTEMPTS)):
+    if not any(_copied_undisturbed(source, partial, advance) for _ in range(ATTEMPTS)):
         with _readable(source, folder) as reader:
             if reader.pragma("journal_mode") == "wal" or Path(reader.filename) != source:
-                _copy(reader, partial)
+                _copy(reader, partial, advance)
             else:
-                _copy_locked(source, partial)
+                _copy_locked(source, partial, advance)
     partial.replace(final)
     _fsync_directory(folder)
     return Snapshot(source=source, path=final, bytes=final.stat().st_size)
@@ -236,16 +271,33 @@ def _full(partial: Path) -> OperationError:
     )
 
 
-def _copy_file(source: Path, partial: Path) -> None:
+def _copy_file(source: Path, partial: Path, advance: Advance) -> None:
     """The file's bytes, by the kernel's own means."""
     _private(partial)
-    shutil.copyfile(source, partial)
+    with source.open("rb", buffering=0) as old, partial.open("r+b", buffering=0) as new:
+        while count := _copy_range(old.fileno(), new.fileno()):
+            advance(count)
 
 
-def _copy_locked(source: Path, partial: Path) -> None:
+def _copy_range(old: int, new: int) -> int:
+    """Copy some more from where both files stand; how many bytes, 0 at the end."""
+    if hasattr(os, "copy_file_range"):
+        try:
+            return os.copy_file_range(old, new, STEP)
+        except OSError as error:
+            if error.errno not in NO_RANGE:
+                raise
+    block = os.read(old, HASH_BLOCK)
+    left = memoryview(block)
+    while left:
+        left = left[os.write(new, left) :]
+    return len(block)
+
+
+def _copy_locked(source: Path, partial: Path, advance: Advance) -> None:
     """The same while a read transaction is open; closing the file afterwards gives up its lock."""
     try:
-        _copy_file(source, partial)
+        _copy_file(source, partial, advance)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise _full(partial) from error
@@ -255,7 +307,7 @@ def _copy_locked(source: Path, partial: Path) -> None:
         ) from error
 
 
-def _copy(reader: apsw.Connection, partial: Path) -> None:
+def _copy(reader: apsw.Connection, partial: Path, advance: Advance = lambda _: None) -> None:
     """The state that the reader's transaction sees, by SQLite's backup API."""
     _private(partial)
     writer = apsw.Connection(os.fspath(partial))
@@ -263,9 +315,13 @@ def _copy(reader: apsw.Connection, partial: Path) -> None:
         # The file is worthless until it is complete, so a journal of its own would be too.
         writer.execute("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF")
         distrust(writer)
+        page_bytes = int(reader.pragma("page_size"))
         with writer.backup("main", reader, "main") as backup:
+            done = 0
             while not backup.done:
-                backup.step(-1)
+                backup.step(STEP // page_bytes)
+                before, done = done, backup.page_count - backup.remaining
+                advance((done - before) * page_bytes)
     except apsw.FullError as error:
         raise _full(partial) from error
     except (apsw.BusyError, apsw.LockedError) as error:
@@ -279,14 +335,14 @@ def _copy(reader: apsw.Connection, partial: Path) -> None:
         writer.close()
 
 
-def _copied_undisturbed(source: Path, partial: Path) -> bool:
+def _copied_undisturbed(source: Path, partial: Path, advance: Advance) -> bool:
     """Copy a file in WAL mode that nobody has open, without the ``-wal`` and ``-shm`` that a
     reader with locks would leave beside it. False where that is not the case, or ceased to be."""
     try:
         before = _closed_log_state(source)
         if before is None:
             return False
-        _copy_file(source, partial)
+        _copy_file(source, partial, advance)
         return _closed_log_state(source) == before
     except OSError as error:
         if error.errno == errno.ENOSPC:
