@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 
 from migration_job.connection import SqliteSide, write_connection
-from tests.cluster.patroni import Member, PatroniCluster, until
+from tests.cluster.patroni import BY_HAPROXY, Member, PatroniCluster, until
 from tests.integration.application import Application, Moved
 from tests.integration.livekit import SCHEMA
 from tests.integration.livestage import Program
@@ -55,6 +55,7 @@ class Cell:
     phase: str
     event: str
     mode: str
+    way: str = BY_HAPROXY
 
     @property
     def synchronous(self) -> bool:
@@ -66,7 +67,8 @@ class Cell:
         return not self.synchronous and self.event == EVENTS[1]
 
     def __str__(self) -> str:
-        return f"{self.phase}, {self.event}, {self.mode}"
+        way = "" if self.way == BY_HAPROXY else f", by {self.way}"
+        return f"{self.phase}, {self.event}, {self.mode}{way}"
 
 
 @dataclass
@@ -157,8 +159,9 @@ class Run:
         db.close()
         side = SqliteSide(path=str(self.source))
         write_connection(self.connection, side, side)
-        told = {"host": "127.0.0.1", "port": self.cluster.port, "database": self.database}
-        told |= {"user": "app", "password": "secret"}
+        port, behind = self.cluster.reached(self.cell.way)
+        told = {"host": "127.0.0.1", "port": port, "database": self.database}
+        told |= {"user": "app", "password": "secret", **behind}
         (self.directory / "application.json").write_text(json.dumps(told))
 
     # --------------------------------------------------------------------------- the job
@@ -170,6 +173,9 @@ class Run:
         if command != "migrate":
             words += ["--connection", str(self.connection)]
             words += ["--connect-to", str(self.directory / "application.json")]
+            if self.cell.way != BY_HAPROXY:
+                pooler = self.cluster.poolers[self.cell.way]
+                words += ["--pooler", pooler.console, "--alias-file", str(pooler.alias_file)]
         if command == "switch" and not self.cell.synchronous:
             words.append("--accept-asynchronous")
         log = self.directory / f"{command}.log"

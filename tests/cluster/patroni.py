@@ -1,8 +1,9 @@
-"""Three members under Patroni, with etcd and haproxy, on the loopback: to be switched over, killed
-and cut off from one another.
+"""Three members under Patroni, with etcd, haproxy and PgBouncer, on the loopback: to be switched
+over, killed and cut off from one another.
 
 Each member's ``connect_address``, by which its standbys reach it, is a small forwarder of this
-process: to cut replication is to close it. Clients go to haproxy, or to the members themselves.
+process: to cut replication is to close it. Clients go to haproxy, to the members themselves, or to
+a PgBouncer that stands before haproxy.
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ from psycopg.conninfo import make_conninfo
 from migration_job.binaries import DEFAULT_MAJOR, postgres_programs
 from migration_job.embedded import _children, _Server, _signal, free_port
 
-PROGRAMS = ("patroni", "etcd", "haproxy")
+PROGRAMS = ("patroni", "etcd", "haproxy", "pgbouncer")
 MEMBERS = ("one", "two", "three")
+BY_HAPROXY = "haproxy"
+POOLED_HAPROXY = "PgBouncer, haproxy"
+"""How the application gets to the leader."""
 
 TTL_SECONDS = 12
 """How long a leader that is lost stays the leader: a failover takes some seconds longer."""
@@ -71,8 +75,8 @@ def until(condition: Callable[[], bool], what: str, seconds: float = WAIT_SECOND
 class Forwarder:
     """A port that leads to another, until it is closed."""
 
-    def __init__(self, port: int) -> None:
-        self._to = port
+    def __init__(self, to: int) -> None:
+        self._to = to
         self._pairs: list[socket.socket] = []
         self._closed = False
         self._lock = threading.Lock()
@@ -265,6 +269,9 @@ class PatroniCluster:
             command += ["--listen-peer-urls", f"http://127.0.0.1:{peers}", "--unsafe-no-fsync"]
             etcd.run(command)
             until(lambda: _answers(f"{here}/health"), f"etcd; it said:\n{etcd.log_tail()}")
+            self.poolers = {POOLED_HAPROXY: Bouncer(self.password)}
+            for pooler in self.poolers.values():
+                self._stack.callback(pooler.close)
             self.members = [Member(name, port, self) for name in MEMBERS]
             for member in self.members:
                 self._stack.callback(member.close)
@@ -273,6 +280,8 @@ class PatroniCluster:
             for member in self.members[1:]:
                 member.start()
             self._haproxy()
+            for pooler in self.poolers.values():
+                pooler.start()
             self.whole()
             self._stack = self._stack.pop_all()
         return self
@@ -296,6 +305,13 @@ class PatroniCluster:
         haproxy.run([str(find("haproxy")), "-db", "-f", str(file)])
 
     # ------------------------------------------------------------------------------ looking
+
+    def reached(self, way: str) -> tuple[int, dict[str, Any]]:
+        """The application's port on the loopback, and where PgBouncer, if any, finds the leader."""
+        if way == BY_HAPROXY:
+            return self.port, {}
+        server = {"host": "127.0.0.1", "port": self.port}
+        return self.poolers[way].port, {"server": server}
 
     def dsn_for(self, database: str) -> str:
         """The superuser's connection string: all members, whichever takes writes."""
@@ -414,6 +430,46 @@ class PatroniCluster:
             raise TimeoutError("the leader is gone again")
         return leader
 
+
+class Bouncer(_Program):
+    """PgBouncer, whose alias file the job writes."""
+
+    def __init__(self, password: str) -> None:
+        super().__init__(None, "pgbouncer-")
+        self.port = free_port()
+        self.alias_file = self.write("aliases.ini", "")
+        self.console = make_conninfo(
+            host="127.0.0.1", port=self.port, dbname="pgbouncer", user="admin", password=password
+        )
+        userlist = self.write("userlist.txt", f'"admin" "{password}"\n"app" "secret"\n')
+        text = PGBOUNCER.format(aliases=self.alias_file, port=self.port, userlist=userlist)
+        self._file = self.write("pgbouncer.ini", text)
+
+    def start(self) -> None:
+        """Run it, and wait until its console answers."""
+        self.run([str(find("pgbouncer")), str(self._file)])
+        until(lambda: self._shows("VERSION") != [], f"PgBouncer; it said:\n{self.log_tail()}")
+
+    def _shows(self, what: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.console, autocommit=True) as console:
+            return psycopg.ClientCursor(console).execute(f"SHOW {what}".encode()).fetchall()
+
+
+PGBOUNCER = """\
+[databases]
+%include {aliases}
+
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = scram-sha-256
+auth_file = {userlist}
+admin_users = admin
+pool_mode = transaction
+server_login_retry = 1
+server_connect_timeout = 2
+"""
 
 HAPROXY = """\
 global

@@ -1,4 +1,4 @@
-"""Two cells of the matrix of `make cluster`, which tries them all."""
+"""Two cells of the matrices of `make cluster`, which tries them all."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 
 from migration_job.errors import JobError
 from tests.cluster.cell import Cell, run_cell
-from tests.cluster.matrix import cells, row
-from tests.cluster.patroni import PatroniCluster, lacking
+from tests.cluster.matrix import cells, pooled, row
+from tests.cluster.patroni import POOLED_HAPROXY, PatroniCluster, lacking
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.timeout(400)]
 
 QUICK = (
-    Cell("just after the decision", "kill -9 of the leader", "synchronous"),
+    Cell("just after the decision", "kill -9 of the leader", "synchronous", POOLED_HAPROXY),
     Cell("way back", "kill -9 of the leader", "asynchronous, accepted"),
 )
 
@@ -45,7 +45,8 @@ def test_a_cell(cluster: PatroniCluster, cell: Cell, tmp_path: Path) -> None:
 
 def test_the_matrix_is_whole() -> None:
     assert len(set(cells())) == 24
-    assert set(QUICK) <= set(cells())
+    assert len(set(pooled())) == 8
+    assert set(QUICK) <= {*cells(), *pooled()}
     assert [str(c) for c in cells("way synchronous switchover")] == [
         "way back, switchover, synchronous",
         "way back, switchover, asynchronous, accepted",
