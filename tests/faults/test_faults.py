@@ -4,7 +4,8 @@ none of the five rules of docs/design.md breaks. The source keeps a write-ahead 
 profile's application does, or a rollback journal.
 
 A quick selection runs with the other tests; ``FAULTS=all`` (``make faults``) runs every one,
-``FAULTS_SEED`` chooses other moments, ``FAULTS_ROUNDS`` how often each is tried.
+``FAULTS_SEED`` chooses other moments, ``FAULTS_ROUNDS`` how often each is tried; ``FAULTS_SECONDS``
+is the time for a side to serve again, 5 by default, where a machine has other work.
 """
 
 from __future__ import annotations

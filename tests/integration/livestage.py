@@ -47,8 +47,8 @@ GRANT EXECUTE ON FUNCTION privileges.act_as_replica() TO {owner};
 """
 """What a stage has, so that the job need not be a superuser on PostgreSQL 14."""
 
-RECOVERY_SECONDS = 5.0
-"""What the issue grants `sync` to finish or undo what a dead job has left."""
+RECOVERY_SECONDS = float(os.environ.get("FAULTS_SECONDS", "5"))
+"""What is granted to `sync` to finish or undo what a dead job has left."""
 
 WAIT_SECONDS = 60.0
 
