@@ -192,7 +192,6 @@ def _write_ahead_log(host: Host) -> list[Value]:
         Value("checkpoint_timeout", "15min", "max_wal_size bounds recovery", "Write-ahead log"),
         Value("max_wal_size", size(largest), "a tenth of the disk, at most 4GB", "Write-ahead log"),
         Value("min_wal_size", size(smallest), "a quarter of max_wal_size", "Write-ahead log"),
-        Value("wal_compression", "on", "page images are most of the log", "Write-ahead log"),
         _log_level(host),
     ]
 
