@@ -7,15 +7,6 @@ from migration_job.quoting import compose, postgres_name, postgres_text
 from migration_job.values import fold
 from migration_job.verify.connections import Differences, Sides, target_name
 
-OWN = """
-SELECT count(*), count(*) FILTER (WHERE ((t.*) *= r.whole) IS NOT TRUE)
-FROM migration.merged AS m
-JOIN migration.replaced AS k ON k.number = m.number
-CROSS JOIN LATERAL (SELECT k.target_row::{table} AS whole) AS r
-LEFT JOIN ONLY {table} AS t ON {same}
-WHERE m.tab = {name} AND k.tab = {name}
-"""
-
 
 def compare(sides: Sides, plan: TablePlan) -> tuple[int, Differences]:
     """How many such rows a table has, each of which must be what it was before the load."""
@@ -24,7 +15,14 @@ def compare(sides: Sides, plan: TablePlan) -> tuple[int, Differences]:
     found = Differences(str(plan.source))
     count, changed = sides.rows_of(
         compose(
-            OWN,
+            """
+SELECT count(*), count(*) FILTER (WHERE ((t.*) *= r.whole) IS NOT TRUE)
+FROM migration.merged AS m
+JOIN migration.replaced AS k ON k.number = m.number
+CROSS JOIN LATERAL (SELECT k.target_row::{table} AS whole) AS r
+LEFT JOIN ONLY {table} AS t ON {same}
+WHERE m.tab = {name} AND k.tab = {name}
+""",
             table=target_name(plan),
             same=" AND ".join(f"t.{key} = (r.whole).{key}" for key in keys),
             name=postgres_text(plan.target),

@@ -36,13 +36,6 @@ COMMENT ON TABLE migration.merged IS
 
 STEP = "rows that stay"
 
-_HERE = """
-SELECT k.number, {key} AS key, {missing} AS missing
-FROM (SELECT number, target_row::{table} AS whole FROM migration.replaced WHERE tab = {tab}) AS k
-CROSS JOIN LATERAL (SELECT (k.whole).*) AS r
-WHERE NOT EXISTS (SELECT FROM ONLY {table} AS t WHERE {same})
-"""
-
 
 def merging(plan: Plan) -> list[tuple[int, TablePlan]]:
     """The tables in which rows of the target's own stay, with their numbers on the way back."""
@@ -76,7 +69,15 @@ def _put_back(connection: psycopg.Connection, table: TablePlan) -> None:
     values = ", ".join(
         f"(k.whole).{postgres_name(c.target)}" for c in table.columns if c.generated is None
     )
-    here = compose(_HERE, **parts)
+    here = compose(
+        """
+SELECT k.number, {key} AS key, {missing} AS missing
+FROM (SELECT number, target_row::{table} AS whole FROM migration.replaced WHERE tab = {tab}) AS k
+CROSS JOIN LATERAL (SELECT (k.whole).*) AS r
+WHERE NOT EXISTS (SELECT FROM ONLY {table} AS t WHERE {same})
+""",
+        **parts,
+    )
     found = connection.execute(
         compose("SELECT count(*) FROM ({here}) AS s WHERE missing", here=here).encode()
     ).fetchone()
@@ -87,16 +88,24 @@ def _put_back(connection: psycopg.Connection, table: TablePlan) -> None:
             advice="give these rows a key on the target, or have the table replaced (rows: replace "
             "in the policy)",
         )
-    note = "INSERT INTO migration.merged (tab, number, key) SELECT {tab}, number, key FROM ({here})"
-    back = (
+    note = compose(
+        "INSERT INTO migration.merged (tab, number, key) SELECT {tab}, number, key "
+        "FROM ({here}) AS s",
+        here=here,
+        **parts,
+    )
+    back = compose(
         "INSERT INTO {table} ({own}) OVERRIDING SYSTEM VALUE SELECT {values} FROM "
         "(SELECT k.number, k.target_row::{table} AS whole FROM migration.replaced AS k "
         "JOIN migration.merged AS m ON m.number = k.number WHERE m.tab = {tab}) AS k "
-        "ORDER BY k.number"
+        "ORDER BY k.number",
+        own=own,
+        values=values,
+        **parts,
     )
     try:
-        connection.execute(compose(note + " AS s", here=here, **parts).encode())
-        connection.execute(compose(back, own=own, values=values, **parts).encode())
+        connection.execute(note.encode())
+        connection.execute(back.encode())
     except psycopg.errors.IntegrityError as error:
         raise OperationError(
             f"a row that the target has of its own in {table.target} cannot stay beside the "
