@@ -12,7 +12,7 @@ import psycopg
 
 from migration_job.demo.radcase import make_radcase
 from tests.deployment.engine import client_or_skip
-from tests.deployment.workshop import Result, Workshop, require_pulumi
+from tests.deployment.workshop import Result, Workshop, dsn, named, require_pulumi
 
 LIMIT_SECONDS = 240
 
@@ -58,17 +58,9 @@ def serves(workshop: Workshop) -> str:
 
 def application(workshop: Workshop) -> psycopg.Connection:
     """The application's own connection, as its directory says; PostgreSQL has to serve."""
-    side = json.loads((workshop.connection / "database.json").read_text())["write"]
+    side = named(workshop)
     assert side["engine"] == "postgresql"
-    return psycopg.connect(
-        host=side["host"],
-        port=side["port"],
-        dbname=side["database"],
-        user=side["user"],
-        password=side["password"],
-        autocommit=True,
-        prepare_threshold=None,
-    )
+    return psycopg.connect(dsn(side), autocommit=True, prepare_threshold=None)
 
 
 def rows(workshop: Workshop) -> int:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import docker
 import psycopg
@@ -23,7 +21,7 @@ from tests.deployment.test_external import (
     Server,
     somebodys,
 )
-from tests.deployment.workshop import Workshop, require_pulumi
+from tests.deployment.workshop import Workshop, dsn, named, require_pulumi
 
 pytestmark = [
     pytest.mark.pulumi,
@@ -119,25 +117,11 @@ def workshop(
     made.clear()
 
 
-def named(workshop: Workshop) -> dict[str, Any]:
-    """Where the application's connection has its writes go."""
-    said: dict[str, Any] = json.loads((workshop.connection / "database.json").read_text())
-    write: dict[str, Any] = said["write"]
-    return write
-
-
 def connect(workshop: Workshop) -> psycopg.Connection:
     """As the application, by PgBouncer, where its connection says."""
     said = named(workshop)
     assert said["engine"] == "postgresql"
-    return psycopg.connect(
-        host=said["host"],
-        port=said["port"],
-        dbname=said["database"],
-        user=said["user"],
-        password=said["password"],
-        autocommit=True,
-    )
+    return psycopg.connect(dsn(said), autocommit=True)
 
 
 def test_a_step_that_fails_is_told_and_nothing_is_moved(workshop: Workshop, image: str) -> None:

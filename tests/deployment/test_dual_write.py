@@ -16,7 +16,7 @@ import pytest
 
 from migration_job.demo.radcase import make_radcase
 from tests.deployment.engine import client_or_skip, output
-from tests.deployment.workshop import Workshop, require_pulumi
+from tests.deployment.workshop import Workshop, dsn, named, require_pulumi
 
 pytestmark = [
     pytest.mark.pulumi,
@@ -170,19 +170,12 @@ def test_writes_move_and_none_is_lost(workshop: Workshop, application: Applicati
 @contextlib.contextmanager
 def clients_that_come_and_go(workshop: Workshop) -> Iterator[None]:
     """Logins at PgBouncer all the time, by the connection as it is when they begin."""
-    said = json.loads((workshop.connection / "database.json").read_text())["write"]
-    address = psycopg.conninfo.make_conninfo(
-        host=said["host"],
-        port=said["port"],
-        dbname=said["database"],
-        user=said["user"],
-        password=said["password"],
-    )
+    said = named(workshop)
     ended = threading.Event()
 
     def come_and_go() -> None:
         while not ended.is_set():
-            with contextlib.suppress(psycopg.Error), psycopg.connect(address) as connection:
+            with contextlib.suppress(psycopg.Error), psycopg.connect(dsn(said)) as connection:
                 connection.execute("SELECT 1")
 
     threads = [threading.Thread(target=come_and_go) for _ in range(8)]

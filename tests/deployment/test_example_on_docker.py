@@ -7,7 +7,6 @@ application runs beside the stage, as an operator's does: the stage comes and go
 
 from __future__ import annotations
 
-import json
 import random
 import subprocess
 import sys
@@ -18,13 +17,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
 
 from example_app.journal import compare_postgres
 from example_app.load import Load
 from tests.deployment.engine import client_or_skip
 from tests.deployment.ports import free_port
-from tests.deployment.workshop import ROOT, Workshop, require_pulumi
+from tests.deployment.workshop import ROOT, Workshop, dsn, named, require_pulumi
 
 pytestmark = [
     pytest.mark.pulumi,
@@ -91,26 +89,9 @@ def traffic(workshop: Workshop, tmp_path: Path) -> Iterator[Traffic]:
         application.terminate()
 
 
-def named(workshop: Workshop) -> dict[str, str]:
-    side: dict[str, str] = json.loads((workshop.connection / "database.json").read_text())["write"]
-    return side
-
-
-def dsn(workshop: Workshop) -> str:
-    """The application's own."""
-    side = named(workshop)
-    return make_conninfo(
-        host=side["host"],
-        port=side["port"],
-        dbname=side["database"],
-        user=side["user"],
-        password=side["password"],
-    )
-
-
 def major(workshop: Workshop) -> int:
     """Of the PostgreSQL that the application is on."""
-    with psycopg.connect(dsn(workshop), prepare_threshold=None) as session:
+    with psycopg.connect(dsn(named(workshop)), prepare_threshold=None) as session:
         row = session.execute("SHOW server_version_num").fetchone() or (0,)
     return int(row[0]) // 10000
 
@@ -134,7 +115,7 @@ def test_there_and_back_without_a_failed_request(workshop: Workshop, traffic: Tr
     print(result.line())
     assert result.failures == []
     assert set(result.sides()) == {"sqlite", "postgresql"}
-    found = compare_postgres(traffic.journal, dsn(workshop))
+    found = compare_postgres(traffic.journal, dsn(named(workshop)))
     assert found.acknowledged == result.writes
     assert found.problems == []
     gone = workshop.destroy()

@@ -3,7 +3,6 @@ directly."""
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from infra.images import Builder
 from migration_job.demo.radcase import make_radcase
 from tests.deployment.engine import client_or_skip, healthy, output, running
 from tests.deployment.ports import free_port
-from tests.deployment.workshop import Workshop, check, require_pulumi
+from tests.deployment.workshop import Workshop, check, dsn, named, require_pulumi
 
 pytestmark = [
     pytest.mark.pulumi,
@@ -165,19 +164,12 @@ def test_the_same_gate_switch_and_way_back(workshop: Workshop, server: Server) -
     assert not done.failed, done.output
     assert done.outputs["phase"] == "switched"
     assert done.outputs["rows"] == 2000
-    said = json.loads((workshop.connection / "database.json").read_text())["write"]
+    said = named(workshop)
     assert said["engine"] == "postgresql"
     by_pooler = bool(workshop.settings["pooler"])
     assert (said["port"] == workshop.settings["poolerPort"]) == by_pooler
 
-    address = psycopg.conninfo.make_conninfo(
-        host=said["host"],
-        port=said["port"],
-        dbname=said["database"],
-        user=said["user"],
-        password=said["password"],
-    )
-    with psycopg.connect(address, autocommit=True) as connection:
+    with psycopg.connect(dsn(said), autocommit=True) as connection:
         assert connection.execute("SELECT current_user").fetchone() == ("rad app",)
         changed = connection.execute("UPDATE cases SET diagnosis = 'elsewhere'").rowcount
 

@@ -26,14 +26,13 @@ from urllib.request import urlopen
 import docker
 import pytest
 from docker.models.containers import Container
-from psycopg.conninfo import make_conninfo
 
 from example_app.journal import compare_postgres, compare_sqlite
 from example_app.load import Load
 from infra.images import Builder
 from tests.deployment.engine import client_or_skip, name_of, unique
 from tests.deployment.ports import free_port
-from tests.deployment.workshop import ROOT, Result, Workshop, environment, require_pulumi
+from tests.deployment.workshop import ROOT, Result, Workshop, dsn, environment, require_pulumi
 
 pytestmark = [
     pytest.mark.pulumi,
@@ -190,17 +189,6 @@ def _answers(address: str) -> bool:
         return False
 
 
-def dsn(behind: Behind) -> str:
-    side = behind.named()
-    return make_conninfo(
-        host=side["host"],
-        port=side["port"],
-        dbname=side["database"],
-        user=side["user"],
-        password=side["password"],
-    )
-
-
 def sockets(workshop: Workshop) -> set[str]:
     """The stage's containers that have the engine's socket."""
     prefix = f"{workshop.names.prefix}-"
@@ -235,7 +223,7 @@ def test_it_is_switched_and_taken_back_without_a_failed_request(behind: Behind) 
         print(result.line())
         assert result.failures == []
         assert set(result.sides()) == {"sqlite", "postgresql"}
-        found = compare_postgres(requests.journal, dsn(behind))
+        found = compare_postgres(requests.journal, dsn(behind.named()))
         assert found.acknowledged == result.writes > 0
         assert found.problems == []
         again = workshop.up()
@@ -335,7 +323,7 @@ def test_a_command_starts_it_anew_without_the_engines_socket(
                 result = requests.load.stop()
         print(result.line())
         assert result.failures == []
-        assert compare_postgres(requests.journal, dsn(behind)).problems == []
+        assert compare_postgres(requests.journal, dsn(behind.named())).problems == []
         assert sockets(workshop) == set()
         gate = workshop.client.containers.get(workshop.names.gate)
         assert Supervisor.password not in json.dumps(gate.attrs)

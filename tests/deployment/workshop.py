@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import secrets
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import docker
 import pytest
 import yaml
 from docker.models.containers import Container
+from psycopg.conninfo import make_conninfo
 from pulumi import automation
 
 from infra.names import Names
@@ -242,6 +245,24 @@ def run(workshop: Workshop, *words: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
+    )
+
+
+def named(workshop: Workshop) -> dict[str, Any]:
+    """The side that the application's ``database.json`` has its writes go to."""
+    said: dict[str, Any] = json.loads((workshop.connection / "database.json").read_text())
+    write: dict[str, Any] = said["write"]
+    return write
+
+
+def dsn(side: Mapping[str, Any]) -> str:
+    """The connection string of a side, as the application's ``database.json`` names it."""
+    return make_conninfo(
+        host=side["host"],
+        port=side["port"],
+        dbname=side["database"],
+        user=side["user"],
+        password=side["password"],
     )
 
 
