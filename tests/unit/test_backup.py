@@ -143,8 +143,9 @@ def test_damage_of_the_compressed_file_is_refused(
         _restored(taken)
     # Damaged after the check, in a memory that fails: no database is put in place either.
     monkeypatch.setattr(backup, "check", backup.read_manifest)
-    with pytest.raises(OperationError, match="not what was compressed"):
+    with pytest.raises(OperationError, match="not what was compressed") as refusal:
         _restored(taken)
+    assert "free some space" not in str(refusal.value.advice)
     assert _names(taken.path.parent.parent) == ["backup", "source.db"]
 
 

@@ -199,7 +199,8 @@ def restore(folder: Path, destination: Path, *, replace: bool) -> Path | None:
 
     A journal or log left beside the destination belongs to the old file and would corrupt the
     new one, so it is moved away together with it. Raises InputError where the backup is not
-    intact, where the destination exists and ``replace`` was not asked for, or is in use.
+    intact, where the destination exists and ``replace`` was not asked for, or is in use;
+    OperationError where it cannot be written, or is not what was compressed.
     """
     manifest = check(folder)
     destination = destination.absolute()
@@ -214,9 +215,15 @@ def restore(folder: Path, destination: Path, *, replace: bool) -> Path | None:
         _unpack(folder / manifest.file, partial, manifest.unpacked_sha256)
     except OSError as error:
         partial.unlink(missing_ok=True)
+        damaged = error.errno == errno.EIO
         raise OperationError(
-            f"the backup cannot be written to {partial}: {error.strerror or error}",
-            advice="free some space, or give another place; nothing was changed at the destination",
+            f"the backup cannot be restored to {partial}: {error.strerror or error}",
+            advice=(
+                "check the disk and the memory of this machine, and run the command again"
+                if damaged
+                else "free some space, or give another place"
+            )
+            + "; nothing was changed at the destination",
         ) from error
     if destination.exists():
         _require_idle(destination)
