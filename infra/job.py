@@ -14,6 +14,7 @@ import tarfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import PurePosixPath
 from secrets import token_hex
 from typing import Any
@@ -211,22 +212,13 @@ def _to_its_end(
         container.start()
         last: deque[str] = deque(maxlen=LAST_WORDS)
         held: list[str] = []
-
-        def take(line: str) -> None:
+        for line in _printed(container):
             last.append(line)
             if holding and (held or line.startswith(ERROR)):
                 held.append(line)
             else:
                 say(line)
-
-        taken = 0
-        for line in _lines(container.logs(stream=True, follow=True)):
-            take(line)
-            taken += 1
         status = int(container.wait()["StatusCode"])
-        # A busy engine may end the stream that follows a container before its last lines.
-        for line in list(_lines([container.logs()]))[taken:]:
-            take(line)
     finally:
         with contextlib.suppress(DockerException):
             container.remove(force=True, v=True)
@@ -289,6 +281,17 @@ def _common_options(place: Place, name: str) -> dict[str, Any]:
         ),
         "labels": {"sqlite-to-postgresql.stage": place.stage},
     }
+
+
+def _printed(container: Container) -> Iterator[str]:
+    """Each line of a container, as it comes, to its end."""
+    count = 0
+    for line in _lines(container.logs(stream=True, follow=True)):
+        count += 1
+        yield line
+    container.wait()
+    # A busy engine may end the stream that follows a container before its last lines.
+    yield from islice(_lines([container.logs()]), count, None)
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[str]:

@@ -163,8 +163,9 @@ def _one_place(what: str, place: str) -> InputError:
 
 
 def _is_targets_own(table: SourceTable, there: TargetTable | None, policy: Policy) -> bool:
-    if policy.table(table.name).rows != "replace":
-        return policy.table(table.name).rows == "keep"
+    rows = policy.table(table.name).rows
+    if rows != "replace":
+        return rows == "keep"
     if not is_bookkeeping(table.name, policy.bookkeeping):
         return False
     # An application may have a table `migrations` of its own.

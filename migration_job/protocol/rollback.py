@@ -74,7 +74,7 @@ DECIDE_SECONDS = 30.0
 """How long readers of the file may hold up the decision, with the application's queries held."""
 
 LONGEST_SECONDS = 60.0
-"""From the PAUSE to the end of all that follows, without the queue: see :mod:`.hold`."""
+"""From the PAUSE to the end of all that follows, without the queue: see :mod:`.gate_protocol`."""
 
 
 @dataclass(frozen=True, slots=True)

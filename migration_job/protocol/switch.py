@@ -240,8 +240,7 @@ def _attempt(pair: Pair, wish: _Wish) -> Switched:
             )
         identity.note(pair.target, ends.state, asynchronous=bool(accepted))
         proved = 0 if state is None else _prepare(pair, wish)
-        for told in _of_target(pair):
-            say(told)
+        _tell_own_rows(pair, say)
     with gate_protocol.holding(ends.state, longest=LONGEST_SECONDS, say=say):
         if state is None:
             switched = offline_switch.decide(pair, ends.state, base, one_way=one_way)
@@ -254,13 +253,10 @@ def _attempt(pair: Pair, wish: _Wish) -> Switched:
     return switched
 
 
-def _of_target(pair: Pair) -> list[str]:
-    found = merged.counts(pair.target, pair.plan)
-    return (
-        [f"{merged.told(found)}, which the target alone has, go to SQLite once PostgreSQL serves"]
-        if found
-        else []
-    )
+def _tell_own_rows(pair: Pair, say: Say) -> None:
+    if found := merged.counts(pair.target, pair.plan):
+        told = merged.told(found)
+        say(f"{told}, which the target alone has, go to SQLite once PostgreSQL serves")
 
 
 def _left_behind(pair: Pair) -> list[str]:

@@ -187,18 +187,23 @@ def target_name(plan: TablePlan) -> str:
     return plan.relation
 
 
+def columns_of_key(plan: TablePlan) -> list[ColumnPlan]:
+    """The columns that identify a row on both sides, in the key's order."""
+    by_name = {fold(str(c.source)): c for c in plan.columns if c.source is not None}
+    return [by_name[fold(name)] for name in plan.key]
+
+
 def rows_of_source(plan: TablePlan) -> str:
     """What the source's rows are compared with, as an item of FROM: the table without its heirs
     and, where rows of the target's own stay beside the source's, without those."""
     if not plan.merge:
         return compose("ONLY {table}", table=plan.relation)
-    by_source = {fold(str(c.source)): c for c in plan.columns if c.source is not None}
     name = postgres_text(plan.target)
     same = " AND ".join(
         # The CASE: another table's key is not of this type.
         f"CASE WHEN m.tab = {name} THEN m.key[{i + 1}]::{column.type} END = "
         f"t.{postgres_name(column.target)}"
-        for i, column in enumerate(by_source[fold(key)] for key in plan.key)
+        for i, column in enumerate(columns_of_key(plan))
     )
     return compose(
         "(SELECT t.ctid, t.* FROM ONLY {table} AS t WHERE NOT EXISTS "

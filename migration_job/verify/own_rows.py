@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from migration_job.plan.model import TablePlan
 from migration_job.quoting import compose, postgres_name, postgres_text
-from migration_job.values import fold
-from migration_job.verify.connections import Differences, Sides, target_name
+from migration_job.verify.connections import Differences, Sides, columns_of_key, target_name
 
 
 def compare(sides: Sides, plan: TablePlan) -> tuple[int, Differences]:
     """How many such rows a table has, each of which must be what it was before the load."""
-    by_source = {fold(str(c.source)): c for c in plan.columns if c.source is not None}
-    keys = [postgres_name(by_source[fold(key)].target) for key in plan.key]
+    keys = [postgres_name(c.target) for c in columns_of_key(plan)]
     found = Differences(str(plan.source))
     count, changed = sides.rows_of(
         compose(

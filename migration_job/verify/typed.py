@@ -19,6 +19,7 @@ from migration_job.values import display, key_text, key_values
 from migration_job.verify.connections import (
     Differences,
     Sides,
+    columns_of_key,
     compared_columns,
     ledger_for,
     not_quarantined,
@@ -33,7 +34,6 @@ from migration_job.verify.typed_rows import (
     UNKNOWN,
     Comparison,
     by_position,
-    columns_of_key,
     compare_batch,
     expected_of,
     fetch_query,

@@ -17,6 +17,7 @@ from migration_job.verify.connections import (
     Differences,
     Query,
     Sides,
+    columns_of_key,
     compared_columns,
     ledger_of,
     ledger_query,
@@ -28,7 +29,6 @@ from migration_job.verify.typed_rows import (
     Back,
     Comparison,
     ask,
-    columns_of_key,
     join_on_key,
 )
 

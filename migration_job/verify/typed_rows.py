@@ -18,6 +18,7 @@ from migration_job.verify.connections import (
     Ledger,
     Query,
     Sides,
+    columns_of_key,
     compared_columns,
     ledger_for,
     rows_of_source,
@@ -175,11 +176,6 @@ def _key_of(plan: TablePlan, columns: Sequence[ColumnPlan], meanings: list[Any])
     by_name = {fold(str(c.source)): (c, m) for c, m in zip(columns, meanings, strict=True)}
     pairs = [by_name[fold(name)] for name in plan.key]
     return [None if m is UNKNOWN else as_parameter(c, m) for c, m in pairs]
-
-
-def columns_of_key(plan: TablePlan) -> list[ColumnPlan]:
-    by_name = {fold(str(c.source)): c for c in plan.columns if c.source is not None}
-    return [by_name[fold(name)] for name in plan.key]
 
 
 def join_on_key(plan: TablePlan) -> tuple[str, str]:
