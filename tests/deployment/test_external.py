@@ -151,7 +151,7 @@ def test_what_is_missing_is_said_before_anything_is_moved(
     done = workshop.up()
     assert done.failed
     assert "the target is not usable" in done.output
-    assert "GRANT CREATE ON" in done.output
+    assert "GRANT CREATE ON" in done.output, done.output
     assert JOB not in done.output
     assert server.query("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'", DATABASE) == (
         "0"
