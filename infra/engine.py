@@ -19,12 +19,11 @@ import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import docker
 from docker.errors import DockerException
-from docker.models.containers import Container
 
 from infra.errors import StageError
 
@@ -34,8 +33,6 @@ ANSWER_SECONDS = 10
 FORWARD_SECONDS = 20
 WORK_SECONDS = 600
 """A single request may take as long as the engine takes to stop a container or pull a layer."""
-EXEC_TRIES = 5
-"""A busy engine may lose what a short command in a container prints."""
 
 
 def address(docker_host: str) -> str:
@@ -178,18 +175,3 @@ def _port_taken(port: int, holder: str) -> StageError:
         advice="stop what holds it, or choose another port in the stage file "
         "(`postgresPort`, `poolerPort`, `gate.port`, `restorePort`, ...)",
     )
-
-
-def ask(
-    container: Container, command: list[str], environment: dict[str, str] | None = None
-) -> tuple[int, bytes, bytes]:
-    """A command's exit status and what it printed on its two streams. It may run more than once:
-    for a command that only reads."""
-    status, said, problem = 0, b"", b""
-    for _ in range(EXEC_TRIES):
-        done = container.exec_run(command, environment=environment, demux=True)
-        parts = cast("tuple[bytes | None, bytes | None]", done.output)
-        status, (said, problem) = int(done.exit_code or 0), (part or b"" for part in parts)
-        if status or said or problem:
-            break
-    return status, said, problem

@@ -23,6 +23,7 @@ from docker.types import Mount
 
 from infra import backup, engine, present, rendering
 from infra.errors import StageError
+from infra.execution import execute
 from infra.images import ROOT, Builder
 from infra.names import Names
 from infra.parts import serving
@@ -183,7 +184,7 @@ def restore(client: docker.DockerClient, settings: Settings, names: Names, at: s
     engine.require_port(client, settings.bind_address, settings.restore_port, "", local=local)
     # The last moments are in a segment that is not archived yet; `check` has it archived. Where
     # the running database is down, what is archived already has to do.
-    source.exec_run(["pgbackrest", f"--stanza={backup.STANZA}", "check"])
+    execute(source, ["pgbackrest", f"--stanza={backup.STANZA}", "check"])
     restored = names_of(names)
     client.volumes.create(restored.volume, labels={"sqlite-to-postgresql.stage": names.stack})
     mount, _ = data_directory(settings.postgres_version)

@@ -19,7 +19,7 @@ import contextlib
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from docker.errors import DockerException, NotFound
 from docker.models.containers import Container
@@ -29,6 +29,7 @@ from pulumi.dynamic import CreateResult, Resource, UpdateResult
 from infra import credentials, engine
 from infra.dynamic import StageProvider
 from infra.errors import StageError
+from infra.execution import STDERR, execute
 from infra.names import Names
 from migration_job.place import DEFAULT_SCHEMA
 from migration_job.quoting import postgres_name, postgres_text
@@ -316,9 +317,8 @@ def _apply(props: Any) -> str:
 
 def _cluster(container: Container) -> str:
     """``system_identifier``: as pg_controldata prints it of the data directory."""
-    _, said, _ = engine.ask(
-        container, ["bash", "-c", 'pg_controldata -D "$PGDATA"'], {"LC_ALL": "C"}
-    )
+    command = ["bash", "-c", 'pg_controldata -D "$PGDATA"']
+    said = execute(container, command, {"LC_ALL": "C"}).output
     found = re.search(rb"Database system identifier:\s+(\d+)", said)
     if found is None:
         raise StageError(f"expected PostgreSQL's data directory in {container.name}, found none")
@@ -327,7 +327,8 @@ def _cluster(container: Container) -> str:
 
 def psql(container: Container, script: str) -> tuple[int, str]:
     """Run a psql script as the superuser; its exit status and what it said on standard error."""
-    ended = container.exec_run(
+    ended = execute(
+        container,
         [
             "bash",
             "-c",
@@ -335,11 +336,9 @@ def psql(container: Container, script: str) -> tuple[int, str]:
             "psql --no-psqlrc --quiet --tuples-only --no-align --output=/dev/null "
             "-h /var/run/postgresql -U postgres -d postgres -f -",
         ],
-        environment={"SCRIPT": script},
-        demux=True,
+        {"SCRIPT": script},
     )
-    _, said = cast("tuple[bytes | None, bytes | None]", ended.output)
-    return int(ended.exit_code or 0), (said or b"").decode(errors="replace").strip()
+    return ended.exit_code, ended.on(STDERR).decode(errors="replace").strip()
 
 
 def digest(names: Names, server: Server) -> str:

@@ -18,8 +18,8 @@ import docker
 from docker.errors import APIError, ContainerError, DockerException
 from docker.types import Mount
 
-from infra import engine
 from infra.errors import StageError
+from infra.execution import STDERR, STDOUT, execute
 from infra.images import ROOT
 from infra.names import Names
 from infra.settings import Settings
@@ -229,16 +229,16 @@ def ask_there(client: docker.DockerClient, names: Names, command: list[str]) -> 
     """What a command says in the sync's container, which has the stage's directories under their
     own paths. StageError with its words where it fails, or where there is no such container."""
     try:
-        status, said, problem = engine.ask(client.containers.get(names.sync), command)
+        done = execute(client.containers.get(names.sync), command)
     except DockerException as error:
         raise StageError(
             f"expected the container {names.sync} on the engine to look with, found: {error}",
             advice="run `pulumi up`; a stage with `strategy: offline` has it from the switch on",
         ) from error
-    if status:
-        words = (problem or said).decode(errors="replace").strip()
+    if done.exit_code:
+        words = (done.on(STDERR) or done.output).decode(errors="replace").strip()
         raise StageError(f"{' '.join(command)} failed there: {words[-500:]}")
-    return said.decode(errors="replace")
+    return done.on(STDOUT).decode(errors="replace")
 
 
 def _look(client: docker.DockerClient, image: str, source: Path) -> dict[str, Any]:

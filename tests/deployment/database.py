@@ -11,6 +11,7 @@ from docker.models.containers import Container
 from docker.types import Mount
 
 from infra import rendering
+from infra.execution import execute
 from infra.files import archive
 from infra.servers import data_directory
 from infra.settings import Settings
@@ -80,8 +81,8 @@ def query(container: Container, sql: str, database: str = "postgres") -> str:
         f'PGPASSWORD="$(cat {rendering.POSTGRES_CONFIG}/superuser-password)" psql --no-psqlrc -qAt '
         f'-v ON_ERROR_STOP=1 -h {SOCKETS} -U postgres -d "$DATABASE" -c "$SQL"'
     )
-    done = container.exec_run(
-        ["bash", "-c", script], environment={"SQL": sql, "DATABASE": database}
+    done = execute(
+        container, ["bash", "-c", script], environment={"SQL": sql, "DATABASE": database}
     )
     assert done.exit_code == 0, output(done)
     return output(done).strip()

@@ -10,10 +10,11 @@ from typing import Any
 import docker
 import pytest
 import testinfra
-from docker.models.containers import Container, ExecResult
+from docker.models.containers import Container
 
 from infra import engine
 from infra.errors import StageError
+from infra.execution import Answer
 from infra.health import wait
 
 LABEL = "sqlite-to-postgresql.test"
@@ -27,9 +28,8 @@ def client_or_skip() -> docker.DockerClient:
         pytest.skip(f"no Docker engine: {error.message}")
 
 
-def output(done: ExecResult) -> str:
-    """What a command in a container has printed; ``exec_run`` was not asked for a stream."""
-    assert isinstance(done.output, bytes)
+def output(done: Answer) -> str:
+    """What a command in a container has printed."""
     return done.output.decode()
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from infra import present
+from infra.execution import execute
 from infra.files import archive
 from infra.rendering import POSTGRES_CONFIG
 from tests.deployment.database import query
@@ -93,7 +94,7 @@ def test_the_level_of_a_log_is_what_the_server_was_made_with(workshop: Workshop)
     """A stage of an older version of this project has `replica`, and is not restarted for it."""
     client, names = workshop.client, workshop.names
     postgres = client.containers.get(names.postgres)
-    text = output(postgres.exec_run(["cat", f"{POSTGRES_CONFIG}/postgresql.conf"]))
+    text = output(execute(postgres, ["cat", f"{POSTGRES_CONFIG}/postgresql.conf"]))
     assert "wal_level = 'logical'" in text
     older = text.replace("wal_level = 'logical'", "wal_level = 'replica'")
     try:

@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from infra.execution import execute
 from migration_job.demo.radcase import make_radcase
 from tests.deployment.engine import client_or_skip, output
 from tests.deployment.workshop import Workshop, dsn, named, require_pulumi
@@ -106,14 +107,15 @@ def engines(workshop: Workshop) -> tuple[str, str]:
 
 
 def on_target(workshop: Workshop) -> set[str]:
-    done = workshop.client.containers.get(workshop.names.postgres).exec_run(
+    done = execute(
+        workshop.client.containers.get(workshop.names.postgres),
         [
             "bash",
             "-c",
             'PGPASSWORD="$(cat /etc/postgresql/superuser-password)" psql -qAt -h '
             "/var/run/postgresql -U postgres -d radcase -c "
             "\"SELECT filename FROM images WHERE filename LIKE 'written-%'\"",
-        ]
+        ],
     )
     assert done.exit_code == 0, output(done)
     return set(output(done).split())

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from docker.models.containers import Container
 
+from infra.execution import execute
 from infra.files import archive
 from infra.images import Builder
 from migration_job.demo.radcase import make_radcase
@@ -57,7 +58,8 @@ class Server:
         self.container, self.host, self.port = container, host, port
 
     def query(self, script: str, database: str = "postgres") -> str:
-        done = self.container.exec_run(
+        done = execute(
+            self.container,
             [
                 *("psql", "-qAt", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1"),
                 *("-p", str(self.port), "-U", "postgres", "-d", database, "-c", script),

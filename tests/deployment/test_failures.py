@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from docker.errors import DockerException
 
+from infra.execution import execute
 from migration_job.demo.radcase import make_radcase
 from tests.deployment.engine import client_or_skip, output
 from tests.deployment.workshop import Result, Workshop, require_pulumi
@@ -146,7 +147,8 @@ def test_data_that_differs_is_never_switched_to(workshop: Workshop) -> None:
     postgres: Container = workshop.client.containers.get(workshop.names.postgres)
 
     def run(script: str) -> None:
-        done = postgres.exec_run(
+        done = execute(
+            postgres,
             [
                 "bash",
                 "-c",

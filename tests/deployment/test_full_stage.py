@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from docker.models.containers import Container
 
+from infra.execution import execute
 from migration_job.demo.radcase import make_radcase
 from tests.deployment.engine import client_or_skip, name_of, output
 from tests.deployment.ports import free_port
@@ -235,7 +236,8 @@ def test_an_alert_reaches_the_operator(workshop: Workshop, up: Result, hook: Hoo
 
 
 def _sql(container: Container, statement: str) -> str:
-    ended = container.exec_run(
+    ended = execute(
+        container,
         [
             "bash",
             "-c",
@@ -254,7 +256,7 @@ def test_a_dropped_table_comes_back_as_of_the_second_before(workshop: Workshop, 
     backups = workshop.client.containers.get(workshop.names.backup)
     deadline = time.monotonic() + LIMIT_SECONDS
     listed = ["pgbackrest", "--stanza=main", "info", "--output=json"]
-    while b'"type":"full"' not in backups.exec_run(listed).output:
+    while b'"type":"full"' not in execute(backups, listed).output:
         assert time.monotonic() < deadline, backups.logs().decode()
         time.sleep(0.5)
     _sql(

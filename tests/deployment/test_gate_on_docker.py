@@ -29,6 +29,7 @@ from docker.models.containers import Container
 
 from example_app.journal import compare_postgres, compare_sqlite
 from example_app.load import Load
+from infra.execution import execute
 from infra.images import Builder
 from tests.deployment.engine import client_or_skip, name_of, unique
 from tests.deployment.ports import free_port
@@ -254,7 +255,7 @@ def is_closed(workshop: Workshop, behind: Behind) -> None:
     assert len(host["GroupAdd"]) == 1
     assert set(gate.attrs["NetworkSettings"]["Networks"]) == {behind.network}
     assert gate.attrs["State"]["Health"]["Status"] == "healthy"
-    refused = gate.exec_run(["python3", "/usr/local/lib/gate/restart.py", "nobody-of-that-name"])
+    refused = execute(gate, ["python3", "/usr/local/lib/gate/restart.py", "nobody-of-that-name"])
     assert refused.exit_code == 1
     assert b"No such container" in refused.output
 

@@ -11,6 +11,7 @@ import pytest
 from docker.models.containers import Container
 
 from infra import rendering
+from infra.execution import execute
 from infra.files import archive
 from infra.images import PREFIX, Builder, Images
 from infra.names import Names
@@ -142,7 +143,8 @@ def test_scripts_of_the_first_start_are_run(client: docker.DockerClient, images:
         healthcheck={"test": ["CMD", "pg_isready", "-q", "-h", "127.0.0.1"], **HEALTH},
     ) as container:
         healthy(container)
-        asked = container.exec_run(
+        asked = execute(
+            container,
             [
                 *("psql", "-qAt", "-h", "/var/run/postgresql", "-U", "postgres", "-d", "app"),
                 *("-c", "SELECT one FROM made"),
@@ -213,7 +215,8 @@ def pooler(client: docker.DockerClient, images: Images, settings: Settings) -> I
 
 
 def console(container: Container, command: str) -> list[list[str]]:
-    done = container.exec_run(
+    done = execute(
+        container,
         [
             *("psql", "-qAt", "-h", "127.0.0.1", "-p", "6432", "-U", NAMES.pooler_admin),
             *("pgbouncer", "-c", command),

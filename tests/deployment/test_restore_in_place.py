@@ -11,6 +11,7 @@ from contextlib import closing
 import psycopg
 import pytest
 
+from infra.execution import execute
 from tests.deployment.engine import output
 from tests.deployment.radcase import application, down, lose_data, rows, staged, until, up
 from tests.deployment.workshop import Workshop, run
@@ -61,7 +62,7 @@ def in_sqlite(workshop: Workshop, words: str) -> bool:
 
 def backed_up(workshop: Workshop) -> bool:
     container = workshop.client.containers.get(workshop.names.backup)
-    said = container.exec_run(["pgbackrest", "--stanza=main", "--output=json", "info"])
+    said = execute(container, ["pgbackrest", "--stanza=main", "--output=json", "info"])
     return '"type":"full"' in output(said)
 
 
@@ -74,7 +75,7 @@ def test_a_lost_volume_is_brought_back_by_one_command(workshop: Workshop) -> Non
     assert "to be lost, found PostgreSQL 18's data in it" in refused.stderr
     # The last words are in no archived segment: the server is gone before one is full.
     assert write(workshop, "written before")
-    workshop.client.containers.get(names.backup).exec_run(["pgbackrest", "--stanza=main", "check"])
+    execute(workshop.client.containers.get(names.backup), ["pgbackrest", "--stanza=main", "check"])
     assert write(workshop, "in no backup")
     until(lambda: in_sqlite(workshop, "in no backup"), "the last write on SQLite")
     for name in (names.postgres, names.backup):

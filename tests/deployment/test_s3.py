@@ -24,6 +24,7 @@ from moto.s3.models import S3Backend, s3_backends
 from werkzeug.serving import ThreadedWSGIServer
 
 from infra import backup, certificates, credentials, rendering, roles
+from infra.execution import STDOUT, execute
 from infra.files import archive
 from infra.images import Builder
 from infra.names import Names
@@ -239,8 +240,8 @@ def _backed_up(container: Container) -> None:
     deadline = time.monotonic() + LIMIT_SECONDS
     info = ["pgbackrest", f"--stanza={backup.STANZA}", "info", "--output=json"]
     while True:
-        done = container.exec_run(info, stderr=False)
-        found = json.loads(output(done)) if done.exit_code == 0 else []
+        done = execute(container, info)
+        found = json.loads(done.on(STDOUT)) if done.exit_code == 0 else []
         if found and any(one["type"] == "full" for one in found[0]["backup"]):
             return
         assert time.monotonic() < deadline, container.logs().decode()
@@ -258,7 +259,7 @@ def test_archived_backed_up_and_restored_from_the_store(
             moment = query(postgres, "SELECT clock_timestamp()")
             query(postgres, "DROP TABLE drill")
             # It ends when the segment of just now has come into the store.
-            done = backups.exec_run(["pgbackrest", f"--stanza={backup.STANZA}", "check"])
+            done = execute(backups, ["pgbackrest", f"--stanza={backup.STANZA}", "check"])
             assert done.exit_code == 0, output(done)
     keys = store.keys()
     assert any("/archive/main/" in key for key in keys)

@@ -24,6 +24,7 @@ import testinfra
 from docker.models.containers import Container
 
 from infra import engine, parts, present
+from infra.execution import execute
 from infra.names import Names
 from infra.settings import Settings, read_file
 from tests.deployment.engine import name_of, output
@@ -120,22 +121,18 @@ class Provisioned:
         """psql's status and output as the superuser, through the container's own socket."""
         if self.settings.external:
             pytest.skip("PostgreSQL is somebody else's, and nobody here is its superuser")
-        for _ in range(engine.EXEC_TRIES):
-            done = self.container(self.names.postgres).exec_run(
-                [
-                    "bash",
-                    "-c",
-                    'export PGPASSWORD="$(cat /etc/postgresql/superuser-password)"; psql -qAt '
-                    '--no-psqlrc -h /var/run/postgresql -U postgres -d "$0" "$@" 2>&1; '
-                    'echo "status $?"',
-                    database,
-                    *words,
-                ]
-            )
-            said, mark, status = output(done).rpartition("status ")
-            if mark:
-                return int(status), said.strip()
-        raise AssertionError(f"the engine lost the output of psql {engine.EXEC_TRIES} times")
+        done = execute(
+            self.container(self.names.postgres),
+            [
+                "bash",
+                "-c",
+                'export PGPASSWORD="$(cat /etc/postgresql/superuser-password)"; exec psql -qAt '
+                '--no-psqlrc -h /var/run/postgresql -U postgres -d "$0" "$@"',
+                database,
+                *words,
+            ],
+        )
+        return done.exit_code, output(done).strip()
 
     @property
     def switched(self) -> bool:

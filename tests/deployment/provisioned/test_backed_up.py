@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from infra.backup import STANZA
+from infra.execution import execute
 from infra.monitoring import BACKUP_METRICS_PORT
 from tests.deployment.engine import output
 from tests.deployment.provisioned.conftest import Provisioned, until
@@ -27,7 +28,7 @@ def _backed_up(stage: Provisioned) -> None:
 
 def _stanza(stage: Provisioned) -> dict[str, Any]:
     words = ["pgbackrest", f"--stanza={STANZA}", "info", "--output=json"]
-    done = stage.container(stage.names.backup).exec_run(words)
+    done = execute(stage.container(stage.names.backup), words)
     found = json.loads(output(done)) if done.exit_code == 0 else []
     return dict(found[0]) if found else {}
 
@@ -47,7 +48,7 @@ def test_the_log_is_archived(stage: Provisioned) -> None:
     """`check` has a segment of just now archived, and ends when it has come."""
     test_there_is_a_full_backup(stage)
     words = ["pgbackrest", f"--stanza={STANZA}", "check"]
-    done = stage.container(stage.names.backup).exec_run(words)
+    done = execute(stage.container(stage.names.backup), words)
     assert done.exit_code == 0, output(done)
     assert stage.query("SELECT archived_count > 0 FROM pg_stat_archiver") == "t"
     assert stage.query("SHOW archive_mode") == "on"
@@ -60,7 +61,7 @@ def test_the_backups_tell_their_metrics(stage: Provisioned) -> None:
         f"print(u.urlopen('http://127.0.0.1:{BACKUP_METRICS_PORT}/metrics').read().decode())"
     )
     until(
-        lambda: b"backup_last_success 1" in container.exec_run(["python3", "-c", program]).output,
+        lambda: b"backup_last_success 1" in execute(container, ["python3", "-c", program]).output,
         "a successful backup in the metrics",
     )
 

@@ -8,6 +8,7 @@ import json
 import psycopg
 import pytest
 
+from infra.execution import execute
 from tests.deployment import rights
 from tests.deployment.engine import output
 from tests.deployment.provisioned.conftest import Provisioned
@@ -78,8 +79,8 @@ def test_the_configuration_is_readable_by_its_service_alone(stage: Provisioned) 
             if mount.get("Name") == f"{container.name}-config"
         }
         for directory in configuration:
-            listed = container.exec_run(
-                ["find", directory, "-type", "f", "-printf", "%m %p\\n"], user="0"
+            listed = execute(
+                container, ["find", directory, "-type", "f", "-printf", "%m %p\\n"], user="0"
             )
             lines = output(listed).splitlines()
             looked += len(lines)
@@ -92,8 +93,8 @@ def test_no_secret_shows_in_the_engine_or_a_log(stage: Provisioned) -> None:
     for container in stage.services():
         assert secret not in json.dumps(container.attrs), container.name
         assert secret.encode() not in container.logs(), container.name
-        assert secret.encode() not in container.exec_run(["cat", "/proc/1/environ"]).output
-        assert secret.encode() not in container.exec_run(["cat", "/proc/1/cmdline"]).output
+        assert secret.encode() not in execute(container, ["cat", "/proc/1/environ"]).output
+        assert secret.encode() not in execute(container, ["cat", "/proc/1/cmdline"]).output
 
 
 # ---------------------------------------------------------------------------------- roles

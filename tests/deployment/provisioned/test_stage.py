@@ -15,6 +15,7 @@ import pytest
 
 from infra import rendering, support, tuning
 from infra.containers import CPU_PERIOD
+from infra.execution import execute
 from infra.monitoring import SYNC_METRICS_PORT
 from migration_job.protocol.status import STALE_SECONDS
 from migration_job.protocol.sync import Report
@@ -74,7 +75,7 @@ def test_the_containers_have_limits(stage: Provisioned) -> None:
 
 def test_a_container_can_write_nowhere_but_where_it_should(stage: Provisioned) -> None:
     for container in stage.services():
-        done = container.exec_run(["touch", "/usr/written"])
+        done = execute(container, ["touch", "/usr/written"])
         assert done.exit_code != 0, container.name
 
 
@@ -256,7 +257,7 @@ def test_the_sync_tells_its_metrics(stage: Provisioned) -> None:
         "import urllib.request as u; "
         f"print(u.urlopen('http://127.0.0.1:{SYNC_METRICS_PORT}/metrics').read().decode())"
     )
-    done = container.exec_run(["python3", "-c", program])
+    done = execute(container, ["python3", "-c", program])
     said = output(done)
     assert done.exit_code == 0, said
     phase = "switched" if stage.switched else "caught up"
