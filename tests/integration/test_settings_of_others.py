@@ -31,6 +31,9 @@ pytestmark = pytest.mark.postgres
 
 APPLICATION = "app"
 
+UNLIMITED = "-c idle_session_timeout=0 -c statement_timeout=0 -c lock_timeout=0"
+"""For a test's own session, which a busy machine keeps waiting, whatever the database's are."""
+
 HARMLESS = {
     "DateStyle": "SQL, DMY",
     "TimeZone": "Pacific/Chatham",
@@ -82,8 +85,7 @@ class Target:
     directory: Path
 
     def alter(self, statement: str) -> None:
-        own = "-c idle_session_timeout=0 -c statement_timeout=0"  # whatever the database's are
-        with psycopg.connect(self.superuser, autocommit=True, options=own) as server:
+        with psycopg.connect(self.superuser, autocommit=True, options=UNLIMITED) as server:
             server.execute("SET default_transaction_read_only = off")
             server.execute(
                 sql.SQL(statement).format(
@@ -139,8 +141,7 @@ def test_settings_that_do_not_matter_change_nothing_on_the_whole_way(target: Tar
     writer.execute("INSERT INTO events VALUES ('a', 1)")
     ends = target.ends(migration.source)
     switch(ends)
-    with psycopg.connect(target.superuser, autocommit=True) as app:
-        app.execute("SET statement_timeout = 0; SET lock_timeout = 0")
+    with psycopg.connect(target.superuser, autocommit=True, options=UNLIMITED) as app:
         app.execute("INSERT INTO public.events (what, n) VALUES ('b', 2)")
         app.execute("UPDATE public.users SET score = score + 0.2")
         app.execute(
