@@ -11,7 +11,7 @@ import contextlib
 import io
 import json
 import tarfile
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -211,21 +211,33 @@ def _to_its_end(
         container.put_archive(SECRETS, files)
         container.start()
         last: deque[str] = deque(maxlen=LAST_WORDS)
-        held: list[str] = []
+        later: list[str] = []
         for line in _printed(container):
             last.append(line)
-            if holding and (held or line.startswith(ERROR)):
-                held.append(line)
+            if holding and (later or line.startswith(ERROR)):
+                later.append(line)
             else:
                 say(line)
         status = int(container.wait()["StatusCode"])
+        error = _error(container, later) if status else []
     finally:
         with contextlib.suppress(DockerException):
             container.remove(force=True, v=True)
-    if not status:
-        for line in held:
+    held = Counter(error)
+    for line in later:
+        held[line] -= 1
+        if held[line] < 0:
             say(line)
-    return Ended(status, tuple(held[-LAST_WORDS:] or last))
+    return Ended(status, tuple(error[-LAST_WORDS:] or last))
+
+
+def _error(container: Container, later: list[str]) -> list[str]:
+    """The error's lines, out of the ``later`` ones that came from its first line on: what was
+    printed before it on the other stream may come after it."""
+    alone = list(_lines([container.logs(stdout=False)])) if later else []
+    starts = (place for place, line in enumerate(alone) if line.startswith(ERROR))
+    first = next(starts, None)
+    return later if first is None else alone[first:]
 
 
 def _create(
