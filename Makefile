@@ -44,11 +44,13 @@ test: setup ## run every test that this machine can run, on PostgreSQL 14 or POS
 		--no-loadscope-reorder
 
 .PHONY: lint
-lint: setup ## check style, types and security rules, and ask for advisories where that can be done
+lint: setup ## check style, types, security rules and the code's shape, and ask for advisories
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@$(PYTHON) -m mypy
 	@PYTHONPATH=. .venv/bin/lint-imports --no-logo --no-cache
+	@$(PYTHON) -m tools.shape
+	@$(PYTHON) -m tools.sentences
 	@tools/audit --where-reachable
 
 .PHONY: audit
