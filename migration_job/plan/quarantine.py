@@ -29,8 +29,8 @@ from migration_job.values import BrokenText, SourceValue
 _Item = TypeVar("_Item")
 
 Spelling = Literal["same", "text", "decimal"]
-"""How two numbers that are equal on the source are compared on the target: as there, as texts, or
-as decimals (a real's are its shortest digits, an integer's all of them)."""
+"""How two numbers that are equal on the source are compared on the target: as there, as texts (or
+the bytes of these), or as decimals (a real's are its shortest digits, an integer's all of them)."""
 
 DEPENDENT = "depends on a row in quarantine"
 
@@ -114,7 +114,7 @@ class Quarantine:
             if spelling == "decimal":
                 pairs.append((_decimal(left), _decimal(right)))
             elif spelling == "text":
-                left, right = f"CAST({left} AS TEXT)", f"CAST({right} AS TEXT)"
+                pairs.append((_digits(left), _digits(right)))
             pairs.append((left, right))
         present = " AND ".join(f"{child} IS NOT NULL" for child, _ in pairs)
         same = " AND ".join(f"{parent} = {child} COLLATE BINARY" for child, parent in pairs)
@@ -286,6 +286,15 @@ def _decimal(value: str) -> str:
         f"CASE WHEN {value} BETWEEN -{1 << 53} AND {1 << 53} THEN {value} "
         f"WHEN typeof({value}) = 'real' THEN replace({POSITIONAL}({value}), '.0', '') "
         f"ELSE CAST({value} AS TEXT) END"
+    )
+
+
+def _digits(value: str) -> str:
+    """A SQLite expression by which numbers are equal if they are one number of one storage class;
+    what is no number stays what it is."""
+    return (
+        f"CASE typeof({value}) WHEN 'integer' THEN CAST({value} AS TEXT) "
+        f"WHEN 'real' THEN {POSITIONAL}({value}) ELSE {value} END"
     )
 
 

@@ -446,6 +446,39 @@ FOUND: dict[str, Database] = {
         ),
         (rows("a", ("a",), (0,), ("true",)), rows("b", ("b",), (0,), ("true",))),
     ),
+    "a reference whose numbers become the bytes of different texts": Database(
+        (
+            'CREATE TABLE "a" ("a" REAL PRIMARY KEY)',
+            'CREATE TABLE "b" ("b" INTEGER REFERENCES "a" ("a"))',
+            'CREATE TABLE "c" ("c" INTEGER PRIMARY KEY)',
+            'CREATE TABLE "d" ("d" REAL REFERENCES "a" ("a"))',
+            'CREATE TABLE "e" ("e" INT UNIQUE)',
+            'CREATE TABLE "f" ("f" REAL REFERENCES "e" ("e"))',
+            'CREATE TABLE "g" ("g" VARCHAR(3) UNIQUE)',
+            'CREATE TABLE "h" ("h" REAL REFERENCES "g" ("g"))',
+        ),
+        (
+            rows("a", ("a",), (0.0,), (b"",), ("x",), (0.1,), (0.1 + 2**-56,), (1e16,)),
+            rows("b", ("b",), (0,), (b"",), ("x",), (0.1,), (10**16,)),
+            rows("d", ("d",), (0,), (b"",), ("x",), (0.1,), (10**16,)),
+            rows("e", ("e",), (0,), (b"",)),
+            rows("f", ("f",), (0,), (b"",)),
+            rows("g", ("g",), ("10",), (b"",)),
+            rows("h", ("h",), ("10",), (b"",)),
+        ),
+    ),
+    "a reference to one of two reals that fifteen digits do not tell apart": Database(
+        (
+            'CREATE TABLE "a" ("a" REAL PRIMARY KEY)',
+            'CREATE TABLE "b" ("b" REAL REFERENCES "a" ("a"))',
+            'CREATE TABLE "c" ("c" NUMERIC REFERENCES "a" ("a"))',
+        ),
+        (
+            rows("a", ("a",), (0.1,), (b"\xff",), (5.0,)),
+            rows("b", ("b",), (0.1 + 2**-56,), (0.1,), (5,)),
+            rows("c", ("c",), (0.1 + 2**-56,), (0.1,), (5,)),
+        ),
+    ),
     "a time of day for a column of times": Database(
         (
             'CREATE TABLE "c"("a" TIME, "c" DATETIME GENERATED ALWAYS AS ("a"), '

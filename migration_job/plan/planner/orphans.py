@@ -64,8 +64,10 @@ def _spelling(seen: Seen, assignments: Assignments, child: Place, parent: Place)
     """How the target compares a reference with its parent."""
     columns = (child, parent)
     kinds = {assignments[end].rule.kind for end in columns}
-    classes = set().union(*(seen.of(end).classes for end in columns))
-    if len(kinds) > 1 or not {"integer", "real"} <= classes:
+    numbers = set().union(*(seen.of(end).classes for end in columns)) & {"integer", "real"}
+    if len(kinds) > 1 or not numbers:
         return "same"
-    spellings: dict[str, Spelling] = {"widened-text": "text", "numeric": "decimal"}
-    return spellings.get(kinds.pop(), "same")
+    kind = kinds.pop()
+    if kind in ("widened-text", "widened-bytea"):
+        return "text"
+    return "decimal" if kind == "numeric" and len(numbers) > 1 else "same"
