@@ -40,6 +40,7 @@ from migration_job.errors import BlockedError, InputError, JobError, OperationEr
 from migration_job.loading import Loading
 from migration_job.phases import Phase, require
 from migration_job.place import schema_of
+from migration_job.plan.chosen import left_out, narrowed
 from migration_job.plan.generous import types_taken
 from migration_job.plan.model import Plan
 from migration_job.plan.onto import Source, plan_onto
@@ -158,7 +159,7 @@ class Migration:
         options, reporter = self.options, self.reporter
         self.report.target = database.describe(options.dsn)
         make_folder(options.report)
-        policy = chosen_policy(options.policy, options.types)
+        policy = chosen_policy(options.policy, options.said)
         profile = load_profile(options.profile)
         target = stack.enter_context(connected(options.dsn))
         if options.jobs is None:
@@ -194,8 +195,9 @@ class Migration:
         self._target = target
         with self._undone_by_failure(plan):
             certificate, position = self._fill(target, planned, before, intact)
-            if types := types_taken(plan):
-                certificate = with_check(certificate, "types: generous", types)
+            said = {"types: generous": types_taken(plan), "partial": left_out(plan)}
+            for name, words in said.items():
+                certificate = with_check(certificate, name, words) if words else certificate
             if options.proof is not None:
                 certificate = self._prove(stack, options.proof, certificate)
             self._finish_backup(kept)
@@ -361,7 +363,7 @@ class Migration:
         if plan.blocked:
             intact().result()
             raise _blocked(plan)
-        return catalogue, plan
+        return narrowed(catalogue, plan), plan
 
     def _tell_plan(self, plan: Plan) -> None:
         self.report.findings = list(plan.findings)

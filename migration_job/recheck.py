@@ -17,9 +17,11 @@ from migration_job.certification import (
     connected,
     refuse_differences,
     take_snapshot,
+    with_check,
 )
 from migration_job.errors import InputError, OperationError, VerificationError
 from migration_job.phases import Phase
+from migration_job.plan.chosen import left_out, narrowed
 from migration_job.plan.model import Plan
 from migration_job.plural import counted
 from migration_job.progress import Reporter
@@ -151,6 +153,7 @@ class Recheck:
         finally:
             connection.close()
         _require_same_schema(plan, catalogue)
+        catalogue = narrowed(catalogue, plan)
         for table in plan.tables:
             if table.source is not None:
                 report.tables[table.source] = TableReport(
@@ -172,7 +175,9 @@ class Recheck:
         refuse_differences(found)
         checks = certification.prove_application(self.demands)
         subject = Subject(plan.digest(), taken.digests().content, began)
-        return certification.issue(subject, found, checks)
+        certificate = certification.issue(subject, found, checks)
+        partial = left_out(plan)
+        return with_check(certificate, "partial", partial) if partial else certificate
 
 
 def _captured(taken: Snapshot) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from migration_job.plan.model import Plan
-from migration_job.plan.policy import Types
+from migration_job.plan.policy import Said
 from migration_job.stores.sqlite.model import Catalogue
 from migration_job.stores.sqlite.snapshot import Snapshot
 from migration_job.verify.application import Demands
@@ -21,8 +21,8 @@ class Options:
     report: Path
     profile: str = "none"
     policy: Path | None = None
-    types: Types | None = None
-    """Which types are taken; None: those of the policy."""
+    said: Said = field(default_factory=Said)
+    """What the command line says in the place of the policy."""
     deep: bool = False
     jobs: int | None = None
     """Sessions that work side by side; None: :func:`default_jobs`, and two more where it helps."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,15 +16,13 @@ from rich.text import Text
 
 from migration_job.commands.option_groups import (
     AsJson,
-    PolicyFile,
-    ProfileName,
+    PlanOptions,
     ReadSource,
     SchemaChoice,
     SchemaKind,
     SchemaName,
     Target,
     TargetFile,
-    TypeChoice,
     print_json,
     with_options,
 )
@@ -60,8 +58,7 @@ class InspectOptions:
     file: Annotated[
         Path | None, typer.Argument(help="With --suggest: where to write the policy.")
     ] = None
-    profile: ProfileName = "none"
-    policy: PolicyFile = None
+    by: PlanOptions
     suggested: Annotated[
         bool,
         typer.Option(
@@ -70,7 +67,6 @@ class InspectOptions:
             "FILE, else to standard output.",
         ),
     ] = False
-    types: TypeChoice = None
     whole: Annotated[
         bool, typer.Option("--plan", help="Show every column of the plan, and why.")
     ] = False
@@ -125,8 +121,9 @@ def _require_fitting(options: InspectOptions) -> None:
 def _planned(options: InspectOptions) -> tuple[Plan, Suggestion | None]:
     """The plan, and where it is asked for the policy that resolves its errors."""
     # A suggested policy says itself which types it takes.
-    chosen = chosen_policy(options.policy, None if options.suggested else options.types)
-    wished = load_profile(options.profile)
+    said = replace(options.by.said(), types=None) if options.suggested else options.by.said()
+    chosen = chosen_policy(options.by.policy, said)
+    wished = load_profile(options.by.profile)
     with ExitStack() as stack:
         dsn = _target(options.schema, options.target, options.target_file)
         name = options.schema_name
@@ -147,8 +144,8 @@ def _planned(options: InspectOptions) -> tuple[Plan, Suggestion | None]:
         plan = planned(chosen)
         if not options.suggested:
             return plan, None
-        generous = options.types == "generous"
-        return plan, suggest(planned, plan, _content(options.policy), generous=generous)
+        generous = options.by.types == "generous"
+        return plan, suggest(planned, plan, _content(options.by), generous=generous)
 
 
 def _hand_over(suggestion: Suggestion, options: InspectOptions, console: Console) -> None:
@@ -216,8 +213,12 @@ def _open(
         yield read_schema(connection, profile, policy), trial_on(connection)
 
 
-def _content(policy: Path | None) -> dict[str, Any] | None:
-    return yaml.safe_load(policy.read_text(encoding="utf-8")) if policy is not None else None
+def _content(by: PlanOptions) -> dict[str, Any] | None:
+    """What a suggested policy goes on from: the one given, with the tables that were chosen."""
+    content = None if by.policy is None else yaml.safe_load(by.policy.read_text(encoding="utf-8"))
+    chosen = {"only": by.only, "except": by.except_}
+    own = {word: list(patterns) for word, patterns in chosen.items() if patterns}
+    return {**(content or {}), **own} if own else content
 
 
 def structured(plan: Plan, source: Path) -> dict[str, Any]:

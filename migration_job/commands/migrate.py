@@ -11,14 +11,12 @@ import typer
 from migration_job.commands.option_groups import (
     AcceptCollation,
     LockSeconds,
-    PolicyFile,
-    ProfileName,
+    PlanOptions,
     ReadSource,
     SchemaChoice,
     SchemaKind,
     SpeedOptions,
     TargetOptions,
-    TypeChoice,
     WordOptions,
     WorkOptions,
     with_options,
@@ -47,9 +45,7 @@ class MigrateOptions:
     source: ReadSource
     report: Annotated[Path, typer.Option(help="Directory for report.json and the backup.")]
     to: TargetOptions
-    profile: ProfileName = "none"
-    policy: PolicyFile = None
-    types: TypeChoice = None
+    plan: PlanOptions
     schema: SchemaChoice = SchemaKind.PLANNED
     work: WorkOptions
     words: WordOptions
@@ -92,12 +88,12 @@ def migrate(options: MigrateOptions) -> None:
         source=options.source,
         dsn=options.to.dsn(),
         report=options.report,
-        profile=options.profile,
-        policy=options.policy,
-        types=options.types,
+        profile=options.plan.profile,
+        policy=options.plan.policy,
+        said=options.plan.said(),
         deep=options.work.deep,
         jobs=options.work.jobs,
-        demands=options.speed.demands(options.checks, options.profile),
+        demands=options.speed.demands(options.checks, options.plan.profile),
         own_collation=options.accept_collation,
         existing=options.schema == SchemaKind.EXISTING,
         proof=options.proof,
@@ -116,8 +112,8 @@ def _live_start(options: MigrateOptions, dsn: str) -> LiveStart:
             "expected --state with --live, found none",
             advice="name the directory that `sync` and `switch` are given, or CONNECTION/.state",
         )
-    existing = options.schema == SchemaKind.EXISTING
-    wanted = Wanted(options.profile, options.policy, options.types, existing)
+    plan, existing = options.plan, options.schema == SchemaKind.EXISTING
+    wanted = Wanted(plan.profile, plan.policy, plan.said(), existing)
     return LiveStart(options.source, dsn, options.state, options.report, wanted)
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from migration_job.plan.policy import Types
+from migration_job.plan.policy import Said, Types
 
 if TYPE_CHECKING:
     from migration_job.verify.application import Demands
@@ -72,6 +72,18 @@ TypeChoice = Annotated[
         "`types` without it.",
     ),
 ]
+TablePatterns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only",
+        help="A pattern of the tables to carry, as 'case*'; may be given several times. The "
+        "others stay on SQLite, and are told.",
+    ),
+]
+ExceptPatterns = Annotated[
+    list[str] | None,
+    typer.Option("--except", help="A pattern of tables to leave out; may be given several times."),
+]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object to standard output, for programs.")
 ]
@@ -87,6 +99,21 @@ class WordOptions:
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also say every table and every warning.")
     ] = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions:
+    """By what rules a plan is made, and of which tables."""
+
+    profile: ProfileName = "none"
+    policy: PolicyFile = None
+    types: TypeChoice = None
+    only: TablePatterns = None
+    except_: ExceptPatterns = None
+
+    def said(self) -> Said:
+        """What is said in the place of the policy."""
+        return Said(self.types, tuple(self.only or ()), tuple(self.except_ or ()))
 
 
 class SchemaKind(StrEnum):

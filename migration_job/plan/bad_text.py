@@ -10,8 +10,9 @@ import apsw
 
 from migration_job.plan.facts import ColumnFacts
 from migration_job.plan.row_names import Span, identity_columns, show_key, shown_columns, within
-from migration_job.quoting import compose, sqlite_table
+from migration_job.quoting import compose
 from migration_job.stores.sqlite.catalogue import rowid_name
+from migration_job.stores.sqlite.chosen_rows import rows_of, scan_of
 from migration_job.stores.sqlite.model import SourceTable
 from migration_job.stores.sqlite.reader import (
     HIGHEST_ROWID,
@@ -89,7 +90,7 @@ class TextReader:
         )
         if span is None and facts[columns[0]].rows <= limit:
             sql = f"SELECT CAST(group_concat({text}, {SEPARATOR}) AS BLOB) "
-            sql += f"FROM {sqlite_table(table.name)} AS t NOT INDEXED"
+            sql += f"FROM {scan_of(table)}"
             whole: tuple[Any, ...] = self._connection.execute(sql).fetchall()[0]
             (block,) = whole
             if block is not None and _suspicious(block):
@@ -102,7 +103,7 @@ class TextReader:
             separator=SEPARATOR,
             rowid=rowid,
             text=text,
-            table=sqlite_table(table.name),
+            table=rows_of(table),
             limit=limit,
         )
         start, end = span or (LOWEST_ROWID, HIGHEST_ROWID)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from migration_job.errors import InputError
+from migration_job.plan import naming
 from migration_job.plan.bookkeeping import is_bookkeeping, version_columns
 from migration_job.plan.findings import Findings, policy_for_column, policy_for_table, some
 from migration_job.plan.policy import Policy
@@ -81,7 +82,7 @@ def match(
                 _report_kept(table, there, target, policy, findings, counts)
             continue
         if there is None:
-            _without_place(table, policy, findings, counts.rows(table))
+            _without_place(table, findings, counts.rows(table))
             continue
         if _usable(table, there, findings):
             found.append(_columns(TableMatch(table, there), policy, findings, counts))
@@ -111,6 +112,8 @@ def _place_of(table: SourceTable, target: TargetSchema, policy: Policy) -> Targe
             )
         return there
     exact = target.table(table.name)
+    if exact is None and policy.rename == "snake_case":
+        exact = target.table(naming.snake_case(table.name))
     if exact is not None:
         return exact
     alike = [t for t in target.tables if fold(t.name) == fold(table.name)]
@@ -129,6 +132,8 @@ def _column_of(column: SourceColumn, match: TableMatch, policy: Policy) -> Targe
             )
         return there
     exact = match.target.column(column.name)
+    if exact is None and policy.rename == "snake_case":
+        exact = match.target.column(naming.snake_case(column.name))
     if exact is not None:
         return exact
     alike = [c for c in match.target.columns if fold(c.name) == fold(column.name)]
@@ -229,16 +234,8 @@ def _differ(table: SourceTable, findings: Findings, here: str, there: str) -> No
     )
 
 
-def _without_place(table: SourceTable, policy: Policy, findings: Findings, rows: int) -> None:
-    if policy.table(table.name).skip:
-        findings.add(
-            "table-skipped",
-            "warning",
-            f"left out by the policy: {rows:,} rows stay on the source",
-            table=table.name,
-            count=rows,
-        )
-    elif rows:
+def _without_place(table: SourceTable, findings: Findings, rows: int) -> None:
+    if rows:
         findings.add(
             "no-target-table",
             "error",

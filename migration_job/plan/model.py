@@ -145,6 +145,8 @@ class TablePlan(Data):
     without_rowid: bool = False
     merge: bool = False
     """Rows of the target's own whose key the source has not stay beside the source's."""
+    where: str | None = None
+    """A SQLite predicate over the source table; the rows that do not meet it stay there."""
     source_checks: tuple[str, ...] = ()
     """The CHECKs that the source alone has, as its SQL says them: PostgreSQL may take rows that
     break them."""
@@ -315,7 +317,7 @@ class Plan(Data):
             exclude={
                 "findings": True,
                 "schema_name": True,
-                "tables": {"__all__": {"rows", "widest", "columns", "owner", "merge"}},
+                "tables": {"__all__": {"rows", "widest", "columns", "owner", "merge", "where"}},
             }
         ) + "".join(
             c.model_dump_json(exclude={"clean", "nulls", "reason"})
@@ -325,4 +327,5 @@ class Plan(Data):
         # Left out above, so that plans of earlier releases, which had neither, keep their names.
         content += "".join(f"existing {t.target}" for t in self.tables if not t.ours)
         content += "".join(f"merge {t.target}" for t in self.tables if t.merge)
+        content += "".join(f"where {t.target} {t.where}" for t in self.tables if t.where)
         return hashlib.sha256(content.encode()).hexdigest()

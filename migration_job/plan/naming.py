@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection
 
 MAX_BYTES = 63
@@ -13,9 +14,20 @@ SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 """Every PostgreSQL table has them, so no column may be called so."""
 
 
+_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+"""Where a new word begins: after a small letter or a digit, and before the last capital of some."""
+
+
 def cut(name: str) -> str:
     """The name as PostgreSQL would cut it: at most 63 bytes, no character halved."""
     return name.encode()[:MAX_BYTES].decode(errors="ignore")
+
+
+def snake_case(name: str) -> str:
+    """The name in small letters, its words parted by underscores: ``CaseStudyID`` becomes
+    ``case_study_id``. What is neither a letter nor a digit parts words too."""
+    parted = _WORDS.sub("_", re.sub(r"\W+", "_", name))
+    return parted.lower().strip("_") or name
 
 
 def relation_name(name: str, taken: Collection[str], *, whole: str | None = None) -> str:

@@ -26,8 +26,9 @@ from migration_job.plan.row_names import (
     within,
 )
 from migration_job.plan.rules import RuleBase
-from migration_job.quoting import compose, sqlite_expression, sqlite_table
+from migration_job.quoting import compose, sqlite_expression, sqlite_name
 from migration_job.stores.sqlite.catalogue import rowid_name
+from migration_job.stores.sqlite.chosen_rows import rows_of, scan_of
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
 from migration_job.stores.sqlite.reader import (
     Row,
@@ -175,7 +176,7 @@ class Observer:
             compose(
                 "SELECT {terms} FROM {table} AS t {some}",
                 terms=", ".join(terms),
-                table=sqlite_table(table.name),
+                table=rows_of(table),
                 some=self._from_the_ends(table, rowid),
             )
         )
@@ -197,7 +198,7 @@ class Observer:
                 "SELECT r FROM (SELECT {rowid} AS r FROM {table} "
                 "ORDER BY {rowid} {order} LIMIT {sample_rows})",
                 rowid=rowid,
-                table=sqlite_table(table.name),
+                table=rows_of(table),
                 order=order,
                 sample_rows=self._sample_rows,
             )
@@ -226,9 +227,9 @@ class Observer:
 
     def _one(self, table: SourceTable, terms: Sequence[str], span: Span = None) -> tuple[Any, ...]:
         sql = compose(
-            "SELECT {terms} FROM {table} AS t NOT INDEXED{where}",
+            "SELECT {terms} FROM {table}{where}",
             terms=", ".join(terms),
-            table=sqlite_table(table.name),
+            table=scan_of(table),
             where="" if span is None else f" WHERE {within(table, span)}",
         )
         return tuple(self._connection.execute(sql).fetchall()[0])
@@ -283,8 +284,8 @@ class Observer:
     def holds_somewhere(self, table: SourceTable, condition: str) -> bool:
         """Whether a SQLite condition holds in a row of the table, or cannot be tried on all."""
         sql = compose(
-            "SELECT 1 FROM {table} NOT INDEXED WHERE {condition} LIMIT 1",
-            table=sqlite_table(table.name),
+            "SELECT 1 FROM {table} WHERE {condition} LIMIT 1",
+            table=scan_of(table, sqlite_name(table.name)),
             condition=sqlite_expression(condition),
         )
         return self.gives_a_row(sql)
@@ -310,7 +311,7 @@ class Observer:
         listed = [v for v in values if v is not None]
         sql = compose(
             "SELECT count(*) FROM {table} AS t WHERE {c} COLLATE BINARY IN ({marks})",
-            table=sqlite_table(table.name),
+            table=rows_of(table),
             c=c,
             marks=", ".join("?" * len(listed)),
         )

@@ -17,6 +17,7 @@ import apsw
 from migration_job.errors import InputError
 from migration_job.plan.assignment import Assignment
 from migration_job.plan.choose import Choice
+from migration_job.plan.chosen import choose as choose_rows
 from migration_job.plan.findings import policy_for_table
 from migration_job.plan.matching import Counts, Matched, TableMatch, match
 from migration_job.plan.model import (
@@ -81,7 +82,8 @@ def plan_onto(
         )
     chosen.check(source.catalogue)
     findings = OntoFindings(chosen, "block")
-    catalogue = _with_placed(source.catalogue, target, chosen)
+    carried = choose_rows(source.connection, source.catalogue, chosen, findings)
+    catalogue = _with_placed(carried, target, chosen)
     matched = match(catalogue, target, chosen, findings, _counts(source.connection))
     catalogue = catalogue.model_copy(update={"tables": matched.sources()})
     readers = Readers.over((source.connection, *source.others), catalogue)
@@ -325,6 +327,7 @@ class _Onto:
                 "widest": sum(f.heaviest for f in facts.values()),
                 "quarantine": self._quarantine.predicates(table),
                 "reasons": self._quarantine.reasons(table),
+                "where": table.where,
                 "without_rowid": table.without_rowid,
                 "merge": self._merges(table),
             }

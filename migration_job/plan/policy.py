@@ -6,6 +6,8 @@ A YAML file. Everything is optional::
     zone: Europe/Berlin         # of times that name no zone; UTC otherwise
     orphans: keep               # keep | quarantine | block: rows whose parent is missing
     types: declared             # declared | generous: types that every value has are taken
+    except: ["tmp_*"]           # tables left out; only: those that are carried, and no others
+    rename: snake_case          # names of tables and columns on the target
     acknowledge:                # findings accepted, as code or code:object
       - trigger-not-carried:audit_insert
     tables:
@@ -22,6 +24,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -71,7 +74,7 @@ class ColumnPolicy(Part):
     skip: bool = False
     """With ``--schema existing``: the target has no place for the column, and its values stay."""
     rename: str | None = None
-    """With ``--schema existing``: what the target calls the column."""
+    """What the target calls the column."""
 
     @field_validator("zone")
     @classmethod
@@ -105,18 +108,28 @@ class TablePolicy(Part):
     columns: dict[str, ColumnPolicy] = Field(default_factory=dict)
     acknowledge: tuple[str, ...] = ()
     skip: bool = False
-    """With ``--schema existing``: the target has no place for the table, and its rows stay."""
+    """The table is left out, and its rows stay on the source."""
     rename: str | None = None
-    """With ``--schema existing``: what the target calls the table."""
+    """What the target calls the table."""
+    where: str | None = None
+    """A SQLite predicate over the table: the other rows stay on the source."""
     rows: TargetRows = "replace"
     """With ``--schema existing``: what becomes of the rows that the target's table has."""
 
 
 class Policy(Part):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
     default: DefaultAction | None = None
     zone: str | None = None
     orphans: Orphans | None = None
     types: Types = "declared"
+    only: tuple[str, ...] = ()
+    """Patterns of the tables that are carried; () for all."""
+    except_: tuple[str, ...] = Field(default=(), alias="except")
+    """Patterns of tables that are not."""
+    rename: Literal["snake_case"] | None = None
+    """How the target calls what has no name of its own here."""
     tables: dict[str, TablePolicy] = Field(default_factory=dict)
     acknowledge: tuple[str, ...] = ()
     enable: tuple[str, ...] = ()
@@ -208,13 +221,22 @@ def load_policy(path: str | Path) -> Policy:
     return parse_policy(text, name=str(file))
 
 
-def chosen_policy(path: Path | None, types: Types | None) -> Policy | None:
-    """The policy of a file, with what the command line says of types in place of its own; None
-    where there is neither. Raises InputError."""
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a command line says in the place of the policy's fields; None or () where nothing."""
+
+    types: Types | None = None
+    only: tuple[str, ...] = ()
+    except_: tuple[str, ...] = ()
+
+
+def chosen_policy(path: Path | None, said: Said) -> Policy | None:
+    """The policy of a file, with what the command line says in place of its own; None where there
+    is neither. Raises InputError."""
     policy = load_policy(path) if path is not None else None
-    if types is None:
-        return policy
-    return (policy or Policy()).model_copy(update={"types": types})
+    fields = {"types": said.types, "only": said.only, "except_": said.except_}
+    update = {name: value for name, value in fields.items() if value}
+    return (policy or Policy()).model_copy(update=update) if update else policy
 
 
 def parse_policy(text: str, *, name: str = "policy") -> Policy:

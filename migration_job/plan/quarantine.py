@@ -14,7 +14,8 @@ from migration_job.plan.model import Reason
 from migration_job.plan.relations import Place, Relation, Relations
 from migration_job.plan.row_names import identity_columns, show_key, shown_columns
 from migration_job.plan.rules import Entry, MapRule, Rule
-from migration_job.quoting import compose, sqlite_name, sqlite_table, sqlite_text
+from migration_job.quoting import compose, sqlite_name, sqlite_text
+from migration_job.stores.sqlite.chosen_rows import rows_of
 from migration_job.stores.sqlite.database import POSITIONAL, chain
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
 from migration_job.stores.sqlite.reader import (
@@ -79,7 +80,7 @@ class Quarantine:
             "FROM {table} AS t WHERE {present}",
             identity=", ".join(identity),
             names=", ".join(names),
-            table=sqlite_table(table.name),
+            table=rows_of(table),
             present=present,
         )
         listed = ", ".join(f"c{i}" for i in range(len(identity)))
@@ -121,7 +122,7 @@ class Quarantine:
         where = compose(
             "{present} AND NOT EXISTS (SELECT 1 FROM {parent} AS p WHERE {same})",
             present=present,
-            parent=sqlite_table(relation.parent),
+            parent=rows_of(self._catalogue.table(relation.parent)),
             same=same,
         )
         return self.rows_where(table, where)

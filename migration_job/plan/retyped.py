@@ -1,8 +1,10 @@
-"""The columns for whose sake a switch waits: a few values have given them another type."""
+"""What a switch waits for until the policy acknowledges it: columns that a few values have given
+another type, and tables and rows that stay on the source."""
 
 from __future__ import annotations
 
 from migration_job.errors import BlockedError
+from migration_job.plan.chosen import ROWS_LEFT_OUT, TABLE_LEFT_OUT, is_known_dead, said_of_left
 from migration_job.plan.findings import some
 from migration_job.plan.model import Finding, Plan
 from migration_job.plan.policy import Policy
@@ -30,8 +32,9 @@ def _known(finding: Finding, policy: Policy | None) -> bool:
 
 
 def require_acknowledged(plan: Plan, policy: Policy | None = None) -> None:
-    """Raises BlockedError where a column was retyped for the sake of a few values, and no policy
-    has said that this is known."""
+    """Raises BlockedError where a column was retyped for the sake of a few values, or tables or
+    rows are not carried, and no policy has said that this is known."""
+    _require_dead(plan, policy)
     found = unacknowledged(plan, policy)
     if not found:
         return
@@ -43,4 +46,22 @@ def require_acknowledged(plan: Plan, policy: Policy | None = None) -> None:
         "quarantine` in the policy) and run `migrate` again, or acknowledge it in the policy "
         f"(acknowledge: [{', '.join(f'{RETYPED}:{name}' for name in names[:5])}]) and give that to "
         "`switch --policy`; in a stage, the setting `policy`",
+    )
+
+
+def _require_dead(plan: Plan, policy: Policy | None) -> None:
+    """Raises BlockedError where something stays on SQLite that nobody has declared dead."""
+    left = [
+        finding
+        for finding in plan.findings
+        if finding.code in (TABLE_LEFT_OUT, ROWS_LEFT_OUT) and not is_known_dead(finding, policy)
+    ]
+    if not left:
+        return
+    names = ", ".join(f"'{finding.code}:{finding.table}'" for finding in left[:5])
+    raise BlockedError(
+        f"the application would not have what stays on SQLite: {said_of_left(left)}",
+        advice="if it needs none of that any more, acknowledge it in the policy (acknowledge: "
+        f"[{names}]) and give that to `switch --policy`; in a stage, the setting `policy`. Else "
+        "migrate the whole of it",
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import apsw
@@ -20,10 +20,11 @@ import psycopg
 from migration_job.errors import BlockedError, InputError, OperationError
 from migration_job.place import schema_of
 from migration_job.plan import naming
+from migration_job.plan.chosen import LEFT_OUT
 from migration_job.plan.model import ColumnPlan, Plan, SequencePlan, TablePlan, UniquePlan
 from migration_job.plan.onto import Source, plan_onto
 from migration_job.plan.planner import make_plan
-from migration_job.plan.policy import Types, chosen_policy
+from migration_job.plan.policy import Said, chosen_policy
 from migration_job.plan.profile import load_profile
 from migration_job.plan.rules import IntegerRule
 from migration_job.plan.virtual import LEFT_BEHIND
@@ -58,7 +59,7 @@ class Wanted:
 
     profile: str = "none"
     policy: Path | None = None
-    types: Types | None = None
+    said: Said = field(default_factory=Said)
     existing: bool = False
     """For the tables that the application has made on the target."""
 
@@ -86,7 +87,8 @@ class LiveStart:
                 advice="`migration-job inspect` shows each with the policy line that resolves it; "
                 "nothing was written to the source or the target",
             )
-        left_behind = {f.table for f in plan.findings if f.code == LEFT_BEHIND and f.table}
+        left = (LEFT_BEHIND, *LEFT_OUT)
+        left_behind = {f.table for f in plan.findings if f.code in left and f.table}
         capture.refuse_virtual(catalogue, left_behind)
         with self._lock.command("migrate --live"):
             self._stop_following()
@@ -185,7 +187,7 @@ class LiveStart:
 
     def _plan_of(self, connection: apsw.Connection, catalogue: Catalogue) -> Plan:
         wanted = self._wanted
-        policy = chosen_policy(wanted.policy, wanted.types)
+        policy = chosen_policy(wanted.policy, wanted.said)
         profile = load_profile(wanted.profile)
         if not wanted.existing:
             schema_name = schema_of(self._dsn)

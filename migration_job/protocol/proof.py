@@ -16,7 +16,6 @@ from migration_job.quoting import (
     postgres_name,
     postgres_relation,
     postgres_text,
-    sqlite_table,
 )
 from migration_job.stores.postgres import merged, records
 from migration_job.stores.postgres.apply import (
@@ -28,6 +27,7 @@ from migration_job.stores.postgres.apply import (
     text_array,
 )
 from migration_job.stores.postgres.database import Statement, ask_together, commit_together
+from migration_job.stores.sqlite.chosen_rows import rows_of
 from migration_job.values import fold, from_json, key_text
 from migration_job.verify.typed_keys import compare_few, compare_keys
 from migration_job.verify.typed_rows import Back
@@ -155,9 +155,7 @@ def prove_counts(pair: Pair) -> None:
     own = merged.counts(pair.target, pair.plan)
     for (table, plan), ((there,),) in zip(tables, ask_together(pair.target, counts), strict=True):
         here = int(
-            pair.source.execute(
-                compose("SELECT count(*) FROM {table}", table=sqlite_table(table.name))
-            ).get
+            pair.source.execute(compose("SELECT count(*) FROM {table}", table=rows_of(table))).get
         )
         expected = here - aside.get(table.name, 0) + own.get(plan.target, 0)
         if int(there) != expected:

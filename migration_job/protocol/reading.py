@@ -14,10 +14,11 @@ from migration_job.plan.model import ColumnPlan, TablePlan
 from migration_job.plan.rules import inside
 from migration_job.protocol.log_readers import LogStatements
 from migration_job.protocol.run_context import Pair
-from migration_job.quoting import compose, sqlite_name, sqlite_table
+from migration_job.quoting import compose, sqlite_name
 from migration_job.stores.postgres.apply import Key, TableChange, forward_key, key_places, key_plans
 from migration_job.stores.postgres.copytext import condition_sql, field_sql
 from migration_job.stores.sqlite.capture import LOG
+from migration_job.stores.sqlite.chosen_rows import rows_of
 from migration_job.stores.sqlite.database import chain
 from migration_job.stores.sqlite.logged_keys import key_of, key_terms
 from migration_job.stores.sqlite.model import SourceTable
@@ -179,7 +180,7 @@ def _statements(pair: Pair, table: SourceTable, plan: TablePlan) -> LogStatement
     conditions = [condition_sql(c.rule, r) for c, r in zip(columns, references, strict=True)]
     ordinary = chain("AND", [*conditions, *(f"({q}) IS NOT TRUE" for q in plan.quarantine)])
     raw = [f"k.k{i}" for i in range(len(plan.key))]
-    join = f"FROM {TOUCHED} AS k CROSS JOIN {sqlite_table(table.name)} AS t WHERE k.tab = ? AND "
+    join = f"FROM {TOUCHED} AS k CROSS JOIN {rows_of(table)} AS t WHERE k.tab = ? AND "
     join += _same_key(table, plan, raw)
     whole = [f for f in fields if f is not None]
     utf8 = pair.catalogue.encoding == "UTF-8"
@@ -224,7 +225,7 @@ def _nameless(table: SourceTable, plan: TablePlan, raw: list[str]) -> str | None
         raw=", ".join(f"{value} IS NULL" for value in raw),
         touched=TOUCHED,
         optional=" OR ".join(f"{value} IS NULL" for value in optional),
-        table=sqlite_table(table.name),
+        table=rows_of(table),
         same=same,
     )
 

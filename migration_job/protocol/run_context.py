@@ -12,6 +12,7 @@ import psycopg
 
 from migration_job.errors import OperationError
 from migration_job.place import schema_of
+from migration_job.plan.chosen import narrowed
 from migration_job.plan.model import Plan, TablePlan
 from migration_job.protocol.log_readers import BackLog, SourceLog
 from migration_job.protocol.moved import require_not_left
@@ -69,7 +70,7 @@ class Pair:
 
     def reload(self) -> None:
         """Read the source's schema again, after capture was installed or removed."""
-        self.catalogue = read_catalogue(self.source)
+        self.catalogue = narrowed(read_catalogue(self.source), self.plan)
         self.sides.catalogue = self.catalogue
         self.captured = _captured(self.source, self.catalogue, self.plan)
         self.log.statements.clear()
@@ -125,7 +126,7 @@ def open_pair(path: Path, dsn: str) -> Pair:
         source = open_existing(path)
         try:
             file = OpenFile.of(path, source)
-            catalogue = read_catalogue(source)
+            catalogue = narrowed(read_catalogue(source), run.plan)
             pair = Pair(
                 path=path,
                 source=source,

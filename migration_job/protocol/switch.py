@@ -29,6 +29,7 @@ from migration_job.deadline import time_limit
 from migration_job.errors import InputError, JobError, OperationError, VerificationError
 from migration_job.phases import Phase
 from migration_job.plan.findings import some
+from migration_job.plan.model import TablePlan
 from migration_job.plan.retyped import require_acknowledged
 from migration_job.plan.wayback import without_way_back
 from migration_job.protocol import (
@@ -76,6 +77,7 @@ from migration_job.stores.postgres import (
 from migration_job.stores.postgres.database import round_trip
 from migration_job.stores.sqlite import derived, fence
 from migration_job.stores.sqlite.apply import unwritable
+from migration_job.stores.sqlite.model import SourceTable
 from migration_job.stores.sqlite.waiting import patience
 from migration_job.values import find_name
 
@@ -450,7 +452,7 @@ def _require_inverses(pair: Pair, one_way: tuple[str, ...]) -> None:
         for plan in pair.plan.tables
         if plan.source is not None
         and plan.source not in one_way
-        and (why := without_way_back(pair.catalogue.table(plan.source), plan.columns))
+        and (why := _without_way_back(pair.catalogue.table(plan.source), plan))
     }
     if reasons:
         raise InputError(
@@ -461,11 +463,21 @@ def _require_inverses(pair: Pair, one_way: tuple[str, ...]) -> None:
         )
 
 
+def _carried(pair: Pair) -> list[SourceTable]:
+    return [pair.catalogue.table(p.source) for p in pair.plan.tables if p.source is not None]
+
+
+def _without_way_back(table: SourceTable, plan: TablePlan) -> str:
+    if plan.where is not None:
+        return "a new row may have the key of one that has stayed on SQLite"
+    return without_way_back(table, plan.columns)
+
+
 def _require_writable(pair: Pair, one_way: tuple[str, ...]) -> None:
     _require_inverses(pair, one_way)
     reasons = {
         table.name: why
-        for table in pair.catalogue.tables
+        for table in _carried(pair)
         if table.name not in one_way and (why := unwritable(pair.source, table))
     }
     if reasons:

@@ -7,6 +7,7 @@ a constraint came along, or that every row did: each of these can be the consequ
 
 from __future__ import annotations
 
+from migration_job.plan.chosen import ROWS_LEFT_OUT, TABLE_LEFT_OUT, TABLE_SKIPPED
 from migration_job.plan.model import Plan
 from migration_job.plural import counted
 
@@ -37,6 +38,12 @@ def exceptions(plan: Plan, set_aside: int) -> list[str]:
         lost = sum(finding.code == code for finding in plan.findings)
         if lost:
             found.append(f"{counted(lost, name)} lost")
+    tables = sum(finding.code in (TABLE_LEFT_OUT, TABLE_SKIPPED) for finding in plan.findings)
+    if tables:
+        found.append(f"{counted(tables, 'table')} left out")
+    rows = sum(finding.count for finding in plan.findings if finding.code == ROWS_LEFT_OUT)
+    if rows:
+        found.append(f"{counted(rows, 'row')} left out")
     if set_aside:
         found.append(f"{counted(set_aside, 'row')} set aside")
     return found

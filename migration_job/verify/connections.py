@@ -17,8 +17,9 @@ from psycopg.rows import tuple_row
 
 from migration_job.place import RawCursor
 from migration_job.plan.model import ColumnPlan, Plan, TablePlan
-from migration_job.quoting import compose, postgres_name, postgres_text, sqlite_table
+from migration_job.quoting import compose, postgres_name, postgres_text, sqlite_expression
 from migration_job.report.model import Difference
+from migration_job.stores.sqlite.chosen_rows import rows_of
 from migration_job.stores.sqlite.database import chain
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
 from migration_job.values import fold, key_values, to_json
@@ -213,6 +214,14 @@ def rows_of_source(plan: TablePlan) -> str:
     )
 
 
+def carried(plan: TablePlan) -> str:
+    """A SQLite predicate over the source table, aliased ``t``, for the rows of the policy's choice
+    that the target must hold; '' where it must hold all."""
+    kept = not_quarantined(plan)
+    chosen = "" if plan.where is None else f"({sqlite_expression(plan.where)})"
+    return " AND ".join(part for part in (chosen, kept) if part)
+
+
 def not_quarantined(plan: TablePlan) -> str:
     """A SQLite predicate over the source table, aliased ``t``, for the rows that the target must
     hold; '' where it must hold all."""
@@ -225,7 +234,7 @@ def rows_expected(sides: Sides, plan: TablePlan) -> int:
     """How many rows of the source the target must hold."""
     keep = not_quarantined(plan)
     where = f" WHERE {keep}" if keep else ""
-    name = sqlite_table(sides.table(plan).name)
+    name = rows_of(sides.table(plan))
     row = sides.source.execute(
         compose("SELECT count(*) FROM {name} AS t{where}", name=name, where=where)
     ).fetchone()

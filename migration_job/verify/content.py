@@ -243,7 +243,7 @@ class Verification:
         if not self._plan.views:
             return
         mapped = changed_values(sides.target, sides.plan)
-        whole = not any(table.quarantine for table in self._plan.tables)
+        whole = not any(table.quarantine or table.where for table in self._plan.tables)
         for view in self._plan.views:
             self._note(sequences_and_views.check_view(sides, view, mapped, whole=whole))
 

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from migration_job.plan.model import TablePlan
-from migration_job.quoting import sqlite_table
+from migration_job.stores.sqlite.chosen_rows import rows_of
 from migration_job.stores.sqlite.database import chain
 from migration_job.stores.sqlite.model import SourceTable
 from migration_job.stores.sqlite.reader import column_sql
@@ -125,7 +125,7 @@ def _measure(sides: Sides, plan: TablePlan, table: SourceTable) -> tuple[int | N
         if not c.type.startswith(("int", "smallint", "bigint", "boolean", "double", "time", "date"))
     ]
     keep = not_quarantined(plan)
-    source = f"FROM {sqlite_table(table.name)} AS t" + (f" WHERE {keep}" if keep else "")
+    source = f"FROM {rows_of(table)} AS t" + (f" WHERE {keep}" if keep else "")
 
     def ask(*terms: str) -> tuple[int, ...]:
         found = sides.source.execute(f"SELECT {', '.join(terms)} {source}").fetchone()

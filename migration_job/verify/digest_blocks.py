@@ -14,8 +14,9 @@ from psycopg.pq import Format
 from psycopg.rows import tuple_row
 
 from migration_job.plan.model import TablePlan
-from migration_job.quoting import compose, postgres_name, sqlite_table
+from migration_job.quoting import compose, postgres_name
 from migration_job.stores.sqlite.catalogue import rowid_name
+from migration_job.stores.sqlite.chosen_rows import rows_of
 from migration_job.stores.sqlite.model import SourceTable
 from migration_job.stores.sqlite.reader import HIGHEST_ROWID, Row, column_sql, rowid_bounds
 from migration_job.verify.connections import Sides, not_quarantined, rows_of_source
@@ -67,7 +68,7 @@ class Source:
         self._line = line
         self._table = table
         self._rowid = rowid_name(table)
-        self._from = f"{sqlite_table(table.name)} AS t"
+        self._from = f"{rows_of(table)} AS t"
         self._rows = plan.rows
         self._whole = is_one_block(plan)
         self._keep = not_quarantined(plan)

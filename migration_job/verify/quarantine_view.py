@@ -1,4 +1,4 @@
-"""The source as the target has it: without the rows that went to quarantine.
+"""The source as the target has it: without the rows that went to quarantine or are not carried.
 
 The application's queries are asked of both sides; what was set aside, and is accounted for, must
 not count as a difference in each of their answers.
@@ -12,20 +12,20 @@ import apsw
 
 from migration_job.plan.model import Plan
 from migration_job.quoting import compose, sqlite_table
-from migration_job.verify.connections import not_quarantined
+from migration_job.verify.connections import carried
 
 _CREATE_VIEW = re.compile(r"\s*CREATE\s+VIEW\s+(IF\s+NOT\s+EXISTS\s+)?", re.IGNORECASE)
 
 
 def hide_quarantined(source: apsw.Connection, plan: Plan) -> int:
-    """Let every query of this connection that names a table find only the rows that are not in
-    quarantine, through the source's views as well. Returns the number of tables that have such.
+    """Let every query of this connection that names a table find only the rows that the
+    target must hold, through the source's views as well. Returns the number of tables with others.
 
     A temporary view stands in for each: SQLite finds it before the table of the same name.
     """
     hidden = 0
     for table in plan.tables:
-        keep = not_quarantined(table)
+        keep = carried(table)
         if table.source is None or not keep:
             continue
         hiding, hidden_table = sqlite_table(table.source, "temp"), sqlite_table(table.source)

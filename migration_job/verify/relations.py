@@ -23,8 +23,8 @@ from migration_job.quoting import (
     postgres_name,
     postgres_relation,
     sqlite_expression,
-    sqlite_table,
 )
+from migration_job.stores.sqlite.chosen_rows import rows_of
 from migration_job.stores.sqlite.model import SourceColumn
 from migration_job.stores.sqlite.reader import read_rows
 from migration_job.stores.sqlite.rowkey import key_columns
@@ -444,7 +444,7 @@ def _quarantine(
         row = sides.source.execute(
             compose(
                 "SELECT count(*) FROM {table} AS t WHERE NOT ({not_quarantined})",
-                table=sqlite_table(table.name),
+                table=rows_of(table),
                 not_quarantined=not_quarantined(plan),
             )
         ).fetchone()

@@ -8,7 +8,8 @@ from collections.abc import Container, Sequence
 import apsw
 
 from migration_job.plan.model import SequencePlan, ViewPlan
-from migration_job.quoting import compose, sqlite_name, sqlite_table
+from migration_job.quoting import compose, sqlite_name
+from migration_job.stores.sqlite.chosen_rows import rows_of
 from migration_job.stores.sqlite.reader import column_sql, rowid_bounds
 from migration_job.verify.checks import Check, run_checks
 from migration_job.verify.connections import Differences, Sides, not_quarantined
@@ -87,7 +88,7 @@ def _highest(sides: Sides, sequence: SequencePlan, source: str) -> int | None:
         compose(
             "SELECT max({value}) FROM {table} AS t WHERE typeof({value}) = 'integer' AND {keep}",
             value=reference,
-            table=sqlite_table(table.name),
+            table=rows_of(table),
             keep=keep or "1",
         )
     ).fetchone()

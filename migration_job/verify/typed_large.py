@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import cast
 
 from migration_job.plan.model import ColumnPlan, TablePlan
-from migration_job.quoting import compose, postgres_name, sqlite_table
+from migration_job.quoting import compose, postgres_name
 from migration_job.stores.sqlite.catalogue import rowid_name
+from migration_job.stores.sqlite.chosen_rows import rows_of
 from migration_job.stores.sqlite.database import chain
 from migration_job.stores.sqlite.model import SourceTable
 from migration_job.stores.sqlite.reader import ROWID, Row, column_sql, read_by_keys, read_rows
@@ -85,7 +86,7 @@ def _large_columns(of: Comparison, row: Row) -> set[str]:
         compose(
             "SELECT {tests} FROM {table} AS t WHERE {rowid_name} = ?",
             tests=tests,
-            table=sqlite_table(table.name),
+            table=rows_of(table),
             rowid_name=rowid_name(table),
         ),
         (rowid,),

@@ -126,7 +126,8 @@ def test_the_policy_of_the_reference_is_one() -> None:
     policy = parse_policy(example)
     assert policy.column("cases", "seen_at").epoch == "ms"
     for part in (Policy, TablePolicy, ColumnPolicy):
-        assert {name for name in part.model_fields if f"`{name}`" not in page} <= {
+        words = {field.alias or name for name, field in part.model_fields.items()}
+        assert {word for word in words if f"`{word}`" not in page} <= {
             "tables",
             "columns",
         }

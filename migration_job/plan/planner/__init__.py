@@ -19,6 +19,7 @@ import apsw
 
 from migration_job.errors import InputError
 from migration_job.plan.assignment import Assigner
+from migration_job.plan.chosen import choose
 from migration_job.plan.conflicts import report_conflicts
 from migration_job.plan.findings import Findings
 from migration_job.plan.generous import generously
@@ -101,6 +102,7 @@ def _planned(
     catalogue = with_virtual(catalogue, chosen)
     chosen.check(catalogue)
     findings = Findings(chosen, chosen.default or wished.default)
+    catalogue = choose(connections[0], catalogue, chosen, findings)
     readers = Readers.over(connections, catalogue)
     planning = Planning(
         connection=connections[0],

@@ -147,6 +147,7 @@ def _table(assembly: _Assembly, table: SourceTable) -> TablePlan:
         widest=sum(f.heaviest for f in values),
         quarantine=planning.quarantine.predicates(table),
         reasons=planning.quarantine.reasons(table),
+        where=table.where,
         without_rowid=table.without_rowid,
     )
     return planning.profile.merge(plan, table, broken, planning.findings, objects.widths)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from migration_job.errors import InputError
 from migration_job.plan import naming
 from migration_job.plan.findings import Findings, some
 from migration_job.plan.planner.context import Planning
+from migration_job.plan.policy import Policy
 from migration_job.plan.relations import Place
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
 
@@ -37,13 +39,15 @@ def name_everything(planning: Planning) -> Names:
     tables: dict[str, str] = {}
     columns: dict[Place, str] = {}
     for table in planning.catalogue.tables:
-        target = naming.relation_name(table.name, set(tables.values()))
-        _note(findings, table.name, target, (table.name, None))
+        wanted = _wished(planning.policy, set(tables.values()), table.name)
+        target = naming.relation_name(wanted, set(tables.values()))
+        _note(findings, wanted, target, (table.name, None))
         tables[table.name] = target
         taken: set[str] = set()
         for column in table.columns:
-            own = naming.column_name(column.name, taken)
-            _note(findings, column.name, own, (table.name, column.name))
+            wanted = _wished(planning.policy, taken, table.name, column.name)
+            own = naming.column_name(wanted, taken)
+            _note(findings, wanted, own, (table.name, column.name))
             taken.add(own)
             columns[table.name, column.name] = own
         if len(table.columns) > MAX_COLUMNS:
@@ -57,6 +61,24 @@ def name_everything(planning: Planning) -> Names:
             )
     _note_capitals(findings, tables, columns)
     return Names(tables, columns, frozenset(tables.values()) | _others(planning.catalogue))
+
+
+def _wished(policy: Policy, taken: Collection[str], table: str, column: str | None = None) -> str:
+    """What the policy calls a table or column, else the source. Raises InputError for a name of the
+    policy's that PostgreSQL cannot have there."""
+    name = table if column is None else column
+    own = policy.table(table).rename if column is None else policy.column(table, column).rename
+    if own is None:
+        return naming.snake_case(name) if policy.rename == "snake_case" else name
+    has = naming.relation_name if column is None else naming.column_name
+    if "\x00" in own or has(own, taken) != own:
+        place = f"tables.{table}" + (f".columns.{column}" if column is not None else "")
+        raise InputError(
+            f"the policy's {place}.rename: expected a name that is free on the target, of 1 to "
+            f"{naming.MAX_BYTES} bytes and not one of PostgreSQL's own, found {own!r}",
+            advice="give another name",
+        )
+    return own
 
 
 def _note_capitals(

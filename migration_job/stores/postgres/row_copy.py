@@ -10,11 +10,12 @@ from typing import Any
 from migration_job.errors import OperationError
 from migration_job.plan.model import ColumnPlan, TablePlan
 from migration_job.plan.rules import CannotCarry
-from migration_job.quoting import compose, sqlite_table
+from migration_job.quoting import compose
 from migration_job.stores.postgres import records
 from migration_job.stores.postgres.copy_stream import BLOCK_BYTES, Session, TableStream
 from migration_job.stores.postgres.copytext import escape
 from migration_job.stores.sqlite.catalogue import rowid_name
+from migration_job.stores.sqlite.chosen_rows import rows_of
 from migration_job.stores.sqlite.model import SourceTable
 from migration_job.stores.sqlite.reader import Row, column_sql, read_rows
 from migration_job.stores.sqlite.rowkey import key_columns
@@ -46,7 +47,7 @@ class RowCopy:
         self._encoding = encoding
         self._keep = keep
         self._key = key_columns(plan.key, table)
-        self._from = f"{sqlite_table(table.name)} AS t"
+        self._from = f"{rows_of(table)} AS t"
         self._rowid = rowid_name(table)
 
     def copy(self, stream: TableStream, where: str | None, values: tuple[SourceValue, ...]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from migration_job.plan.model import TablePlan
-from migration_job.quoting import compose, sqlite_table
+from migration_job.quoting import compose
 from migration_job.stores.postgres.copy_stream import (
     BLOCK_BYTES,
     Advance,
@@ -20,6 +20,7 @@ from migration_job.stores.postgres.copy_stream import (
 from migration_job.stores.postgres.copytext import copy_sql, needs_no_escape, table_sql
 from migration_job.stores.postgres.row_copy import BARE_TRIES, RowCopy
 from migration_job.stores.sqlite.catalogue import rowid_name
+from migration_job.stores.sqlite.chosen_rows import rows_of
 from migration_job.stores.sqlite.model import SourceTable
 from migration_job.stores.sqlite.reader import (
     HIGHEST_ROWID,
@@ -63,7 +64,7 @@ class TableCopy:
         self._encoding = encoding
         self._sql = table_sql(plan, table)
         self._rows = RowCopy(session, plan, table, encoding, self._sql.keep)
-        self._from = f"{sqlite_table(table.name)} AS t"
+        self._from = f"{rows_of(table)} AS t"
         self._rowid = rowid_name(table)
         self._bare_tries = 0 if self._sql.bare is None else BARE_TRIES
 

@@ -105,6 +105,9 @@ class SourceTable(Data):
     conflicts: tuple[ConflictClause, ...] = ()
     sequence: int | None
     """The high-water mark in ``sqlite_sequence``."""
+    where: str | None = None
+    """A predicate over the table aliased ``t``: only the rows that meet it are carried; None: all.
+    It is of the policy, not of the file."""
 
     @cached_property
     def rowid_name(self) -> str | None:
@@ -137,6 +140,12 @@ class Catalogue(Data):
     virtual: tuple[SourceTable, ...] = ()
     """The virtual tables, as tables, whose rows stand nowhere else and can be read. Nothing can
     follow their changes."""
+
+    def with_tables(self, tables: tuple[SourceTable, ...]) -> Catalogue:
+        """The same with other tables."""
+        made = self.model_copy(update={"tables": tables})
+        made.__dict__.pop("_by_name", None)  # a copy takes along what was cached
+        return made
 
     def table(self, name: str) -> SourceTable:
         """The table of that name (names ignore ASCII case); KeyError where there is none."""

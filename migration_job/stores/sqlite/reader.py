@@ -12,8 +12,9 @@ from typing import Any
 
 import apsw
 
-from migration_job.quoting import compose, sqlite_name, sqlite_table
+from migration_job.quoting import compose, sqlite_name
 from migration_job.stores.sqlite.catalogue import rowid_name
+from migration_job.stores.sqlite.chosen_rows import rows_of
 from migration_job.stores.sqlite.model import SourceTable
 from migration_job.values import BrokenText, SourceValue, fold
 
@@ -93,7 +94,7 @@ def read_rows(  # noqa: PLR0913 - parts of one SELECT, named
     sql = compose(
         "SELECT {terms} FROM {table} AS t{where}{order}",
         terms=", ".join(values + masks),
-        table=sqlite_table(table.name),
+        table=rows_of(table),
         where=f" WHERE {where}" if where else "",
         order=f" ORDER BY {order}" if order else "",
     )
@@ -114,7 +115,7 @@ def read_rows(  # noqa: PLR0913 - parts of one SELECT, named
 def rowid_bounds(connection: apsw.Connection, table: SourceTable) -> tuple[int, int] | None:
     """The lowest and the highest rowid of a table that has a name for it; None without rows.
     Two lookups in its b-tree: SQLite would scan for both at once."""
-    rowid, rows = rowid_name(table), sqlite_table(table.name)
+    rowid, rows = rowid_name(table), rows_of(table)
     found: tuple[Any, ...] = connection.execute(
         compose(
             "SELECT (SELECT min({rowid}) FROM {rows}), (SELECT max({rowid}) FROM {rows})",

@@ -1,0 +1,206 @@
+"""Which tables and rows are carried, and which stay on the source: ``only``, ``except``, ``skip``
+and ``where`` of the policy.
+
+What stays is told with its rows, in the findings and in the certificate, and a switch waits until
+the policy acknowledges it: an application that is served by PostgreSQL does not have it any more.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from typing import Any
+
+import apsw
+
+from migration_job.errors import InputError
+from migration_job.plan.findings import Findings, some
+from migration_job.plan.model import Finding, Plan
+from migration_job.plan.policy import Policy
+from migration_job.plural import counted
+from migration_job.quoting import compose, sqlite_expression, sqlite_name, sqlite_table
+from migration_job.stores.sqlite.chosen_rows import with_rows
+from migration_job.stores.sqlite.model import Catalogue, SourceTable
+from migration_job.values import fold
+
+TABLE_LEFT_OUT = "table-left-out"
+"""Code of the finding for a table that ``only`` or ``except`` leaves out."""
+
+TABLE_SKIPPED = "table-skipped"
+"""The same of a table that the policy names with ``skip``."""
+
+ROWS_LEFT_OUT = "rows-left-out"
+"""The same of rows that a table's ``where`` leaves out."""
+
+_OF_NOW = re.compile(r"'now'|\bcurrent_(?:date|time|timestamp)\b|'localtime'", re.IGNORECASE)
+"""What answers otherwise later or elsewhere, and may stand where a row of NULLs does not ask it."""
+
+LEFT_OUT = (TABLE_LEFT_OUT, TABLE_SKIPPED, ROWS_LEFT_OUT)
+
+
+def choose(
+    connection: apsw.Connection, catalogue: Catalogue, policy: Policy, findings: Findings
+) -> Catalogue:
+    """The catalogue with what is carried, each table or share of rows that stays a finding. Raises
+    InputError for a pattern that no table meets, and a ``where`` that SQLite does not take."""
+    _require_patterns(catalogue, policy)
+    gone: set[str] = set()
+    for table in catalogue.tables:
+        code = _left_by(table.name, policy)
+        if code is not None:
+            gone.add(fold(table.name))
+            _report_table(connection, table, code, findings)
+    kept = tuple(t for t in catalogue.tables if fold(t.name) not in gone)
+    virtual = {o.name for o in catalogue.others if o.kind == "virtual"}
+    gone |= {fold(name) for name in virtual if _left_by(name, policy) is not None}
+    chosen = catalogue.with_tables(kept).model_copy(
+        update={
+            "others": tuple(
+                other
+                for other in catalogue.others
+                if other.kind == "view" or not {fold(other.name), fold(other.table)} & gone
+            )
+        }
+    )
+    rows = {t.name: where for t in kept if (where := policy.table(t.name).where) is not None}
+    for name, where in rows.items():
+        _require_predicate(catalogue.table(name), where)
+        _report_rows(connection, catalogue.table(name), where, findings)
+    return with_rows(chosen, rows)
+
+
+def narrowed(catalogue: Catalogue, plan: Plan) -> Catalogue:
+    """The catalogue with the rows that the plan carries."""
+    return with_rows(
+        catalogue,
+        {catalogue.table(str(t.source)).name: t.where for t in plan.tables if t.where is not None},
+    )
+
+
+def left_out(plan: Plan) -> str:
+    """What stays on the source, for a certificate; '' where nothing does."""
+    found = [f for f in plan.findings if f.code in LEFT_OUT]
+    return "; ".join(
+        f"{f.table}: {counted(f.count, 'row')} left out"
+        + (", the others carried" if f.code == ROWS_LEFT_OUT else "")
+        for f in found
+    )
+
+
+def is_known_dead(finding: Finding, policy: Policy | None) -> bool:
+    """Whether the plan's policy or this one says that nobody will miss what the finding names."""
+    if finding.severity == "note":
+        return True
+    return policy is not None and policy.accepts(finding.code, finding.table, None, None)
+
+
+def said_of_left(findings: list[Finding]) -> str:
+    """What stays, for the refusal of a switch."""
+    return some([f"{f.table} ({counted(f.count, 'row')})" for f in findings])
+
+
+def _left_by(name: str, policy: Policy) -> str | None:
+    """The code of the finding of a table that is left out; None for one that is carried."""
+    if policy.table(name).skip:
+        return TABLE_SKIPPED
+    if policy.only and not _meets(name, policy.only):
+        return TABLE_LEFT_OUT
+    return TABLE_LEFT_OUT if _meets(name, policy.except_) else None
+
+
+def _meets(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(fold(name), fold(pattern)) for pattern in patterns)
+
+
+def _require_patterns(catalogue: Catalogue, policy: Policy) -> None:
+    names = [t.name for t in catalogue.tables]
+    names += [o.name for o in catalogue.others if o.kind == "virtual"]
+    for word, patterns in (("only", policy.only), ("except", policy.except_)):
+        for pattern in patterns:
+            if not any(_meets(name, (pattern,)) for name in names):
+                raise InputError(
+                    f"expected a table of the source after {word}, found {pattern!r}, which none "
+                    "is called",
+                    advice=f"the source has {some(names)}; * stands for any letters, ? for one",
+                )
+    if policy.only and not any(_left_by(name, policy) is None for name in names):
+        raise InputError(
+            "expected a table that is carried, found that `only`, `except` and `skip` leave none",
+            advice=f"the source has {some(names)}",
+        )
+
+
+def _require_predicate(table: SourceTable, where: str) -> None:
+    """What SQLite takes for a partial index is a question to the row alone, and has one answer."""
+    memory = apsw.Connection(":memory:")
+    memory.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 0)
+    columns = [sqlite_name(column.name) for column in table.columns]
+    memory.execute(
+        compose(
+            "CREATE TABLE {table} ({columns})",
+            table=sqlite_name(table.name),
+            columns=", ".join(columns),
+        )
+    )
+    try:
+        memory.execute(
+            compose(
+                "CREATE INDEX chosen_ ON {table} ({column}) WHERE ({where})",
+                table=sqlite_name(table.name),
+                column=columns[0],
+                where=sqlite_expression(where),
+            )
+        )
+        # Some functions are refused only when a row asks them.
+        memory.execute(compose("INSERT INTO {t} DEFAULT VALUES", t=sqlite_name(table.name)))
+        if found := _OF_NOW.search(where):
+            raise InputError(f"non-deterministic use of {found[0]}")
+    except (apsw.Error, InputError) as error:
+        raise InputError(
+            f"the policy's tables.{table.name}.where: expected a SQLite predicate of the row's own "
+            f"columns, found {where!r}: {error}",
+            advice="write it as in a partial index: no subquery, no time of day, no random values, "
+            "text in single quotes",
+        ) from error
+
+
+def _report_table(
+    connection: apsw.Connection, table: SourceTable, code: str, findings: Findings
+) -> None:
+    count = _count(connection, table, "1")
+    findings.add(
+        code,
+        "warning",
+        f"left out by the policy: {counted(count, 'row')} {_stay(count)} on the source",
+        table=table.name,
+        count=count,
+    )
+
+
+def _report_rows(
+    connection: apsw.Connection, table: SourceTable, where: str, findings: Findings
+) -> None:
+    count = _count(connection, table, f"({sqlite_expression(where)}) IS NOT TRUE")
+    findings.add(
+        ROWS_LEFT_OUT,
+        "warning",
+        f"the policy carries rows {where}: {counted(count, 'other row')} {_stay(count)} on the "
+        "source",
+        table=table.name,
+        count=count,
+    )
+
+
+def _stay(count: int) -> str:
+    return "stays" if count == 1 else "stay"
+
+
+def _count(connection: apsw.Connection, table: SourceTable, where: str) -> int:
+    found: list[tuple[Any, ...]] = connection.execute(
+        compose(
+            "SELECT count(*) FROM {table} AS t WHERE {where}",
+            table=sqlite_table(table.name),
+            where=where,
+        )
+    ).fetchall()
+    return int(found[0][0])
