@@ -3,7 +3,7 @@
 ``MIGRATION_FAULT=WHEN:STEP[:ACTION]`` has this process end itself (``kill``, the default: SIGKILL)
 or stand still (``stop``: SIGSTOP, until it is sent SIGCONT) when it comes to the step: ``before``
 it, ``in`` it (some milliseconds after its beginning), or ``after`` it. It exists for the fault
-tests; without the variable the steps do nothing.
+tests; without the variable a step is only timed (:mod:`.timeline`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import random
 import signal
 import threading
 from collections.abc import Iterator
+
+from migration_job.protocol.timeline import timed
 
 SWITCH_STEPS = (
     "switch.prepare",  # catch up, install the way back, look at PgBouncer; nothing is held
@@ -69,9 +71,10 @@ IN_STEP_SECONDS = 0.005
 @contextlib.contextmanager
 def step(name: str) -> Iterator[None]:
     """Marks the block as the protocol's step ``name``."""
-    _fault("before", name)
-    _fault("in", name)
-    yield
+    with timed(name):
+        _fault("before", name)
+        _fault("in", name)
+        yield
     _fault("after", name)
 
 

@@ -1,4 +1,5 @@
-"""How a live command ended, as JSON for programs: ``DIR/switch.json``, ``DIR/rollback.json``."""
+"""How a live command ended, as JSON for programs: ``DIR/switch.json``, ``DIR/rollback.json``; and
+where it held the application, when, for ``moves.json`` and the report's page."""
 
 from __future__ import annotations
 
@@ -17,16 +18,22 @@ import psycopg
 from migration_job.durable import write_durably
 from migration_job.errors import JobError, OperationError
 from migration_job.log_format import line
+from migration_job.protocol import timeline
+from migration_job.report import moves, writer
+from migration_job.report.model import Move
 
 
 @contextlib.contextmanager
 def write_outcome(directory: Path, command: str) -> Iterator[dict[str, Any]]:
     """Write ``DIRECTORY/COMMAND.json`` on every way out: ``outcome`` (``done`` or ``failed``),
-    ``message`` where it failed, ``seconds``, ``at``, and what the block puts into the mapping."""
+    ``message`` where it failed, ``seconds``, ``at``, and what the block puts into the mapping. What
+    held the application is added to the moves."""
     start = time.monotonic()
     outcome: dict[str, Any] = {"command": command, "outcome": "done"}
+    noted = timeline.Timeline()
     try:
-        yield outcome
+        with timeline.recorded() as noted:
+            yield outcome
     except (apsw.Error, psycopg.Error, OSError) as error:
         told = foreseen(error, command)
         outcome.update(outcome="failed", message=told.message)
@@ -47,6 +54,29 @@ def write_outcome(directory: Path, command: str) -> Iterator[dict[str, Any]]:
             # What was done stays done, and is not to be called failed for this.
             said = line(f"warning: {file} cannot be written: {error.strerror}")
             sys.stderr.write(said + "\n")
+        _note_move(directory, outcome, noted)
+
+
+def _note_move(directory: Path, outcome: dict[str, Any], noted: timeline.Timeline) -> None:
+    if outcome["command"] not in ("switch", "rollback") or not moves.held(noted.steps):
+        return
+    move = Move(
+        command=outcome["command"],
+        run_id=noted.run_id,
+        began_at=noted.began_at,
+        outcome=outcome["outcome"],
+        message=outcome.get("message", ""),
+        held_ms=outcome.get("held_ms"),
+        steps=noted.steps,
+    )
+    try:
+        moves.append(directory, move)
+        writer.show(directory)
+    except (OSError, ValueError) as error:
+        # What was done stays done, and is not to be called failed for this.
+        cause = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+        said = f"warning: the times of this {outcome['command']} are not in the report: {cause}"
+        sys.stderr.write(line(said) + "\n")
 
 
 def foreseen(error: Exception, command: str) -> OperationError:

@@ -26,7 +26,7 @@ from migration_job.connection import read_connection, write_connection
 from migration_job.durable import write_durably
 from migration_job.errors import InputError, JobError, OperationError, VerificationError
 from migration_job.phases import Phase
-from migration_job.protocol import gate_protocol, lease, source_checks, watch
+from migration_job.protocol import gate_protocol, lease, source_checks, timeline, watch
 from migration_job.protocol.certificate import position_of_the_switch
 from migration_job.protocol.decision import commit_decision, take_back, truthful
 from migration_job.protocol.evolve import one_way_tables
@@ -163,6 +163,7 @@ def _rollback(ends: Endpoints, wanted: _Wanted, say: Say) -> RolledBack:
 
 
 def _with_target(pair: Pair, ends: Endpoints, wanted: _Wanted, say: Say) -> RolledBack:
+    timeline.of_run(pair.run_id)
     state = fence.read_state(pair.source)
     if _never_switched(state, ends):
         return RolledBack(0.0, never_switched=True)

@@ -38,6 +38,7 @@ from migration_job.protocol import (
     lease,
     offline_switch,
     source_checks,
+    timeline,
     watch,
 )
 from migration_job.protocol.catchup import catch_up, catch_up_fully, touched_keys
@@ -205,6 +206,7 @@ def _move_reads(ends: Endpoints, catch_up_limit: float, say: Say) -> None:
 
 def _attempt(pair: Pair, wish: _Wish) -> Switched:
     ends, say = wish.ends, wish.say
+    timeline.of_run(pair.run_id)
     state = fence.read_state(pair.source)
     if state is not None:
         require_identity(pair, state, followed=True)

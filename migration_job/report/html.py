@@ -1,9 +1,10 @@
 """``report.html``: the run on one page that an operator reads in a minute and an auditor keeps.
 
-The page is made of ``report.json`` alone and loads nothing: style and script are inside, and a
-content security policy allows those two by their hashes and nothing else. Every name and value
-comes from a foreign database, so all of them are escaped by Jinja2, and what a reader could not
-see or would see in the wrong place (control characters, bidirectional overrides) is written out.
+The page is made of ``report.json`` and ``moves.json`` alone and loads nothing: style and script are
+inside, and a content security policy allows those two by their hashes and nothing else. Every name
+and value comes from a foreign database, so all of them are escaped by Jinja2, and what a reader
+could not see or would see in the wrong place (control characters, bidirectional overrides) is
+written out.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from migration_job import __version__
 from migration_job.durable import write_durably
-from migration_job.report.model import Report
+from migration_job.report.model import Move, Report
+from migration_job.report.moves import shown as moves_shown
 
 REST_SHOWN = 0.1
 """Seconds that belong to no phase and are told all the same, so that the table sums up."""
@@ -42,14 +44,14 @@ SEVERITIES = {"error": "bad", "warning": "warn", "note": "note"}
 Json = Mapping[str, Any]
 
 
-def write_html(report: Report | Json, path: Path) -> None:
-    """Write the page of ``report`` (or of what ``report.json`` holds) to ``path``, whole or not at
-    all."""
+def write_html(report: Report | Json, path: Path, *, moves: Sequence[Move] = ()) -> None:
+    """Write the page of ``report`` (or of what ``report.json`` holds) and of its run's moves to
+    ``path``, whole or not at all."""
     # It quotes values of the source, so nobody but this user reads it.
-    write_durably(path, render_html(report).encode(), mode=0o600)
+    write_durably(path, render_html(report, moves).encode(), mode=0o600)
 
 
-def render_html(report: Report | Json) -> str:
+def render_html(report: Report | Json, moves: Sequence[Move] = ()) -> str:
     """The page of ``report``; what a report does not have is left out of the page."""
     content = report.model_dump(mode="json") if isinstance(report, Report) else report
     environment = _environment()
@@ -59,7 +61,7 @@ def render_html(report: Report | Json) -> str:
     css = loader.get_source(environment, "report.css")[0].strip()
     js = loader.get_source(environment, "report.js")[0].strip()
     # A newline after the tag would be part of what is hashed, so both are stripped.
-    context = _context(content)
+    context = _context(content, moves_shown(moves, str(content.get("run_id") or "")))
     template = environment.get_template("report.html.j2")
     return template.render(
         **context,
@@ -109,7 +111,7 @@ def _environment() -> Environment:
 # ------------------------------------------------------------------------------------ the content
 
 
-def _context(report: Json) -> dict[str, Any]:
+def _context(report: Json, moves: Sequence[Json]) -> dict[str, Any]:
     findings = _findings(report)
     tables = _tables(report, findings)
     ledger = _sequence(report, "ledger")
@@ -124,6 +126,7 @@ def _context(report: Json) -> dict[str, Any]:
         "verdict": _verdict(report, tables, findings, ledger_total, quarantine_total),
         "facts": _facts(report),
         "findings": findings,
+        "moves": moves,
         "phases": phases,
         "total_seconds": total,
         "tables": tables,
@@ -148,7 +151,7 @@ def _context(report: Json) -> dict[str, Any]:
     content["sections"] = [
         (name, name.capitalize() if name != "checks" else "Application checks")
         for name in (
-            *("differences", "findings", "phases", "tables", "ledger", "quarantine"),
+            *("differences", "findings", "moves", "phases", "tables", "ledger", "quarantine"),
             *("checks", "performance", "certificate", "tuning"),
         )
         if content[name] or name in always

@@ -124,6 +124,30 @@ class Certificate(Part):
     digest: str = ""
 
 
+class Step(Part):
+    """One step of a command; its name is one of ``protocol/fault_points.py``."""
+
+    name: str
+    at_ms: float
+    """From the command's beginning to the step's."""
+    took_ms: float
+    failed: bool = False
+
+
+class Move(Part):
+    """One `switch` or `rollback` that held the application or tried to: an entry of
+    ``moves.json``."""
+
+    command: Literal["switch", "rollback"]
+    run_id: str
+    began_at: str
+    outcome: Literal["done", "failed"]
+    message: str = ""
+    held_ms: float | None = None
+    """As the command said it; None where it did not come to its end."""
+    steps: list[Step] = Field(default_factory=list)
+
+
 class Report(Part):
     """The content of ``report.json``."""
 

@@ -15,6 +15,8 @@ import pytest
 
 from migration_job.connection import SqliteSide, write_connection
 from migration_job.embedded import EmbeddedPgBouncer, EmbeddedPostgres
+from migration_job.protocol.fault_points import ROLLBACK_STEPS, SWITCH_STEPS
+from migration_job.report import moves, writer
 from tests.helpers import connection_of
 from tests.integration.test_switch import Load, wait_for
 
@@ -131,6 +133,18 @@ def stage(
     return made
 
 
+def require_move(report: Path, command: str, steps: tuple[str, ...]) -> None:
+    """The command has noted each of its steps, and the report's page shows it."""
+    move = moves.read(report)[-1]
+    assert (move.command, move.outcome) == (command, "done")
+    assert tuple(step.name for step in move.steps if not step.failed) == steps
+    assert move.run_id == writer.read(report).run_id
+    told = json.loads((report / f"{command}.json").read_text())
+    assert move.held_ms == told["held_ms"]
+    page = (report / writer.PAGE).read_text()
+    assert f"held for {move.held_ms:,.0f} ms" in page
+
+
 def test_the_whole_way_under_load_and_back_to_the_schema_as_it_was(stage: Stage) -> None:
     db = sqlite3.connect(stage.source)
     before = db.execute("SELECT type, name, sql FROM sqlite_schema").fetchall()
@@ -145,11 +159,13 @@ def test_the_whole_way_under_load_and_back_to_the_schema_as_it_was(stage: Stage)
         assert connection_of(stage.connection).write.engine == "postgresql"
         told = json.loads((stage.directory / "report" / "switch.json").read_text())
         assert told["outcome"] == "done"
+        require_move(stage.directory / "report", "switch", SWITCH_STEPS)
         with psycopg.connect(stage.dsn, autocommit=True) as app:
             app.execute("UPDATE users SET name = 'changed' WHERE id = 'u5'")
             app.execute("INSERT INTO heap (a, b) VALUES ('new', 1)")
             app.execute("DELETE FROM heap WHERE a = 'a3'")
         stage.run("rollback", "--release")
+        require_move(stage.directory / "report", "rollback", ROLLBACK_STEPS)
         load.more()
         acknowledged, longest = load.stop()
     print(f"{len(acknowledged)} writes, longest {longest:.0f} ms")

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from migration_job.report.html import write_html
+from migration_job.report.model import Step
 from tests.browser import Browser
+from tests.unit.test_moves import SWITCH
 
 NAME = "\"><script>document.title='taken'</script><b onmouseover=x>"
 
@@ -17,6 +19,7 @@ def report() -> dict[str, Any]:
     return {
         "outcome": "verified",
         "phase": "verified",
+        "run_id": "8c1f",
         "source": NAME,
         "seconds": {"snapshot": 0.12, "copy": 2.5, "verify": 1.0},
         "tables": {
@@ -50,10 +53,23 @@ def report() -> dict[str, Any]:
     }
 
 
+MOVES = [
+    SWITCH,
+    SWITCH.model_copy(
+        update={
+            "command": "rollback",
+            "outcome": "failed",
+            "message": NAME,
+            "steps": [Step(name="rollback.pause", at_ms=1, took_ms=30, failed=True)],
+        }
+    ),
+]
+
+
 @pytest.fixture
 def page(browser: Browser, tmp_path: Path) -> Browser:
     path = tmp_path / "report.html"
-    write_html(report(), path)
+    write_html(report(), path, moves=MOVES)
     browser.open(path.as_uri())
     return browser
 
@@ -116,6 +132,22 @@ def test_tables_can_be_sorted_by_number(page: Browser) -> None:
     assert first == ["1", "9", "26", "100"]
     again = [row.split("\t")[1] for row in shown_rows(page, "table-rows")]
     assert again == ["100", "26", "9", "1"]
+
+
+def test_the_switch_is_a_picture_with_its_times_in_words(page: Browser) -> None:
+    wide = page.run(
+        "return [...document.querySelectorAll('#moves .strip')[0].children]"
+        ".map(r => r.getBoundingClientRect()).map(r => [r.left, r.right, r.height])"
+    )
+    assert all(height > 10 for _, _, height in wide)
+    assert all(right - left >= 1 for left, right, _ in wide)
+    lefts = [left for left, _, _ in wide]
+    assert lefts == sorted(lefts)
+    said = page.run("return document.querySelector('#moves').innerText")
+    assert "held for 1,129 ms" in said
+    assert NAME in said
+    tones = "return getComputedStyle(document.querySelector('#moves .step-held')).fill"
+    assert page.run(tones) != "rgb(0, 0, 0)"
 
 
 def test_print_shows_every_row_and_no_controls(page: Browser) -> None:
