@@ -82,7 +82,7 @@ class Result:
         where = ", ".join(f"{n:,} on {side}" for side, n in sorted(self.sides().items()))
         return (
             f"{len(self.failures):,} of {self.requests:,} requests failed; longest wait "
-            f"{self.longest * 1000:.0f} ms, 99% within {self.quantile(0.99) * 1000:.0f} ms; "
+            f"{self.longest * 1000:,.0f} ms, 99% within {self.quantile(0.99) * 1000:,.0f} ms; "
             f"{self.writes:,} writes ({where or 'none'})"
         )
 

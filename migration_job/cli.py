@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import os
 import sys
 from pathlib import Path
@@ -48,8 +49,8 @@ OVERVIEW = frozenset({"-h", "--help", "--version"})
 """Arguments that need no command."""
 
 PANELS = {
-    "Look": ("inspect", "check-target", "doctor", "status", "dashboard", "demo"),
-    "Move": ("migrate", "sync", "switch", "gate", "hold", "resume"),
+    "Look": ("inspect", "check-target", "doctor", "status", "dashboard", "demo", "version"),
+    "Move": ("migrate", "sync", "switch", "gate", "hold", "resume", "upgrade"),
     "Prove": ("verify",),
     "Go back, or stay": ("rollback", "release", "settle", "restore-backup"),
 }
@@ -87,10 +88,13 @@ def overview() -> typer.Typer:
 
 def _completed(program: typer.Typer) -> typer.Typer:
     panel_of = {name: panel for panel, names in PANELS.items() for name in names}
+    program.callback()(_program)
+    program.command("version")(version)
     for command in program.registered_commands:
         command.rich_help_panel = panel_of.get(str(command.name))
-    program.callback()(_program)
-    program.command()(version)
+        whole = command.help or inspect.getdoc(command.callback) or ""
+        # Else a line of the overview ends where one of the docstring does.
+        command.short_help = " ".join(whole.split("\n\n", 1)[0].split())
     return program
 
 

@@ -48,7 +48,7 @@ def require_schema_name(name: str) -> str:
         )
     if kept or not name or "\x00" in name or len(name.encode()) > room:
         raise InputError(
-            f"expected a schema's name of 1 to {room} bytes after --schema-name, found {name!r}"
+            f"expected a schema's name of 1 to {room:,} bytes after --schema-name, found {name!r}"
             + (", which PostgreSQL or this job keeps for itself" if kept else ""),
             advice="give the name of the application's own schema, as it is spelled there",
         )

@@ -54,7 +54,7 @@ def postgres_name(name: str) -> str:
     name, a NUL, more than :data:`POSTGRES_NAME_BYTES` bytes."""
     if not name or "\x00" in name or len(name.encode()) > POSTGRES_NAME_BYTES:
         raise InputError(
-            f"expected a name of 1 to {POSTGRES_NAME_BYTES} bytes without a NUL character for "
+            f"expected a name of 1 to {POSTGRES_NAME_BYTES:,} bytes without a NUL character for "
             f"PostgreSQL, found {name!r}"
         )
     return '"' + name.replace('"', '""') + '"'

@@ -23,7 +23,7 @@ from migration_job.cli import app
 from migration_job.errors import ExitStatus
 from migration_job.plan.choose import ARRAYS
 from migration_job.plan.rules import OWNERS, RULES, TARGETS
-from tools import guarantees
+from tools import guarantees, manual
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTICE = "<!-- Written by tools/reference.py from the code; `make docs` writes it again. -->"
@@ -62,6 +62,7 @@ def pages() -> dict[str, str]:
         "docs/settings.md": "\n".join(_settings()) + "\n",
         "docs/guarantees.md": _guarantees(),
         "docs/types.md": "\n".join(_types()) + "\n",
+        "docs/migration-job.1": "\n".join(manual.page(STATUS)) + "\n",
     }
 
 
@@ -108,6 +109,11 @@ def _commands() -> Iterator[str]:
     yield "entry point of its image. `migration-job COMMAND --help` says the same as this page."
     yield from ("", "| exit status | meaning |", "|---|---|")
     yield from (f"| {int(status)} | {STATUS[status]} |" for status in ExitStatus)
+    yield from (
+        "",
+        "The wheel has the same as a manual page: `man migration-job`. Completion in the",
+    )
+    yield "shell: `migration-job --install-completion`, once, in bash, zsh, fish or PowerShell."
     context = typer.Context(program, info_name="migration-job")
     yield from ("", "Options that stand before the command:")
     yield from _parameters(program, context)

@@ -215,7 +215,7 @@ class _Show:
         words = [
             f"{answered + failed:,} requests",
             f"{failed:,} failed",
-            f"longest wait {longest * 1000:.0f} ms",
+            f"longest wait {longest * 1000:,.0f} ms",
         ]
         told = self._sync_says()
         if told is not None:
@@ -275,7 +275,7 @@ class _Show:
         )
         last = (
             f"{len(result.failures):,} of {result.requests:,} requests failed; longest wait "
-            f"{result.longest * 1000:.0f} ms; {compared.acknowledged:,} writes during the "
+            f"{result.longest * 1000:,.0f} ms; {compared.acknowledged:,} writes during the "
             f"migration, {presence}"
         )
         if status is ExitStatus.DONE and (result.failures or compared.problems):

@@ -108,7 +108,7 @@ def is_safe(request: h11.Request) -> bool:
 def _check_size(pairs: Pairs, rest: int) -> None:
     size = rest + sum([len(name) + len(value) + 4 for name, value in pairs])
     if size > HEAD_BYTES or len(pairs) > HEADERS:
-        raise Refused(431, f"a head of more than {HEAD_BYTES} bytes or {HEADERS} lines")
+        raise Refused(431, f"a head of more than {HEAD_BYTES:,} bytes or {HEADERS} lines")
 
 
 def _target(request: h11.Request, host: bytes | None) -> tuple[bytes, bytes | None]:

@@ -171,7 +171,7 @@ class TextReader:
                     while piece := blob.read(PIECE):
                         decoder.decode(piece)
                         if b"\x00" in piece:
-                            facts.nul.add(row[:1], key, f"{blob.length()} bytes with a NUL")
+                            facts.nul.add(row[:1], key, f"{blob.length():,} bytes with a NUL")
                     decoder.decode(b"", final=True)
                 except UnicodeDecodeError:
                     facts.broken.add(row[:1], key, f"{blob.length()} undecodable bytes")

@@ -115,7 +115,7 @@ def _depth(text: str) -> int:
 def normalise(text: str) -> str:
     """The text that ``jsonb`` prints for this document. Raises BadJson where jsonb refuses it."""
     if len(text) > MAX_JSONB_BYTES // 4 and len(text.encode()) > MAX_JSONB_BYTES:
-        raise BadJson(f"longer than {MAX_JSONB_BYTES} bytes")
+        raise BadJson(f"longer than {MAX_JSONB_BYTES:,} bytes")
     return _write(parse(text), _depth(text), "spaced", as_jsonb=True)
 
 

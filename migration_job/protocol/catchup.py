@@ -131,7 +131,7 @@ def catch_up_fully(pair: Pair, *, enough: int, limit: float, short: float = 0.0)
         if time.monotonic() > deadline:
             raise OperationError(
                 f"expected to catch up with the source within {limit:g} s, found "
-                f"{left} changes still to come",
+                f"{left:,} changes still to come",
                 advice="SQLite serves as before; run the command again at a quieter hour",
             )
 

@@ -86,7 +86,7 @@ def tell(pair: Pair, state: SourceState, folder: Path, advice: str) -> Forgotten
     first = "; ".join(f"{row.table} {json.dumps(row.key)} ({row.only})" for row in rows[:SHOWN])
     more = f", {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
     return Forgotten(
-        f"{what(state)}; {count['sqlite']} rows are on SQLite alone, {count['postgresql']} on "
+        f"{what(state)}; {count['sqlite']:,} rows are on SQLite alone, {count['postgresql']} on "
         f"PostgreSQL alone, {len(rows) - sum(count.values())} differ"
         + (f": {first}{more}" if rows else "")
         + (f"; {server}" if server else ""),
@@ -174,5 +174,7 @@ def _named(found: Differences) -> Iterator[OneSided]:
         only = ONLY.get(difference.kind, "differs")
         yield OneSided(found.table, difference.key, only, difference.message)
     if found.count > len(found.shown):
-        rest = f"{found.count - len(found.shown)} more differences: `migration-job verify` has them"
+        rest = (
+            f"{found.count - len(found.shown):,} more differences: `migration-job verify` has them"
+        )
         yield OneSided(found.table, None, "differs", rest)

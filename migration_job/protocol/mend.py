@@ -122,8 +122,8 @@ def _requeue(pair: Pair, tables: list[str]) -> list[str]:
         pair.target.execute("INSERT INTO migration.reverse_log (tab) VALUES (%s)", (number,))
         if aside.get(plan.source):
             lost.append(
-                f"{aside[plan.source]} rows of {plan.source} that were in quarantine were only in "
-                "the dropped table; migration.quarantine on the target has them as text"
+                f"{aside[plan.source]:,} rows of {plan.source} that were in quarantine were only "
+                "in the dropped table; migration.quarantine on the target has them as text"
             )
     return lost
 

@@ -203,7 +203,7 @@ def _with_target(pair: Pair, ends: Endpoints, wanted: _Wanted, say: Say) -> Roll
     held = (time.monotonic() - start) * 1000
     confirm(pair)
     record_phase(pair, Phase.ROLLED_BACK, ends.dsn, say)
-    say(f"decided: SQLite serves; queries were held for {held:.0f} ms")
+    say(f"decided: SQLite serves; queries were held for {held:,.0f} ms")
     return RolledBack(held, (*given_up, *lost))
 
 
@@ -340,7 +340,7 @@ def _losses(
             lost.append(words)
     if lost and not wanted.loss:
         raise VerificationError(
-            f"{len(lost)} things on the target do not come back as they are: "
+            f"{len(lost):,} things on the target do not come back as they are: "
             f"{'; '.join(lost[:SHOWN])}",
             advice="PostgreSQL serves as before; correct the rows there, or give them up with "
             "--accept-loss; a change of a table's schema is undone there, or its changes given up "
@@ -353,7 +353,7 @@ def _losses(
 
 
 def _tell_losses(lost: list[str], file: Path, say: Say) -> None:
-    say(f"{len(lost)} things on PostgreSQL do not come back as they are, and are given up:")
+    say(f"{len(lost):,} things on PostgreSQL do not come back as they are, and are given up:")
     for message in lost[:SCREEN]:
         say(f"  {message}")
     try:

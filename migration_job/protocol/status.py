@@ -378,7 +378,7 @@ def _way_back(here: _Source, there: _Target) -> str:
         return "given up by settle"
     current = f"the file is current up to {state.back_at or state.switched_at}"
     if there.differences:
-        rows = "1 row does" if there.differences == 1 else f"{there.differences} rows do"
+        rows = "1 row does" if there.differences == 1 else f"{there.differences:,} rows do"
         current = f"`rollback` would refuse: {rows} not come back as on PostgreSQL; else {current}"
     if there.one_way:
         names = ", ".join(name for name, _ in there.one_way)

@@ -250,7 +250,7 @@ def _attempt(pair: Pair, wish: _Wish) -> Switched:
             switched = offline_switch.decide(pair, ends.state, base, one_way=one_way)
         else:
             switched = _decide(pair, base, proved, wish.budget, one_way)
-        say(f"decided: PostgreSQL serves; writers were held for {switched.held_ms:.0f} ms")
+        say(f"decided: PostgreSQL serves; writers were held for {switched.held_ms:,.0f} ms")
         confirm(pair)
         _follow(pair, ends)
     record_phase(pair, Phase.SWITCHED, ends.dsn, say)
@@ -316,7 +316,7 @@ def _require_near(pair: Pair, budget: float) -> None:
     if FENCE_TRIPS * answer > budget:
         raise OperationError(
             f"expected a target that answers {FENCE_TRIPS} times within the {budget:g} s for which "
-            f"writers may wait, found one whose answer takes {answer * 1000:.0f} ms",
+            f"writers may wait, found one whose answer takes {answer * 1000:,.0f} ms",
             advice="SQLite serves as before; run the job nearer to PostgreSQL, or allow more by "
             f"--fence-seconds {math.ceil(2 * FENCE_TRIPS * answer)}",
         )
@@ -350,7 +350,7 @@ def _decide(
             if doubtful(pair, state):
                 raise _TooMuch("the source's schema cookie moved while the rest was proved")
             if done.behind:
-                raise _TooMuch(f"{done.behind} changes more than a fence can wait for")
+                raise _TooMuch(f"{done.behind:,} changes more than a fence can wait for")
             notes = [pair_identity.LAZILY, pair_identity.verified_statement(done.position)]
             touched = touched_keys(pair, proved, done.position)
             prove_references(pair, touched, more=[*notes, *raising(pair)])

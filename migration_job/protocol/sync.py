@@ -358,7 +358,7 @@ class Sync:
         self._report.differences = now
         if now > before:
             self._say(
-                f"warning: {now} rows do not come back as they are on PostgreSQL, and a rollback "
+                f"warning: {now:,} rows do not come back as they are on PostgreSQL, and a rollback "
                 "would refuse: `migration-job status` names them"
             )
 

@@ -120,7 +120,7 @@ def _move(ends: UpgradeEnds, servers: Servers, source: Server, say: Say) -> Move
             found = f"{counted(len(tables), 'table')} with {counted(rows, 'row')}"
             say(f"compared {found} on both servers")
             last = proof.rounds()
-        say(f"all equal but for what is being changed; the last round took {last * 1000:.0f} ms")
+        say(f"all equal but for what is being changed; the last round took {last * 1000:,.0f} ms")
         proof.limit = ends.drain_seconds
         with beside(ends.guard) as guardian, Lock(ends.state).command("upgrade"):
             _require_no_lease(ends)
@@ -131,7 +131,8 @@ def _move(ends: UpgradeEnds, servers: Servers, source: Server, say: Say) -> Move
     finally:
         slot.close()
         servers.more.clear()
-    say(f"the application is on the {target.label}; its queries were held for {held * 1000:.0f} ms")
+    ms = f"{held * 1000:,.0f} ms"
+    say(f"the application is on the {target.label}; its queries were held for {ms}")
     return Moved(target.name, held, len(tables), rows, compared)
 
 

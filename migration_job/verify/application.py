@@ -157,7 +157,7 @@ def _measure(
         reporter.say(f"not measured: {text}")
     if not found.passed:
         raise VerificationError(
-            f"{len(found.failures)} findings beyond the performance budget: "
+            f"{len(found.failures):,} findings beyond the performance budget: "
             + "; ".join(found.failures[:SHOWN]),
             advice="nothing was switched. Look at the query's plan on the target, at its tuning, "
             "or widen the stage's budget; report.json lists all",

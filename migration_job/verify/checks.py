@@ -308,7 +308,7 @@ def _compare(check: Check, left: _Answer, right: _Answer, leniency: _Leniency) -
         return [f"expected {width} columns, found {len(right.columns)}"]
     found: list[str] = []
     if len(left.rows) != len(right.rows):
-        found.append(f"expected {len(left.rows)} rows, found {len(right.rows)}")
+        found.append(f"expected {len(left.rows):,} rows, found {len(right.rows)}")
     theirs = [[_of_target(row[i], oid) for row in right.rows] for i, oid in enumerate(right.types)]
     mine = [
         _column_of_source([row[i] for row in left.rows], oid, theirs[i])

@@ -95,7 +95,7 @@ def compare(
         return Doubt("rows too large for blocks")
     touched = facts.ledger.get(table.name, 0)
     if touched > MOST_LEDGER_ROWS or (touched and not plan.key):
-        return Doubt(f"{touched} values changed by rules")
+        return Doubt(f"{touched:,} values changed by rules")
     source = Source(sides, plan, table, line)
     target = Target(sides, plan, line, facts.pages.get(plan.target, 0), spare)
     try:
@@ -266,7 +266,7 @@ def _as_bags(source: Source, target: Target, rows: int, size: int, named: _Named
     here, rows_here = _stream_sum(source.blocks())
     there, rows_there = _stream_sum(target.blocks(size))
     if not rows_here == rows == rows_there:
-        return Doubt(f"{rows} rows expected, {rows_there} found")
+        return Doubt(f"{rows:,} rows expected, {rows_there} found")
     digest = f"{there % MODULUS:032x}"
     for named_here, named_there in named.sums(source, target):
         here -= named_here

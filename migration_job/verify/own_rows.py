@@ -30,7 +30,7 @@ WHERE m.tab = {name} AND k.tab = {name}
     if changed:
         found.add(
             "own-row",
-            f"{changed} of the {count} rows of {plan.target} that the target alone has are not "
+            f"{changed} of the {count:,} rows of {plan.target} that the target alone has are not "
             "what they were before the load",
         )
     return int(count), found

@@ -111,7 +111,7 @@ class Performance:
         """The certificate's words."""
         users = ", ".join(str(load.users) for load in self.loads)
         where = "through the pooler" if self.through_pooler else "straight at the server"
-        return f"{len(self.queries)} queries and loads of {users} users {where} within the budget"
+        return f"{len(self.queries):,} queries and loads of {users} users {where} within the budget"
 
 
 def _finite(value: Any) -> Any:
@@ -330,8 +330,8 @@ def reason(error: psycopg.Error) -> str:
 
 def _too_slow(queries: Sequence[QueryTime]) -> list[str]:
     return [
-        f"query {q.name}: expected at most {q.allowed_ms:.0f} ms "
-        f"({q.source_ms:.1f} ms on SQLite), found {q.target_ms:.0f} ms"
+        f"query {q.name}: expected at most {q.allowed_ms:,.0f} ms "
+        f"({q.source_ms:,.1f} ms on SQLite), found {q.target_ms:,.0f} ms"
         for q in queries
         if not q.passed
     ]
@@ -345,14 +345,14 @@ def _overloaded(loads: Sequence[Load], budget: Budget) -> list[str]:
         if load.p95_ms > budget.load_p95_ms:
             found.append(
                 f"{load.users} users: expected 95 of 100 requests within "
-                f"{budget.load_p95_ms:.0f} ms, found {load.p95_ms:.0f} ms"
+                f"{budget.load_p95_ms:,.0f} ms, found {load.p95_ms:,.0f} ms"
             )
     if len(loads) > 1:
         first, last = loads[0], loads[-1]
         if last.per_second < budget.collapse * first.per_second:
             found.append(
                 f"{last.users} users: expected at least {budget.collapse:g} of the "
-                f"{first.per_second:.0f} requests/s of {first.users} users, "
+                f"{first.per_second:,.0f} requests/s of {first.users} users, "
                 f"found {last.per_second:.0f}"
             )
     return found

@@ -450,7 +450,7 @@ def _quarantine(
         ).fetchone()
         expected = int(row[0]) if row is not None else 0
     if held != expected:
-        differences.add("quarantine", f"expected {expected} rows in quarantine, found {held}")
+        differences.add("quarantine", f"expected {expected:,} rows in quarantine, found {held}")
     if not expected:
         return
     found.checked["quarantined rows"] += expected

@@ -138,7 +138,7 @@ def check_view(
     if rows > VIEW_ROWS:
         count = int(sides.one(compose("SELECT count(*) FROM ({there}) AS v", there=there))[0])
         if count != rows:
-            differences.add("view", f"expected {rows} rows, found {count}")
+            differences.add("view", f"expected {rows:,} rows, found {count}")
         return found
     check = Check(name=view.source, sqlite=here, postgresql=there, ordered=False)
     (result,) = run_checks([check], sides.source, sides.target, mapped=mapped, spelled=True)

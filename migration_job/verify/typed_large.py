@@ -126,10 +126,10 @@ def _compare_large_value(of: Comparison, row: Row, column: ColumnPlan, ctid: str
         text = key_text(row)
         of.differences.add(
             "value",
-            f"{table.name}, row {text}, column {column.source}: {size} bytes with SHA-256 "
-            f"{digest.hexdigest()}, target {there[1]} bytes with {there[0]}: differs",
+            f"{table.name}, row {text}, column {column.source}: {size:,} bytes with SHA-256 "
+            f"{digest.hexdigest()}, target {there[1]:,} bytes with {there[0]}: differs",
             key=text,
             column=column.source,
-            source=f"{size} bytes, SHA-256 {digest.hexdigest()}",
-            target=f"{there[1]} bytes, SHA-256 {there[0]}",
+            source=f"{size:,} bytes, SHA-256 {digest.hexdigest()}",
+            target=f"{there[1]:,} bytes, SHA-256 {there[0]}",
         )

@@ -130,7 +130,7 @@ def test_the_loads_verdict() -> None:
     budget = Budget(load_p95_ms=100, collapse=0.5)
     assert overloaded([load(20, 1000), load(40, 900), load(200, 600)], budget) == []
     assert overloaded([load(20, 1000), load(200, 400)], budget) == [
-        "200 users: expected at least 0.5 of the 1000 requests/s of 20 users, found 400"
+        "200 users: expected at least 0.5 of the 1,000 requests/s of 20 users, found 400"
     ]
     assert overloaded([load(20, 1000, p95_ms=101)], budget) == [
         "20 users: expected 95 of 100 requests within 100 ms, found 101 ms"

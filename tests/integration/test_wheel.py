@@ -62,6 +62,18 @@ def test_it_inspects_a_file_under_either_name(programs: Path, tmp_path: Path) ->
         assert "my.db: 1 table, 1 row" in done.stdout
 
 
+def test_it_brings_its_manual_page(programs: Path) -> None:
+    page = programs.parent / "share" / "man" / "man1" / "migration-job.1"
+    assert page.read_bytes() == (ROOT / "docs" / "migration-job.1").read_bytes()
+
+
+def test_the_shell_can_complete_its_commands(programs: Path, tmp_path: Path) -> None:
+    asked = {"_MIGRATION_JOB_COMPLETE": "complete_bash", "COMP_WORDS": "migration-job ins"}
+    environment = " ".join(f"{name}='{value}'" for name, value in asked.items())
+    command = f"{environment} COMP_CWORD=1 {programs / 'migration-job'}"
+    assert run("sh", "-c", command, cwd=tmp_path).stdout.split() == ["inspect"]
+
+
 def test_the_demo_has_its_application(programs: Path, tmp_path: Path) -> None:
     done = run(programs / "migration-job", "demo", "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
+import re
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from migration_job import __version__
 from migration_job.binaries import CACHE_VARIABLE
+from migration_job.cli import COMMANDS
 from migration_job.commands import doctor
 from migration_job.commands.status import structured
 
@@ -29,6 +35,25 @@ def job(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_version_is_an_option_too() -> None:
     assert job("--version").stdout == f"migration-job {__version__}\n"
+
+
+def test_the_overview_breaks_no_sentence_and_has_every_command_in_a_group() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "migration_job", "--help"],
+        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    lines = [line.strip("│ ") for line in done.stdout.splitlines() if line.startswith("│")]
+    names = [line.split()[0] for line in lines if line]
+    assert {*COMMANDS, "version"} <= set(names)
+    assert "─ Commands ─" not in done.stdout
+    # Each command in one line of a screen that is wide enough, to its full stop.
+    for name in COMMANDS:
+        (line,) = (line for line in lines if line.split()[:1] == [name])
+        assert line.endswith("."), line
 
 
 @pytest.mark.parametrize("arguments", [("-h",), ("inspect", "-h")])
@@ -75,3 +100,64 @@ def test_status_for_programs(tmp_path: Path) -> None:
 def test_a_further_line_belongs_to_the_one_before() -> None:
     lines = ["way back    first", "            second", "next        nothing"]
     assert structured(lines) == {"way_back": ["first", "second"], "next": ["nothing"]}
+
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for room in ("migration_job", "infra", "tools", "example_app")
+    for path in ROOT.glob(f"{room}/**/*.py")
+)
+COUNTED = re.compile(
+    r" (?:more |other )?(?:rows?|values?|changes|entries|requests|writes|keys|bytes|things|"
+    r"differences|findings|queries|ms)\b"
+)
+
+
+def bare_counts(text: str) -> Iterator[str]:
+    """What stands in a program's f-strings before a counted word without a thousands separator."""
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.JoinedStr):
+            continue
+        for value, after in pairwise(node.values):
+            if not isinstance(value, ast.FormattedValue) or not isinstance(after, ast.Constant):
+                continue
+            found = COUNTED.match(str(after.value))
+            spec = "" if value.format_spec is None else ast.unparse(value.format_spec)
+            if found and "," not in spec and not isinstance(value.value, ast.Constant):
+                yield f"{{{ast.unparse(value.value)}}}{found[0]}"
+
+
+EXEMPT = {
+    "migration_job/plan/views.py": {"{type(node).__name__} queries"},
+    # Written by its own function, and less than a second.
+    "migration_job/report/html.py": {
+        *("{_number(ledger)} value", "{_number(quarantine)} row", "{_number(rows)} row"),
+        "{seconds * 1000} ms",
+    },
+}
+
+
+def test_a_count_is_written_one_way_everywhere() -> None:
+    """As in ``12,345 rows``."""
+    found = {
+        source: bare
+        for source in SOURCES
+        if (
+            bare := set(bare_counts((ROOT / source).read_text("utf-8"))) - EXEMPT.get(source, set())
+        )
+    }
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("say(f'{n} rows')", ["{n} rows"]),
+        ("say(f'{n:,} rows')", []),
+        ("say(f'{took:.0f} ms')", ["{took} ms"]),
+        ("say(f'{n} rowboats')", []),
+    ],
+)
+def test_a_bare_count_is_found(text: str, found: list[str]) -> None:
+    assert list(bare_counts(text)) == found

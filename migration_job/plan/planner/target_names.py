@@ -75,7 +75,7 @@ def _wished(policy: Policy, taken: Collection[str], table: str, column: str | No
         place = f"tables.{table}" + (f".columns.{column}" if column is not None else "")
         raise InputError(
             f"the policy's {place}.rename: expected a name that is free on the target, of 1 to "
-            f"{naming.MAX_BYTES} bytes and not one of PostgreSQL's own, found {own!r}",
+            f"{naming.MAX_BYTES:,} bytes and not one of PostgreSQL's own, found {own!r}",
             advice="give another name",
         )
     return own
@@ -120,7 +120,7 @@ def _note(findings: Findings, name: str, target: str, place: tuple[str, str | No
         findings.add(
             "name-cut",
             "warning",
-            f"the {what}'s name has {len(name.encode())} bytes; PostgreSQL keeps the first "
+            f"the {what}'s name has {len(name.encode()):,} bytes; PostgreSQL keeps the first "
             f"{naming.MAX_BYTES}, in queries as well, so that the long name still finds it",
             table=table,
             column=column,

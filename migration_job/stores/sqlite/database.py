@@ -199,7 +199,7 @@ def _misplaced_sequences(connection: apsw.Connection) -> Iterator[str]:
         yield f"sqlite_sequence cannot be read: {error}"
         return
     if row is not None and row[0]:
-        yield f"{row[0]} rows of sqlite_sequence name no table: they are another table's"
+        yield f"{row[0]:,} rows of sqlite_sequence name no table: they are another table's"
 
 
 def _checked(connection: apsw.Connection, pragma: str, limit: int) -> list[str]:

@@ -42,7 +42,7 @@ def _look_at(connection: apsw.Connection, name: str, table: str, sql: str) -> st
     if rows == entries:
         return ""
     return (
-        f"wrong # of entries in index {name}: {entries} for {rows} rows of {table} that belong "
+        f"wrong # of entries in index {name}: {entries} for {rows:,} rows of {table} that belong "
         "in it"
     )
 
