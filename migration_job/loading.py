@@ -11,6 +11,7 @@ from migration_job.errors import OperationError
 from migration_job.phases import Phase
 from migration_job.place import records_of
 from migration_job.plan.model import Finding
+from migration_job.plural import either
 from migration_job.progress import Reporter
 from migration_job.report.model import Report
 from migration_job.run_request import Options, Planned
@@ -182,7 +183,8 @@ class Loading:
         for entry in self._report.tables.values():
             entry.own_rows = stay.get(entry.target, 0)
         if stay:
-            self._reporter.say(f"{merged.told(stay)}, which the target alone has, stay there")
+            verb = either(sum(stay.values()), "stays", "stay")
+            self._reporter.say(f"{merged.told(stay)}, which the target alone has, {verb} there")
         for name, (rows, all_other) in sorted(replaced.items()):
             other = all_other - stay.get(name, 0)
             if other:

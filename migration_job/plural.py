@@ -15,3 +15,8 @@ def counted(number: int, thing: str) -> str:
 def counted_doing(number: int, thing: str, verb: str) -> str:
     """``1 finding stops``, ``2 findings stop``; ``verb`` is that of several."""
     return f"{counted(number, thing)} {verb}{'s' if number == 1 else ''}"
+
+
+def either(number: int, one: str, several: str) -> str:
+    """What is said of one, or of none or several."""
+    return one if number == 1 else several

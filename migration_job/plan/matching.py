@@ -15,6 +15,7 @@ from migration_job.plan.bookkeeping import is_bookkeeping, version_columns
 from migration_job.plan.findings import Findings, policy_for_column, policy_for_table, some
 from migration_job.plan.policy import Policy
 from migration_job.plan.target import OutsideTable, TargetColumn, TargetSchema, TargetTable
+from migration_job.plural import counted, either
 from migration_job.stores.sqlite.model import (
     Catalogue,
     SourceColumn,
@@ -190,8 +191,10 @@ def _report_kept(
         findings.add(
             "target-rows-kept",
             "warning",
-            f"the target's own {there.rows:,} rows stay, by the policy; the source's "
-            f"{counts.rows(table):,} rows are not carried over",
+            f"{counted(there.rows, 'row')} of the target's own "
+            f"{either(there.rows, 'stays', 'stay')}, by the policy; "
+            f"{counted(counts.rows(table), 'row')} of the source's "
+            f"{either(counts.rows(table), 'is', 'are')} not carried over",
             table=table.name,
             count=counts.rows(table),
         )

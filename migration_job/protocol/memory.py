@@ -13,6 +13,7 @@ from pathlib import Path
 
 from migration_job.durable import write_durably
 from migration_job.plan.model import TablePlan
+from migration_job.plural import counted, either
 from migration_job.protocol import identity
 from migration_job.protocol.catchup import touched_keys
 from migration_job.protocol.run_context import Pair
@@ -86,7 +87,8 @@ def tell(pair: Pair, state: SourceState, folder: Path, advice: str) -> Forgotten
     first = "; ".join(f"{row.table} {json.dumps(row.key)} ({row.only})" for row in rows[:SHOWN])
     more = f", {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
     return Forgotten(
-        f"{what(state)}; {count['sqlite']:,} rows are on SQLite alone, {count['postgresql']} on "
+        f"{what(state)}; {counted(count['sqlite'], 'row')} "
+        f"{either(count['sqlite'], 'is', 'are')} on SQLite alone, {count['postgresql']} on "
         f"PostgreSQL alone, {len(rows) - sum(count.values())} differ"
         + (f": {first}{more}" if rows else "")
         + (f"; {server}" if server else ""),

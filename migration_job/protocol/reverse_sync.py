@@ -165,6 +165,27 @@ def bring_back(
                 ) from error
 
 
+def rehearse(pair: Pair, plan: TablePlan, keys: Sequence[TextKey], lock_limit: float) -> list[str]:
+    """What keeps these rows of the target from coming back as they are, for people: they are put
+    into the source and compared in a transaction that is rolled back. Raises LockedError where the
+    source's lock is not to be had in ``lock_limit`` seconds."""
+    table = _Table(pair.catalogue.table(plan.source or ""), plan, keys=dict.fromkeys(keys))
+    if pair.back.feeding is None:
+        pair.back.feeding = Feeding(pair.source, pair.catalogue)
+    with snapshot_of(pair):
+        (part,) = _read(pair, [table])
+        fence.hold_writers(pair.source, limit=lock_limit)
+        try:
+            behind = apply_back(pair.source, [part.rows], pair.back.feeding)
+            found = [message for _, why in _compare(pair, [part]) for _, _, message in why]
+        except apsw.ConstraintError as error:
+            where = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+            return [f"the source refuses it: {error}{where}"]
+        finally:
+            fence.give_up(pair.source)
+    return [*found, *(why for _, why in behind)]
+
+
 def _require_more(pair: Pair, taken: int, error: apsw.ConstraintError) -> None:
     """As in catch-up, a unique value may still be with a row that comes later; OperationError where
     the round had all of them."""

@@ -26,6 +26,7 @@ from migration_job.connection import read_connection, write_connection
 from migration_job.durable import write_durably
 from migration_job.errors import InputError, JobError, OperationError, VerificationError
 from migration_job.phases import Phase
+from migration_job.plural import counted, either
 from migration_job.protocol import gate_protocol, lease, source_checks, timeline, watch
 from migration_job.protocol.certificate import position_of_the_switch
 from migration_job.protocol.decision import commit_decision, take_back, truthful
@@ -340,7 +341,7 @@ def _losses(
             lost.append(words)
     if lost and not wanted.loss:
         raise VerificationError(
-            f"{len(lost):,} things on the target do not come back as they are: "
+            f"{counted(len(lost), 'thing')} on the target {_as_they_are(lost)}: "
             f"{'; '.join(lost[:SHOWN])}",
             advice="PostgreSQL serves as before; correct the rows there, or give them up with "
             "--accept-loss; a change of a table's schema is undone there, or its changes given up "
@@ -352,8 +353,14 @@ def _losses(
     return tuple(lost)
 
 
+def _as_they_are(lost: Sequence[str]) -> str:
+    return either(len(lost), "does not come back as it is", "do not come back as they are")
+
+
 def _tell_losses(lost: list[str], file: Path, say: Say) -> None:
-    say(f"{len(lost):,} things on PostgreSQL do not come back as they are, and are given up:")
+    given_up = either(len(lost), "is", "are")
+    things = f"{counted(len(lost), 'thing')} on PostgreSQL"
+    say(f"{things} {_as_they_are(lost)}, and {given_up} given up:")
     for message in lost[:SCREEN]:
         say(f"  {message}")
     try:

@@ -37,6 +37,7 @@ from migration_job.protocol import (
     identity,
     lease,
     offline_switch,
+    own_rows,
     source_checks,
     timeline,
     watch,
@@ -68,7 +69,6 @@ from migration_job.protocol.whole import (
 )
 from migration_job.stores.postgres import capture as target_capture
 from migration_job.stores.postgres import (
-    merged,
     pair_identity,
     settings,
     shape,
@@ -244,7 +244,7 @@ def _attempt(pair: Pair, wish: _Wish) -> Switched:
             )
         identity.note(pair.target, ends.state, asynchronous=bool(accepted))
         proved = 0 if state is None else _prepare(pair, wish)
-        _tell_own_rows(pair, say)
+        _require_own_rows(pair, one_way, wish)
     with gate_protocol.holding(ends.state, longest=LONGEST_SECONDS, say=say):
         if state is None:
             switched = offline_switch.decide(pair, ends.state, base, one_way=one_way)
@@ -257,10 +257,19 @@ def _attempt(pair: Pair, wish: _Wish) -> Switched:
     return switched
 
 
-def _tell_own_rows(pair: Pair, say: Say) -> None:
-    if found := merged.counts(pair.target, pair.plan):
-        told = merged.told(found)
-        say(f"{told}, which the target alone has, go to SQLite once PostgreSQL serves")
+def _require_own_rows(pair: Pair, one_way: tuple[str, ...], wish: _Wish) -> None:
+    """Tell of the rows that the target alone has. Raises InputError where SQLite could not hold one
+    of them."""
+    reasons = own_rows.refused(pair, one_way, wish.catch_up_limit)
+    if reasons:
+        raise InputError(
+            f"rows that the target alone has in {_listed(reasons)} could not come back: "
+            + "; ".join(f"{shlex.quote(name)}: {why}" for name, why in reasons.items()),
+            advice="correct these rows and run `migration-job migrate` again, or have the table "
+            "replaced (rows: replace in the policy); or accept it with " + _accepted(reasons),
+        )
+    if told := own_rows.told(pair, one_way):
+        wish.say(told)
 
 
 def _left_behind(pair: Pair) -> list[str]:

@@ -25,6 +25,7 @@ from migration_job.connection import write_connection
 from migration_job.durable import write_durably
 from migration_job.errors import JobError, OperationError
 from migration_job.phases import Phase
+from migration_job.plural import counted, either
 from migration_job.protocol import gate_protocol, lease
 from migration_job.protocol.catchup import catch_up, trim_log
 from migration_job.protocol.content import prove_content
@@ -358,8 +359,9 @@ class Sync:
         self._report.differences = now
         if now > before:
             self._say(
-                f"warning: {now:,} rows do not come back as they are on PostgreSQL, and a rollback "
-                "would refuse: `migration-job status` names them"
+                f"warning: {counted(now, 'row')} "
+                f"{either(now, 'does not come back as it is', 'do not come back as they are')} "
+                "on PostgreSQL, and a rollback would refuse: `migration-job status` names them"
             )
 
     def _fail(self, error: JobError) -> None:

@@ -13,6 +13,7 @@ import apsw
 import psycopg
 
 from migration_job.errors import InputError, VerificationError
+from migration_job.plural import counted
 from migration_job.progress import Reporter
 from migration_job.report.model import Report
 from migration_job.verify import performance
@@ -157,7 +158,7 @@ def _measure(
         reporter.say(f"not measured: {text}")
     if not found.passed:
         raise VerificationError(
-            f"{len(found.failures):,} findings beyond the performance budget: "
+            f"{counted(len(found.failures), 'finding')} beyond the performance budget: "
             + "; ".join(found.failures[:SHOWN]),
             advice="nothing was switched. Look at the query's plan on the target, at its tuning, "
             "or widen the stage's budget; report.json lists all",

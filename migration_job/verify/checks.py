@@ -35,6 +35,7 @@ from psycopg.pq import ExecStatus, TransactionStatus
 from sqlglot import exp
 
 from migration_job.errors import InputError
+from migration_job.plural import counted
 from migration_job.stores.sqlite.reader import codec_of, decode
 from migration_job.values import BrokenText, SourceValue, display
 
@@ -308,7 +309,7 @@ def _compare(check: Check, left: _Answer, right: _Answer, leniency: _Leniency) -
         return [f"expected {width} columns, found {len(right.columns)}"]
     found: list[str] = []
     if len(left.rows) != len(right.rows):
-        found.append(f"expected {len(left.rows):,} rows, found {len(right.rows)}")
+        found.append(f"expected {counted(len(left.rows), 'row')}, found {len(right.rows)}")
     theirs = [[_of_target(row[i], oid) for row in right.rows] for i, oid in enumerate(right.types)]
     mine = [
         _column_of_source([row[i] for row in left.rows], oid, theirs[i])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from migration_job.plan.model import TablePlan
+from migration_job.plural import counted, either
 from migration_job.quoting import compose, postgres_name, postgres_text
 from migration_job.verify.connections import Differences, Sides, columns_of_key, target_name
 
@@ -30,7 +31,7 @@ WHERE m.tab = {name} AND k.tab = {name}
     if changed:
         found.add(
             "own-row",
-            f"{changed} of the {count:,} rows of {plan.target} that the target alone has are not "
-            "what they were before the load",
+            f"{changed} of the {counted(count, 'row')} of {plan.target} that the target alone has "
+            f"{either(changed, 'is not what it was', 'are not what they were')} before the load",
         )
     return int(count), found

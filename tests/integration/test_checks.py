@@ -91,7 +91,7 @@ def test_the_same_value_in_another_type_passes(
 @pytest.mark.parametrize(
     ("source", "target", "says"),
     [
-        ("1", "true), (true", "expected 1 rows, found 2"),
+        ("1", "true), (true", "expected 1 row, found 2"),
         ("2", "true", "expected 2, found 't'"),
         ("'2024-03-01 10:00:00'", "timestamptz '2024-03-01 10:00:00-01'", "11:00:00+00"),
         ("1.5", "1.5000001::numeric", "expected 1.5, found '1.5000001'"),

@@ -11,7 +11,7 @@ import pytest
 from migration_job.plan.model import Plan
 from migration_job.stores.postgres import merged
 from tests.conftest import MakeSqlite
-from tests.integration.running import BLOCKED, DONE, FAILED, Ended, run
+from tests.integration.running import BLOCKED, DIFFERS, DONE, FAILED, USAGE, Ended, run
 from tests.integration.wholeway import Way
 
 pytestmark = pytest.mark.postgres
@@ -105,7 +105,7 @@ def test_verification_sees_what_becomes_of_them(way: Way, monkeypatch: pytest.Mo
     put_back = merged.put_back
     monkeypatch.setattr(merged, "put_back", but_one)
     ended = offline(way)
-    assert "1 of the 2 rows of kind that the target alone has are not what they were" in ended.said
+    assert "1 of the 2 rows of kind that the target alone has is not what it was" in ended.said
     assert way.on_postgres(ALL) == before
 
 
@@ -158,3 +158,58 @@ def test_they_go_to_sqlite_once_postgresql_serves(way: Way) -> None:
     ended = way.command("switch")
     assert ended.status == DONE, ended.said
     way.back()
+
+
+def test_one_row_stays_and_goes(way: Way) -> None:
+    way.on_postgres("DELETE FROM kind WHERE id = 9; DELETE FROM pair WHERE NOT on_")
+    (way.folder / "policy.yaml").write_text(MERGE)
+    ended = way.migrate("--schema", "existing", "--policy", way.folder / "policy.yaml")
+    assert "1 row of kind, which the target alone has, stays there" in ended.said, ended.said
+    ended = way.command("switch")
+    assert "1 row of kind, which the target alone has, goes to SQLite once" in ended.said
+
+
+HARD = """
+CREATE TABLE price (id INTEGER PRIMARY KEY, at NUMERIC, name TEXT NOT NULL, code TEXT UNIQUE);
+INSERT INTO price VALUES (1, 1.5, 'a', 'x');
+"""
+
+HARD_TARGET = """
+CREATE TABLE price (id integer PRIMARY KEY, at numeric, name text, code text);
+INSERT INTO price VALUES (2, 2.5, 'b', 'y'), (3, {at}, {name}, {code}), (4, 4, 'd', 'z');
+"""
+
+
+@pytest.mark.parametrize("live", [True, False], ids=["live", "offline"])
+@pytest.mark.parametrize(
+    ("at", "name", "code", "why"),
+    [
+        ("0.12345678901234567890", "'c'", "'v'", "row [3], column at"),
+        ("3", "NULL", "'v'", "NOT NULL constraint failed: price.name"),
+        ("3", "'c'", "'x'", "UNIQUE constraint failed: price.code"),
+    ],
+)
+def test_a_row_that_sqlite_could_not_hold_is_told_before_the_switch(  # noqa: PLR0913 - a value each
+    *, live: bool, at: str, name: str, code: str, why: str, postgres: str, tmp_path: Path
+) -> None:
+    way = Way.of(tmp_path, postgres, HARD)
+    way.on_postgres(HARD_TARGET.format(at=at, name=name, code=code))
+    (tmp_path / "policy.yaml").write_text("{tables: {price: {rows: merge}}}")
+    options = ("--schema", "existing", "--policy", tmp_path / "policy.yaml")
+    ended = way.migrate(*options) if live else offline(way)
+    assert ended.status == DONE, ended.said
+    before = way.on_sqlite("SELECT * FROM price")
+    ended = way.command("switch")
+    assert ended.status == USAGE, ended.said
+    said = " ".join(ended.said.split())
+    assert "rows that the target alone has in price could not come back" in said
+    assert why in said
+    assert "--one-way price" in said
+    assert way.on_sqlite("SELECT * FROM price") == before
+    way.on_sqlite("INSERT INTO price VALUES (7, 7, 'g', 'q')" if live else "SELECT 1")
+    ended = way.command("switch", "--one-way=price")
+    assert ended.status == DONE, ended.said
+    assert "go to SQLite" not in ended.said
+    ended = way.command("rollback")
+    assert ended.status == DIFFERS, ended.said
+    assert "1 thing on the target does not come back as it is: changes to table price" in ended.said

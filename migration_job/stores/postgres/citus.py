@@ -11,6 +11,7 @@ from __future__ import annotations
 import psycopg
 
 from migration_job.errors import InputError
+from migration_job.plural import counted
 
 FEATURE = "citus"
 """What a policy enables."""
@@ -49,7 +50,7 @@ def refuse(connection: psycopg.Connection, *, enabled: bool) -> None:
         return
     there = distributed(connection)
     if there:
-        what = f"{len(there)} tables of it distributed: {', '.join(there[:3])}"
+        what = f"{counted(len(there), 'table')} of it distributed: {', '.join(there[:3])}"
     elif enabled:
         what = "a policy that distributes tables (`enable: [citus]`)"
     else:

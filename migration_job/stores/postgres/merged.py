@@ -138,6 +138,14 @@ def counts(connection: psycopg.Connection, plan: Plan) -> dict[str, int]:
     return {str(name): int(count) for name, count in rows.fetchall()}
 
 
+def keys(connection: psycopg.Connection, plan: TablePlan) -> list[tuple[str, ...]]:
+    """The keys of the rows of its own that a table has, as texts."""
+    rows = connection.execute(
+        "SELECT key FROM migration.merged WHERE tab = %s ORDER BY number", (plan.target,)
+    )
+    return [tuple(key) for (key,) in rows.fetchall()]
+
+
 def told(found: dict[str, int]) -> str:
     """Those counts in words."""
     return ", ".join(f"{counted(count, 'row')} of {name}" for name, count in sorted(found.items()))

@@ -15,6 +15,7 @@ from typing import Literal
 import psycopg
 
 from migration_job.place import schema_of_session
+from migration_job.plural import counted
 from migration_job.quoting import postgres_name
 from migration_job.stores.postgres import citus, collation, records, settings, standbys
 
@@ -308,7 +309,7 @@ def _citus(connection: psycopg.Connection) -> Iterator[Check]:
         return
     there = citus.distributed(connection)
     if there:
-        found = f"{version}, {len(there)} tables distributed: {', '.join(there[:3])}"
+        found = f"{version}, {counted(len(there), 'table')} distributed: {', '.join(there[:3])}"
         yield Check("citus", "refused", found, citus.ADVICE)
     else:
         yield Check("citus", "ok", f"{version}, which distributes nothing here")
