@@ -116,7 +116,7 @@ def test_a_difference_names_row_column_and_values(
     )
     assert not result.passed
     assert says in " ".join(result.differences)
-    if "rows" not in says:
+    if "row" not in says:
         assert result.differences[0].startswith("row 1, column v: ")
 
 
