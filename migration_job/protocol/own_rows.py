@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from migration_job.plan.model import TablePlan
 from migration_job.plural import either
-from migration_job.protocol.reverse_sync import TextKey, rehearse
+from migration_job.protocol.reverse_sync import Held, TextKey, rehearse
 from migration_job.protocol.run_context import Pair
 from migration_job.stores.postgres import merged
 
@@ -26,33 +26,33 @@ def told(pair: Pair, one_way: tuple[str, ...]) -> str:
     )
 
 
-def refused(pair: Pair, one_way: tuple[str, ...], lock_limit: float) -> dict[str, str]:
-    """By table, which of these rows SQLite could not hold as they are, and why. Nothing is written.
-    Raises LockedError where the source's lock is not to be had in ``lock_limit`` seconds."""
+def refused(pair: Pair, one_way: tuple[str, ...], held: Held) -> dict[str, str]:
+    """By table, which of these rows SQLite could not hold as they are, and why. Nothing is written:
+    each is tried in a transaction of ``held``, which rolls it back."""
     found: dict[str, str] = {}
     counts = _counts(pair, one_way)
     for _, plan in merged.merging(pair.plan):
-        if plan.target in counts and (reasons := _refused(pair, plan, lock_limit)):
+        if plan.target in counts and (reasons := _refused(pair, plan, held)):
             more = len(reasons) - SHOWN
             rest = f"; and {more:,} more" if more > 0 else ""
             found[plan.source or ""] = "; ".join(reasons[:SHOWN]) + rest
     return found
 
 
-def _refused(pair: Pair, plan: TablePlan, lock_limit: float) -> list[str]:
+def _refused(pair: Pair, plan: TablePlan, held: Held) -> list[str]:
     keys = merged.keys(pair.target, plan)
     found: list[str] = []
     for start in range(0, len(keys), TRIED):
-        found += _tried(pair, plan, keys[start : start + TRIED], lock_limit)
+        found += _tried(pair, plan, keys[start : start + TRIED], held)
     return found
 
 
-def _tried(pair: Pair, plan: TablePlan, keys: list[TextKey], lock_limit: float) -> list[str]:
+def _tried(pair: Pair, plan: TablePlan, keys: list[TextKey], held: Held) -> list[str]:
     """Where SQLite refuses one of them, each by itself: a refusal names only the first."""
-    found = rehearse(pair, plan, keys, lock_limit)
+    found = rehearse(pair, plan, keys, held)
     if not found or len(keys) == 1:
         return found
-    return [why for key in keys for why in rehearse(pair, plan, [key], lock_limit)] or found
+    return [why for key in keys for why in rehearse(pair, plan, [key], held)] or found
 
 
 def _counts(pair: Pair, one_way: tuple[str, ...]) -> dict[str, int]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import apsw
@@ -62,6 +62,9 @@ HELD_ROWS = 100
 fraction of a second."""
 
 TextKey = tuple[str, ...]
+
+Held = Callable[[], contextlib.AbstractContextManager[object]]
+"""What holds the source's writers in a block, whose writes it rolls back."""
 
 _LOCKED = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 _ALTERED = (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable, *_LOCKED)
@@ -165,24 +168,21 @@ def bring_back(
                 ) from error
 
 
-def rehearse(pair: Pair, plan: TablePlan, keys: Sequence[TextKey], lock_limit: float) -> list[str]:
+def rehearse(pair: Pair, plan: TablePlan, keys: Sequence[TextKey], held: Held) -> list[str]:
     """What keeps these rows of the target from coming back as they are, for people: they are put
-    into the source and compared in a transaction that is rolled back. Raises LockedError where the
-    source's lock is not to be had in ``lock_limit`` seconds."""
+    into the source and compared in the transaction of ``held``, which is rolled back."""
     table = _Table(pair.catalogue.table(plan.source or ""), plan, keys=dict.fromkeys(keys))
     if pair.back.feeding is None:
         pair.back.feeding = Feeding(pair.source, pair.catalogue)
     with snapshot_of(pair):
         (part,) = _read(pair, [table])
-        fence.hold_writers(pair.source, limit=lock_limit)
         try:
-            behind = apply_back(pair.source, [part.rows], pair.back.feeding)
-            found = [message for _, why in _compare(pair, [part]) for _, _, message in why]
+            with held():
+                behind = apply_back(pair.source, [part.rows], pair.back.feeding)
+                found = [message for _, why in _compare(pair, [part]) for _, _, message in why]
         except apsw.ConstraintError as error:
             where = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
             return [f"the source refuses it: {error}{where}"]
-        finally:
-            fence.give_up(pair.source)
     return [*found, *(why for _, why in behind)]
 
 

@@ -260,7 +260,7 @@ def _attempt(pair: Pair, wish: _Wish) -> Switched:
 def _require_own_rows(pair: Pair, one_way: tuple[str, ...], wish: _Wish) -> None:
     """Tell of the rows that the target alone has. Raises InputError where SQLite could not hold one
     of them."""
-    reasons = own_rows.refused(pair, one_way, wish.catch_up_limit)
+    reasons = own_rows.refused(pair, one_way, partial(_on_trial, pair, wish))
     if reasons:
         raise InputError(
             f"rows that the target alone has in {_listed(reasons)} could not come back: "
@@ -270,6 +270,21 @@ def _require_own_rows(pair: Pair, one_way: tuple[str, ...], wish: _Wish) -> None
         )
     if told := own_rows.told(pair, one_way):
         wish.say(told)
+
+
+@contextlib.contextmanager
+def _on_trial(pair: Pair, wish: _Wish) -> Iterator[None]:
+    """The source's writers are held no longer than at the fence; what the block writes there is
+    rolled back."""
+    try:
+        watch.expect(wish.catch_up_limit + wish.budget + watch.GRACE_SECONDS)
+        fence.hold_writers(pair.source, limit=wish.catch_up_limit)
+        watch.expect(wish.budget + watch.GRACE_SECONDS)
+        with _within(pair, time.monotonic() + wish.budget):
+            yield
+    finally:
+        fence.give_up(pair.source)
+        watch.expect(0)
 
 
 def _left_behind(pair: Pair) -> list[str]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from migration_job.plan.model import Plan
+from migration_job.protocol import reverse_sync, watch
 from migration_job.stores.postgres import merged
+from migration_job.stores.sqlite import apply
 from tests.conftest import MakeSqlite
 from tests.integration.running import BLOCKED, DIFFERS, DONE, FAILED, USAGE, Ended, run
 from tests.integration.wholeway import Way
@@ -167,6 +170,28 @@ def test_one_row_stays_and_goes(way: Way) -> None:
     assert "1 row of kind, which the target alone has, stays there" in ended.said, ended.said
     ended = way.command("switch")
     assert "1 row of kind, which the target alone has, goes to SQLite once" in ended.said
+
+
+def test_writers_are_held_under_the_watchdog(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the rows are tried, a command that stands still is ended as at the fence."""
+    ended = way.migrate("--schema", "existing", "--policy", way.folder / "policy.yaml")
+    assert ended.status == DONE, ended.said
+    told: list[float] = [0]
+    at_work: list[float] = []
+
+    def expect(seconds: float) -> None:
+        told.append(seconds)
+
+    def apply_back(*arguments: Any) -> Any:
+        at_work.append(told[-1])
+        return reverse_sync_apply(*arguments)
+
+    reverse_sync_apply = apply.apply_back
+    monkeypatch.setattr(watch, "expect", expect)
+    monkeypatch.setattr(reverse_sync, "apply_back", apply_back)
+    ended = way.command("switch", "--fence-seconds=5")
+    assert ended.status == DONE, ended.said
+    assert at_work == [5 + watch.GRACE_SECONDS] * 2  # a table each
 
 
 HARD = """
