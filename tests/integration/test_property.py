@@ -9,11 +9,13 @@ reason that the policy which ``inspect --suggest`` writes does not resolve.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -199,15 +201,23 @@ def _settings(examples: int) -> settings:
 def test_random_databases_arrive_unchanged(
     target: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    tried = itertools.count(1)
+    start = time.monotonic()
+
+    def told(text: str) -> None:
+        with capsys.disabled():
+            print(text, flush=True)
+
     @_settings(EXAMPLES)
     @given(databases(), st.booleans())
     def holds(database: Database, small: bool) -> None:
         with steps(small=small):
             judge(database, target, place)
+        if LONG and not (number := next(tried)) % 100:
+            told(f"{number} databases, {time.monotonic() - start:.0f} s")
 
     if LONG:
-        with capsys.disabled():
-            print(f"\n{EXAMPLES} databases, seed {SEED}")
+        told(f"\n{EXAMPLES} databases, seed {SEED}")
         seed(SEED)(holds)()
     else:
         holds()
