@@ -18,6 +18,7 @@ from infra import engine, job, live
 from infra.dynamic import StageProvider, say
 from infra.errors import StageError
 from infra.inputs import AUTHORITY_FILE, Reach, SchemaInputs, with_secrets
+from infra.setting_types import ApplicationStep
 from migration_job.hosts import LEADER
 
 DECISIVE = {"step", "target", "cluster"}
@@ -62,9 +63,9 @@ def environment(inputs: Reach) -> dict[str, str]:
     return found
 
 
-def step_of(inputs: SchemaInputs) -> job.Step:
-    """The container's part of the properties."""
-    password, step = inputs.password, inputs.step
+def step_of(inputs: Reach, step: ApplicationStep) -> job.Step:
+    """The container of a step that is given the database of ``inputs``."""
+    password = inputs.password
     return job.Step(
         image=step.image,
         command=step.command,
@@ -94,7 +95,7 @@ def _make(inputs: SchemaInputs) -> None:
         return
     place = inputs.place
     client = engine.connect(place.docker_host)
-    step = step_of(inputs)
+    step = step_of(inputs, inputs.step)
     say(f"the application makes its tables: {step.image}")
     ended = job.run_step(client, place, f"{inputs.container}-schema", step, say)
     if ended.status:

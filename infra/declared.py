@@ -51,13 +51,14 @@ def job_inputs(parts: Parts, closed: Closed) -> dict[str, Any]:
 
 def migration(parts: Parts) -> dict[str, Any]:
     """What the copy is given more."""
-    profile = parts.settings.profile
+    profile, proof = parts.settings.profile, parts.settings.proof
     return {
         "job_digest": parts.images.job_digest,
         "profile": given.profile_digest(profile),
         "profile_path": str(given.profile_file(profile) or profile),
         "policy": given.policy(parts.settings),
         "target_version": str(parts.settings.postgres_version),
+        **({"proof": pulumi.Output.secret(proof.model_dump(mode="json"))} if proof else {}),
     }
 
 

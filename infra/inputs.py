@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from infra.errors import StageError
 from infra.job import SECRETS, Place
-from infra.setting_types import SchemaFrom
+from infra.setting_types import ApplicationStep
 from migration_job.hosts import LEADER, is_list
 
 AUTHORITY = "ca.crt"
@@ -179,7 +179,7 @@ class SchemaInputs(Served, Reach):
     """Of the application's own step that makes its tables."""
 
     cluster: str = ""
-    step: SchemaFrom = Field(repr=False)
+    step: ApplicationStep = Field(repr=False)
 
 
 class Command(Properties):
@@ -216,6 +216,8 @@ class MigrationInputs(JobInputs):
     profile_path: str
     policy: str
     target_version: str
+    proof: ApplicationStep | None = Field(None, repr=False)
+    """What has to end well on a copy of the database before the certificate."""
     cluster: str = ""
     """Which data directory it fills; '' for a server of somebody else's."""
 

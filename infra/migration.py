@@ -22,6 +22,7 @@ from infra import engine, job, live
 from infra.dynamic import StageProvider, say
 from infra.errors import StageError
 from infra.inputs import PLANNED, MigrationInputs, Served, with_secrets
+from infra.proof import ANSWER_FILE, Prover
 
 FOR_THE_SWITCH = "retyped-for-few"
 """The code of the finding that only the switch waits for."""
@@ -32,11 +33,12 @@ DECISIVE = {
     "profile",
     "policy",
     "schema",
+    "proof",
     "strategy",
     "target_version",
 }
 """Inputs that make the migration run again."""
-DATA = DECISIVE - {"job_digest", "strategy"}
+DATA = DECISIVE - {"job_digest", "strategy", "proof"}
 """Those that would make other data of it, and so cannot change while PostgreSQL serves."""
 
 RESULTS = ("phase", "rows", "tables", "certificate", "report")
@@ -55,6 +57,8 @@ def arguments(inputs: MigrationInputs) -> list[str]:
         words += ["--schema", inputs.target_schema]
     if inputs.strategy != "offline":
         words += ["--live", "--state", inputs.state_directory]
+    if inputs.proof:
+        words += ["--proof-answer", ANSWER_FILE]
     return words + live.collation_acceptance(inputs.target)
 
 
@@ -164,7 +168,8 @@ def _migrate(inputs: MigrationInputs) -> dict[str, Any]:
     client = engine.connect(place.docker_host)
     policy = {job.POLICY_NAME: inputs.policy} if inputs.policy else {}
     call = job.Call(inputs.container, {**inputs.target_files, **policy})
-    ended = job.run(client, place, call, arguments(inputs), say)
+    hear = Prover(client, inputs).hear if inputs.proof else say
+    ended = job.run(client, place, call, arguments(inputs), hear)
     report = PurePosixPath(inputs.report_directory) / "report.json"
     if ended.status:
         raise StageError(

@@ -40,7 +40,7 @@ CLUSTER = """
 \\set ON_ERROR_STOP on
 SELECT format('CREATE ROLE %I', name) FROM (VALUES {names}) AS wanted(name)
  WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) \\gexec
-ALTER ROLE {owner} NOLOGIN;
+ALTER ROLE {owner} NOLOGIN {createdb};
 ALTER ROLE {migration} LOGIN CONNECTION LIMIT 16 PASSWORD {migration_secret};
 ALTER ROLE {migration} SET role = {owner};
 ALTER ROLE {application} LOGIN {application_password};
@@ -71,7 +71,12 @@ REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 GRANT TEMPORARY ON DATABASE {database} TO {application}, {second}, {migration};
 GRANT CONNECT ON DATABASE {pooler} TO {pooler};
 GRANT CONNECT ON DATABASE postgres TO {monitor}, {backup};
+{beside}
 """
+
+# CREATE DATABASE ... TEMPLATE takes a session on another database than the one that is copied.
+COPIES = "GRANT CONNECT ON DATABASE postgres TO {migration};"
+NO_COPIES = "REVOKE CONNECT ON DATABASE postgres FROM {migration};"
 
 CONNECT = """\
 GRANT CONNECT ON DATABASE {database} TO {application}, {second}, {reader}, {monitor}, {migration};\
@@ -184,10 +189,15 @@ def statements(
     version: int,
     schema: str = DEFAULT_SCHEMA,
     upgrade: str = "",
+    *,
+    copies: bool = False,
 ) -> str:
     """The psql script that makes roles and databases what they are to be, however often it runs;
-    the application's tables are in ``schema``. ``upgrade`` is :attr:`Server.upgrade`."""
+    the application's tables are in ``schema``. ``upgrade`` and ``copies`` are
+    :attr:`Server.upgrade` and :attr:`Server.copies`."""
     values = _values(names, verifiers, version)
+    values["createdb"] = "CREATEDB" if copies else "NOCREATEDB"
+    values["beside"] = (COPIES if copies else NO_COPIES).format(**values)
     values["connect"] = "" if upgrade else CONNECT.format(**values)
     lent = () if version >= REPLICATION_SINCE else (LENT_REPLICATION,)
     inside = [(APPLICATION, DEFAULT_SCHEMA)]
@@ -295,7 +305,14 @@ def _apply(props: Any) -> str:
     """Run the script; returns the cluster's own number, which only a new data directory changes."""
     names = Names(props["application"], props["stack"])
     schema, upgrade = props.get("schema_name") or DEFAULT_SCHEMA, props.get("upgrade") or ""
-    script = statements(names, props["verifiers"], int(props["version"]), schema, upgrade)
+    script = statements(
+        names,
+        props["verifiers"],
+        int(props["version"]),
+        schema,
+        upgrade,
+        copies=bool(props.get("copies")),
+    )
     client = engine.connect(props["docker_host"])
     try:
         container = client.containers.get(props["container"])
@@ -344,7 +361,9 @@ def psql(container: Container, script: str) -> tuple[int, str]:
 def digest(names: Names, server: Server) -> str:
     """What changes when the script does: a stage made by an older one is brought up to date."""
     none = dict.fromkeys(credentials.EVERY, "")
-    script = statements(names, none, server.version, server.schema, server.upgrade)
+    script = statements(
+        names, none, server.version, server.schema, server.upgrade, copies=server.copies
+    )
     return hashlib.sha256(script.encode()).hexdigest()
 
 
@@ -361,6 +380,8 @@ class Server:
     """Where the application's tables are."""
     upgrade: str = ""
     """Its part in an upgrade: :data:`FIRST`, :data:`NEWER`, :data:`LEFT_ALONE` or ''."""
+    copies: bool = False
+    """Whether the job may copy the application's database, for the application's proof."""
 
 
 class Roles(Resource):
@@ -391,6 +412,7 @@ class Roles(Resource):
                 "version": str(server.version),
                 "script": digest(names, server),
                 **({"upgrade": server.upgrade} if server.upgrade else {}),
+                **({"copies": True} if server.copies else {}),
                 **({} if server.schema == DEFAULT_SCHEMA else {"schema_name": server.schema}),
                 "cluster": None,
             },

@@ -15,6 +15,7 @@ from infra import support
 from infra.setting_types import (
     S3,
     AddressText,
+    ApplicationStep,
     EngineAddress,
     External,
     Gate,
@@ -22,7 +23,6 @@ from infra.setting_types import (
     NetworkText,
     PathText,
     Port,
-    SchemaFrom,
     Size,
     parse_size,
     setting_text,
@@ -71,13 +71,21 @@ class DataSettings(_Section):
         "are the application's own, which `schemaFrom` (or you, on an external target) made "
         "there; the job only fills them and alters none.",
     )
-    schema_from: SchemaFrom | None = Field(
+    schema_from: ApplicationStep | None = Field(
         None,
         description="With `schema: existing`, the application's own step that makes its tables: "
         "`image` (one that the engine has or can pull), `command` (a list of words, or one text "
         "that is split as a shell splits it; the image's own where it is not given) and "
         "`environment`. It runs once in a container on the stage's network before the data moves, "
         "as the owner's role, and finds the new database as PGHOST and so on and as DATABASE_URL.",
+    )
+    proof: ApplicationStep | None = Field(
+        None,
+        description="The application's own proof, as `schemaFrom` with `image`, `command` and "
+        "`environment` (`manage.py migrate --check`, a smoke test): run before the switch on a "
+        "copy of the loaded and verified database, which it finds as PGHOST and so on and as "
+        "DATABASE_URL, as the owner's role. What it writes is thrown away. Where it ends with "
+        "another status than 0 there is no certificate, and nothing is switched.",
     )
     schema_name: str = Field(
         "public",

@@ -217,8 +217,8 @@ RESERVED_VARIABLE = re.compile("PG[A-Z]+|DATABASE_URL")
 """Variables that name the database to whatever the application runs."""
 
 
-class SchemaFrom(BaseModel):
-    """The application's own step that makes its tables in the new database."""
+class ApplicationStep(BaseModel):
+    """A command of the application's own, in an image of its own, that is given a database."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel)
 

@@ -20,7 +20,7 @@ from infra.external import ExternalTarget
 from infra.migration import Migration
 from infra.parts import Parts, serving
 from infra.roles import Roles, Server
-from infra.setting_types import External, SchemaFrom
+from infra.setting_types import ApplicationStep, External
 from infra.upgrading import Upgrade, UpgradeEnd
 
 
@@ -105,6 +105,7 @@ class Stage(pulumi.ComponentResource):
             settings.postgres_version,
             settings.schema_name,
             parts.role_in_upgrade,
+            copies=settings.proof is not None,
         )
         verifiers = self._closed.credentials.role_verifiers()
         own = self._own(made.healthy)
@@ -212,7 +213,7 @@ class Stage(pulumi.ComponentResource):
 
     # ------------------------------------------------------------------------- the job
 
-    def _application_schema(self, wanted: SchemaFrom) -> ApplicationSchema:
+    def _application_schema(self, wanted: ApplicationStep) -> ApplicationSchema:
         kept = ("place", "container", "connection_directory", "target", "password", "authority")
         return ApplicationSchema(
             "application-schema",

@@ -24,6 +24,7 @@ import apsw
 import psycopg
 
 from migration_job import __version__
+from migration_job.application_proof import Proof
 from migration_job.certification import (
     SHOWN,
     Certification,
@@ -170,6 +171,8 @@ class Migration:
         citus.refuse(target, enabled=policy is not None and citus.FEATURE in policy.enable)
         if options.existing:
             existing.silence(target)
+        if options.proof is not None:
+            proof.require(target, options.dsn)
         before = self._claim(target)
         if self.live is not None:
             self.live.before_snapshot(self.run_id)
@@ -249,19 +252,19 @@ class Migration:
         else:
             self.reporter.ran_beside("compression of the backup", kept.seconds)
 
-    def _prove(self, stack: ExitStack, command: str, certificate: Certificate) -> Certificate:
+    def _prove(self, stack: ExitStack, wanted: Proof, certificate: Certificate) -> Certificate:
         """Have the application prove itself on a copy of the target, and the certificate say so. A
         copy is to be had only while nobody is connected, this run included."""
         self._target.close()
         try:
             with self.reporter.phase("the application's proof"):
-                said = proof.prove(self.options.dsn, command)
+                said = proof.prove(self.options.dsn, wanted, self.run_id, self.reporter.say)
         finally:
             self._target = stack.enter_context(connected(self.options.dsn))
             runlock.lock(self._target)
             if self.options.existing:
                 existing.silence(self._target)
-        return with_check(certificate, "proof", f"{command}: {said}" if said else command)
+        return with_check(certificate, "proof", said)
 
     @contextmanager
     def _undone_by_failure(self, plan: Plan) -> Iterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from migration_job.application_proof import Proof
 from migration_job.plan.model import Plan
 from migration_job.plan.policy import Said
 from migration_job.stores.sqlite.model import Catalogue
@@ -30,8 +31,8 @@ class Options:
     """Checks of the application's own queries that must pass before certification."""
     own_collation: bool = False
     """Whether text may compare by the target's own collation, whatever that is."""
-    proof: str | None = None
-    """A command of the application's own that has to end well on a copy of the target."""
+    proof: Proof | None = None
+    """What of the application's own has to end well on a copy of the target."""
     existing: bool = False
     """Load into the tables that the application has made on the target, and make none."""
 

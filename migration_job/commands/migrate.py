@@ -12,6 +12,7 @@ from migration_job.commands.option_groups import (
     AcceptCollation,
     LockSeconds,
     PlanOptions,
+    ProofOptions,
     ReadSource,
     SchemaChoice,
     SchemaKind,
@@ -57,14 +58,7 @@ class MigrateOptions:
         ),
     ] = None
     speed: SpeedOptions
-    proof: Annotated[
-        str | None,
-        typer.Option(
-            help="A command of the application's own that has to end with 0 before the "
-            "certificate, e.g. 'python manage.py migrate --check'. It gets a copy of the target, "
-            "as PGHOST and so on and as DATABASE_URL, and nothing that it writes is kept."
-        ),
-    ] = None
+    proof: ProofOptions
     live: Annotated[
         bool,
         typer.Option(
@@ -96,7 +90,7 @@ def migrate(options: MigrateOptions) -> None:
         demands=options.speed.demands(options.checks, options.plan.profile),
         own_collation=options.accept_collation,
         existing=options.schema == SchemaKind.EXISTING,
-        proof=options.proof,
+        proof=options.proof.wanted(),
     )
     stop_memory_accounting()
     reporter = Reporter(quiet=options.words.quiet)

@@ -22,6 +22,7 @@ import typer
 from migration_job.plan.policy import Said, Types
 
 if TYPE_CHECKING:
+    from migration_job.application_proof import Proof
     from migration_job.verify.application import Demands
 
 
@@ -217,6 +218,33 @@ class SpeedOptions:
 
         pooler = None if self.pooler_file is None else read_dsn(None, self.pooler_file)
         return demands(checks, profile, self.performance_budget, pooler)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ProofOptions:
+    """What of the application's own has to end well before the certificate."""
+
+    proof: Annotated[
+        str | None,
+        typer.Option(
+            help="A command of the application's own that has to end with 0 before the "
+            "certificate, e.g. 'python manage.py migrate --check'. It gets a copy of the target, "
+            "as PGHOST and so on and as DATABASE_URL, and nothing that it writes is kept."
+        ),
+    ] = None
+    proof_answer: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of --proof, where somebody else runs it: the copy's name is printed, and "
+            "this file is waited for, JSON with `command`, `status` (its exit status) and `said`."
+        ),
+    ] = None
+
+    def wanted(self) -> Proof | None:
+        """None where none is wanted. Raises InputError."""
+        from migration_job.application_proof import given
+
+        return given(self.proof, self.proof_answer)
 
 
 def with_options(command: Callable[[Group], None]) -> Callable[..., None]:

@@ -60,7 +60,7 @@ def test_with_tls_the_authority_is_a_file_of_the_container() -> None:
     found = environment(closed)
     assert (found["PGSSLMODE"], found["PGSSLROOTCERT"]) == ("verify-full", AUTHORITY_FILE)
     assert conninfo_to_dict(found["DATABASE_URL"])["sslrootcert"] == AUTHORITY_FILE
-    assert step_of(closed).files == {"ca.crt": closed.authority}
+    assert step_of(closed, closed.step).files == {"ca.crt": closed.authority}
 
 
 def test_a_cluster_is_asked_for_its_leader() -> None:
@@ -72,7 +72,7 @@ def test_a_cluster_is_asked_for_its_leader() -> None:
 
 
 def test_no_form_of_the_password_is_shown() -> None:
-    step = step_of(inputs())
+    step = step_of(inputs(), inputs().step)
     assert set(step.hidden) == {PASSWORD, quote(PASSWORD, safe="")}
     assert step.environment["KEY"] == "secret"
     assert PASSWORD not in repr(step)
@@ -112,8 +112,9 @@ def test_a_state_gives_whole_numbers_and_says_what_it_lacks() -> None:
 
 
 def test_what_is_secret_is_marked_on_its_field() -> None:
-    assert MigrationInputs.secrets() == ["password", "application_password", "console_password"]
-    assert CutoverInputs.secrets() == MigrationInputs.secrets()
+    of_the_job = ["password", "application_password", "console_password"]
+    assert MigrationInputs.secrets() == [*of_the_job, "proof"]
+    assert CutoverInputs.secrets() == of_the_job
     assert TargetInputs.secrets() == ["password"]
     assert SchemaInputs.secrets() == ["password", "step"]
     assert PASSWORD not in repr(inputs())

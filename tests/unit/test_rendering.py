@@ -112,6 +112,18 @@ def test_the_roles_script_holds_no_password_and_quotes_everything() -> None:
     assert "GRANT SET ON PARAMETER" in roles.statements(NAMES, verifiers, 15)
 
 
+def test_only_a_proof_has_the_job_make_databases() -> None:
+    none = dict.fromkeys(credentials.EVERY, "")
+    plain, proven = (roles.statements(NAMES, none, 18, copies=copies) for copies in (False, True))
+    owner, job = roles.identifier(NAMES.owner_role), roles.identifier(NAMES.migration_role)
+    assert f"ALTER ROLE {owner} NOLOGIN NOCREATEDB;" in plain
+    assert f"REVOKE CONNECT ON DATABASE postgres FROM {job};" in plain
+    assert f"ALTER ROLE {owner} NOLOGIN CREATEDB;" in proven
+    assert f"GRANT CONNECT ON DATABASE postgres TO {job};" in proven
+    servers = [roles.Server("c", "1", "", 18, copies=copies) for copies in (False, True)]
+    assert len({roles.digest(NAMES, server) for server in servers}) == 2
+
+
 def test_the_roles_script_closes_public_also_for_another_schema() -> None:
     none = dict.fromkeys(credentials.EVERY, "")
     plain = roles.statements(NAMES, none, 15)

@@ -303,6 +303,19 @@ def test_the_applications_own_step_goes_with_its_own_schema() -> None:
     )
 
 
+def test_a_proof_goes_with_both_kinds_of_schema() -> None:
+    step = {"image": "shop:4.2", "command": "manage migrate --check", "environment": {"K": "hush"}}
+    for more in ({}, {"schema": "existing"}, {"postgresVersion": 14}):
+        settings = read({"source": "a.db", "proof": step, **more}, "Pulumi.x.yaml")
+        assert settings.proof
+        assert settings.proof.command == ("manage", "migrate", "--check")
+        assert "hush" not in repr(settings)
+    assert "proof.image" in refused(proof={"command": "check"})
+    said = refused(proof={**step, "environment": {"PGHOST": "hush"}})
+    assert "proof.environment" in said
+    assert "hush" not in said
+
+
 def test_the_steps_environment_is_texts_and_a_secret() -> None:
     given = {"DEBUG": False, "WORKERS": 2, "KEY": "not to be shown"}
     step = {"image": "shop:4.2", "environment": given}

@@ -19,7 +19,7 @@ from migration_job.place import records_of
 from migration_job.plan.findings import some
 from migration_job.plan.model import Plan, TablePlan
 from migration_job.quoting import postgres_name
-from migration_job.stores.postgres import merged, untouched
+from migration_job.stores.postgres import capture, merged, untouched
 from migration_job.stores.postgres.database import lost
 
 TABLES = """
@@ -201,6 +201,8 @@ def undo(connection: psycopg.Connection, plan: Plan) -> None:
     try:
         with connection.transaction():
             connection.execute(SILENT)
+            # With capture the tables have the fence of the way back by now, closed.
+            capture.take_token(connection)
             if tables := filled(plan):
                 connection.execute(
                     sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(_list(tables))
