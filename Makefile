@@ -119,6 +119,10 @@ restore: setup ## restore STAGE's database beside itself, as it was AT='...+00';
 	@$(PYTHON) -m infra.restore $${REMOVE:+--remove} $${INPLACE:+--in-place} $${AT:+--at="$$AT"} -- "$$STAGE"
 	@[ -z "$$INPLACE" ] || tools/stage up "$$STAGE"
 
+.PHONY: drill
+drill: setup ## restore STAGE's newest backup into a throw-away server, and compare it, at once
+	@$(PYTHON) -m infra.drill -- "$$STAGE"
+
 .PHONY: restore-sqlite
 restore-sqlite: setup ## write the SQLite file as it was before STAGE's migration to TO=file.db
 	@$(PYTHON) -m infra.restore_sqlite -- "$$STAGE" "$$TO"

@@ -23,7 +23,7 @@ ROTATED = ("migration", "reader", "monitor", "backup")
 """Passwords that are all replaced when ``version`` changes; the containers that use them restart
 with the new ones while the application goes on."""
 KEPT = ("superuser", "backup_cipher", "pooler", "pooler_admin")
-"""The superuser's is of use inside PostgreSQL's own container alone, and set when the data
+"""The superuser's is of use through PostgreSQL's own socket alone, and set when the data
 directory is made. The next encrypts the backups that are there already. The pooler's are known to
 no client, and replacing them would restart the pool under the application."""
 

@@ -24,6 +24,7 @@ GRAFANA_PORT = 3000
 PAGE_PORT = 8090
 SYNC_METRICS_PORT = 9855
 BACKUP_METRICS_PORT = 9854
+DRILL_METRICS_PORT = 9856
 
 SCRAPE_SECONDS = 15
 RETENTION = "15d"
@@ -32,7 +33,7 @@ DISK_RATIO = 0.8
 LAG_SECONDS = 60
 WINDOW_WARNING_SECONDS = 6 * 3600
 BACKUP_GRACE_HOURS = 2
-"""How much later than its schedule a backup may be before it is called late."""
+"""How much later than its schedule a backup may be before it is called late, and a drill."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,8 @@ def _prometheus(watch: Watch, volume: pulumi.Input[str]) -> Service:
         targets["migration"] = f"sync:{SYNC_METRICS_PORT}"
     if settings.backup:
         targets["backup"] = f"{watch.names.backup_host}:{BACKUP_METRICS_PORT}"
+    if settings.backup_drill_hours:
+        targets["drill"] = f"{watch.names.drill_host}:{DRILL_METRICS_PORT}"
     return _service(
         watch,
         "prometheus",
@@ -182,6 +185,8 @@ def _prometheus(watch: Watch, volume: pulumi.Input[str]) -> Service:
                 backup=settings.backup,
                 backup_late_seconds=3600
                 * (settings.backup_differential_hours + BACKUP_GRACE_HOURS),
+                drill=settings.backup_drill_hours > 0,
+                drill_late_seconds=3600 * (settings.backup_drill_hours + BACKUP_GRACE_HOURS),
             ),
         },
         command=[

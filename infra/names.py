@@ -75,6 +75,10 @@ class Names:
     def backup(self) -> str:
         return f"{self.prefix}-{self.backup_host}"
 
+    @property
+    def drill(self) -> str:
+        return f"{self.prefix}-{self.drill_host}"
+
     # Names on the stage's own network: the same in every stage.
 
     pooler_host = "pgbouncer"
@@ -86,6 +90,10 @@ class Names:
     @property
     def backup_host(self) -> str:
         return f"backup{self.suffix}"
+
+    @property
+    def drill_host(self) -> str:
+        return f"drill{self.suffix}"
 
     # PostgreSQL's names.
 

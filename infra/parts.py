@@ -49,6 +49,11 @@ def serving(settings: Settings, names: Names) -> tuple[Settings, Names]:
     return upgraded(settings, names) if moved else (settings, names)
 
 
+def drilled(settings: Settings, names: Names) -> Names:
+    """Those of the PostgreSQL whose backups are restored, to see that they can be."""
+    return serving(settings, names)[1]
+
+
 @dataclass(frozen=True)
 class Parts:
     """The settings, and what follows from them."""

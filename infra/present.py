@@ -25,7 +25,7 @@ from docker.types import Mount
 from infra import engine, settled
 from infra.errors import StageError
 from infra.names import Names
-from infra.parts import standing, upgraded
+from infra.parts import drilled, standing, upgraded
 from infra.settings import Settings
 from infra.stage_paths import UPGRADED, Paths
 
@@ -309,6 +309,7 @@ def expected(settings: Settings, names: Names) -> set[str]:
     wanted = {
         **{own.postgres: True for _, own in standing(settings, names)},
         **{own.backup: settings.backup for _, own in standing(settings, names)},
+        drilled(settings, names).drill: settings.backup_drill_hours > 0,
         names.pooler: settings.pooler,
         names.sync: settings.follows,
         names.example: settings.example_application,

@@ -26,12 +26,15 @@ def data_directory(version: int) -> tuple[str, str]:
     return "/var/lib/postgresql/data", "/var/lib/postgresql/data/pgdata"
 
 
-def backup_files(parts: Parts, closed: Closed, directory: str) -> dict[str, pulumi.Input[str]]:
-    """What pgBackRest reads in the container that has it in ``directory``."""
+def backup_files(
+    parts: Parts, closed: Closed, directory: str, *, data: str = ""
+) -> dict[str, pulumi.Input[str]]:
+    """What pgBackRest reads in the container that has it in ``directory``; ``data`` is where a copy
+    is restored to, '' for PostgreSQL's own data."""
     settings = parts.settings
     if not settings.backup:
         return {}
-    _, data = data_directory(settings.postgres_version)
+    data = data or data_directory(settings.postgres_version)[1]
     conf = closed.password("backup_cipher").apply(
         lambda cipher: backup.configuration(
             settings, parts.names, parts.stage, data=data, directory=directory, cipher=cipher

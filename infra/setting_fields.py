@@ -388,6 +388,15 @@ class OperatedSettings(ClosedSettings):
         2, ge=1, le=1000, description="How many full backups are kept, with all that needs them."
     )
 
+    backup_drill_hours: int = Field(
+        0,
+        ge=0,
+        le=8760,
+        description="With `backup: true`, hours from one restore drill to the next: the newest "
+        "backup is restored into a throw-away server and compared with what the running one holds. "
+        "0 for none.",
+    )
+
     backup_s3: S3 | None = Field(
         None,
         description="An S3-compatible store for the backups, instead of a volume: `bucket`, "

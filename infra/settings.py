@@ -96,6 +96,8 @@ class Settings(OperatedSettings):
     def _containers_together(self) -> None:
         if self.backup and self.delete_backups:
             raise ValueError("deleteBackups goes with backup: false alone")
+        if self.backup_drill_hours and not self.backup:
+            raise ValueError("backupDrillHours goes with backup: true")
         if self.postgres_image and (self.image_source == "build" or self.external):
             raise ValueError(
                 "postgresImage is an image to pull: it goes with neither `imageSource: build` "

@@ -11,14 +11,14 @@ from typing import Any
 import pulumi
 import pulumi_docker as docker
 
-from infra import backup, declared, engine, example, gate, monitoring, servers, sync, tuning
+from infra import backup, declared, drill, engine, example, gate, monitoring, servers, sync, tuning
 from infra.application_schema import ApplicationSchema
 from infra.closed import Closed
 from infra.containers import LABEL, Service, ServiceContainer, Surroundings
 from infra.cutover import Cutover, WayBack
 from infra.external import ExternalTarget
 from infra.migration import Migration
-from infra.parts import Parts, serving
+from infra.parts import Parts, drilled, serving
 from infra.roles import Roles, Server
 from infra.setting_types import ApplicationStep, External
 from infra.upgrading import Upgrade, UpgradeEnd
@@ -147,6 +147,14 @@ class Stage(pulumi.ComponentResource):
         made = self._container(service, *self._needs)
         return [made.container, made.healthy]
 
+    def _drill(self, parts: Parts) -> list[pulumi.Resource]:
+        """What restores the newest backup, to see that it can be."""
+        names = parts.names
+        home = self._volume(f"drill{names.suffix}", f"{names.drill}-copy")
+        service = drill.service(parts, self._closed, self._data[names.postgres], home.name)
+        made = self._container(service, *self._needs)
+        return [made.container, made.healthy]
+
     def _external(self, external: External) -> ExternalTarget:
         kept = ("place", "container", "source", "target", "password", "authority", "schema")
         return ExternalTarget(
@@ -238,11 +246,13 @@ class Stage(pulumi.ComponentResource):
     def _cutover(self) -> Cutover | None:
         """The switch, and what is there before the application moves and until it is back: nothing
         of the stage is removed before the way back has succeeded."""
-        settings = self._parts.settings
+        parts, settings = self._parts, self._parts.settings
         offline = settings.strategy == "offline"
         beside: list[pulumi.Resource] = []
-        for server in self._parts.servers if settings.backup else ():
+        for server in parts.servers if settings.backup else ():
             beside += self._backup(server)
+            if settings.backup_drill_hours and server.names == drilled(settings, parts.names):
+                beside += self._drill(server)
         if settings.monitoring:
             beside += self._monitoring()
         if not offline and settings.follows:

@@ -8,11 +8,12 @@ which asks PostgreSQL as well.
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 from docker.errors import DockerException
 
-from infra import engine, live, present, support
+from infra import drill, engine, live, present, support
 from infra.errors import StageError
 from infra.names import Names
 from infra.parts import serving
@@ -115,6 +116,15 @@ def in_upgrade(settings: Settings, stage: str) -> str:
     )
 
 
+def drilled(settings: Settings, names: Names) -> str:
+    """How the last restore drill went."""
+    try:
+        found = drill.container(engine.connect(settings.docker_host), settings, names)
+        return drill.told(drill.record(found), time.time())
+    except (StageError, DockerException) as error:
+        return f"not asked: {error.message if isinstance(error, StageError) else error}"
+
+
 def not_made(where: Paths) -> list[str]:
     """The lines of a stage before its first `make up`."""
     return [
@@ -150,6 +160,8 @@ def main() -> int:
                 print(engines)
                 if settings.upgrade_to:
                     print(f"upgrade     {in_upgrade(settings, stage)}")
+                if settings.backup_drill_hours:
+                    print(f"drill       {drilled(settings, names)}")
                 if ended:
                     print(f"support     {ended}")
                 line = after_healing(line, stage) if missing else line

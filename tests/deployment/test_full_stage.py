@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import threading
 import time
@@ -83,6 +84,7 @@ def workshop(hook: Hook, tmp_path_factory: pytest.TempPathFactory) -> Iterator[W
         tls="private",
         monitoring=True,
         backup=True,
+        backupDrillHours=24,
     )
     made.set(**{port: free_port() for port in ports})
     made.set_secret("alertWebhook", hook.address)
@@ -161,7 +163,7 @@ def test_the_applications_role_has_dml_and_no_more(workshop: Workshop, up: Resul
 
 def test_containers_are_bounded_and_hold_nothing_open(workshop: Workshop, up: Result) -> None:
     found = containers(workshop)
-    assert len(found) >= 9
+    assert len(found) >= 10
     for container in found:
         host = container.attrs["HostConfig"]
         name = container.name
@@ -273,6 +275,17 @@ def test_a_dropped_table_comes_back_as_of_the_second_before(workshop: Workshop, 
         "the running one is as it was"
     )
     assert _restore(workshop, "--remove").stdout.startswith("removed")
+
+
+def test_a_restore_drill_passes_at_once(workshop: Workshop, up: Result) -> None:
+    done = _module(workshop, "infra.drill")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "comparing its rows" in done.stdout
+    assert "as PostgreSQL had them at" in done.stdout
+    status = _module(workshop, "tools.status").stdout
+    assert re.search(r"^drill       passed \d+ minutes? ago: \d+ tables, ", status, re.MULTILINE), (
+        status
+    )
 
 
 def _restore(workshop: Workshop, *words: str) -> subprocess.CompletedProcess[str]:

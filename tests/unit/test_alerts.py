@@ -22,10 +22,15 @@ RULES = {
     "follows": True,
     "backup": True,
     "backup_late_seconds": 108_000,
+    "drill": True,
+    "drill_late_seconds": 93_600,
 }
 
 UP = {"pg_up": "1x60", "pgbouncer_up": "1x60", "migration_heartbeat_timestamp_seconds": "0+60x60"}
-BACKED_UP = {"backup_last_success_timestamp_seconds": "0+60x60"}
+BACKED_UP = {
+    "backup_last_success_timestamp_seconds": "0+60x60",
+    "drill_last_success_timestamp_seconds": "0+60x60",
+}
 SWITCHED = {'migration_phase{phase="switched"}': "1x60"}
 LIVE = {'migration_phase{phase="switched"}': "0x60"}
 HEALTHY = UP | BACKED_UP
@@ -110,6 +115,12 @@ CASES = [
         "BackupLate",
         {"backup_last_success_timestamp_seconds": "-200000x60"},
         {"backup_last_success_timestamp_seconds": "0+60x60"},
+    ),
+    Case("DrillFailed", {"drill_last_success": "0x60"}, {"drill_last_success": "1x60"}),
+    Case(
+        "DrillLate",
+        {"drill_last_success_timestamp_seconds": "-200000x60"},
+        {"drill_last_success_timestamp_seconds": "0+60x60"},
     ),
     Case(
         "ArchivingFails",

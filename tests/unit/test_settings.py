@@ -180,6 +180,7 @@ EXTERNAL = {
         ({"external": EXTERNAL}, "go together"),
         ({"pooler": "false"}, "needs target: external"),
         ({"target": "external", "external": EXTERNAL, "backup": "true"}, "backs it up"),
+        ({"backupDrillHours": "24"}, "backupDrillHours goes with backup: true"),
         (
             {"target": "external", "external": {**EXTERNAL, "sslmode": "verify-full"}},
             "external.authority go together",

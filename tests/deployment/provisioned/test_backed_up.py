@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 
+from infra import drill
 from infra.backup import STANZA
 from infra.execution import execute
 from infra.monitoring import BACKUP_METRICS_PORT
@@ -66,7 +68,18 @@ def test_the_backups_tell_their_metrics(stage: Provisioned) -> None:
     )
 
 
-def test_the_backups_log_is_structured(stage: Provisioned) -> None:
-    log = stage.container(stage.names.backup).logs(tail=200).decode()
-    for line in log.splitlines():
-        assert json.loads(line).keys() >= {"time", "message"}, line
+def test_the_backups_logs_are_structured(stage: Provisioned) -> None:
+    for name in {stage.names.backup, stage.names.drill} & stage.expected():
+        for line in stage.container(name).logs(tail=200).decode().splitlines():
+            assert json.loads(line).keys() >= {"time", "message"}, (name, line)
+
+
+def test_the_backups_can_be_restored(stage: Provisioned) -> None:
+    """The last restore drill passed; the first one may be under way."""
+    container = stage.needs(stage.names.drill)
+    until(
+        lambda: drill.record(container)["last"] is not None,
+        "the first restore drill to come to its end",
+    )
+    said = drill.record(container)
+    assert said["last"]["failure"] == "", drill.told(said, time.time())

@@ -30,6 +30,7 @@ def test_everything_is_scraped(stage: Provisioned) -> None:
     wanted = {"prometheus", "postgres", "pgbouncer"}
     wanted |= {"migration"} if stage.names.sync in stage.expected() else set()
     wanted |= {"backup"} if stage.settings.backup else set()
+    wanted |= {"drill"} if stage.settings.backup_drill_hours else set()
     health: dict[str, str] = {}
 
     def up() -> bool:
@@ -46,6 +47,7 @@ def test_the_alert_rules_are_loaded_and_sound(stage: Provisioned) -> None:
     rules = {rule["name"]: rule for group in groups for rule in group["rules"]}
     wanted = {"PostgresDown", "PoolSaturated", "ConnectionsNearLimit", "WindowAboutToEnd"}
     wanted |= {"BackupFailed", "BackupLate"} if stage.settings.backup else set()
+    wanted |= {"DrillFailed", "DrillLate"} if stage.settings.backup_drill_hours else set()
     assert rules.keys() >= wanted
     assert {name: rule["lastError"] for name, rule in rules.items() if rule.get("lastError")} == {}
 
