@@ -3,9 +3,12 @@ where they go once PostgreSQL serves."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
+
 from migration_job.plan.model import TablePlan
 from migration_job.plural import either
-from migration_job.protocol.reverse_sync import Held, TextKey, rehearse
+from migration_job.protocol.reverse_sync import Held, rehearse
 from migration_job.protocol.run_context import Pair
 from migration_job.stores.postgres import merged
 
@@ -32,27 +35,30 @@ def refused(pair: Pair, one_way: tuple[str, ...], held: Held) -> dict[str, str]:
     found: dict[str, str] = {}
     counts = _counts(pair, one_way)
     for _, plan in merged.merging(pair.plan):
-        if plan.target in counts and (reasons := _refused(pair, plan, held)):
-            more = len(reasons) - SHOWN
-            rest = f"; and {more:,} more" if more > 0 else ""
-            found[plan.source or ""] = "; ".join(reasons[:SHOWN]) + rest
+        if plan.target not in counts:
+            continue
+        reasons = list(islice(_refused(pair, plan, held), SHOWN + 1))
+        if reasons:
+            more = "; and more" if len(reasons) > SHOWN else ""
+            found[plan.source or ""] = "; ".join(reasons[:SHOWN]) + more
     return found
 
 
-def _refused(pair: Pair, plan: TablePlan, held: Held) -> list[str]:
+def _refused(pair: Pair, plan: TablePlan, held: Held) -> Iterator[str]:
     keys = merged.keys(pair.target, plan)
-    found: list[str] = []
     for start in range(0, len(keys), TRIED):
-        found += _tried(pair, plan, keys[start : start + TRIED], held)
-    return found
-
-
-def _tried(pair: Pair, plan: TablePlan, keys: list[TextKey], held: Held) -> list[str]:
-    """Where SQLite refuses one of them, each by itself: a refusal names only the first."""
-    found = rehearse(pair, plan, keys, held)
-    if not found or len(keys) == 1:
-        return found
-    return [why for key in keys for why in rehearse(pair, plan, [key], held)] or found
+        piece = keys[start : start + TRIED]
+        together = rehearse(pair, plan, piece, held)
+        if together and len(piece) > 1:
+            # Where SQLite refuses one of them, that names only the first.
+            alone = False
+            for key in piece:
+                for why in rehearse(pair, plan, [key], held):
+                    alone = True
+                    yield why
+            if alone:
+                continue
+        yield from together
 
 
 def _counts(pair: Pair, one_way: tuple[str, ...]) -> dict[str, int]:

@@ -238,3 +238,18 @@ def test_a_row_that_sqlite_could_not_hold_is_told_before_the_switch(  # noqa: PL
     ended = way.command("rollback")
     assert ended.status == DIFFERS, ended.said
     assert "1 thing on the target does not come back as it is: changes to table price" in ended.said
+
+
+def test_of_many_such_rows_a_few_are_shown(postgres: str, tmp_path: Path) -> None:
+    way = Way.of(tmp_path, postgres, HARD)
+    way.on_postgres(HARD_TARGET.format(at="3", name="'c'", code="'v'"))
+    way.on_postgres("INSERT INTO price SELECT n, n, NULL, n FROM generate_series(10, 500) AS n")
+    (tmp_path / "policy.yaml").write_text("{tables: {price: {rows: merge}}}")
+    ended = way.migrate("--schema", "existing", "--policy", tmp_path / "policy.yaml")
+    assert ended.status == DONE, ended.said
+    ended = way.command("switch")
+    assert ended.status == USAGE, ended.said
+    said = " ".join(ended.said.split())
+    assert said.count("NOT NULL constraint failed: price.name") == 3
+    assert "row [12]" in said
+    assert "; and more" in said
