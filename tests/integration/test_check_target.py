@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,8 @@ from migration_job.errors import InputError
 from migration_job.stores.postgres import runlock
 from migration_job.stores.postgres.database import connect
 from migration_job.stores.postgres.suitability import Accepted, Check, examine
+from tests.conftest import MakeSqlite
+from tests.integration.running import run
 
 PASSWORD = "for-this-test-alone"
 
@@ -156,3 +159,16 @@ def test_another_roles_session_on_the_runs_lock_is_ended_or_named(postgres: str,
         with connect(postgres) as second, pytest.raises(InputError, match="another run") as told:
             runlock.lock(second)
         assert "role 'postgres'" in told.value.message, "a superuser's may be a run's"
+
+
+def test_the_command_counts_the_source_that_it_is_given(
+    postgres: str, make_sqlite: MakeSqlite
+) -> None:
+    """As the documentation has it: `check-target --target ... --source ... --live`."""
+    source = make_sqlite("CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)")
+    ended = run("check-target", "--target", postgres, "--source", source, "--live")
+    # The tests' server is not durable: that alone may be refused.
+    refused = [line.split()[1] for line in ended.out.splitlines() if line.startswith("refused")]
+    assert refused in ([], ["durability"]), ended.said
+    assert "may suppress triggers while it applies them" in ended.out
+    assert re.search(r"about \d+ kB are needed", ended.out)

@@ -14,6 +14,7 @@ import pytest
 
 from migration_job.demo.radcase import make_radcase
 from tests.conftest import MakeSqlite
+from tests.integration.running import BLOCKED, DONE, run
 from tests.servers import MAJOR
 
 pytestmark = pytest.mark.postgres
@@ -74,6 +75,25 @@ def test_what_the_profile_refuses_blocks_and_nothing_is_switched(tmp_path: Path)
     assert "inspect" in ended.stdout
     named = json.loads((tmp_path / "out" / "connection" / "database.json").read_text())
     assert named["write"]["engine"] == "sqlite"
+
+
+def test_what_blocks_is_resolved_as_the_tutorial_says(
+    tmp_path: Path, make_sqlite: MakeSqlite
+) -> None:
+    """Its three commands: what is wrong, the policy that resolves it, the rehearsal with it."""
+    source = make_sqlite(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, words TEXT);"
+        "INSERT INTO t VALUES (1, 'whole'), (2, 'cut' || char(0) || 'off')"
+    )
+    blocked = run("inspect", source)
+    assert blocked.status == BLOCKED
+    suggested = run("inspect", source, "--suggest")
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(suggested.out)
+    assert run("inspect", source, "--policy", policy).status == DONE
+    ended = demo(tmp_path / "out", source, "--policy", policy)
+    assert ended.returncode == 0, ended.stderr
+    assert "moved and verified" in ended.stdout
 
 
 def test_any_sqlite_file_will_do(tmp_path: Path, make_sqlite: MakeSqlite) -> None:

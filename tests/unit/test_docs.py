@@ -8,9 +8,11 @@ import shlex
 from pathlib import Path
 
 import pytest
+import typer
 import typer.main
 from typer.core import TyperGroup
 
+from tests.unit import documented
 from tools import guarantees
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -204,3 +206,35 @@ def test_decisions_are_all_in_their_index() -> None:
     index = (folder / "README.md").read_text(encoding="utf-8")
     listed = set(LINK.findall(index))
     assert {p.name for p in folder.glob("*.md")} - {"README.md"} == listed
+
+
+def test_each_command_that_a_page_shows_is_run_by_a_test() -> None:
+    found = {documented.form(line): line for line in documented.COMMANDS}
+    assert len(found) > 30
+    assert {line for name, line in found.items() if name not in documented.RUN_BY} == set()
+
+
+@pytest.mark.parametrize("test", sorted(set(documented.RUN_BY.values())))
+def test_that_test_of_a_command_is_there(test: str) -> None:
+    file, _, name = test.partition("::")
+    assert re.search(rf"^def {name}\(", (ROOT / file).read_text(), re.MULTILINE), test
+
+
+@pytest.mark.parametrize(
+    "line", [line for line in documented.COMMANDS if documented.words(line)[0] != "make"]
+)
+def test_a_commands_words_are_taken(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each value by its option, and no word too many. `...` stands for options that are said
+    elsewhere on the page."""
+    monkeypatch.chdir(tmp_path)
+    _, name, *rest = documented.words(line)
+    command = program().commands[name]
+    shortened = "..." in rest and not rest[rest.index("...") - 1].startswith("--")
+    given = [word for word in rest if not (shortened and word == "...")]
+    if not shortened:
+        command.make_context(name, given)
+        return
+    with pytest.raises(typer.BadParameter, match=r"^Missing parameter"):
+        command.make_context(name, given)

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from migration_job.cli import app
+from migration_job.demo.radcase import make_radcase
 from migration_job.errors import ExitStatus, InputError
 from tests.unit.planning import database
 
@@ -138,3 +139,13 @@ def test_generous_types_are_written_into_the_policy(tmp_path: Path) -> None:
     shown = run(source, "--plan", "--types", "generous")
     assert "note[type-taken]" in shown.stdout
     assert "tried, and possible" not in shown.stdout
+
+
+def test_the_radcase_profile_takes_a_policy_of_ones_own(tmp_path: Path) -> None:
+    source, policy = tmp_path / "radcase.db", tmp_path / "policy.yaml"
+    make_radcase(source, rows=1_000, hostile=True)
+    blocked = run(source, "--profile", "radcase")
+    assert blocked.exit_code == ExitStatus.BLOCKED
+    policy.write_text(run(source, "--profile", "radcase", "--suggest").stdout)
+    done = run(source, "--profile", "radcase", "--policy", policy)
+    assert done.exit_code == ExitStatus.DONE, done.output

@@ -119,6 +119,30 @@ def test_nothing_given_is_nothing_passed(checkout: Path) -> None:
     assert called(checkout, "restore") == [["-m", "infra.restore", "--", "dev"]]
 
 
+@pytest.mark.parametrize(
+    ("command", "calls"),
+    [
+        (["up"], [["up", "dev"]]),
+        (["check"], [["check", "dev"]]),
+        (["down"], [["down", "dev"]]),
+        (["rotate"], [["rotate", "dev"]]),
+        (["upgrade", "TO=18"], [["upgrade", "dev"]]),
+        (["pulumi", "ARGS=stack output"], [["pulumi", "dev", "stack", "output"]]),
+        (["status"], [["-m", "tools.status", "dev"]]),
+        (["drill"], [["-m", "infra.drill", "--", "dev"]]),
+        (["restore", "REMOVE=1"], [["-m", "infra.restore", "--remove", "--", "dev"]]),
+        (
+            ["restore", "INPLACE=1"],
+            [["-m", "infra.restore", "--in-place", "--", "dev"], ["up", "dev"]],
+        ),
+    ],
+)
+def test_a_stages_target_runs_that_and_no_more(
+    checkout: Path, command: list[str], calls: list[list[str]]
+) -> None:
+    assert called(checkout, *command) == calls
+
+
 def test_a_quote_that_is_not_closed_is_one_sentence() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tools.words", "OPTIONS", "true"],
