@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psycopg
@@ -49,9 +49,7 @@ def bare(plan: Plan) -> Plan:
                 "checks": (),
                 "foreign_keys": (),
                 "indexes": (),
-                "columns": tuple(
-                    c.model_copy(update={"identity": False, "default": None}) for c in table.columns
-                ),
+                "columns": tuple(replace(c, identity=False, default=None) for c in table.columns),
             }
         )
         for table in plan.tables

@@ -67,6 +67,7 @@ def measure_shapes(lab: Lab) -> Section:
     speeds: dict[str, list[float]] = {title: [] for title in files}
     loaded: dict[Path, str] = {}
     names = []
+    peaks = []
     for run in range(lab.runs):
         for number, (path, speed) in enumerate(
             [(default, base), *((files[title], speeds[title]) for title in files)]
@@ -75,6 +76,8 @@ def measure_shapes(lab: Lab) -> Section:
             loaded[path] = lab.database(names[-1])
             done = migrate(path, loaded[path])
             speed.append(path.stat().st_size / MIB / done.timing.seconds)
+            if path == files[MANY_TABLES]:
+                peaks.append(done.timing.peak)
     many = files[MANY_TABLES]
     alone = _server_alone(lab, many, loaded[many], names)
     # Not before: where thousands of files were deleted minutes ago, ext4 creates others slowly.
@@ -105,14 +108,27 @@ def measure_shapes(lab: Lab) -> Section:
             Sample(label="PostgreSQL alone", values=alone),
             None,
         ),
+        _peak(peaks),
     )
     return Section(
         key="shapes",
         title="Other shapes",
         rows=rows,
-        text="The whole of `migrate`, verified, in bytes of the SQLite file per second. The last "
-        "line says what of it PostgreSQL needs by itself to create, fill, index and analyze so "
-        "many tables, in as many sessions as the job has.",
+        text="The whole of `migrate`, verified, in bytes of the SQLite file per second. The line "
+        "of PostgreSQL alone says what of it PostgreSQL needs by itself to create, fill, index and "
+        "analyze so many tables, in as many sessions as the job has. Memory is the job's largest "
+        "resident set.",
+    )
+
+
+def _peak(peaks: list[float]) -> Row:
+    sample = Sample(label=MANY_TABLES, values=tuple(peaks), unit="MiB")
+    return Row(
+        what=f"peak memory of the job, {MANY_TABLES}",
+        against="",
+        value=sample.median,
+        goal=Goal(sense="under", bound=200, unit="MiB"),
+        samples=(sample,),
     )
 
 

@@ -336,13 +336,16 @@ class Migration:
         BlockedError where the policy does not allow the plan, and InputError first where the source
         is damaged."""
         connections = [taken.connect() for _ in range(self._jobs)]
+        told = self.reporter.at
         try:
             catalogue = read_catalogue(connections[0])
             if self.options.existing:
                 there = read_schema(target, profile, policy)
                 source = Source(connections[0], catalogue, connections[1:])
                 trial = trial_on(target)
-                plan = plan_onto(source, there, policy=policy, trial=trial, observed=intact)
+                plan = plan_onto(
+                    source, there, policy=policy, trial=trial, observed=intact, told=told
+                )
             else:
                 plan = make_plan(
                     connections[0],
@@ -352,6 +355,7 @@ class Migration:
                     others=connections[1:],
                     # What is left of the planning keeps one core busy at most.
                     observed=intact,
+                    told=told,
                     schema_name=schema_of(self.options.dsn),
                 )
         except Exception:

@@ -18,10 +18,12 @@ from rich.progress import (
     BarColumn,
     Progress,
     ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from migration_job.log_format import is_json, line
 
@@ -42,6 +44,7 @@ class Reporter:
         self._phase = ""
         self._done = 0
         self._total = 0
+        self._about = ""
         self._unit = "rows"
         self._spoke = 0.0
         self._began = 0.0
@@ -61,13 +64,15 @@ class Reporter:
 
     @contextmanager
     def phase(self, name: str, *, total: int = 0, unit: str = "rows") -> Iterator[None]:
-        """Time a phase; ``total`` is what :meth:`advance` counts up to, 0 where nothing counts."""
+        """Time a phase; ``total`` is what :meth:`advance` counts up to, 0 where nothing counts or
+        :meth:`at` tells it."""
         with self._lock:
             self._phase, self._done, self._total, self._unit = name, 0, total, unit
+            self._about = ""
             self._spoke = self._began = time.monotonic()
         began = self._began
         if self._live:
-            self._show(name, total)
+            self._show(name, total, unit)
         try:
             yield
         finally:
@@ -86,33 +91,62 @@ class Reporter:
         """Count ``count`` more of the phase's units."""
         with self._lock:
             self._done += count
-            done, total = self._done, self._total
-            now = time.monotonic()
-            due = not self._live and now - self._spoke >= PLAIN_INTERVAL
-            if due:
-                self._spoke = now
-            if self._bar is not None:
-                self._bar.update(self._bar.task_ids[0], completed=done)
-        if due:
-            of = f" of {total:,}" if total else ""
-            left = _left(done, total, now - self._began)
-            self.say(f"{self._phase}: {done:,}{of} {self._unit}{left}")
+            told = self._told()
+        if told:
+            self.say(told)
 
-    def _show(self, name: str, total: int) -> None:
-        columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn()]
-        if total:
-            of = f"/{total:,} {self._unit}, left"
-            columns += [TextColumn("{task.completed:,.0f}" + of), TimeRemainingColumn()]
-        else:
-            columns.append(TimeElapsedColumn())
-        self._bar = Progress(*columns, console=Console(file=self._stream), transient=True)
-        self._bar.add_task(name, total=total or None)
+    def at(self, done: int, total: int) -> None:
+        """The phase has counted ``done`` of about ``total``, of which it learns as it goes."""
+        with self._lock:
+            self._done, self._total = done, total
+            self._about = "about " if done < total else ""
+            told = self._told()
+        if told:
+            self.say(told)
+
+    def _told(self) -> str:
+        """Show how far the phase is; the plain line that is due, or ''. Under the lock."""
+        done, total = self._done, self._total
+        if self._bar is not None:
+            shown = self._bar.task_ids[0]
+            self._bar.update(shown, completed=done, total=total or None, about=self._about)
+        now = time.monotonic()
+        if self._live or now - self._spoke < PLAIN_INTERVAL:
+            return ""
+        self._spoke = now
+        of = f" of {self._about}{total:,}" if total else ""
+        return f"{self._phase}: {done:,}{of} {self._unit}{_left(done, total, now - self._began)}"
+
+    def _show(self, name: str, total: int, unit: str) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            _Counted(),
+            console=Console(file=self._stream),
+            transient=True,
+        )
+        self._bar.add_task(name, total=total or None, unit=unit, about="")
         self._bar.start()
 
     def _hide(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+class _Counted(ProgressColumn):
+    """How much of what is done and the time that is left; where nothing counts, the time so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left, self._elapsed = TimeRemainingColumn(), TimeElapsedColumn()
+
+    def render(self, task: Task) -> Text:
+        if task.total is None:
+            return self._elapsed.render(task)
+        about, unit = task.fields["about"], task.fields["unit"]
+        counted = f"{task.completed:,.0f} of {about}{task.total:,.0f} {unit}, left "
+        return Text(counted, style="progress.download").append_text(self._left.render(task))
 
 
 def _left(done: int, total: int, spent: float) -> str:

@@ -274,8 +274,8 @@ def report_cut(findings: Findings, subject: Subject, rule: Rule, changed: Rows, 
     kept = [(k, w) for k, w in zip(changed.keys, changed.why, strict=True) if k not in cut.keys]
     return Rows(
         max(changed.count - cut.count, 0),
-        [key for key, _ in kept],
-        [why for _, why in kept],
+        tuple(key for key, _ in kept),
+        tuple(why for _, why in kept),
         changed.ids - cut.ids,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from migration_job.plan import naming
 from migration_job.plan.findings import Findings
@@ -37,7 +38,7 @@ def with_distinct_constraints(
         given[number] = name
         if name != part.name and part.name in named:
             report_renamed(findings, table.source, part.name, name)
-    renamed = [p.model_copy(update={"name": given[n]}) for n, p in enumerate(parts)]
+    renamed = [replace(p, name=given[n]) for n, p in enumerate(parts)]
     return table.model_copy(
         update={
             "checks": tuple(p for p in renamed if isinstance(p, CheckPlan)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Set
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -18,26 +18,34 @@ MAX_SINGLED_OUT = 100_000
 
 @dataclass(slots=True)
 class Rows:
-    """Rows singled out: all counted, the first few kept to show, many kept by identity."""
+    """Rows singled out: all counted, the first few kept to show, many kept by identity.
+
+    Every column of every table has several of these, and nearly all stay empty: so an empty one
+    shares what it holds with all others.
+    """
 
     count: int = 0
-    keys: list[str] = field(default_factory=list)
-    why: list[str] = field(default_factory=list)
-    ids: set[Row] = field(default_factory=set)
+    keys: tuple[str, ...] = ()
+    why: tuple[str, ...] = ()
+    ids: Set[Row] = frozenset()
 
     def without(self, aside: Collection[Row]) -> Rows:
         """The same, with those of these rows that are kept by identity not counted."""
-        return replace(self, count=self.count - len(self.ids.intersection(aside)))
+        return replace(self, count=self.count - len(self.ids & frozenset(aside)))
 
     def add(self, identity: Row, key: str, why: str = "") -> None:
         if identity in self.ids:
             return
         self.count += 1
-        if len(self.keys) < EXAMPLES:
-            self.keys.append(key)
-            self.why.append(why)
+        self.show(key, why)
         if len(self.ids) < MAX_SINGLED_OUT:
-            self.ids.add(identity)
+            self._own_ids().add(identity)
+
+    def show(self, key: str, why: str) -> None:
+        """Have a row shown while there is room; it is counted elsewhere."""
+        if len(self.keys) < EXAMPLES:
+            self.keys += (key,)
+            self.why += (why,)
 
     def extend(self, more: Rows) -> None:
         """Add what was singled out among other rows of the table."""
@@ -45,7 +53,14 @@ class Rows:
         self.keys += more.keys[:room]
         self.why += more.why[:room]
         self.count += more.count
-        self.ids.update(islice(more.ids, max(0, MAX_SINGLED_OUT - len(self.ids))))
+        room = MAX_SINGLED_OUT - len(self.ids)
+        if more.ids and room > 0:
+            self._own_ids().update(islice(more.ids, room))
+
+    def _own_ids(self) -> set[Row]:
+        if not isinstance(self.ids, set):
+            self.ids = set(self.ids)
+        return self.ids
 
 
 @dataclass(slots=True)

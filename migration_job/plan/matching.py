@@ -7,7 +7,7 @@ By name: the very same, else the only one that differs in its case alone, else w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from migration_job.errors import InputError
 from migration_job.plan import naming
@@ -417,7 +417,7 @@ def _column_demanded(one: TableMatch, column: SourceColumn) -> SourceColumn:
     required = column.name in one.columns and one.columns[column.name].not_null
     # Of a NULL in a key that the target does not require there is nothing to say.
     place = column.primary_key if required else 0
-    return column.model_copy(update={"not_null": required, "primary_key": place})
+    return replace(column, not_null=required, primary_key=place)
 
 
 def _demanded(one: TableMatch, by_target: Mapping[str, TableMatch], schema: str) -> SourceTable:

@@ -8,14 +8,15 @@ A plan serialises to JSON and back without loss; its digest names it in the cert
 from __future__ import annotations
 
 import hashlib
-from functools import cached_property
+from dataclasses import replace
+from functools import cache, cached_property
 from typing import Literal
 
-from pydantic import AliasChoices, ConfigDict, Field
+from pydantic import AliasChoices, ConfigDict, Field, TypeAdapter
 
 from migration_job.plan.rules import Rule
 from migration_job.quoting import postgres_relation
-from migration_job.stores.sqlite.model import Data
+from migration_job.stores.sqlite.model import Data, compact
 from migration_job.values import fold
 
 Severity = Literal["error", "warning", "note"]
@@ -32,7 +33,8 @@ Owner = Literal["created", "existing"]
 # --------------------------------------------------------------------------------- the plan
 
 
-class ColumnPlan(Data):
+@compact
+class ColumnPlan:
     """What becomes of one column."""
 
     source: str | None
@@ -60,12 +62,14 @@ class ColumnPlan(Data):
     """Why this type, in a few words for ``inspect``."""
 
 
-class UniquePlan(Data):
+@compact
+class UniquePlan:
     name: str
     columns: tuple[str, ...]
 
 
-class CheckPlan(Data):
+@compact
+class CheckPlan:
     name: str
     expression: str
 
@@ -78,7 +82,8 @@ def _in_words(table: str, schema: str) -> str:
     return table if schema == OWN_SCHEMA else f"{schema}.{table}"
 
 
-class ForeignKeyPlan(Data):
+@compact
+class ForeignKeyPlan:
     name: str
     columns: tuple[str, ...]
     parent: str
@@ -98,7 +103,8 @@ class ForeignKeyPlan(Data):
         return _in_words(self.parent, self.parent_schema)
 
 
-class IndexPlan(Data):
+@compact
+class IndexPlan:
     name: str
     unique: bool
     terms: tuple[str, ...]
@@ -259,8 +265,7 @@ class Plan(Data):
                 update={
                     "schema_name": schema,
                     "foreign_keys": tuple(
-                        key.model_copy(update={"parent_schema": schema})
-                        for key in table.foreign_keys
+                        replace(key, parent_schema=schema) for key in table.foreign_keys
                     ),
                 }
             )
@@ -303,7 +308,7 @@ class Plan(Data):
             table.model_copy(
                 update={
                     "widest": None,
-                    "columns": tuple(c.model_copy(update={"nulls": True}) for c in table.columns),
+                    "columns": tuple(replace(c, nulls=True) for c in table.columns),
                 }
             )
             for table in self.tables
@@ -320,7 +325,7 @@ class Plan(Data):
                 "tables": {"__all__": {"rows", "widest", "columns", "owner", "merge", "where"}},
             }
         ) + "".join(
-            c.model_dump_json(exclude={"clean", "nulls", "reason"})
+            _columns().dump_json(c, exclude={"clean", "nulls", "reason"}).decode()
             for t in self.tables
             for c in t.columns
         )
@@ -329,3 +334,9 @@ class Plan(Data):
         content += "".join(f"merge {t.target}" for t in self.tables if t.merge)
         content += "".join(f"where {t.target} {t.where}" for t in self.tables if t.where)
         return hashlib.sha256(content.encode()).hexdigest()
+
+
+@cache
+def _columns() -> TypeAdapter[ColumnPlan]:
+    """What writes a column's plan as JSON."""
+    return TypeAdapter(ColumnPlan)

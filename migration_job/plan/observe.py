@@ -335,8 +335,7 @@ class Observer:
             parameters=tuple(listed),
         )
         for row in islice(rows, EXAMPLES):
-            found.keys.append(show_key(shown, row[width:-1]))
-            found.why.append(display(row[-1]))
+            found.show(show_key(shown, row[width:-1]), display(row[-1]))
         return found
 
     def changed_in(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import apsw
 
@@ -30,6 +30,7 @@ from migration_job.plan.model import (
 )
 from migration_job.plan.onto_assignments import OntoAssigner, OntoFindings
 from migration_job.plan.onto_refusals import Refusals, Trial, try_all
+from migration_job.plan.pace import Told
 from migration_job.plan.planner.context import Planning
 from migration_job.plan.planner.map_directions import set_directions
 from migration_job.plan.planner.row_faults import find_row_faults, unique_keys
@@ -69,8 +70,9 @@ def plan_onto(
     policy: Policy | None = None,
     trial: Trial | None = None,
     observed: Callable[[], object] | None = None,
+    told: Told | None = None,
 ) -> Plan:
-    """The plan that fills ``target``, every value tried; ``observed`` as with
+    """The plan that fills ``target``, every value tried; ``observed`` and ``told`` as with
     :func:`migration_job.plan.planner.make_plan`. ``trial`` is the target's own word on its CHECKs;
     without it they are left to the load. Raises InputError where the policy names what is not
     there."""
@@ -86,7 +88,7 @@ def plan_onto(
     catalogue = _with_placed(carried, target, chosen)
     matched = match(catalogue, target, chosen, findings, _counts(source.connection))
     catalogue = catalogue.model_copy(update={"tables": matched.sources()})
-    readers = Readers.over((source.connection, *source.others), catalogue)
+    readers = Readers.over((source.connection, *source.others), catalogue, told)
     assigner = OntoAssigner(readers.first.observer, chosen, findings, "UTC")
     assigner.place_in(matched, target)
     planning = Planning(
@@ -189,7 +191,9 @@ class _Onto:
             reader: Reader, table: SourceTable, span: Span, choices: dict[str, Choice]
         ) -> dict[str, int]:
             rules = {name: choice.rule for name, choice in choices.items()}
-            return reader.observer.trial(table, rules, seen.facts[table.name], span)
+            found = reader.observer.trial(table, rules, seen.facts[table.name], span)
+            self._planning.readers.pace.tried(table, len(seen.spans[table.name]))
+            return found
 
         assignments: dict[tuple[str, str], Assignment] = {}
         tried = self._planning.readers.by_part(tables, begin, trial)
@@ -362,17 +366,16 @@ class _Onto:
                 continue
             rule = assignment.rule.under(source.affinity)
             nulls = bool(self._seen.of((table.name, source.name)).nulls)
-            yield _column_alone(there).model_copy(
-                update={
-                    "source": source.name,
-                    "rule": rule,
-                    "identity": bool(there.sequences)
-                    and source.name == table.rowid_alias
-                    and isinstance(rule, IntegerRule),
-                    "clean": assignment.clean,
-                    "nulls": nulls or _maps_to_null(rule),
-                    "reason": "the target's type",
-                }
+            yield replace(
+                _column_alone(there),
+                source=source.name,
+                rule=rule,
+                identity=bool(there.sequences)
+                and source.name == table.rowid_alias
+                and isinstance(rule, IntegerRule),
+                clean=assignment.clean,
+                nulls=nulls or _maps_to_null(rule),
+                reason="the target's type",
             )
 
     def _existing_sequences(self) -> Iterator[SequencePlan]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import sqlglot
@@ -210,7 +210,7 @@ class Profile:
                 column=column.source,
             )
             return column
-        return column.model_copy(update={"default": own.default})
+        return replace(column, default=own.default)
 
     def tables_alone(self, catalogue: Catalogue) -> list[TablePlan]:
         """Plans of the wished tables that the source does not have; they stay empty. Where the

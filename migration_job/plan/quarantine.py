@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from typing import Literal, TypeVar
 
 import apsw
@@ -46,7 +46,7 @@ class Quarantine:
         self._catalogue = catalogue
         self._rows: dict[str, dict[Row, Reason]] = {}
 
-    def add(self, table: str, rows: set[Row], reason: Reason) -> set[Row]:
+    def add(self, table: str, rows: Set[Row], reason: Reason) -> set[Row]:
         """Set rows aside; those that were not yet are returned."""
         own = self._rows.setdefault(table, {})
         new = {row for row in rows if row not in own}
@@ -181,7 +181,7 @@ class Quarantine:
         """The identities of the table's rows that were set aside."""
         return self._rows.get(table, {}).keys()
 
-    def further(self, table: str, rows: set[Row], relations: Relations) -> tuple[int, int]:
+    def further(self, table: str, rows: Set[Row], relations: Relations) -> tuple[int, int]:
         """How many rows would be set aside besides, were these too: of the table itself, and of
         others that depend on them. Nothing is set aside."""
         tried = Quarantine(self._connection, self._catalogue)

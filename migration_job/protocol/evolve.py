@@ -19,7 +19,7 @@ column on the source.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import apsw
 import psycopg
@@ -261,7 +261,7 @@ def _retyped(
     rule = rule_after(column.rule, fresh[0], affinity, strict=source.strict)
     if rule is None:
         return None
-    return column.model_copy(update={"rule": rule, "type": fresh[1], "clean": False})
+    return replace(column, rule=rule, type=fresh[1], clean=False)
 
 
 def _addition(

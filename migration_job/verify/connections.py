@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +59,33 @@ class Stopped(Exception):
     """Another part of the verification failed; this one ends without a result."""
 
 
+class RowsRead:
+    """How many of one table's source rows have been read; ``advance`` is told, block by block. A
+    second look at the same rows, where a first way of comparing them did not do, tells nothing."""
+
+    def __init__(self, rows: int, advance: Callable[[int], None]) -> None:
+        self._rows = rows
+        self._advance = advance
+        self._at = self._told = 0
+
+    def begin(self) -> None:
+        """A way of comparing begins with the first row."""
+        self._at = 0
+
+    def more(self, count: int) -> None:
+        """So many more of the rows were read."""
+        self._at += count
+        new = min(self._at, self._rows) - self._told
+        if new > 0:
+            self._told += new
+            self._advance(new)
+
+    def end(self) -> None:
+        """The table is done."""
+        self._at = self._rows
+        self.more(0)
+
+
 @dataclass(slots=True)
 class Sides:
     """One worker's connections to both sides, and what they are compared under."""
@@ -68,6 +95,8 @@ class Sides:
     plan: Plan
     catalogue: Catalogue
     stopped: threading.Event = field(default_factory=threading.Event)
+    read: RowsRead = field(default_factory=lambda: RowsRead(0, lambda _: None))
+    """Of the table that is being compared."""
 
     def __post_init__(self) -> None:
         self.target.execute("; ".join(SETTINGS))

@@ -28,6 +28,7 @@ from migration_job.verify import (
 from migration_job.verify.changed import changed_values
 from migration_job.verify.connections import (
     Differences,
+    RowsRead,
     Sides,
     Stopped,
     ledger_keys,
@@ -150,12 +151,13 @@ class Verification:
                 return  # the relations say so
             with self._lock:
                 self._working += 1
+            sides.read = RowsRead(table.rows, advance)
             try:
                 self._compare(sides, table, facts)
             finally:
                 with self._lock:
                     self._working -= 1
-            advance(table.rows)
+            sides.read.end()
 
         return run
 

@@ -77,6 +77,7 @@ class Source:
 
     def blocks(self) -> Iterator[Block]:
         """Every row once."""
+        self._sides.read.begin()
         if self._rowid is None:
             yield from self._single_rows()
             return
@@ -88,6 +89,7 @@ class Source:
     def spans(self) -> Iterator[_Span]:
         """Ranges of rowids with about as many bytes as a block should have, one after another and
         without an end on either side, so that together they are everything."""
+        self._sides.read.begin()
         low: int | None = None
         end = None if self._whole else self._end_without_gaps()
         while True:
@@ -146,6 +148,7 @@ class Source:
         ).fetchone()
         if found is None or not found[1]:
             return None
+        self._sides.read.more(int(found[1]))
         data = found[0] if isinstance(found[0], bytes) else str(found[0]).encode()
         self._wanted = min(max(self._wanted * BLOCK_BYTES // max(len(data), 1), 1), MOST_ROWS)
         return _checked(Block(data, int(found[1]), int(found[2])), self._line.fields)
@@ -168,6 +171,7 @@ class Source:
             size += len(lines[-1])
             nulls += int(missing)
             if size >= BLOCK_BYTES:
+                self._sides.read.more(len(lines))
                 yield _checked(Block(_joined(lines), len(lines), nulls), self._line.fields)
                 lines, size, nulls = [], 0, 0
         if lines:

@@ -114,8 +114,10 @@ def _by_key(
     large = f"{weight} > {HUGE}" if weight else ""
     ordinary = " AND ".join(part for part in (keep, f"NOT ({large})" if large else "") if part)
     rows = read_rows(sides.source, table, columns, encoding=sides.plan.encoding, where=ordinary)
+    sides.read.begin()
     for batch in batches(rows, max_rows=BATCH):
         sides.go_on()
+        sides.read.more(len(batch))
         count += len(batch)
         met = compare_batch(comparison, batch)
         for ctid in met:

@@ -76,8 +76,10 @@ def _bag_of_source(
         encoding=sides.plan.encoding,
         where=not_quarantined(plan),
     )
+    sides.read.begin()
     for batch in batches(rows, max_rows=BATCH):
         sides.go_on()
+        sides.read.more(len(batch))
         texts = [key_text(row[: len(key)]) for row in batch]
         ledger = ledger_for(sides, table.name, texts)
         for text, row in zip(texts, batch, strict=True):

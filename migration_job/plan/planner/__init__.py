@@ -24,6 +24,7 @@ from migration_job.plan.conflicts import report_conflicts
 from migration_job.plan.findings import Findings
 from migration_job.plan.generous import generously
 from migration_job.plan.model import OWN_SCHEMA, Plan
+from migration_job.plan.pace import Told
 from migration_job.plan.planner.agreement import agree_on_types
 from migration_job.plan.planner.assembly import Facts, assemble
 from migration_job.plan.planner.column_assignments import assign_all, report_columns
@@ -48,11 +49,13 @@ def make_plan(  # noqa: PLR0913 - options of a plan, named
     zone: str = "UTC",
     others: Sequence[apsw.Connection] = (),
     observed: Callable[[], object] | None = None,
+    told: Told | None = None,
     schema_name: str = OWN_SCHEMA,
 ) -> Plan:
     """The plan for the connection's present state, every value tried. ``others`` are connections to
     the very same state, which let more tables be looked at at once. ``observed`` is called once
     the facts of every table are known: from then on the planning needs little of the processor.
+    ``told`` hears how far it is.
     ``schema_name`` is where the tables are made.
 
     ``Plan.blocked`` is empty where the run may go on. Raises InputError where policy or profile
@@ -61,7 +64,7 @@ def make_plan(  # noqa: PLR0913 - options of a plan, named
     chosen = policy or Policy()
     wished = profile or Profile(name="none")
 
-    course = _Course(zone, observed, schema_name)
+    course = _Course(zone, observed, told, schema_name)
 
     def planned(said: Policy) -> Plan:
         return _planned((connection, *others), catalogue, wished, said, course)
@@ -89,6 +92,7 @@ class _Course:
 
     zone: str
     observed: Callable[[], object] | None
+    told: Told | None
     schema_name: str
 
 
@@ -103,7 +107,7 @@ def _planned(
     chosen.check(catalogue)
     findings = Findings(chosen, chosen.default or wished.default)
     catalogue = choose(connections[0], catalogue, chosen, findings)
-    readers = Readers.over(connections, catalogue)
+    readers = Readers.over(connections, catalogue, course.told)
     planning = Planning(
         connection=connections[0],
         catalogue=catalogue,

@@ -160,7 +160,7 @@ def _column_plans(assembly: _Assembly, table: SourceTable, parts: Parts) -> Iter
         assignment = facts.assignments.get(place)
         if assignment is None:
             continue
-        rule = assignment.rule.under(column.affinity)
+        rule = assembly.planning.rules.one(assignment.rule.under(column.affinity))
         identity = (
             column.name == table.rowid_alias
             and isinstance(rule, IntegerRule)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from migration_job.plan.assignment import Assignment, Wish, wrap
 from migration_job.plan.choose import Choice
@@ -34,7 +35,9 @@ def assign_all(planning: Planning, seen: Seen) -> Assignments:
         reader: Reader, table: SourceTable, span: Span, choices: dict[str, Choice]
     ) -> dict[str, int]:
         rules = {name: choice.rule for name, choice in choices.items()}
-        return reader.observer.trial(table, rules, seen.facts[table.name], span)
+        found = reader.observer.trial(table, rules, seen.facts[table.name], span)
+        planning.readers.pace.tried(table, len(seen.spans[table.name]))
+        return found
 
     assignments: dict[Place, Assignment] = {}
     tried = planning.readers.by_part(tables, begin, trial)
@@ -80,7 +83,7 @@ def _propose(
             # json has no equality: no key, no index, no comparison.
             policy = planning.policy.column(table.name, column.name)
             choice = Choice.of(wrap(_text_for(facts), policy, wish))
-        choices[column.name] = choice
+        choices[column.name] = replace(choice, rule=planning.rules.one(choice.rule))
     return choices
 
 

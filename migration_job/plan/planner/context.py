@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import apsw
 
@@ -17,8 +17,22 @@ from migration_job.plan.policy import Policy
 from migration_job.plan.profile import Profile
 from migration_job.plan.quarantine import Quarantine
 from migration_job.plan.relations import Place, Relations
+from migration_job.plan.rules import MapRule, Rule
 from migration_job.stores.sqlite.model import Catalogue, SourceColumn, SourceTable
 from migration_job.values import fold
+
+
+class SharedRules:
+    """Each rule as one object for all columns that have it: of thousands of tables, most do."""
+
+    def __init__(self) -> None:
+        self._by_text: dict[str, Rule] = {}
+
+    def one(self, rule: Rule) -> Rule:
+        """The same rule. Safe to call from several threads."""
+        if isinstance(rule, MapRule):
+            return rule  # JSON does not tell all of its values apart
+        return self._by_text.setdefault(rule.model_dump_json(), rule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +49,7 @@ class Planning:
     assigner: Assigner
     schema_name: str = OWN_SCHEMA
     """Where the plan's tables are."""
+    rules: SharedRules = field(default_factory=SharedRules)
 
     @property
     def observer(self) -> Observer:

@@ -13,6 +13,7 @@ import apsw
 
 from migration_job.plan.facts import ColumnFacts
 from migration_job.plan.observe import Observer
+from migration_job.plan.pace import Pace, Told
 from migration_job.plan.quarantine import Quarantine
 from migration_job.plan.relations import Place
 from migration_job.plan.row_names import Span
@@ -42,12 +43,20 @@ class Readers:
     """One reader for each connection to the same state."""
 
     all: tuple[Reader, ...]
+    pace: Pace
 
     @classmethod
-    def over(cls, connections: Sequence[apsw.Connection], catalogue: Catalogue) -> Readers:
-        return cls(
-            tuple(Reader(Observer(c, catalogue), Quarantine(c, catalogue)) for c in connections)
-        )
+    def over(
+        cls,
+        connections: Sequence[apsw.Connection],
+        catalogue: Catalogue,
+        told: Told | None = None,
+    ) -> Readers:
+        """``told`` hears how far they are."""
+        pace = Pace(told)
+        pace.begin(connections[0], catalogue)
+        readers = (Reader(Observer(c, catalogue), Quarantine(c, catalogue)) for c in connections)
+        return cls(tuple(readers), pace)
 
     @property
     def first(self) -> Reader:
@@ -130,13 +139,18 @@ class Seen:
 def observe(readers: Readers, catalogue: Catalogue) -> Seen:
     """Look at every value of every table."""
 
-    def begin(reader: Reader, table: SourceTable) -> tuple[Sequence[Span], TableFacts]:
+    def begin(reader: Reader, table: SourceTable) -> tuple[Sequence[Span], tuple[TableFacts, int]]:
         sample, bounds = reader.observer.sample(table)
-        return reader.observer.spans(table, bounds, readers.parts), sample
+        parts = reader.observer.spans(table, bounds, readers.parts)
+        return parts, (sample, len(parts))
 
-    def look(reader: Reader, table: SourceTable, span: Span, sample: TableFacts) -> TableFacts:
+    def look(
+        reader: Reader, table: SourceTable, span: Span, begun: tuple[TableFacts, int]
+    ) -> TableFacts:
+        sample, parts = begun
         facts = reader.observer.facts(table, sample, span)
         reader.observer.look_at_text(table, facts, span)
+        readers.pace.counted(table, max(f.rows for f in facts.values()), parts)
         return facts
 
     facts: dict[str, TableFacts] = {}

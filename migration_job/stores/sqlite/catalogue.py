@@ -7,7 +7,7 @@ SQL text (``sqltext``).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import apsw
@@ -353,7 +353,7 @@ def _named_indexes(
     for index in indexes:
         columns = tuple(fold(c.column or "") for c in index.columns)
         name = names.get(columns) if index.origin == "u" else None
-        found.append(index.model_copy(update={"constraint": name}) if name else index)
+        found.append(replace(index, constraint=name) if name else index)
     return tuple(found)
 
 
@@ -364,7 +364,7 @@ def _named_keys(
     if not names:
         return tuple(keys)
     return tuple(
-        key.model_copy(update={"constraint": name}) if name else key
+        replace(key, constraint=name) if name else key
         for key, name in zip(keys, names, strict=True)
     )
 
@@ -485,11 +485,10 @@ def _with_parent_keys(table: SourceTable, parents: Mapping[str, SourceTable]) ->
                 else tuple(spelled.get(fold(c), c) for c in columns)
             )
         keys.append(
-            key.model_copy(
-                update={
-                    "parent": parent.name if parent is not None else key.parent,
-                    "parent_columns": tuple(c for c in columns if c),
-                }
+            replace(
+                key,
+                parent=parent.name if parent is not None else key.parent,
+                parent_columns=tuple(c for c in columns if c),
             )
         )
-    return table.model_copy(update={"foreign_keys": tuple(keys)})
+    return table.model_copy(update={"foreign_keys": tuple(keys)}) if keys else table

@@ -19,9 +19,13 @@ from migration_job.stores.sqlite.database import check_integrity
 FULL_BYTES = 64 << 20
 """Up to here everything is checked at once: it takes about a second, beside the copy."""
 
-CACHE_KIB = 65_536
+LEAST_CACHE, MOST_CACHE = 8 << 20, 64 << 20
 """The check's page cache: with a scan's small one a third of its time goes into reading the same
-pages again."""
+pages again. It reads one table with its indexes after another, so that no more is of use than a
+large one's pages: with thousands of tables, whose plan takes memory too, each is small."""
+
+TABLES_AT_ONCE = 8
+"""Times the average table, since some are larger."""
 
 
 def name(*, full: bool) -> str:
@@ -34,5 +38,20 @@ def check(connection: apsw.Connection, *, full: bool) -> None:
 
     Values that break the file's own constraints are not damage: preflight reports those.
     """
-    connection.execute(compose("PRAGMA cache_size = -{cache_kib}", cache_kib=CACHE_KIB))
+    cache = _cache(connection) >> 10
+    connection.execute(compose("PRAGMA cache_size = -{cache}", cache=cache))
     check_integrity(connection, quick=not full)
+
+
+def _cache(connection: apsw.Connection) -> int:
+    """Bytes of page cache for the check of this file."""
+    try:
+        ((size, tables),) = connection.execute(
+            "SELECT page_count * page_size, "
+            "(SELECT count(*) FROM sqlite_schema WHERE type = 'table') "
+            "FROM pragma_page_count, pragma_page_size"
+        ).fetchall()
+    except apsw.Error:
+        return LEAST_CACHE  # the check says what is wrong
+    average = int(str(size)) // max(int(str(tables)), 1)
+    return min(max(average * TABLES_AT_ONCE, LEAST_CACHE), MOST_CACHE)

@@ -6,9 +6,10 @@ Nothing here reads a database: the catalogue fills these classes, and everybody 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal, TypeVar, cast, dataclass_transform
 
 from pydantic import BaseModel, ConfigDict
+from pydantic.dataclasses import dataclass
 
 from migration_job.values import fold
 
@@ -25,7 +26,20 @@ class Data(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class SourceColumn(Data):
+_Kind = TypeVar("_Kind")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def compact(kind: type[_Kind]) -> type[_Kind]:
+    """What :class:`Data` promises, for what there are tens of thousands of: a model keeps a
+    dictionary and a set for each of its objects, ten times as many bytes as these."""
+    config = ConfigDict(extra="forbid")
+    made: Any = dataclass(frozen=True, slots=True, kw_only=True, config=config)(kind)
+    return cast(type[_Kind], made)
+
+
+@compact
+class SourceColumn:
     """One column, as ``PRAGMA table_xinfo`` and the table's SQL tell it."""
 
     name: str
@@ -43,7 +57,8 @@ class SourceColumn(Data):
     collation: str = "BINARY"
 
 
-class SourceIndexColumn(Data):
+@compact
+class SourceIndexColumn:
     """One term of an index: a column's name, or an expression's SQL."""
 
     column: str | None
@@ -52,7 +67,8 @@ class SourceIndexColumn(Data):
     collation: str
 
 
-class SourceIndex(Data):
+@compact
+class SourceIndex:
     name: str
     unique: bool
     origin: Literal["c", "u", "pk"]
@@ -64,7 +80,8 @@ class SourceIndex(Data):
     """The name that the table's SQL gives the constraint behind it."""
 
 
-class SourceForeignKey(Data):
+@compact
+class SourceForeignKey:
     columns: tuple[str, ...]
     parent: str
     parent_columns: tuple[str, ...]
