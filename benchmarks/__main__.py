@@ -14,6 +14,7 @@ from benchmarks import (
     capture_cost,
     copying,
     distance,
+    existing,
     full_stage,
     gate,
     growth,
@@ -36,6 +37,7 @@ RESULTS = "benchmarks.json"
 MEASURES: dict[str, Callable[[Lab], Section]] = {
     "migrate": whole.measure,
     "copy": copying.measure,
+    "existing": existing.measure,
     "growth": growth.measure,
     "catchup": live.measure,
     "distance": distance.measure,

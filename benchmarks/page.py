@@ -10,6 +10,7 @@ ORDER = (
     *(
         "migrate",
         "copy",
+        "existing",
         "growth",
         "rules",
         "catchup",

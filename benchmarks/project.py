@@ -28,7 +28,12 @@ class Migrated:
 
 
 def migrate(
-    source: Path, dsn: str, *, profile: str = "none", policy: Path | None = None
+    source: Path,
+    dsn: str,
+    *,
+    profile: str = "none",
+    policy: Path | None = None,
+    schema: str = "planned",
 ) -> Migrated:
     """``migration-job migrate``, start of the interpreter and report included.
 
@@ -40,7 +45,7 @@ def migrate(
             [
                 *(sys.executable, "-m", "migration_job", "migrate", os.fspath(source)),
                 *("--report", os.fspath(folder), "--profile", profile),
-                *("--target", dsn),
+                *("--target", dsn, "--schema", schema),
                 *(() if policy is None else ("--policy", os.fspath(policy))),
             ],
             env=ENVIRONMENT,

@@ -19,6 +19,7 @@ import pytest
 from psycopg import sql
 
 from migration_job.embedded import EmbeddedPostgres
+from migration_job.stores.postgres import load
 from tests.integration.running import DONE, FAILED, run
 from tests.integration.test_existing import definitions
 
@@ -359,7 +360,10 @@ def _alike(kind: Kind, here: str | None, there: str | None) -> bool:
 
 @pytest.mark.parametrize("number", range(EXAMPLES))
 def test_a_random_application(
-    postgres_server: EmbeddedPostgres, tmp_path: Path, number: int
+    postgres_server: EmbeddedPostgres,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
 ) -> None:
     seed = int(os.environ.get("PROPERTY_EXISTING_SEED", random.SystemRandom().randrange(10**9)))
     print(f"PROPERTY_EXISTING_SEED={seed}")
@@ -367,6 +371,9 @@ def test_a_random_application(
     application = build(rng)
     name = f"existing_{number}_{seed}"
     dsn = postgres_server.create_database(name)
+    # Half of the applications are loaded as if each of their tables were a large one.
+    small = load.SMALL_ROWS if rng.random() < 0.5 else 0
+    monkeypatch.setattr(load, "SMALL_ROWS", small)
     try:
         make_source(application, tmp_path / "s.db")
         make_target(application, rng, dsn)

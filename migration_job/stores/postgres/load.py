@@ -26,7 +26,7 @@ import psycopg
 from migration_job.errors import OperationError
 from migration_job.plan.model import Plan, TablePlan
 from migration_job.quoting import compose, postgres_name
-from migration_job.stores.postgres import records, schema
+from migration_job.stores.postgres import records, room, schema
 from migration_job.stores.postgres.copy_stream import Advance, Loaded, Session
 from migration_job.stores.postgres.database import lost
 from migration_job.stores.postgres.tablecopy import TableCopy
@@ -108,12 +108,13 @@ def tasks(
     advance: Advance,
     *,
     jobs: int = 1,
-    small_rows: int = SMALL_ROWS,
+    small_rows: int | None = None,
 ) -> list[Task[Session]]:
     """What loads the plan: for each table its copy, then its keys, its indexes and its
-    statistics, as tasks; tables up to ``small_rows`` whole, several in one task; in parts a table
-    that would keep one of ``jobs`` sessions busy for longer than all the others. What ``done``
-    names is left out. Foreign keys and views come after all of them."""
+    statistics, as tasks; tables up to ``small_rows`` (:data:`SMALL_ROWS`) whole, several in one
+    task; in parts a table that would keep one of ``jobs`` sessions busy for longer than all the
+    others. What ``done`` names is left out. Foreign keys and views come after all of them."""
+    small_rows = SMALL_ROWS if small_rows is None else small_rows
     loader = _Loader(plan, catalogue, advance)
     made: list[Task[Session]] = []
     before: dict[str, str] = {}
@@ -346,7 +347,9 @@ class _Loader:
         """A table's rows; its keys, indexes and statistics are tasks of their own."""
         with _explained(session, [table]), session.target.transaction():
             self._create(session, [table])
-            loaded = self._copy(session, table, self._advance)
+            made = room.Room() if table.ours else room.make(session.target, table)
+            loaded = self._copy(session, table, self._advance, frozen=table.ours or made.frozen)
+            room.give_back(session.target, made)
             self._set_sequence(session, table)
             records.mark_all(session.target, [_rows_mark(table, loaded)])
 
@@ -401,7 +404,8 @@ class _Loader:
         with _explained(session, tables), session.target.transaction():
             self._create(session, tables)
             for table in tables:
-                marks += [_rows_mark(table, self._copy(session, table, told)), *_built(table)]
+                loaded = self._copy(session, table, told, frozen=table.ours)
+                marks += [_rows_mark(table, loaded), *_built(table)]
             built = build_sql(tables, self._sequences)
             _execute(session, tables[0], "its keys and indexes", built)
             records.mark_all(session.target, marks)
@@ -416,11 +420,13 @@ class _Loader:
         if statements := self._sequences.get(table.target):
             _execute(session, table, "its sequence", _one_text(statements))
 
-    def _copy(self, session: Session, table: TablePlan, advance: Advance) -> Loaded:
+    def _copy(
+        self, session: Session, table: TablePlan, advance: Advance, *, frozen: bool
+    ) -> Loaded:
         if table.source is None:
             return Loaded(0, 0, 0)
         with _timed(session, table):
-            return self._copier(session, table).run(advance)
+            return self._copier(session, table).run(advance, frozen=frozen)
 
     def _copier(self, session: Session, table: TablePlan) -> TableCopy:
         source = self._catalogue.table(str(table.source))

@@ -68,11 +68,10 @@ class TableCopy:
         self._rowid = rowid_name(table)
         self._bare_tries = 0 if self._sql.bare is None else BARE_TRIES
 
-    def run(self, advance: Advance) -> Loaded:
-        """Copy every row; ledger and quarantine included. Runs in the caller's transaction."""
-        # Rows may be frozen only in a table that is of this transaction's making.
-        freeze = self._plan.ours
-        statement = copy_sql(self._plan.relation, self._sql.columns, freeze=freeze)
+    def run(self, advance: Advance, *, frozen: bool) -> Loaded:
+        """Copy every row; ledger and quarantine included. Runs in the caller's transaction, which
+        has made or truncated the table where the rows are to be ``frozen``."""
+        statement = copy_sql(self._plan.relation, self._sql.columns, freeze=frozen)
         with TableStream(self._session, statement, advance) as stream:
             if self._sql.line is None:
                 self._rows.copy(stream, self._sql.keep, ())
