@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import docker
@@ -15,7 +14,6 @@ from infra.execution import execute
 from infra.images import Builder
 from tests.deployment.engine import client_or_skip, output
 from tests.deployment.test_application_schema import SECRET, TABLES, make_source, psql
-from tests.deployment.test_external import APPLICATION, DATABASE, JOB, RIGHTS, somebodys
 from tests.deployment.workshop import Workshop, dsn, named, require_pulumi
 
 pytestmark = [
@@ -122,75 +120,6 @@ def test_what_the_application_writes_there_is_thrown_away(workshop: Workshop, im
     with psycopg.connect(dsn(named(workshop))) as connection:
         assert connection.execute("SELECT count(*) FROM people").fetchone() == (300,)
     assert superuser(workshop, COPIES) == "0"
-    assert set(workshop.up().changes) == {"same"}
-
-
-def test_another_proof_is_run_while_sqlite_serves(workshop: Workshop, image: str) -> None:
-    """`sync` follows then, and has a session of its own on the database."""
-    other = psql("SELECT 'another proof'")
-    workshop.set(proof={"image": image, "command": other})
-    done = workshop.up()
-    assert not done.failed, done.output
-    assert "PostgreSQL serves: the migration is not run again" in done.output
-    workshop.set(cutover="hold")
-    done = workshop.up()
-    assert not done.failed, done.output
-    assert named(workshop)["engine"] == "sqlite"
-    workshop.set(proof={"image": image, "command": [*other, "-c", "SELECT 'and one more'"]})
-    done = workshop.up()
-    assert not done.failed, done.output
-    assert certified(workshop).endswith(": and one more")
-    workshop.set(cutover="switch")
-    done = workshop.up()
-    assert not done.failed, done.output
-    assert named(workshop)["engine"] == "postgresql"
     gone = workshop.destroy()
     assert not gone.failed, gone.output
     assert workshop.left() == []
-
-
-def test_on_a_server_of_somebody_elses(
-    client: docker.DockerClient, image: str, tmp_path: Path
-) -> None:
-    source = tmp_path / "data" / "app.db"
-    make_source(source)
-    with somebodys(client, 18) as server:
-        server.query("GRANT SET ON PARAMETER session_replication_role TO mover")
-        server.query(f'CREATE DATABASE "{DATABASE}"')
-        server.query(RIGHTS, DATABASE)
-        made = Workshop(
-            tmp_path,
-            client,
-            source=str(source),
-            target="external",
-            pooler=False,
-            schema="existing",
-            schemaFrom={"image": image, "command": psql(TABLES)},
-            proof={"image": image, "command": WRITES},
-            external={
-                "host": server.host,
-                "port": server.port,
-                "database": DATABASE,
-                "user": "mover",
-                "applicationUser": "rad app",
-                "sslmode": "prefer",
-            },
-        )
-        try:
-            made.set_secret("external.password", JOB)
-            made.set_secret("external.applicationPassword", APPLICATION)
-            done = made.up()
-            assert done.failed
-            assert "(ALTER ROLE ... CREATEDB) and owns the database" in done.output
-            server.query(f'ALTER ROLE mover CREATEDB; ALTER DATABASE "{DATABASE}" OWNER TO mover')
-            done = made.up()
-            assert not done.failed, done.output
-            assert JOB not in done.output
-            assert "301 people as mover in rad case_proof_" in certified(made)
-            with closing(psycopg.connect(dsn(named(made)))) as connection:
-                found = connection.execute("SELECT count(*) FROM people").fetchone()
-            assert found == (300,)
-            gone = made.destroy()
-            assert not gone.failed, gone.output
-        finally:
-            made.clear()
