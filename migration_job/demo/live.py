@@ -12,9 +12,10 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ FENCE_SECONDS = "4"
 laptop everything takes longer, and the application waits up to 5 s for SQLite's lock."""
 
 CATCH_UP_SECONDS = 60.0
+
+NEWS_SECONDS = 2.0
+"""A figure that is older is told with its age."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,11 +223,7 @@ class _Show:
         ]
         told = self._sync_says()
         if told is not None:
-            way = {"forward": "to PostgreSQL", "back": "back to SQLite"}
-            words.append(
-                f"{way.get(str(told['direction']), 'waiting')}: {told['behind']:,} changes, "
-                f"{float(told['lag_seconds']):.1f} s behind"
-            )
+            words.append(lag_in_words(told, datetime.now(UTC)))
         return "; ".join(words)
 
     def _sync_says(self) -> dict[str, Any] | None:
@@ -281,6 +281,20 @@ class _Show:
         if status is ExitStatus.DONE and (result.failures or compared.problems):
             status = ExitStatus.VERIFICATION_FAILED
         return Shown(status, last)
+
+
+def lag_in_words(told: Mapping[str, Any], now: datetime) -> str:
+    """What ``sync`` has last said, and how old that is where it is no news: while a command moves
+    the application, it measures nothing."""
+    way = {"forward": "to PostgreSQL", "back": "back to SQLite"}.get(str(told["direction"]))
+    if way is None:
+        return "sync waits"
+    said = f"{way}: {told['behind']:,} changes, {float(told['lag_seconds']):,.1f} s behind"
+    try:
+        age = (now - datetime.fromisoformat(str(told["measured_at"]))).total_seconds()
+    except (KeyError, ValueError):
+        return f"{way}: nothing measured yet"
+    return said if age < NEWS_SECONDS else f"{said} {age:,.0f} s ago"
 
 
 def _end(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 
 import psycopg
@@ -171,12 +172,24 @@ def summarise(source: Path, stage: DemoStage, status: ExitStatus, seconds: float
         say(f"\nnot migrated: {report.outcome}")
     if report.certificate is not None:
         say(f"  certificate    {report.certificate.digest}")
-    spent = ", ".join(f"{name} {value:.1f}" for name, value in report.seconds.items())
-    say(f"  seconds        {seconds:.1f} in all (of it: {spent})")
+    say(f"  seconds        {spent(report, seconds)}")
     for name, value in report.beside_seconds.items():
-        say(f"                 beside them: {name} {value:.1f}")
+        say(f"                 beside them: {name} {value:,.1f}")
     say(f"  findings       {_findings(report)}")
     _say_report(stage)
+
+
+def spent(report: Report, seconds: float) -> str:
+    """The wall's seconds, and of them those of `migrate`, whose parts sum up."""
+    try:
+        began, ended = map(datetime.fromisoformat, (report.began_at, report.ended_at))
+    except ValueError:
+        return f"{seconds:,.1f} in all"
+    took = (ended - began).total_seconds()
+    rest = max(took - sum(report.seconds.values()), 0.0)
+    parts = {**report.seconds, "start, backup and report": rest}
+    told = ", ".join(f"{name} {value:,.1f}" for name, value in parts.items())
+    return f"{seconds:,.1f} in all, {took:,.1f} of them `migrate`: {told}"
 
 
 def _say_moved(report: Report) -> None:
