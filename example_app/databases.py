@@ -198,6 +198,22 @@ def prepare_sqlite(path: Path) -> None:
         connection.close()
 
 
+REQUESTS = """CREATE TABLE IF NOT EXISTS app_requests (
+  id TEXT PRIMARY KEY,
+  kind TEXT NOT NULL,
+  created_at DATETIME DEFAULT CURRENT_TIMESTAMP
+)"""
+
+
+def prepare_requests(path: Path) -> None:
+    """Make the table of requests alone, in anybody's file."""
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    try:
+        connection.execute(REQUESTS)
+    finally:
+        connection.close()
+
+
 def _journal_mode() -> str:
     """WAL, as RadCase has it, or what ``EXAMPLE_JOURNAL_MODE`` says."""
     mode = os.environ.get(JOURNAL_MODE, "WAL").upper()

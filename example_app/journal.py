@@ -103,6 +103,13 @@ def compare(written: Written, query: Query) -> Compared:
     return found
 
 
+def compare_requests(written: Written, query: Query) -> Compared:
+    """The requests alone: each that was acknowledged is there once."""
+    found = Compared(len(written.acknowledged))
+    _compare_requests(written, query, found.problems)
+    return found
+
+
 def _compare_requests(written: Written, query: Query, problems: list[str]) -> None:
     times = Counter(str(row[0]) for row in query("SELECT id FROM app_requests"))
     for request in sorted(written.acknowledged):
@@ -156,11 +163,13 @@ def _values(effect: dict[str, Any]) -> Iterable[tuple[tuple[str, ...], str]]:
         yield ("progress", effect["user"], effect["case"]), str(effect["value"])
 
 
-def compare_sqlite(directory: Path, file: Path) -> Compared:
+def compare_sqlite(
+    directory: Path, file: Path, how: Callable[[Written, Query], Compared] = compare
+) -> Compared:
     """The journals of ``directory`` against a SQLite file, which is opened for reading only."""
     connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
     try:
-        return compare(Written.read(directory), lambda sql: connection.execute(sql).fetchall())
+        return how(Written.read(directory), lambda sql: connection.execute(sql).fetchall())
     finally:
         connection.close()
 

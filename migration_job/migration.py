@@ -86,8 +86,9 @@ Integrity = concurrent.futures.Future[float]
 class Live(Protocol):
     """What a run with change capture adds to an offline one."""
 
-    def before_snapshot(self, run_id: str) -> None:
-        """Install capture on the source; the snapshot must hold its log's position."""
+    def before_snapshot(self, run_id: str, tell: Callable[[Plan], None]) -> None:
+        """Install capture on the source; the snapshot must hold its log's position. ``tell`` is
+        given the first plan, whatever comes of it."""
 
     def adapt(self, plan: Plan, catalogue: Catalogue) -> Plan:
         """The plan as capture needs it (a key for every table)."""
@@ -175,7 +176,7 @@ class Migration:
             proof.require(target, options.dsn)
         before = self._claim(target)
         if self.live is not None:
-            self.live.before_snapshot(self.run_id)
+            self.live.before_snapshot(self.run_id, self._tell_plan)
         taken = take_snapshot(options.source, options.report / BACKUP, reporter)
         pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(max_workers=2))
         self._full_check = (
@@ -374,6 +375,7 @@ class Migration:
 
     def _tell_plan(self, plan: Plan) -> None:
         self.report.findings = list(plan.findings)
+        self.report.tables.clear()  # those of a plan before
         for table in plan.tables:
             if table.source is not None:
                 self.report.tables[table.source] = TableReport(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,9 @@ from migration_job.demo.stage import DATABASE, REHEARSAL, DemoStage, fresh_direc
 from migration_job.errors import ExitStatus, InputError
 from migration_job.plural import counted
 from migration_job.stores.sqlite.database import looking
+
+if TYPE_CHECKING:
+    from migration_job.demo.live import Shown
 
 
 def register(app: typer.Typer) -> None:
@@ -49,7 +52,10 @@ class DemoOptions:
     ] = Path(".state/demo")
     postgres: Annotated[int, typer.Option(help="PostgreSQL's major version.")] = DEFAULT_MAJOR
     still: Annotated[
-        bool, typer.Option("--still", help="No application: the data alone is moved.")
+        bool,
+        typer.Option(
+            "--still", help="No application and no made-up writes: the data alone is moved."
+        ),
     ] = False
     back: Annotated[
         bool, typer.Option("--back", help="Under load, go back to SQLite after the switch.")
@@ -70,7 +76,8 @@ def demo(options: DemoOptions) -> None:
     """Migrate a database to an embedded PostgreSQL, verify, and switch a connection to it.
 
     A made-up database is served by the example application all the while, under load. A file of
-    your own is only read.
+    your own is only read: a copy of it is written to all the while, with writes made up from its
+    schema, switched, and brought back.
     """
     if options.source is not None:
         with looking(options.source):
@@ -88,15 +95,11 @@ def demo(options: DemoOptions) -> None:
     named = DATABASE if made_up else REHEARSAL
     with DemoStage(home, major=options.postgres, database=named) as stage:
         _say_started(stage)
-        plain = not (options.still or options.hostile or options.policy)
-        if made_up and plain and find_spec("example_app"):
-            from migration_job.demo import live
-
-            wish = live.Wish(options.back, options.dwell, options.metrics_port)
-            shown = live.show(source, stage, profile=profile, wish=wish)
-            status, last_line = shown.status, shown.last_line
-        else:
+        shown = _shown_live(source, stage, options, profile=profile)
+        if shown is None:
             status = rehearse(source, stage, profile=profile, policy=options.policy)
+        else:
+            status, last_line = shown.status, shown.last_line
         _say_next(source, status, made_up=made_up)
         if last_line:
             say(f"\n{last_line}")
@@ -104,6 +107,27 @@ def demo(options: DemoOptions) -> None:
             say(f'\nto look at it: {stage.server.program("psql")} "$(cat {stage.target_file})"')
             input("press Enter to end the servers and remove the target ")
     raise typer.Exit(int(status))
+
+
+def _shown_live(
+    source: Path, stage: DemoStage, options: DemoOptions, *, profile: str
+) -> Shown | None:
+    """The way under load; None where the data alone is to be moved."""
+    if options.still or options.hostile or not find_spec("example_app"):
+        return None
+    from migration_job.demo import live, replayed
+
+    back = options.back
+    if options.source is not None:
+        if not replayed.room_for(source, stage.directory):
+            say(f"without made-up writes: the disk has no room for a copy of {source} to write to")
+            return None
+        # A rehearsal goes the whole way; without PgBouncer nothing would hold the queries.
+        back = stage.bouncer is not None
+    wish = live.Wish(back, options.dwell, options.metrics_port, options.policy)
+    if options.source is None:
+        return live.show(source, stage, profile=profile, wish=wish)
+    return replayed.rehearse_live(source, stage, profile=profile, wish=wish)
 
 
 def _made_up(path: Path, options: DemoOptions) -> Path:

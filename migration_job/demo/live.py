@@ -12,17 +12,17 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 
-from example_app.journal import Compared, Written, compare, compare_sqlite
-from example_app.load import Load, Result
+from example_app.journal import Compared, Query, Written, compare, compare_sqlite
+from example_app.load import Load
 from migration_job.connection import SqliteSide, write_connection
 from migration_job.demo.rehearsal import summarise
 from migration_job.demo.screen import Screen
@@ -64,14 +64,41 @@ class Wish:
     """Seconds of the application at rest on either side."""
     metrics: int | None = None
     """A port on which ``sync`` shows its figures to a Prometheus."""
+    policy: Path | None = None
+    """What to do with values that do not fit."""
 
 
 def show(source: Path, stage: DemoStage, *, profile: str, wish: Wish | None = None) -> Shown:
     """Migrate and switch under load."""
-    return _Show(source, stage, profile, wish or Wish()).run()
+    return Show(source, stage, profile, wish or Wish()).run()
 
 
-class _Show:
+class Met(Protocol):
+    """What the application met."""
+
+    @property
+    def failures(self) -> list[str]: ...
+
+    @property
+    def requests(self) -> int: ...
+
+    @property
+    def longest(self) -> float: ...
+
+    def sides(self) -> dict[str, int]: ...
+
+
+class Traffic(Protocol):
+    """What uses the application, or is it."""
+
+    def so_far(self) -> tuple[int, int, float]: ...
+
+    def stop(self) -> Met: ...
+
+
+class Show:
+    """The way there, and back where it is wished, of ``source`` under the example's own load."""
+
     def __init__(self, source: Path, stage: DemoStage, profile: str, wish: Wish) -> None:
         self._source = source
         self._stage = stage
@@ -82,7 +109,8 @@ class _Show:
         self._state = stage.directory / "state"
         self._journal = stage.directory / "journal"
         self._connect_to = stage.directory / "secrets" / "connect-to.json"
-        self._load: Load | None = None
+        self._traffic: Traffic | None = None
+        self._how: Callable[[Written, Query], Compared] = compare
 
     def run(self) -> Shown:
         began = time.monotonic()
@@ -90,25 +118,32 @@ class _Show:
         write_connection(self._stage.connection, side, side)
         self._write_connect_to()
         with ExitStack() as stack:
-            port = stack.enter_context(self._application())
-            self._load = Load(f"http://127.0.0.1:{port}", self._journal, rate=WRITES_PER_SECOND)
-            self._load.start()
-            stack.callback(self._load.stop)
-            self._screen.say(
-                f"the example application serves on port {port}; 8 writers and 8 readers use it, "
-                "half of them with a new connection for each request"
-            )
+            traffic = self._traffic = self._begin(stack)
             stack.enter_context(self._screen.watching(self._standing))
             moved = self._migrate()
             status = self._switch(stack) if moved is ExitStatus.DONE else moved
-            result = self._load.stop()
+            result = traffic.stop()
         compared = self._compare()
         summarise(self._source, self._stage, moved, time.monotonic() - began)
         return self._tell(status, result, compared)
 
+    def _begin(self, stack: ExitStack) -> Traffic:
+        """Start the application and what uses it; both end with ``stack``."""
+        port = stack.enter_context(self._application())
+        load = Load(f"http://127.0.0.1:{port}", self._journal, rate=WRITES_PER_SECOND)
+        load.start()
+        stack.callback(load.stop)
+        self._screen.say(
+            f"the example application serves on port {port}; 8 writers and 8 readers use it, "
+            "half of them with a new connection for each request; it adds a table, app_requests"
+        )
+        return load
+
     def _migrate(self) -> ExitStatus:
         time.sleep(self._wish.dwell)
-        return self._job("migrate", "--profile", self._profile, "--live", live=False)
+        more = ["--profile", self._profile, "--live"]
+        more += ["--policy", str(self._wish.policy)] if self._wish.policy is not None else []
+        return self._job("migrate", *more, live=False)
 
     def _switch(self, stack: ExitStack) -> ExitStatus:
         """Follow, switch and, where wished, go back; the exit status of what failed, else DONE."""
@@ -149,7 +184,7 @@ class _Show:
         arguments = self._arguments("sync")
         if self._wish.metrics is not None:
             arguments += ["--metrics-port", str(self._wish.metrics)]
-        self._show_command(arguments, " &")
+        self._show_command(arguments, end=" &")
         log = self._stage.directory / "sync.log"
         with log.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603
@@ -165,7 +200,7 @@ class _Show:
     def _job(self, command: str, *more: str, live: bool = True) -> ExitStatus:
         """One command of the job's, its lines shown as they come."""
         arguments = self._arguments(command, live=live) + list(more)
-        self._show_command(arguments)
+        self._show_command(arguments, *more)
         with subprocess.Popen(  # noqa: S603
             [sys.executable, "-m", "migration_job", *arguments],
             stdout=subprocess.PIPE,
@@ -178,9 +213,12 @@ class _Show:
             raise OperationError(f"migration-job {command} ended with {process.returncode}")
         return ExitStatus(process.returncode)
 
-    def _show_command(self, arguments: list[str], end: str = "") -> None:
-        """The command's name on the screen, all of it in a file, to be run again by hand."""
-        self._screen.say(f"$ migration-job {' '.join(arguments[:2])} ...{end}")
+    def _show_command(self, arguments: list[str], *given: str, end: str = "") -> None:
+        """The command's name and what was ``given`` to it on the screen, all of it in a file, to be
+        run again by hand."""
+        shown = shlex.join(arguments[:2])
+        more = "".join(f" {shlex.quote(word)}" for word in given)
+        self._screen.say(f"$ migration-job {shown} ...{more}{end}")
         with (self._stage.directory / "commands.txt").open("a") as log:
             log.write(f"migration-job {shlex.join(arguments)}\n")
 
@@ -215,7 +253,7 @@ class _Show:
 
     def _standing(self) -> str:
         """One line: what the application met so far, and how far the other side is behind."""
-        answered, failed, longest = self._load.so_far() if self._load else (0, 0, 0.0)
+        answered, failed, longest = self._traffic.so_far() if self._traffic else (0, 0, 0.0)
         words = [
             f"{answered + failed:,} requests",
             f"{failed:,} failed",
@@ -241,9 +279,10 @@ class _Show:
             if told is not None and told["direction"] == direction and not told["problem"]:
                 return
             if time.monotonic() > deadline:
+                why = "" if told is None or not told["problem"] else f": {told['problem']}"
                 raise OperationError(
-                    f"`migration-job sync` did not catch up within {CATCH_UP_SECONDS:.0f} s; see "
-                    f"{self._stage.directory / 'sync.log'}"
+                    f"`migration-job sync` did not catch up within {CATCH_UP_SECONDS:.0f} s{why}",
+                    advice=f"what it said in full is in {self._stage.directory / 'sync.log'}",
                 )
             time.sleep(0.05)
 
@@ -254,14 +293,14 @@ class _Show:
     def _compare(self) -> Compared:
         """The journal against the database that serves now."""
         if self._serving_side() == "sqlite":
-            return compare_sqlite(self._journal, self._source)
+            return compare_sqlite(self._journal, self._source, self._how)
         with psycopg.connect(self._stage.server.dsn_for(self._stage.database)) as session:
             session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            return compare(
+            return self._how(
                 Written.read(self._journal), lambda query: session.execute(query).fetchall()
             )
 
-    def _tell(self, status: ExitStatus, result: Result, compared: Compared) -> Shown:
+    def _tell(self, status: ExitStatus, result: Met, compared: Compared) -> Shown:
         say = self._screen.say
         names = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
         taken = ", ".join(f"{n:,} by {names[e]}" for e, n in sorted(result.sides().items()))

@@ -50,7 +50,7 @@ def rehearse(
         _switch(stage)
         _ask(stage, report)
     summarise(source, stage, status, time.monotonic() - began)
-    _say_untouched(before, fingerprint(source))
+    say_untouched(before, fingerprint(source))
     return status
 
 
@@ -217,8 +217,11 @@ def _say_report(stage: DemoStage) -> None:
         return
 
 
-def _say_untouched(before: str, after: str) -> None:
+def say_untouched(before: str, after: str) -> None:
+    """Whether the file is as it was, by its fingerprints."""
     if before == after:
         say("  the source     is byte for byte as it was")
     else:
-        say("  the source     was changed meanwhile by another program; the rehearsal only read it")
+        say(
+            "  the source     was changed meanwhile by another program; the rehearsal only reads it"
+        )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,10 +77,12 @@ class LiveStart:
         self._capture = ""
         self._tokens: tuple[str, str | None] = ("", None)
 
-    def before_snapshot(self, run_id: str) -> None:
+    def before_snapshot(self, run_id: str, tell: Callable[[Plan], None]) -> None:
         """Install capture on the source, or take up the one that this run has installed. Raises
-        BlockedError before anything was changed, InputError for what cannot be captured."""
+        BlockedError before anything was changed, InputError for what cannot be captured. ``tell``
+        is given the first plan, whatever comes of it."""
         catalogue, plan = self._first_plan()
+        tell(plan)
         if plan.blocked:
             first = "; ".join(f.message for f in plan.blocked[:3])
             raise BlockedError(

@@ -47,7 +47,7 @@ def test_moves_a_file_of_ones_own_and_leaves_it_as_it_was(tmp_path: Path) -> Non
     files = sorted(f for f in source.parent.iterdir() if not f.name.endswith("-shm"))
     before = contents(*files)
 
-    ended = demo(tmp_path / "out", source, "--profile", "radcase")
+    ended = demo(tmp_path / "out", source, "--profile", "radcase", "--still")
     assert ended.returncode == 0, ended.stderr
     assert contents(*files) == before
     application.close()
@@ -65,10 +65,49 @@ def test_moves_a_file_of_ones_own_and_leaves_it_as_it_was(tmp_path: Path) -> Non
     assert named["write"]["password"] not in ended.stdout + ended.stderr
 
 
+def pgbouncer_is_here() -> bool:
+    return Path("/usr/sbin/pgbouncer").exists() or shutil.which("pgbouncer") is not None
+
+
+@pytest.mark.slow
+def test_a_file_of_ones_own_is_rehearsed_live_on_a_copy(tmp_path: Path) -> None:
+    source = tmp_path / "mine" / "it's mine.db"
+    source.parent.mkdir()
+    make_radcase(source, rows=1_000)
+    before = source.read_bytes()
+    ended = demo(tmp_path / "out", source, "--profile", "radcase", "--dwell", "0.5")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert source.read_bytes() == before
+    assert sorted(p.name for p in source.parent.iterdir()) == [source.name]
+    assert "the source     is byte for byte as it was" in ended.stdout
+    last = ended.stdout.rstrip().splitlines()[-1]
+    assert re.fullmatch(
+        r"0 of [\d,]+ requests failed; longest wait [\d,]+ ms; "
+        r"[\d,]+ writes during the migration, all present",
+        last,
+    )
+    assert "decided: PostgreSQL serves" in ended.stdout
+    if pgbouncer_is_here():
+        assert "decided: SQLite serves" in ended.stdout
+        taken = re.search(r"writes were taken ([\d,]+) by PostgreSQL, ([\d,]+) by", ended.stdout)
+        assert taken, ended.stdout
+    # What it wrote to is gone; what it found stays.
+    assert not (tmp_path / "out" / "copy").exists()
+    page = (tmp_path / "out" / "report" / "report.html").read_text()
+    assert "Switch to PostgreSQL" in page
+    kinds = {json.loads(line).get("kind", "") for line in journal(tmp_path / "out")}
+    assert {kind.split()[0] for kind in kinds if kind} == {"touch", "change", "add"}
+
+
+def journal(out: Path) -> list[str]:
+    files = (out / "journal").glob("*.jsonl")
+    return [line for file in files for line in file.read_text().splitlines()]
+
+
 def test_what_the_profile_refuses_blocks_and_nothing_is_switched(tmp_path: Path) -> None:
     source = tmp_path / "hostile.db"
     make_radcase(source, rows=1_000, hostile=True)
-    ended = demo(tmp_path / "out", source, "--profile", "radcase")
+    ended = demo(tmp_path / "out", source, "--profile", "radcase", "--dwell", "0")
     assert ended.returncode == 3, ended.stderr
     assert "not migrated: blocked" in ended.stdout
     assert "error: cases.title: " in ended.stdout
@@ -98,9 +137,20 @@ def test_what_blocks_is_resolved_as_the_tutorial_says(
 
 def test_any_sqlite_file_will_do(tmp_path: Path, make_sqlite: MakeSqlite) -> None:
     source = make_sqlite("CREATE TABLE t (a, b); INSERT INTO t VALUES (1, 'x'), (NULL, x'00')")
-    ended = demo(tmp_path / "out", source)
+    ended = demo(tmp_path / "out", source, "--still")
     assert ended.returncode == 0, ended.stderr
     assert "2 rows in 1 table moved and verified" in ended.stdout
+
+
+def test_a_table_of_the_rehearsals_name_is_a_clear_error(
+    tmp_path: Path, make_sqlite: MakeSqlite
+) -> None:
+    source = make_sqlite("CREATE TABLE App_Requests (a); INSERT INTO App_Requests VALUES (1)")
+    ended = demo(tmp_path / "out", source)
+    assert ended.returncode == 1, ended.stdout
+    assert "expected no table 'app_requests' in the source" in ended.stderr
+    assert "--still" in ended.stderr
+    assert not (tmp_path / "out" / "copy").exists()
 
 
 @pytest.mark.parametrize(
@@ -141,7 +191,7 @@ def test_a_source_in_the_demos_own_directory_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_live_application_is_switched_and_back_with_nothing_lost(tmp_path: Path) -> None:
-    if not Path("/usr/sbin/pgbouncer").exists() and shutil.which("pgbouncer") is None:
+    if not pgbouncer_is_here():
         pytest.skip("PgBouncer is not installed, and without it a rollback holds no queries")
     ended = demo(tmp_path / "out", "--rows", "2000", "--back")
     assert ended.returncode == 0, ended.stdout + ended.stderr

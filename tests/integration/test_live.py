@@ -302,3 +302,21 @@ def test_radcase_there_and_back(stage: Stage, radcase_db: Path) -> None:
     assert [row[1] for row in before["cases"] if row not in kept] == [case]
     assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     db.close()
+
+
+def test_the_report_of_a_blocked_start_has_its_findings(stage: Stage) -> None:
+    db = sqlite3.connect(stage.source)
+    db.execute("INSERT INTO users VALUES ('bad', 'N' || char(0), NULL, NULL)")
+    db.commit()
+    before = db.execute("SELECT type, name, sql FROM sqlite_schema").fetchall()
+    ended = subprocess.run(
+        stage.command("migrate", "--live"), check=False, capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 3, ended.stderr
+    assert "nothing was written" in ended.stderr
+    report = writer.read(stage.directory / "report")
+    assert report.outcome == "blocked"
+    assert [f.severity for f in report.findings if f.table == "users"].count("error") == 1
+    assert report.tables["users"].source_rows == 2001
+    assert db.execute("SELECT type, name, sql FROM sqlite_schema").fetchall() == before
+    db.close()

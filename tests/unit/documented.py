@@ -30,7 +30,7 @@ PROVES = f"{EXISTING}::test_the_application_proves_itself_on_a_copy"
 TWO_FILES = "tests/integration/test_schema_name.py::test_two_files_live_in_one_database"
 SUGGESTED = "tests/integration/test_suggested_policy.py::test_more_rows_than_quarantine_takes"
 TUTORIAL = "tests/integration/test_demo.py::test_what_blocks_is_resolved_as_the_tutorial_says"
-DEMO = "tests/integration/test_demo.py::test_any_sqlite_file_will_do"
+DEMO = "tests/integration/test_demo.py::test_a_file_of_ones_own_is_rehearsed_live_on_a_copy"
 
 RUN_BY = {
     "make check": f"{FULL}::test_check_passes_with_all_of_it_on",

@@ -72,6 +72,7 @@ TUTORIAL = [
     f"the {TABLES + 1}nd, `app_requests`",
     f"exit status {ExitStatus.BLOCKED:d}; `make`, which has one status for every failure, ends "
     "with 2",
+    f"exit status {ExitStatus.USAGE:d} or {ExitStatus.BLOCKED:d}",
     f"exit status {ExitStatus.VERIFICATION_FAILED:d}",
     "| step 3 |",
 ]
