@@ -198,8 +198,9 @@ class Builder:
         if said and said != [f"PG_MAJOR={major}"]:
             raise StageError(
                 f"expected an image of PostgreSQL {major} as postgresImage, found {said[0]}",
-                advice="give postgresImage the digest of that version's image, or change "
-                "postgresVersion",
+                advice="give postgresImage the digest of that version's image: a stage keeps the "
+                "version that its data was made with, and docs/how-to/upgrade.md says how to come "
+                "to another",
             )
         return self._pinned
 

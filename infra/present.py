@@ -203,7 +203,7 @@ def require_its_data(
     local = engine.is_local(settings.docker_host)
     newer = moved_to(client, where, local=local)
     if newer:
-        _require_the_newer(settings, names, newer)
+        _require_the_newer(client, settings, names, newer)
     elif settings.upgrade_step == "settle":
         raise StageError(
             f"expected PostgreSQL {settings.upgrade_to} to have the application's data before the "
@@ -255,15 +255,26 @@ def moved_to(client: docker.DockerClient, where: Paths, *, local: bool) -> str:
         raise StageError(f"expected to read the note of an upgrade in {path}: {error}") from error
 
 
-def _require_the_newer(settings: Settings, names: Names, moved_to: str) -> None:
+def _require_the_newer(
+    client: docker.DockerClient, settings: Settings, names: Names, moved_to: str
+) -> None:
     if moved_to == upgraded(settings, names)[1].postgres_host and settings.upgrade_to:
         return
     found = f"upgradeTo: {settings.upgrade_to}" if settings.upgrade_to else "no upgradeTo"
     major = moved_to.rpartition("-")[2]
+    if data(client, names) is None:
+        advice = (
+            f"set `upgradeTo: {major}` and `upgradeStep: settle` again. The first server is gone: "
+            "there is no way back to it, and no second upgrade of a stage"
+        )
+    else:
+        advice = (
+            f"set `upgradeTo: {major}` again. `make upgrade STAGE={names.stack} BACK=1` goes back "
+            "to the first server, while the way back is open"
+        )
     raise StageError(
         f"expected upgradeTo: {major}, since that server has the application's data, found {found}",
-        advice=f"nothing was changed; set `upgradeTo: {major}` again. `make upgrade "
-        f"STAGE={names.stack} BACK=1` goes back to the first server, while the way back is open",
+        advice=f"nothing was changed; {advice}",
     )
 
 

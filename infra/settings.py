@@ -126,7 +126,10 @@ class Settings(OperatedSettings):
         if self.cutover == "reads":
             raise ValueError("upgradeTo goes with cutover: switch, hold or settled")
         if self.postgres_image:
-            raise ValueError("upgradeTo does not go with postgresImage, which is of one version")
+            raise ValueError(
+                "upgradeTo does not go with postgresImage, which is of one version: remove that "
+                "and run `make up` first, which restarts PostgreSQL once"
+            )
         parameters.check(self.upgrade_to, self.postgresql_settings)
 
     @model_validator(mode="after")

@@ -33,6 +33,10 @@ def settings(**more: object) -> Settings:
         ({"upgradeTo": 18, "upgradePort": 15432}, "ports must differ"),
         ({"upgradeTo": 18, "cutover": "reads", "strategy": "dual-write"}, "upgradeTo goes with"),
         ({"upgradeTo": 18, "postgresqlSettings": {"vacuum_defer_cleanup_age": "5"}}, "18"),
+        (
+            {"upgradeTo": 18, "postgresImage": f"postgres@sha256:{'0' * 64}"},
+            "which is of one version: remove that and run `make up` first",
+        ),
     ],
 )
 def test_what_cannot_be_moved_to_is_refused(wrong: dict[str, object], said: str) -> None:
@@ -118,6 +122,8 @@ DATA = f"{NAMES.postgres}-data"
         ({"upgradeTo": 17}, "postgres-18", 14, "found upgradeTo: 17"),
         ({"upgradeTo": 18}, "postgres-18", None, "of the server that an upgrade has left"),
         ({"upgradeTo": 18, "upgradeStep": "back"}, "", None, f"the volume {DATA}, from which"),
+        ({"upgradeTo": 18}, "postgres-16", 14, "`make upgrade STAGE=test BACK=1` goes back"),
+        ({"upgradeTo": 18}, "postgres-16", None, "and `upgradeStep: settle` again. The first"),
     ],
 )
 def test_a_server_without_its_data_is_refused_before_anything(
