@@ -114,6 +114,11 @@ rotate: setup ## replace STAGE's passwords without a failed request
 upgrade: setup ## move STAGE's application to PostgreSQL TO=18 while it runs; BACK=1 and SETTLE=1 go on
 	@tools/stage upgrade "$$STAGE"
 
+.PHONY: switchover
+switchover: setup ## have another member of STAGE's PostgreSQL lead, without a failed query (postgresMembers: 3)
+	@tools/docker-engine
+	@$(PYTHON) -m infra.switchover $${TO:+--to="$$TO"} -- "$$STAGE"
+
 .PHONY: restore
 restore: setup ## restore STAGE's database beside itself, as it was AT='...+00'; INPLACE=1 where it is lost
 	@$(PYTHON) -m infra.restore $${REMOVE:+--remove} $${INPLACE:+--in-place} $${AT:+--at="$$AT"} -- "$$STAGE"
@@ -143,6 +148,11 @@ faults: setup ## kill each part at each step, under load, in both directions (ab
 cluster: setup ## lose and move the leader of a Patroni cluster at each phase; writes docs/clusters.md
 	@tools/system-packages patroni etcd=etcd-server haproxy
 	@$(WORDS_OF) OPTIONS $(PYTHON) -m tests.cluster.matrix
+
+.PHONY: failovers
+failovers: setup ## kill, cut off and switch over the servers of a stage of three, 20 times each; writes docs/how-to/stand-by.md
+	@tools/docker-engine
+	@$(WORDS_OF) OPTIONS $(PYTHON) -m tests.deployment.failovers --page
 
 .PHONY: property
 property: setup ## take 2,000 random databases there, and 2,000 there and back, and compare them by a third way

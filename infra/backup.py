@@ -6,7 +6,8 @@ neither a network connection nor the superuser. The repository is encrypted with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pulumi
 
@@ -50,11 +51,26 @@ def archiving() -> list[Value]:
     ]
 
 
+@dataclass(frozen=True)
+class Server:
+    """A PostgreSQL as pgBackRest finds it in a container."""
+
+    data: str
+    """Its data directory, under the path that the server itself has."""
+    sockets: str
+
+
 def configuration(
-    settings: Settings, names: Names, stage: str, *, data: str, directory: str, cipher: str
+    settings: Settings,
+    names: Names,
+    stage: str,
+    servers: Sequence[Server],
+    *,
+    directory: str,
+    cipher: str,
 ) -> str:
-    """pgbackrest.conf for a container that has it in ``directory``; ``data`` is the data directory
-    in both."""
+    """pgbackrest.conf for a container that has it in ``directory`` and sees these servers: of
+    several, the one that leads is backed up."""
     s3 = settings.backup_s3
     if s3 and names.suffix:  # two servers' backups in one place would be taken for one's
         s3 = s3.model_copy(update={"path": f"{s3.path.rstrip('/')}{names.suffix}"})
@@ -66,7 +82,7 @@ def configuration(
         authority_file=STORE_AUTHORITY,
         cipher_pass=cipher,
         retention_full=settings.backup_retention,
-        data_directory=data,
+        servers=servers,
         user=names.backup_role,
     )
 
@@ -78,9 +94,11 @@ def service(
     *,
     files: Mapping[str, pulumi.Input[str]],
     volumes: Mapping[str, pulumi.Input[str]],
+    sockets: Sequence[str] = (SOCKETS,),
 ) -> Service:
     """The container that takes the backups. ``files`` holds ``pgbackrest.conf`` and ``pgpass``;
-    ``volumes`` the data, the sockets and the repository by path."""
+    ``volumes`` the data, the sockets and the repository by path; ``sockets`` are the directories of
+    the servers' sockets, of which one has to answer."""
     return Service(
         name=names.backup,
         host=names.backup_host,
@@ -98,6 +116,7 @@ def service(
             f"--full-hours={settings.backup_full_hours}",
             f"--differential-hours={settings.backup_differential_hours}",
             f"--port={BACKUP_METRICS_PORT}",
+            *(f"--sockets={directory}" for directory in sockets if directory != SOCKETS),
         ],
         environment={"PGPASSFILE": f"{CONFIG}/pgpass"},
         volumes=volumes,

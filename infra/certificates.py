@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from pulumi.dynamic import CreateResult, DiffResult, Resource, UpdateResult
 
+from infra import members
 from infra.dynamic import StageProvider
 from infra.names import Names
 from infra.parts import standing
@@ -39,8 +40,11 @@ def certified_names(settings: Settings, names: Names) -> dict[str, list[str]]:
     engine's host, and as the connection names the pooler."""
     here = [settings.bind_address, "localhost", "127.0.0.1"]
     beside = [n for _, n in standing(settings, names) if n.beside]
+    several = members.of(settings, names)
     return {
-        "postgres": [names.postgres_host, *here],
+        # Whichever leads is reached by haproxy's name too.
+        **{one.host: [one.host, names.leader_host, *here] for one in several},
+        **({} if several else {"postgres": [names.postgres_host, *here]}),
         **{n.postgres_host: [n.postgres_host, *here] for n in beside},
         "pgbouncer": [
             names.pooler_host,
@@ -65,12 +69,19 @@ def authority(stage: str) -> tuple[str, str]:
 
 
 def issue(
-    authority_certificate: str, authority_key: str, names: Sequence[str]
+    authority_certificate: str,
+    authority_key: str,
+    names: Sequence[str],
+    *,
+    clients: bool = False,
 ) -> tuple[str, str, float]:
     """A server's certificate and key, PEM, and when to renew it (Unix seconds).
 
-    ``names`` are host names and IP addresses, the first being the subject's.
+    ``names`` are host names and IP addresses, the first being the subject's; with ``clients`` it
+    shows others who it is, too.
     """
+    uses = [ExtendedKeyUsageOID.SERVER_AUTH]
+    uses += [ExtendedKeyUsageOID.CLIENT_AUTH] if clients else []
     issuer = x509.load_pem_x509_certificate(authority_certificate.encode())
     signer = serialization.load_pem_private_key(authority_key.encode(), None)
     if not isinstance(signer, ec.EllipticCurvePrivateKey):
@@ -81,7 +92,7 @@ def issue(
         _builder(subject, issuer.subject, key.public_key(), SERVER_DAYS)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(authority=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
         .add_extension(x509.SubjectAlternativeName(_names(names)), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
@@ -172,7 +183,12 @@ def _servers(props: Mapping[str, Any], olds: Mapping[str, Any] | None = None) ->
         kept = {name: made for name, made in olds["servers"].items() if name in same}
         renews = [float(olds["renew"])]
     issued = {
-        server: issue(props["authority"], props["authority_key"], names)
+        server: issue(
+            props["authority"],
+            props["authority_key"],
+            names,
+            clients=bool(props.get("clients")),
+        )
         for server, names in props["names"].items()
         if server not in kept
     }
@@ -187,7 +203,7 @@ class Certificates(Resource):
     """A stage's private authority and its servers' certificates.
 
     ``names`` maps each server to the host names and addresses that clients reach it by. A change of
-    ``version`` issues all certificates again.
+    ``version`` issues all certificates again; ``clients`` makes them each other's clients too.
     """
 
     authority: pulumi.Output[str]
@@ -201,6 +217,7 @@ class Certificates(Resource):
         names: Mapping[str, Sequence[str]],
         version: int,
         opts: pulumi.ResourceOptions,
+        clients: bool = False,
     ) -> None:
         super().__init__(
             CertificatesProvider(),
@@ -209,6 +226,7 @@ class Certificates(Resource):
                 "stage": stage,
                 "names": {server: list(all_names) for server, all_names in names.items()},
                 "version": str(version),
+                **({"clients": True} if clients else {}),
                 **dict.fromkeys(CertificatesProvider.outputs),
             },
             pulumi.ResourceOptions.merge(

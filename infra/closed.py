@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pulumi
 
-from infra import rendering
+from infra import members, rendering
 from infra.certificates import Certificates, certified_names
-from infra.credentials import Credentials
+from infra.credentials import MEMBERS, Credentials
 from infra.given import pem
 from infra.parts import Parts
 
@@ -21,7 +21,9 @@ class Closed:
         superuser's password; ``own`` those of what can be recreated."""
         settings = self._settings = parts.settings
         self._names = parts.names
-        self.credentials = Credentials("credentials", settings.credentials_version, kept)
+        several = members.of(settings, parts.names)
+        more = MEMBERS if several else ()
+        self.credentials = Credentials("credentials", settings.credentials_version, kept, more)
         self.certificates: Certificates | None = None
         if settings.tls != "off":
             self.certificates = Certificates(
@@ -30,6 +32,17 @@ class Closed:
                 names=certified_names(settings, parts.names),
                 version=1,
                 opts=own,
+            )
+        self._among_members: Certificates | None = None
+        if several:
+            hosts = [host for one in several for host in (one.host, one.etcd_host)]
+            self._among_members = Certificates(
+                "members-certificates",
+                stage=f"{parts.stage} members",
+                names={host: [host, "localhost", "127.0.0.1"] for host in hosts},
+                version=1,
+                opts=own,
+                clients=True,
             )
 
     def password(self, role: str) -> pulumi.Output[str]:
@@ -56,6 +69,18 @@ class Closed:
             files["tls.crt"] = pem(self._settings.tls_certificate)
             files["tls.key"] = pulumi.Output.secret(pem(self._settings.tls_key))
         return files
+
+    def member_files(self, host: str) -> dict[str, pulumi.Output[str]]:
+        """``tls.crt``, ``tls.key`` and ``ca.crt`` by which the servers of one PostgreSQL, and their
+        etcd, know one another, whatever clients are asked for. The authority is theirs alone."""
+        if self._among_members is None:
+            raise TypeError("a PostgreSQL of one server has no members")
+        return self._among_members.files(host)
+
+    @property
+    def members_authority(self) -> pulumi.Output[str] | None:
+        """Whom those trust that ask the members how they are; None where there are none."""
+        return self._among_members.authority if self._among_members else None
 
     def pooler_users(self) -> pulumi.Output[str]:
         """userlist.txt. PgBouncer logs in by it: to look the other roles' passwords up, or as the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import string
+from collections.abc import Sequence
 from typing import Any
 
 import pulumi
@@ -27,6 +28,9 @@ KEPT = ("superuser", "backup_cipher", "pooler", "pooler_admin")
 directory is made. The next encrypts the backups that are there already. The pooler's are known to
 no client, and replacing them would restart the pool under the application."""
 
+MEMBERS = ("replication", "rewind")
+"""Kept as well; made where PostgreSQL runs on several servers. Those know one another by them."""
+
 EVERY = (*APPLICATION, *ROTATED, *KEPT)
 
 
@@ -41,14 +45,14 @@ class CredentialsProvider(StageProvider):
     outputs = ("passwords", "verifiers")
 
     def create(self, props: Any) -> CreateResult:
-        return CreateResult(secrets.token_hex(8), {**props, **_made()})
+        return CreateResult(secrets.token_hex(8), {**props, **_made(props)})
 
     def update(self, _id: str, olds: Any, news: Any) -> UpdateResult:
         passwords, verifiers = olds["passwords"], olds["verifiers"]
         same = olds["version"] == news["version"]
         renewed = {*ROTATED, serving(int(news["version"]))}
         kept = {name for name in passwords if same or name not in renewed}
-        made = _made()
+        made = _made(news)
         return UpdateResult(
             {
                 **news,
@@ -63,8 +67,8 @@ def serving(version: int) -> str:
     return APPLICATION[version % 2]
 
 
-def _made() -> dict[str, Any]:
-    passwords = {name: generate() for name in EVERY}
+def _made(props: Any) -> dict[str, Any]:
+    passwords = {name: generate() for name in dict.fromkeys((*EVERY, *props["roles"]))}
     return {
         "passwords": passwords,
         # Fixed with the password: a verifier with another salt would be a change at every update.
@@ -81,7 +85,10 @@ class Credentials(Resource):
     passwords: pulumi.Output[dict[str, str]]
     verifiers: pulumi.Output[dict[str, str]]
 
-    def __init__(self, name: str, version: int, opts: pulumi.ResourceOptions) -> None:
+    def __init__(
+        self, name: str, version: int, opts: pulumi.ResourceOptions, more: Sequence[str] = ()
+    ) -> None:
+        """``more`` are roles that not every stage has."""
         self._round = version
         super().__init__(
             CredentialsProvider(),
@@ -89,7 +96,7 @@ class Credentials(Resource):
             {
                 "version": str(version),
                 # A later version of this project may know more roles than made the state.
-                "roles": sorted((*ROTATED, *KEPT)),
+                "roles": sorted((*ROTATED, *KEPT, *more)),
                 "passwords": None,
                 "verifiers": None,
             },

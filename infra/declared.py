@@ -8,7 +8,7 @@ from typing import Any
 
 import pulumi
 
-from infra import given, rendering
+from infra import given, members, rendering
 from infra.closed import Closed
 from infra.inputs import PLANNED
 from infra.job import Place
@@ -119,9 +119,11 @@ def _in_schema(settings: Settings) -> dict[str, Any]:
 def _own_target(parts: Parts, closed: Closed) -> dict[str, Any]:
     """How the job and the application reach the stage's own PostgreSQL."""
     settings, names = parts.settings, parts.names
+    several = members.of(settings, names)
     return {
         "target": {
-            "host": names.postgres_host,
+            # The job asks the members itself which of them takes writes.
+            "host": ",".join(one.host for one in several) or names.postgres_host,
             "port": POSTGRES_PORT,
             "database": names.database,
             "user": names.migration_role,
@@ -134,7 +136,10 @@ def _own_target(parts: Parts, closed: Closed) -> dict[str, Any]:
         "connection": {
             **_pooler_address(parts),
             "user": names.serving_role(settings.credentials_version),
-            "server": {"host": names.postgres_host, "port": POSTGRES_PORT},
+            "server": {
+                "host": names.leader_host if several else names.postgres_host,
+                "port": POSTGRES_PORT,
+            },
         },
     }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from migration_job.dashboard.panels import BACKUP, DATABASE, MIGRATION, Board, Panel
+from migration_job.dashboard.panels import Board, Panel, boards
 
 DATASOURCE = {"type": "prometheus", "uid": "stage"}
 COLUMNS = 3
@@ -17,9 +17,8 @@ GRID_WIDTH = 24
 PANEL_HEIGHT = 8
 
 
-def files(stage: str, prometheus: str, *, backup: bool) -> dict[str, str]:
+def files(stage: str, prometheus: str, *, backup: bool, members: bool = False) -> dict[str, str]:
     """Path below ``/etc/grafana/provisioning`` to content. ``prometheus`` is its ``http`` URL."""
-    boards = (MIGRATION, DATABASE, *((BACKUP,) if backup else ()))
     datasource = {
         "apiVersion": 1,
         "datasources": [
@@ -51,7 +50,7 @@ def files(stage: str, prometheus: str, *, backup: bool) -> dict[str, str]:
         "dashboards/stage.yaml": json.dumps(provider, indent=2),
         **{
             f"dashboards/{board.name}.json": json.dumps(dashboard(board, stage), indent=2)
-            for board in boards
+            for board in boards(backup=backup, members=members)
         },
     }
 

@@ -56,6 +56,10 @@ class Images:
     job: str
     job_digest: str
     """The digest of the job's code and packages: what makes a migration run again."""
+    member: str = ""
+    """PostgreSQL's with Patroni, where it runs on several servers."""
+    coordination: str = ""
+    """etcd's and haproxy's, for those."""
     monitoring: str = ""
     grafana: str = ""
     """'' where monitoring is off or no registry answers: the light page serves the panels."""
@@ -97,7 +101,7 @@ class Builder:
         self._reachable: bool | None = None
         self._archive: debian.Archive | None = None
 
-    def images(
+    def images(  # noqa: PLR0913 - what a stage needs, named
         self,
         postgres_major: int | None,
         *,
@@ -106,14 +110,19 @@ class Builder:
         example: bool = False,
         gate: bool = False,
         upgrade_to: int | None = None,
+        members: int = 1,
     ) -> Images:
         """All images that a stage needs, made where they are not there yet; no PostgreSQL's where
         the stage has none of its own."""
         migration = self._migration()
         postgres = self._postgres(postgres_major) if postgres_major else ""
         newer = self._postgres(upgrade_to) if upgrade_to else ""
+        postgres = self._ready(_archiving(postgres)) if backup else postgres
+        several = members > 1
         return Images(
-            postgres=self._ready(_archiving(postgres)) if backup else postgres,
+            postgres=postgres,
+            member=self._ready(_member(postgres)) if several else "",
+            coordination=self._ready(self._coordination()) if several else "",
             newer=self._ready(_archiving(newer)) if backup and newer else newer,
             upgrader=self._ready(_upgrader(migration, newer)) if newer else "",
             pooler=self._ready(self._pooler()),
@@ -231,6 +240,10 @@ class Builder:
 
     def _pooler(self) -> Recipe:
         return Recipe(name="pooler", directory=ROOT / "images" / "pooler", base=self._base())
+
+    def _coordination(self) -> Recipe:
+        directory = ROOT / "images" / "coordination"
+        return Recipe(name="coordination", directory=directory, base=self._base())
 
     def _monitoring(self) -> Recipe:
         directory = ROOT / "images" / "monitoring"
@@ -401,6 +414,11 @@ def _archiving(postgres: str) -> Recipe:
     return Recipe(name="backup", directory=ROOT / "images" / "backup", base=postgres)
 
 
+def _member(postgres: str) -> Recipe:
+    """The same with Patroni."""
+    return Recipe(name="member", directory=ROOT / "images" / "member", base=postgres)
+
+
 def _upgrader(job: Recipe, postgres: str) -> Recipe:
     return replace(
         job,
@@ -485,6 +503,7 @@ def main() -> None:
             example=settings.example_application,
             gate=settings.gate is not None,
             upgrade_to=settings.upgrade_to,
+            members=settings.postgres_members,
         )
     except StageError as error:
         sys.exit(f"error: {error}")

@@ -9,7 +9,7 @@ from typing import Any
 import pulumi
 import pulumi_docker as docker
 
-from infra import grafana, rendering
+from infra import grafana, members, rendering
 from infra.containers import LABEL, MEBIBYTE, Health, Service, ServiceContainer, Surroundings
 from infra.images import Images
 from infra.names import Names
@@ -31,6 +31,7 @@ RETENTION = "15d"
 CONNECTIONS_RATIO = 0.85
 DISK_RATIO = 0.8
 LAG_SECONDS = 60
+MEMBER_LAG_BYTES = 256 * MEBIBYTE
 WINDOW_WARNING_SECONDS = 6 * 3600
 BACKUP_GRACE_HOURS = 2
 """How much later than its schedule a backup may be before it is called late, and a drill."""
@@ -49,6 +50,13 @@ class Watch:
     """The certificate authority of PostgreSQL, PEM, where it speaks TLS."""
     pooler_authority: pulumi.Input[str] | None = None
     """That of PgBouncer: the same, or the operator's own."""
+    members_authority: pulumi.Input[str] | None = None
+    """That of the members, where PostgreSQL runs on several servers."""
+
+    @property
+    def members(self) -> list[members.Member]:
+        """The members of PostgreSQL; none where it is one server."""
+        return members.of(self.settings, self.names)
 
 
 def services(watch: Watch, data: Mapping[str, pulumi.Input[str]]) -> list[Service]:
@@ -106,6 +114,8 @@ def _tls(mode: str, authority: pulumi.Input[str] | None) -> str:
 
 def _postgres_exporter(watch: Watch) -> Service:
     tls = _tls("verify-full", watch.authority)
+    names = watch.names
+    host = names.leader_host if watch.members else names.postgres_host
     return _exporter(
         watch,
         "postgres-exporter",
@@ -115,7 +125,7 @@ def _postgres_exporter(watch: Watch) -> Service:
             "command": ["prometheus-postgres-exporter", "--no-collector.wal"],
             "files": {"password": watch.monitor_password},
             "environment": {
-                "DATA_SOURCE_URI": f"{watch.names.postgres_host}:5432/postgres?{tls}",
+                "DATA_SOURCE_URI": f"{host}:5432/postgres?{tls}",
                 "DATA_SOURCE_USER": watch.names.monitor_role,
                 "DATA_SOURCE_PASS_FILE": "/etc/watch/password",
             },
@@ -158,6 +168,9 @@ def _prometheus(watch: Watch, volume: pulumi.Input[str]) -> Service:
         targets["backup"] = f"{watch.names.backup_host}:{BACKUP_METRICS_PORT}"
     if settings.backup_drill_hours:
         targets["drill"] = f"{watch.names.drill_host}:{DRILL_METRICS_PORT}"
+    authority: dict[str, pulumi.Input[str]] = {}
+    if watch.members_authority is not None:
+        authority["members-ca.crt"] = watch.members_authority
     return _service(
         watch,
         "prometheus",
@@ -172,7 +185,11 @@ def _prometheus(watch: Watch, volume: pulumi.Input[str]) -> Service:
                 scrape_seconds=SCRAPE_SECONDS,
                 alertmanager="alertmanager",
                 targets=targets,
+                members=[f"{one.host}:{members.API_PORT}" for one in watch.members],
+                etcd=[f"{one.etcd_host}:{members.ETCD_METRICS_PORT}" for one in watch.members],
+                members_authority="/etc/prometheus/members-ca.crt",
             ),
+            **authority,
             "alerts.yml": rendering.render(
                 "alerts.yml.j2",
                 stage=watch.stage,
@@ -183,6 +200,8 @@ def _prometheus(watch: Watch, volume: pulumi.Input[str]) -> Service:
                 window_warning_seconds=WINDOW_WARNING_SECONDS,
                 follows=settings.follows,
                 backup=settings.backup,
+                members=len(watch.members),
+                member_lag_bytes=MEMBER_LAG_BYTES,
                 backup_late_seconds=3600
                 * (settings.backup_differential_hours + BACKUP_GRACE_HOURS),
                 drill=settings.backup_drill_hours > 0,
@@ -234,7 +253,10 @@ def _alertmanager(watch: Watch, volume: pulumi.Input[str]) -> Service:
 
 def _grafana(watch: Watch) -> Service:
     provisioned = grafana.files(
-        watch.stage, f"http://prometheus:{PROMETHEUS_PORT}", backup=watch.settings.backup
+        watch.stage,
+        f"http://prometheus:{PROMETHEUS_PORT}",
+        backup=watch.settings.backup,
+        members=bool(watch.members),
     )
     return _service(
         watch,
@@ -280,6 +302,7 @@ def _page(watch: Watch) -> Service:
             "--host=0.0.0.0",
             f"--port={PAGE_PORT}",
             backup,
+            *(["--members"] if watch.members else []),
         ],
         environment={LOG_FORMAT: "json"},
         ports={PAGE_PORT: watch.settings.dashboard_port},

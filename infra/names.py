@@ -72,6 +72,11 @@ class Names:
         return f"{self.prefix}-gate"
 
     @property
+    def leader(self) -> str:
+        """Of haproxy, by which the one of several servers is reached that takes writes."""
+        return f"{self.prefix}-{self.leader_host}"
+
+    @property
     def backup(self) -> str:
         return f"{self.prefix}-{self.backup_host}"
 
@@ -82,6 +87,7 @@ class Names:
     # Names on the stage's own network: the same in every stage.
 
     pooler_host = "pgbouncer"
+    leader_host = "leader"
 
     @property
     def postgres_host(self) -> str:
@@ -134,6 +140,16 @@ class Names:
     @property
     def backup_role(self) -> str:
         return f"{self.application}_backup"
+
+    @property
+    def replication_role(self) -> str:
+        """By whom several servers follow the one that leads."""
+        return f"{self.application}_replication"
+
+    @property
+    def rewind_role(self) -> str:
+        """By whom one that has led looks where the others went on without it."""
+        return f"{self.application}_rewind"
 
     @property
     def upgrade_role(self) -> str:

@@ -12,7 +12,6 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,15 @@ from docker.errors import APIError, DockerException, NotFound
 from docker.models.containers import Container
 from docker.types import Mount
 
-from infra import engine, settled
+from infra import engine, members, settled
 from infra.errors import StageError
+from infra.looking import LOOK, LOOK_FILES, has_volume, looking
 from infra.names import Names
 from infra.parts import drilled, standing, upgraded
+from infra.present_members import members_data, require_their_data
 from infra.settings import Settings
 from infra.stage_paths import UPGRADED, Paths
 
-LOOK, LOOK_FILES = "/look", "/look-files"
 NEWEST = 30
 """Majors whose directories are looked for: one of a later time than this code's is seen as well."""
 
@@ -50,9 +50,9 @@ def data(client: docker.DockerClient, names: Names) -> Data | None:
     try:
         client.volumes.get(volume)
         mounts = [Mount(LOOK, volume, type="volume", read_only=True)]
-        if _has_volume(client, files := f"{names.postgres}-config"):
+        if has_volume(client, files := f"{names.postgres}-config"):
             mounts.append(Mount(LOOK_FILES, files, type="volume", read_only=True))
-        with _looking(client, *mounts) as container:
+        with looking(client, *mounts) as container:
             found = sorted(_majors(container))
             logical = not found or _is_logical(container)
     except NotFound:
@@ -67,30 +67,9 @@ def has_backups(client: docker.DockerClient, names: Names) -> bool:
     """Whether the stage has a volume of backups, taken now or before. StageError where the engine
     cannot tell."""
     try:
-        return _has_volume(client, f"{names.backup}s")
+        return has_volume(client, f"{names.backup}s")
     except DockerException as error:
         raise StageError(f"the engine could not tell of its volumes: {error}") from error
-
-
-def _has_volume(client: docker.DockerClient, name: str) -> bool:
-    try:
-        client.volumes.get(name)
-    except NotFound:
-        return False
-    return True
-
-
-@contextmanager
-def _looking(client: docker.DockerClient, *mounts: Mount) -> Iterator[Container]:
-    """A container that has something mounted and is never started, of any image that is there."""
-    images = client.images.list()
-    if not images:
-        raise DockerException("it has no image to make a container of")
-    container = client.containers.create(images[0], ["true"], mounts=list(mounts))
-    try:
-        yield container
-    finally:
-        container.remove(force=True)
 
 
 def _majors(container: Container) -> Iterator[tuple[float, int]]:
@@ -179,7 +158,7 @@ def _member_there(
     """A file of the stage's on a remote engine's host. NotFound where there is none."""
     mount = Mount(str(where.state), str(where.state), type="bind", read_only=True)
     try:
-        with _looking(client, mount) as container:
+        with looking(client, mount) as container:
             stream, _ = container.get_archive(str(path))
     except APIError as error:
         if "bind source path does not exist" in str(error.explanation):
@@ -213,7 +192,29 @@ def require_its_data(
             f"gets that version by `postgresVersion: {settings.upgrade_to}` without `upgradeTo` "
             "and `upgradeStep`",
         )
-    logical, serves = True, serving(client, where, local=local)["engine"] == "postgresql"
+    serves = serving(client, where, local=local)["engine"] == "postgresql"
+    if not settings.upgrade_to:
+        _require_members_data(client, settings, names, serves=serves)
+    if members.of(settings, names):
+        return True
+    return _require_each(client, settings, names, serves=serves, newer=newer)
+
+
+def _require_members_data(
+    client: docker.DockerClient, settings: Settings, names: Names, *, serves: bool
+) -> None:
+    own = members_data(client, names)
+    # A look into the first server's volume takes a while, and has a reason where there are members.
+    first = data(client, names) if settings.postgres_members > 1 else None
+    alone = first is not None and first.major is not None
+    require_their_data(settings, names, own, alone=alone, serves=serves)
+
+
+def _require_each(
+    client: docker.DockerClient, settings: Settings, names: Names, *, serves: bool, newer: str
+) -> bool:
+    """The same of each server that stands by itself."""
+    logical = True
     for its, own in standing(settings, names):
         found = data(client, own)
         major = found.major if found else None
@@ -317,8 +318,11 @@ GRAFANA = "grafana"
 def expected(settings: Settings, names: Names) -> set[str]:
     """The containers that the settings ask for, by the engine's names; the panels' is either of
     two, and named as the light page's."""
+    several = members.of(settings, names)
     wanted = {
-        **{own.postgres: True for _, own in standing(settings, names)},
+        **{own.postgres: not several for _, own in standing(settings, names)},
+        **{name: True for one in several for name in (one.container, one.etcd)},
+        names.leader: bool(several),
         **{own.backup: settings.backup for _, own in standing(settings, names)},
         drilled(settings, names).drill: settings.backup_drill_hours > 0,
         names.pooler: settings.pooler,

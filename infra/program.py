@@ -8,7 +8,7 @@ import docker
 import pulumi
 from pulumi.runtime import config
 
-from infra import engine, gate, given, present, stage_paths, support
+from infra import engine, gate, given, members, present, stage_paths, support
 from infra.images import Builder, Images
 from infra.names import Names
 from infra.parts import Found, Parts, serving, standing, upgraded
@@ -82,6 +82,7 @@ def _images(client: docker.DockerClient, wanted: Settings, *, logical: bool) -> 
         example=wanted.example_application,
         gate=wanted.gate is not None,
         upgrade_to=wanted.upgrade_to,
+        members=wanted.postgres_members,
     )
 
 
@@ -118,6 +119,8 @@ def _found(
 def _ports(wanted: Settings, names: Names) -> dict[int, str]:
     """The host's ports that the stage publishes, and the container that holds each."""
     ports = {one.postgres_port: its.postgres for one, its in standing(wanted, names)}
+    if members.of(wanted, names):
+        ports[wanted.postgres_port] = names.leader
     if wanted.pooler:
         ports[wanted.pooler_port] = names.pooler
     if wanted.monitoring:

@@ -103,11 +103,26 @@ def postgresql_conf(
     )
 
 
-def pg_hba_conf(settings: Settings, stage: str) -> str:
-    """pg_hba.conf: SCRAM for the stage's network and the networks that the settings allow."""
+def pg_hba_conf(settings: Settings, stage: str, replication: str = "") -> str:
+    """pg_hba.conf: SCRAM for the stage's network and the networks that the settings allow;
+    ``replication`` is the role by whom other members follow this one, '' where there are none."""
     addresses = ["samenet", *settings.allowed_networks]
     kind = "host" if settings.tls == "off" else "hostssl"
-    return render("pg_hba.conf.j2", stage=stage, addresses=addresses, kind=kind)
+    return render(
+        "pg_hba.conf.j2", stage=stage, addresses=addresses, kind=kind, replication=replication
+    )
+
+
+UNLIMITED_SECONDS = 600
+"""What stands for no limit where there has to be one."""
+
+
+def connect_seconds(settings: Settings) -> int:
+    """How long opening a server connection may take: of several servers, as long as a query may
+    wait, since it waits at haproxy while none of them leads."""
+    if settings.postgres_members == 1:
+        return settings.pool_connect_seconds
+    return max(settings.pool_connect_seconds, settings.pool_wait_seconds or UNLIMITED_SECONDS)
 
 
 def pgbouncer_ini(settings: Settings, names: Names, stage: str) -> str:
@@ -116,7 +131,8 @@ def pgbouncer_ini(settings: Settings, names: Names, stage: str) -> str:
         "pgbouncer.ini.j2",
         stage=stage,
         settings=settings,
-        server=names.postgres_host,
+        connect_seconds=connect_seconds(settings),
+        server=names.leader_host if settings.postgres_members > 1 else names.postgres_host,
         alias=names.database,
         alias_file=f"{ALIAS_DIRECTORY}/alias.ini",
         users_file=f"{POOLER_CONFIG}/userlist.txt",

@@ -21,7 +21,7 @@ from docker.errors import ContainerError, DockerException, NotFound
 from docker.models.containers import Container
 from docker.types import Mount
 
-from infra import backup, engine, present, rendering
+from infra import backup, engine, members, present, rendering
 from infra.errors import StageError
 from infra.execution import execute
 from infra.images import ROOT, Builder
@@ -60,8 +60,25 @@ class Restored:
     volume: str
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the server whose backups are restored has its data, and its configuration."""
+
+    mount: str
+    data: str
+    config: str
+    """The volume; of several servers, the first one's."""
+
+
 def names_of(names: Names) -> Restored:
     return Restored(f"{names.prefix}-restored", f"{names.prefix}-restored-data")
+
+
+def _place(settings: Settings, names: Names) -> Place:
+    for one in members.of(settings, names):
+        return Place(one.mount, one.data, f"{one.container}-config")
+    mount, data = data_directory(settings.postgres_version)
+    return Place(mount, data, f"{names.postgres}-config")
 
 
 def require_time(text: str) -> str:
@@ -106,6 +123,13 @@ class Kept:
 def in_place(client: docker.DockerClient, settings: Settings, names: Names, at: str | None) -> None:
     """Make the lost data volume again, as of ``at`` or the newest archived moment. StageError
     where it is not lost, or the backups cannot be read; the volume is then as it was, or gone."""
+    if members.of(settings, names):
+        raise StageError(
+            "expected one PostgreSQL to restore in place, found postgresMembers: 3, which has to "
+            "begin anew with its etcd",
+            advice=f"nothing was changed; `make restore STAGE={names.stack}` restores the database "
+            "beside the stage. A member that lost its data is copied again by `make up`",
+        )
     found = present.data(client, names)
     if found is not None and found.major is not None:
         raise StageError(
@@ -117,7 +141,7 @@ def in_place(client: docker.DockerClient, settings: Settings, names: Names, at: 
     kept = _kept(client, settings, names)
     restored = Restored(names_of(names).container, f"{names.postgres}-data")
     remove(client, names)
-    mount, _ = data_directory(settings.postgres_version)
+    mount = _place(settings, names).mount
     client.volumes.create(restored.volume, labels={"sqlite-to-postgresql.stage": names.stack})
     try:
         _unpack(client, kept, restored, mount, at)
@@ -187,9 +211,8 @@ def restore(client: docker.DockerClient, settings: Settings, names: Names, at: s
     execute(source, ["pgbackrest", f"--stanza={backup.STANZA}", "check"])
     restored = names_of(names)
     client.volumes.create(restored.volume, labels={"sqlite-to-postgresql.stage": names.stack})
-    mount, _ = data_directory(settings.postgres_version)
     kept = _of(source)
-    _unpack(client, kept, restored, mount, at)
+    _unpack(client, kept, restored, _place(settings, names).mount, at)
     published = {f"{POSTGRES_PORT}/tcp": (settings.bind_address, settings.restore_port)}
     _await(_serve(client, settings, names, kept, restored, published))
 
@@ -257,8 +280,8 @@ def _serve(
     restored: Restored,
     published: dict[str, tuple[str, int]] | None = None,
 ) -> Container:
-    config = Mount(rendering.POSTGRES_CONFIG, f"{names.postgres}-config", type="volume")
-    mount, data = data_directory(settings.postgres_version)
+    place = _place(settings, names)
+    config = Mount(rendering.POSTGRES_CONFIG, place.config, type="volume")
     memory = settings.postgres_memory
     return client.containers.run(
         kept.image,
@@ -270,9 +293,9 @@ def _serve(
         ],
         name=restored.container,
         user=backup.USER,
-        environment={"PGDATA": data},
+        environment={"PGDATA": place.data},
         mounts=[
-            Mount(mount, restored.volume, type="volume"),
+            Mount(place.mount, restored.volume, type="volume"),
             config,
             *_volumes(kept),
         ],

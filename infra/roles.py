@@ -21,12 +21,13 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import docker
 from docker.errors import DockerException, NotFound
 from docker.models.containers import Container
 from pulumi import Input, Output, ResourceOptions
 from pulumi.dynamic import CreateResult, Resource, UpdateResult
 
-from infra import credentials, engine
+from infra import credentials, engine, members
 from infra.dynamic import StageProvider
 from infra.errors import StageError
 from infra.execution import STDERR, execute
@@ -77,6 +78,10 @@ GRANT CONNECT ON DATABASE postgres TO {monitor}, {backup};
 # CREATE DATABASE ... TEMPLATE takes a session on another database than the one that is copied.
 COPIES = "GRANT CONNECT ON DATABASE postgres TO {migration};"
 NO_COPIES = "REVOKE CONNECT ON DATABASE postgres FROM {migration};"
+# Patroni makes the role; by it a member that has led looks where the others went on without it.
+REWIND = """\
+GRANT CONNECT ON DATABASE postgres TO {rewind};
+"""
 
 CONNECT = """\
 GRANT CONNECT ON DATABASE {database} TO {application}, {second}, {reader}, {monitor}, {migration};\
@@ -183,7 +188,7 @@ END $$;
 """
 
 
-def statements(
+def statements(  # noqa: PLR0913 - what the script depends on, named
     names: Names,
     verifiers: dict[str, str],
     version: int,
@@ -191,10 +196,11 @@ def statements(
     upgrade: str = "",
     *,
     copies: bool = False,
+    members: bool = False,
 ) -> str:
     """The psql script that makes roles and databases what they are to be, however often it runs;
-    the application's tables are in ``schema``. ``upgrade`` and ``copies`` are
-    :attr:`Server.upgrade` and :attr:`Server.copies`."""
+    the application's tables are in ``schema``. ``upgrade``, ``copies`` and ``members`` are
+    :attr:`Server.upgrade`, :attr:`Server.copies` and :attr:`Server.members`."""
     values = _values(names, verifiers, version)
     values["createdb"] = "CREATEDB" if copies else "NOCREATEDB"
     values["beside"] = (COPIES if copies else NO_COPIES).format(**values)
@@ -209,6 +215,7 @@ def statements(
         guarded = [(UNLESS_UPGRADED, schema), (CONNECT, schema), *inside, (END_UNLESS, schema)]
         inside = guarded if upgrade == FIRST else []
     made = [(UPGRADE, schema)] if upgrade in (FIRST, NEWER) else []
+    made += [(REWIND, schema)] if members else []
     parts = [(CLUSTER, schema), *made, *inside, (POOLER, schema)]
     return "".join(part.format(**values, schema=identifier(name)) for part, name in parts)
 
@@ -237,6 +244,7 @@ def _values(names: Names, verifiers: dict[str, str], version: int) -> dict[str, 
     values["upgrade"] = identifier(names.upgrade_role)
     values["upgrade_text"] = literal(names.upgrade_role)
     values["superuser_secret"] = literal(verifiers.get("superuser", ""))
+    values["rewind"] = identifier(names.rewind_role)
     values["pooler_text"] = literal(names.pooler_database)
     values["backup_functions"] = BACKUP_FUNCTIONS + (
         EXCLUSIVE_BACKUP if version < RENAMED_BACKUP_SINCE else RENAMED_BACKUP
@@ -274,11 +282,18 @@ class RolesProvider(StageProvider):
     def there(self, props: Any) -> bool:
         names = Names(props["application"], props["stack"])
         client = engine.connect(props["docker_host"])
-        with contextlib.suppress(DockerException):
-            container = client.containers.get(props["container"])
+        with contextlib.suppress(DockerException, StageError):
+            container = _container(client, props, names)
             status, _ = psql(container, missing(names, props["verifiers"]))
             return status != PSQL_SCRIPT_FAILED
         return True
+
+
+def _container(client: docker.DockerClient, props: Any, names: Names) -> Container:
+    """The one in which PostgreSQL takes writes."""
+    if props.get("members"):
+        return members.leading(client, members.all_of(names))
+    return client.containers.get(props["container"])
 
 
 def missing(names: Names, verifiers: dict[str, str]) -> str:
@@ -312,10 +327,11 @@ def _apply(props: Any) -> str:
         schema,
         upgrade,
         copies=bool(props.get("copies")),
+        members=bool(props.get("members")),
     )
     client = engine.connect(props["docker_host"])
     try:
-        container = client.containers.get(props["container"])
+        container = _container(client, props, names)
         status, output = psql(container, script)
         if not status:
             return _cluster(container)
@@ -362,7 +378,13 @@ def digest(names: Names, server: Server) -> str:
     """What changes when the script does: a stage made by an older one is brought up to date."""
     none = dict.fromkeys(credentials.EVERY, "")
     script = statements(
-        names, none, server.version, server.schema, server.upgrade, copies=server.copies
+        names,
+        none,
+        server.version,
+        server.schema,
+        server.upgrade,
+        copies=server.copies,
+        members=server.members,
     )
     return hashlib.sha256(script.encode()).hexdigest()
 
@@ -382,6 +404,8 @@ class Server:
     """Its part in an upgrade: :data:`FIRST`, :data:`NEWER`, :data:`LEFT_ALONE` or ''."""
     copies: bool = False
     """Whether the job may copy the application's database, for the application's proof."""
+    members: bool = False
+    """Whether it is several servers: the one that leads at the time is meant."""
 
 
 class Roles(Resource):
@@ -413,6 +437,7 @@ class Roles(Resource):
                 "script": digest(names, server),
                 **({"upgrade": server.upgrade} if server.upgrade else {}),
                 **({"copies": True} if server.copies else {}),
+                **({"members": True} if server.members else {}),
                 **({} if server.schema == DEFAULT_SCHEMA else {"schema_name": server.schema}),
                 "cluster": None,
             },

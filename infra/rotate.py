@@ -12,7 +12,7 @@ import sys
 
 from docker.errors import DockerException
 
-from infra import engine
+from infra import engine, members
 from infra.errors import StageError
 from infra.images import ROOT
 from infra.names import Names
@@ -48,8 +48,8 @@ def retire(settings: Settings, names: Names) -> str:
             advice="run `pulumi up` first; nothing was ended",
         )
     statement = compose("ALTER ROLE {role} PASSWORD NULL;", role=identifier(old))
-    for _, own in standing(settings, names):
-        status, said = psql(client.containers.get(own.postgres), statement)
+    for its, own in standing(settings, names):
+        status, said = psql(members.serving(client, its, own), statement)
         if status:
             raise StageError(f"PostgreSQL in {own.postgres} refused to end {old}: {said}")
     return old

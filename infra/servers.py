@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pulumi
 
@@ -10,6 +10,7 @@ from infra import backup, rendering, tuning
 from infra.closed import Closed
 from infra.containers import Health, Service
 from infra.given import pem
+from infra.members import SOCKETS, Member
 from infra.parts import Parts
 
 POSTGRES_USER = "999:999"
@@ -27,17 +28,28 @@ def data_directory(version: int) -> tuple[str, str]:
 
 
 def backup_files(
-    parts: Parts, closed: Closed, directory: str, *, data: str = ""
+    parts: Parts,
+    closed: Closed,
+    directory: str,
+    several: Sequence[Member] = (),
+    *,
+    data: str = "",
 ) -> dict[str, pulumi.Input[str]]:
-    """What pgBackRest reads in the container that has it in ``directory``; ``data`` is where a copy
-    is restored to, '' for PostgreSQL's own data."""
+    """What pgBackRest reads in the container that has it in ``directory``: of ``several`` servers
+    those that it sees there, the only one where there is no more; ``data`` is where a copy is
+    restored to, '' for PostgreSQL's own data."""
     settings = parts.settings
     if not settings.backup:
         return {}
     data = data or data_directory(settings.postgres_version)[1]
+    places = [backup.Server(data, backup.SOCKETS)]
+    if several:
+        places = [backup.Server(one.data, f"{SOCKETS}/{one.number}") for one in several]
+    if len(several) == 1:  # in the member's own container
+        places = [backup.Server(several[0].data, backup.SOCKETS)]
     conf = closed.password("backup_cipher").apply(
         lambda cipher: backup.configuration(
-            settings, parts.names, parts.stage, data=data, directory=directory, cipher=cipher
+            settings, parts.names, parts.stage, places, directory=directory, cipher=cipher
         )
     )
     files: dict[str, pulumi.Input[str]] = {"pgbackrest.conf": conf}

@@ -14,6 +14,7 @@ from pydantic.alias_generators import to_camel
 from infra import support
 from infra.setting_types import (
     S3,
+    SEVERAL,
     AddressText,
     ApplicationStep,
     EngineAddress,
@@ -193,6 +194,13 @@ class PostgresSettings(DataSettings):
         support.NEWEST,
         description="PostgreSQL's major version, 14 to 18. A stage keeps the one that its data "
         "volume was made with.",
+    )
+    postgres_members: Annotated[int, Field(ge=1, le=SEVERAL)] = Field(
+        1,
+        description="How many servers PostgreSQL runs on: 1, or 3 under Patroni, with etcd and "
+        "haproxy, where one of the others takes over from a leader that is lost and no commit that "
+        "was acknowledged goes with it. Each has `postgresMemory` and `postgresCpus` of its own. A "
+        "stage keeps the number that it was made with.",
     )
     upgrade_to: Annotated[int, Field(ge=15, le=18)] | None = Field(
         None,

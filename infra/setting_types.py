@@ -33,6 +33,9 @@ def parse_size(text: object) -> int:
     return int(match[1]) * UNITS[match[2]]
 
 
+SEVERAL = 3
+"""Servers of a PostgreSQL that is not one: the fewest of which one may be lost while two agree."""
+
 Size = Annotated[int, BeforeValidator(parse_size)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError, model_validator
 from infra import parameters
 from infra.errors import StageError
 from infra.setting_fields import OperatedSettings
-from infra.setting_types import UNITS
+from infra.setting_types import SEVERAL, UNITS
 from migration_job.errors import InputError
 from migration_job.hosts import is_list
 from migration_job.place import require_schema_name
@@ -29,6 +29,23 @@ PROJECT = "sqlite-to-postgresql"
 
 SILENT_SINCE = 15
 """From this version on the owner's role can be granted session_replication_role."""
+
+
+PATRONIS = frozenset(
+    {
+        "hot_standby",
+        "primary_conninfo",
+        "primary_slot_name",
+        "promote_trigger_file",
+        "recovery_min_apply_delay",
+        "synchronous_commit",
+        "synchronous_standby_names",
+        "synchronized_standby_slots",
+        "wal_level",
+        "wal_log_hints",
+    }
+)
+"""Settings that are not the stage file's where PostgreSQL runs on several servers."""
 
 
 class Settings(OperatedSettings):
@@ -132,10 +149,40 @@ class Settings(OperatedSettings):
             )
         parameters.check(self.upgrade_to, self.postgresql_settings)
 
+    def _members_together(self) -> None:
+        if self.postgres_members == 1:
+            return
+        if self.postgres_members != SEVERAL:
+            raise ValueError(
+                f"postgresMembers must be 1 or {SEVERAL}: of two servers neither may go on alone"
+            )
+        if self.external:
+            raise ValueError(
+                "postgresMembers is for a PostgreSQL of the stage's own; one of somebody else's "
+                "is given as a list of hosts in external.host"
+            )
+        if self.upgrade_to:
+            raise ValueError(
+                "upgradeTo does not go with postgresMembers: 3 yet; a stage that is made again has "
+                "the newer version (docs/how-to/stand-by.md)"
+            )
+        if self.backup_drill_hours or self.proof:
+            raise ValueError(
+                "backupDrillHours and proof do not go with postgresMembers: 3 yet; `make restore` "
+                "is the drill by hand"
+            )
+        ours = sorted(name for name in self.postgresql_settings if name in PATRONIS)
+        if ours:
+            raise ValueError(
+                f"postgresqlSettings: {', '.join(ours)} cannot be set with postgresMembers: "
+                f"{SEVERAL}: Patroni decides it, or a failover would lose commits"
+            )
+
     @model_validator(mode="after")
     def _together(self) -> Settings:
         self._connection_together()
         self._upgrade_together()
+        self._members_together()
         self._external_together()
         self._schema_together()
         self._containers_together()

@@ -11,7 +11,20 @@ from typing import Any
 import pulumi
 import pulumi_docker as docker
 
-from infra import backup, declared, drill, engine, example, gate, monitoring, servers, sync, tuning
+from infra import (
+    backup,
+    declared,
+    drill,
+    engine,
+    example,
+    gate,
+    members,
+    monitoring,
+    servers,
+    several,
+    sync,
+    tuning,
+)
 from infra.application_schema import ApplicationSchema
 from infra.closed import Closed
 from infra.containers import LABEL, Service, ServiceContainer, Surroundings
@@ -49,7 +62,7 @@ class Stage(pulumi.ComponentResource):
         # What the job needs to be there, in the order in which it is made.
         self._needs: list[pulumi.Resource] = []
         self._cluster: dict[str, pulumi.Output[str]] = {}
-        self._data: dict[str, dict[str, pulumi.Output[str]]] = {}
+        self._data: dict[str, dict[str, pulumi.Input[str]]] = {}
         if settings.external:
             self._needs.append(self._external(settings.external))
         for server in parts.servers:
@@ -93,40 +106,50 @@ class Stage(pulumi.ComponentResource):
         """A PostgreSQL of the stage's on its volume, and the roles and databases in it."""
         settings, names = parts.settings, parts.names
         mount, _ = servers.data_directory(settings.postgres_version)
-        protect = settings.protect_data
+        protect, backups = settings.protect_data, self._repository(parts)
+        if members.of(settings, names):
+            making = several.Making(self._volume, self._container, self._own)
+            found = several.declare(parts, self._closed, making, backups)
+            self._data[names.postgres] = {**found.seen, **backups}
+            return [*found.healthy, self._roles(parts, found.ids, *found.healthy)]
         volume = self._volume(f"data{names.suffix}", f"{names.postgres}-data", protect=protect)
-        data = {mount: volume.name, **self._backup_volumes(parts)}
+        data: dict[str, pulumi.Input[str]] = {mount: volume.name, **backups}
+        if backups:
+            sockets = self._volume(f"sockets{names.suffix}", f"{names.postgres}-sockets")
+            data[backup.SOCKETS] = sockets.name
         self._data[names.postgres] = data
         made = self._container(servers.postgres(parts, self._closed, data))
-        server = Server(
+        return [made.healthy, self._roles(parts, made.container.id, made.healthy)]
+
+    def _roles(self, parts: Parts, server: pulumi.Input[str], *needs: pulumi.Resource) -> Roles:
+        """The roles and databases in the PostgreSQL whose container, or containers, are named."""
+        settings, names = parts.settings, parts.names
+        found = Server(
             names.postgres,
-            made.container.id,
+            server,
             settings.docker_host,
             settings.postgres_version,
             settings.schema_name,
             parts.role_in_upgrade,
             copies=settings.proof is not None,
+            members=bool(members.of(settings, names)),
         )
         verifiers = self._closed.credentials.role_verifiers()
-        own = self._own(made.healthy)
-        roles = Roles(f"roles{names.suffix}", server, names, verifiers, own)
+        roles = Roles(f"roles{names.suffix}", found, names, verifiers, self._own(*needs))
         # The migration fills the first one; the newer, where it is the only one that is left.
         self._cluster = self._cluster or {"cluster": roles.cluster}
-        return [made.healthy, roles]
+        return roles
 
-    def _backup_volumes(self, parts: Parts) -> dict[str, pulumi.Output[str]]:
-        """What PostgreSQL and the backups' container share beside the data, by path. The backups'
-        volume is declared as long as it is to be kept, taken to or not."""
+    def _repository(self, parts: Parts) -> dict[str, pulumi.Input[str]]:
+        """The volume of the backups that PostgreSQL and the backups' container share, by its path.
+        It is declared as long as it is to be kept, taken to or not."""
         settings, names = parts.settings, parts.names
         if not (settings.backup or parts.keeps_backups):
             return {}
         repository = self._volume(
             f"backups{names.suffix}", f"{names.backup}s", protect=settings.protect_data
         )
-        if not settings.backup:
-            return {}
-        sockets = self._volume(f"sockets{names.suffix}", f"{names.postgres}-sockets")
-        return {backup.REPOSITORY: repository.name, backup.SOCKETS: sockets.name}
+        return {backup.REPOSITORY: repository.name} if settings.backup else {}
 
     def _keep_what_is_protected(self) -> None:
         """With `protectData` the volumes of a server that an upgrade has left for good stay."""
@@ -138,11 +161,17 @@ class Stage(pulumi.ComponentResource):
             self._volume("backups", f"{names.backup}s", protect=True)
 
     def _backup(self, parts: Parts) -> list[pulumi.Resource]:
-        files = servers.backup_files(parts, self._closed, backup.CONFIG)
+        seen = members.of(parts.settings, parts.names)
+        files = servers.backup_files(parts, self._closed, backup.CONFIG, seen)
         files["pgpass"] = self._closed.password("backup").apply(lambda p: f"*:*:*:*:{p}\n")
         volumes = self._data[parts.names.postgres]
         service = backup.service(
-            parts.settings, parts.names, parts.images, files=files, volumes=volumes
+            parts.settings,
+            parts.names,
+            parts.images,
+            files=files,
+            volumes=volumes,
+            sockets=[f"{members.SOCKETS}/{one.number}" for one in seen] or [backup.SOCKETS],
         )
         made = self._container(service, *self._needs)
         return [made.container, made.healthy]
@@ -212,6 +241,7 @@ class Stage(pulumi.ComponentResource):
             monitor_password=self._closed.password("monitor"),
             authority=self._closed.authority,
             pooler_authority=self._closed.pooler_authority,
+            members_authority=self._closed.members_authority,
         )
         return monitoring.create(watch, self.network, self._docker(*self._needs))
 
@@ -222,11 +252,16 @@ class Stage(pulumi.ComponentResource):
     # ------------------------------------------------------------------------- the job
 
     def _application_schema(self, wanted: ApplicationStep) -> ApplicationSchema:
-        kept = ("place", "container", "connection_directory", "target", "password", "authority")
+        kept = ("place", "container", "connection_directory", "password", "authority")
+        target = self._inputs["target"]
+        if members.of(self._parts.settings, self._parts.names):
+            # Not every application's driver knows a list of hosts.
+            target = {**target, "host": self._parts.names.leader_host}
         return ApplicationSchema(
             "application-schema",
             {
                 **{key: self._inputs[key] for key in kept},
+                "target": target,
                 **self._cluster,
                 "step": pulumi.Output.secret(wanted.model_dump(mode="json")),
             },

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from docker.errors import DockerException
 
-from infra import drill, engine, live, present, support
+from infra import drill, engine, live, members, present, support
 from infra.errors import StageError
 from infra.names import Names
 from infra.parts import serving
@@ -60,6 +60,24 @@ def asked(settings: Settings, names: Names) -> tuple[bool, str]:
     return bool(missing), "engine      " + (
         "; ".join(missing) or f"all {everything} containers run"
     )
+
+
+def of_members(settings: Settings, names: Names) -> str:
+    """How the members of a PostgreSQL on several servers stand, '' where it is one."""
+    found = members.of(settings, names)
+    if not found:
+        return ""
+    try:
+        standing = members.standing(engine.connect(settings.docker_host), found)
+    except (StageError, DockerException) as error:
+        return f"not told: {error.message if isinstance(error, StageError) else error}"
+    lacks = [words for words in members.missing(standing, found) if words.startswith("nobody")]
+    absent = [
+        f"{one.host} is not there"
+        for one in found
+        if one.host not in {there.host for there in standing}
+    ]
+    return "; ".join([*map(str, standing), *absent, *lacks])
 
 
 def after_healing(line: str, stage: str) -> str:
@@ -153,11 +171,14 @@ def main() -> int:
         names = Names(settings.application, stage)
         lines = _lines(settings, names, paths(settings, stage))
         missing, engines = asked(settings, names)
+        several = of_members(settings, names)
         major = serving(settings, names)[0].postgres_version
         ended = "" if settings.external else support.warning(major)
         for line in lines:
             if line.startswith("next "):
                 print(engines)
+                if several:
+                    print(f"members     {several}")
                 if settings.upgrade_to:
                     print(f"upgrade     {in_upgrade(settings, stage)}")
                 if settings.backup_drill_hours:

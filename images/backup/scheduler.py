@@ -95,12 +95,17 @@ def due(state: State, now: float, full_hours: float, differential_hours: float) 
     return None
 
 
-def wait_for_database() -> None:
-    """Until PostgreSQL answers on the shared socket: both containers start at the same time."""
+def answers(sockets: str) -> bool:
+    """Whether a PostgreSQL answers on the socket in that directory."""
+    command = ["/usr/bin/env", "pg_isready", "--quiet", f"--host={sockets}"]
+    return subprocess.run(command, check=False).returncode == 0  # noqa: S603
+
+
+def wait_for_database(sockets: list[str]) -> None:
+    """Until PostgreSQL answers on a shared socket, one of several servers: the containers start at
+    the same time."""
     waiting = False
-    while subprocess.run(
-        ["/usr/bin/env", "pg_isready", "--quiet", "--host=/var/run/postgresql"], check=False
-    ).returncode:
+    while not any(answers(directory) for directory in sockets):
         if not waiting:
             say("waiting for PostgreSQL to answer")
             waiting = True
@@ -116,8 +121,8 @@ def prepare() -> str:
     return ""
 
 
-def back_up(state: State, kind: str) -> None:
-    wait_for_database()
+def back_up(state: State, kind: str, sockets: list[str]) -> None:
+    wait_for_database(sockets)
     started = time.monotonic()
     failure = prepare()
     if not failure:
@@ -152,6 +157,7 @@ def main() -> None:
     words.add_argument("--full-hours", type=float, required=True)
     words.add_argument("--differential-hours", type=float, required=True)
     words.add_argument("--port", type=int, default=9854)
+    words.add_argument("--sockets", action="append", help="the directory of a server's socket")
     chosen = words.parse_args()
     # The container's first process: without a handler it would not end until it is killed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -161,7 +167,7 @@ def main() -> None:
         read_repository(state)
         kind = due(state, time.time(), chosen.full_hours, chosen.differential_hours)
         if kind is not None:
-            back_up(state, kind)
+            back_up(state, kind, chosen.sockets or ["/var/run/postgresql"])
         time.sleep(POLL_SECONDS if state.succeeded else RETRY_SECONDS)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from migration_job.commands.live_options import say
-from migration_job.dashboard.panels import BACKUP, DATABASE, MIGRATION
+from migration_job.dashboard.panels import boards
 from migration_job.dashboard.server import Dashboard, Prometheus
 
 
@@ -33,12 +33,15 @@ def dashboard(
     ] = None,
     minutes: Annotated[int, typer.Option(min=1, help="How far back the curves go.")] = 30,
     backup: Annotated[bool, typer.Option(help="Show the backups' panels.")] = True,
+    members: Annotated[
+        bool, typer.Option(help="Show the panels of a PostgreSQL on several servers.")
+    ] = False,
 ) -> None:
     """Serve the stage's panels as one page, until interrupted."""
     # As a container's first process it would not end until it is killed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    boards = (MIGRATION, DATABASE, *((BACKUP,) if backup else ()))
     asked = Prometheus(prometheus, span=minutes * 60)
-    page = Dashboard(asked, boards, host=host, port=port, names=name or ())
+    shown = boards(backup=backup, members=members)
+    page = Dashboard(asked, shown, host=host, port=port, names=name or ())
     say(f"the dashboard is at {page.url} (Ctrl-C ends it)")
     page.serve_forever()

@@ -109,6 +109,55 @@ DATABASE = Board(
     ),
 )
 
+MEMBERS = Board(
+    "members",
+    "Members",
+    (
+        Panel(
+            "Leads",
+            "bool",
+            (Query("patroni_primary == 1", "{{name}}"),),
+            "The member of PostgreSQL that takes writes.",
+        ),
+        Panel(
+            "Run",
+            "bool",
+            (Query("patroni_postgres_running", "{{name}}"),),
+            "Whether PostgreSQL runs in the member.",
+        ),
+        Panel(
+            "Follow synchronously",
+            "short",
+            (Query("sum(patroni_sync_standby)", "members"),),
+            "A commit is acknowledged when one of them has it, and only such a one takes over.",
+        ),
+        Panel(
+            "Behind the leader",
+            "bytes",
+            (
+                Query(
+                    "clamp_min(scalar(max(patroni_xlog_location)) - "
+                    "(patroni_xlog_replayed_location and on (instance) patroni_replica == 1), 0)",
+                    "{{name}}",
+                ),
+            ),
+            "Of the leader's log, what a member has not applied yet.",
+        ),
+        Panel(
+            "Timeline",
+            "short",
+            (Query("max(patroni_postgres_timeline)", "timeline"),),
+            "One more after each change of the leader.",
+        ),
+        Panel(
+            "etcd",
+            "short",
+            (Query('sum(up{job="etcd"})', "members that answer"),),
+            "Two of three have to answer, or nobody can take over.",
+        ),
+    ),
+)
+
 BACKUP = Board(
     "backup",
     "Backups",
@@ -206,3 +255,9 @@ MIGRATION = Board(
         ),
     ),
 )
+
+
+def boards(*, backup: bool, members: bool) -> tuple[Board, ...]:
+    """Those of a stage, with backups or not, of one server of PostgreSQL's or several."""
+    more = ((MEMBERS,) if members else ()) + ((BACKUP,) if backup else ())
+    return (MIGRATION, DATABASE, *more)

@@ -80,9 +80,10 @@ class Rig:
 
 
 def _files(directory: str, data: str) -> dict[str, str]:
+    servers = [backup.Server(data, backup.SOCKETS)]
     return {
         "pgbackrest.conf": backup.configuration(
-            SETTINGS, NAMES, "test", data=data, directory=directory, cipher=CIPHER
+            SETTINGS, NAMES, "test", servers, directory=directory, cipher=CIPHER
         )
     }
 

@@ -139,8 +139,9 @@ class Rig:
 
     def files(self, directory: str) -> dict[str, str]:
         _, data = data_directory(self.settings.postgres_version)
+        servers = [backup.Server(data, backup.SOCKETS)]
         conf = backup.configuration(
-            self.settings, NAMES, "test", data=data, directory=directory, cipher=CIPHER
+            self.settings, NAMES, "test", servers, directory=directory, cipher=CIPHER
         )
         return {"pgbackrest.conf": conf, backup.STORE_AUTHORITY: self.authority}
 

@@ -24,6 +24,8 @@ RULES = {
     "backup_late_seconds": 108_000,
     "drill": True,
     "drill_late_seconds": 93_600,
+    "members": 3,
+    "member_lag_bytes": 1000,
 }
 
 UP = {"pg_up": "1x60", "pgbouncer_up": "1x60", "migration_heartbeat_timestamp_seconds": "0+60x60"}
@@ -33,7 +35,22 @@ BACKED_UP = {
 }
 SWITCHED = {'migration_phase{phase="switched"}': "1x60"}
 LIVE = {'migration_phase{phase="switched"}': "0x60"}
-HEALTHY = UP | BACKED_UP
+MEMBERS = {
+    'patroni_primary{instance="1"}': "1x60",
+    'patroni_primary{instance="2"}': "0x60",
+    'patroni_postgres_running{instance="1"}': "1x60",
+    'patroni_postgres_running{instance="2"}': "1x60",
+    'patroni_postgres_running{instance="3"}': "1x60",
+    'patroni_sync_standby{instance="2"}': "1x60",
+    'up{job="etcd",instance="1"}': "1x60",
+    'up{job="etcd",instance="2"}': "1x60",
+    'up{job="etcd",instance="3"}': "1x60",
+}
+LAGGING = {
+    'patroni_xlog_location{instance="1"}': "9000x60",
+    'patroni_replica{instance="3"}': "1x60",
+}
+HEALTHY = UP | BACKED_UP | MEMBERS
 
 
 @dataclass(frozen=True)
@@ -109,6 +126,31 @@ CASES = [
         "WindowAboutToEnd",
         {"migration_window_left_seconds": "3600x60"} | SWITCHED,
         {"migration_window_left_seconds": "90000x60"} | SWITCHED,
+    ),
+    Case(
+        "NobodyLeads",
+        {'patroni_primary{instance="1"}': "0x60"},
+        {'patroni_primary{instance="1"}': "1x60"},
+    ),
+    Case(
+        "MemberMissing",
+        {'patroni_postgres_running{instance="3"}': "0x60"},
+        {'patroni_postgres_running{instance="3"}': "1x60"},
+    ),
+    Case(
+        "NoSynchronousStandby",
+        {'patroni_sync_standby{instance="2"}': "0x60"},
+        {'patroni_sync_standby{instance="2"}': "1x60"},
+    ),
+    Case(
+        "MemberLags",
+        LAGGING | {'patroni_xlog_replayed_location{instance="3",name="postgres-3"}': "7000x60"},
+        LAGGING | {'patroni_xlog_replayed_location{instance="3",name="postgres-3"}': "8500x60"},
+    ),
+    Case(
+        "EtcdMemberMissing",
+        {'up{job="etcd",instance="2"}': "0x60"},
+        {'up{job="etcd",instance="2"}': "1x60"},
     ),
     Case("BackupFailed", {"backup_last_success": "0x60"}, {"backup_last_success": "1x60"}),
     Case(

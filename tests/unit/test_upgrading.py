@@ -12,6 +12,7 @@ from infra.certificates import CertificatesProvider, certified_names
 from infra.errors import StageError
 from infra.names import Names
 from infra.parts import serving, standing
+from infra.present_members import MembersData
 from infra.roles import FIRST, LEFT_ALONE, NEWER
 from infra.settings import Settings, read
 from migration_job.protocol import moved
@@ -142,6 +143,7 @@ def test_a_server_without_its_data_is_refused_before_anything(
         return present.Data(DATA, found) if found else None
 
     monkeypatch.setattr(present, "data", data)
+    monkeypatch.setattr(present, "members_data", lambda *_: MembersData({}, agreement=False))
     monkeypatch.setattr(present, "moved_to", lambda *_, **__: moved)
     monkeypatch.setattr(present, "serving", lambda *_, **__: {"engine": "postgresql"})
     where = stage_paths.paths(settings(stateDirectory=str(tmp_path), **given), "test")

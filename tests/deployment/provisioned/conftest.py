@@ -23,7 +23,7 @@ import pytest
 import testinfra
 from docker.models.containers import Container
 
-from infra import engine, parts, present
+from infra import engine, members, parts, present
 from infra.execution import execute
 from infra.names import Names
 from infra.settings import Settings, read_file
@@ -111,6 +111,13 @@ class Provisioned:
 
     # ------------------------------------------------------------------------- PostgreSQL
 
+    def postgres(self) -> Container:
+        """The container in which PostgreSQL takes writes, of several the one that leads; a skip
+        where it is somebody else's."""
+        if self.settings.external:
+            pytest.skip("the settings ask for no PostgreSQL: it is somebody else's")
+        return members.serving(self.client, self.settings, self.names)
+
     def query(self, sql: str, database: str = "postgres") -> str:
         """The superuser's answer, through the container's own socket."""
         status, said = self.psql(["-v", "ON_ERROR_STOP=1", "-c", sql], database)
@@ -122,7 +129,7 @@ class Provisioned:
         if self.settings.external:
             pytest.skip("PostgreSQL is somebody else's, and nobody here is its superuser")
         done = execute(
-            self.container(self.names.postgres),
+            self.postgres(),
             [
                 "bash",
                 "-c",

@@ -8,6 +8,7 @@ import json
 import psycopg
 import pytest
 
+from infra import members
 from infra.execution import execute
 from tests.deployment import rights
 from tests.deployment.engine import output
@@ -41,7 +42,7 @@ def test_the_pooler_refuses_plain_connections(stage: Provisioned) -> None:
 
 
 def test_postgres_refuses_plain_connections(stage: Provisioned) -> None:
-    stage.needs(stage.names.postgres)
+    stage.postgres()
     _requires_tls(stage)
     stage.reachable(stage.settings.postgres_port)
     with pytest.raises(psycopg.OperationalError, match="no encryption"):
@@ -103,7 +104,7 @@ def test_no_secret_shows_in_the_engine_or_a_log(stage: Provisioned) -> None:
 def test_the_roles_may_do_what_they_are_for_and_no_more(stage: Provisioned) -> None:
     """Each statement as each role; rolled back, whatever comes of it."""
     version = stage.settings.postgres_version
-    stage.needs(stage.names.postgres)
+    stage.postgres()
     table = stage.query(
         "SELECT quote_ident(relname) FROM pg_class WHERE relnamespace = 'public'::regnamespace "
         "AND relkind = 'r' ORDER BY relname LIMIT 1",
@@ -146,6 +147,8 @@ def test_no_role_has_an_attribute_beyond_logging_in(stage: Provisioned) -> None:
     settings, names = stage.given
     upgrading = settings.upgrade_to and settings.upgrade_step != "settle"
     allowed = {"postgres", *([names.upgrade_role] if upgrading else ())}
+    # By it the members follow, and it may do nothing else.
+    allowed |= {names.replication_role} if members.of(settings, names) else set()
     assert set(stage.query(f"SELECT rolname FROM pg_roles WHERE {risky}").split()) == allowed
 
 

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 
-from infra import rendering, support, tuning
+from infra import members, rendering, support, tuning
+from infra.clustered import IN_COMMON, PATRONI_MEMORY
 from infra.containers import CPU_PERIOD
 from infra.execution import execute
 from infra.monitoring import SYNC_METRICS_PORT
@@ -103,8 +104,9 @@ def test_ports_are_published_on_the_bind_address_alone(stage: Provisioned) -> No
 
 
 def test_postgres_is_limited_as_the_settings_say(stage: Provisioned) -> None:
-    host = stage.needs(stage.names.postgres).attrs["HostConfig"]
-    assert host["Memory"] == stage.settings.postgres_memory
+    host = stage.postgres().attrs["HostConfig"]
+    beside = PATRONI_MEMORY if members.of(stage.settings, stage.names) else 0
+    assert host["Memory"] == stage.settings.postgres_memory + beside
     assert host["CpuPeriod"] == CPU_PERIOD
     assert host["CpuQuota"] == int(stage.settings.postgres_cpus * CPU_PERIOD)
     assert host["ShmSize"] == tuning.shared_memory(rendering.host_of(stage.settings))
@@ -118,8 +120,13 @@ def test_postgresql_conf_is_in_effect(stage: Provisioned) -> None:
     rows = stage.query("SELECT lower(name), sourcefile FROM pg_settings")
     sources = dict(row.split("|", 1) for row in rows.splitlines())
     host = rendering.host_of(stage.settings)
+    several = members.of(stage.settings, stage.names)
     for value in tuning.compute(host, stage.settings.postgresql_settings):
-        assert sources[value.name.lower()] == "/etc/postgresql/postgresql.conf", value.name
+        # What members have to have in common Patroni gives them as options, by the same value.
+        if several and value.name in IN_COMMON:
+            assert stage.query(f"SHOW {value.name}") == value.value, value.name
+        else:
+            assert sources[value.name.lower()] == "/etc/postgresql/postgresql.conf", value.name
 
 
 def test_a_slow_query_is_logged(stage: Provisioned) -> None:
@@ -131,7 +138,7 @@ def test_a_slow_query_is_logged(stage: Provisioned) -> None:
     mark = f"slow_{secrets.token_hex(4)}"
     seconds = int(threshold) / 1000 + 0.05
     stage.query(f"SELECT pg_sleep({seconds}) AS {mark}")
-    log = stage.container(stage.names.postgres)
+    log = stage.postgres()
     until(lambda: mark.encode() in log.logs(tail=200), "the slow query in the log")
     line = next(one for one in log.logs(tail=200).decode().splitlines() if mark in one)
     assert re.match(r"\d{4}-\d\d-\d\d [\d:.]+ UTC \[\d+\] postgres@postgres/psql LOG: ", line), line

@@ -9,7 +9,8 @@ from urllib.parse import quote
 
 import pytest
 
-from migration_job.dashboard.panels import BACKUP, DATABASE, MIGRATION, Query
+from infra import members
+from migration_job.dashboard.panels import Query, boards
 from migration_job.dashboard.server import Prometheus
 from tests.deployment.provisioned.conftest import Provisioned, until
 
@@ -31,6 +32,7 @@ def test_everything_is_scraped(stage: Provisioned) -> None:
     wanted |= {"migration"} if stage.names.sync in stage.expected() else set()
     wanted |= {"backup"} if stage.settings.backup else set()
     wanted |= {"drill"} if stage.settings.backup_drill_hours else set()
+    wanted |= {"members", "etcd"} if members.of(stage.settings, stage.names) else set()
     health: dict[str, str] = {}
 
     def up() -> bool:
@@ -48,6 +50,8 @@ def test_the_alert_rules_are_loaded_and_sound(stage: Provisioned) -> None:
     wanted = {"PostgresDown", "PoolSaturated", "ConnectionsNearLimit", "WindowAboutToEnd"}
     wanted |= {"BackupFailed", "BackupLate"} if stage.settings.backup else set()
     wanted |= {"DrillFailed", "DrillLate"} if stage.settings.backup_drill_hours else set()
+    if members.of(stage.settings, stage.names):
+        wanted |= {"NobodyLeads", "MemberMissing", "NoSynchronousStandby", "EtcdMemberMissing"}
     assert rules.keys() >= wanted
     assert {name: rule["lastError"] for name, rule in rules.items() if rule.get("lastError")} == {}
 
@@ -83,9 +87,10 @@ def _answers(stage: Provisioned, expression: str) -> list[Any]:
 
 def test_every_panel_shows_data(stage: Provisioned) -> None:
     stage.reachable(stage.settings.prometheus_port)
-    boards = (MIGRATION, DATABASE, *((BACKUP,) if stage.settings.backup else ()))
+    several = bool(members.of(stage.settings, stage.names))
+    shown = boards(backup=stage.settings.backup, members=several)
     missing = [
-        query.expression for board in boards for panel in board.panels for query in panel.queries
+        query.expression for board in shown for panel in board.panels for query in panel.queries
     ]
 
     def answered() -> bool:
