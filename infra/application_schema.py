@@ -101,7 +101,7 @@ def _make(inputs: SchemaInputs) -> None:
     if ended.status:
         raise StageError(
             f"the application's own step (schemaFrom) ended with status {ended.status}; its last "
-            f"words:\n{ended.words}",
+            f"output:\n{ended.words}",
             advice="no row was moved and the application is served as before; correct the cause "
             "and run `pulumi up` again, which runs the step again",
         )
@@ -117,7 +117,7 @@ def _is_filled(inputs: SchemaInputs) -> bool:
     ended = job.run(client, place, call, ["-c", _IS_FILLED, live.TARGET_FILE], say)
     if ended.status not in {0, FILLED}:
         raise StageError(
-            f"the new database cannot be looked at; the last words:\n{ended.words}",
+            f"the new database cannot be inspected; the last output:\n{ended.words}",
             advice="no row was moved; correct the cause and run `pulumi up` again",
         )
     return ended.status == FILLED

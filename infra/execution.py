@@ -73,7 +73,7 @@ def execute(
             raise StageError(
                 f"expected the engine to say how {command[0]} ended in {container.name}, found "
                 f"that it still runs after {END_SECONDS} s",
-                advice="look at the engine (`docker ps`) and run the same command again",
+                advice="check the engine (`docker ps`) and run the same command again",
             )
         time.sleep(POLL_SECONDS)
     return Answer(int(found["ExitCode"]), pieces)

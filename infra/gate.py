@@ -118,7 +118,7 @@ def require_application(client: docker.DockerClient, settings: Settings) -> None
             "`gate.network` and `gate.container` in the stage file",
         ) from error
     except DockerException as error:
-        raise StageError(f"the engine could not look for the application: {error}") from error
+        raise StageError(f"the engine could not find the application: {error}") from error
 
 
 def _require_reach(container: Container, settings: Settings) -> None:
@@ -189,6 +189,6 @@ def _no_socket(path: str, found: str) -> StageError:
     return StageError(
         f"expected the engine's socket at {path} on its host, for the gate to restart the "
         f"application's container, found {found}",
-        advice="set `gate.command` instead of `gate.container`: a command that has the "
-        "application restarted by other means",
+        advice="set `gate.command` instead of `gate.container`: a command that restarts the "
+        "application by other means",
     )

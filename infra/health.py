@@ -61,7 +61,7 @@ def _wait(props: Any) -> None:
         limit_processes(client, props["container"], int(props["pids"]))
         wait(client.containers.get(props["container"]))
     except DockerException as error:
-        raise StageError(f"the engine could not tell the container's health: {error}") from error
+        raise StageError(f"the engine could not report the container's health: {error}") from error
 
 
 def limit_processes(client: docker.DockerClient, container: str, pids: int) -> None:

@@ -317,7 +317,7 @@ class Builder:
         name = _digest(requirements, python, self._architecture)[:16]
         home = CACHE / f"packages-{name}"
         if not home.exists():
-            self._say("fetching packages from the Python package index")
+            self._say("downloading packages from the Python package index")
             CACHE.mkdir(parents=True, exist_ok=True)
             aside = CACHE / f".{name}.{os.getpid()}.{id(self)}"
             listing = CACHE / f"{name}.txt"

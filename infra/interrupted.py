@@ -117,12 +117,12 @@ def main() -> None:
         return
     more = len(found.resources) - SHOWN
     told = ", ".join(found.resources[:SHOWN]) + (f" and {more} more" if more > 0 else "")
-    sys.stderr.write(f"the run before was cut off at {told}; going on from there\n")
+    sys.stderr.write(f"the run before was interrupted at {told}; continuing from there\n")
     try:
         settings = read_file(ROOT / f"Pulumi.{chosen.stage}.yaml")
         clear(engine.connect(settings.docker_host), found, known(export))
     except (StageError, DockerException) as error:
-        sys.exit(f"error: what the cut-off run left could not be removed: {error}")
+        sys.exit(f"error: what the interrupted run left could not be removed: {error}")
     json.dump(without_marks(export), sys.stdout)
 
 

@@ -114,7 +114,8 @@ def run(
     except APIError as error:
         raise StageError(
             f"the engine could not run the migration job: {error.explanation or error}",
-            advice="correct the cause and run the same command again, it goes on where it stopped",
+            advice="correct the cause and run the same command again, it continues where it "
+            "stopped",
         ) from error
 
 

@@ -18,7 +18,7 @@ from infra.errors import StageError
 HOLDS = {
     "data": "PostgreSQL's data",
     "backups": "the backups",
-    "credentials": "the passwords, and the key of the backups: without it nobody reads them",
+    "credentials": "the passwords, and the key of the backups: without it they cannot be read",
     "protection": "the stop before the whole stage",
 }
 

@@ -119,7 +119,7 @@ def run(
     ended = job.run(client, place, call, [*arguments(command, inputs), *options], say)
     if ended.status:
         raise StageError(
-            f"the {command} ended with status {ended.status}; its last words:\n{ended.words}",
+            f"the {command} ended with status {ended.status}; its last output:\n{ended.words}",
             advice="the job never leaves both sides open: run the same command again and it goes "
             "on, or `make status` to see which side serves",
         )
@@ -138,7 +138,7 @@ def connect(inputs: JobInputs, *, writes: bool = False) -> None:
     ended = job.run(client, place, call, words, say)
     if ended.status:
         raise StageError(
-            f"the application could not be connected; the last words:\n{ended.words}",
+            f"the application could not be connected; the last output:\n{ended.words}",
             advice="PostgreSQL has the data as before; correct the cause and run `pulumi up` again",
         )
 

@@ -173,9 +173,9 @@ def _migrate(inputs: MigrationInputs) -> dict[str, Any]:
     report = PurePosixPath(inputs.report_directory) / "report.json"
     if ended.status:
         raise StageError(
-            f"the migration ended with status {ended.status}; its last words:\n{ended.words}",
+            f"the migration ended with status {ended.status}; its last output:\n{ended.words}",
             advice=f"{_served(inputs)}. {report.parent} holds the report of a run that began; "
-            "correct the cause and run `pulumi up` again, it goes on where it stopped",
+            "correct the cause and run `pulumi up` again, it continues where it stopped",
         )
     found = _found(job.read_json(client, place, f"{inputs.container}-report", report), report)
     return {**found, "fingerprint": fingerprint(Path(inputs.source))}

@@ -41,6 +41,7 @@ class Names:
 
     @property
     def prefix(self) -> str:
+        """What the engine's names of this stage begin with."""
         return f"{self.application.replace('_', '-')}-{self.stack}"
 
     @property
@@ -57,10 +58,12 @@ class Names:
 
     @property
     def job(self) -> str:
+        """The container that checks, migrates and upgrades, and ends."""
         return f"{self.prefix}-migration"
 
     @property
     def sync(self) -> str:
+        """The container that follows both sides' changes until the stage is settled."""
         return f"{self.prefix}-sync"
 
     @property
@@ -69,6 +72,7 @@ class Names:
 
     @property
     def gate(self) -> str:
+        """The container before an application that reads its connection only at start."""
         return f"{self.prefix}-gate"
 
     @property
@@ -91,10 +95,12 @@ class Names:
 
     @property
     def postgres_host(self) -> str:
+        """What the stage's containers call the PostgreSQL."""
         return f"postgres{self.suffix}"
 
     @property
     def backup_host(self) -> str:
+        """What the stage's containers call the host of the backups."""
         return f"backup{self.suffix}"
 
     @property
@@ -109,6 +115,7 @@ class Names:
 
     @property
     def application_role(self) -> str:
+        """The application's first login: it reads and writes rows, and no more."""
         return self.application
 
     @property
@@ -123,22 +130,27 @@ class Names:
 
     @property
     def owner_role(self) -> str:
+        """Owns the database and its tables; it cannot log in."""
         return f"{self.application}_owner"
 
     @property
     def migration_role(self) -> str:
+        """The job's login, which acts as the owner."""
         return f"{self.application}_migration"
 
     @property
     def reader_role(self) -> str:
+        """For reports and people: it reads rows and never writes."""
         return f"{self.application}_read"
 
     @property
     def monitor_role(self) -> str:
+        """The exporter's login: it reads statistics and no row."""
         return f"{self.application}_monitor"
 
     @property
     def backup_role(self) -> str:
+        """Starts and ends base backups; it cannot connect to the application's database."""
         return f"{self.application}_backup"
 
     @property

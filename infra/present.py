@@ -58,7 +58,7 @@ def data(client: docker.DockerClient, names: Names) -> Data | None:
     except NotFound:
         return None
     except DockerException as error:
-        raise StageError(f"the engine could not look into the volume {volume}: {error}") from error
+        raise StageError(f"the engine could not read the volume {volume}: {error}") from error
     # The oldest: what an accident has begun beside it is not the stage's data.
     return Data(volume, found[0][1] if found else None, logical)
 
@@ -69,7 +69,7 @@ def has_backups(client: docker.DockerClient, names: Names) -> bool:
     try:
         return has_volume(client, f"{names.backup}s")
     except DockerException as error:
-        raise StageError(f"the engine could not tell of its volumes: {error}") from error
+        raise StageError(f"the engine could not list its volumes: {error}") from error
 
 
 def _majors(container: Container) -> Iterator[tuple[float, int]]:
@@ -129,7 +129,7 @@ def require_no_settled_stage(client: docker.DockerClient, where: Paths, *, local
     except (FileNotFoundError, NotFound):
         return
     except (OSError, DockerException) as error:
-        raise StageError(f"expected to be able to look for {path}, found: {error}") from error
+        raise StageError(f"expected to be able to check for {path}, found: {error}") from error
     settled.refuse_to_unsettle()
 
 

@@ -329,7 +329,7 @@ def _await(container: Container) -> None:
         time.sleep(0.5)
     said = container.logs(tail=LOG_LINES).decode(errors="replace")
     raise StageError(
-        f"the restored database did not come up; its last words:\n{said}",
+        f"the restored database did not come up; its last output:\n{said}",
         advice="choose another moment; the running database was not touched",
     )
 

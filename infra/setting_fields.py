@@ -68,17 +68,17 @@ class DataSettings(_Section):
     target_schema: Literal["planned", "existing"] = Field(
         "planned",
         alias="schema",
-        description="`planned`: the job makes the tables, in an empty database. `existing`: they "
-        "are the application's own, which `schemaFrom` (or you, on an external target) made "
-        "there; the job only fills them and alters none.",
+        description="`planned`: the job makes the tables, in an empty database. `existing`: "
+        "`schemaFrom` (or you, on an external target) made the application's own tables there. The "
+        "job only fills them and alters none.",
     )
     schema_from: ApplicationStep | None = Field(
         None,
-        description="With `schema: existing`, the application's own step that makes its tables: "
-        "`image` (one that the engine has or can pull), `command` (a list of words, or one text "
-        "that is split as a shell splits it; the image's own where it is not given) and "
-        "`environment`. It runs once in a container on the stage's network before the data moves, "
-        "as the owner's role, and finds the new database as PGHOST and so on and as DATABASE_URL.",
+        description="With `schema: existing`, the application's own step that makes its tables. "
+        "`image` is one that the engine has or can pull. `command` is a list of words, or one text "
+        "that is split as a shell does; by default the image's own. `environment` is optional. The "
+        "step runs once in a container on the stage's network before the data moves, as the "
+        "owner's role. It finds the new database by DATABASE_URL, PGHOST and so on.",
     )
     proof: ApplicationStep | None = Field(
         None,
@@ -91,36 +91,36 @@ class DataSettings(_Section):
     schema_name: str = Field(
         "public",
         pattern=r"^[a-z][a-z0-9_]{0,52}$",
-        description="The schema of the application's tables on PostgreSQL, made where it is not "
-        "there. The roles of the application look there first; on an external target you see to "
-        "that yourself (`ALTER ROLE ... IN DATABASE ... SET search_path`).",
+        description="The schema of the application's tables on PostgreSQL, made if it "
+        "is missing. The application's roles look there first. On an external target set this "
+        "yourself (`ALTER ROLE ... IN DATABASE ... SET search_path`).",
     )
     time_zone: str = Field(
         "UTC",
         pattern=r"^[A-Za-z][A-Za-z0-9_+\-/]{0,63}$",
-        description="The zone of times that name none in the source.",
+        description="The time zone of times without one in the source.",
     )
     strategy: Literal["blue-green", "dual-write", "offline"] = Field(
         "blue-green",
         description="`blue-green` and `dual-write` capture changes from the start and keep the "
-        "target in step, so that the application goes on writing until the switch; `dual-write` "
-        "also allows a stop between reads and writes (`cutover: reads`). `offline` changes nothing "
-        "in the source and follows nothing: it switches only where nothing was written since the "
-        "copy, so the application stands still for it.",
+        "target current, so that the application can write until the switch. `dual-write` also "
+        "allows a stop between reads and writes (`cutover: reads`). `offline` changes nothing in "
+        "the source and follows no changes. It switches only if nothing was written since the "
+        "copy, so the application must be stopped.",
     )
     cutover: Literal["switch", "reads", "hold", "settled"] = Field(
         "switch",
-        description="`switch` moves the application once the data is verified; `hold` stops "
-        "there; `reads`, with `strategy: dual-write`, moves the reads alone. Changing it back is "
-        "the way back to SQLite. `settled`, after `switch`, gives the way back up and archives "
-        "the SQLite file: the stage is PostgreSQL from then on, and for good.",
+        description="`switch` moves the application once the data is verified; `hold` "
+        "stops there; `reads`, with `strategy: dual-write`, moves only the reads. Changing it back "
+        "is the way back to SQLite. `settled`, after `switch`, gives up the way back and archives "
+        "the SQLite file: the stage is permanently PostgreSQL.",
     )
     settle_after_hours: float = Field(
         48,
         ge=0,
         le=87600,
         description="How long after the switch `cutover: settled` is refused, so that the way back "
-        "is not given up in haste.",
+        "is not given up too early.",
     )
 
     @property
@@ -137,8 +137,8 @@ class DataSettings(_Section):
         1.0,
         ge=0.05,
         le=60,
-        description="How long the switch may hold the source's writers; where the rest cannot be "
-        "brought over in that time, it lets them go on and tries again.",
+        description="How long the switch may hold the source's writers. If it cannot apply "
+        "the remaining changes in that time, it releases the writers and tries again.",
     )
     one_way_tables: tuple[PathText, ...] = Field(
         (),
@@ -148,7 +148,7 @@ class DataSettings(_Section):
     state_directory: PathText = Field(
         "",
         description="The directory for the connection, the report, backups and the job's state; "
-        "`.state/<stage>` where it is not given.",
+        "by default `.state/<stage>`.",
     )
     example_application: bool = Field(
         False,
@@ -157,11 +157,11 @@ class DataSettings(_Section):
     example_port: Port = Field(18080, description="The example application's port on the host.")
     gate: Gate | None = Field(
         None,
-        description="A gate before an application that reads its connection only at start: "
-        "`upstream` (HOST:PORT where the application listens, as the gate's container sees it), "
-        "`port` (the gate's, on the host), `network` (the application's own Docker network, which "
-        "the gate is put on), and one of `container` (the application's container, restarted "
-        "through the engine's socket) and `command` (for sh in the gate's container, which has "
+        description="A gate before an application that reads its connection only at start. "
+        "`upstream` is HOST:PORT where the application listens, as the gate's container sees it. "
+        "`port` is the gate's, on the host. `network` is the application's own Docker network, "
+        "which the gate joins. One of these restarts the application: `container` (its container, "
+        "through the engine's socket) or `command` (for sh in the gate's container, which has "
         "curl).",
     )
 
@@ -171,23 +171,23 @@ class PostgresSettings(DataSettings):
 
     target: Literal["container", "external"] = Field(
         "container",
-        description="`container`: a PostgreSQL of the stage's own. `external`: one that somebody "
-        "else runs, as `external` names it; it is checked before any change.",
+        description="`container`: a PostgreSQL of the stage's own. `external`: one of your "
+        "own, as `external` names it; it is checked before any change.",
     )
     external: External | None = Field(
         None,
-        description="With `target: external`: `host` and `port` (of a cluster, lists with commas), "
-        "`poolerHost` and `poolerPort` (where PgBouncer reaches the leader of such a list), "
-        "`database`, `user` and `password` "
-        "of the job's role, `applicationUser` and `applicationPassword`, `acceptCollation` (text "
-        "may compare by the database's own collation), `acceptAsynchronous` (a "
-        "failover to an asynchronous standby may lose acknowledged commits), `sslmode` (disable, "
-        "prefer, require, verify-full) and `authority` (a PEM file). Set the passwords by `make "
+        description="With `target: external`, where it is and how to log in. `host` and `port` "
+        "are lists with commas for a cluster; PgBouncer reaches its leader at `poolerHost` and "
+        "`poolerPort`. `database`, `user` and `password` are for the job's role, `applicationUser` "
+        "and `applicationPassword` for the application's. `sslmode` is disable, prefer, require or "
+        "verify-full, and `authority` a PEM file. `acceptCollation` lets text compare by the "
+        "database's own collation. `acceptAsynchronous` accepts that a failover to an asynchronous "
+        "standby may lose acknowledged commits. Set the passwords by `make "
         'config ARGS="set --secret --path external.password"`.',
     )
     pooler: bool = Field(
         True,
-        description="With `target: external`, whether PgBouncer stands before it; without, the "
+        description="With `target: external`, whether PgBouncer is used; without it the "
         "application is connected to PostgreSQL itself.",
     )
     postgres_version: Annotated[int, Field(ge=14, le=18)] = Field(
@@ -204,15 +204,15 @@ class PostgresSettings(DataSettings):
     )
     upgrade_to: Annotated[int, Field(ge=15, le=18)] | None = Field(
         None,
-        description="The major version that the application moves to while it runs, from the one "
-        "that `postgresVersion` says: `make upgrade STAGE=... TO=18` sets it. That server is made "
-        "beside the first, in a container and a volume of its own.",
+        description="The major version that the application moves to while it runs, "
+        "from that of `postgresVersion`; `make upgrade STAGE=... TO=18` sets it. That server gets "
+        "a container and a volume of its own.",
     )
     upgrade_step: Literal["move", "back", "settle"] = Field(
         "move",
-        description="With `upgradeTo`: `move` has the application on the new server, `back` on "
-        "the first one again, as often as you like (`make upgrade STAGE=... BACK=1`); `settle` "
-        "gives the way back up, and the first server goes with its data (`SETTLE=1`).",
+        description="With `upgradeTo`: `move` moves the application to the new server, `back` to "
+        "the first one again, as often as you like (`make upgrade STAGE=... BACK=1`). `settle` "
+        "gives up the way back and removes the first server with its data (`SETTLE=1`).",
     )
     upgrade_port: Port = Field(
         15433, description="With `upgradeTo`, the new PostgreSQL's port on the host."
@@ -225,7 +225,7 @@ class PostgresSettings(DataSettings):
         1, ge=0.01, le=256, description="How many cores PostgreSQL may use, such as 0.5 or 4."
     )
     storage: Literal["ssd", "hdd", "network"] = Field(
-        "ssd", description="What the data volume lies on; the planner's costs follow it."
+        "ssd", description="The disk of the data volume; the planner's costs follow it."
     )
     disk: Size = Field(
         parse_size("20GB"),
@@ -271,7 +271,7 @@ class PoolerSettings(PostgresSettings):
         ge=0,
         le=86400,
         description="How long a query may wait for a server connection, as during a restart of "
-        "PostgreSQL; 0 for ever.",
+        "PostgreSQL; 0 for no limit.",
     )
     pool_clients: int = Field(
         1000, ge=1, le=100000, description="Client connections that PgBouncer admits."
@@ -290,20 +290,20 @@ class ContainerSettings(PoolerSettings):
 
     image_source: Literal["auto", "pull", "build"] = Field(
         "auto",
-        description="`pull` official images, `build` them on the spot, or `auto`: pull where a "
-        "registry answers, else build.",
+        description="`pull` official images, `build` them locally, or `auto`: pull if a "
+        "registry answers, otherwise build.",
     )
     postgres_image: str = Field(
         "",
         pattern=r"^$|^[a-z0-9][a-z0-9._:/-]{0,200}@sha256:[0-9a-f]{64}$",
-        description="PostgreSQL's image by its digest, such as `postgres@sha256:...`; the official "
-        "image of the version, as the registry has it when the stage is made, where it is not "
-        "given. With it nothing is built in its place.",
+        description="PostgreSQL's image by its digest, such as `postgres@sha256:...`. By "
+        "default it is the version's official image that the registry has when the stage is made. "
+        "With this setting no image is built instead.",
     )
     docker_host: EngineAddress = Field(
         "",
-        description="The engine's address, such as `ssh://user@host`; DOCKER_HOST or the local "
-        "engine where it is not given.",
+        description="The engine's address, such as `ssh://user@host`; by default DOCKER_HOST "
+        "or the local engine.",
     )
     bind_address: AddressText = Field(
         "127.0.0.1", description="The host's address on which ports are published."
@@ -312,12 +312,12 @@ class ContainerSettings(PoolerSettings):
         "",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9.:-]{0,253}$|^$",
         description="The host's name or address by which the application reaches PgBouncer; "
-        "`bindAddress` where it is not given.",
+        "by default `bindAddress`.",
     )
     allowed_networks: tuple[NetworkText, ...] = Field(
         (),
         description="Networks whose clients PostgreSQL admits besides the stage's own, such as "
-        "`10.1.0.0/16`; needed where `bindAddress` is not loopback and clients pass by PgBouncer.",
+        "`10.1.0.0/16`; needed if `bindAddress` is not loopback and clients do not use PgBouncer.",
     )
     job_memory: Size = Field(
         parse_size("512MB"), description="The memory limit of the job's containers."
@@ -328,8 +328,8 @@ class ContainerSettings(PoolerSettings):
     log_files: int = Field(5, ge=1, le=100, description="How many rotated logs are kept.")
     protect_data: bool = Field(
         False,
-        description="Protect the stage: `make down` then stops before it has taken anything down, "
-        "and needs a deliberate second step, `protectData: false` and `make up`.",
+        description="Protect the stage: `make down` then stops before it removes anything. It "
+        "needs a deliberate second step, `protectData: false` and `make up`.",
     )
 
 
@@ -354,8 +354,8 @@ class ClosedSettings(ContainerSettings):
         1,
         ge=1,
         le=1_000_000,
-        description="Raising it replaces the passwords; `make rotate` does it, and then ends the "
-        "old ones.",
+        description="Raising it replaces the passwords; `make rotate` does this, and then disables "
+        "the old ones.",
     )
 
 
@@ -365,7 +365,7 @@ class OperatedSettings(ClosedSettings):
     monitoring: bool = Field(
         False,
         description="Prometheus with exporters for PostgreSQL and PgBouncer, alert rules and "
-        "Alertmanager, and the panels: Grafana where its image can be pulled, else a light page.",
+        "Alertmanager, and the panels: Grafana if its image can be pulled, otherwise a light page.",
     )
     prometheus_port: Port = Field(19090, description="Prometheus' port on the host.")
     alertmanager_port: Port = Field(19093, description="Alertmanager's port on the host.")
@@ -408,8 +408,8 @@ class OperatedSettings(ClosedSettings):
     backup_s3: S3 | None = Field(
         None,
         description="An S3-compatible store for the backups, instead of a volume: `bucket`, "
-        "`endpoint` (with its port where that is not 443; always TLS), `region`, `path`, `key`, "
-        "`keySecret`, `uriStyle` (host or path) and, where its certificate is of an authority of "
-        "your own, `authority` (a PEM file).",
+        "`endpoint`, `region`, `path`, `key`, `keySecret` and `uriStyle` (host or path). "
+        "`endpoint` has its port unless it is 443; the connection is always TLS. `authority` is a "
+        "PEM file, needed if the certificate comes from an authority of your own.",
     )
     restore_port: Port = Field(17432, description="The port of a database restored beside this.")

@@ -132,7 +132,7 @@ class Settings(OperatedSettings):
             return
         if self.external:
             raise ValueError(
-                "upgradeTo is for a PostgreSQL of the stage's own; between two of somebody else's "
+                "upgradeTo is for a PostgreSQL of the stage's own; between two servers of your own "
                 "`migration-job upgrade` moves (docs/how-to/upgrade-servers.md)"
             )
         if self.upgrade_to <= self.postgres_version:

@@ -221,7 +221,7 @@ def prepare_there(
             f"{str(error).splitlines()[-1]}"
         ) from error
     except DockerException as error:
-        raise StageError(f"the engine could not look at its host's files: {error}") from error
+        raise StageError(f"the engine could not check its host's files: {error}") from error
     return f"{uid}:{gid}"
 
 
@@ -232,7 +232,7 @@ def ask_there(client: docker.DockerClient, names: Names, command: list[str]) -> 
         done = execute(client.containers.get(names.sync), command)
     except DockerException as error:
         raise StageError(
-            f"expected the container {names.sync} on the engine to look with, found: {error}",
+            f"expected the container {names.sync} on the engine to check with, found: {error}",
             advice="run `pulumi up`; a stage with `strategy: offline` has it from the switch on",
         ) from error
     if done.exit_code:

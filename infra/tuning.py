@@ -264,5 +264,5 @@ def _safety() -> list[Value]:
             "which queries take the time",
             section,
         ),
-        Value("track_io_timing", "on", "tells waiting for the disk from computing", section),
+        Value("track_io_timing", "on", "separates waiting for the disk from computing", section),
     ]

@@ -122,9 +122,9 @@ def run(inputs: UpgradeInputs, options: list[str]) -> None:
     ended = job.run(engine.connect(place.docker_host), place, call, words, say)
     if ended.status:
         raise StageError(
-            f"the upgrade ended with status {ended.status}; its last words:\n{ended.words}",
+            f"the upgrade ended with status {ended.status}; its last output:\n{ended.words}",
             advice="the application is on the server that served it, and nothing is lost: correct "
-            "the cause and run `make up` again, it goes on. To leave it be: `make upgrade "
+            "the cause and run `make up` again, it goes on. To give it up: `make upgrade "
             "STAGE=... BACK=1`",
         )
 
@@ -137,7 +137,7 @@ def _forget(inputs: UpgradeInputs) -> None:
     ended = job.run(client, inputs.place, call, words, say)
     if ended.status:
         raise StageError(
-            f"the note of the upgrade could not be removed; the last words:\n{ended.words}",
+            f"the note of the upgrade could not be removed; the last output:\n{ended.words}",
             advice=f"remove {UPGRADED} in {inputs.state_directory} and run the same command again",
         )
 
@@ -152,7 +152,7 @@ def _in_upgrade(inputs: UpgradeInputs, container: str) -> bool:
         status, said = 1, str(error)
     if status not in (0, PSQL_SCRIPT_FAILED):
         raise StageError(
-            f"expected PostgreSQL's word on the upgrade in {container}, found: {said}",
+            f"expected PostgreSQL's record of the upgrade in {container}, found: {said}",
             advice="nothing was settled; run the same command again",
         )
     return status == 0

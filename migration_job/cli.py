@@ -123,8 +123,8 @@ def _program(
     log_format: Annotated[
         LogFormat | None,
         typer.Option(
-            help="`json` for one object a line (time, level, message), for what collects logs; "
-            f"{VARIABLE} in the environment says the same."
+            help="`json` for one object a line (time, level, message), for log collectors; "
+            f"{VARIABLE} in the environment does the same."
         ),
     ] = None,
     _version: Annotated[

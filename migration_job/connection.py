@@ -233,7 +233,7 @@ def _refuse_foreign(directory: Path) -> None:
         path = directory / name
         if path.exists() and not path.is_symlink():
             raise InputError(
-                f"expected {path} to be this program's link, found a file of somebody else's",
+                f"expected {path} to be this program's link, found another program's file",
                 advice="give an empty directory with --connection, or move that file away",
             )
 

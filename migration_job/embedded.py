@@ -17,6 +17,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -71,7 +72,7 @@ class _Server:
 
     @property
     def running(self) -> bool:
-        """Whether the process that :meth:`start` made is alive."""
+        """Whether the process of the last ``start()`` is alive."""
         return self._process is not None and self._process.poll() is None
 
     @property
@@ -141,7 +142,31 @@ class _Server:
             shutil.rmtree(self.directory, ignore_errors=True)
 
 
-class EmbeddedPostgres(_Server):
+class _Managed(_Server, ABC):
+    """A server that runs while its ``with`` block does."""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start the server, and return when it takes connections."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop, and remove the directory where it is a temporary one."""
+
+
+class EmbeddedPostgres(_Managed):
     """A PostgreSQL server of this process's own.
 
     ``directory`` holds the data, the log and the socket; without it a temporary one is made and
@@ -177,18 +202,6 @@ class EmbeddedPostgres(_Server):
             self._give(secret)
         self.password = secret.read_text()
         self._secret = secret
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # ------------------------------------------------------------------------ running
 
@@ -361,7 +374,7 @@ class EmbeddedPostgres(_Server):
             )
 
 
-class EmbeddedPgBouncer(_Server):
+class EmbeddedPgBouncer(_Managed):
     """PgBouncer in front of an :class:`EmbeddedPostgres`, with its databases in an alias file.
 
     ``alias_path`` is included at the end of ``[databases]`` and starts empty, so that nobody is
@@ -390,18 +403,6 @@ class EmbeddedPgBouncer(_Server):
         self._userlist = self.directory / "userlist.txt"
         self._pid_file = self.directory / "pgbouncer.pid"
         self._settings = dict(settings or {})
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def start(self) -> None:
         """Render the configuration, start, and return when the admin console answers."""

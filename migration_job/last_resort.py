@@ -44,11 +44,11 @@ def sentence(error: BaseException, words: Sequence[str], serves: Serves | None =
             break
     file = _write(error, words)
     told.append(
-        f"the rest is in {file}, which only this user can read: look through it for what must not "
-        "leave this machine, and report it; what was committed stays, and the command can be run "
+        f"the details are in {file}, which only this user can read: remove what must not leave "
+        "this machine, and report it; what was committed stays, and the command can be run "
         "again"
         if file is not None
-        else "no file could be written with the rest: free space in the temporary directory and "
+        else "no file could be written with the details: free space in the temporary directory and "
         "run the command again"
     )
     return "\n".join(told)

@@ -61,7 +61,7 @@ class Loading:
             )
             if same:
                 done = records.done(target)
-                self._reporter.say(f"going on with run {run_id}: {len(done)} steps are done")
+                self._reporter.say(f"continuing run {run_id}: {len(done)} steps are done")
                 if before.phase not in untouched.PHASES:
                     untouched.keep(target, None)
                 records.set_phase(target, Phase.PREPARED)

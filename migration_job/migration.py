@@ -113,7 +113,7 @@ def _cut_off_undone(target: psycopg.Connection, before: records.RunRow | None) -
         loading = before is not None and before.phase in (Phase.PREPARED, Phase.COPIED)
         if before is not None and loading and before.plan.existing and not target.closed:
             told = (
-                "What an earlier run had loaded before it was cut off is taken back: the target "
+                "What an earlier run had loaded before it was interrupted is removed: the target "
                 "is as it was before that run"
             )
             existing.undo_after(error, target, before.plan, told)

@@ -80,5 +80,5 @@ def require(before: Phase | None, after: Phase) -> None:
         found = "none" if before is None else before.value
         raise OperationError(
             f"expected a phase that {after.value!r} may follow, found {found!r}",
-            advice="`migration-job status` shows where things stand and what to do next",
+            advice="`migration-job status` shows the present state and what to do next",
         )

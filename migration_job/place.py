@@ -2,8 +2,9 @@
 of the run's own records.
 
 The schema goes with the connection string, as its ``search_path`` (:func:`in_schema`), so whatever
-is given the one is given the other. A session of the job (:func:`.database.connect`) knows both
-schemas; that of the tables is its ``current_schema()``.
+is given the one is given the other. A session of the job
+(:func:`migration_job.stores.postgres.database.connect`) knows both schemas; that of the tables is
+its ``current_schema()``.
 
 The records of a run into ``public`` are in schema ``migration``, those of one into another schema
 ``x`` in ``migration_x``, so that several files can go into one database. The job's statements say

@@ -128,8 +128,8 @@ class Recheck:
                     raise OperationError(
                         f"the source was written to, and `sync` followed, each time both sides "
                         f"were compared ({ATTEMPTS} times): what differs may be no more than that",
-                        advice="run the command at a quieter hour, or stop `sync` meanwhile; the "
-                        "switch compares both sides in full by itself",
+                        advice="run the command when there is less load, or stop `sync` meanwhile; "
+                        "the switch compares both sides in full by itself",
                     ) from error
                 self.reporter.say("the target has moved on meanwhile; comparing again")
                 report.differences, report.difference_count = [], 0

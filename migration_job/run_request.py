@@ -26,7 +26,8 @@ class Options:
     """What the command line says in the place of the policy."""
     deep: bool = False
     jobs: int | None = None
-    """Sessions that work side by side; None: :func:`default_jobs`, and two more where it helps."""
+    """Sessions that work in parallel; None: :func:`migration_job.workers.default_jobs`, and two
+    more where it helps."""
     demands: Demands = field(default_factory=Demands)
     """Checks of the application's own queries that must pass before certification."""
     own_collation: bool = False

@@ -78,7 +78,7 @@ class StoppedError(OperationError):
 def _stopped(number: int) -> StoppedError:
     return StoppedError(
         f"stopped by {signal.Signals(number).name}",
-        advice="the source is untouched; run the same command again, it goes on where it stopped",
+        advice="the source is untouched; run the same command again, it continues where it stopped",
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 GUARANTEES: Mapping[str, Mapping[int, tuple[str, str]]] = {
     "Values": {
-        1: ("Text or a fraction in an INTEGER column", "every value's storage class is looked at"),
+        1: ("Text or a fraction in an INTEGER column", "every value's storage class is checked"),
         2: ("`''` in an INTEGER column", "kept, or mapped by an explicit rule with a ledger row"),
         3: ("Integers beyond int4", "the size comes from the values"),
         4: ("Silent clamping", "never; what does not fit is a finding"),
@@ -64,7 +64,7 @@ GUARANTEES: Mapping[str, Mapping[int, tuple[str, str]]] = {
         39: ("The write-ahead log left behind", "SQLite's backup API, one consistent snapshot"),
         40: ("`INSERT OR REPLACE` fires no delete trigger", "the replaced row's key is captured"),
         41: ("Rows lost, exit status 0", "any difference is a failure"),
-        42: ("A second run differs from the first", "it goes on, or starts clean"),
+        42: ("A second run differs from the first", "it continues, or starts clean"),
         43: ("Change capture leaves sequences behind", "they follow"),
         44: ("A damaged source", "integrity_check first"),
         45: ("The schema changes meanwhile", "noticed, and the run stops"),
@@ -75,8 +75,8 @@ GUARANTEES: Mapping[str, Mapping[int, tuple[str, str]]] = {
             "New connections stall at RELOAD",
             "`server_login_retry = 0.2`, tried with new ones",
         ),
-        48: ("RESUME leaves a PAUSE hanging", "time limit on each, RESUME on every way out"),
-        49: ("PAUSE waits for ever", "looks first, waits a bounded time"),
+        48: ("RESUME leaves a PAUSE hanging", "time limit on each, RESUME on every exit"),
+        49: ("PAUSE waits without end", "checks first, waits a bounded time"),
         50: ("Queued clients dropped", "the hold is shorter than `query_wait_timeout`"),
         51: ("Cached plans after a change of type", "RECONNECT"),
     },

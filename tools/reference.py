@@ -30,10 +30,10 @@ NOTICE = "<!-- Written by tools/reference.py from the code; `make docs` writes i
 
 STATUS = {
     ExitStatus.DONE: "done",
-    ExitStatus.UNEXPECTED: "unexpected: an operation could not be completed; it can be run again",
+    ExitStatus.UNEXPECTED: "an operation could not be completed; it can be run again",
     ExitStatus.USAGE: "wrong usage or input",
-    ExitStatus.BLOCKED: "blocked: the data has what the policy has to resolve first",
-    ExitStatus.VERIFICATION_FAILED: "verification failed: the target differs where it must not",
+    ExitStatus.BLOCKED: "blocked: the policy has to resolve findings in the data first",
+    ExitStatus.VERIFICATION_FAILED: "verification failed: the target differs from the source",
 }
 
 
@@ -106,7 +106,7 @@ def _commands() -> Iterator[str]:
     assert isinstance(program, TyperGroup)  # noqa: S101  # as it has several commands
     yield from ("# Commands", "", NOTICE, "")
     yield "`migration-job` (also `python -m migration_job`) is the job's command line, and the"
-    yield "entry point of its image. `migration-job COMMAND --help` says the same as this page."
+    yield "entry point of its image. `migration-job COMMAND --help` prints the same as this page."
     yield from ("", "| exit status | meaning |", "|---|---|")
     yield from (f"| {int(status)} | {STATUS[status]} |" for status in ExitStatus)
     yield from (
@@ -115,7 +115,7 @@ def _commands() -> Iterator[str]:
     )
     yield "shell: `migration-job --install-completion`, once, in bash, zsh, fish or PowerShell."
     context = typer.Context(program, info_name="migration-job")
-    yield from ("", "Options that stand before the command:")
+    yield from ("", "Options before the command:")
     yield from _parameters(program, context)
     for name in sorted(program.commands):
         command = program.commands[name]

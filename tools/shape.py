@@ -7,6 +7,8 @@ What is counted
     Lines of a function or class from its first to its last, without decorators, docstring
     included. Complexity is McCabe's with boolean operators, as radon counts it. Parameters leave
     ``self`` and ``cls`` out. A public function has no underscore before its name or its class's.
+    A method without a docstring of its own has that of the method which it overrides, as
+    ``inspect.getdoc()`` has it; bases are found by their names.
     Comments are lines that begin with ``#``, of all lines that are not empty.
 """
 
@@ -48,6 +50,12 @@ class Shape:
     long_classes: list[str] = field(default_factory=list)
     public: int = 0
     documented: int = 0
+    bases: dict[str, set[str]] = field(default_factory=dict)
+    """Of each class by its name: the names of its bases."""
+    promised: set[tuple[str, str]] = field(default_factory=set)
+    """Classes and their methods that have a docstring."""
+    unpromised: list[tuple[str, str]] = field(default_factory=list)
+    """Public methods without one, each with its class."""
     comments: int = 0
     lines: int = 0
     circles: list[str] = field(default_factory=list)
@@ -75,7 +83,19 @@ def measure(folders: Sequence[Path]) -> Shape:
             _measure_module(shape, path)
         if (folder / "__init__.py").exists():
             shape.circles += _circles(folder)
+    shape.documented += sum(_inherits(shape, *method) for method in shape.unpromised)
     return shape
+
+
+def _inherits(shape: Shape, owner: str, method: str) -> bool:
+    """Whether a base of the class promises what the method does."""
+    seen: set[str] = set()
+    above = [owner]
+    while above:
+        for base in shape.bases.get(above.pop(), set()) - seen:
+            seen.add(base)
+            above.append(base)
+    return any((base, method) in shape.promised for base in seen)
 
 
 def _measure_module(shape: Shape, path: Path) -> None:
@@ -86,7 +106,9 @@ def _measure_module(shape: Shape, path: Path) -> None:
     shape.lines += sum(1 for line in lines if line.strip())
     shape.comments += sum(1 for line in lines if line.lstrip().startswith("#"))
     shape.complex_functions += _complex(path, text)
-    for node, public in _definitions(ast.parse(text, str(path)), public=True):
+    tree = ast.parse(text, str(path))
+    owners = _read_classes(shape, tree)
+    for node, public in _definitions(tree, public=True):
         length = (node.end_lineno or node.lineno) - node.lineno + 1
         where = f"{path.name}:{node.name}"
         if isinstance(node, ast.ClassDef):
@@ -101,7 +123,26 @@ def _measure_module(shape: Shape, path: Path) -> None:
             shape.many_parameters.append(f"{where} ({count})")
         if public:
             shape.public += 1
-            shape.documented += ast.get_docstring(node) is not None
+            if ast.get_docstring(node) is not None:
+                shape.documented += 1
+            elif node in owners:
+                shape.unpromised.append((owners[node], node.name))
+
+
+def _read_classes(shape: Shape, tree: ast.Module) -> dict[ast.AST, str]:
+    """Note the bases and documented methods of each class. Returns each method's class."""
+    owners: dict[ast.AST, str] = {}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ClassDef):
+            continue
+        names = {ast.unparse(base).rpartition(".")[2].partition("[")[0] for base in node.bases}
+        shape.bases.setdefault(node.name, set()).update(names)
+        for method in node.body:
+            if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef):
+                owners[method] = node.name
+                if ast.get_docstring(method) is not None:
+                    shape.promised.add((node.name, method.name))
+    return owners
 
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef

@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 def restore_backup(
     folder: Annotated[Path, typer.Argument(help="The backup's directory (REPORT/backup).")],
-    destination: Annotated[Path, typer.Argument(help="Where the database is to be.")],
+    destination: Annotated[Path, typer.Argument(help="Where to write the database.")],
     replace: Annotated[
         bool,
         typer.Option("--replace", help="Replace a database there; it is kept beside the new one."),

@@ -41,17 +41,19 @@ class CheckOptions:
     target: Target = None
     target_file: Annotated[Path | None, typer.Option(help=HOLDS_IT)] = None
     source: Annotated[
-        Path | None, typer.Option(help="The SQLite file, to reckon the space needed.")
+        Path | None, typer.Option(help="The SQLite file, to compute the space needed.")
     ] = None
     connections: Annotated[
         int, typer.Option(min=1, help="Connections that the pool and the job will open.")
     ] = 28
-    live: Annotated[bool, typer.Option(help="Changes are to be captured and followed.")] = False
+    live: Annotated[bool, typer.Option(help="The migration will capture and follow changes.")] = (
+        False
+    )
     schema: Annotated[
         SchemaKind,
         typer.Option(
             "--schema",
-            help="'planned': the database has to be empty; 'existing': it may hold the tables that "
+            help="'planned': the database has to be empty. 'existing': it may hold the tables that "
             "the application has made.",
         ),
     ] = SchemaKind.PLANNED
@@ -72,7 +74,7 @@ class CheckOptions:
 
 
 def check_target(options: CheckOptions) -> None:
-    """Look at a PostgreSQL that somebody else runs, change nothing, and say what is missing."""
+    """Check a PostgreSQL of your own, change nothing, and list what is missing."""
     dsn = in_schema(read_dsn(options.target, options.target_file), options.schema_name)
     size = options.source_bytes()
     with connect(dsn) as connection:

@@ -27,8 +27,8 @@ def dashboard(
     name: Annotated[
         list[str] | None,
         typer.Option(
-            help="A host name under which the page is asked for, besides localhost, --host and IP "
-            "addresses; can be given several times. Any other is refused."
+            help="A host name by which the page may be requested, besides localhost, --host "
+            "and IP addresses (repeatable). Any other is refused."
         ),
     ] = None,
     minutes: Annotated[int, typer.Option(min=1, help="How far back the curves go.")] = 30,

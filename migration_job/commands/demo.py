@@ -48,13 +48,16 @@ class DemoOptions:
         bool, typer.Option("--hostile", help="Also make the rows that the profile refuses.")
     ] = False
     directory: Annotated[
-        Path, typer.Option(help="Where the report and the rest go; an earlier demo's is emptied.")
+        Path,
+        typer.Option(
+            help="Where the report and other files go; an earlier demo's directory is emptied."
+        ),
     ] = Path(".state/demo")
     postgres: Annotated[int, typer.Option(help="PostgreSQL's major version.")] = DEFAULT_MAJOR
     still: Annotated[
         bool,
         typer.Option(
-            "--still", help="No application and no made-up writes: the data alone is moved."
+            "--still", help="No application and no made-up writes: only the data is moved."
         ),
     ] = False
     back: Annotated[
@@ -65,7 +68,9 @@ class DemoOptions:
     ] = 2.0
     metrics_port: Annotated[
         int | None,
-        typer.Option(help="Where the demo's `sync` shows its figures to a Prometheus of yours."),
+        typer.Option(
+            help="The port on which the demo's `sync` serves its metrics to your Prometheus."
+        ),
     ] = None
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the servers running until Enter is pressed.")
@@ -84,7 +89,7 @@ def demo(options: DemoOptions) -> None:
             pass
         if options.directory.resolve() in options.source.resolve().parents:
             raise InputError(
-                f"the source {options.source} lies in {options.directory}, which this empties",
+                f"the source {options.source} is in {options.directory}, which this empties",
                 advice="give another with --directory",
             )
     home = fresh_directory(options.directory)
@@ -104,7 +109,7 @@ def demo(options: DemoOptions) -> None:
         if last_line:
             say(f"\n{last_line}")
         if options.keep:
-            say(f'\nto look at it: {stage.server.program("psql")} "$(cat {stage.target_file})"')
+            say(f'\nto inspect it: {stage.server.program("psql")} "$(cat {stage.target_file})"')
             input("press Enter to end the servers and remove the target ")
     raise typer.Exit(int(status))
 
@@ -143,7 +148,7 @@ def _say_started(stage: DemoStage) -> None:
         version = ".".join(str(part) for part in stage.bouncer.version)
         say(f"started PgBouncer {version} on port {stage.bouncer.port}")
     else:
-        say(f"going on without a pooler: {stage.without_pooler}")
+        say(f"continuing without a pooler: {stage.without_pooler}")
 
 
 def _say_next(source: Path, status: ExitStatus, *, made_up: bool) -> None:

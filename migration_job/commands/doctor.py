@@ -50,7 +50,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Say what this machine has for the commands and the demo, what is missing, what to install.
+    """List what this machine has for the commands and the demo, and how to get what is missing.
 
     Changes nothing and downloads nothing. `inspect`, `migrate` and `verify` need nothing more than
     this program and a PostgreSQL to reach.

@@ -39,13 +39,11 @@ class HoldOptions(LiveOptions):
         typer.Option(min=0.01, max=24 * 60, help="The hold's end, from now; `sync` ends it then."),
     ] = 10.0
     wait_seconds: PauseSeconds = 10.0
-    by: Annotated[str | None, typer.Option(help="Who holds; user@host where it is not given.")] = (
-        None
-    )
+    by: Annotated[str | None, typer.Option(help="Who holds; user@host by default.")] = None
 
 
 def hold(options: HoldOptions) -> None:
-    """Hold the application's queries at PgBouncer for maintenance, until `resume` or the end."""
+    """Hold the application's queries at PgBouncer, until `resume` or the end of the hold."""
     ends = options.endpoints()
     with write_outcome(options.report, "hold") as outcome:
         held = lease.hold(
@@ -60,7 +58,7 @@ def hold(options: HoldOptions) -> None:
 
 
 def resume(options: LiveOptions) -> None:
-    """End a hold, or what somebody else has closed at PgBouncer: the application goes on."""
+    """End a hold, or one made by another program: PgBouncer serves the application again."""
     ends = options.endpoints()
     with write_outcome(options.report, "resume"):
         lease.resume(ends, say=say)

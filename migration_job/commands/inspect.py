@@ -63,8 +63,8 @@ class InspectOptions:
         bool,
         typer.Option(
             "--suggest",
-            help="Write the policy that resolves every error, and say what a trial of it gave: to "
-            "FILE, else to standard output.",
+            help="Write the policy that resolves every error to FILE, or to standard output, and "
+            "print the result of trying it.",
         ),
     ] = False
     whole: Annotated[

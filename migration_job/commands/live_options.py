@@ -36,8 +36,8 @@ CONNECTION_HELP = "The directory that the application reads."
 State = Annotated[
     Path | None,
     typer.Option(
-        help="The directory for the lock and the heartbeat; .state in the connection's directory "
-        "where it is not given. All commands of one migration must name the same."
+        help="The directory for the lock and the heartbeat; by default .state in "
+        "the connection's directory. All commands of one migration must name the same."
     ),
 ]
 
@@ -67,7 +67,7 @@ class LiveOptions:
     state: State = None
     application_source: Annotated[
         str | None,
-        typer.Option(help="The SQLite file's path as the application sees it, where it differs."),
+        typer.Option(help="The SQLite file's path as the application sees it, if different."),
     ] = None
     owner: Annotated[
         str | None,

@@ -53,8 +53,8 @@ class MigrateOptions:
     checks: Annotated[
         Path | None,
         typer.Option(
-            help="Directory of the application's queries (*.sql), replayed on both sides; the "
-            "profile's own without it."
+            help="Directory of the application's queries (*.sql), replayed on both sides; by "
+            "default the profile's own."
         ),
     ] = None
     speed: SpeedOptions
@@ -63,8 +63,8 @@ class MigrateOptions:
         bool,
         typer.Option(
             "--live",
-            help="The application goes on writing: its changes are captured (by triggers in the "
-            "SQLite file) and `sync` brings them over.",
+            help="The application continues to write: triggers in the SQLite file capture "
+            "its changes, and `sync` applies them.",
         ),
     ] = False
     state: Annotated[

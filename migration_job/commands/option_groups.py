@@ -41,8 +41,8 @@ AcceptCollation = Annotated[
     bool,
     typer.Option(
         "--accept-collation",
-        help="Accept that text compares by the target's own collation, where that is a language's: "
-        "ranges and orders differ from SQLite's. Without it columns of text get COLLATE C there.",
+        help="Accept that text compares by the target's own collation, even a language's: "
+        "ranges and orders differ from SQLite's. Without it text columns get COLLATE C.",
     ),
 ]
 Target = Annotated[str | None, typer.Option(help="PostgreSQL's connection string.")]
@@ -68,9 +68,9 @@ TypeChoice = Annotated[
     Types | None,
     typer.Option(
         "--types",
-        help="'generous' takes types that every value has and the declared one does not ask for "
-        "(uuid, boolean), and the report names each; 'declared' only suggests them; the policy's "
-        "`types` without it.",
+        help="'generous' takes types that every value has but that are not declared (uuid, "
+        "boolean); the report names each. 'declared' only suggests them. Without the option the "
+        "policy's `types` decides.",
     ),
 ]
 TablePatterns = Annotated[
@@ -94,11 +94,9 @@ AsJson = Annotated[
 class WordOptions:
     """How much is said."""
 
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Say nothing but what went wrong.")
-    ] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Also say every table and every warning.")
+        bool, typer.Option("--verbose", "-v", help="Also print every table and every warning.")
     ] = False
 
 
@@ -128,18 +126,17 @@ SchemaChoice = Annotated[
     SchemaKind,
     typer.Option(
         "--schema",
-        help="'planned': the job makes the tables, in an empty database; 'existing': they are the "
-        "application's own, which it has made there, and the job only fills them.",
+        help="'planned': the job makes the tables, in an empty database. 'existing': the "
+        "application has made its own tables there, and the job only fills them.",
     ),
 ]
 SchemaName = Annotated[
     str | None,
     typer.Option(
         "--schema-name",
-        help="The schema of the application's tables on PostgreSQL, where that is not 'public'; "
-        "made where the job makes the tables and it is not there. A search_path in the "
-        "connection string's options says the same. All commands of one migration must name the "
-        "same.",
+        help="The schema of the application's tables on PostgreSQL, if not 'public'. If the "
+        "job makes the tables, it also makes a missing schema. A search_path in the connection "
+        "string's options does the same. All commands of one migration must name the same.",
     ),
 ]
 LockSeconds = Annotated[
@@ -185,7 +182,8 @@ class WorkOptions:
     jobs: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Connections that work side by side; else one for each core, two to eight."
+            min=1,
+            help="Connections that work in parallel; by default one for each core, two to eight.",
         ),
     ] = None
 
@@ -206,7 +204,7 @@ class SpeedOptions:
         Path | None,
         typer.Option(
             help="A file that holds PgBouncer's connection string to this database, so that speed "
-            "is measured the way the application will go."
+            "is measured through the pooler, as the application will use it."
         ),
     ] = None
 
@@ -227,16 +225,17 @@ class ProofOptions:
     proof: Annotated[
         str | None,
         typer.Option(
-            help="A command of the application's own that has to end with 0 before the "
-            "certificate, e.g. 'python manage.py migrate --check'. It gets a copy of the target, "
-            "as PGHOST and so on and as DATABASE_URL, and nothing that it writes is kept."
+            help="A command of the application's that must end with 0 before the certificate, "
+            "e.g. 'python manage.py migrate --check'. It gets a copy of the target by "
+            "DATABASE_URL, PGHOST and so on. Its writes are discarded."
         ),
     ] = None
     proof_answer: Annotated[
         Path | None,
         typer.Option(
-            help="Instead of --proof, where somebody else runs it: the copy's name is printed, and "
-            "this file is waited for, JSON with `command`, `status` (its exit status) and `said`."
+            help="Instead of --proof, where another program runs it: the copy's name is printed, "
+            "and this file is waited for, JSON with `command`, `status` (its exit status) and "
+            "`said`."
         ),
     ] = None
 

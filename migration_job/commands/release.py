@@ -26,7 +26,7 @@ def release(
     state: Annotated[Path, typer.Option(help="The directory for the lock, as `sync` has it.")],
     catch_up_seconds: LockSeconds = 600.0,
 ) -> None:
-    """Take the triggers and tables of `migrate --live` out of the SQLite file: its schema is then
+    """Remove the triggers and tables of `migrate --live` from the SQLite file: its schema is then
     what it was before. Refused while PostgreSQL serves."""
     with (
         truthful(source, "release"),
@@ -45,4 +45,4 @@ def release(
                 capture.remove(connection)
         finally:
             connection.close()
-    options.say(f"{source} holds nothing of this job any more")
+    options.say(f"{source} no longer has anything of this job")

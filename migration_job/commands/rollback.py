@@ -24,11 +24,11 @@ class RollbackOptions(LiveOptions):
 
     keep_reads: Annotated[
         bool,
-        typer.Option("--keep-reads", help="Give back the writes alone (dual-write)."),
+        typer.Option("--keep-reads", help="Move only the writes back (dual-write)."),
     ] = False
     release: Annotated[
         bool,
-        typer.Option("--release", help="Also take the change capture out of the SQLite file."),
+        typer.Option("--release", help="Also remove the change capture from the SQLite file."),
     ] = False
     accept_loss: Annotated[
         bool,
@@ -42,7 +42,7 @@ class RollbackOptions(LiveOptions):
         typer.Option(
             "--one-way",
             metavar="TABLE",
-            help="A table of PostgreSQL's whose schema was changed there so that its changes do "
+            help="A table whose schema was changed on PostgreSQL so that its changes do "
             "not come back: give them up (repeatable).",
         ),
     ] = None
@@ -55,7 +55,7 @@ class RollbackOptions(LiveOptions):
 
 
 def rollback(options: RollbackOptions) -> None:
-    """Have SQLite serve, with all that was written on PostgreSQL since."""
+    """Let SQLite serve, with everything that was written on PostgreSQL since."""
     ends = options.endpoints()
     with write_outcome(options.report, "rollback") as outcome:
         done = run_rollback(

@@ -63,7 +63,7 @@ class StatusOptions:
 
 
 def status(given: StatusOptions) -> None:
-    """Say which side serves, how far the other one is, and what to do next; changes nothing."""
+    """Print which side serves, how far the other one is, and what to do next; changes nothing."""
     dsn = given.dsn()
     with patience(given.catch_up_seconds):
         lines = look(

@@ -28,7 +28,7 @@ class SwitchOptions(LiveOptions):
     reads_only: Annotated[
         bool,
         typer.Option(
-            "--reads-only", help="Move the reads alone; writes stay with SQLite (dual-write)."
+            "--reads-only", help="Move only the reads; writes stay on SQLite (dual-write)."
         ),
     ] = False
     fence_seconds: Annotated[
@@ -41,26 +41,26 @@ class SwitchOptions(LiveOptions):
         bool,
         typer.Option(
             "--compare/--no-compare",
-            help="Compare the content of both sides in full before anybody is held; without it an "
-            "update by a program that switches triggers off stays unseen.",
+            help="Compare the content of both sides in full before writers are held; without it an "
+            "update by a program that disables triggers is not detected.",
         ),
     ] = True
     one_way: Annotated[
         list[str] | None,
-        typer.Option(help="A table whose later changes need not come back; may be repeated."),
+        typer.Option(help="A table whose later changes need not come back (repeatable)."),
     ] = None
     accept_asynchronous: AcceptAsynchronous = False
     policy: Annotated[
         Path | None,
         typer.Option(
             help="A policy file (YAML) that acknowledges columns which a few values have given "
-            "another type; what `migrate` was given counts as well."
+            "another type. The policy of `migrate` counts as well."
         ),
     ] = None
 
 
 def switch(options: SwitchOptions) -> None:
-    """Have PostgreSQL serve: hold the writers for a moment, prove the rest, decide, open."""
+    """Let PostgreSQL serve: hold the writers, verify the last changes, decide, open."""
     ends = replace(
         options.endpoints(),
         asynchronous=options.accept_asynchronous,

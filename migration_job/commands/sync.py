@@ -32,7 +32,7 @@ class SyncOptions(LiveOptions):
         typer.Option(min=0.1, help="Reads that have moved go back when the lag exceeds this (s)."),
     ] = 5.0
     metrics_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Serve metrics for Prometheus; 0 does not.")
+        int, typer.Option(min=0, max=65535, help="The port for Prometheus metrics; 0 for none.")
     ] = 0
     once: Annotated[bool, typer.Option("--once", help="End when there is nothing left to do.")] = (
         False
@@ -41,8 +41,8 @@ class SyncOptions(LiveOptions):
         float,
         typer.Option(
             min=1,
-            help="With --once: how long to wait for each of the source's locks; a sync that runs "
-            "on says after 5 s that it waits.",
+            help="With --once: how long to wait for each of the source's locks. Without it sync "
+            "reports after 5 s that it waits.",
         ),
     ] = 600.0
 

@@ -49,7 +49,7 @@ class UpgradeOptions:
     state: Annotated[
         Path,
         typer.Option(
-            help="The directory for the lock and the note that `sync` follows: the one of the "
+            help="The directory for the lock and the note that `sync` follows; the same as of the "
             "migration's other commands."
         ),
     ]
@@ -67,21 +67,21 @@ class UpgradeOptions:
     console_file: ConsoleFile = None
     alias: Annotated[
         str | None,
-        typer.Option(help="The alias' name: refused where the file holds another, or more."),
+        typer.Option(help="The alias' name: refused if the file holds another, or more."),
     ] = None
     auth_database: Annotated[
         str | None,
         typer.Option(
-            help="PgBouncer's auth_dbname, where it is an entry of pgbouncer.ini that leads to a "
-            "database of that name on the old server: it is led to the one on the server that "
-            "serves, by a line in the alias file."
+            help="PgBouncer's auth_dbname, if it is an entry of pgbouncer.ini for a "
+            "database of that name on the old server. A line in the alias file then directs it to "
+            "the server that serves."
         ),
     ] = None
     from_server: Annotated[
         str | None,
         typer.Option(
             help="HOST:PORT/DATABASE by which PgBouncer and the new server reach the old one, "
-            "where they see it under another name than this command."
+            "if they know it by another name than this command."
         ),
     ] = None
     to_server: Annotated[
@@ -103,10 +103,10 @@ class UpgradeOptions:
         bool, typer.Option("--back", help="Move the application back to the old server.")
     ] = False
     settle: Annotated[
-        bool, typer.Option("--settle", help="Give the way back up: the new server stays.")
+        bool, typer.Option("--settle", help="Give up the way back: the new server stays.")
     ] = False
     abandon: Annotated[
-        bool, typer.Option("--abandon", help="Give the upgrade up: the old server stays.")
+        bool, typer.Option("--abandon", help="Give up the upgrade: the old server stays.")
     ] = False
     status: Annotated[
         bool, typer.Option("--status", help="Print which server serves; nothing is changed.")

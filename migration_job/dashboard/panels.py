@@ -200,7 +200,7 @@ MIGRATION = Board(
             "Phase",
             "bool",
             (Query("migration_phase == 1", "{{phase}}"),),
-            "Where the migration stands.",
+            "The migration's phase.",
         ),
         Panel(
             "Lag",
@@ -251,7 +251,7 @@ MIGRATION = Board(
             "The sync's heartbeat",
             "s",
             (Query("time() - migration_heartbeat_timestamp_seconds", "age"),),
-            "Since it last gave a sign of life.",
+            "Since its last heartbeat.",
         ),
     ),
 )

@@ -66,7 +66,7 @@ class Client:
             except asyncio.CancelledError:
                 if not self._asked:
                     return
-                text = "the database is being switched or the gate is ending; come again"
+                text = "the database is being switched or the gate is ending; try again"
                 raise Refused(503, text, again=AGAIN_SECONDS) from None
         except Refused as refused:
             await self._refuse(refused)

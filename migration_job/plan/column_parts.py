@@ -145,7 +145,7 @@ def _refuse_impossible(view: TableView, check: str) -> None:
             continue
         if not names_class(check, column.source.name, word):
             raise Untranslatable(
-                f"no value tells the type of {column.source.name}, which is {column.type} here"
+                f"no value shows the type of {column.source.name}, which is {column.type} here"
             )
 
 

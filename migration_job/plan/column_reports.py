@@ -189,7 +189,7 @@ def report_lost_identity(findings: Findings, subject: Subject, examination: Exam
         f"declared {subject.column.declared}, which SQLite gives numeric affinity: "
         f"{facts.integers + facts.reals:,} values have become numbers"
         + (f", {facts.infinities:,} of them Infinity" if facts.infinities else "")
-        + "; what they were cannot be told any more",
+        + "; their original values cannot be determined",
         table=subject.table.name,
         column=subject.column.name,
         rows=examination.cannot,
@@ -216,7 +216,7 @@ def report_epoch(findings: Findings, subject: Subject, rule: Rule, *, given: boo
         numbers = " to ".join(str(end) for end in dict.fromkeys(extremes))
         said += f": {numbers} is {' to '.join(times)}"
     if inner.epoch in FINEST_OF:
-        said += f"; they tell times apart to {FINEST_OF[inner.epoch]} decimals of a second"
+        said += f"; they distinguish times to {FINEST_OF[inner.epoch]} decimals of a second"
     against = "" if given else doubt(subject.table, facts, inner)
     findings.add(
         "epoch",

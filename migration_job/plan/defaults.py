@@ -190,7 +190,7 @@ def _constant(column: SourceColumn, rule: Rule) -> str | None:
     if text is None:
         return None
     if isinstance(inside(rule), TextRule | WidenedTextRule) and stored in (math.inf, -math.inf):
-        raise Untranslatable(f"no text stands for the number {column.default} on the source")
+        raise Untranslatable(f"no text represents the number {column.default} on the source")
     if rule.target_type == "boolean":
         return "TRUE" if text == "t" else "FALSE"
     if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", text) and rule.target_type in (

@@ -232,7 +232,7 @@ class Operators:
             return f"({part.sql})::text"
         if part.kind == "null":
             return "NULL::text"
-        raise Untranslatable(f"a {part.kind} stands where text is due")
+        raise Untranslatable(f"a {part.kind} where text is expected")
 
     # ------------------------------------------------------------------------- arithmetic
 

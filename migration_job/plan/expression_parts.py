@@ -96,7 +96,7 @@ def truth(part: Typed) -> str:
         return f"{part.sql} <> 0"
     if part.kind == "null":
         return "NULL::boolean"
-    raise Untranslatable(f"a {part.kind} stands where a condition is due")
+    raise Untranslatable(f"a {part.kind} where a condition is expected")
 
 
 def number(part: Typed) -> Typed:
@@ -105,7 +105,7 @@ def number(part: Typed) -> Typed:
         return Typed(f"({part.sql})::integer", "integer", reach=reach.BIT)
     if part.kind in NUMBERS or part.kind == "null":
         return part
-    raise Untranslatable(f"a {part.kind} stands where a number is due")
+    raise Untranslatable(f"a {part.kind} where a number is expected")
 
 
 def text_literal(text: str) -> str:

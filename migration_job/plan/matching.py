@@ -202,7 +202,8 @@ def _report_kept(
     findings.add(
         "bookkeeping-kept",
         "note",
-        f"migrations keep book in {there.name}: the target's own {there.rows:,} rows stay",
+        f"migrations record their versions in {there.name}: the target's own {there.rows:,} rows "
+        "stay",
         table=table.name,
     )
     columns = version_columns(table.name)
@@ -305,8 +306,8 @@ def _report_rows(one: TableMatch, policy: Policy, findings: Findings) -> None:
             "target-rows-merged",
             "note",
             f"the target has {one.target.rows:,} rows here already: those whose key the source has "
-            "not stay, by the policy, and go to SQLite once PostgreSQL serves; the others give way "
-            "to the source's and are kept in the run's records (table replaced)",
+            "not stay, by the policy, and go to SQLite once PostgreSQL serves; the source's "
+            "replace the others, which are kept in the run's records (table replaced)",
             table=one.source.name,
             count=one.target.rows,
         )
@@ -314,7 +315,7 @@ def _report_rows(one: TableMatch, policy: Policy, findings: Findings) -> None:
         findings.add(
             "target-rows-replaced",
             "note",
-            f"the target has {one.target.rows:,} rows here already: the source's take their place, "
+            f"the target has {one.target.rows:,} rows here already: the source's replace them, "
             "and they are kept in the run's records (table replaced)",
             table=one.source.name,
             count=one.target.rows,

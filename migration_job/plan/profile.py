@@ -501,7 +501,7 @@ def _table(statement: exp.Create) -> WishedTable:
     for item in schema.expressions:
         if not isinstance(item, exp.ColumnDef):
             raise InputError(
-                f"the profile's table {name}: constraints stand with their columns; "
+                f"the profile's table {name}: constraints belong to their columns; "
                 f"found {_pg(item)[:60]}"
             )
         not_null, default = False, None

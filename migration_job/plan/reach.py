@@ -31,10 +31,12 @@ class Reach:
 
     @property
     def fits_now(self) -> bool:
+        """Whether it fits 64 bits with the values that the rows have now."""
         return _fits(self.now)
 
 
 def exactly(low: int, high: int) -> Reach:
+    """The reach of what is between both, now and ever."""
     return Reach((low, high), (low, high))
 
 
@@ -77,6 +79,7 @@ def computed(left: Reach, sign: str, right: Reach) -> Reach:
 
 
 def summed(part: Reach) -> Reach:
+    """The reach of a sum of such values, over as many rows as a group may have."""
     rows = exactly(0, GROUP)
     return within(Reach(ANY.ever, _computed(part.now, "*", rows.now)))
 
@@ -136,6 +139,7 @@ class Risk:
 
     @property
     def possible_now(self) -> bool:
+        """Whether some row that is there now may have it."""
         return self.reach is None or not self.reach.fits_now
 
     @property

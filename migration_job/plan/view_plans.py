@@ -59,7 +59,7 @@ def plan_views(planning: ViewPlanning, names: RelationNames, schema: str) -> tup
                 continue
             depth = 1 + max((depths.get(n, 0) for n in names_read(view.sql)), default=0)
             if depth > DEEPEST:
-                reasons[view.name] = f"more than {DEEPEST} views stand on one another"
+                reasons[view.name] = f"more than {DEEPEST} views depend on one another"
                 continue
             depths[fold(view.name)] = depth
             target = names.reserve(view.name, view.name, own=True)

@@ -89,10 +89,10 @@ def has_content_elsewhere(sql: str) -> bool:
 
 def _alone(rows: Rows | None) -> str:
     if rows is None:
-        return "rows that this SQLite cannot read and that stand nowhere else"
+        return "rows that this SQLite cannot read and that exist nowhere else"
     if rows.count == 1:
-        return "1 row that stands nowhere else"
-    return f"{counted(rows.count, 'row')} that stand nowhere else"
+        return "1 row that exists nowhere else"
+    return f"{counted(rows.count, 'row')} that exist nowhere else"
 
 
 def _rows(connection: apsw.Connection, name: str) -> Rows | None:

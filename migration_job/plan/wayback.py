@@ -223,7 +223,7 @@ def _computed_unknown(table: SourceTable, columns: Sequence[ColumnPlan]) -> str:
         if not fits:
             return (
                 f"SQLite computes {column.name} and refuses a row where that is no "
-                f"{column.declared}, and PostgreSQL does not look at that"
+                f"{column.declared}, and PostgreSQL does not check that"
             )
     return ""
 

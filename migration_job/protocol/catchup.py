@@ -132,7 +132,7 @@ def catch_up_fully(pair: Pair, *, enough: int, limit: float, short: float = 0.0)
             raise OperationError(
                 f"expected to catch up with the source within {limit:g} s, found "
                 f"{left:,} changes still to come",
-                advice="SQLite serves as before; run the command again at a quieter hour",
+                advice="SQLite serves as before; run the command again when there is less load",
             )
 
 
@@ -187,7 +187,7 @@ def _positions(pair: Pair) -> tuple[int, int]:
     if applied is None or verified is None:
         raise OperationError(
             "expected a target that holds the whole snapshot, found the copy unfinished",
-            advice="run `migration-job migrate --live` again; it goes on where it stopped",
+            advice="run `migration-job migrate --live` again; it continues where it stopped",
         )
     return applied, verified
 

@@ -66,7 +66,7 @@ def _cause(error: BaseException) -> str:
     if isinstance(error, apsw.FullError):
         return "failed: the source's disk is full"
     if isinstance(error, apsw.BusyError | apsw.LockedError):
-        return "failed: the source was locked by another program all the while"
+        return "failed: the source was locked by another program all that time"
     # Without what a server's further lines may quote of the data.
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"failed: {lines[0] if lines else type(error).__name__}"
@@ -115,7 +115,7 @@ def _is_taken(pair: Pair, certificate: str | None, error: BaseException) -> bool
             f"it is not known whether the decision that {to} serves was taken: the source's disk "
             f"failed at its commit ({error}), and the file cannot be read ({second})",
             advice="make the source readable again; `migration-job status` says then which side "
-            "serves, and this command, run again, goes on from there",
+            "serves, and this command, run again, continues from there",
         ) from error
     if certificate is None:
         return state is not None and not state.closed

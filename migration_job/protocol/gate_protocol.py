@@ -107,7 +107,7 @@ def holding(
         while True:
             gate = read_heartbeat(state)
             if gate is None:
-                say("the gate has not been heard for some seconds; going on without it")
+                say("the gate has had no heartbeat for some seconds; continuing without it")
                 break
             if gate.holds == token:
                 say("the gate holds the application's requests")
@@ -116,7 +116,7 @@ def holding(
                 raise OperationError(
                     f"expected the application's requests to end within {limit:g} s, found some "
                     "still under way",
-                    advice="nothing was changed; run the command again at a quieter moment",
+                    advice="nothing was changed; run the command again when there is less load",
                 )
             time.sleep(POLL_SECONDS)
         yield

@@ -84,7 +84,7 @@ def require_none(state: Path, command: str) -> None:
     lease = read_lease(state)
     if lease is not None:
         raise OperationError(
-            f"expected nobody to hold the application's traffic, found it held by {lease}",
+            f"expected the application's traffic not to be held, found it held by {lease}",
             advice=f"wait for its end, or `migration-job resume`; then run {command} again",
         )
 
@@ -122,8 +122,7 @@ def hold(ends: Endpoints, *, seconds: float, reason: str, by: str, wait: float, 
         present = read_lease(ends.state)
         if present is not None and present.by != by:
             raise OperationError(
-                f"expected nobody else to hold the application's traffic, found it held by "
-                f"{present}",
+                f"expected no other hold of the application's traffic, found it held by {present}",
                 advice="wait for its end, or `migration-job resume`",
             )
         now = datetime.now(UTC)
@@ -150,7 +149,7 @@ def hold(ends: Endpoints, *, seconds: float, reason: str, by: str, wait: float, 
         else:
             say(f"nothing goes through PgBouncer now, and nothing will: {lease}")
         if not _sync_runs(ends.state):
-            say("warning: `sync` does not run, so nobody ends this hold but `migration-job resume`")
+            say("warning: `sync` does not run, so only `migration-job resume` ends this hold")
     return lease
 
 
@@ -168,7 +167,7 @@ def resume(ends: Endpoints, *, say: Say) -> None:
                     ends.pooler.open_alias()
         with step("resume.end"):
             (ends.state / "lease.json").unlink(missing_ok=True)
-        said = "nobody held the traffic" if lease is None else f"the hold of {lease} is ended"
+        said = "the traffic was not held" if lease is None else f"the hold of {lease} is ended"
         say(f"{said}; the application is served")
 
 
@@ -181,7 +180,7 @@ def end_expired(ends: Endpoints, say: Say) -> Lease | None:
     if ends.pooler is not None:
         ends.pooler.resume()
     (ends.state / "lease.json").unlink(missing_ok=True)
-    say(f"the hold of {lease} has come to its end: the application's queries go on")
+    say(f"the hold of {lease} has ended: the application's queries continue")
     return None
 
 

@@ -93,7 +93,7 @@ def prove_back(pair: Pair, *, give_up: bool = False) -> list[str]:
             "the gate of the closed source was open for a while, and the file holds something else "
             f"than PostgreSQL: {'; '.join(list(found.values())[:SHOWN])}",
             advice="PostgreSQL serves as before. Enter there what SQLite took meanwhile, or "
-            "`migration-job rollback --accept-loss` has PostgreSQL's rows take its place",
+            "`migration-job rollback --accept-loss` replaces it by PostgreSQL's rows",
         )
     for number in found:
         pair.target.execute("INSERT INTO migration.reverse_log (tab) VALUES (%s)", (number,))

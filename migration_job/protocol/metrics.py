@@ -93,7 +93,7 @@ def _held(sync: dict[str, Any], lease: dict[str, Any], now: float) -> Iterator[G
     )
     yield _gauge(
         "migration_hold_left_seconds",
-        "until the present hold ends; 0 without one, negative where nobody has ended it",
+        "until the present hold ends; 0 without one, negative while it has not been ended",
         0.0 if until is None else until - now,
     )
 
@@ -123,7 +123,7 @@ def _following(sync: dict[str, Any]) -> Iterator[GaugeMetricFamily]:
     if heartbeat is None:
         return
     yield _gauge(
-        "migration_heartbeat_timestamp_seconds", "when the sync last gave a sign of life", heartbeat
+        "migration_heartbeat_timestamp_seconds", "when the sync's last heartbeat was", heartbeat
     )
     # While it waits, the figures are those of the direction that it followed: the lag grows.
     direction = {"forward": "forward", "back": "reverse"}.get(str(sync.get("followed")))

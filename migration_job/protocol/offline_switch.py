@@ -52,7 +52,7 @@ def decide(
     if found := untouched.changes(pair.target, run.plan, new=False):
         raise VerificationError(
             f"expected the target as the verified run left it, found {some(found)}",
-            advice="SQLite serves as before; find out who works with the target, then run "
+            advice="SQLite serves as before; find out what changes the target, then run "
             "`migration-job verify`, which says what differs, or `migrate` into a new database",
         )
     _require_sound(pair.path)
@@ -111,5 +111,5 @@ def _require_unchanged(pair: Pair, folder: Path, expected: str) -> None:
         raise OperationError(
             "the source has changed since the snapshot that was copied and verified",
             advice="SQLite serves as before; stop the application and run `migration-job migrate` "
-            "and `switch` again, or use `migrate --live`, which lets it go on writing",
+            "and `switch` again, or use `migrate --live`, which lets it continue to write",
         )

@@ -138,8 +138,8 @@ def _refuse(table: str, differences: Sequence[str], count: int) -> None:
         raise VerificationError(
             f"{count} changed values of {table} differ between source and target: "
             f"{'; '.join(differences[:SHOWN])}",
-            advice="the side that serves goes on serving; run `migration-job verify` for the whole "
-            "picture",
+            advice="the side that serves continues to serve; run `migration-job verify` for the "
+            "whole picture",
         )
 
 

@@ -105,7 +105,7 @@ def _refuse_nameless(pair: Pair, number: int, plan: TablePlan, sql: LogStatement
         f"the source has a new value that the plan cannot carry: a row of {plan.source} has NULL "
         f"in {', '.join(columns)}, its key, and PostgreSQL's keys take none",
         advice="the application is served by SQLite as before; give the row a key there, or run "
-        "`migration-job migrate --live` again, which plans from the values of now",
+        "`migration-job migrate --live` again, which plans from the current values",
     )
 
 

@@ -29,7 +29,7 @@ WAIT_SECONDS = 10.0
 
 CHOOSE = (
     "nothing was changed on either side, and nothing comes back to SQLite until one is chosen: "
-    "`migration-job rollback --accept-loss` goes on with SQLite's rows"
+    "`migration-job rollback --accept-loss` continues with SQLite's rows"
 )
 
 
@@ -46,7 +46,7 @@ def require_memory(pair: Pair, ends: Endpoints) -> None:
     if not _is_older(pair, state):
         raise forgotten(state)
     if not _untouched(pair):
-        raise memory.tell(pair, state, ends.state, f"PostgreSQL goes on serving; {CHOOSE}")
+        raise memory.tell(pair, state, ends.state, f"PostgreSQL continues to serve; {CHOOSE}")
     try:
         _bring_up(pair, state)
     except (JobError, psycopg.Error) as error:

@@ -145,7 +145,7 @@ def _rollback(ends: Endpoints, wanted: _Wanted, say: Say) -> RolledBack:
             done = _with_target(pair, ends, wanted, say)
             if wanted.release or _is_offline(pair):
                 _release(pair)
-                say("the capture is taken out of the source")
+                say("the capture is removed from the source")
             return done
         except Forgotten as error:
             if fence.read_state(pair.source) is not None and pair.state().closed:
@@ -219,7 +219,7 @@ def _prepare(
         _derive(pair, wanted.drain_limit, say)
         for told in source_checks.broken(pair):
             say(told)
-        say("the way back is worked off; holding the application's queries")
+        say("the changes have come back; holding the application's queries")
     return given_up, lost
 
 
@@ -320,9 +320,9 @@ def _drain(pair: Pair, limit: float) -> None:
             continue
         if time.monotonic() > deadline:
             raise OperationError(
-                f"expected the target's changes on the source within {limit:g} s, found more "
-                "coming than go",
-                advice="PostgreSQL serves as before; run the command again at a quieter hour",
+                f"expected the target's changes on the source within {limit:g} s, found that they "
+                "arrive faster than they are applied",
+                advice="PostgreSQL serves as before; run the command again when there is less load",
             )
 
 
@@ -392,7 +392,7 @@ def _go_on_with_target(pair: Pair, ends: Endpoints, error: Exception) -> None:
         raise OperationError(
             f"the rollback stopped before the decision ({_told(error)}), and PostgreSQL cannot be "
             f"put back to serving yet: {_told(second)}",
-            advice="`sync` goes on with it as soon as it can; so does this command when it is run "
+            advice="`sync` continues it as soon as it can; so does this command when it is run "
             "again",
         ) from error
 
@@ -449,7 +449,7 @@ def _without_target(
             raise OperationError(
                 f"the target cannot be reached ({_told(error)}); {current}",
                 advice="bring PostgreSQL back and run the command again. Where it is gone for "
-                "good, or nobody can reach it any more, and only then, --accept-loss goes back "
+                "good, or can no longer be reached, and only then, --accept-loss goes back "
                 "without it: whatever was written later is lost",
             )
         if ends.pooler is not None:

@@ -155,7 +155,7 @@ def read_connect_to(file: Path) -> ConnectTo:
         raise InputError(
             f"{file} does not say what the application is to connect to: {where}: {first['msg']}",
             advice='expected {"host", "port", "database", "user", "password_file" (or "password", '
-            '"passfile", "service", "authentication"), and as you like "target_session_attrs",'
+            '"passfile", "service", "authentication"), and optionally "target_session_attrs",'
             ' "pool": {"max", "min", "idle_timeout", "connection_timeout"}, '
             '"server": {"host", "port", "database"}}',
         ) from None

@@ -200,7 +200,7 @@ def _give_up_way_back(pair: Pair) -> None:
     except Locked as error:
         raise OperationError(
             f"a long transaction on the target holds a table for more than {LOCK_SECONDS:g} s",
-            advice="run the command again; it goes on with what is left",
+            advice="run the command again; it continues with what is left",
         ) from error
     except psycopg.Error as error:
         raise lost(error, "giving up the way back") from error

@@ -19,8 +19,8 @@ def announced(pair: Pair) -> Iterator[str]:
     """For people, before the switch: each CHECK that PostgreSQL does not have."""
     for name, check in _of_the_source(pair):
         yield (
-            f"warning: {check} of table {name} is not on PostgreSQL: rows that break it would come "
-            "home as they are"
+            f"warning: {check} of table {name} is not on PostgreSQL: rows that break it would "
+            "come back unchanged"
         )
 
 

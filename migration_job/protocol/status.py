@@ -314,7 +314,7 @@ def _sync_line(report: Report | None, here: _Source, there: _Target) -> str:
         return "has not run"
     age = _age(report.at)
     if age > STALE_SECONDS:
-        return f"does not run: last heard of {age:.0f} s ago; how far it is is unknown since then"
+        return f"does not run: last heartbeat {age:.0f} s ago; how far it is is unknown since then"
     problem = f"; waiting: {report.problem}" if report.problem else ""
     return f"runs ({report.direction}): {_behind(report, here, there)}{problem}"
 
@@ -364,8 +364,8 @@ def _held_line(folder: Path | None, report: Report | None) -> str:
     # What `sync` last said of a lease is older than the lease's own file, which is gone here.
     fresh = report is not None and _age(report.at) <= STALE_SECONDS
     if report is not None and fresh and not lease.speaks_of_lease(report.held):
-        return report.held or "by nobody"
-    return "by nobody"
+        return report.held or "no"
+    return "no"
 
 
 def _way_back(here: _Source, there: _Target) -> str:
@@ -415,7 +415,7 @@ def _next(here: _Source, there: _Target, report: Report | None, holders: _Holder
     if there.problem == EMPTY:
         return "`migration-job migrate`"
     if state is not None and not running:
-        return "start `migration-job sync`: nobody follows the source"
+        return "start `migration-job sync`: the source is not followed"
     if running and report is not None and report.problem:
         return "fix what `sync` waits for (above): `switch` would refuse for it"
     return _next_followed(there, running)
@@ -439,12 +439,12 @@ def _first_of_all(here: _Source, there: _Target, holders: _Holders) -> str:
 def _next_followed(there: _Target, running: bool) -> str:
     """While SQLite serves, nobody holds anything and nothing is known to be amiss."""
     if there.problem and running:
-        return "`migration-job switch`: it proves the rest first"
+        return "`migration-job switch`: it verifies the remaining changes first"
     if there.problem:
         return "ask again with --target-file, to see how far the target is"
     if there.phase in ("verified", "rolled back", "caught up"):
         return "`migration-job switch`, or `rollback --release` to give it up"
-    return "`migration-job migrate`; it goes on where it stopped"
+    return "`migration-job migrate`; it continues where it stopped"
 
 
 def _next_switched(state: fence.SourceState, there: _Target, running: bool) -> str:

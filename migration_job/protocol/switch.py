@@ -194,7 +194,7 @@ def _move_reads(ends: Endpoints, catch_up_limit: float, say: Say) -> None:
             # SQLite takes the writes, so that nothing is lost yet.
             say(
                 f"warning: {found.found}: after a failover reads may see an older state for a "
-                f"moment, until `sync` takes them back; the switch will want {standbys.OPTION}"
+                f"moment, until `sync` takes them back; the switch will need {standbys.OPTION}"
             )
         target_capture.install(pair.target, pair.plan)
         base_certificate(pair)
@@ -408,7 +408,7 @@ def _within(pair: Pair, deadline: float) -> Iterator[None]:
     except psycopg.Error as error:
         raise _TooMuch(
             f"the target failed while writers waited: {type(error).__name__}",
-            advice="SQLite serves as before; look at the target's log, then run it again",
+            advice="SQLite serves as before; see the target's log, then run it again",
         ) from error
     if time.monotonic() > deadline:
         raise _TooMuch("the target took longer than writers may wait")
@@ -422,8 +422,8 @@ def _follow(pair: Pair, ends: Endpoints) -> None:
             raise
         message = error.message if isinstance(error, JobError) else type(error).__name__
         raise OperationError(
-            f"the decision is taken, PostgreSQL is to serve, but the rest is not done: {message}",
-            advice="`sync` goes on with it as soon as it can; so does this command when it is run "
+            f"the decision is taken, PostgreSQL is to serve, but it is not complete: {message}",
+            advice="`sync` continues it as soon as it can; so does this command when it is run "
             "again. SQLite answers reads meanwhile and refuses writes",
         ) from error
 

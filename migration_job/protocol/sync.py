@@ -231,7 +231,7 @@ class Sync:
     def _tell_held(self, words: str) -> None:
         if words != self._report.held:
             self._reported = 0.0
-            self._say(words or "nobody holds the application's traffic any more")
+            self._say(words or "the application's traffic is no longer held")
         self._report.held = words
 
     def _look(self, pair: Pair, *, force: bool) -> None:
@@ -416,7 +416,7 @@ class Sync:
             if not self._unpublished:
                 self._say(
                     f"warning: {self._ends.state / 'sync.json'} cannot be written "
-                    f"({error.strerror}): following goes on, but status and metrics take it for "
+                    f"({error.strerror}): following continues, but status and metrics take it for "
                     "stopped until there is space"
                 )
             self._unpublished = True

@@ -51,6 +51,6 @@ def forgotten(state: SourceState) -> Forgotten:
     """What to raise where nothing is looked at for the moment."""
     return Forgotten(
         what(state),
-        advice="nothing goes on until that is resolved; `sync` brings it up again where it can, or "
-        "says which rows only one side has",
+        advice="nothing continues until that is resolved; `sync` brings it up again where it can, "
+        "or says which rows only one side has",
     )

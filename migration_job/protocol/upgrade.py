@@ -162,7 +162,7 @@ def _hold(ends: UpgradeEnds, servers: Servers, proof: Proof, say: Say) -> tuple[
         servers.again()
         if recover(ends, servers, say) is not target:
             raise
-        say(f"warning: {error}; but the decision stands, and was followed")
+        say(f"warning: {error}; but the decision is valid, and was followed")
     else:
         recover(ends, servers, say, release=lambda: setattr(clock, "ended", time.monotonic()))
     clock.ended = clock.ended or time.monotonic()
@@ -270,6 +270,6 @@ def _require_no_lease(ends: UpgradeEnds) -> None:
     held = lease.read_lease(ends.state)
     if held is not None:
         raise InputError(
-            f"expected nobody to hold the application's traffic, found: {lease.in_words(held)}",
+            f"expected the application's traffic not to be held, found: {lease.in_words(held)}",
             advice="wait for its end, or `migration-job resume`",
         )

@@ -142,8 +142,8 @@ def _await_copy(new: Server, say: Say) -> None:
             raise OperationError(
                 f"expected the {new.label} to copy the rows, found its subscription stopped with "
                 f"{counted(pending, 'table')} left",
-                advice="that server's log tells why; correct it, then run the command again: it "
-                "goes on where it stopped",
+                advice="that server's log says why; correct it, then run the command again: it "
+                "continues where it stopped",
             )
         if now - told > TOLD_SECONDS:
             say(f"copying: {counted(pending, 'table')} left")

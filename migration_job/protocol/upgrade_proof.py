@@ -45,7 +45,7 @@ def differing(table: ServerTable, keys: set[Key]) -> VerificationError:
     if not table.key:
         return VerificationError(
             f"expected the same rows on both servers, found others in {table.label}, which has no "
-            "primary key: somebody has written to the receiving server, or an UPDATE or DELETE met "
+            "primary key: the receiving server was written to, or an UPDATE or DELETE met "
             "a row that is equal and not the same (0 and -0, 1.0 and 1.00, citext, jsonb)",
             advice=f"{served}. Give the table a primary key, then {AGAIN}",
         )
@@ -53,7 +53,7 @@ def differing(table: ServerTable, keys: set[Key]) -> VerificationError:
     return VerificationError(
         f"expected the same rows on both servers, found {len(keys)} that differ in "
         f"{table.label}, the first {'in the whole table' if keys == {WHOLE} else shown}",
-        advice=f"{served}. Somebody has written to the receiving server, or its log tells what it "
+        advice=f"{served}. The receiving server was written to, or its log says what it "
         f"did not apply: {AGAIN}",
     )
 
@@ -74,7 +74,7 @@ class Proof:
     """Rows that were compared again, since they had been changed."""
 
     def everything(self) -> None:
-        """Compare every row. What differs is looked at again in :meth:`round`."""
+        """Compare every row. What differs is compared again in :meth:`rounds`."""
         replication.watch_changes(self.slot)
         self._follow()
         for table in self.tables:

@@ -83,9 +83,10 @@ Places = Callable[[list[str]], list[str]]
 def compare(
     sides: Sides, plan: TablePlan, facts: Facts, places: Places, spare: Callable[[], bool]
 ) -> Agreed | Doubt:
-    """Compare all rows of a table, in a session that :func:`equip` has seen; ``places`` finds the
-    rows that the ledger's keys became, which are left out of the digests. ``spare`` says whether
-    a core is idle: then both sides work at once. Raises sides.Stopped when cancelled."""
+    """Compare all rows of a table; the session on the source has been prepared by
+    :func:`migration_job.stores.sqlite.database.equip`. ``places`` finds the rows that the ledger's
+    keys became, which are left out of the digests. ``spare`` says whether a core is idle: then
+    both sides work at once. Raises sides.Stopped when cancelled."""
     table = sides.table(plan)
     line = line_of(plan, table, facts.columns[plan.target])
     if line is None:

@@ -86,7 +86,7 @@ def test_it_goes_on_after_each_kill(workshop: Workshop) -> None:
     running = begin(workshop)
     said, _ = running.communicate(timeout=600)
     assert running.returncode == 0, said
-    assert ("going on from there" in said) == bool(pending), said
+    assert ("continuing from there" in said) == bool(pending), said
     for words in ("pending operations", "currently locked", "pulumi cancel"):
         assert words not in said
     assert workshop.client.containers.get(workshop.names.pooler).status == "running"

@@ -258,7 +258,7 @@ def test_a_run_that_was_cut_off_goes_on(
         assert migrate(source, application, tmp_path / "r", "--policy", policy).status != DONE
     ended = migrate(source, application, tmp_path / "r", "--policy", policy)
     assert ended.status == DONE, ended.said
-    assert "going on with run" in ended.said
+    assert "continuing run" in ended.said
 
 
 def test_a_run_that_was_cut_off_and_cannot_go_on_is_taken_back(
@@ -289,7 +289,7 @@ def test_a_run_that_was_cut_off_and_cannot_go_on_is_taken_back(
     connection.close()
     ended = migrate(source, postgres, tmp_path / "r")
     assert ended.status == BLOCKED, ended.said
-    assert "is taken back" in ended.said
+    assert "is removed" in ended.said
     assert dump(postgres) == before
 
 

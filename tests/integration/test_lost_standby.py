@@ -66,7 +66,7 @@ def test_nothing_waits_for_ever_and_sqlite_serves(cluster: Cluster) -> None:
         lambda: cluster.sync(),
         lambda: switch(cluster.ends),
     ):
-        assert "this server alone" in refused(action)
+        assert "this server only" in refused(action)
         cluster.write_source("more")
         assert cluster.fence_closed()
     connection = read_connection(cluster.ends.connection)

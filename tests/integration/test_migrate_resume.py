@@ -218,7 +218,7 @@ def test_what_is_done_is_kept(tmp_path: Path, postgres: str) -> None:
         before = sorted(target.execute(files).fetchall())
     again = run(*_arguments(tmp_path, postgres))
     assert again.status == DONE, again.said
-    assert "going on with run" in again.err
+    assert "continuing run" in again.err
     with psycopg.connect(postgres) as target:
         assert sorted(target.execute(files).fetchall()) == before
 

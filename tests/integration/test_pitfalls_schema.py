@@ -983,7 +983,7 @@ def _fts(module: str) -> str:
     ids=str,
 )
 def test_pitfall_36_virtual_tables(case: Case, tmp_path: Path, postgres: str) -> None:
-    """Rows that stand nowhere else stay behind where the policy names their table, and only there
+    """Rows that exist nowhere else stay behind where the policy names their table, and only there
     (the others: test_derived)."""
     check(case, tmp_path, postgres)
 

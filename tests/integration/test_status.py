@@ -73,9 +73,9 @@ def test_nothing_is_left_beside_the_source(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("phase", "next_"),
     [
-        (Phase.PREPARED, "`migration-job migrate`; it goes on"),
-        (Phase.CAPTURING, "`migration-job migrate`; it goes on"),
-        (Phase.COPIED, "`migration-job migrate`; it goes on"),
+        (Phase.PREPARED, "`migration-job migrate`; it continues"),
+        (Phase.CAPTURING, "`migration-job migrate`; it continues"),
+        (Phase.COPIED, "`migration-job migrate`; it continues"),
         (Phase.CAUGHT_UP, "`migration-job switch`"),
         (Phase.VERIFIED, "`migration-job switch`"),
     ],
@@ -149,7 +149,7 @@ def test_without_the_target_the_syncs_word_is_taken(stage: Stage) -> None:
     Sync(stage.ends).run(once=True)
     told = lines(stage, dsn=None)
     assert told["target"] == "not asked (no --target)"
-    assert told["next"] == "`migration-job switch`: it proves the rest first"
+    assert told["next"] == "`migration-job switch`: it verifies the remaining changes first"
 
 
 def test_how_far_the_other_side_is_is_counted_now(stage: Stage) -> None:
@@ -221,9 +221,9 @@ def test_next_is_a_whole_command_once_one_was_run(stage: Stage, tmp_path: Path) 
     ("said", "wanted"),
     [
         (
-            "next        `migration-job switch`: it proves the rest first",
-            "next        `cutover: switch` in Pulumi.dev.yaml, then `make up STAGE=dev`: it proves "
-            "the rest first",
+            "next        `migration-job switch`: it verifies the remaining changes first",
+            "next        `cutover: switch` in Pulumi.dev.yaml, then `make up STAGE=dev`: it "
+            "verifies the remaining changes first",
         ),
         (
             "next        nothing; `migration-job rollback` goes back",

@@ -41,6 +41,19 @@ class Stage:
     pooler: EmbeddedPgBouncer
     directory: Path
 
+    def application(self) -> psycopg.Connection:
+        """A session of the application's through PgBouncer."""
+        side = self.ends.postgres
+        return psycopg.connect(
+            host=side.host,
+            port=side.port,
+            dbname=side.database,
+            user="app",
+            password="secret",
+            prepare_threshold=None,
+            autocommit=True,
+        )
+
 
 @pytest.fixture
 def stage(
@@ -315,16 +328,7 @@ def test_reads_move_first_and_writes_follow(stage: Stage) -> None:
     assert isinstance(told.read, PostgresSide)
     writer.execute("INSERT INTO events VALUES ('b', 2)")
     Sync(stage.ends).run(once=True)
-    side = stage.ends.postgres
-    with psycopg.connect(
-        host=side.host,
-        port=side.port,
-        dbname=side.database,
-        user="app",
-        password="secret",
-        prepare_threshold=None,
-        autocommit=True,
-    ) as app:
+    with stage.application() as app:
         assert app.execute("SELECT count(*) FROM events").fetchone() == (2,)
         with pytest.raises(psycopg.Error, match="moved to SQLite"):
             app.execute("INSERT INTO events (what) VALUES ('no')")

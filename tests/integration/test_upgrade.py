@@ -191,7 +191,7 @@ def test_a_decision_that_fails_is_what_the_record_says(
     with nullcontext() if durable else pytest.raises(OperationError, match="was lost"):
         move(servers.ends(), said.append)
     assert (servers.serving() != before) == durable
-    assert ("the decision stands" in "".join(said)) == durable
+    assert ("the decision is valid" in "".join(said)) == durable
     with psycopg.connect(servers.dsn(), autocommit=True, prepare_threshold=None) as session:
         session.execute("INSERT INTO seen VALUES (1, 'served')")
 

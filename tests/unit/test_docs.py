@@ -238,3 +238,17 @@ def test_a_commands_words_are_taken(
         return
     with pytest.raises(typer.BadParameter, match=r"^Missing parameter"):
         command.make_context(name, given)
+
+
+def test_the_files_that_contributing_names_are_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = {span for span in code(text) if re.fullmatch(r"[\w./-]*\.(py|pml)", span)} - {
+        "plan/rules/FAMILY.py"  # as one is to be called
+    }
+    assert len(named) > 15
+    gone = [
+        name
+        for name in named
+        if not any((root / name).exists() for root in (ROOT, ROOT / "migration_job"))
+    ]
+    assert gone == []

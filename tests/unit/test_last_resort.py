@@ -18,7 +18,7 @@ SECRET = "pass-w0rd"
 
 
 def file_of(said: str) -> Path:
-    found = re.search(r"the rest is in (\S+\.txt),", said)
+    found = re.search(r"the details are in (\S+\.txt),", said)
     assert found is not None, said
     return Path(found[1])
 

@@ -89,7 +89,7 @@ def test_no_statement_of_the_job_says_public_by_itself() -> None:
     for path in sorted(allowed):
         said = [text for name, text in _texts() if name == path and "public" in text]
         assert len(said) == 1, said
-        assert said[0] == "public" or "where that is not 'public'" in said[0]
+        assert said[0] == "public" or "if not 'public'" in said[0]
 
 
 def _texts() -> Iterator[tuple[str, str]]:

@@ -513,7 +513,7 @@ def test_rows_of_a_virtual_table_alone_are_carried_unless_it_is_named(
     assert [table.source for table in plan.tables] == ["ft"]
     (found,) = findings_of(plan, "virtual-table-as-plain")
     assert (found.severity, found.count, len(found.keys)) == ("warning", 1, 1)
-    assert "1 row that stands nowhere else" in found.message
+    assert "1 row that exists nowhere else" in found.message
     left = plan_of(path, "acknowledge: [virtual-table-rows-left-behind:ft]")
     assert left.tables == ()
     (accepted,) = findings_of(left, "virtual-table-rows-left-behind")
@@ -612,7 +612,7 @@ def test_views_that_stand_on_too_many_are_left_out_with_a_finding(tmp_path: Path
     assert [v.source for v in plan.views] == [f"v{n}" for n in range(1, 101)]
     found = findings_of(plan, "view-not-carried")
     assert len(found) == 200
-    assert "view v101: more than 100 views stand on one another" in [f.message for f in found]
+    assert "view v101: more than 100 views depend on one another" in [f.message for f in found]
 
 
 def test_the_times_that_numbers_give_are_shown_and_doubted(tmp_path: Path) -> None:

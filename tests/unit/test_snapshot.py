@@ -222,7 +222,7 @@ def test_a_look_is_worth_nothing_once_somebody_opens_the_file(tmp_path: Path) ->
         application = sqlite3.connect(source)
         application.execute("DELETE FROM t WHERE id = 1")
         application.commit()
-        with pytest.raises(OperationError, match="was opened while it was looked at"):
+        with pytest.raises(OperationError, match="was opened while it was checked"):
             stack.close()
     application.close()
 

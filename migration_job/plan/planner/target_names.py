@@ -92,7 +92,7 @@ def _note_capitals(
             "names-with-capitals",
             "note",
             f"{some(found)}: kept as they are, so that SQL has to quote them on PostgreSQL, which "
-            "makes small letters of a name without quotes; an ORM that quotes names finds them",
+            "folds a name without quotes to lower case; an ORM that quotes names finds them",
             count=len(found),
         )
 

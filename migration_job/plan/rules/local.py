@@ -49,8 +49,8 @@ class LocalTimestampRule(RuleBase):
         ),
     )
     doc: ClassVar[str] = (
-        "Times in text as a clock shows them, or numbers whose unit is known, in the declared "
-        "zone; text in the column's commonest shape comes back as it was."
+        "Local times in text, or numbers whose unit is known, in the declared zone. Text "
+        "in the column's commonest shape comes back as it was."
     )
     spelling: ClassVar[bool] = True
     misfit: ClassVar[str] = "not-a-time"

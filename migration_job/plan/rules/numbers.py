@@ -438,8 +438,8 @@ class DecimalTextRule(RuleBase):
     scale: int = 0
 
     doc: ClassVar[str] = (
-        "Text that spells a decimal number, where the policy says `numeric`: `0.10` comes back as "
-        "`0.10`, and with a scale every number has so many decimals; other spellings (`+1`, `.5`, "
+        "Text that spells a decimal number, where the policy says `numeric`. `0.10` comes back as "
+        "`0.10`; with a scale every number has that many decimals. Other spellings (`+1`, `.5`, "
         "`007`) are in the ledger."
     )
     unbounded: ClassVar[bool] = True

@@ -100,8 +100,8 @@ class UuidBytesRule(RuleBase):
     order: ByteOrder = "network"
 
     doc: ClassVar[str] = (
-        "UUIDs in blobs of 16 bytes, where the policy says `type: uuid` (their bytes in order) or "
-        "`guid: dotnet` (the first three groups reversed, as .NET's `ToByteArray()` gives them)."
+        "UUIDs in blobs of 16 bytes, by policy. `type: uuid` takes their bytes in order; "
+        "`guid: dotnet` reverses the first three groups, as .NET's `ToByteArray()` does."
     )
     classes: ClassVar[frozenset[StorageClass]] = frozenset({"blob"})
     misfit: ClassVar[str] = "not-a-uuid"

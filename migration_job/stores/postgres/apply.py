@@ -293,7 +293,7 @@ def _forward(
                 f"the source has a new value that the plan cannot carry: {table.source}."
                 f"{column.source} of row {display(key)}: {reason}",
                 advice="the application is served by SQLite as before; correct the value there, or "
-                "run `migration-job migrate --live` again, which plans from the values of now",
+                "run `migration-job migrate --live` again, which plans from the current values",
             ) from None
         if changed:
             source = column.source or ""
@@ -321,7 +321,7 @@ def _quarantined(
 
 _AGAIN = (
     "the application is served by SQLite as before; correct the rows there, or run "
-    "`migration-job migrate --live` again, which plans from the values of now"
+    "`migration-job migrate --live` again, which plans from the current values"
 )
 
 

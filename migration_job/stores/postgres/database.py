@@ -393,7 +393,7 @@ def _hearing(connection: psycopg.Connection) -> Iterator[list[str]]:
     if warnings:
         raise OperationError(
             f"expected the commit on a standby of the target, found: {warnings[0]}",
-            advice="look at the cluster's standbys and at synchronous_standby_names, then run the "
+            advice="check the cluster's standbys and synchronous_standby_names, then run the "
             "command again",
         )
 
@@ -449,7 +449,7 @@ def lost(error: psycopg.Error, doing: str) -> OperationError:
     if isinstance(error, (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)):
         return Locked(
             f"a table of the target is locked by another session, found while {doing}",
-            advice="nothing is lost; the command, run again, goes on when the lock is gone "
+            advice="nothing is lost; the command, run again, continues when the lock is gone "
             "(pg_locks and pg_stat_activity show who holds it)",
         )
     primary = getattr(error.diag, "message_primary", None) if error.diag else None
@@ -457,5 +457,5 @@ def lost(error: psycopg.Error, doing: str) -> OperationError:
     return OperationError(
         f"the target failed while {doing}: {said}",
         advice="the source is untouched; correct the cause and run the same command again, "
-        "it goes on where it stopped",
+        "it continues where it stopped",
     )

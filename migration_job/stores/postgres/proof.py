@@ -221,10 +221,10 @@ def _copy(dsn: str, run_id: str) -> Iterator[tuple[str, str]]:
             )
         except psycopg.Error as error:
             raise OperationError(
-                f"no copy of database {name} is to be had for the proof: "
+                f"no copy of database {name} can be made for the proof: "
                 f"{error.diag.message_primary or type(error).__name__}{_present(beside, name)}",
                 advice="the role has to be the database's owner and may make databases (ALTER ROLE "
-                "... CREATEDB), and nobody else may be connected to it meanwhile",
+                "... CREATEDB), and no other session may be connected to it meanwhile",
             ) from error
         try:
             there = make_conninfo(dsn, dbname=copied)

@@ -221,7 +221,7 @@ def refuse_records(connection: psycopg.Connection, where: str) -> None:
         raise InputError(
             f"expected no schema named {records_of(connection)} at {where}, found one that "
             "holds no run of this job",
-            advice="give another database as the target, or drop that schema if it is nobody's; "
+            advice="give another database as the target, or drop that schema if nothing uses it; "
             "nothing was changed in this one",
         )
 

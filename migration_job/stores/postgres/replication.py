@@ -265,8 +265,8 @@ def await_marker(connection: psycopg.Connection, token: str, limit: float) -> No
         if time.monotonic() > deadline:
             raise OperationError(
                 f"expected the receiving server to follow within {limit:g} s, found it behind",
-                advice="its log says what holds the subscription up; the command, run again, goes "
-                "on where it stopped",
+                advice="its log says what holds the subscription up; the command, run again, "
+                "continues where it stopped",
             )
         time.sleep(POLL_SECONDS)
 

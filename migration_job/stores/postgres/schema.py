@@ -221,7 +221,7 @@ def refused(table: TablePlan, what: str, error: psycopg.Error) -> OperationError
     return OperationError(
         f"the target refused table {table.target}, {what}: {error.diag.message_primary}",
         advice="preflight should have found this: please report it with the plan "
-        "(migration-job inspect); a policy for that column gets round it. The source is untouched",
+        "(migration-job inspect); a policy for that column avoids it. The source is untouched",
     )
 
 

@@ -48,7 +48,7 @@ class Unconfirmed(OperationError):
             f"expected a standby of the target to confirm the commit, found {found}",
             advice="the application is served as before. Bring the standby back, or take it out "
             "of synchronous_standby_names (pg_stat_replication shows who follows), then run the "
-            "command again: it goes on where it stopped",
+            "command again: it continues where it stopped",
         )
 
 
@@ -115,7 +115,7 @@ class _Watch:
             for _, names in other.execute(_GIVE_UP, (pid,)).fetchall():
                 self.gave_up = (
                     f"none that has within {self._limit:.3g} s (synchronous_standby_names = "
-                    f"{names!r}): it stands on this server alone"
+                    f"{names!r}): it is on this server only"
                 )
             return False
         return self._seen

@@ -172,7 +172,7 @@ def close(connection: psycopg.Connection, *, spare: list[int] | None = None) -> 
     ).fetchall()
     if left:
         raise OperationError(
-            f"expected nobody to have CONNECT on {connection.info.dbname!r}, found {left[0][0]!r}",
+            f"expected no role to have CONNECT on {connection.info.dbname!r}, found {left[0][0]!r}",
             advice="revoke it, then run the command again",
         )
     _end_sessions(connection, spare or [])

@@ -16,7 +16,7 @@ OPTION = "--accept-asynchronous"
 
 ADVICE = (
     "name a standby in synchronous_standby_names, and leave synchronous_commit at on or above; or, "
-    "where a failover may lose the last commits that the application was told are kept, accept "
+    "where a failover may lose the last commits that were acknowledged to the application, accept "
     f"that with {OPTION} (in a stage, external.acceptAsynchronous: true)"
 )
 
@@ -86,6 +86,6 @@ def require_synchronous(connection: psycopg.Connection, *, accepted: bool) -> st
             advice=f"{ADVICE}. The application is served as before",
         )
     return (
-        f"{found.found}; accepted: a failover of the target may lose the last commits that the "
-        "application was told are kept"
+        f"{found.found}; accepted: a failover of the target may lose the last commits that were "
+        "acknowledged to the application"
     )

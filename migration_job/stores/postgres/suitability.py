@@ -269,7 +269,9 @@ def _space(connection: psycopg.Connection, source_bytes: int) -> Check:
         directory = _one(connection, "SHOW data_directory")
     local = connection.info.hostaddr in ("127.0.0.1", "::1") or connection.info.host.startswith("/")
     if not (directory and local and os.path.isdir(directory)):  # noqa: PTH112
-        return Check("disk", "warning", f"{need}; PostgreSQL does not tell what is free", "look")
+        return Check(
+            "disk", "warning", f"{need}; PostgreSQL does not report its free space", "look"
+        )
     status = os.statvfs(directory)
     free = status.f_bavail * status.f_frsize
     if free < needed:

@@ -81,7 +81,7 @@ def close_fence(connection: psycopg.Connection, *, limit: float) -> None:
     except psycopg.errors.LockNotAvailable:
         raise OperationError(
             f"expected open transactions on the target to end within {limit:g} s, found "
-            f"{_writers(connection)} that have written and go on",
+            f"{_writers(connection)} that have written and are still open",
             advice="the application is served as before; end the long transactions (see "
             "pg_stat_activity) and run the command again",
         ) from None

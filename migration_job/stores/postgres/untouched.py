@@ -229,7 +229,7 @@ def require(connection: psycopg.Connection, name: str, kept: dict[str, tuple[int
         raise InputError(
             f"expected {name} on the target as the verified run left it, found it written to "
             "at this moment",
-            advice="somebody works with the target: give a new database instead. That table and "
+            advice="the target is in use: give a new database instead. That table and "
             "those after it are as they were",
         )
 

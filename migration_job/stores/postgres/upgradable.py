@@ -160,8 +160,8 @@ def _obstacles(
         ),
         (
             OTHERS,
-            "no replication of somebody else's",
-            "it would not go on on the new server: end it, and recreate it there afterwards",
+            "no other publications or subscriptions",
+            "it would not continue on the new server: end it, and recreate it there afterwards",
         ),
         (
             EXTENSION_ROWS,

@@ -273,7 +273,7 @@ def _refuse_clash(connection: apsw.Connection) -> None:
         names = ", ".join(str(row[0]) for row in clash[:3])
         raise InputError(
             f"expected no names that begin with {OWN_PREFIX!r} on the source, found {names}",
-            advice="an earlier capture is taken out by `migration-job release`; anything else of "
+            advice="an earlier capture is removed by `migration-job release`; anything else of "
             "that name has to be renamed first",
         )
 

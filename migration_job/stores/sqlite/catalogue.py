@@ -91,7 +91,7 @@ def read_catalogue(connection: apsw.Connection) -> Catalogue:
 
 
 def _stands_alone(connection: apsw.Connection, catalogue: Catalogue, name: str) -> bool:
-    """Whether a virtual table has rows that this SQLite can read and that stand nowhere else."""
+    """Whether a virtual table has rows that this SQLite can read and that exist nowhere else."""
     other = next((o for o in catalogue.others if o.kind == "virtual" and o.name == name), None)
     if other is None or module_of(other.sql) in COMPUTED or derived_from(catalogue, other):
         return False

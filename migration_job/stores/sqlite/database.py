@@ -263,7 +263,8 @@ def equip(connection: apsw.Connection) -> None:
 
 
 def add_functions(connection: apsw.Connection) -> None:
-    """Give a connection what the rules' SQL calls (:meth:`RuleBase.fast_sql`)."""
+    """Give a connection the functions that the rules' SQL calls
+    (:meth:`migration_job.plan.rules.base.RuleBase.fast_sql`)."""
     connection.create_scalar_function(
         POSITIONAL, _positional, 1, deterministic=True, flags=apsw.SQLITE_DIRECTONLY
     )

@@ -182,7 +182,7 @@ def _until(connection: apsw.Connection, limit: float, statement: str, what: str)
             if time.monotonic() > deadline:
                 raise LockedError(
                     f"expected {what} within {limit:.3g} s, found the source locked by another "
-                    f"program all the while{holders.in_words(Path(connection.filename))}",
+                    f"program all that time{holders.in_words(Path(connection.filename))}",
                     advice="the application is served as before; end its long transaction and "
                     "run the command again",
                 ) from error

@@ -197,7 +197,7 @@ def glance(source: Path) -> Iterator[apsw.Connection | None]:
         with contextlib.closing(open_immutable(source)) as connection:
             yield connection
         if _closed_log_state(source) != before:
-            raise OperationError("the source was opened while it was looked at")
+            raise OperationError("the source was opened while it was checked")
         return
     if not _beside(source, "-wal").exists() or _crashed(source):
         yield None
@@ -428,7 +428,7 @@ def _recovered(source: Path, folder: Path) -> Iterator[apsw.Connection]:
         if before != [_stamp(f) for f in files] or _held(source):
             raise OperationError(
                 "the source changed while a crashed writer's journal was copied",
-                advice="the application has come back in this moment: run the command again",
+                advice="the application was started at this moment: run the command again",
             )
         connection = apsw.Connection(
             os.fspath(private / source.name), flags=apsw.SQLITE_OPEN_READWRITE

@@ -84,7 +84,7 @@ class OpenFile:
             raise gone(self.path)
         if found != self.inode or self._has_moved():
             raise NotWhole(
-                f"another file lies at {self.path} than the one that was opened: it was replaced, "
+                f"another file is at {self.path} than the one that was opened: it was replaced, "
                 "by a restored backup for instance",
                 advice=START_OVER,
             )
@@ -97,7 +97,7 @@ class OpenFile:
                 word = "is gone" if now is None else "was replaced"
                 raise NotWhole(
                     f"{beside.name} {word} while the database was open: what the application "
-                    "commits goes where nobody else reads it",
+                    "commits goes where no other process reads it",
                     advice="stop the application at once, and copy what it still has open "
                     "(/proc/PID/fd) before it ends; " + START_OVER,
                 )
@@ -120,7 +120,7 @@ START_OVER = (
 def gone(path: Path) -> NotWhole:
     """The error for a source whose path names nothing."""
     return NotWhole(
-        f"the source is gone: nothing lies at {path}; it was removed or renamed",
+        f"the source is gone: there is no file at {path}; it was removed or renamed",
         advice="put the file back (a process that has it open still holds its content: "
         "/proc/PID/fd), then ask again",
     )
