@@ -46,6 +46,7 @@ RUN_BY = {
     "make restore INPLACE": "tests/deployment/test_restore_in_place.py::"
     "test_a_lost_volume_is_brought_back_by_one_command",
     "make restore-sqlite TO": f"{FULL}::test_the_sqlite_file_from_before_comes_back",
+    "make switchover": "tests/deployment/test_members.py::test_a_switchover_fails_no_statement",
     "make rotate": f"{FULL}::test_passwords_rotate_under_the_application",
     "make status": SETTLED,
     "make up": f"{FULL}::test_a_second_up_changes_nothing",
