@@ -184,9 +184,11 @@ def _fetch(requirements: Path, target: Path, what: str) -> None:
     options += ["--python-version", "3.12", "--target", str(target), "-r", str(requirements)]
     words = ""
     for installer in _installers():
+        # pip asks the package for the Python that runs it, whatever version it is given.
+        own = ["--ignore-requires-python"] if "-m" in installer else []
         # S603: the program is uv or pip as found, the arguments are this module's own.
         done = subprocess.run(  # noqa: S603
-            [*installer, "install", *options],
+            [*installer, "install", *own, *options],
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr if watched else subprocess.PIPE,
             stderr=None if watched else subprocess.PIPE,
