@@ -61,6 +61,10 @@ audit: setup ## ask the public advisory database about every pinned package
 shape: setup ## print the shape of the code in figures, and what misses a goal
 	@$(PYTHON) -m tools.shape
 
+.PHONY: fleet-faults
+fleet-faults: setup ## kill a fleet's run 50 times, and one with a tenant column 25 times
+	@FLEET_KILLS=50 $(PYTHON) -m pytest -q -n 2 tests/integration/test_fleet_faults.py
+
 .PHONY: pictures
 pictures: setup ## make docs/images from real runs: a demo under load, its dashboard, its report
 	@tools/system-packages chromium prometheus

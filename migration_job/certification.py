@@ -197,6 +197,11 @@ def with_check(certificate: Certificate, name: str, said: str) -> Certificate:
     return _sealed(certificate.model_copy(update={"checks": {**certificate.checks, name: said}}))
 
 
+def is_whole(certificate: Certificate) -> bool:
+    """Whether its digest is that of what it says."""
+    return _sealed(certificate).digest == certificate.digest
+
+
 def _sealed(certificate: Certificate) -> Certificate:
     """The certificate with its digest."""
     body = certificate.model_dump_json(exclude={"digest"})

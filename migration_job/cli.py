@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "inspect": "inspect",
     "migrate": "migrate",
+    "fleet": "fleet",
     "verify": "verify",
     "restore-backup": "backup",
     "check-target": "check_target",
@@ -50,7 +51,7 @@ OVERVIEW = frozenset({"-h", "--help", "--version"})
 
 PANELS = {
     "Look": ("inspect", "check-target", "doctor", "status", "dashboard", "demo", "version"),
-    "Move": ("migrate", "sync", "switch", "gate", "hold", "resume", "upgrade"),
+    "Move": ("migrate", "fleet", "sync", "switch", "gate", "hold", "resume", "upgrade"),
     "Prove": ("verify",),
     "Go back, or stay": ("rollback", "release", "settle", "restore-backup"),
 }

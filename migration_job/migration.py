@@ -42,12 +42,14 @@ from migration_job.loading import Loading
 from migration_job.phases import Phase, require
 from migration_job.place import schema_of
 from migration_job.plan.chosen import left_out, narrowed
+from migration_job.plan.findings import some
 from migration_job.plan.generous import types_taken
 from migration_job.plan.model import Plan
 from migration_job.plan.onto import Source, plan_onto
 from migration_job.plan.planner import make_plan
 from migration_job.plan.policy import Policy, chosen_policy
 from migration_job.plan.profile import load_profile
+from migration_job.plan.shape import differences, shape_of
 from migration_job.plural import counted, counted_doing
 from migration_job.progress import Reporter
 from migration_job.report.context import make_folder, now, reported
@@ -370,7 +372,9 @@ class Migration:
         self._tell_plan(plan)
         if plan.blocked:
             intact().result()
-            raise _blocked(plan)
+            raise blocked_by(plan)
+        if self.options.shape is not None:
+            _require_shape(plan, self.options.shape)
         return narrowed(catalogue, plan), plan
 
     def _tell_plan(self, plan: Plan) -> None:
@@ -432,7 +436,20 @@ def _last_words(report: Report) -> str:
     )
 
 
-def _blocked(plan: Plan) -> BlockedError:
+def _require_shape(plan: Plan, expected: str) -> None:
+    """Raises BlockedError where the plan makes other tables than those that were agreed on."""
+    found = differences(shape_of(plan), json.loads(expected))
+    if found:
+        raise BlockedError(
+            f"expected the fleet's plan for this file, found {some(found)}: it was written to "
+            "since its fleet was planned",
+            advice="run the fleet again, which plans the file anew; nothing was written to the "
+            "target",
+        )
+
+
+def blocked_by(plan: Plan) -> BlockedError:
+    """The findings that stop a plan, as the error that they end a run with."""
     first = "; ".join(f"{place(f.table, f.column)}{f.message}" for f in plan.blocked[:SHOWN])
     return BlockedError(
         f"{counted_doing(len(plan.blocked), 'finding', 'stop')} this migration: {first}",

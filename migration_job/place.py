@@ -30,6 +30,9 @@ DEFAULT_SCHEMA = "public"
 RECORDS = "migration"
 """The schema of the records of a run into the default schema; the beginning of every other's."""
 
+KEPT = ("pg_", f"{RECORDS}_", f"_{RECORDS}_")
+"""How the names begin that PostgreSQL or this job keeps for itself."""
+
 RESERVED = ("information_schema", RECORDS)
 
 OF_THE_ROLE = "$user"
@@ -40,7 +43,7 @@ def require_schema_name(name: str) -> str:
     """The name of a schema that tables may be loaded into. Raises InputError for one that
     PostgreSQL or this job keeps for itself, or that leaves no room for the name of the records."""
     room = POSTGRES_NAME_BYTES - len(RECORDS) - 1
-    kept = name.startswith(("pg_", f"{RECORDS}_")) or name in RESERVED
+    kept = name.startswith(KEPT) or name in RESERVED
     if name == OF_THE_ROLE:
         raise InputError(
             f"expected a schema's name after --schema-name, found {name!r}, which PostgreSQL reads "

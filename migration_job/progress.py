@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -46,6 +46,7 @@ class Reporter:
         self._total = 0
         self._about = ""
         self._unit = "rows"
+        self._aside: Callable[[], str] = lambda: ""
         self._spoke = 0.0
         self._began = 0.0
         self.seconds: dict[str, float] = {}
@@ -63,12 +64,20 @@ class Reporter:
                 self._stream.flush()
 
     @contextmanager
-    def phase(self, name: str, *, total: int = 0, unit: str = "rows") -> Iterator[None]:
+    def phase(
+        self,
+        name: str,
+        *,
+        total: int = 0,
+        unit: str = "rows",
+        aside: Callable[[], str] = lambda: "",
+    ) -> Iterator[None]:
         """Time a phase; ``total`` is what :meth:`advance` counts up to, 0 where nothing counts or
-        :meth:`at` tells it."""
+        :meth:`at` tells it. ``aside`` is asked for what else there is to say while it goes on."""
         with self._lock:
             self._phase, self._done, self._total, self._unit = name, 0, total, unit
             self._about = ""
+            self._aside = aside
             self._spoke = self._began = time.monotonic()
         began = self._began
         if self._live:
@@ -106,16 +115,20 @@ class Reporter:
 
     def _told(self) -> str:
         """Show how far the phase is; the plain line that is due, or ''. Under the lock."""
-        done, total = self._done, self._total
+        done, total, aside = self._done, self._total, self._aside()
         if self._bar is not None:
             shown = self._bar.task_ids[0]
-            self._bar.update(shown, completed=done, total=total or None, about=self._about)
+            said = f"{self._phase}: {aside}" if aside else self._phase
+            self._bar.update(
+                shown, completed=done, total=total or None, about=self._about, description=said
+            )
         now = time.monotonic()
         if self._live or now - self._spoke < PLAIN_INTERVAL:
             return ""
         self._spoke = now
         of = f" of {self._about}{total:,}" if total else ""
-        return f"{self._phase}: {done:,}{of} {self._unit}{_left(done, total, now - self._began)}"
+        left = _left(done, total, now - self._began)
+        return f"{self._phase}: {done:,}{of} {self._unit}{left}{aside and f'; {aside}'}"
 
     def _show(self, name: str, total: int, unit: str) -> None:
         self._bar = Progress(

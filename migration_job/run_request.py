@@ -36,6 +36,9 @@ class Options:
     """What of the application's own has to end well on a copy of the target."""
     existing: bool = False
     """Load into the tables that the application has made on the target, and make none."""
+    shape: str | None = None
+    """What the plan has to make of the target (:func:`migration_job.plan.shape.shape_text`); None:
+    whatever it does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -233,7 +233,11 @@ class Said:
 def chosen_policy(path: Path | None, said: Said) -> Policy | None:
     """The policy of a file, with what the command line says in place of its own; None where there
     is neither. Raises InputError."""
-    policy = load_policy(path) if path is not None else None
+    return with_said(load_policy(path) if path is not None else None, said)
+
+
+def with_said(policy: Policy | None, said: Said) -> Policy | None:
+    """The policy with what is said elsewhere in place of its own; None where there is neither."""
     fields = {"types": said.types, "only": said.only, "except_": said.except_}
     update = {name: value for name, value in fields.items() if value}
     return (policy or Policy()).model_copy(update=update) if update else policy

@@ -54,6 +54,12 @@ def write_html(report: Report | Json, path: Path, *, moves: Sequence[Move] = ())
 def render_html(report: Report | Json, moves: Sequence[Move] = ()) -> str:
     """The page of ``report``; what a report does not have is left out of the page."""
     content = report.model_dump(mode="json") if isinstance(report, Report) else report
+    shown = moves_shown(moves, str(content.get("run_id") or ""))
+    return render("report.html.j2", _context(content, shown))
+
+
+def render(name: str, context: Json) -> str:
+    """The page that a template makes, with the style and the script that all have."""
     environment = _environment()
     loader = environment.loader
     if loader is None:  # pragma: no cover - said for the type checker
@@ -61,8 +67,7 @@ def render_html(report: Report | Json, moves: Sequence[Move] = ()) -> str:
     css = loader.get_source(environment, "report.css")[0].strip()
     js = loader.get_source(environment, "report.js")[0].strip()
     # A newline after the tag would be part of what is hashed, so both are stripped.
-    context = _context(content, moves_shown(moves, str(content.get("run_id") or "")))
-    template = environment.get_template("report.html.j2")
+    template = environment.get_template(name)
     return template.render(
         **context,
         css=_Trusted(css),

@@ -58,6 +58,8 @@ RUN_BY = {
     "migration-job demo --policy": TUTORIAL,
     "migration-job gate --connection --listen --run --state --upstream": "tests/integration/"
     "test_gate.py::test_an_application_that_must_be_restarted_is_switched_under_load",
+    "migration-job fleet --report --target": "tests/integration/"
+    "test_fleet.py::test_files_go_into_schemas_in_worker_processes",
     "migration-job hold --minutes --reason": "tests/integration/"
     "test_hold.py::test_a_hold_whose_command_died_comes_to_its_end",
     "migration-job inspect": TUTORIAL,

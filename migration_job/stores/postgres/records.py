@@ -570,6 +570,17 @@ def certificate_statements(
     return [(insert, (digest, body, *condition)), (update, (phase, *condition))]
 
 
+def certificate_body(connection: psycopg.Connection, digest: str) -> str | None:
+    """The certificate of that digest, as JSON; None where the target has none."""
+    query = "SELECT true FROM migration.certificate LIMIT 1"
+    if ask_if_there(connection, "migration.certificate", query) is None:
+        return None
+    row = connection.execute(
+        "SELECT body FROM migration.certificate WHERE digest = %s", (digest,)
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
 def applied_statement(position: int, token: str | None) -> Statement:
     """What records the position in the source's change log up to which the target is complete, and
     the token of the log's row there."""

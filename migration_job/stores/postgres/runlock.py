@@ -10,6 +10,7 @@ this lock, but for one on a table (:mod:`migration_job.stores.postgres.capture`)
 from __future__ import annotations
 
 import hashlib
+import time
 
 import psycopg
 
@@ -23,8 +24,15 @@ LOCK = 0x6D69_6772_6174_696F
 ATTEMPTS = 5
 """How often the sessions of others are ended."""
 
+APART = 0.2
+"""Seconds between attempts on a lock that another run has."""
+
 WAIT = "2s"
 """How long a session that was ended may take to let go."""
+
+
+class BusyError(InputError):
+    """Another run holds the target."""
 
 
 def lock_number(schema: str) -> int:
@@ -35,10 +43,11 @@ def lock_number(schema: str) -> int:
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
-def lock(connection: psycopg.Connection) -> list[str]:
-    """Take the target for this session; what had to be done for it, in sentences. Raises InputError
-    while another run holds it, and where a session that is none of a run's cannot be ended."""
-    number = lock_number(schema_of_session(connection))
+def lock(connection: psycopg.Connection, schema: str | None = None) -> list[str]:
+    """Take the target for this session; what had to be done for it, in sentences. ``schema`` is the
+    session's own unless it is named. Raises BusyError while another run holds it, and InputError
+    where a session that is none of a run's cannot be ended."""
+    number = lock_number(schema or schema_of_session(connection))
     told: list[str] = []
     for _ in range(ATTEMPTS):
         taken = connection.execute("SELECT pg_try_advisory_lock(%s)", (number,)).fetchone()
@@ -54,6 +63,18 @@ def lock(connection: psycopg.Connection) -> list[str]:
         if _next(connection, number):
             return told
     raise _busy(None, "")
+
+
+def lock_within(connection: psycopg.Connection, seconds: float, schema: str) -> list[str]:
+    """The same, and meanwhile wait for a run that was killed: the server has yet to notice."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return lock(connection, schema)
+        except BusyError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(APART)
 
 
 def _others(connection: psycopg.Connection, number: int) -> list[tuple[int, str, bool]]:
@@ -93,9 +114,9 @@ def _next(connection: psycopg.Connection, number: int) -> bool:
     return True
 
 
-def _busy(holder: int | None, role: str) -> InputError:
+def _busy(holder: int | None, role: str) -> BusyError:
     named = "" if holder is None else f" (process {holder} of the server, role {role!r})"
-    return InputError(
+    return BusyError(
         f"expected the target to be free, found another run of the migration job on it{named}",
         advice="wait for it to end; the lock of a killed run is released within half a minute",
     )

@@ -1,0 +1,64 @@
+"""``migration-job fleet``: many files of one kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from migration_job.commands.option_groups import TargetOptions, WordOptions, with_options
+from migration_job.fleet.manifest import read_fleet
+from migration_job.fleet.run import FleetOptions, FleetRun
+from migration_job.progress import Reporter
+from migration_job.report import fleet as page
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``fleet`` to the program."""
+    app.command("fleet")(with_options(fleet))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetCommand:
+    """Which files, and where to."""
+
+    manifest: Annotated[
+        Path,
+        typer.Argument(
+            help="A YAML file: which files, whose each is, the layout on PostgreSQL, the policy."
+        ),
+    ]
+    report: Annotated[
+        Path,
+        typer.Option(help="Directory for fleet.json, fleet.html, and each file's own report."),
+    ]
+    to: TargetOptions
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=64, help="Files at a time; else the manifest's `jobs`, or one for each core."
+        ),
+    ] = None
+    words: WordOptions
+
+
+def fleet(options: FleetCommand) -> None:
+    """Plan, copy and verify many SQLite files that stand still.
+
+    Each goes into a schema or a database of its own, or all go into common tables. A second run
+    takes what the first has left.
+    """
+    reporter = Reporter(quiet=options.words.quiet)
+    wanted = FleetOptions(options.manifest, options.to.dsn(), options.report, options.jobs)
+    told = FleetRun(read_fleet(options.manifest), wanted, reporter).run()
+    if options.words.verbose:
+        for tenant, file in sorted(told.files.items()):
+            reporter.say(
+                f"{tenant}: {file.state}, {file.rows:,} rows, certificate {file.certificate}"
+            )
+    reporter.say(told.message)
+    if told.certificate is not None:
+        reporter.say(f"certificate {told.certificate.digest}")
+    reporter.say(f"report: {options.report / page.PAGE}")

@@ -1,0 +1,318 @@
+"""The manifest: which files a fleet is made of, whose each is, and where it goes.
+
+A YAML file::
+
+    files: customers/*/app.db        # a glob or a list of globs, from the manifest's directory
+    tenant: 'customers/(?P<tenant>[^/]+)/app\\.db'   # of the whole path; else the file's name
+    layout: schema-per-file          # schema-per-file | database-per-file | tenant-column
+    name: 'c_{tenant}'               # of the schema or database; '{tenant}' otherwise
+    column: {name: tenant, type: text, in_schema: public}   # with tenant-column
+    outliers: own                    # own | stop: files that the common plan does not fit
+    policy: policy.yaml
+    profile: none
+    types: declared
+    jobs: 2                          # files at a time
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from migration_job.errors import InputError
+from migration_job.place import require_schema_name
+from migration_job.plan.policy import Types
+from migration_job.plan.tenants import TenantColumn
+from migration_job.plural import counted
+from migration_job.quoting import POSTGRES_NAME_BYTES
+
+Layout = Literal["schema-per-file", "database-per-file", "tenant-column"]
+Outliers = Literal["own", "stop"]
+
+BESIDE = ("-wal", "-shm", "-journal")
+"""How files of SQLite's end that belong to another one."""
+
+BY_FILE_NAME = r"(?:.*/)?(?P<tenant>[^/]+?)(?:\.[^./]+)?"
+"""The file's name without its last ending."""
+
+STAGED = "fleet_{tenant}"
+"""With tenant-column: the schema in which a file is verified before its rows go to the others."""
+
+SPELLED = {
+    "integer": re.compile(r"0|-?[1-9][0-9]{0,8}"),
+    "bigint": re.compile(r"0|-?[1-9][0-9]{0,17}"),
+    "uuid": re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
+    "text": re.compile(r"[^\x00]+"),
+}
+"""How a tenant's id is spelled as a value of the column's type: one spelling for each value."""
+
+KEPT_DATABASES = ("postgres", "template0", "template1")
+
+
+class Manifest(BaseModel):
+    """What the file says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    files: Annotated[list[str], Field(min_length=1)]
+    tenant: str = BY_FILE_NAME
+    layout: Layout
+    name: str = "{tenant}"
+    column: TenantColumn = TenantColumn()
+    """With tenant-column: the column, and where the tables are."""
+    outliers: Outliers = "own"
+    policy: Path | None = None
+    profile: str = "none"
+    types: Types | None = None
+    jobs: Annotated[int, Field(ge=1, le=64)] | None = None
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _one_or_many(cls, files: object) -> object:
+        return [files] if isinstance(files, str) else files
+
+    @field_validator("tenant")
+    @classmethod
+    def _named_group(cls, pattern: str) -> str:
+        try:
+            groups = re.compile(pattern).groupindex
+        except re.error as error:
+            raise ValueError(f"no regular expression: {error}") from None
+        if "tenant" not in groups:
+            raise ValueError("expected a group (?P<tenant>...), found none of that name")
+        return pattern
+
+    @field_validator("name")
+    @classmethod
+    def _holds_tenant(cls, name: str) -> str:
+        if name.count("{tenant}") != 1 or "{" in name.replace("{tenant}", ""):
+            raise ValueError("expected {tenant} once and no other braces")
+        return name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_layout(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        if data.get("layout") == "tenant-column":
+            if data.get("outliers") == "own":
+                raise ValueError(
+                    "outliers: own: expected `stop` with layout: tenant-column, whose tables have "
+                    "one plan"
+                )
+            return {"name": STAGED, "outliers": "stop", **data}
+        if "column" in data:
+            raise ValueError("column: expected it with layout: tenant-column alone")
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of the fleet."""
+
+    tenant: str
+    path: Path
+    """Absolute."""
+    place: str
+    """The schema or the database that it goes to."""
+    bytes: int
+    """Of the file and its log; 0 where it is not there."""
+    mark: str
+    """By which the file is told to be as it was; '' where it is not there."""
+
+    def mark_now(self) -> str:
+        """The mark as it is at this moment."""
+        return _mark(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """A manifest, and the files that it names, by tenant."""
+
+    manifest: Manifest
+    members: tuple[Member, ...]
+
+    @property
+    def policy_text(self) -> str:
+        """The policy's YAML; '' where the manifest names none. Raises InputError."""
+        if self.manifest.policy is None:
+            return ""
+        try:
+            return self.manifest.policy.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"the policy cannot be read: {self.manifest.policy}: {error}",
+                advice="give the path of a YAML file in UTF-8, from the manifest's directory",
+            ) from error
+
+
+def read_fleet(path: Path) -> Fleet:
+    """The fleet of a manifest. Raises InputError where it is not one, or where it leaves open whose
+    a file is: two files of one tenant, two names of one file."""
+    manifest = _read(path)
+    folder = path.absolute().parent
+    if manifest.policy is not None:
+        manifest = manifest.model_copy(update={"policy": folder / manifest.policy})
+    pattern = re.compile(manifest.tenant)
+    members: dict[str, Member] = {}
+    seen: dict[tuple[int, int], Path] = {}
+    for name in _matching(manifest.files, folder):
+        found = pattern.fullmatch(name)
+        tenant = found["tenant"] if found is not None else None
+        if not tenant:
+            raise InputError(
+                f"expected the manifest's `tenant` to match every path, found {name!r} beside it",
+                advice="the pattern is of the whole path from the manifest's directory, as it is "
+                "shown here; correct it, or `files`",
+            )
+        member = _member(manifest, tenant, folder / name)
+        if tenant in members:
+            raise InputError(
+                f"expected one file a tenant, found {members[tenant].path} and {member.path} for "
+                f"{tenant!r}",
+                advice="have the group (?P<tenant>...) take in what tells them apart",
+            )
+        members[tenant] = member
+        _once(member.path, seen)
+    return Fleet(manifest, tuple(members[tenant] for tenant in sorted(members)))
+
+
+def _once(path: Path, seen: dict[tuple[int, int], Path]) -> None:
+    """Raises InputError where another path leads to the same file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return  # it is told when it is looked at
+    identity = (status.st_dev, status.st_ino)
+    if identity in seen:
+        raise InputError(
+            f"expected each file once, found that {seen[identity]} and {path} are one file",
+            advice="leave one of them out of `files`",
+        )
+    seen[identity] = path
+
+
+def _member(manifest: Manifest, tenant: str, path: Path) -> Member:
+    place = manifest.name.replace("{tenant}", tenant)
+    try:
+        if manifest.layout == "tenant-column":
+            _require_value(tenant, manifest.column.type)
+        if manifest.layout != "database-per-file":
+            require_schema_name(place)
+        elif "\x00" in place or len(place.encode()) > POSTGRES_NAME_BYTES:
+            raise InputError(
+                f"expected a database's name of 1 to {POSTGRES_NAME_BYTES:,} bytes, found {place!r}"
+            )
+        elif place in KEPT_DATABASES:
+            raise InputError(f"expected a database of the fleet's own, found {place!r}")
+    except InputError as error:
+        raise InputError(
+            f"tenant {tenant!r} of {path} gives no name: {error.message}",
+            advice="say in the manifest's `name` what it is called, for example 't_{tenant}'",
+        ) from error
+    return Member(tenant, path, place, _bytes(path), _mark(path))
+
+
+def _require_value(tenant: str, type_: str) -> None:
+    """Raises InputError for an id that is no value of the column's type, or not in its one
+    spelling."""
+    if SPELLED[type_].fullmatch(tenant) is None:
+        raise InputError(f"expected a value of type {type_}, as PostgreSQL writes it")
+
+
+def _mark(path: Path) -> str:
+    """Changes with every commit to the file: SQLite writes to it, or to its log."""
+    found = []
+    for file in (path, Path(f"{path}-wal")):
+        try:
+            status = file.stat()
+        except OSError:
+            found.append("-")
+            continue
+        found.append(f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}")
+    return "" if found[0] == "-" else " ".join(found)
+
+
+def _bytes(path: Path) -> int:
+    return sum(file.stat().st_size for file in (path, Path(f"{path}-wal")) if file.is_file())
+
+
+def _matching(patterns: list[str], folder: Path) -> list[str]:
+    """The paths, in order, as the manifest would write them. A name without a wildcard is one file,
+    be it there or not."""
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        if not glob.has_magic(pattern):
+            found[pattern] = None
+            continue
+        # Not Path.glob, which takes no absolute pattern.
+        for name in sorted(glob.glob(pattern, root_dir=folder, recursive=True)):  # noqa: PTH207
+            if not name.endswith(BESIDE) and not (folder / name).is_dir():
+                found[name.replace(os.sep, "/")] = None
+    if not found:
+        raise InputError(
+            f"expected files that match {', '.join(patterns)}, found none in {folder}",
+            advice="correct `files`; a glob begins at the manifest's directory, and ** is any "
+            "number of directories",
+        )
+    return list(found)
+
+
+def _read(path: Path) -> Manifest:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"the manifest cannot be read: {path}: {error}",
+            advice="give the path of a YAML file in UTF-8; docs/how-to/fleet.md has an example",
+        ) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark is not None else ""
+        raise InputError(
+            f"the manifest {path}{line}: no valid YAML: {getattr(error, 'problem', None) or error}",
+            advice="check the indentation and the quotes there; a pattern stands in single quotes",
+        ) from error
+    if not isinstance(data, dict):
+        raise InputError(
+            f"the manifest {path}: expected a mapping, found {type(data).__name__}",
+            advice="it begins with lines such as `files:` and `layout:`",
+        )
+    _refuse_what_is_not_built(data, path)
+    try:
+        return Manifest.model_validate(data)
+    except ValidationError as error:
+        told = [
+            f"the manifest {path}: {'.'.join(map(str, e['loc'])) or 'the whole'}: "
+            + ("there is no such field" if e["type"] == "extra_forbidden" else _lower(e["msg"]))
+            for e in error.errors()
+        ]
+        raise InputError(
+            "\n".join(dict.fromkeys(told)),
+            advice="docs/how-to/fleet.md lists the fields: " + ", ".join(Manifest.model_fields),
+        ) from None
+
+
+def _lower(message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]
+
+
+def _refuse_what_is_not_built(data: dict[object, object], path: Path) -> None:
+    if data.get("live"):
+        raise InputError(
+            f"the manifest {path}: live: a fleet is moved while its applications stand still",
+            advice="move a file that has to stay in use with `migrate --live --schema-name`",
+        )
+
+
+def in_words(members: int, size: int) -> str:
+    """How large a fleet is."""
+    return f"{counted(members, 'file')} of {size / (1 << 20):,.1f} MiB"
