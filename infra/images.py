@@ -118,11 +118,10 @@ class Builder:
         postgres = self._postgres(postgres_major) if postgres_major else ""
         newer = self._postgres(upgrade_to) if upgrade_to else ""
         postgres = self._ready(_archiving(postgres)) if backup else postgres
-        several = members > 1
         return Images(
             postgres=postgres,
-            member=self._ready(_member(postgres)) if several else "",
-            coordination=self._ready(self._coordination()) if several else "",
+            member=self._ready(_member(postgres)) if members > 1 else "",
+            coordination=self._ready(self._coordination()) if members > 1 else "",
             newer=self._ready(_archiving(newer)) if backup and newer else newer,
             upgrader=self._ready(_upgrader(migration, newer)) if newer else "",
             pooler=self._ready(self._pooler()),

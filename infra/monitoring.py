@@ -168,9 +168,7 @@ def _prometheus(watch: Watch, volume: pulumi.Input[str]) -> Service:
         targets["backup"] = f"{watch.names.backup_host}:{BACKUP_METRICS_PORT}"
     if settings.backup_drill_hours:
         targets["drill"] = f"{watch.names.drill_host}:{DRILL_METRICS_PORT}"
-    authority: dict[str, pulumi.Input[str]] = {}
-    if watch.members_authority is not None:
-        authority["members-ca.crt"] = watch.members_authority
+    authority = watch.members_authority
     return _service(
         watch,
         "prometheus",
@@ -189,7 +187,7 @@ def _prometheus(watch: Watch, volume: pulumi.Input[str]) -> Service:
                 etcd=[f"{one.etcd_host}:{members.ETCD_METRICS_PORT}" for one in watch.members],
                 members_authority="/etc/prometheus/members-ca.crt",
             ),
-            **authority,
+            **({} if authority is None else {"members-ca.crt": authority}),
             "alerts.yml": rendering.render(
                 "alerts.yml.j2",
                 stage=watch.stage,

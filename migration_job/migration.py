@@ -201,18 +201,14 @@ class Migration:
         self._target = target
         with self._undone_by_failure(plan):
             certificate, position = self._fill(target, planned, before, intact)
-            said = {"types: generous": types_taken(plan), "partial": left_out(plan)}
-            for name, words in said.items():
-                certificate = with_check(certificate, name, words) if words else certificate
+            certificate = _with_choices(certificate, plan)
             if options.proof is not None:
                 certificate = self._prove(stack, options.proof, certificate)
             self._finish_backup(kept)
-        target = self._target
+        target, text = self._target, certificate.model_dump_json()
         with database.durably(target):
             untouched.keep(target, self._left)
-            records.store_certificate(
-                target, certificate.digest, certificate.model_dump_json(), Phase.VERIFIED
-            )
+            records.store_certificate(target, certificate.digest, text, Phase.VERIFIED)
         if self.live is not None and position is not None:
             self.live.verified(target, position)
         self.report.certificate = certificate
@@ -426,6 +422,14 @@ class Migration:
         checks = certification.prove_application(options.demands)
         subject = Subject(planned.digest, planned.sha256, began, position)
         return certification.issue(subject, found, checks)
+
+
+def _with_choices(certificate: Certificate, plan: Plan) -> Certificate:
+    """The certificate with what was chosen of types, tables and rows."""
+    said = {"types: generous": types_taken(plan), "partial": left_out(plan)}
+    for name, words in said.items():
+        certificate = with_check(certificate, name, words) if words else certificate
+    return certificate
 
 
 def _last_words(report: Report) -> str:

@@ -7,7 +7,7 @@ tables that number themselves are added once more. No value is made that the col
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import apsw
@@ -111,15 +111,19 @@ def _bound(table: SourceTable) -> set[str]:
 
 def _bound_there(plan: TablePlan) -> set[str]:
     """The same by PostgreSQL's names: a profile may ask more there than the source does."""
-    found = set(plan.primary_key)
-    found |= {name for unique in plan.uniques for name in unique.columns}
-    found |= {name for key in plan.foreign_keys for name in key.columns}
+    held = [u.columns for u in plan.uniques] + [k.columns for k in plan.foreign_keys]
+    found = {*plan.primary_key, *(name for columns in held for name in columns)}
     said = [check.expression for check in plan.checks]
     names = {column.target for column in plan.columns}
     # A rule of one column's holds for each of its values, in whatever row.
-    several = [text for text in said if sum(name in text for name in names) > 1]
+    several = [text for text in said if len(_named_in(names, [text])) > 1]
     unique = [term for index in plan.indexes if index.unique for term in index.terms]
-    return found | {name for name in names if any(name in text for text in (*several, *unique))}
+    return found | _named_in(names, [*several, *unique])
+
+
+def _named_in(names: set[str], texts: Sequence[str]) -> set[str]:
+    """The names that stand in one of the texts, or may."""
+    return {name for name in names if any(name in text for text in texts)}
 
 
 def _free(table: SourceTable, plan: TablePlan) -> list[str]:
@@ -142,12 +146,18 @@ def _added(table: SourceTable, plan: TablePlan) -> list[str] | None:
     its number to itself."""
     alias = table.rowid_alias
     made = {c.source: c for c in plan.columns}
-    alone = not plan.uniques and not any(index.unique for index in plan.indexes)
-    if alias is None or not alone or any(index.unique for index in table.indexes):
+    if alias is None or _tells_rows_apart(table, plan):
         return None
     rest = [c.name for c in table.columns if c.name != alias and not c.generated]
+    whole = {name for name, column in made.items() if column.clean}
     numbered = alias in made and made[alias].identity
-    return rest if rest and numbered and all(n in made and made[n].clean for n in rest) else None
+    return rest if rest and numbered and whole.issuperset(rest) else None
+
+
+def _tells_rows_apart(table: SourceTable, plan: TablePlan) -> bool:
+    """By more than the number."""
+    unique = [index.unique for index in plan.indexes] + [index.unique for index in table.indexes]
+    return bool(plan.uniques) or any(unique)
 
 
 # ------------------------------------------------------------------------------------- statements

@@ -121,10 +121,8 @@ def tasks(
     together: list[TablePlan] = []
     for way in _ways(plan, done, loader, jobs, small_rows):
         table = way.table
-        if way.copied and way.small:
-            continue  # whole, as its transaction was
         if not way.copied:
-            if way.small and way.alone and _most_bytes(table) <= GROUP_BYTES:
+            if way.grouped:
                 together.append(table)
             elif way.alone and way.parts > 1:
                 made.extend(_part_tasks(loader, table, way.parts, done))
@@ -150,6 +148,11 @@ class _Way:
     """Whether it is loaded whole, keys and indexes and all, in one transaction."""
     copied: bool
     """Whether its rows are there."""
+
+    @property
+    def grouped(self) -> bool:
+        """Whether other tables may be loaded in the same transaction."""
+        return self.small and self.alone and _most_bytes(self.table) <= GROUP_BYTES
 
 
 def _ways(
