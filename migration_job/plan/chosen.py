@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import apsw
@@ -21,6 +22,7 @@ from migration_job.plural import counted
 from migration_job.quoting import compose, sqlite_expression, sqlite_name, sqlite_table
 from migration_job.stores.sqlite.chosen_rows import with_rows
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
+from migration_job.stores.sqlite.reader import Row, batches, bindable, read_rows
 from migration_job.values import fold
 
 TABLE_LEFT_OUT = "table-left-out"
@@ -34,6 +36,9 @@ ROWS_LEFT_OUT = "rows-left-out"
 
 _OF_NOW = re.compile(r"'now'|\bcurrent_(?:date|time|timestamp)\b|'localtime'", re.IGNORECASE)
 """What answers otherwise later or elsewhere, and may stand where a row of NULLs does not ask it."""
+
+ASKED_ROWS = 2_000
+"""Rows that are asked a predicate as an index would."""
 
 LEFT_OUT = (TABLE_LEFT_OUT, TABLE_SKIPPED, ROWS_LEFT_OUT)
 
@@ -51,8 +56,11 @@ def choose(
             gone.add(fold(table.name))
             _report_table(connection, table, code, findings)
     kept = tuple(t for t in catalogue.tables if fold(t.name) not in gone)
-    virtual = {o.name for o in catalogue.others if o.kind == "virtual"}
-    gone |= {fold(name) for name in virtual if _left_by(name, policy) is not None}
+    for other in catalogue.others:
+        code = _left_by(other.name, policy) if other.kind == "virtual" else None
+        if code is not None and fold(other.name) not in gone:
+            gone.add(fold(other.name))
+            _report_virtual(other.name, code, findings)
     chosen = catalogue.with_tables(kept).model_copy(
         update={
             "others": tuple(
@@ -62,10 +70,13 @@ def choose(
             )
         }
     )
-    rows = {t.name: where for t in kept if (where := policy.table(t.name).where) is not None}
+    rows = {t.name: where for t in catalogue.tables if (where := policy.table(t.name).where)}
     for name, where in rows.items():
-        _require_predicate(catalogue.table(name), where)
-        _report_rows(connection, catalogue.table(name), where, findings)
+        table = catalogue.table(name)
+        _require_replacing(table, policy)
+        _require_predicate(connection, table, where, catalogue.encoding)
+        if fold(name) not in gone:
+            _report_rows(connection, table, where, findings)
     return with_rows(chosen, rows)
 
 
@@ -81,9 +92,15 @@ def left_out(plan: Plan) -> str:
     """What stays on the source, for a certificate; '' where nothing does."""
     found = [f for f in plan.findings if f.code in LEFT_OUT]
     return "; ".join(
-        f"{f.table}: {counted(f.count, 'row')} left out"
+        f"{f.table}: {_how_many(f)} left out"
         + (", the others carried" if f.code == ROWS_LEFT_OUT else "")
         for f in found
+    )
+
+
+def _how_many(finding: Finding) -> str:
+    return (
+        "a virtual table" if "virtual table" in finding.message else counted(finding.count, "row")
     )
 
 
@@ -96,7 +113,7 @@ def is_known_dead(finding: Finding, policy: Policy | None) -> bool:
 
 def said_of_left(findings: list[Finding]) -> str:
     """What stays, for the refusal of a switch."""
-    return some([f"{f.table} ({counted(f.count, 'row')})" for f in findings])
+    return some([f"{f.table} ({_how_many(f)})" for f in findings])
 
 
 def _left_by(name: str, policy: Policy) -> str | None:
@@ -109,12 +126,14 @@ def _left_by(name: str, policy: Policy) -> str | None:
 
 
 def _meets(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch.fnmatchcase(fold(name), fold(pattern)) for pattern in patterns)
+    # Of fnmatch's special characters * and ? alone: a table may be called x[1].
+    plain = [fold(pattern).replace("[", "[[]") for pattern in patterns]
+    return any(fnmatch.fnmatchcase(fold(name), pattern) for pattern in plain)
 
 
 def _require_patterns(catalogue: Catalogue, policy: Policy) -> None:
-    names = [t.name for t in catalogue.tables]
-    names += [o.name for o in catalogue.others if o.kind == "virtual"]
+    virtual = [o.name for o in catalogue.others if o.kind == "virtual"]
+    names = list(dict.fromkeys([*(t.name for t in catalogue.tables), *virtual]))
     for word, patterns in (("only", policy.only), ("except", policy.except_)):
         for pattern in patterns:
             if not any(_meets(name, (pattern,)) for name in names):
@@ -130,38 +149,62 @@ def _require_patterns(catalogue: Catalogue, policy: Policy) -> None:
         )
 
 
-def _require_predicate(table: SourceTable, where: str) -> None:
-    """What SQLite takes for a partial index is a question to the row alone, and has one answer."""
+def _require_replacing(table: SourceTable, policy: Policy) -> None:
+    """With other rows of the target's own beside them, nobody could tell a row that has ceased to
+    meet the predicate from one that is the target's."""
+    if policy.table(table.name).rows != "replace":
+        raise InputError(
+            f"the policy's tables.{table.name}: expected `where` without `rows: "
+            f"{policy.table(table.name).rows}`, found both",
+            advice="leave one of them out",
+        )
+
+
+def _require_predicate(
+    connection: apsw.Connection, table: SourceTable, where: str, encoding: str
+) -> None:
+    """What SQLite takes for a partial index is a question to the row alone, and has one answer.
+    Some of what it does not take it notices only when a row asks: so rows of the table do."""
     memory = apsw.Connection(":memory:")
     memory.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 0)
-    columns = [sqlite_name(column.name) for column in table.columns]
+    names = [column.name for column in table.columns]
+    columns = [sqlite_name(name) for name in names]
+    number = sqlite_name("_" * (1 + max(map(len, names))))
     memory.execute(
         compose(
-            "CREATE TABLE {table} ({columns})",
-            table=sqlite_name(table.name),
+            "CREATE TABLE t ({number} INTEGER PRIMARY KEY, {columns}){kind}",
+            number=number,
             columns=", ".join(columns),
+            kind=" WITHOUT ROWID" if table.without_rowid else "",
         )
     )
     try:
+        written = sqlite_expression(where)
         memory.execute(
-            compose(
-                "CREATE INDEX chosen_ ON {table} ({column}) WHERE ({where})",
-                table=sqlite_name(table.name),
-                column=columns[0],
-                where=sqlite_expression(where),
-            )
+            compose("CREATE INDEX chosen_ ON t ({c}) WHERE ({w})", c=columns[0], w=written)
         )
-        # Some functions are refused only when a row asks them.
-        memory.execute(compose("INSERT INTO {t} DEFAULT VALUES", t=sqlite_name(table.name)))
         if found := _OF_NOW.search(where):
             raise InputError(f"non-deterministic use of {found[0]}")
+        insert = compose("INSERT INTO t VALUES ({marks})", marks=", ".join("?" * (len(names) + 1)))
+        memory.execute(insert, (0, *(None for _ in names)))
+        for count, row in enumerate(_first_rows(connection, table, encoding), 1):
+            memory.execute(insert, (count, *(bindable(value) for value in row)))
+        # And every row on the file itself: it has to have an answer for each.
+        _count(connection, table, f"({written}) IS NOT TRUE")
     except (apsw.Error, InputError) as error:
         raise InputError(
             f"the policy's tables.{table.name}.where: expected a SQLite predicate of the row's own "
             f"columns, found {where!r}: {error}",
-            advice="write it as in a partial index: no subquery, no time of day, no random values, "
-            "text in single quotes",
+            advice="write it as in a partial index: the columns' bare names, no subquery, no time "
+            "of day, no random values, text in single quotes; it must have an answer for every row",
         ) from error
+
+
+def _first_rows(connection: apsw.Connection, table: SourceTable, encoding: str) -> Iterator[Row]:
+    """Some rows, as many as are asked and take no more than a batch's memory."""
+    names = [column.name for column in table.columns]
+    rows = read_rows(connection, table, names, encoding=encoding, ordered=False)
+    return iter(next(batches(rows, max_rows=ASKED_ROWS), []))
 
 
 def _report_table(
@@ -174,6 +217,16 @@ def _report_table(
         f"left out by the policy: {counted(count, 'row')} {_stay(count)} on the source",
         table=table.name,
         count=count,
+    )
+
+
+def _report_virtual(name: str, code: str, findings: Findings) -> None:
+    findings.add(
+        code,
+        "warning",
+        "left out by the policy: the rows of this virtual table stay on the source",
+        table=name,
+        item=name,
     )
 
 

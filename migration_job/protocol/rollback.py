@@ -26,6 +26,7 @@ from migration_job.connection import read_connection, write_connection
 from migration_job.durable import write_durably
 from migration_job.errors import InputError, JobError, OperationError, VerificationError
 from migration_job.phases import Phase
+from migration_job.plan.findings import some
 from migration_job.plural import counted, either
 from migration_job.protocol import gate_protocol, lease, source_checks, timeline, watch
 from migration_job.protocol.certificate import position_of_the_switch
@@ -217,7 +218,7 @@ def _prepare(
         given_up = _mended(pair, wanted.drain_limit, wanted.loss, say)
         lost = _losses(pair, ends, wanted, (), say)
         _derive(pair, wanted.drain_limit, say)
-        for told in source_checks.broken(pair):
+        for told in (*source_checks.broken(pair), *source_checks.without_parents(pair)):
             say(told)
         say("the changes have come back; holding the application's queries")
     return given_up, lost
@@ -326,6 +327,18 @@ def _drain(pair: Pair, limit: float) -> None:
             )
 
 
+def _met(pair: Pair, name: str) -> str:
+    """What becomes of the rows that refer to a table which does not come home."""
+    children = [
+        table.name
+        for table in pair.catalogue.tables
+        if any(fold(key.parent) == fold(name) for key in table.foreign_keys)
+    ]
+    if not children:
+        return ""
+    return f"; rows of {some(children)} that refer to it may meet another row on SQLite, or none"
+
+
 def _losses(
     pair: Pair, ends: Endpoints, wanted: _Wanted, told: tuple[str, ...], say: Say
 ) -> tuple[str, ...]:
@@ -333,7 +346,8 @@ def _losses(
     Raises VerificationError unless that is accepted."""
     given_up: list[str] = []
     lost = [*differences(pair)]
-    lost += [f"changes to table {name} (--one-way)" for name in one_way_changes(pair)]
+    changed = one_way_changes(pair)
+    lost += [f"changes to table {name} (--one-way){_met(pair, name)}" for name in changed]
     for name, words in one_way_tables(pair).items():
         if fold(name) in wanted.one_way:
             given_up.append(words)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import apsw
 
 from migration_job.protocol.run_context import Pair
-from migration_job.quoting import compose, sqlite_expression, sqlite_table
+from migration_job.quoting import compose, sqlite_expression, sqlite_name, sqlite_table
+from migration_job.values import fold
 
 LONGEST = 120
 """Characters of a CHECK that are shown."""
@@ -46,6 +47,34 @@ def broken(pair: Pair) -> Iterator[str]:
                     "does not have: SQLite keeps them, and refuses to update them until they are "
                     "corrected"
                 )
+
+
+def without_parents(pair: Pair) -> Iterator[str]:
+    """For people, before SQLite opens: each table with rows that refer to a row which did not come
+    home, since its table, or some of its rows, stay on one side."""
+    carried = {fold(p.source) for p in pair.plan.tables if p.source is not None and p.where is None}
+    carried -= {fold(name) for name in pair.state().one_way}
+    for plan in pair.plan.tables:
+        if plan.source is None:
+            continue
+        keys = pair.catalogue.table(plan.source).foreign_keys
+        for parent in {key.parent for key in keys if fold(key.parent) not in carried}:
+            found = _dangling(pair, plan.source, parent)
+            if found:
+                rows = "1 row" if found == 1 else f"{found:,} rows"
+                yield (
+                    f"warning: {rows} of table {plan.source} {'refers' if found == 1 else 'refer'} "
+                    f"to a row of {parent} that SQLite does not have"
+                )
+
+
+def _dangling(pair: Pair, table: str, parent: str) -> int:
+    query = compose("PRAGMA main.foreign_key_check({table})", table=sqlite_name(table))
+    try:
+        rows = pair.source.execute(query).fetchall()
+    except apsw.SQLError:
+        return 0  # a key that SQLite itself cannot follow
+    return sum(fold(str(row[2])) == fold(parent) for row in rows)
 
 
 def _of_the_source(pair: Pair) -> Iterator[tuple[str, str]]:

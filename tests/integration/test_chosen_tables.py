@@ -155,6 +155,11 @@ def test_a_child_whose_parent_stays_is_an_orphan(way: Way) -> None:
         ('day > "2020"', "no such column"),
         ("1) OR (1; DROP TABLE Visit", "expected"),
         ("day > ?", "parameters"),
+        ("Visit.day > '2020'", "no such column"),
+        ("note IS NOT NULL AND length(note) > unixepoch() - 1e10", "non-deterministic"),
+        ("note IS NOT NULL AND day < date('n' || 'ow')", "non-deterministic"),
+        ("datetime(day, 'utc') > '2000'", "non-deterministic"),
+        ("note ->> 'k' = 1", "malformed JSON"),
     ],
 )
 def test_a_where_that_is_no_question_to_the_row_is_refused(way: Way, where: str, said: str) -> None:
@@ -201,6 +206,61 @@ def test_names_of_the_policys_are_those_of_the_target_and_come_home(way: Way) ->
         ("Ada", "changed"),
         ("Di", "n"),
     ]
+
+
+def test_a_choice_of_rows_does_not_go_with_rows_of_the_targets_own(way: Way) -> None:
+    way.on_postgres(TARGET)
+    wish = {"where": "day > '2020'", "rows": "merge"}
+    file = policy(way, json.dumps({"rename": "snake_case", "tables": {"Visit": wish}}))
+    ended = offline(way, "--schema", "existing", "--policy", file)
+    assert ended.status == USAGE, ended.said
+    assert "expected `where` without `rows: merge`" in ended.said
+
+
+def test_a_virtual_table_that_is_left_out_is_told(way: Way) -> None:
+    way.on_sqlite("CREATE VIRTUAL TABLE words USING fts5(b); INSERT INTO words VALUES ('one')")
+    ended = offline(way, "--except", "words")
+    assert ended.status == DONE, ended.said
+    told = report(way)
+    assert "words" in {f["table"] for f in told["findings"] if f["code"] == "table-left-out"}
+    assert "words" in told["certificate"]["checks"]["partial"]
+
+
+def test_a_bracket_of_a_pattern_is_a_bracket(way: Way) -> None:
+    way.on_sqlite('CREATE TABLE "x[1]" (a); CREATE TABLE x1 (a)')
+    ended = offline(way, "--except", "x[1]")
+    assert ended.status == DONE, ended.said
+    assert "x1" in tables(way)
+    assert "x[1]" not in tables(way)
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"rename": "snake_case"},
+        {"tables": {"twin": {"columns": {"userId": {"rename": "user_id"}}}}},
+        {"tables": {"Patient": {"rename": "twin"}}},
+        {"tables": {"Patient": {"rename": "recent"}}},
+        {"tables": {"Patient": {"rename": "by_day"}}},
+    ],
+)
+def test_a_new_name_takes_none_that_something_else_has(way: Way, wish: dict[str, Any]) -> None:
+    way.on_sqlite("CREATE TABLE twin (userId INTEGER, user_id INTEGER)")
+    ended = offline(way, "--policy", policy(way, json.dumps(wish)))
+    assert ended.status == USAGE, ended.said
+    assert "expected a name that is free on the target" in ended.said
+
+
+def test_a_child_that_comes_home_without_its_parent_is_told(way: Way) -> None:
+    ended = way.migrate("--except", "Patient")
+    assert ended.status == DONE, ended.said
+    dead = way.folder / "dead.yaml"
+    dead.write_text("acknowledge: [table-left-out]")
+    ended = way.command("switch", "--policy", dead)
+    assert ended.status == DONE, ended.said
+    way.on_postgres("""INSERT INTO "Visit" (patient, day) VALUES (99, '2026-01-01')""")
+    ended = way.back()
+    assert "1 row of table Visit refers to a row of Patient that SQLite does not have" in ended.said
 
 
 @pytest.mark.parametrize("name", ["", "visit", "x" * 64])

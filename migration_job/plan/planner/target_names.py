@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from migration_job.errors import InputError
@@ -34,22 +34,20 @@ class Names:
 
 
 def name_everything(planning: Planning) -> Names:
-    """Name every table and column; a name that PostgreSQL cannot have here is a finding."""
-    findings = planning.findings
-    tables: dict[str, str] = {}
+    """Name every table and column; a name that PostgreSQL cannot have here is a finding. Raises
+    InputError for one of the policy's that it cannot have."""
+    findings, policy = planning.findings, planning.policy
     columns: dict[Place, str] = {}
+    others = _others(planning.catalogue)
+    sources = {t.name: policy.table(t.name).rename for t in planning.catalogue.tables}
+    tables = _named(sources, policy, _Room(naming.relation_name, others, "tables."))
     for table in planning.catalogue.tables:
-        wanted = _wished(planning.policy, set(tables.values()), table.name)
-        target = naming.relation_name(wanted, set(tables.values()))
-        _note(findings, wanted, target, (table.name, None))
-        tables[table.name] = target
-        taken: set[str] = set()
-        for column in table.columns:
-            wanted = _wished(planning.policy, taken, table.name, column.name)
-            own = naming.column_name(wanted, taken)
-            _note(findings, wanted, own, (table.name, column.name))
-            taken.add(own)
-            columns[table.name, column.name] = own
+        _note(findings, table.name, tables[table.name], (table.name, None), policy)
+        own = {c.name: policy.column(table.name, c.name).rename for c in table.columns}
+        room = _Room(naming.column_name, frozenset(), f"tables.{table.name}.columns.")
+        for name, target in _named(own, policy, room).items():
+            _note(findings, name, target, (table.name, name), policy)
+            columns[table.name, name] = target
         if len(table.columns) > MAX_COLUMNS:
             findings.add(
                 "too-many-columns",
@@ -60,25 +58,52 @@ def name_everything(planning: Planning) -> Names:
                 resolution="",
             )
     _note_capitals(findings, tables, columns)
-    return Names(tables, columns, frozenset(tables.values()) | _others(planning.catalogue))
+    return Names(tables, columns, frozenset(tables.values()) | others)
 
 
-def _wished(policy: Policy, taken: Collection[str], table: str, column: str | None = None) -> str:
-    """What the policy calls a table or column, else the source. Raises InputError for a name of the
-    policy's that PostgreSQL cannot have there."""
-    name = table if column is None else column
-    own = policy.table(table).rename if column is None else policy.column(table, column).rename
-    if own is None:
-        return naming.snake_case(name) if policy.rename == "snake_case" else name
-    has = naming.relation_name if column is None else naming.column_name
-    if "\x00" in own or has(own, taken) != own:
-        place = f"tables.{table}" + (f".columns.{column}" if column is not None else "")
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """Where names have to be distinct."""
+
+    has: Callable[[str, Collection[str]], str]
+    """The name that PostgreSQL can have for a wanted one, beside those that are taken."""
+    held: Collection[str]
+    """Names that something else has there, which a renamed one must not take from it."""
+    place: str
+    """Where the policy speaks of it, before the name."""
+
+
+def _named(sources: Mapping[str, str | None], policy: Policy, room: _Room) -> dict[str, str]:
+    """The target's name of each of the source's, beside which stands that of the policy's. Names
+    that stay as they are come first: no other takes them away. Raises InputError."""
+    renamed = {
+        name: wanted
+        for name, own in sources.items()
+        if (wanted := _wished(name, own, policy)) != name
+    }
+    found: dict[str, str] = {}
+    for name in sorted(sources, key=renamed.__contains__):
+        taken, wanted = set(found.values()), renamed.get(name, name)
+        if name in renamed:
+            _require_free(name, wanted, {*taken, *room.held}, room)
+        found[name] = room.has(wanted, taken)
+    return {name: found[name] for name in sources}
+
+
+def _wished(name: str, own: str | None, policy: Policy) -> str:
+    """What the policy calls it, else the source."""
+    if own is None and policy.rename == "snake_case":
+        return naming.cut(naming.snake_case(name))
+    return name if own is None else own
+
+
+def _require_free(name: str, wanted: str, taken: Collection[str], room: _Room) -> None:
+    if "\x00" in wanted or room.has(wanted, taken) != wanted:
         raise InputError(
-            f"the policy's {place}.rename: expected a name that is free on the target, of 1 to "
-            f"{naming.MAX_BYTES:,} bytes and not one of PostgreSQL's own, found {own!r}",
-            advice="give another name",
+            f"the policy's {room.place}{name}.rename: expected a name that is free on the target, "
+            f"of 1 to {naming.MAX_BYTES:,} bytes and not one of PostgreSQL's own, found {wanted!r}",
+            advice="give another name there, under `rename: snake_case` too",
         )
-    return own
 
 
 def _note_capitals(
@@ -111,10 +136,14 @@ def _others(catalogue: Catalogue) -> set[str]:
     }
 
 
-def _note(findings: Findings, name: str, target: str, place: tuple[str, str | None]) -> None:
+def _note(
+    findings: Findings, source: str, target: str, place: tuple[str, str | None], policy: Policy
+) -> None:
+    table, column = place
+    own = policy.table(table).rename if column is None else policy.column(table, column).rename
+    name = _wished(source, own, policy)
     if target == name:
         return
-    table, column = place
     what = "table" if column is None else "column"
     if target == naming.cut(name):
         findings.add(
