@@ -70,6 +70,17 @@ def choose(
             )
         }
     )
+    return with_rows(chosen, _chosen_rows(connection, catalogue, policy, findings, gone))
+
+
+def _chosen_rows(
+    connection: apsw.Connection,
+    catalogue: Catalogue,
+    policy: Policy,
+    findings: Findings,
+    gone: set[str],
+) -> dict[str, str]:
+    """The predicates by table, tried and told, but of tables that are left out."""
     rows = {t.name: where for t in catalogue.tables if (where := policy.table(t.name).where)}
     for name, where in rows.items():
         table = catalogue.table(name)
@@ -77,7 +88,7 @@ def choose(
         _require_predicate(connection, table, where, catalogue.encoding)
         if fold(name) not in gone:
             _report_rows(connection, table, where, findings)
-    return with_rows(chosen, rows)
+    return {name: where for name, where in rows.items() if fold(name) not in gone}
 
 
 def narrowed(catalogue: Catalogue, plan: Plan) -> Catalogue:
