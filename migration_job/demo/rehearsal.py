@@ -24,6 +24,7 @@ from migration_job.quoting import compose, postgres_name
 from migration_job.report import writer
 from migration_job.report.exceptions import with_exceptions
 from migration_job.report.model import Report
+from migration_job.stores.sqlite.beside import beside
 
 HASH_BLOCK = 1 << 20
 SHOWN_FINDINGS = 10
@@ -87,7 +88,7 @@ def fingerprint(source: Path) -> str:
     """SHA-256 over the files that hold the database; '' where the file cannot be read."""
     digest = hashlib.sha256()
     for suffix in SIDECARS:
-        part = source.with_name(source.name + suffix)
+        part = beside(source, suffix)
         digest.update(f"{suffix}:{part.exists()}\n".encode())
         try:
             with part.open("rb") as stream:

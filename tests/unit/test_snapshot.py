@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 from collections import namedtuple
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import apsw
@@ -288,3 +288,23 @@ def test_a_kernel_that_cannot_copy_a_range_is_done_without(
     _make(source, "DELETE").close()
     taken = snapshot.take(source, tmp_path / "out")
     assert taken.path.read_bytes() == source.read_bytes()
+
+
+def test_the_log_of_a_writer_that_died_is_found_behind_a_link(tmp_path: Path) -> None:
+    """SQLite has it beside what the link leads to."""
+    for name in ("work", "left", "linked"):
+        (tmp_path / name).mkdir()
+    with closing(sqlite3.connect(tmp_path / "work" / "a.db")) as writer:
+        writer.execute("PRAGMA journal_mode = wal")
+        writer.execute("CREATE TABLE t (x)")
+        writer.commit()
+        writer.execute("PRAGMA wal_checkpoint(truncate)")
+        writer.execute("INSERT INTO t VALUES ('in the log')")
+        writer.commit()
+        for suffix in ("", "-wal"):
+            shutil.copy(tmp_path / "work" / f"a.db{suffix}", tmp_path / "left" / f"a.db{suffix}")
+    link = tmp_path / "linked" / "other.db"
+    link.symlink_to(tmp_path / "left" / "a.db")
+    taken = snapshot.take(link, tmp_path / "out")
+    with closing(taken.connect()) as copy:
+        assert copy.execute("SELECT x FROM t").fetchall() == [("in the log",)]

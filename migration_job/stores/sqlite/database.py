@@ -17,6 +17,7 @@ import apsw
 
 from migration_job.errors import InputError, OperationError
 from migration_job.quoting import compose, sqlite_name
+from migration_job.stores.sqlite.beside import beside
 from migration_job.stores.sqlite.distrust import distrust
 from migration_job.stores.sqlite.index_entries import miscounted
 from migration_job.stores.sqlite.waiting import PatientConnection
@@ -86,7 +87,7 @@ def open_readonly(path: str | Path, *, patience: float | None = None) -> apsw.Co
             ) from error
         # A database in WAL mode needs its -wal and -shm beside it; where they are absent and the
         # directory cannot be written, nobody has it open and the file alone is all there is.
-        wal = file.with_name(file.name + "-wal")
+        wal = beside(file, "-wal")
         if wal.exists() and wal.stat().st_size:
             raise explained(file, error) from error
         try:
@@ -98,7 +99,7 @@ def open_readonly(path: str | Path, *, patience: float | None = None) -> apsw.Co
 
 
 def _unfinished(file: Path) -> bool:
-    journal = file.with_name(file.name + "-journal")
+    journal = beside(file, "-journal")
     try:
         with journal.open("rb") as stream:
             return stream.read(len(JOURNAL_MAGIC)) == JOURNAL_MAGIC
@@ -111,7 +112,7 @@ def looking(path: str | Path) -> Iterator[apsw.Connection]:
     """:func:`open_readonly` for one look: nothing is left beside the file that was not there
     before. Raises InputError."""
     file = Path(path)
-    sidecars = [file.with_name(file.name + suffix) for suffix in ("-wal", "-shm")]
+    sidecars = [beside(file, suffix) for suffix in ("-wal", "-shm")]
     alone = not any(s.exists() for s in sidecars)
     connection = open_readonly(file)
     try:

@@ -20,6 +20,7 @@ import apsw
 from migration_job.errors import InputError, OperationError
 from migration_job.quoting import compose, sqlite_name
 from migration_job.stores.sqlite import holders
+from migration_job.stores.sqlite.beside import beside
 from migration_job.stores.sqlite.capture import LOG, STATE, installed
 from migration_job.stores.sqlite.database import add_functions, explained, require_database
 from migration_job.stores.sqlite.distrust import distrust
@@ -224,7 +225,7 @@ def make_durable(path: Path) -> None:
     # Only the log: a descriptor of ours on the database file itself would, when it is closed, drop
     # the locks that SQLite holds on it in this process.
     try:
-        descriptor = os.open(path.with_name(path.name + "-wal"), os.O_RDONLY)
+        descriptor = os.open(beside(path, "-wal"), os.O_RDONLY)
     except FileNotFoundError:
         return
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from migration_job.stores.sqlite.beside import beside
+
 LOCKS = Path("/proc/locks")
 
 SUFFIXES = ("", "-wal", "-shm", "-journal")
@@ -19,7 +21,7 @@ def holders(path: Path, locks: Path = LOCKS) -> list[int]:
     inodes = set()
     for suffix in SUFFIXES:
         try:
-            inodes.add(path.with_name(path.name + suffix).stat().st_ino)
+            inodes.add(beside(path, suffix).stat().st_ino)
         except OSError:
             continue
     try:

@@ -38,6 +38,7 @@ import apsw
 
 from migration_job.errors import InputError, OperationError
 from migration_job.quoting import compose
+from migration_job.stores.sqlite.beside import beside
 from migration_job.stores.sqlite.database import (
     HEADER,
     JOURNAL_MAGIC,
@@ -199,7 +200,7 @@ def glance(source: Path) -> Iterator[apsw.Connection | None]:
         if _closed_log_state(source) != before:
             raise OperationError("the source was opened while it was checked")
         return
-    if not _beside(source, "-wal").exists() or _crashed(source):
+    if not beside(source, "-wal").exists() or _crashed(source):
         yield None
         return
     with contextlib.closing(_gentle(source)) as connection:
@@ -247,7 +248,7 @@ def _fsync_directory(folder: Path) -> None:
 def _require_space(source: Path, folder: Path) -> None:
     needed = SPACE_MARGIN
     for suffix in ("", "-wal"):
-        file = _beside(source, suffix)
+        file = beside(source, suffix)
         if file.is_file():
             needed += file.stat().st_size
     free = shutil.disk_usage(folder).free
@@ -356,7 +357,7 @@ def _closed_log_state(source: Path) -> tuple[int, int, int] | None:
     with source.open("rb") as stream:
         header = stream.read(len(HEADER) + 4)
     in_wal_mode = header.startswith(HEADER) and header[18:20] == WAL_VERSIONS
-    wal, shm = _beside(source, "-wal"), _beside(source, "-shm")
+    wal, shm = beside(source, "-wal"), beside(source, "-shm")
     if not in_wal_mode or shm.exists() or (wal.exists() and wal.stat().st_size) or _held(source):
         return None
     return _stamp(source)
@@ -385,13 +386,9 @@ def _gentle(source: Path) -> apsw.Connection:
     return connection
 
 
-def _beside(source: Path, suffix: str) -> Path:
-    return source.with_name(source.name + suffix)
-
-
 def _crashed(source: Path) -> bool:
     """Whether a writer died here: a journal to roll back, or a log that nobody has open."""
-    journal, wal, shm = (_beside(source, s) for s in ("-journal", "-wal", "-shm"))
+    journal, wal, shm = (beside(source, s) for s in ("-journal", "-wal", "-shm"))
     left_journal = False
     if journal.is_file():
         with journal.open("rb") as stream:
@@ -420,7 +417,7 @@ def _recovered(source: Path, folder: Path) -> Iterator[apsw.Connection]:
     private = folder / "recovery"
     shutil.rmtree(private, ignore_errors=True)
     private.mkdir(mode=0o700)
-    files = [f for f in (_beside(source, s) for s in ("", "-journal", "-wal")) if f.is_file()]
+    files = [f for f in (beside(source, s) for s in ("", "-journal", "-wal")) if f.is_file()]
     try:
         before = [_stamp(f) for f in files]
         for file in files:
@@ -431,7 +428,7 @@ def _recovered(source: Path, folder: Path) -> Iterator[apsw.Connection]:
                 advice="the application was started at this moment: run the command again",
             )
         connection = apsw.Connection(
-            os.fspath(private / source.name), flags=apsw.SQLITE_OPEN_READWRITE
+            os.fspath(private / beside(source, "").name), flags=apsw.SQLITE_OPEN_READWRITE
         )
         try:
             equip(connection)

@@ -23,6 +23,7 @@ import apsw
 
 from migration_job.errors import ExitStatus, OperationError, VerificationError
 from migration_job.quoting import compose, sqlite_name, sqlite_text
+from migration_job.stores.sqlite.beside import beside
 from migration_job.stores.sqlite.catalogue import MARK, OWN_PREFIX
 
 OBJECTS = f"{OWN_PREFIX}objects"
@@ -89,14 +90,14 @@ class OpenFile:
                 advice=START_OVER,
             )
         for suffix in SIDECARS:
-            beside = self.path.with_name(self.path.name + suffix)
-            now, before = _inode(beside), self.beside.get(suffix)
+            file = beside(self.path, suffix)
+            now, before = _inode(file), self.beside.get(suffix)
             if before is None and now is not None:
                 self.beside[suffix] = now
             elif before is not None and now != before:
                 word = "is gone" if now is None else "was replaced"
                 raise NotWhole(
-                    f"{beside.name} {word} while the database was open: what the application "
+                    f"{file.name} {word} while the database was open: what the application "
                     "commits goes where no other process reads it",
                     advice="stop the application at once, and copy what it still has open "
                     "(/proc/PID/fd) before it ends; " + START_OVER,
