@@ -32,6 +32,7 @@ from migration_job.plan.policy import Types
 from migration_job.plan.tenants import TenantColumn
 from migration_job.plural import counted
 from migration_job.quoting import POSTGRES_NAME_BYTES
+from migration_job.stores.sqlite.beside import beside
 
 Layout = Literal["schema-per-file", "database-per-file", "tenant-column"]
 Outliers = Literal["own", "stop"]
@@ -230,7 +231,7 @@ def _require_value(tenant: str, type_: str) -> None:
 def _mark(path: Path) -> str:
     """Changes with every commit to the file: SQLite writes to it, or to its log."""
     found = []
-    for file in (path, Path(f"{path}-wal")):
+    for file in _with_log(path):
         try:
             status = file.stat()
         except OSError:
@@ -241,7 +242,11 @@ def _mark(path: Path) -> str:
 
 
 def _bytes(path: Path) -> int:
-    return sum(file.stat().st_size for file in (path, Path(f"{path}-wal")) if file.is_file())
+    return sum(file.stat().st_size for file in _with_log(path) if file.is_file())
+
+
+def _with_log(path: Path) -> tuple[Path, Path]:
+    return path, beside(path, "-wal")
 
 
 def _matching(patterns: list[str], folder: Path) -> list[str]:

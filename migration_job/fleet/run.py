@@ -23,7 +23,7 @@ from migration_job.errors import ExitStatus, InputError, OperationError
 from migration_job.fleet.crew import Crew
 from migration_job.fleet.manifest import Fleet, Member, in_words
 from migration_job.fleet.planning import Agreed, agree
-from migration_job.fleet.tasks import Answer, Failed, Look, Looked, Move, Moved, Shared
+from migration_job.fleet.tasks import Answer, Failed, Look, Looked, Move, Moved, Shared, plain
 from migration_job.fleet.telling import (
     FILES,
     PLANS,
@@ -34,19 +34,21 @@ from migration_job.fleet.telling import (
     reported,
     tell,
 )
-from migration_job.log_format import printable
 from migration_job.place import DEFAULT_SCHEMA, in_schema, schema_of
+from migration_job.plan.findings import some
 from migration_job.plan.model import Plan
 from migration_job.plan.shape import shape_of, shape_text
 from migration_job.plan.tenants import TenantColumn, with_tenant
 from migration_job.plural import counted
 from migration_job.progress import Reporter
+from migration_job.quoting import postgres_name
 from migration_job.report.context import make_folder, now
 from migration_job.report.fleet import FleetReport
 from migration_job.signals import stopped_by_signals
 from migration_job.stores.postgres import database, runlock, shared_tables
 from migration_job.stores.postgres.fleet_ledger import (
     SCHEMA,
+    Certified,
     FileRow,
     FleetLedger,
     PlanRow,
@@ -218,7 +220,7 @@ class FleetRun:
             state,
             number,
             None,
-            _plain(message),
+            plain(message),
             status,
         )
 
@@ -243,7 +245,7 @@ class FleetRun:
                 before = Plan.model_validate_json(there[1])
                 _require_same_column(column, there[0])
                 if shape_text(shape_of(before)) == common.shape:
-                    _require_there(target, with_tenant(before, column, version))
+                    _require_there(target, with_tenant(before, column, version), column)
                     return
             text = self._whole(common)
             made = with_tenant(Plan.model_validate_json(text), column, version)
@@ -296,8 +298,10 @@ class FleetRun:
         def ended(task: Move, answer: Answer) -> None:
             if isinstance(answer, Moved):
                 if answer.again or task.certificate is None:
+                    said = [plain(clause) for clause in answer.exceptions]
                     self._ledger.verified(
-                        task.tenant, answer.certificate, answer.body, _plain(answer.message)
+                        task.tenant,
+                        Certified(answer.certificate, answer.body, plain(answer.message), said),
                     )
                 else:
                     self._earlier.add(task.tenant)
@@ -307,7 +311,7 @@ class FleetRun:
                 raise TypeError("a move does not only look")
             blocked = answer.status == ExitStatus.BLOCKED
             state: State = "stopped" if blocked else "failed"
-            self._ledger.ended(task.tenant, state, _plain(answer.message), answer.status)
+            self._ledger.ended(task.tenant, state, plain(answer.message), answer.status)
             progress.add(size[task.tenant], failed=True)
 
         some = [members[move.tenant] for move in moves]
@@ -383,13 +387,22 @@ def _require_same_column(column: TenantColumn, there: str) -> None:
         )
 
 
-def _require_there(target: psycopg.Connection, plan: Plan) -> None:
-    """Raises InputError where a table that all files share is gone."""
+def _require_there(target: psycopg.Connection, plan: Plan, column: TenantColumn) -> None:
+    """Raises InputError where a table that all files share is gone, or open to every tenant."""
     if missing := shared_tables.gone(target, plan):
         raise InputError(
             f"expected the tables that all files share, found no {', '.join(missing)}",
             advice="somebody has dropped them: restore them from a backup; or drop the others and "
             "schema _migration_fleet as well, and the fleet begins anew",
+        )
+    if column.row_level_security and (unguarded := shared_tables.open_to_all(target, plan)):
+        raise InputError(
+            "expected row-level security, forced, with policy own_tenant on the tables that all "
+            f"files share, found that {some(unguarded)}",
+            advice="until it is back, whoever may read such a table sees every tenant's rows: "
+            "ALTER TABLE ... ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY, and CREATE "
+            "POLICY own_tenant ON ... USING "
+            f"({postgres_name(column.name)} = {column.present})",
         )
 
 
@@ -417,8 +430,3 @@ def _holds(member: Member, row: FileRow | None) -> bool:
 
 def _shown(path: Path) -> str:
     return str(path).encode("utf-8", "backslashreplace").decode()
-
-
-def _plain(text: str) -> str:
-    """A message as PostgreSQL can hold it."""
-    return printable(text.encode("utf-8", "backslashreplace").decode(), lines=True)

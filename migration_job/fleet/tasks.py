@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from migration_job.errors import JobError
+from migration_job.log_format import printable
 from migration_job.plan.policy import Types
 from migration_job.plan.tenants import TenantColumn
 
@@ -120,6 +121,8 @@ class Moved:
     message: str
     again: bool
     """Whether this run did it; else an earlier one's certificate still holds."""
+    exceptions: tuple[str, ...] = ()
+    """In what it is not as in the source (:func:`migration_job.report.exceptions.exceptions`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,3 +140,8 @@ class Failed:
 
 
 Answer = Looked | Moved | Failed
+
+
+def plain(text: str) -> str:
+    """A message as PostgreSQL can hold it."""
+    return printable(text.encode("utf-8", "backslashreplace").decode(), lines=True)

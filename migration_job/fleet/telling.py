@@ -131,6 +131,7 @@ def _tell_certificate(told: FleetFile, row: FileRow, body: str) -> None:
     told.rows = sum(table.rows for table in certificate.tables.values())
     told.ledger_count = certificate.ledger_count
     told.quarantine_count = certificate.quarantine_count
+    told.exceptions = list(row.exceptions)
 
 
 def certify(report: FleetReport, ledger: FleetLedger) -> None:
@@ -148,6 +149,14 @@ def certify(report: FleetReport, ledger: FleetLedger) -> None:
         rows=sum(file.rows for file in listed.values()),
         quarantine_count=sum(file.quarantine_count for file in listed.values()),
         ledger_count=sum(file.ledger_count for file in listed.values()),
+        exceptions={
+            tenant: file.exceptions for tenant, file in sorted(listed.items()) if file.exceptions
+        },
+        partial={
+            tenant: said
+            for tenant, body in zip(listed, certificates, strict=True)
+            if (said := body.checks.get("partial"))
+        },
         durable=all(c.durable for c in certificates),
         # The last file's, so that one sum has one digest however often it is added up.
         issued_at=max((c.issued_at for c in certificates), default=now()),
@@ -161,7 +170,8 @@ def judge(report: FleetReport, folder: Path) -> None:
     listed = {tenant: file for tenant, file in report.files.items() if file.listed}
     left = {tenant: file for tenant, file in listed.items() if file.state != "verified"}
     earlier = sum(file.earlier for file in listed.values())
-    before = f", {earlier:,} of them by an earlier run" if earlier else ""
+    before = f", {earlier:,} of them as certified by the earlier run" if earlier else ""
+    before += _with_exceptions(listed)
     if not left:
         report.outcome = "verified"
         rows = sum(file.rows for file in listed.values())
@@ -182,6 +192,20 @@ def judge(report: FleetReport, folder: Path) -> None:
         "are untouched. Run the same command again once what stops them is resolved: it takes "
         "those that are left",
     )
+
+
+def _with_exceptions(listed: Mapping[str, FleetFile]) -> str:
+    """As :func:`migration_job.report.exceptions.with_exceptions`, of several files."""
+    found = {
+        tenant: ", ".join(file.exceptions)
+        for tenant, file in sorted(listed.items())
+        if file.state == "verified" and file.exceptions
+    }
+    if not found:
+        return ""
+    named = [f"{tenant}: {said}" for tenant, said in found.items()]
+    more = f"; and {len(named) - SHOWN:,} more" if len(named) > SHOWN else ""
+    return f", with exceptions in {counted(len(found), 'file')} ({'; '.join(named[:SHOWN])}{more})"
 
 
 def _status(found: Collection[int]) -> ExitStatus:

@@ -15,13 +15,20 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 
 import apsw
 
 from migration_job import last_resort
 from migration_job.certification import connected, with_check
-from migration_job.errors import ExitStatus, JobError, OperationError
+from migration_job.errors import (
+    ExitStatus,
+    InputError,
+    JobError,
+    OperationError,
+    VerificationError,
+)
 from migration_job.fleet import joining
 from migration_job.fleet.tasks import (
     Answer,
@@ -34,9 +41,11 @@ from migration_job.fleet.tasks import (
     Seen,
     Shared,
     Task,
+    plain,
 )
 from migration_job.migration import Migration, blocked_by
-from migration_job.place import in_schema
+from migration_job.place import in_schema, records_of
+from migration_job.plan.findings import some
 from migration_job.plan.model import Plan
 from migration_job.plan.planner import make_plan
 from migration_job.plan.policy import Said, parse_policy, with_said
@@ -44,10 +53,11 @@ from migration_job.plan.profile import load_profile
 from migration_job.plan.shape import shape_of, shape_text
 from migration_job.plural import counted
 from migration_job.progress import Reporter
+from migration_job.report.exceptions import with_exceptions
 from migration_job.report.model import Certificate
 from migration_job.run_request import Options
-from migration_job.stores.postgres import database, own_database, records, runlock
-from migration_job.stores.postgres.fleet_ledger import FleetLedger
+from migration_job.stores.postgres import database, own_database, records, runlock, shared_tables
+from migration_job.stores.postgres.fleet_ledger import Certified, FleetLedger
 from migration_job.stores.postgres.shared_tables import Tenant
 from migration_job.stores.sqlite.catalogue import read_catalogue
 from migration_job.stores.sqlite.database import reading
@@ -185,12 +195,20 @@ def _move(task: Move) -> Moved:
     if certificate is None:
         raise OperationError("expected a certificate of a verified run, found none")
     if task.shared is not None:
-        certificate = _join(task, task.shared, certificate)
+        certificate = _join(task, task.shared, certificate, report.exceptions)
         _tidy(task.dsn)
-    return Moved(certificate.digest, certificate.model_dump_json(), report.message, again=True)
+    return Moved(
+        certificate.digest,
+        certificate.model_dump_json(),
+        report.message,
+        again=True,
+        exceptions=tuple(report.exceptions),
+    )
 
 
-def _join(task: Move, shared: Shared, certificate: Certificate) -> Certificate:
+def _join(
+    task: Move, shared: Shared, certificate: Certificate, exceptions: Sequence[str]
+) -> Certificate:
     """Put the verified rows among those of the other tenants; the certificate that says so."""
     column = shared.column
     with contextlib.ExitStack() as stack:
@@ -206,11 +224,29 @@ def _join(task: Move, shared: Shared, certificate: Certificate) -> Certificate:
         certificate = with_check(certificate, "tenant column", said)
 
         def note(content: Content) -> None:
-            text = (certificate.digest, certificate.model_dump_json(), said)
-            ledger.joined(task.tenant, joining.as_json(content), text)
+            told = f"{said}{with_exceptions(list(exceptions))}"
+            certified = Certified(
+                certificate.digest,
+                certificate.model_dump_json(),
+                *(plain(told), [plain(clause) for clause in exceptions]),
+            )
+            ledger.joined(task.tenant, joining.as_json(content), certified)
+            kept = ledger.keep(task.tenant, records_of(own))
+            _require_all(task.tenant, certificate, kept)
 
         joining.put(common, tenant, before, note)
     return certificate
+
+
+def _require_all(tenant: str, certificate: Certificate, kept: Mapping[str, int]) -> None:
+    """Raises VerificationError where not all of the ledger and the quarantine was kept."""
+    expected = {"ledger": certificate.ledger_count, "quarantine": certificate.quarantine_count}
+    if kept != expected:
+        raise VerificationError(
+            f"expected to keep the ledger and the quarantine of tenant {tenant} as they were "
+            f"verified, {expected}, found {dict(kept)}",
+            advice="nothing of this tenant was kept there; its file is untouched",
+        )
 
 
 def _tidy(dsn: str) -> None:
@@ -223,12 +259,20 @@ def _tidy(dsn: str) -> None:
 
 def _kept(dsn: str, digest: str) -> Moved | None:
     """The certificate of an earlier run, where the target still has it. Somebody may work there
-    by now, so the rows are not looked at."""
+    by now, so the rows are not looked at. Raises InputError where a table is gone."""
     with database.connect(dsn, purpose="migration-job fleet") as target:
         run = records.read_run(target)
         body = records.certificate_body(target, digest) if run is not None else None
-        if body is None:
+        if run is None or body is None:
             return None
+        if missing := shared_tables.gone(target, run.plan):
+            raise InputError(
+                f"expected the tables that this file was moved to, found no {some(missing)} in "
+                f"schema {run.plan.schema_name}",
+                advice="somebody has dropped or renamed them: restore them from a backup; or drop "
+                f"schema {records_of(target)} and what is left of the file's tables, and run the "
+                "fleet again, which moves the file anew",
+            )
     return Moved(digest, body, "verified by an earlier run", again=False)
 
 

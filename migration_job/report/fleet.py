@@ -40,6 +40,8 @@ class FleetFile(Part):
     ledger_count: int = 0
     quarantine_count: int = 0
     certificate: str = ""
+    exceptions: list[str] = Field(default_factory=list)
+    """In what a verified file is not as the source has it, as clauses."""
     exit_status: int = 0
     message: str = ""
     report: str = ""
@@ -70,6 +72,10 @@ class FleetCertificate(Part):
     rows: int
     quarantine_count: int
     ledger_count: int
+    exceptions: dict[str, list[str]] = Field(default_factory=dict)
+    """Tenant to what its rows are not as in its file, of those where there is something."""
+    partial: dict[str, str] = Field(default_factory=dict)
+    """Tenant to the tables and rows that its policy leaves on the source."""
     durable: bool
     """Whether every file's was issued by a server that keeps what it commits."""
     issued_at: str
@@ -117,6 +123,9 @@ def _page(report: FleetReport) -> str:
     order = {state: place for place, state in enumerate(WORST_FIRST)}
     files = sorted(report.files.items(), key=lambda item: (order[item[1].state], item[0]))
     listed = sum(f.listed for f in report.files.values())
+    excepted = report.outcome == "verified" and any(
+        f.exceptions for f in report.files.values() if f.listed
+    )
     figures = [
         (counted(listed, "file").partition(" ")[0], "files", ""),
         (f"{report.count('verified'):,}", "verified", "good"),
@@ -132,7 +141,8 @@ def _page(report: FleetReport) -> str:
             "files": files,
             "figures": figures,
             "version": __version__,
-            "tone": "good" if report.outcome == "verified" else "bad",
+            "outcome": report.outcome + (", with exceptions" if excepted else ""),
+            "tone": ("warn" if excepted else "good") if report.outcome == "verified" else "bad",
             "tones": {"failed": "is-bad", "stopped": "is-warn"},
         },
     )

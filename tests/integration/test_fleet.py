@@ -95,7 +95,7 @@ def test_a_second_run_does_nothing_twice(kit: Kit, made: list[str]) -> None:
     first = kit.told()["certificate"]
     again = kit.run(manifest)
     assert again.status == DONE, again.said
-    assert "5 of them by an earlier run" in again.said
+    assert "5 of them as certified by the earlier run" in again.said
     assert [kit.ask(query.format(name)) for name in made] == before
     assert kit.told()["certificate"] == first
 
@@ -111,7 +111,7 @@ def test_a_file_that_was_written_to_is_moved_again_and_a_new_one_joins(
     make_file(kit.folder / "in" / "t9.db", 9)
     again = kit.run(manifest)
     assert again.status == DONE, again.said
-    assert "4 of them by an earlier run" in again.said
+    assert "4 of them as certified by the earlier run" in again.said
     for name in (*made, "t9"):
         path = kit.folder / "in" / f"{name}.db"
         assert as_the_target_has_it(kit, name) == as_sqlite_has_it(path)
@@ -130,7 +130,7 @@ def test_each_file_has_a_database_of_its_own(kit: Kit, made: list[str], postgres
             there = as_the_target_has_it(kit, "public", f"{marked}_{name}")
             assert there == as_sqlite_has_it(kit.folder / "in" / f"{name}.db")
         again = kit.run(manifest)
-        assert "5 of them by an earlier run" in again.said
+        assert "5 of them as certified by the earlier run" in again.said
     finally:
         kit.do(*(f'DROP DATABASE IF EXISTS "{name}"' for name in names))
 
@@ -305,5 +305,78 @@ def test_a_schema_that_is_gone_is_made_again(kit: Kit, made: list[str]) -> None:
     kit.do("DROP SCHEMA t1 CASCADE", "DROP SCHEMA migration_t1 CASCADE")
     ended = kit.run(manifest)
     assert ended.status == DONE, ended.said
+    path = kit.folder / "in" / "t1.db"
+    assert as_the_target_has_it(kit, "t1") == as_sqlite_has_it(path)
+
+
+def test_rows_in_the_log_behind_a_link_are_moved(kit: Kit) -> None:
+    real = kit.folder / "real" / "app.db"
+    make_file(real, 1)
+    (kit.folder / "in").mkdir()
+    (kit.folder / "in" / "a.db").symlink_to(real)
+    manifest = kit.manifest(BY_SCHEMA)
+    with closing(sqlite3.connect(real)) as connection:
+        connection.execute("PRAGMA journal_mode = wal")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        assert kit.run(manifest).status == DONE
+        with connection:
+            connection.execute("UPDATE note SET body = 'in the log' WHERE id = 3")
+        assert kit.run(manifest).status == DONE
+        assert kit.ask("SELECT body FROM a.note WHERE id = 3") == [("in the log",)]
+
+
+WITH_EXCEPTIONS = """
+default: block
+except: [old]
+tables:
+  note:
+    columns: {size: {action: quarantine}}
+    where: id <> 12
+"""
+
+
+def test_exceptions_of_files_stand_beside_verified(kit: Kit, made: list[str]) -> None:
+    for number, name in enumerate(made):
+        (kit.folder / "in" / f"{name}.db").unlink()
+        more = "CREATE TABLE old (x); INSERT INTO old VALUES (1);"
+        if name == "t1":
+            more += "UPDATE note SET size = 'x' WHERE id = 1;"
+        make_file(kit.folder / "in" / f"{name}.db", number, more=more)
+    (kit.folder / "policy.yaml").write_text(WITH_EXCEPTIONS, encoding="utf-8")
+    manifest = kit.manifest(BY_SCHEMA + "policy: policy.yaml\n")
+    left = ["1 table left out", "1 row left out"]
+    for run in range(2):
+        ended = kit.run(manifest)
+        assert ended.status == DONE, ended.said
+        told = kit.told()
+        for said in (ended.said, told["message"]):
+            assert "with exceptions in 5 files (t0: 1 table left out, 1 row left out; t1: " in said
+            assert "1 row set aside" in said
+            assert ("as certified by the earlier run" in said) == bool(run)
+        assert told["files"]["t0"]["exceptions"] == left
+        assert told["files"]["t1"]["exceptions"] == [*left, "1 row set aside"]
+        certificate = told["certificate"]
+        assert certificate["exceptions"]["t1"] == [*left, "1 row set aside"]
+        assert "old: 1 row left out" in certificate["partial"]["t0"]
+        page = (kit.report / "fleet.html").read_text(encoding="utf-8")
+        assert "<strong>verified, with exceptions</strong>" in page
+
+
+@pytest.mark.parametrize("gone", ["DROP TABLE t1.note", "DROP SCHEMA t1 CASCADE"])
+def test_tables_of_a_verified_file_that_are_gone_are_told(
+    kit: Kit, made: list[str], gone: str
+) -> None:
+    manifest = kit.manifest(BY_SCHEMA)
+    assert kit.run(manifest).status == DONE
+    kit.do(gone)
+    for _ in range(2):
+        ended = kit.run(manifest)
+        assert ended.status == USAGE, ended.said
+        assert "1 of 5 files are not verified on the target" in ended.said
+        assert "note" in ended.said
+        assert kit.states() == {**dict.fromkeys(made, "verified"), "t1": "failed"}
+        assert kit.told()["certificate"] is None
+    kit.do("DROP SCHEMA IF EXISTS t1 CASCADE", "DROP SCHEMA migration_t1 CASCADE")
+    assert kit.run(manifest).status == DONE
     path = kit.folder / "in" / "t1.db"
     assert as_the_target_has_it(kit, "t1") == as_sqlite_has_it(path)

@@ -112,7 +112,7 @@ def test_a_second_run_takes_what_is_new_and_leaves_the_rest(kit: Kit) -> None:
     make_file(kit.folder / "in" / "d.db", 4, rows=20)
     ended = kit.run(manifest)
     assert ended.status == DONE, ended.said
-    assert "3 of them by an earlier run" in ended.said
+    assert "3 of them as certified by the earlier run" in ended.said
     require_equal(kit, tenants=(*TENANTS, "d"))
     where = "WHERE tenant <> 'd' ORDER BY 1, 2"
     assert kit.ask(f"SELECT tenant, id, xmin::text FROM note {where}") == before
@@ -268,3 +268,72 @@ def test_tables_that_are_gone_are_told(kit: Kit) -> None:
     ended = kit.run(kit.manifest(MANIFEST))
     assert ended.status == USAGE, ended.said
     assert "expected the tables that all files share, found no note" in ended.said
+
+
+SET_ASIDE = """
+default: block
+tables:
+  note:
+    columns:
+      size: {action: quarantine}
+      body: {action: map, map: {old: new}}
+"""
+
+
+def test_rows_that_are_set_aside_and_the_ledger_are_kept(kit: Kit) -> None:
+    def change(tenant: str, statement: str) -> None:
+        with closing(sqlite3.connect(kit.folder / "in" / f"{tenant}.db")) as file, file:
+            file.execute(statement)
+
+    change("a", "UPDATE note SET size = 'many' WHERE id = 2")
+    change("b", "UPDATE note SET size = 'few' WHERE id = 3")
+    change(
+        "b", "UPDATE note SET body = CASE id WHEN 4 THEN 'old' ELSE 'new' END WHERE id IN (4, 5)"
+    )
+    (kit.folder / "policy.yaml").write_text(SET_ASIDE, encoding="utf-8")
+    manifest = kit.manifest(MANIFEST + "policy: policy.yaml\n")
+    aside = "SELECT tenant, tab, key, source_row FROM _migration_fleet.quarantine ORDER BY 1"
+    changed = "SELECT tenant, tab, key, col, before, after FROM _migration_fleet.ledger"
+    ended = kit.run(manifest)
+    assert ended.status == DONE, ended.said
+    assert "with exceptions in 2 files (a: 1 row set aside; b: 1 row set aside)" in ended.said
+    assert kit.told()["files"]["a"]["message"].endswith("with exceptions: 1 row set aside")
+    found = kit.ask(aside)
+    assert [row[:3] for row in found] == [("a", "note", "[2]"), ("b", "note", "[3]")]
+    assert '"many"' in found[0][3]
+    assert kit.ask(changed) == [("b", "note", "[4]", "body", '"old"', "new")]
+    assert kit.ask("SELECT count(*) FROM note WHERE tenant = 'a'") == [(11,)]
+    change("a", "UPDATE note SET size = 7 WHERE id = 2")
+    change("b", "UPDATE note SET size = 'less' WHERE id = 3")
+    ended = kit.run(manifest)
+    assert ended.status == DONE, ended.said
+    ((tenant, _, key, row),) = kit.ask(aside)
+    assert (tenant, key) == ("b", "[3]")
+    assert '"less"' in row
+    assert len(kit.ask(changed)) == 1
+
+
+@pytest.mark.parametrize(
+    ("done", "said"),
+    [
+        ("DROP POLICY own_tenant ON note", "note has no policy own_tenant"),
+        ("ALTER TABLE note DISABLE ROW LEVEL SECURITY", "note has it disabled"),
+        ("ALTER TABLE note NO FORCE ROW LEVEL SECURITY", "note does not force it"),
+        ("ALTER POLICY own_tenant ON note USING (true)", "note has no policy own_tenant"),
+    ],
+)
+def test_tables_that_are_open_to_every_tenant_are_told(kit: Kit, done: str, said: str) -> None:
+    manifest = kit.manifest(MANIFEST)
+    assert kit.run(manifest).status == DONE
+    kit.do(done)
+    ended = kit.run(manifest)
+    assert ended.status == USAGE, ended.said
+    assert said in ended.said
+    assert kit.told()["certificate"] is None
+    using = "(tenant = nullif(current_setting('app.tenant', true), ''))"
+    kit.do(
+        "ALTER TABLE note ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+        "DROP POLICY IF EXISTS own_tenant ON note",
+        f"CREATE POLICY own_tenant ON note USING {using}",
+    )
+    assert kit.run(manifest).status == DONE

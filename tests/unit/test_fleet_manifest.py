@@ -117,3 +117,15 @@ def test_a_tenants_folder_is_one_and_its_own(tenant: str) -> None:
     assert name not in (".", "..")
     assert len(name) < 255
     assert name != folder_name(tenant + "1")
+
+
+def test_the_log_of_a_link_is_beside_what_it_leads_to(folder: Path) -> None:
+    """SQLite resolves the link, and writes there."""
+    (folder / "real").mkdir()
+    (folder / "real" / "z.db").write_bytes(b"one")
+    (folder / "real" / "z.db-wal").write_bytes(b"log")
+    (folder / "link.db").symlink_to(folder / "real" / "z.db")
+    (member,) = fleet(folder, "files: link.db\nlayout: schema-per-file\n").members
+    assert member.bytes == len("one") + len("log")
+    os.utime(folder / "real" / "z.db-wal", (5, 5))
+    assert member.mark_now() != member.mark

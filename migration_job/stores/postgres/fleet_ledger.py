@@ -7,19 +7,22 @@ that was cut off anywhere leaves a book from which the next goes on. A file's ow
 
 from __future__ import annotations
 
+import json
 import threading
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, LiteralString
 
 import psycopg
 
 from migration_job.errors import InputError
+from migration_job.quoting import compose, joined, postgres_name, postgres_relation
 from migration_job.stores.postgres.database import (
     ask_if_there,
     commit_durably,
     durably,
+    execute_raw,
 )
 
 SCHEMA = "_migration_fleet"
@@ -56,6 +59,7 @@ CREATE TABLE _migration_fleet.file (
     certificate text,
     body text,
     content text,
+    exceptions text NOT NULL DEFAULT '[]',
     message text NOT NULL DEFAULT '',
     status integer NOT NULL DEFAULT 0,
     updated_at timestamp with time zone NOT NULL DEFAULT clock_timestamp()
@@ -65,6 +69,25 @@ CREATE TABLE _migration_fleet.shared (
     tenant_column text NOT NULL,
     plan text NOT NULL
 );
+CREATE TABLE _migration_fleet.ledger (
+    tenant text NOT NULL REFERENCES _migration_fleet.file,
+    tab text NOT NULL,
+    key text NOT NULL,
+    col text NOT NULL,
+    before text NOT NULL,
+    after text,
+    rule text NOT NULL
+);
+CREATE TABLE _migration_fleet.quarantine (
+    tenant text NOT NULL REFERENCES _migration_fleet.file,
+    tab text NOT NULL,
+    key text NOT NULL,
+    reason text NOT NULL,
+    source_row text NOT NULL,
+    col text
+);
+CREATE INDEX ledger_tenant ON _migration_fleet.ledger (tenant);
+CREATE INDEX quarantine_tenant ON _migration_fleet.quarantine (tenant);
 CREATE TABLE _migration_fleet.certificate (
     digest text PRIMARY KEY,
     body text NOT NULL,
@@ -72,6 +95,10 @@ CREATE TABLE _migration_fleet.certificate (
 );
 COMMENT ON SCHEMA _migration_fleet IS 'which SQLite files were moved here, and how far they are';
 COMMENT ON COLUMN _migration_fleet.file.mark IS 'by which a file is told to be as it was';
+COMMENT ON TABLE _migration_fleet.ledger IS
+    'with layout tenant-column: migration.ledger of each file';
+COMMENT ON TABLE _migration_fleet.quarantine IS
+    'with layout tenant-column: migration.quarantine of each file, rows that are kept whole';
 """
 
 
@@ -107,6 +134,27 @@ class FileRow:
     certificate: str | None
     message: str
     status: int
+    exceptions: tuple[str, ...] = ()
+    """What its verified rows are not as in the source, as clauses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """What the book is to keep of a file that is verified."""
+
+    certificate: str
+    """Its digest."""
+    body: str
+    """JSON."""
+    message: str
+    exceptions: Sequence[str]
+
+
+KEPT: Mapping[str, Sequence[str]] = {
+    "ledger": ("tab", "key", "col", "before", "after", "rule"),
+    "quarantine": ("tab", "key", "reason", "source_row", "col"),
+}
+"""A run's own records that outlive its schema with the layout tenant-column, and their columns."""
 
 
 class FleetLedger:
@@ -174,10 +222,13 @@ class FleetLedger:
     def files(self) -> dict[str, FileRow]:
         """Every file, by tenant."""
         rows = self._connection.execute(
-            "SELECT tenant, path, place, bytes, mark, state, plan, certificate, message, status "
-            "FROM _migration_fleet.file ORDER BY tenant"
+            "SELECT tenant, path, place, bytes, mark, state, plan, certificate, message, status, "
+            "exceptions FROM _migration_fleet.file ORDER BY tenant"
         )
-        return {row[0]: FileRow(*row) for row in rows}
+        return {
+            row[0]: replace(FileRow(*row[:-1]), exceptions=tuple(json.loads(row[-1])))
+            for row in rows.fetchall()
+        }
 
     def plan(self, plans: Sequence[PlanRow], files: Sequence[FileRow]) -> None:
         """Put plans and files into the book, in one transaction; of a file that is there already
@@ -252,15 +303,34 @@ class FleetLedger:
         ).fetchone()
         return None if row is None else row[0]
 
-    def joined(self, tenant: str, content: str, certificate: tuple[str, str, str]) -> None:
-        """Say that the tenant's rows are there; call it in their transaction. ``certificate`` is
-        its digest, its JSON, and what there is to say."""
+    def joined(self, tenant: str, content: str, certified: Certified) -> None:
+        """Say that the tenant's rows are there; call it in their transaction."""
         self._connection.execute(
-            "UPDATE _migration_fleet.file SET state = 'verified', content = %s, certificate = %s, "
-            "body = %s, message = %s, status = 0, updated_at = clock_timestamp() "
-            "WHERE tenant = %s",
-            (content, *certificate, tenant),
+            "UPDATE _migration_fleet.file SET content = %s WHERE tenant = %s", (content, tenant)
         )
+        self._connection.execute(*_verified(tenant, certified))
+
+    def keep(self, tenant: str, records: str) -> dict[str, int]:
+        """Keep the ledger and the quarantine of the tenant's file, which are in schema ``records``,
+        in the place of what was kept of it; call it in the transaction of its rows. The number of
+        rows of each."""
+        kept = {}
+        for name, columns in KEPT.items():
+            self._connection.execute(
+                compose("DELETE FROM {book} WHERE tenant = %s", book=_in_book(name)).encode(),
+                (tenant,),
+            )
+            kept[name] = execute_raw(
+                self._connection,
+                compose(
+                    "INSERT INTO {book} (tenant, {columns}) SELECT $1::text, {columns} FROM {own}",
+                    book=_in_book(name),
+                    columns=joined(", ", map(postgres_name, columns)),
+                    own=postgres_relation(name, records),
+                ),
+                (tenant,),
+            ).rowcount
+        return kept
 
     def moving(self, tenant: str, mark: str) -> None:
         """Say that the file is about to be moved, as it is by its mark."""
@@ -271,18 +341,10 @@ class FleetLedger:
                 (mark, tenant),
             )
 
-    def verified(self, tenant: str, certificate: str, body: str, message: str) -> None:
+    def verified(self, tenant: str, certified: Certified) -> None:
         """Say that its own records have a certificate for it, durably."""
         with self._one:
-            commit_durably(
-                self._connection,
-                (
-                    "UPDATE _migration_fleet.file SET state = 'verified', certificate = %s, "
-                    "body = %s, message = %s, status = 0, updated_at = clock_timestamp() "
-                    "WHERE tenant = %s",
-                    (certificate, body, message, tenant),
-                ),
-            )
+            commit_durably(self._connection, _verified(tenant, certified))
 
     def ended(self, tenant: str, state: State, message: str, status: int) -> None:
         """Say that it is not verified, and why."""
@@ -310,3 +372,20 @@ class FleetLedger:
                 (digest, body),
             ),
         )
+
+
+def _verified(tenant: str, certified: Certified) -> tuple[LiteralString, tuple[object, ...]]:
+    """The statement that says so, and its parameters."""
+    return (
+        "UPDATE _migration_fleet.file SET state = 'verified', certificate = %s, body = %s, "
+        "message = %s, exceptions = %s, status = 0, updated_at = clock_timestamp() "
+        "WHERE tenant = %s",
+        (
+            *(certified.certificate, certified.body, certified.message),
+            *(json.dumps(list(certified.exceptions)), tenant),
+        ),
+    )
+
+
+def _in_book(name: str) -> str:
+    return postgres_relation(name, SCHEMA)

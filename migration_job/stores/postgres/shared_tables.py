@@ -92,6 +92,24 @@ def gone(connection: psycopg.Connection, plan: Plan) -> list[str]:
     ]
 
 
+def open_to_all(connection: psycopg.Connection, plan: Plan) -> list[str]:
+    """The tables of which row-level security does not keep the tenants apart, and why."""
+    found = []
+    for table in plan.tables:
+        row = connection.execute(
+            "SELECT c.relrowsecurity, c.relforcerowsecurity, EXISTS (SELECT FROM pg_policy AS p "
+            "WHERE p.polrelid = c.oid AND p.polname = %s AND p.polcmd = '*' AND p.polroles = '{0}' "
+            "AND strpos(pg_get_expr(p.polqual, p.polrelid), %s) > 0) "
+            "FROM pg_class AS c WHERE c.oid = to_regclass(%s)",
+            (POLICY, SETTING, table.relation),
+        ).fetchone()
+        words = ("has it disabled", "does not force it", f"has no policy {POLICY} as it was made")
+        lacks = [say for say, holds in zip(words, row or (), strict=False) if not holds]
+        if lacks:
+            found.append(f"{table.target} {lacks[0]}")
+    return found
+
+
 def _deferrable(table: TablePlan, key: str) -> str:
     return compose(
         "ALTER TABLE {table} ALTER CONSTRAINT {key} DEFERRABLE INITIALLY IMMEDIATE",
