@@ -16,9 +16,13 @@ A YAML file::
 
 from __future__ import annotations
 
+import contextlib
 import glob
+import hashlib
+import json
 import os
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -54,6 +58,8 @@ SPELLED = {
 }
 """How a tenant's id is spelled as a value of the column's type: one spelling for each value."""
 
+SYSTEM_COLUMNS = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
+
 KEPT_DATABASES = ("postgres", "template0", "template1")
 
 
@@ -78,6 +84,23 @@ class Manifest(BaseModel):
     @classmethod
     def _one_or_many(cls, files: object) -> object:
         return [files] if isinstance(files, str) else files
+
+    @field_validator("files", "policy", "profile")
+    @classmethod
+    def _no_nul(cls, given: object) -> object:
+        if any("\x00" in str(path) for path in (given if isinstance(given, list) else [given])):
+            raise ValueError("expected a path, found one with a NUL character, which no path has")
+        return given
+
+    @field_validator("column")
+    @classmethod
+    def _no_system_column(cls, column: TenantColumn) -> TenantColumn:
+        if column.name in SYSTEM_COLUMNS:
+            raise ValueError(
+                f"name: expected a column of the fleet's own, found {column.name!r}, which "
+                "PostgreSQL has in every table"
+            )
+        return column
 
     @field_validator("tenant")
     @classmethod
@@ -127,6 +150,8 @@ class Member:
     """Of the file and its log; 0 where it is not there."""
     mark: str
     """By which the file is told to be as it was; '' where it is not there."""
+    trouble: str = ""
+    """Why it is not even looked at; '' for an ordinary file."""
 
     def mark_now(self) -> str:
         """The mark as it is at this moment."""
@@ -153,6 +178,16 @@ class Fleet:
                 advice="give the path of a YAML file in UTF-8, from the manifest's directory",
             ) from error
 
+    @property
+    def said_digest(self) -> str:
+        """Of what decides on the plans beside the files: policy, profile and types. Raises
+        InputError."""
+        profile = self.manifest.profile
+        with contextlib.suppress(OSError):
+            profile += Path(self.manifest.profile).read_text(encoding="utf-8", errors="replace")
+        text = json.dumps([self.policy_text, profile, self.manifest.types])
+        return hashlib.sha256(text.encode()).hexdigest()
+
 
 def read_fleet(path: Path) -> Fleet:
     """The fleet of a manifest. Raises InputError where it is not one, or where it leaves open whose
@@ -174,6 +209,7 @@ def read_fleet(path: Path) -> Fleet:
                 "shown here; correct it, or `files`",
             )
         member = _member(manifest, tenant, folder / name)
+        tenant = member.tenant
         if tenant in members:
             raise InputError(
                 f"expected one file a tenant, found {members[tenant].path} and {member.path} for "
@@ -201,6 +237,10 @@ def _once(path: Path, seen: dict[tuple[int, int], Path]) -> None:
 
 
 def _member(manifest: Manifest, tenant: str, path: Path) -> Member:
+    if trouble := _trouble(path):
+        tenant = shown(tenant)
+        place = manifest.name.replace("{tenant}", tenant)
+        return Member(tenant, path, place, _bytes(path), _mark(path), trouble)
     place = manifest.name.replace("{tenant}", tenant)
     try:
         if manifest.layout == "tenant-column":
@@ -221,11 +261,43 @@ def _member(manifest: Manifest, tenant: str, path: Path) -> Member:
     return Member(tenant, path, place, _bytes(path), _mark(path))
 
 
+def _trouble(path: Path) -> str:
+    """Why a path that is there cannot be that of a SQLite file; opening a FIFO would wait for a
+    writer."""
+    if shown(path) != str(path):
+        return (
+            f"expected a path in UTF-8, found {shown(path)}\n"
+            "rename the file or its directory, or make a link with another name"
+        )
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return ""  # it is told when it is looked at
+    if stat.S_ISREG(mode):
+        return ""
+    kind = next((name for is_kind, name in KINDS if is_kind(mode)), "something else")
+    return f"expected a regular file, found {kind}\nleave it out of `files`"
+
+
+def shown(path: Path | str) -> str:
+    """A path as UTF-8 has it; bytes that are none are written out."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
 def _require_value(tenant: str, type_: str) -> None:
     """Raises InputError for an id that is no value of the column's type, or not in its one
     spelling."""
     if SPELLED[type_].fullmatch(tenant) is None:
         raise InputError(f"expected a value of type {type_}, as PostgreSQL writes it")
+
+
+KINDS = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 def _mark(path: Path) -> str:

@@ -134,9 +134,14 @@ def _numbered(agreed: Agreed, group: _Group, shape: str, wishes: Mapping[Column,
     return number
 
 
+def wishes_of(plan: PlanRow) -> dict[Column, str]:
+    """The types that the files of a plan wish for."""
+    return {(table, column): wish for table, column, wish in json.loads(plan.wishes)}
+
+
 def _types_of(plan: PlanRow, own: Mapping[str, Looked]) -> dict[Column, str]:
     """What the files have to wish for in order to have the types of a plan that there is."""
-    wishes = {(table, column): wish for table, column, wish in json.loads(plan.wishes)}
+    wishes = wishes_of(plan)
     tables = json.loads(plan.shape)["tables"]
     for look in own.values():
         for seen in look.seen.columns:

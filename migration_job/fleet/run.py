@@ -7,6 +7,7 @@ at a time. A file's failure is that file's alone. A second run takes what the fi
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,8 +22,8 @@ from migration_job.certification import connected
 from migration_job.durable import write_durably
 from migration_job.errors import ExitStatus, InputError, OperationError
 from migration_job.fleet.crew import Crew
-from migration_job.fleet.manifest import Fleet, Member, in_words
-from migration_job.fleet.planning import Agreed, agree
+from migration_job.fleet.manifest import Fleet, Member, in_words, shown
+from migration_job.fleet.planning import Agreed, agree, wishes_of, with_wishes
 from migration_job.fleet.tasks import Answer, Failed, Look, Looked, Move, Moved, Shared, plain
 from migration_job.fleet.telling import (
     FILES,
@@ -84,6 +85,7 @@ class FleetRun:
         self._earlier: set[str] = set()
         """Tenants whose certificate is an earlier run's."""
         self._policy = fleet.policy_text
+        self._said = fleet.said_digest
         self.report = FleetReport(
             manifest=str(options.manifest.absolute()),
             layout=fleet.manifest.layout,
@@ -121,6 +123,7 @@ class FleetRun:
             _require_same(member, known.get(member.tenant))
         try:
             kept = {m.tenant for m in self._fleet.members if _holds(m, known.get(m.tenant))}
+            self._require_same_plans([m for m in self._fleet.members if m.tenant in kept], known)
             plans = self._plan([m for m in self._fleet.members if m.tenant not in kept])
             if self._fleet.manifest.layout == "tenant-column":
                 self._share(plans)
@@ -156,6 +159,31 @@ class FleetRun:
                 self._reporter.say(f"plan {plan.number}: {counted(files, 'file')}, {whose}")
         return {plan.number: plan for plan in agreed.plans}
 
+    def _require_same_plans(self, kept: Sequence[Member], known: Mapping[str, FileRow]) -> None:
+        """Raises InputError where the policy, the profile or the types are others than those that
+        files were verified under, and plan these otherwise."""
+        changed = [m for m in kept if known[m.tenant].said != self._said]
+        plans = {plan.number: plan for plan in self._ledger.all_plans()}
+        bodies = self._ledger.bodies() if changed else {}
+        unlike: list[str] = []
+        for number in sorted({known[m.tenant].plan or 0 for m in changed}):
+            members = [m for m in changed if known[m.tenant].plan == number]
+            policy = with_wishes(self._policy, wishes_of(plans[number]))
+            found = self._look(members, policy, "look at what another policy makes of files")
+            for tenant, look in found.items():
+                before = json.loads(bodies[tenant])["plan_digest"]
+                if not isinstance(look, Looked) or look.digest != before:
+                    unlike.append(tenant)
+        if unlike:
+            raise InputError(
+                "expected the policy, profile and types that files were verified under, found "
+                f"others, which plan {some(sorted(unlike))} differently",
+                advice="give the manifest those that it had. Or `touch` these files and run the "
+                "fleet again: that moves them under the new ones, unless somebody has written to "
+                "their rows on the target",
+            )
+        self._ledger.said(self._said, [m.tenant for m in changed])
+
     def _look(
         self, members: Sequence[Member], policy: str, name: str
     ) -> dict[str, Looked | Failed]:
@@ -163,9 +191,12 @@ class FleetRun:
         looks = [
             Look(m.tenant, m.path, self._schema(m), policy, manifest.profile, manifest.types)
             for m in members
+            if not m.trouble
         ]
         size = {m.tenant: m.bytes for m in members}
-        found: dict[str, Looked | Failed] = {}
+        found: dict[str, Looked | Failed] = {
+            m.tenant: Failed(ExitStatus.USAGE, m.trouble) for m in members if m.trouble
+        }
         same: dict[object, object] = {}
 
         def ended(task: Look, answer: Answer) -> None:
@@ -179,6 +210,7 @@ class FleetRun:
                     same.setdefault(answer.seen, answer.seen),  # type: ignore[arg-type]
                     answer.blocked,
                     answer.rows,
+                    digest=answer.digest,
                 )
             found[task.tenant] = answer
             progress.add(size[task.tenant])
@@ -204,16 +236,21 @@ class FleetRun:
             state, message = "stopped", agreed.blocked[member.tenant]
         elif plan is not None and not plan.common and self._fleet.manifest.outliers == "stop":
             state = "stopped"
+            alike = self._fleet.manifest.layout == "tenant-column"
             message = (
                 f"expected the fleet's common plan for this file, found that its own has "
-                f"{plan.reason}\nresolve the difference in the file or in the policy, or say "
-                "`outliers: own` in the manifest"
+                f"{plan.reason}\nresolve the difference in the file or in the policy, or "
+                + (
+                    "move the file by itself into another schema"
+                    if alike
+                    else "say `outliers: own` in the manifest"
+                )
             )
         if state == "stopped":
             status = int(ExitStatus.BLOCKED)
         return FileRow(
             member.tenant,
-            _shown(member.path),
+            shown(member.path),
             member.place,
             member.bytes,
             member.mark,
@@ -222,6 +259,7 @@ class FleetRun:
             None,
             plain(message),
             status,
+            said=self._said,
         )
 
     def _write_policies(self, plans: Sequence[PlanRow]) -> None:
@@ -411,7 +449,7 @@ def _require_same(member: Member, row: FileRow | None) -> None:
     if row is None:
         return
     for what, found, expected in (
-        ("path", _shown(member.path), row.path),
+        ("path", shown(member.path), row.path),
         ("place", member.place, row.place),
     ):
         if found != expected:
@@ -426,7 +464,3 @@ def _require_same(member: Member, row: FileRow | None) -> None:
 def _holds(member: Member, row: FileRow | None) -> bool:
     """Whether an earlier run has verified the file, which has not been written to since."""
     return row is not None and row.state == "verified" and row.mark == member.mark != ""
-
-
-def _shown(path: Path) -> str:
-    return str(path).encode("utf-8", "backslashreplace").decode()

@@ -109,6 +109,8 @@ class Looked:
     rows: int
     plan: str = ""
     """JSON, where it was wanted."""
+    digest: str = ""
+    """Of the plan."""
 
 
 @dataclass(frozen=True, slots=True)

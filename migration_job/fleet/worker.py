@@ -126,6 +126,7 @@ def _look(task: Look) -> Looked:
         blocked=str(blocked_by(plan)) if plan.blocked else "",
         rows=sum(table.rows for table in plan.tables),
         plan=plan.model_dump_json() if task.whole else "",
+        digest=plan.digest(),
     )
 
 

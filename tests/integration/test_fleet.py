@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -380,3 +381,34 @@ def test_tables_of_a_verified_file_that_are_gone_are_told(
     assert kit.run(manifest).status == DONE
     path = kit.folder / "in" / "t1.db"
     assert as_the_target_has_it(kit, "t1") == as_sqlite_has_it(path)
+
+
+def test_names_that_are_not_utf_8_and_fifos_stop_no_other(kit: Kit, made: list[str]) -> None:
+    os.mkfifo(kit.folder / "in" / "pipe.db")
+    make_file(Path(os.fsdecode(os.fsencode(kit.folder) + b"/in/caf\xe9.db")), 1)
+    ended = kit.run(kit.manifest(BY_SCHEMA))
+    assert ended.status == USAGE, ended.said
+    assert "2 of 7 files are not verified on the target, 5 are" in ended.said
+    assert "found a FIFO" in ended.said
+    assert "expected a path in UTF-8" in ended.said
+    states = {**dict.fromkeys(made, "verified"), "pipe": "failed", "caf\\udce9": "failed"}
+    assert kit.states() == states
+
+
+def test_another_policy_for_verified_files_is_told(kit: Kit, made: list[str]) -> None:
+    (kit.folder / "policy.yaml").write_text("default: block\n", encoding="utf-8")
+    manifest = kit.manifest(BY_SCHEMA + "policy: policy.yaml\n")
+    assert kit.run(manifest).status == DONE
+    other = "default: block\ntables: {note: {where: id <> 12}}\n"
+    (kit.folder / "policy.yaml").write_text(other, encoding="utf-8")
+    for _ in range(2):
+        ended = kit.run(manifest)
+        assert ended.status == USAGE, ended.said
+        assert "others, which plan t0, t1, t2" in ended.said
+        assert kit.told()["certificate"] is None
+    for name in made:
+        os.utime(kit.folder / "in" / f"{name}.db")
+    ended = kit.run(manifest)
+    assert ended.status == DONE, ended.said
+    assert kit.ask("SELECT count(*) FROM t1.note") == [(11,)]
+    assert "as certified by the earlier run" in kit.run(manifest).said

@@ -337,3 +337,37 @@ def test_tables_that_are_open_to_every_tenant_are_told(kit: Kit, done: str, said
         f"CREATE POLICY own_tenant ON note USING {using}",
     )
     assert kit.run(manifest).status == DONE
+
+
+def test_a_child_that_stands_before_its_parent_is_removed_first(kit: Kit) -> None:
+    """ON DELETE RESTRICT is not deferred."""
+    more = """
+        CREATE TABLE aa (id INTEGER PRIMARY KEY, zz INTEGER REFERENCES zz (id) ON DELETE RESTRICT);
+        CREATE TABLE zz (id INTEGER PRIMARY KEY, mm INTEGER REFERENCES mm (id) ON DELETE RESTRICT);
+        CREATE TABLE mm (id INTEGER PRIMARY KEY, mm INTEGER REFERENCES mm (id) ON DELETE RESTRICT);
+        INSERT INTO mm VALUES (1, NULL), (2, 1);
+        INSERT INTO zz VALUES (1, 2);
+        INSERT INTO aa VALUES (1, 1);
+    """
+    for number, tenant in enumerate(TENANTS):
+        (kit.folder / "in" / f"{tenant}.db").unlink()
+        make_file(kit.folder / "in" / f"{tenant}.db", number, more=more)
+    manifest = kit.manifest(MANIFEST)
+    assert kit.run(manifest).status == DONE
+    with closing(sqlite3.connect(kit.folder / "in" / "b.db")) as file, file:
+        file.execute("INSERT INTO aa VALUES (2, 1)")
+    ended = kit.run(manifest)
+    assert ended.status == DONE, ended.said
+    assert kit.ask("SELECT tenant, id FROM aa WHERE tenant = 'b' ORDER BY 2") == [
+        ("b", 1),
+        ("b", 2),
+    ]
+
+
+def test_an_outlier_is_not_advised_what_the_layout_refuses(kit: Kit) -> None:
+    make_file(kit.folder / "in" / "drift.db", 5, more="ALTER TABLE note ADD COLUMN colour TEXT")
+    ended = kit.run(kit.manifest(MANIFEST))
+    assert ended.status == BLOCKED, ended.said
+    message = kit.told()["files"]["drift"]["message"]
+    assert "resolve the difference" in message
+    assert "outliers: own" not in message

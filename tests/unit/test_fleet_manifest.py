@@ -81,6 +81,12 @@ def test_the_mark_changes_with_the_file_and_with_its_log(folder: Path) -> None:
         ),
         ("- files", "expected a mapping, found list"),
         ("files: [", "line 1: no valid YAML"),
+        ('files: ["a/x\\0.db"]\nlayout: schema-per-file', "a NUL character"),
+        ('files: x\nlayout: schema-per-file\npolicy: "a\\0"', "a NUL character"),
+        (
+            "files: x\nlayout: tenant-column\ncolumn: {name: ctid}",
+            "found 'ctid', which PostgreSQL has in every table",
+        ),
         (
             "files: 'b/**/*'\nlayout: schema-per-file\ntenant: '(?P<tenant>b).*'",
             "one file a tenant",
@@ -129,3 +135,24 @@ def test_the_log_of_a_link_is_beside_what_it_leads_to(folder: Path) -> None:
     assert member.bytes == len("one") + len("log")
     os.utime(folder / "real" / "z.db-wal", (5, 5))
     assert member.mark_now() != member.mark
+
+
+def test_what_is_no_regular_file_is_that_files_trouble(folder: Path) -> None:
+    os.mkfifo(folder / "a" / "pipe.db")
+    (folder / "a" / "null.db").symlink_to("/dev/null")
+    (folder / "a" / "sub.db").mkdir()
+    found = fleet(folder, "files: ['a/*.db', a/sub.db]\nlayout: schema-per-file\n")
+    told = {m.tenant: m.trouble.splitlines()[:1] for m in found.members}
+    assert told == {
+        "x": [],
+        "pipe": ["expected a regular file, found a FIFO"],
+        "null": ["expected a regular file, found a device"],
+        "sub": ["expected a regular file, found a directory"],
+    }
+
+
+@pytest.mark.parametrize("layout", ["schema-per-file", "database-per-file", "tenant-column"])
+def test_a_name_that_is_not_utf_8_is_that_files_trouble(folder: Path, layout: str) -> None:
+    Path(os.fsdecode(os.fsencode(folder) + b"/a/caf\xe9.db")).write_bytes(b"x")
+    found = fleet(folder, f"files: 'a/*.db'\nlayout: {layout}\n")
+    assert {m.tenant: bool(m.trouble) for m in found.members} == {"x": False, "caf\\udce9": True}

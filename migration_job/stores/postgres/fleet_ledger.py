@@ -54,6 +54,7 @@ CREATE TABLE _migration_fleet.file (
     place text NOT NULL UNIQUE,
     bytes bigint NOT NULL,
     mark text NOT NULL DEFAULT '',
+    said text NOT NULL DEFAULT '',
     state text NOT NULL,
     plan integer REFERENCES _migration_fleet.plan,
     certificate text,
@@ -136,6 +137,8 @@ class FileRow:
     status: int
     exceptions: tuple[str, ...] = ()
     """What its verified rows are not as in the source, as clauses."""
+    said: str = ""
+    """Digest of the policy, the profile and the types that it was planned under."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,10 +226,10 @@ class FleetLedger:
         """Every file, by tenant."""
         rows = self._connection.execute(
             "SELECT tenant, path, place, bytes, mark, state, plan, certificate, message, status, "
-            "exceptions FROM _migration_fleet.file ORDER BY tenant"
+            "said, exceptions FROM _migration_fleet.file ORDER BY tenant"
         )
         return {
-            row[0]: replace(FileRow(*row[:-1]), exceptions=tuple(json.loads(row[-1])))
+            row[0]: replace(FileRow(*row[:-2]), said=row[-2], exceptions=tuple(json.loads(row[-1])))
             for row in rows.fetchall()
         }
 
@@ -259,16 +262,16 @@ class FleetLedger:
                 )
                 cursor.executemany(
                     "INSERT INTO _migration_fleet.file "
-                    "(tenant, path, place, bytes, mark, state, plan, message, status) "
-                    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) "
+                    "(tenant, path, place, bytes, mark, state, plan, message, status, said) "
+                    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) "
                     "ON CONFLICT (tenant) DO UPDATE SET bytes = excluded.bytes, "
                     "mark = excluded.mark, state = excluded.state, plan = excluded.plan, "
                     "message = excluded.message, status = excluded.status, "
-                    "updated_at = clock_timestamp()",
+                    "said = excluded.said, updated_at = clock_timestamp()",
                     [
                         (
                             *(f.tenant, f.path, f.place, f.bytes, f.mark, f.state, f.plan),
-                            *(f.message, f.status),
+                            *(f.message, f.status, f.said),
                         )
                         for f in files
                     ],
@@ -279,6 +282,13 @@ class FleetLedger:
                 "fleet has had",
                 advice="keep the manifest's `name` and `tenant` as they were",
             ) from error
+
+    def said(self, digest: str, tenants: Sequence[str]) -> None:
+        """Say that a policy, profile and types make the same plans of verified files."""
+        self._connection.execute(
+            "UPDATE _migration_fleet.file SET said = %s WHERE tenant = ANY (%s)",
+            (digest, list(tenants)),
+        )
 
     def shared(self) -> tuple[str, str] | None:
         """The tenant's column and the plan, without it, of the tables that all files share, as

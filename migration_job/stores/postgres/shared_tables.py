@@ -6,6 +6,7 @@ What is done with them for one tenant is in :mod:`migration_job.fleet.joining`.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -172,7 +173,7 @@ def act_for(connection: psycopg.Connection, tenant: Tenant) -> None:
 
 def clear(connection: psycopg.Connection, tenant: Tenant) -> None:
     """Remove the tenant's rows from the common tables."""
-    for table in reversed(tenant.plan.tables):
+    for table in _children_first(tenant.plan.tables):
         execute_raw(
             connection,
             compose(
@@ -181,6 +182,20 @@ def clear(connection: psycopg.Connection, tenant: Tenant) -> None:
                 whose=as_written(tenant.whose),
             ),
         )
+
+
+def _children_first(tables: Sequence[TablePlan]) -> list[TablePlan]:
+    """Tables in an order in which rows can be deleted: ON DELETE RESTRICT is not deferred."""
+    left, order = list(reversed(tables)), list[TablePlan]()
+    while left:
+        keys = [(t, key) for t in left for key in t.foreign_keys if key.parent != t.target]
+        parents = {key.parent for _, key in keys}
+        held = {key.parent for _, key in keys if key.on_delete == "RESTRICT"}
+        # In a circle only those keys count that are not deferred.
+        free = sorted(left, key=lambda t: (t.target in parents) + 2 * (t.target in held))[0]
+        left.remove(free)
+        order.append(free)
+    return order
 
 
 def fill(connection: psycopg.Connection, tenant: Tenant) -> None:
