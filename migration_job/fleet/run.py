@@ -22,7 +22,7 @@ from migration_job.certification import connected
 from migration_job.durable import write_durably
 from migration_job.errors import ExitStatus, InputError, OperationError
 from migration_job.fleet.crew import Crew
-from migration_job.fleet.manifest import Fleet, Member, in_words, shown
+from migration_job.fleet.manifest import Fleet, Manifest, Member, in_words, shown
 from migration_job.fleet.planning import Agreed, agree, wishes_of, with_wishes
 from migration_job.fleet.tasks import Answer, Failed, Look, Looked, Move, Moved, Shared, plain
 from migration_job.fleet.telling import (
@@ -326,7 +326,7 @@ class FleetRun:
         for tenant, member in members.items():
             row = book[tenant]
             if row.state in ("planned", "verified") and row.plan is not None:
-                moves.append(self._task(member, row, plans))
+                moves.append(_task(self._fleet.manifest, self._options, (member, row), plans))
         size = {m.tenant: m.bytes for m in members.values()}
 
         def begun(task: Move) -> None:
@@ -356,30 +356,6 @@ class FleetRun:
         with self._progress("move the files", some) as progress:
             self._crew.each(moves, ended, begun=begun, weight=lambda move: size[move.tenant])
 
-    def _task(self, member: Member, row: FileRow, plans: Mapping[int, PlanRow]) -> Move:
-        manifest, options = self._fleet.manifest, self._options
-        alone = manifest.layout == "database-per-file"
-        if row.plan is None:
-            raise AssertionError("a file without a plan is not moved")
-        return Move(
-            tenant=member.tenant,
-            path=member.path,
-            server=options.dsn,
-            dsn=make_conninfo(options.dsn, dbname=member.place)
-            if alone
-            else in_schema(options.dsn, member.place),
-            database=member.place if alone else None,
-            report=options.report / FILES / folder_name(member.tenant),
-            policy=options.report / PLANS / policy_name(row.plan),
-            profile=manifest.profile,
-            types=manifest.types,
-            shape=plans[row.plan].shape,
-            certificate=row.certificate if row.state == "verified" else None,
-            shared=Shared(manifest.column, member.place)
-            if manifest.layout == "tenant-column"
-            else None,
-        )
-
     # ---------------------------------------------------------------------------- what is told
 
     @contextmanager
@@ -388,6 +364,37 @@ class FleetRun:
         total = sum(m.bytes for m in members) >> 10
         with self._reporter.phase(name, total=total, unit="KiB", aside=progress.told):
             yield progress
+
+
+def _task(
+    manifest: Manifest,
+    options: FleetOptions,
+    at: tuple[Member, FileRow],
+    plans: Mapping[int, PlanRow],
+) -> Move:
+    """What moves the file, as the ledger has it."""
+    member, row = at
+    alone = manifest.layout == "database-per-file"
+    if row.plan is None:
+        raise AssertionError("a file without a plan is not moved")
+    return Move(
+        tenant=member.tenant,
+        path=member.path,
+        server=options.dsn,
+        dsn=make_conninfo(options.dsn, dbname=member.place)
+        if alone
+        else in_schema(options.dsn, member.place),
+        database=member.place if alone else None,
+        report=options.report / FILES / folder_name(member.tenant),
+        policy=options.report / PLANS / policy_name(row.plan),
+        profile=manifest.profile,
+        types=manifest.types,
+        shape=plans[row.plan].shape,
+        certificate=row.certificate if row.state == "verified" else None,
+        shared=Shared(manifest.column, member.place)
+        if manifest.layout == "tenant-column"
+        else None,
+    )
 
 
 class _Progress:

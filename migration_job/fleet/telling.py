@@ -152,17 +152,19 @@ def certify(report: FleetReport, ledger: FleetLedger) -> None:
         exceptions={
             tenant: file.exceptions for tenant, file in sorted(listed.items()) if file.exceptions
         },
-        partial={
-            tenant: said
-            for tenant, body in zip(listed, certificates, strict=True)
-            if (said := body.checks.get("partial"))
-        },
+        partial=_partial(dict(zip(listed, certificates, strict=True))),
         durable=all(c.durable for c in certificates),
         # The last file's, so that one sum has one digest however often it is added up.
         issued_at=max((c.issued_at for c in certificates), default=now()),
     ).sealed()
     ledger.certify(certificate.digest, certificate.model_dump_json())
     report.certificate = certificate
+
+
+def _partial(certificates: dict[str, Certificate]) -> dict[str, str]:
+    """What each file's certificate says of what stays on SQLite, where it does."""
+    said = {tenant: body.checks.get("partial", "") for tenant, body in certificates.items()}
+    return {tenant: words for tenant, words in said.items() if words}
 
 
 def judge(report: FleetReport, folder: Path) -> None:
