@@ -90,9 +90,10 @@ def overview() -> typer.Typer:
 def _completed(program: typer.Typer) -> typer.Typer:
     panel_of = {name: panel for panel, names in PANELS.items() for name in names}
     program.callback()(_program)
-    program.command("version")(version)
+    program.command()(version)
     for command in program.registered_commands:
-        command.rich_help_panel = panel_of.get(str(command.name))
+        name = str(command.name or getattr(command.callback, "__name__", ""))
+        command.rich_help_panel = panel_of.get(name)
         whole = command.help or inspect.getdoc(command.callback) or ""
         # Else a line of the overview ends where one of the docstring does.
         command.short_help = " ".join(whole.split("\n\n", 1)[0].split())
