@@ -12,7 +12,14 @@ from typing import Literal
 
 from migration_job.errors import BlockedError
 from migration_job.plan.findings import some
-from migration_job.plan.model import ColumnPlan, ForeignKeyPlan, IndexPlan, Plan, TablePlan
+from migration_job.plan.model import (
+    OWN_SCHEMA,
+    ColumnPlan,
+    ForeignKeyPlan,
+    IndexPlan,
+    Plan,
+    TablePlan,
+)
 from migration_job.plan.rules import TextRule
 from migration_job.quoting import postgres_name, postgres_text
 from migration_job.stores.sqlite.model import Data
@@ -36,7 +43,7 @@ class TenantColumn(Data):
 
     name: str = "tenant"
     type: TenantType = "text"
-    in_schema: str = "public"
+    in_schema: str = OWN_SCHEMA
     """Where the tables are."""
     row_level_security: bool = True
 

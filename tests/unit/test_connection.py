@@ -122,7 +122,7 @@ def test_a_version_that_a_death_left_half_written_is_no_obstacle(tmp_path: Path)
 
 def test_somebody_else_s_files_are_refused_and_left(tmp_path: Path) -> None:
     (tmp_path / "database.env").write_text("DB_HOST=mine\n")
-    with pytest.raises(InputError, match="somebody else's"):
+    with pytest.raises(InputError, match="found another program's file"):
         write_connection(tmp_path, HERE, HERE)
     assert (tmp_path / "database.env").read_text() == "DB_HOST=mine\n"
     (tmp_path / "database.json").write_text('{"password": "hunter2"}')

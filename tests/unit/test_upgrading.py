@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import docker
 import pytest
@@ -147,7 +148,8 @@ def test_a_server_without_its_data_is_refused_before_anything(
     monkeypatch.setattr(present, "moved_to", lambda *_, **__: moved)
     monkeypatch.setattr(present, "serving", lambda *_, **__: {"engine": "postgresql"})
     where = stage_paths.paths(settings(stateDirectory=str(tmp_path), **given), "test")
+    client = create_autospec(docker.DockerClient, instance=True)
     with pytest.raises(StageError) as refused:
-        present.require_its_data(docker.DockerClient(), settings(**given), NAMES, where)
+        present.require_its_data(client, settings(**given), NAMES, where)
     assert said in str(refused.value)
     assert "nothing was" in str(refused.value)
