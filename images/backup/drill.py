@@ -15,16 +15,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-STANZA = "main"
+from beside_postgres import STANZA, backups, gauges, say, serve
+
 HOME = Path("/var/lib/drill")
 DATA, LOG = HOME / "data", HOME / "server.log"
 RECORD, REQUEST = HOME / "record.json", HOME / "request"
@@ -142,16 +141,7 @@ class Record:
                 ("drill_tables", "tables that the last drill read", self.last.tables),
                 ("drill_rows", "rows that the last drill read", self.last.rows),
             ]
-        return "".join(
-            f"# HELP {name} {text}\n# TYPE {name} gauge\n{name} {value}\n"
-            for name, text, value in lines
-        )
-
-
-def say(text: str) -> None:
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    sys.stdout.write(json.dumps({"time": stamp, "message": text}) + "\n")
-    sys.stdout.flush()
+        return gauges(lines)
 
 
 # --------------------------------------------------------------------------------- programs
@@ -180,14 +170,7 @@ def psql(host: str, database: str, script: str, *, failure: str, more: str = "")
 
 def newest_backup() -> dict[str, Any]:
     """What pgBackRest says of the newest backup; nothing where there is none."""
-    ended = subprocess.run(  # noqa: S603
-        ["/usr/bin/pgbackrest", f"--stanza={STANZA}", "info", "--output=json"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    stanzas = json.loads(ended.stdout) if ended.returncode == 0 and ended.stdout else []
-    found = stanzas[0].get("backup", []) if stanzas else []
+    found = backups()
     return dict(found[-1]) if found else {}
 
 
@@ -404,23 +387,6 @@ def requested() -> str:
         return ""
 
 
-def serve(port: int) -> None:
-    class Page(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = Record.read().page().encode()
-            self.send_response(200 if self.path == "/metrics" else 404)
-            self.send_header("Content-Type", "text/plain; version=0.0.4")
-            self.end_headers()
-            if self.path == "/metrics":
-                self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """A scrape is not worth a line of the log."""
-
-    server = ThreadingHTTPServer(("0.0.0.0", port), Page)  # noqa: S104  # the stage's own network
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-
-
 def turn(database: str, record: Record, request: str) -> None:
     """A drill, and what it leaves in the record."""
     result = drill(database, record)
@@ -445,7 +411,7 @@ def main() -> None:
     record = Record.read()
     record.doing = ""
     record.write()
-    serve(chosen.port)
+    serve(chosen.port, lambda: Record.read().page())
     looked = 0.0
     while True:
         request = requested()

@@ -8,16 +8,15 @@ Standard library only: the image holds PostgreSQL and pgBackRest and no Python p
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-STANZA = "main"
+from beside_postgres import backups, gauges, pgbackrest, say, serve
+
 RETRY_SECONDS = 60
 """After a failure it tries again this soon, rather than a whole period later."""
 POLL_SECONDS = 10
@@ -51,36 +50,16 @@ class State:
                         self.last_success,
                     )
                 )
-        return "".join(
-            f"# HELP {name} {text}\n# TYPE {name} gauge\n{name} {value}\n"
-            for name, text, value in lines
-        )
-
-
-def say(text: str) -> None:
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    sys.stdout.write(json.dumps({"time": stamp, "message": text}) + "\n")
-    sys.stdout.flush()
-
-
-def pgbackrest(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603
-        ["/usr/bin/pgbackrest", f"--stanza={STANZA}", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+        return gauges(lines)
 
 
 def read_repository(state: State) -> None:
     """Refresh ``state`` from what the repository holds."""
-    answer = pgbackrest("info", "--output=json")
-    stanzas = json.loads(answer.stdout) if answer.returncode == 0 else []
-    backups = stanzas[0].get("backup", []) if stanzas else []
+    found = backups()
     with state.lock:
-        state.backups = len(backups)
-        state.last_success = max((b["timestamp"]["stop"] for b in backups), default=0)
-        fulls = [b for b in backups if b["type"] == "full"]
+        state.backups = len(found)
+        state.last_success = max((b["timestamp"]["stop"] for b in found), default=0)
+        fulls = [b for b in found if b["type"] == "full"]
         state.last_full = max((b["timestamp"]["stop"] for b in fulls), default=0)
         if fulls:
             state.repository_bytes = fulls[-1]["info"]["repository"]["size"]
@@ -135,23 +114,6 @@ def back_up(state: State, kind: str, sockets: list[str]) -> None:
     say(f"{kind} backup failed: {failure}" if failure else f"{kind} backup done")
 
 
-def serve(state: State, port: int) -> None:
-    class Page(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = state.page().encode()
-            self.send_response(200 if self.path == "/metrics" else 404)
-            self.send_header("Content-Type", "text/plain; version=0.0.4")
-            self.end_headers()
-            if self.path == "/metrics":
-                self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """A scrape is not worth a line of the log."""
-
-    server = ThreadingHTTPServer(("0.0.0.0", port), Page)  # noqa: S104  # the stage's own network
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-
-
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--full-hours", type=float, required=True)
@@ -162,7 +124,7 @@ def main() -> None:
     # The container's first process: without a handler it would not end until it is killed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     state = State()
-    serve(state, chosen.port)
+    serve(chosen.port, state.page)
     while True:
         read_repository(state)
         kind = due(state, time.time(), chosen.full_hours, chosen.differential_hours)

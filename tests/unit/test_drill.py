@@ -23,6 +23,8 @@ def drill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
+    # As in the image, where what both programs use is beside them.
+    monkeypatch.syspath_prepend(str(PROGRAM.parent))
     # Its dataclasses look their module up.
     monkeypatch.setitem(sys.modules, spec.name, module)
     spec.loader.exec_module(module)
