@@ -8,16 +8,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from random import Random
 
 import apsw
 
-from benchmarks.lab import MIB, PEAK_SECONDS, CommandFailed, Lab
+from benchmarks.lab import MIB, PEAK_SECONDS, CommandFailed, Lab, kib_of, sampled
 from benchmarks.project import ENVIRONMENT
 from benchmarks.results import Goal, Row, Sample, Section
 
@@ -125,32 +123,16 @@ def _run(manifest: Path, dsn: str, report: Path) -> tuple[float, float, dict[str
     return seconds, max(found, default=0) / MIB, told["seconds"]
 
 
-@contextmanager
-def _memory_of(pid: int) -> Iterator[list[int]]:
-    """The bytes of a process and its children, looked at again and again. Empty without /proc."""
-    found: list[int] = []
-    ended = threading.Event()
+def _memory_of(pid: int) -> AbstractContextManager[list[int]]:
+    """The bytes of a process and its children, looked at again and again. Zero without /proc."""
 
-    def look() -> None:
-        while not ended.wait(5 * PEAK_SECONDS):
-            children: list[int] = []
-            with suppress(OSError):
-                for task in Path(f"/proc/{pid}/task").iterdir():
-                    children += map(int, (task / "children").read_text().split())
-            found.append(sum(map(_share, [pid, *children])))
+    def look() -> int:
+        children: list[int] = []
+        with suppress(OSError):
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                children += map(int, (task / "children").read_text().split())
+        return sum(
+            kib_of(Path(f"/proc/{one}/smaps_rollup"), "Pss:") or 0 for one in [pid, *children]
+        )
 
-    watch = threading.Thread(target=look, daemon=True)
-    watch.start()
-    try:
-        yield found
-    finally:
-        ended.set()
-        watch.join()
-
-
-def _share(pid: int) -> int:
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    return 0
+    return sampled(5 * PEAK_SECONDS, look)

@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,21 +67,35 @@ def run_timed(
     return Timing(seconds, usage.ru_utime + usage.ru_stime, largest, text)
 
 
-@contextmanager
-def _peak_of(pid: int) -> Iterator[list[int]]:
+def _peak_of(pid: int) -> AbstractContextManager[list[int]]:
     """The largest resident set of a process, in bytes, as its own pages make it: what the system
     reports at its end counts the pages of whoever started it as well. Empty without /proc."""
+    file = Path(f"/proc/{pid}/status")
+    return sampled(PEAK_SECONDS, lambda: kib_of(file, "VmHWM:"))
+
+
+def kib_of(file: Path, field: str) -> int | None:
+    """The bytes that a line of the kernel's says in KiB; None where it does not."""
+    with suppress(OSError):
+        for line in file.read_text().splitlines():
+            if line.startswith(field):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+@contextmanager
+def sampled(apart: float, look: Callable[[], int | None]) -> Iterator[list[int]]:
+    """What ``look`` finds, so many seconds apart, while the block runs."""
     found: list[int] = []
     ended = threading.Event()
 
-    def look() -> None:
-        while not ended.wait(PEAK_SECONDS):
-            with suppress(OSError):
-                for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-                    if line.startswith("VmHWM:"):
-                        found.append(int(line.split()[1]) * 1024)
+    def again() -> None:
+        while not ended.wait(apart):
+            value = look()
+            if value is not None:
+                found.append(value)
 
-    watch = threading.Thread(target=look, daemon=True)
+    watch = threading.Thread(target=again, daemon=True)
     watch.start()
     try:
         yield found

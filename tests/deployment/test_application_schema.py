@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import docker
 import psycopg
@@ -90,18 +91,17 @@ def client() -> docker.DockerClient:
     return client_or_skip()
 
 
-@pytest.fixture(scope="module")
-def image(client: docker.DockerClient) -> str:
+def image_with_psql(client: docker.DockerClient) -> str:
     """Stands for the application's own image; psql finds its database as libpq does."""
     said: list[str] = []
     return Builder(client, "auto", said.append).images(18).postgres
 
 
-@pytest.fixture(scope="module")
-def workshop(
-    client: docker.DockerClient, image: str, tmp_path_factory: pytest.TempPathFactory
+@contextmanager
+def stage_of_people(
+    client: docker.DockerClient, directory: Path, **settings: Any
 ) -> Iterator[Workshop]:
-    directory = tmp_path_factory.mktemp("schema")
+    """A stage whose application has made its own tables."""
     source = directory / "data" / "app.db"
     make_source(source)
     made = Workshop(
@@ -112,9 +112,23 @@ def workshop(
         strategy="blue-green",
         tls="private",
         schema="existing",
+        **settings,
     )
     yield made
     made.clear()
+
+
+@pytest.fixture(scope="module")
+def image(client: docker.DockerClient) -> str:
+    return image_with_psql(client)
+
+
+@pytest.fixture(scope="module")
+def workshop(
+    client: docker.DockerClient, image: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Workshop]:
+    with stage_of_people(client, tmp_path_factory.mktemp("schema")) as made:
+        yield made
 
 
 def connect(workshop: Workshop) -> psycopg.Connection:

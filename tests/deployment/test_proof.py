@@ -11,9 +11,14 @@ import psycopg
 import pytest
 
 from infra.execution import execute
-from infra.images import Builder
 from tests.deployment.engine import client_or_skip, output
-from tests.deployment.test_application_schema import SECRET, TABLES, make_source, psql
+from tests.deployment.test_application_schema import (
+    SECRET,
+    TABLES,
+    image_with_psql,
+    psql,
+    stage_of_people,
+)
 from tests.deployment.workshop import Workshop, dsn, named, require_pulumi
 
 pytestmark = [
@@ -38,30 +43,16 @@ def client() -> docker.DockerClient:
 
 @pytest.fixture(scope="module")
 def image(client: docker.DockerClient) -> str:
-    """Stands for the application's own image; psql finds its database as libpq does."""
-    said: list[str] = []
-    return Builder(client, "auto", said.append).images(18).postgres
+    return image_with_psql(client)
 
 
 @pytest.fixture(scope="module")
 def workshop(
     client: docker.DockerClient, image: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Workshop]:
-    directory = tmp_path_factory.mktemp("proof")
-    source = directory / "data" / "app.db"
-    make_source(source)
-    made = Workshop(
-        directory,
-        client,
-        source=str(source),
-        application="people",
-        strategy="blue-green",
-        tls="private",
-        schema="existing",
-        schemaFrom={"image": image, "command": psql(TABLES)},
-    )
-    yield made
-    made.clear()
+    step = {"image": image, "command": psql(TABLES)}
+    with stage_of_people(client, tmp_path_factory.mktemp("proof"), schemaFrom=step) as made:
+        yield made
 
 
 def certified(workshop: Workshop) -> str:

@@ -290,15 +290,7 @@ def test_rows_written_around_the_capture_stop_the_switch(stage: Stage) -> None:
 
 def test_a_long_transaction_stops_the_rollback_with_postgresql_serving(stage: Stage) -> None:
     switch(stage.ends)
-    side = stage.ends.postgres
-    with psycopg.connect(
-        host=side.host,
-        port=side.port,
-        dbname=side.database,
-        user="app",
-        password="secret",
-        prepare_threshold=None,
-    ) as app:
+    with stage.application() as app, app.transaction():
         app.execute("INSERT INTO events (what) VALUES ('slow')")
         with pytest.raises(OperationError, match="could not hold"):
             rollback(stage.ends, pause_limit=0.3)

@@ -38,6 +38,25 @@ PROPS: dict[str, Any] = {
 }
 
 
+JOBS_PROPS: dict[str, Any] = {
+    **PROPS,
+    "source": "/data/a.db",
+    "strategy": "offline",
+    "report_directory": "/report",
+    "state_directory": "/state",
+    "application_password": "one",
+    "console_password": "another",
+    "console": {},
+    "connection": {"port": 6432.0},
+    "job_digest": "",
+    "profile": "none",
+    "profile_path": "none",
+    "policy": "",
+    "target_version": "18",
+}
+"""What the job itself is given."""
+
+
 def inputs(**changed: object) -> SchemaInputs:
     return SchemaInputs.of({**PROPS, **changed})
 
@@ -80,24 +99,8 @@ def test_no_form_of_the_password_is_shown() -> None:
 
 
 def test_the_job_is_told_whose_tables_they_are() -> None:
-    props = {
-        **PROPS,
-        "source": "/data/a.db",
-        "strategy": "offline",
-        "report_directory": "/report",
-        "state_directory": "/state",
-        "application_password": "one",
-        "console_password": "another",
-        "console": {},
-        "connection": {"port": 6432.0},
-        "job_digest": "",
-        "profile": "none",
-        "profile_path": "none",
-        "policy": "",
-        "target_version": "18",
-    }
-    assert "--schema" not in migration.arguments(MigrationInputs.of(props))
-    words = migration.arguments(MigrationInputs.of({**props, "schema": "existing"}))
+    assert "--schema" not in migration.arguments(MigrationInputs.of(JOBS_PROPS))
+    words = migration.arguments(MigrationInputs.of({**JOBS_PROPS, "schema": "existing"}))
     assert words[words.index("--schema") + 1] == "existing"
 
 

@@ -16,7 +16,7 @@ from docker.errors import ImageNotFound, NotFound
 from infra import job, migration, proof
 from infra.inputs import MigrationInputs
 from migration_job.application_proof import AWAITED
-from tests.unit.test_application_schema import PASSWORD, PROPS
+from tests.unit.test_application_schema import JOBS_PROPS, PASSWORD
 
 COPY = "shop_proof_0123abcd"
 
@@ -24,20 +24,7 @@ COPY = "shop_proof_0123abcd"
 def inputs(**changed: object) -> MigrationInputs:
     return MigrationInputs.of(
         {
-            **PROPS,
-            "source": "/data/a.db",
-            "strategy": "offline",
-            "report_directory": "/report",
-            "state_directory": "/state",
-            "application_password": "one",
-            "console_password": "another",
-            "console": {},
-            "connection": {"port": 6432.0},
-            "job_digest": "",
-            "profile": "none",
-            "profile_path": "none",
-            "policy": "",
-            "target_version": "18",
+            **JOBS_PROPS,
             "proof": {"image": "shop:4.2", "command": ["check"], "environment": {"KEY": "hush"}},
             **changed,
         }
