@@ -40,6 +40,9 @@ _OF_NOW = re.compile(r"'now'|\bcurrent_(?:date|time|timestamp)\b|'localtime'", r
 ASKED_ROWS = 2_000
 """Rows that are asked a predicate as an index would."""
 
+OF_VIRTUAL = "left out by the policy: the rows of this virtual table stay on the source"
+"""Of a virtual table, whose rows are not counted: not every SQLite can read them."""
+
 LEFT_OUT = (TABLE_LEFT_OUT, TABLE_SKIPPED, ROWS_LEFT_OUT)
 
 
@@ -85,9 +88,9 @@ def _chosen_rows(
     for name, where in rows.items():
         table = catalogue.table(name)
         _require_replacing(table, policy)
-        _require_predicate(connection, table, where, catalogue.encoding)
+        count = _asked(connection, table, where, catalogue.encoding)
         if fold(name) not in gone:
-            _report_rows(connection, table, where, findings)
+            _report_rows(table, where, count, findings)
     return {name: where for name, where in rows.items() if fold(name) not in gone}
 
 
@@ -110,9 +113,8 @@ def left_out(plan: Plan) -> str:
 
 
 def _how_many(finding: Finding) -> str:
-    return (
-        "a virtual table" if "virtual table" in finding.message else counted(finding.count, "row")
-    )
+    virtual = finding.message == OF_VIRTUAL
+    return "a virtual table" if virtual else counted(finding.count, "row")
 
 
 def is_known_dead(finding: Finding, policy: Policy | None) -> bool:
@@ -171,11 +173,10 @@ def _require_replacing(table: SourceTable, policy: Policy) -> None:
         )
 
 
-def _require_predicate(
-    connection: apsw.Connection, table: SourceTable, where: str, encoding: str
-) -> None:
-    """What SQLite takes for a partial index is a question to the row alone, and has one answer.
-    Some of what it does not take it notices only when a row asks: so rows of the table do."""
+def _asked(connection: apsw.Connection, table: SourceTable, where: str, encoding: str) -> int:
+    """How many rows do not meet the predicate. What SQLite takes for a partial index is a question
+    to the row alone, and has one answer. Some of what it does not take it notices only when a row
+    asks: so rows of the table do. Raises InputError for any other."""
     memory = apsw.Connection(":memory:")
     memory.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 0)
     names = [column.name for column in table.columns]
@@ -201,7 +202,7 @@ def _require_predicate(
         for count, row in enumerate(_first_rows(connection, table, encoding), 1):
             memory.execute(insert, (count, *(bindable(value) for value in row)))
         # And every row on the file itself: it has to have an answer for each.
-        _count(connection, table, f"({written}) IS NOT TRUE")
+        return _count(connection, table, f"({written}) IS NOT TRUE")
     except (apsw.Error, InputError) as error:
         raise InputError(
             f"the policy's tables.{table.name}.where: expected a SQLite predicate of the row's own "
@@ -235,16 +236,13 @@ def _report_virtual(name: str, code: str, findings: Findings) -> None:
     findings.add(
         code,
         "warning",
-        "left out by the policy: the rows of this virtual table stay on the source",
+        OF_VIRTUAL,
         table=name,
         item=name,
     )
 
 
-def _report_rows(
-    connection: apsw.Connection, table: SourceTable, where: str, findings: Findings
-) -> None:
-    count = _count(connection, table, f"({sqlite_expression(where)}) IS NOT TRUE")
+def _report_rows(table: SourceTable, where: str, count: int, findings: Findings) -> None:
     findings.add(
         ROWS_LEFT_OUT,
         "warning",

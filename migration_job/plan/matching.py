@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from migration_job.errors import InputError
-from migration_job.plan import naming
 from migration_job.plan.bookkeeping import is_bookkeeping, version_columns
 from migration_job.plan.findings import Findings, policy_for_column, policy_for_table, some
 from migration_job.plan.policy import Policy
@@ -113,8 +112,8 @@ def _place_of(table: SourceTable, target: TargetSchema, policy: Policy) -> Targe
             )
         return there
     exact = target.table(table.name)
-    if exact is None and policy.rename == "snake_case":
-        exact = target.table(naming.snake_case(table.name))
+    if exact is None:
+        exact = target.table(policy.name_of(table.name))
     if exact is not None:
         return exact
     alike = [t for t in target.tables if fold(t.name) == fold(table.name)]
@@ -133,8 +132,8 @@ def _column_of(column: SourceColumn, match: TableMatch, policy: Policy) -> Targe
             )
         return there
     exact = match.target.column(column.name)
-    if exact is None and policy.rename == "snake_case":
-        exact = match.target.column(naming.snake_case(column.name))
+    if exact is None:
+        exact = match.target.column(policy.name_of(match.source.name, column.name))
     if exact is not None:
         return exact
     alike = [c for c in match.target.columns if fold(c.name) == fold(column.name)]

@@ -32,7 +32,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from migration_job.errors import InputError
-from migration_job.plan import moments
+from migration_job.plan import moments, naming
 from migration_job.plan.model import Action
 from migration_job.plan.rules import ByteOrder, Entry, EpochUnit, Pattern, Scalar
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
@@ -152,6 +152,14 @@ class Policy(Part):
         """The column's own part; an empty one where there is none."""
         columns = self.table(table).columns
         return (_find(columns, column) if columns else None) or _NO_COLUMN
+
+    def name_of(self, table: str, column: str | None = None) -> str:
+        """What the target is to call the table or column: the policy's word, else the source's."""
+        part = self.table(table) if column is None else self.column(table, column)
+        if part.rename is not None:
+            return part.rename
+        name = table if column is None else column
+        return naming.cut(naming.snake_case(name)) if self.rename == "snake_case" else name
 
     def accepts(self, code: str, table: str | None, column: str | None, item: str | None) -> bool:
         """Whether a finding is acknowledged: everywhere, for its table, column or object."""

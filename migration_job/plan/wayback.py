@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import apsw
 
 from migration_job.plan import naming
-from migration_job.plan.model import CheckPlan, ColumnPlan
+from migration_job.plan.model import CheckPlan, ColumnPlan, TablePlan
 from migration_job.plan.rules import (
     NUMBER_AFFINITIES,
     TARGETS,
@@ -171,10 +171,13 @@ def _text_of_number(column: str, *, real: bool) -> str:
 DECLARED = {"integer": "INTEGER", "real": "REAL", "numeric": "NUMERIC", "text": "TEXT", "blob": ""}
 
 
-def without_way_back(table: SourceTable, columns: Sequence[ColumnPlan]) -> str:
+def without_way_back(table: SourceTable, plan: TablePlan) -> str:
     """Why a new row of the target's would not mean the same on the source, '' where it would. Tried
     on a value or two of each column: its rule's inverse, as the source's affinity leaves it, and
     there again."""
+    if plan.where is not None:
+        return "a new row may have the key of one that has stayed on SQLite"
+    columns = plan.columns
     if table.strict and (why := _computed_unknown(table, columns)):
         return why
     sources = {fold(c.name): c for c in table.columns if not c.generated}

@@ -4,10 +4,12 @@ which tables have such rows."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import apsw
 
+from migration_job.plural import counted
 from migration_job.protocol.run_context import Pair
 from migration_job.quoting import compose, sqlite_expression, sqlite_name, sqlite_table
 from migration_job.values import fold
@@ -58,23 +60,24 @@ def without_parents(pair: Pair) -> Iterator[str]:
         if plan.source is None:
             continue
         keys = pair.catalogue.table(plan.source).foreign_keys
-        for parent in {key.parent for key in keys if fold(key.parent) not in carried}:
-            found = _dangling(pair, plan.source, parent)
-            if found:
-                rows = "1 row" if found == 1 else f"{found:,} rows"
+        parents = {fold(key.parent): key.parent for key in keys if fold(key.parent) not in carried}
+        dangling = _dangling(pair, plan.source) if parents else Counter()
+        for folded, parent in parents.items():
+            if found := dangling[folded]:
                 yield (
-                    f"warning: {rows} of table {plan.source} {'refers' if found == 1 else 'refer'} "
-                    f"to a row of {parent} that SQLite does not have"
+                    f"warning: {counted(found, 'row')} of table {plan.source} "
+                    f"{'refers' if found == 1 else 'refer'} to a row of {parent} that SQLite does "
+                    "not have"
                 )
 
 
-def _dangling(pair: Pair, table: str, parent: str) -> int:
+def _dangling(pair: Pair, table: str) -> Counter[str]:
+    """How many rows refer to a row that is not there, by the folded name of its table."""
     query = compose("PRAGMA main.foreign_key_check({table})", table=sqlite_name(table))
     try:
-        rows = pair.source.execute(query).fetchall()
+        return Counter(fold(str(row[2])) for row in pair.source.execute(query))
     except apsw.SQLError:
-        return 0  # a key that SQLite itself cannot follow
-    return sum(fold(str(row[2])) == fold(parent) for row in rows)
+        return Counter()  # a key that SQLite itself cannot follow
 
 
 def _of_the_source(pair: Pair) -> Iterator[tuple[str, str]]:

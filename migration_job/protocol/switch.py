@@ -29,7 +29,6 @@ from migration_job.deadline import time_limit
 from migration_job.errors import InputError, JobError, OperationError, VerificationError
 from migration_job.phases import Phase
 from migration_job.plan.findings import some
-from migration_job.plan.model import TablePlan
 from migration_job.plan.retyped import require_acknowledged
 from migration_job.plan.wayback import without_way_back
 from migration_job.protocol import (
@@ -478,7 +477,7 @@ def _require_inverses(pair: Pair, one_way: tuple[str, ...]) -> None:
         for plan in pair.plan.tables
         if plan.source is not None
         and plan.source not in one_way
-        and (why := _without_way_back(pair.catalogue.table(plan.source), plan))
+        and (why := without_way_back(pair.catalogue.table(plan.source), plan))
     }
     if reasons:
         raise InputError(
@@ -491,12 +490,6 @@ def _require_inverses(pair: Pair, one_way: tuple[str, ...]) -> None:
 
 def _carried(pair: Pair) -> list[SourceTable]:
     return [pair.catalogue.table(p.source) for p in pair.plan.tables if p.source is not None]
-
-
-def _without_way_back(table: SourceTable, plan: TablePlan) -> str:
-    if plan.where is not None:
-        return "a new row may have the key of one that has stayed on SQLite"
-    return without_way_back(table, plan.columns)
 
 
 def _require_writable(pair: Pair, one_way: tuple[str, ...]) -> None:

@@ -9,7 +9,6 @@ from migration_job.errors import InputError
 from migration_job.plan import naming
 from migration_job.plan.findings import Findings, some
 from migration_job.plan.planner.context import Planning
-from migration_job.plan.policy import Policy
 from migration_job.plan.relations import Place
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
 
@@ -39,14 +38,14 @@ def name_everything(planning: Planning) -> Names:
     findings, policy = planning.findings, planning.policy
     columns: dict[Place, str] = {}
     others = _others(planning.catalogue)
-    sources = {t.name: policy.table(t.name).rename for t in planning.catalogue.tables}
-    tables = _named(sources, policy, _Room(naming.relation_name, others, "tables."))
+    wanted = {t.name: policy.name_of(t.name) for t in planning.catalogue.tables}
+    tables = _named(wanted, _Room(naming.relation_name, others, "tables."))
     for table in planning.catalogue.tables:
-        _note(findings, table.name, tables[table.name], (table.name, None), policy)
-        own = {c.name: policy.column(table.name, c.name).rename for c in table.columns}
+        _note(findings, wanted[table.name], tables[table.name], (table.name, None))
+        own = {c.name: policy.name_of(table.name, c.name) for c in table.columns}
         room = _Room(naming.column_name, frozenset(), f"tables.{table.name}.columns.")
-        for name, target in _named(own, policy, room).items():
-            _note(findings, name, target, (table.name, name), policy)
+        for name, target in _named(own, room).items():
+            _note(findings, own[name], target, (table.name, name))
             columns[table.name, name] = target
         if len(table.columns) > MAX_COLUMNS:
             findings.add(
@@ -73,28 +72,16 @@ class _Room:
     """Where the policy speaks of it, before the name."""
 
 
-def _named(sources: Mapping[str, str | None], policy: Policy, room: _Room) -> dict[str, str]:
-    """The target's name of each of the source's, beside which stands that of the policy's. Names
-    that stay as they are come first: no other takes them away. Raises InputError."""
-    renamed = {
-        name: wanted
-        for name, own in sources.items()
-        if (wanted := _wished(name, own, policy)) != name
-    }
+def _named(wanted: Mapping[str, str], room: _Room) -> dict[str, str]:
+    """The target's name for each of the source's, beside which stands the wanted one. Names that
+    stay as they are come first: no other takes them away. Raises InputError."""
     found: dict[str, str] = {}
-    for name in sorted(sources, key=renamed.__contains__):
-        taken, wanted = set(found.values()), renamed.get(name, name)
-        if name in renamed:
-            _require_free(name, wanted, {*taken, *room.held}, room)
-        found[name] = room.has(wanted, taken)
-    return {name: found[name] for name in sources}
-
-
-def _wished(name: str, own: str | None, policy: Policy) -> str:
-    """What the policy calls it, else the source."""
-    if own is None and policy.rename == "snake_case":
-        return naming.cut(naming.snake_case(name))
-    return name if own is None else own
+    for name in sorted(wanted, key=lambda one: wanted[one] != one):
+        taken = set(found.values())
+        if wanted[name] != name:
+            _require_free(name, wanted[name], {*taken, *room.held}, room)
+        found[name] = room.has(wanted[name], taken)
+    return {name: found[name] for name in wanted}
 
 
 def _require_free(name: str, wanted: str, taken: Collection[str], room: _Room) -> None:
@@ -136,14 +123,10 @@ def _others(catalogue: Catalogue) -> set[str]:
     }
 
 
-def _note(
-    findings: Findings, source: str, target: str, place: tuple[str, str | None], policy: Policy
-) -> None:
-    table, column = place
-    own = policy.table(table).rename if column is None else policy.column(table, column).rename
-    name = _wished(source, own, policy)
+def _note(findings: Findings, name: str, target: str, place: tuple[str, str | None]) -> None:
     if target == name:
         return
+    table, column = place
     what = "table" if column is None else "column"
     if target == naming.cut(name):
         findings.add(
