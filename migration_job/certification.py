@@ -6,7 +6,6 @@ application's own queries, issue the certificate.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from migration_job.report.model import (
     Report,
     TableCertificate,
     TableReport,
+    sealed,
 )
 from migration_job.stores.postgres import database, records
 from migration_job.stores.sqlite import snapshot
@@ -189,23 +189,17 @@ class Certification:
             began_at=subject.began_at,
             issued_at=now(),
         )
-        return _sealed(certificate)
+        return sealed(certificate)
 
 
 def with_check(certificate: Certificate, name: str, said: str) -> Certificate:
     """The certificate with one more check that went well, and what it said."""
-    return _sealed(certificate.model_copy(update={"checks": {**certificate.checks, name: said}}))
+    return sealed(certificate.model_copy(update={"checks": {**certificate.checks, name: said}}))
 
 
 def is_whole(certificate: Certificate) -> bool:
     """Whether its digest is that of what it says."""
-    return _sealed(certificate).digest == certificate.digest
-
-
-def _sealed(certificate: Certificate) -> Certificate:
-    """The certificate with its digest."""
-    body = certificate.model_dump_json(exclude={"digest"})
-    return certificate.model_copy(update={"digest": hashlib.sha256(body.encode()).hexdigest()})
+    return sealed(certificate).digest == certificate.digest
 
 
 def refuse_differences(found: Verified) -> None:

@@ -168,7 +168,7 @@ class Migration:
         target = stack.enter_context(connected(options.dsn))
         if options.jobs is None:
             self._sessions = sessions_for(self._jobs, database.round_trip(target))
-        for told in runlock.lock(target):
+        for told in runlock.lock_within(target, options.busy_seconds):
             reporter.say(told)
         settings.require_fit(target)
         citus.refuse(target, enabled=policy is not None and citus.FEATURE in policy.enable)

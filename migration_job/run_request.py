@@ -25,6 +25,8 @@ class Options:
     said: Said = field(default_factory=Said)
     """What the command line says in the place of the policy."""
     deep: bool = False
+    busy_seconds: float = 0.0
+    """How long to wait for the target's lock: for the sessions of a run that was killed."""
     jobs: int | None = None
     """Sessions that work in parallel; None: :func:`migration_job.workers.default_jobs`, and two
     more where it helps."""

@@ -32,7 +32,6 @@ from migration_job.fleet.telling import (
     folder_name,
     judge,
     policy_name,
-    reported,
     tell,
 )
 from migration_job.place import DEFAULT_SCHEMA, in_schema, schema_of
@@ -43,7 +42,8 @@ from migration_job.plan.tenants import TenantColumn, with_tenant
 from migration_job.plural import counted
 from migration_job.progress import Reporter
 from migration_job.quoting import postgres_name
-from migration_job.report.context import make_folder, now
+from migration_job.report import fleet as page
+from migration_job.report.context import ended_in, make_folder, now
 from migration_job.report.fleet import FleetReport
 from migration_job.signals import stopped_by_signals
 from migration_job.stores.postgres import database, runlock, shared_tables
@@ -105,7 +105,12 @@ class FleetRun:
         self.report.target = database.describe(options.dsn)
         make_folder(options.report)
         with (
-            reported(self.report, options.report, self._reporter),
+            ended_in(
+                self.report,
+                options.report,
+                self._reporter,
+                lambda: page.write(self.report, options.report),
+            ),
             stopped_by_signals(),
             connected(options.dsn) as target,
             self._crew,
@@ -130,8 +135,9 @@ class FleetRun:
             self._move(plans)
         finally:
             listed = {m.tenant for m in self._fleet.members}
-            tell(self.report, self._ledger, self._options.report, listed, self._earlier)
-        certify(self.report, self._ledger)
+            report = self._options.report
+            certificates = tell(self.report, self._ledger, report, listed, self._earlier)
+        certify(self.report, self._ledger, certificates)
         judge(self.report, self._options.report)
 
     # ---------------------------------------------------------------------------------- the plan
@@ -445,9 +451,8 @@ def _require_there(target: psycopg.Connection, plan: Plan, column: TenantColumn)
             "expected row-level security, forced, with policy own_tenant on the tables that all "
             f"files share, found that {some(unguarded)}",
             advice="until it is back, whoever may read such a table sees every tenant's rows: "
-            "ALTER TABLE ... ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY, and CREATE "
-            "POLICY own_tenant ON ... USING "
-            f"({postgres_name(column.name)} = {column.present})",
+            "enable and force it there, and give the table the policy own_tenant again, by which "
+            f"{postgres_name(column.name)} = {column.present}",
         )
 
 

@@ -3,8 +3,7 @@ last words."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from urllib.parse import quote as url_quote
 
@@ -19,11 +18,10 @@ from migration_job.errors import (
     VerificationError,
 )
 from migration_job.plural import counted
-from migration_job.progress import Reporter
 from migration_job.report import fleet as page
 from migration_job.report.context import now
 from migration_job.report.fleet import FleetCertificate, FleetFile, FleetPlan, FleetReport
-from migration_job.report.model import Certificate
+from migration_job.report.model import Certificate, sealed
 from migration_job.stores.postgres.fleet_ledger import FileRow, FleetLedger
 
 SHOWN = 10
@@ -51,42 +49,18 @@ def policy_name(number: int) -> str:
     return f"{number}.policy.yaml"
 
 
-@contextmanager
-def reported(report: FleetReport, folder: Path, reporter: Reporter) -> Iterator[None]:
-    """Write the report at the end, with the error that ended the run, if one did, which goes on.
-    Raises InputError where it cannot be written."""
-    try:
-        yield
-    except JobError as error:
-        report.message, report.exit_status = str(error), int(error.status)
-        raise
-    except BaseException as error:
-        report.message = f"unexpected: {type(error).__name__}"
-        report.exit_status = int(ExitStatus.UNEXPECTED)
-        raise
-    finally:
-        report.ended_at = now()
-        report.seconds = dict(reporter.seconds)
-        try:
-            page.write(report, folder)
-        except OSError as error:
-            raise InputError(
-                f"cannot write the report to {folder}: {error.strerror}",
-                advice="give a directory that can be written with --report",
-            ) from error
-
-
 def tell(
     report: FleetReport,
     ledger: FleetLedger,
     folder: Path,
     listed: Collection[str],
     earlier: Collection[str],
-) -> None:
-    """Put what the book says into the report. ``listed`` are the manifest's tenants, ``earlier``
-    those whose certificate is an earlier run's. Raises VerificationError where a certificate in the
-    book is not as it was issued."""
+) -> dict[str, Certificate]:
+    """Put what the book says into the report; the certificates of the verified files. ``listed``
+    are the manifest's tenants, ``earlier`` those whose certificate is an earlier run's. Raises
+    VerificationError where a certificate in the book is not as it was issued."""
     bodies = ledger.bodies()
+    certificates: dict[str, Certificate] = {}
     for tenant, row in ledger.files().items():
         own = f"{FILES}/{folder_name(tenant)}"
         told = FleetFile(
@@ -102,7 +76,7 @@ def tell(
             report=own if (folder / own / "report.html").exists() else "",
         )
         if row.state == "verified":
-            _tell_certificate(told, row, bodies.get(tenant, ""))
+            certificates[tenant] = _tell_certificate(told, row, bodies.get(tenant, ""))
         report.files[tenant] = told
     report.plans = {
         plan.number: FleetPlan(
@@ -113,9 +87,10 @@ def tell(
         )
         for plan in ledger.all_plans()
     }
+    return certificates
 
 
-def _tell_certificate(told: FleetFile, row: FileRow, body: str) -> None:
+def _tell_certificate(told: FleetFile, row: FileRow, body: str) -> Certificate:
     try:
         certificate = Certificate.model_validate_json(body)
     except ValueError:
@@ -132,16 +107,18 @@ def _tell_certificate(told: FleetFile, row: FileRow, body: str) -> None:
     told.ledger_count = certificate.ledger_count
     told.quarantine_count = certificate.quarantine_count
     told.exceptions = list(row.exceptions)
+    return certificate
 
 
-def certify(report: FleetReport, ledger: FleetLedger) -> None:
+def certify(
+    report: FleetReport, ledger: FleetLedger, certificates: Mapping[str, Certificate]
+) -> None:
     """Issue the fleet's certificate, where every file of the manifest has one."""
     listed = {tenant: file for tenant, file in report.files.items() if file.listed}
     if any(file.state != "verified" for file in listed.values()):
         return
-    bodies = ledger.bodies()
-    certificates = [Certificate.model_validate_json(bodies[tenant]) for tenant in listed]
-    certificate = FleetCertificate(
+    own = {tenant: certificates[tenant] for tenant in listed}
+    unsealed = FleetCertificate(
         fleet_id=report.fleet_id,
         job_version=__version__,
         layout=report.layout,
@@ -152,11 +129,12 @@ def certify(report: FleetReport, ledger: FleetLedger) -> None:
         exceptions={
             tenant: file.exceptions for tenant, file in sorted(listed.items()) if file.exceptions
         },
-        partial=_partial(dict(zip(listed, certificates, strict=True))),
-        durable=all(c.durable for c in certificates),
+        partial=_partial(own),
+        durable=all(c.durable for c in own.values()),
         # The last file's, so that one sum has one digest however often it is added up.
-        issued_at=max((c.issued_at for c in certificates), default=now()),
-    ).sealed()
+        issued_at=max((c.issued_at for c in own.values()), default=now()),
+    )
+    certificate = sealed(unsealed)
     ledger.certify(certificate.digest, certificate.model_dump_json())
     report.certificate = certificate
 

@@ -14,7 +14,6 @@ import queue
 import signal
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 
@@ -56,7 +55,7 @@ from migration_job.progress import Reporter
 from migration_job.report.exceptions import with_exceptions
 from migration_job.report.model import Certificate
 from migration_job.run_request import Options
-from migration_job.stores.postgres import database, own_database, records, runlock, shared_tables
+from migration_job.stores.postgres import database, own_database, records, shared_tables
 from migration_job.stores.postgres.fleet_ledger import Certified, FleetLedger
 from migration_job.stores.postgres.shared_tables import Tenant
 from migration_job.stores.sqlite.catalogue import read_catalogue
@@ -67,8 +66,6 @@ from migration_job.verify.tenants import Content
 
 BUSY_SECONDS = 60.0
 """How long to wait for the sessions of a run that was killed: the server has to notice."""
-
-BUSY_APART = 0.25
 
 
 def main() -> None:
@@ -182,16 +179,9 @@ def _move(task: Move) -> Moved:
         said=Said(task.types),
         jobs=1,
         shape=task.shape,
+        busy_seconds=BUSY_SECONDS,
     )
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            report = Migration(options, Reporter(quiet=True)).run()
-            break
-        except runlock.BusyError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(BUSY_APART)
+    report = Migration(options, Reporter(quiet=True)).run()
     certificate = report.certificate
     if certificate is None:
         raise OperationError("expected a certificate of a verified run, found none")
@@ -270,9 +260,9 @@ def _kept(dsn: str, digest: str) -> Moved | None:
             raise InputError(
                 f"expected the tables that this file was moved to, found no {some(missing)} in "
                 f"schema {run.plan.schema_name}",
-                advice="somebody has dropped or renamed them: restore them from a backup; or drop "
-                f"schema {records_of(target)} and what is left of the file's tables, and run the "
-                "fleet again, which moves the file anew",
+                advice="somebody has dropped or renamed them: restore them from a backup; or "
+                f"remove schema {records_of(target)} and what is left of the file's tables, and "
+                "run the fleet again, which moves the file anew",
             )
     return Moved(digest, body, "verified by an earlier run", again=False)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from migration_job.errors import BlockedError, ExitStatus, InputError, JobError
 from migration_job.progress import Reporter
@@ -17,12 +18,38 @@ from migration_job.report.model import Report
 def reported(report: Report, folder: Path, reporter: Reporter) -> Iterator[None]:
     """Write the report into ``folder`` at the end, with the error that ended it, if one did, which
     goes on. Raises InputError where it cannot be written."""
+
+    def write() -> None:
+        report.beside_seconds = dict(reporter.beside)
+        writer.write(report, folder)
+
+    with ended_in(report, folder, reporter, write):
+        try:
+            yield
+        except JobError as error:
+            report.outcome = "blocked" if isinstance(error, BlockedError) else "failed"
+            raise
+
+
+class Ending(Protocol):
+    """What every report says of its end."""
+
+    message: str
+    exit_status: int
+    ended_at: str
+    seconds: dict[str, float]
+
+
+@contextmanager
+def ended_in(
+    report: Ending, folder: Path, reporter: Reporter, write: Callable[[], None]
+) -> Iterator[None]:
+    """Put the end into the report, and the error, if one ended it, which goes on; then ``write``
+    it, whatever the end. Raises InputError where ``folder`` cannot be written to."""
     try:
         yield
     except JobError as error:
-        report.outcome = "blocked" if isinstance(error, BlockedError) else "failed"
-        report.message = str(error)
-        report.exit_status = int(error.status)
+        report.message, report.exit_status = str(error), int(error.status)
         raise
     except BaseException as error:
         report.message = f"unexpected: {type(error).__name__}"
@@ -31,18 +58,13 @@ def reported(report: Report, folder: Path, reporter: Reporter) -> Iterator[None]
     finally:
         report.ended_at = now()
         report.seconds = dict(reporter.seconds)
-        report.beside_seconds = dict(reporter.beside)
-        _write(report, folder)
-
-
-def _write(report: Report, folder: Path) -> None:
-    try:
-        writer.write(report, folder)
-    except OSError as error:
-        raise InputError(
-            f"cannot write the report to {folder}: {error.strerror}",
-            advice="give a directory that can be written with --report",
-        ) from error
+        try:
+            write()
+        except OSError as error:
+            raise InputError(
+                f"cannot write the report to {folder}: {error.strerror}",
+                advice="give a directory that can be written with --report",
+            ) from error
 
 
 def make_folder(folder: Path) -> None:

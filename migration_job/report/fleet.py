@@ -5,7 +5,6 @@ The names are a contract with the programs that read the file.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Literal
 
@@ -61,8 +60,7 @@ class FleetPlan(Part):
 
 
 class FleetCertificate(Part):
-    """The sum of the files' certificates. Its digest is the SHA-256 of its JSON without the
-    digest."""
+    """The sum of the files' certificates; :func:`~migration_job.report.model.sealed`."""
 
     fleet_id: str
     job_version: str
@@ -80,11 +78,6 @@ class FleetCertificate(Part):
     """Whether every file's was issued by a server that keeps what it commits."""
     issued_at: str
     digest: str = ""
-
-    def sealed(self) -> FleetCertificate:
-        """The same with its digest."""
-        body = self.model_dump_json(exclude={"digest"})
-        return self.model_copy(update={"digest": hashlib.sha256(body.encode()).hexdigest()})
 
 
 class FleetReport(Part):

@@ -5,7 +5,8 @@ The names are a contract with the programs that read the file; the command refer
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import hashlib
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,6 +23,15 @@ class Part(BaseModel):
     """A part of the report; unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+_Sealed = TypeVar("_Sealed", bound=Part)
+
+
+def sealed(part: _Sealed) -> _Sealed:
+    """The same with its ``digest``: the SHA-256 of its JSON without it."""
+    body = part.model_dump_json(exclude={"digest"})
+    return part.model_copy(update={"digest": hashlib.sha256(body.encode()).hexdigest()})
 
 
 class TableReport(Part):
@@ -96,7 +106,7 @@ class TableCertificate(Part):
 
 
 class Certificate(Part):
-    """What verification proved. Its digest is the SHA-256 of its JSON without the digest."""
+    """What verification proved; :func:`sealed`."""
 
     run_id: str
     job_version: str

@@ -65,7 +65,9 @@ def lock(connection: psycopg.Connection, schema: str | None = None) -> list[str]
     raise _busy(None, "")
 
 
-def lock_within(connection: psycopg.Connection, seconds: float, schema: str) -> list[str]:
+def lock_within(
+    connection: psycopg.Connection, seconds: float, schema: str | None = None
+) -> list[str]:
     """The same, and meanwhile wait for a run that was killed: the server has yet to notice."""
     deadline = time.monotonic() + seconds
     while True:
