@@ -34,8 +34,9 @@ setup:
 demo: ## migrate a made-up database (or SOURCE=my.db, a rehearsal) to an embedded PostgreSQL
 	@tools/setup lean
 	@tools/system-packages
-	@python=$(PYTHON); [ -x $$python ] || python=.venv-demo/bin/python; \
-	$$python -m tools.words OPTIONS $$python -m migration_job demo -- $${SOURCE:+"$$SOURCE"}
+	@trap : INT; python=$(PYTHON); [ -x $$python ] || python=.venv-demo/bin/python; \
+	$$python -m tools.words OPTIONS $$python -m migration_job demo -- $${SOURCE:+"$$SOURCE"} \
+	|| { status=$$?; [ $$status = 130 ] || exit $$status; }  # Ctrl-C: it has said so itself
 
 .PHONY: test
 test: setup ## run every test that this machine can run, on PostgreSQL 14 or POSTGRES_MAJOR

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -144,18 +145,34 @@ def _server(settings: Mapping[str, str], memory: int) -> Iterator[tuple[Embedded
 def _limit(pid: int, memory: int) -> Path | None:
     """A control group that holds the process and its children to ``memory`` bytes, page cache
     included; None where this machine or user cannot have one."""
+    group = control_group(memory)
+    if group is not None:
+        try:
+            enter(group, pid)
+        except OSError:
+            group.rmdir()
+            return None
+    return group
+
+
+def control_group(memory: int) -> Path | None:
+    """An empty one that holds whatever enters it to ``memory`` bytes."""
     unified = (CONTROL_GROUPS / "cgroup.controllers").exists()
     parent = CONTROL_GROUPS if unified else CONTROL_GROUPS / "memory"
-    group = parent / f"benchmark-{pid}"
+    group = parent / f"benchmark-{secrets.token_hex(4)}"
     try:
         group.mkdir()
         limit = "memory.max" if unified else "memory.limit_in_bytes"
         (group / limit).write_text(str(memory))
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for process in (str(pid), *children):
-            (group / "cgroup.procs").write_text(process)
     except OSError:
         if group.exists():
             group.rmdir()
         return None
     return group
+
+
+def enter(group: Path, pid: int) -> None:
+    """Move a server and its children into the group."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    for process in (str(pid), *children):
+        (group / "cgroup.procs").write_text(process)

@@ -8,6 +8,7 @@ from benchmarks import peers
 from benchmarks.lab import MIB, Lab, rows_arrived, tables_of
 from benchmarks.project import Migrated, migrate
 from benchmarks.results import Goal, Row, Sample, Section, ratio
+from migration_job.stores.sqlite import integrity
 
 GOAL = Goal(sense="at most", bound=0.7)
 
@@ -43,12 +44,13 @@ def measure(lab: Lab) -> Section:
         found.append(
             Row(what=f"- of it: {phase}", against="", value=sample.median, samples=(sample,))
         )
+    small = source.stat().st_size <= integrity.FULL_BYTES
     text = (
         f"{rows:,} rows, {source.stat().st_size // MIB} MiB of SQLite, 51 tables. `migrate` is the "
-        "command from start to end: backup with its checksum, integrity check, preflight, copy, "
-        "keys, indexes, foreign keys, verification of every value, report. Of the rows, "
-        f"{ours[-1].rows:,} arrived; with pgloader {arrived:,}. Processor time of the job alone: "
-        f"{median(m.timing.cpu for m in ours):.1f} s"
+        f"command from start to end: backup with its checksum, {integrity.name(full=small)}, "
+        "preflight, copy, keys, indexes, foreign keys, verification of every value, report. "
+        f"Of the rows, {ours[-1].rows:,} arrived; with pgloader {arrived:,}. Processor time of the "
+        f"job alone: {median(m.timing.cpu for m in ours):.1f} s"
     )
     text += f"; of pgloader alone: {median(processor):.1f} s." if processor else "."
     return Section(key="migrate", title="The whole migration", rows=tuple(found), text=text)

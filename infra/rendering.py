@@ -80,6 +80,7 @@ def host_of(settings: Settings, *, logical: bool = True) -> tuning.Host:
         max_connections=settings.max_connections,
         version=settings.postgres_version,
         logical=logical,
+        tuning=settings.postgres_tuning,
     )
 
 

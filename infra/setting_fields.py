@@ -28,6 +28,7 @@ from infra.setting_types import (
     parse_size,
     setting_text,
 )
+from infra.tuning import Tuning
 
 
 class _Section(BaseModel):
@@ -236,6 +237,11 @@ class PostgresSettings(DataSettings):
         ge=0,
         le=10000,
         description="PostgreSQL's connections; 0 computes them from the pool (at least 100).",
+    )
+    postgres_tuning: Tuning = Field(
+        "computed",
+        description="`computed`: postgresql.conf follows memory, cores and disk; `strategy`: the "
+        "migration strategy's values for 1 GB, whatever the memory is.",
     )
     postgresql_settings: dict[str, str] = Field(
         default_factory=dict,

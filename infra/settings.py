@@ -17,7 +17,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError, model_validator
 
-from infra import parameters
+from infra import parameters, tuning
 from infra.errors import StageError
 from infra.setting_fields import OperatedSettings
 from infra.setting_types import SEVERAL, UNITS
@@ -122,6 +122,11 @@ class Settings(OperatedSettings):
             )
         if self.postgres_memory < UNITS["MB"] * 256:
             raise ValueError("postgresMemory must be at least 256MB")
+        if self.postgres_tuning == "strategy" and self.postgres_memory < tuning.DEFAULT_MEMORY:
+            raise ValueError(
+                "`postgresTuning: strategy` is for a postgresMemory of at least 1GB: it plans with "
+                "a cache of that size"
+            )
         if self.pooler_memory < UNITS["MB"] * 32 or self.job_memory < UNITS["MB"] * 128:
             raise ValueError("poolerMemory must be at least 32MB and jobMemory at least 128MB")
 

@@ -7,7 +7,7 @@ strategy states a value, the 1 GB default gives that value. Pure: no Docker, no 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 KB = 1024
@@ -15,12 +15,24 @@ MB = 1024 * KB
 GB = 1024 * MB
 
 Storage = Literal["ssd", "hdd", "network"]
+Tuning = Literal["computed", "strategy"]
 
 STRATEGY_CONNECTIONS = 100
 STRATEGY_WORK_MEM = 4 * MB
 DEFAULT_MEMORY = 1 * GB
 SPARE_CONNECTIONS = 25
 """Beside the pool: the job and the sync (up to 12), monitoring, backups, a superuser's reserve."""
+
+STRATEGY: Mapping[str, str] = {
+    "shared_buffers": "256MB",
+    "work_mem": "4MB",
+    "maintenance_work_mem": "64MB",
+    "effective_cache_size": "1GB",
+    "random_page_cost": "1.1",
+    "checkpoint_completion_target": "0.7",
+}
+"""What the migration strategy states for a container of 1 GB. Its 100 connections are the least
+that is computed, since a larger pool needs more."""
 
 RANDOM_PAGE_COST: Mapping[Storage, str] = {"ssd": "1.1", "network": "1.5", "hdd": "4.0"}
 IO_CONCURRENCY: Mapping[Storage, str] = {"ssd": "200", "network": "300", "hdd": "2"}
@@ -40,6 +52,8 @@ class Host:
     logical: bool = True
     """Whether the log is written for logical replication too. A change of it restarts the server.
     """
+    tuning: Tuning = "computed"
+    """``strategy``: the strategy's values, whatever the memory is."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,12 @@ def compute(host: Host, overrides: Mapping[str, str] | None = None) -> list[Valu
         *_logging(),
         *_safety(),
     ]
+    if host.tuning == "strategy":
+        why = "the strategy's value (postgresTuning)"
+        values = [
+            replace(v, value=STRATEGY[v.name], reason=why) if v.name in STRATEGY else v
+            for v in values
+        ]
     wanted = dict(overrides or {})
     merged = [
         Value(v.name, wanted.pop(v.name), "set in the stage file", v.section, replaced=v.value)

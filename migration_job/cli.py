@@ -155,6 +155,9 @@ def __getattr__(name: str) -> typer.Typer:
 def main() -> NoReturn:
     """Run the command line. A foreseen end prints its sentence and advice, nothing else; an
     unforeseen one a sentence with the file that holds the rest, and which side serves."""
+    # Models are what they are whatever else is installed here, and looking for what might change
+    # them takes longer than planning a small file.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     asked = sys.argv[1] if len(sys.argv) > 1 else ""
     try:
         if OVERVIEW.issuperset(sys.argv[1:]) and not _completing() and not _configured():

@@ -16,10 +16,14 @@ from migration_job.demo.rehearsal import rehearse, say
 from migration_job.demo.stage import DATABASE, REHEARSAL, DemoStage, fresh_directory
 from migration_job.errors import ExitStatus, InputError
 from migration_job.plural import counted
+from migration_job.signals import StoppedError, stopped_by_signals
 from migration_job.stores.sqlite.database import looking
 
 if TYPE_CHECKING:
     from migration_job.demo.live import Shown
+
+STOPPED_STATUS = 130
+"""What a shell says of a program that Ctrl-C has ended; the Makefile knows it."""
 
 
 def register(app: typer.Typer) -> None:
@@ -92,6 +96,18 @@ def demo(options: DemoOptions) -> None:
                 f"the source {options.source} is in {options.directory}, which this empties",
                 advice="give another with --directory",
             )
+    try:
+        with stopped_by_signals():
+            status = _shown(options)
+    except StoppedError:
+        read = "" if options.source is None else f"; {options.source} was only read"
+        say(f"\nstopped: the servers and programs that the demo started have ended{read}")
+        raise typer.Exit(STOPPED_STATUS) from None
+    raise typer.Exit(int(status))
+
+
+def _shown(options: DemoOptions) -> ExitStatus:
+    """All of it, from an empty directory; how it ended."""
     home = fresh_directory(options.directory)
     source = options.source or _made_up(home / "radcase.db", options)
     made_up = options.source is None
@@ -111,7 +127,7 @@ def demo(options: DemoOptions) -> None:
         if options.keep:
             say(f'\nto inspect it: {stage.server.program("psql")} "$(cat {stage.target_file})"')
             input("press Enter to end the servers and remove the target ")
-    raise typer.Exit(int(status))
+    return status
 
 
 def _shown_live(

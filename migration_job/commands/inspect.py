@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console
 from rich.text import Text
 
@@ -28,16 +27,17 @@ from migration_job.commands.option_groups import (
 )
 from migration_job.errors import ExitStatus, InputError
 from migration_job.plan.model import OWN_SCHEMA, Finding, Plan, TablePlan
-from migration_job.plan.onto import Source, plan_onto
-from migration_job.plan.onto_refusals import Trial
 from migration_job.plan.planner import make_plan
 from migration_job.plan.policy import Policy, chosen_policy
 from migration_job.plan.profile import Profile, load_profile
-from migration_job.plan.suggest import Suggestion, suggest
-from migration_job.plan.target import TargetSchema
 from migration_job.plural import counted
 from migration_job.stores.sqlite.catalogue import read_catalogue
 from migration_job.stores.sqlite.database import check_integrity, reading
+
+if TYPE_CHECKING:
+    from migration_job.plan.onto_refusals import Trial
+    from migration_job.plan.suggest import Suggestion
+    from migration_job.plan.target import TargetSchema
 
 TABLES_SHOWN = 60
 """Lines of the overview without ``--plan``."""
@@ -139,11 +139,15 @@ def _planned(options: InspectOptions) -> tuple[Plan, Suggestion | None]:
                 return make_plan(
                     connection, catalogue, profile=wished, policy=policy, schema_name=own
                 )
+            from migration_job.plan.onto import Source, plan_onto
+
             return plan_onto(Source(connection, catalogue), there, policy=policy, trial=trial)
 
         plan = planned(chosen)
         if not options.suggested:
             return plan, None
+        from migration_job.plan.suggest import suggest
+
         generous = options.by.types == "generous"
         return plan, suggest(planned, plan, _content(options.by), generous=generous)
 
@@ -215,6 +219,8 @@ def _open(
 
 def _content(by: PlanOptions) -> dict[str, Any] | None:
     """What a suggested policy goes on from: the one given, with the tables that were chosen."""
+    import yaml
+
     content = None if by.policy is None else yaml.safe_load(by.policy.read_text(encoding="utf-8"))
     chosen = {"only": by.only, "except": by.except_}
     own = {word: list(patterns) for word, patterns in chosen.items() if patterns}

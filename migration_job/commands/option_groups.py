@@ -177,7 +177,12 @@ class WorkOptions:
     """How thoroughly to compare, and with how many connections."""
 
     deep: Annotated[
-        bool, typer.Option("--deep", help="Compare every value one by one, besides the digests.")
+        bool,
+        typer.Option(
+            "--deep",
+            help="Compare every value one by one, besides the digests. `migrate` then checks a "
+            "file beyond 64 MiB by SQLite's integrity_check too, not by quick_check.",
+        ),
     ] = False
     jobs: Annotated[
         int | None,

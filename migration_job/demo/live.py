@@ -29,6 +29,7 @@ from migration_job.demo.screen import Screen
 from migration_job.demo.stage import DemoStage, write_secret
 from migration_job.errors import ExitStatus, OperationError
 from migration_job.plural import counted
+from migration_job.signals import StoppedError
 
 WRITES_PER_SECOND = 100.0
 START_SECONDS = 30.0
@@ -207,8 +208,12 @@ class Show:
             stderr=subprocess.STDOUT,
             text=True,
         ) as process:
-            for line in process.stdout or ():
-                self._screen.say(f"  {line.rstrip()}")
+            try:
+                for line in process.stdout or ():
+                    self._screen.say(f"  {line.rstrip()}")
+            except StoppedError:
+                process.terminate()  # else its end would be waited for
+                raise
         if process.returncode not in set(ExitStatus):
             raise OperationError(f"migration-job {command} ended with {process.returncode}")
         return ExitStatus(process.returncode)

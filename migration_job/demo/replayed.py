@@ -136,6 +136,7 @@ class _Replay:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
+                process_group=0,  # Ctrl-C is for the demo, which then ends this one in order
             )
         self._said: deque[dict[str, Any]] = deque(maxlen=1)
         self._reader = threading.Thread(target=self._read)

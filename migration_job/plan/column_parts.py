@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import apsw
 
-from migration_job.plan import expression_parts, expressions, naming
+from migration_job.plan import expression_parts, naming
 from migration_job.plan.defaults import is_local, translate_default
 from migration_job.plan.expression_parts import Untranslatable
 from migration_job.plan.findings import Findings
@@ -70,6 +70,9 @@ class ColumnParts:
         """Columns that are generated on the target too, and their expressions there."""
         if not any(column.source.generated for column in view.columns.values()):
             return
+        # Here: the parser behind it takes longer to import than a small file to plan.
+        from migration_job.plan import expressions
+
         within = dict(view.scope)
         for name, column in view.columns.items():
             if column.source.generated:
@@ -109,6 +112,10 @@ class ColumnParts:
 
     def checks(self, view: TableView, broken: set[str]) -> Iterator[tuple[int, CheckPlan]]:
         """Those that are carried, by their numbers."""
+        if not view.source.checks:
+            return
+        from migration_job.plan import expressions
+
         for number, check in enumerate(view.source.checks, 1):
             if f"{view.source.name}.{number}" in broken:
                 continue

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import yaml
-
 from migration_job.plan.facts import Rows
 from migration_job.plan.model import Finding, Severity
 from migration_job.plan.policy import DefaultAction, Policy
@@ -32,6 +30,8 @@ def policy_to_acknowledge(code: str, place: str) -> str:
 
 def to_yaml(data: Mapping[str, Any]) -> str:
     """Block YAML in the given order, without a line's end at its end."""
+    import yaml  # here, since a plan without findings writes none
+
     text: str = yaml.safe_dump(
         dict(data), sort_keys=False, allow_unicode=True, default_flow_style=False, width=10_000
     )

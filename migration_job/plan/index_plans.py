@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from migration_job.plan import expression_parts, expressions
+from migration_job.plan import expression_parts
 from migration_job.plan.expression_parts import Untranslatable
 from migration_job.plan.findings import Findings
 from migration_job.plan.index_widths import (
@@ -147,7 +147,7 @@ class IndexPlans:
             )
         risks: list[Risk] = []
         terms = [self._term(view, term, risks, unique=index.unique) for term in index.columns]
-        where = index.where and expressions.condition(index.where, view.scope, risks)
+        where = index.where and _condition(index.where, view.scope, risks)
         told = [t for t, c in zip(terms, index.columns, strict=True) if c.column is None]
         if sum(len(part.encode()) for part in (where or "", *told)) > MAX_INDEX_SQL:
             raise Untranslatable("its expressions are longer than PostgreSQL keeps for one")
@@ -171,6 +171,8 @@ class IndexPlans:
         if term.column is None:
             if term.expression is None or term.expression == "rowid":
                 raise Untranslatable("it is over the rowid")
+            from migration_job.plan import expressions
+
             part = expressions.value(term.expression, view.scope, risks, unicode_case=not unique)
             text, kind = f"({part.sql})", part.kind
         else:
@@ -262,3 +264,10 @@ def _collated(text: str, term: SourceIndexColumn, *, unique: bool) -> str:
 
 def _collation(term: SourceIndexColumn) -> str:
     return term.collation.upper()
+
+
+def _condition(sql: str, scope: expression_parts.Scope, risks: list[Risk]) -> str:
+    # Here: the parser behind it takes longer to import than a small file to plan.
+    from migration_job.plan import expressions
+
+    return expressions.condition(sql, scope, risks)

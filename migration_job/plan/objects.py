@@ -19,7 +19,6 @@ from migration_job.plan.quarantine import Quarantine
 from migration_job.plan.relation_names import RelationNames
 from migration_job.plan.relations import Relations
 from migration_job.plan.table_views import TableView
-from migration_job.plan.view_plans import ViewPlanning, plan_views
 from migration_job.plan.virtual import report_virtual
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
 from migration_job.values import fold
@@ -102,6 +101,11 @@ class Objects:
     def views(self, schema: str) -> tuple[ViewPlan, ...]:
         """The views that have a translation, of tables in ``schema``; those that depend on a view
         that has none do not."""
+        if not any(other.kind == "view" for other in self._catalogue.others):
+            return ()
+        # Here: the parser behind it takes longer to import than a small file to plan.
+        from migration_job.plan.view_plans import ViewPlanning, plan_views
+
         planning = ViewPlanning(self._catalogue, self._tables, self._findings, self._observer)
         return plan_views(planning, self.names, schema)
 

@@ -26,9 +26,8 @@ import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from migration_job.errors import InputError
@@ -37,6 +36,9 @@ from migration_job.plan.model import Action
 from migration_job.plan.rules import ByteOrder, Entry, EpochUnit, Pattern, Scalar
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
 from migration_job.values import fold
+
+if TYPE_CHECKING:
+    import yaml
 
 DefaultAction = Literal["widen", "quarantine", "block"]
 Orphans = Literal["keep", "quarantine", "block"]
@@ -49,7 +51,7 @@ TargetRows = Literal["replace", "keep", "merge"]
 
 
 class Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
 
 _Part = TypeVar("_Part", bound=Part)
@@ -118,7 +120,7 @@ class TablePolicy(Part):
 
 
 class Policy(Part):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", populate_by_name=True)
 
     default: DefaultAction | None = None
     zone: str | None = None
@@ -253,6 +255,8 @@ def with_said(policy: Policy | None, said: Said) -> Policy | None:
 
 def parse_policy(text: str, *, name: str = "policy") -> Policy:
     """The policy of a YAML text. Raises InputError as :func:`load_policy` does."""
+    import yaml  # here, since a run without a policy reads none
+
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
@@ -322,6 +326,8 @@ def _dotted(place: list[Any]) -> str:
 
 
 def _line(node: yaml.Node | None, place: list[Any]) -> int:
+    import yaml
+
     line = node.start_mark.line + 1 if node is not None else 1
     for part in place:
         if isinstance(node, yaml.MappingNode):
@@ -338,6 +344,8 @@ def _line(node: yaml.Node | None, place: list[Any]) -> int:
 def _twice(
     node: yaml.Node | None, place: str = "", above: tuple[int, ...] = ()
 ) -> Iterator[tuple[str, int]]:
+    import yaml
+
     if node is None or id(node) in above:
         return  # an alias of what it is in: refused where the fields are looked at
     above = (*above, id(node))

@@ -11,12 +11,9 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import sqlglot
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from sqlglot import exp
-from sqlglot.errors import SqlglotError
 
 from migration_job.errors import InputError
 from migration_job.plan.assignment import Wish
@@ -30,24 +27,15 @@ from migration_job.quoting import postgres_name
 from migration_job.stores.sqlite.model import Catalogue, SourceForeignKey, SourceTable
 from migration_job.values import fold
 
+if TYPE_CHECKING:
+    from migration_job.plan.profile_sql import WishedColumn, WishedTable
+
 PROFILES = Path(__file__).resolve().parent.parent / "profiles"
 """The profiles that ship with the job."""
 
-TYPES = {
-    "timestamptz": "timestamp with time zone",
-    "timestamp": "timestamp without time zone",
-    "double": "double precision",
-    "float8": "double precision",
-    "int": "integer",
-    "int4": "integer",
-    "int8": "bigint",
-    "bool": "boolean",
-    "decimal": "numeric",
-}
-
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
 
 class ColumnWish(_Part):
@@ -75,26 +63,6 @@ class Settings(_Part):
     maps: tuple[ValueMap, ...] = ()
     features: dict[str, str] = Field(default_factory=dict)
     """What a policy may enable: a name, and the SQL file that is run after the load."""
-
-
-@dataclass(frozen=True, slots=True)
-class WishedColumn:
-    name: str
-    type: str
-    not_null: bool
-    default: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class WishedTable:
-    name: str
-    columns: tuple[WishedColumn, ...]
-    primary_key: tuple[str, ...]
-    uniques: tuple[tuple[str, ...], ...]
-    checks: tuple[tuple[str, str], ...]
-    """Name and PostgreSQL's expression."""
-    foreign_keys: tuple[SourceForeignKey, ...]
-    indexes: tuple[IndexPlan, ...]
 
 
 @dataclass(slots=True)
@@ -327,23 +295,26 @@ def _too_long(terms: Sequence[str], method: str, widths: Mapping[str, int]) -> s
 
 def _columns_of(term: str) -> list[str]:
     """The columns that an index's term names, folded."""
-    plain = term.removesuffix(" DESC")
-    return [fold(c.name) for c in sqlglot.parse_one(plain, read="postgres").find_all(exp.Column)]
+    from migration_job.plan.profile_sql import columns_in
+
+    return [fold(name) for name in columns_in(term.removesuffix(" DESC"))]
 
 
 def _in_the_way(index: IndexPlan, wished: WishedTable, columns: Sequence[ColumnPlan]) -> str:
     """Why an index cannot be had over the columns as they are; '' where it can."""
+    from migration_job.plan.profile_sql import columns_in
+
     types = {fold(c.target): c.type for c in columns}
     wishes = {fold(c.name): c.type for c in wished.columns}
     for term in (*index.terms, *([index.where] if index.where else [])):
-        for column in sqlglot.parse_one(term, read="postgres").find_all(exp.Column):
-            name = fold(column.name)
+        for named in columns_in(term):
+            name = fold(named)
             if name not in types:
-                return f"there is no column {column.name}"
+                return f"there is no column {named}"
             wish = wishes.get(name)
             plain = term.startswith('"') or "IS NOT NULL" in term
             if wish is not None and not plain and kind_of(types[name]) != kind_of(wish):
-                return f"it is over {column.name} as {wish}, which became {types[name]}"
+                return f"it is over {named} as {wish}, which became {types[name]}"
     return ""
 
 
@@ -364,6 +335,8 @@ def load_profile(name: str | Path | None) -> Profile:
             f"found {str(name)!r}",
             advice="Without a profile the plan comes from the declared types and the values.",
         )
+    import yaml
+
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
         settings = Settings.model_validate(data)
@@ -377,8 +350,7 @@ def load_profile(name: str | Path | None) -> Profile:
         raise InputError(f"the profile {file}: " + "; ".join(lines)) from None
     profile = Profile(settings.name, settings.default)
     for script in settings.sql:
-        path = file.parent / script
-        _read_sql(profile, _sql_text(path), path)
+        _add_sql(profile, file.parent / script)
     profile.features = {
         name: _sql_text(file.parent / script) for name, script in settings.features.items()
     }
@@ -390,6 +362,16 @@ def summary(script: str) -> str:
     """The first paragraph of a script's leading comment, as one line."""
     lines = itertools.takewhile(lambda line: line.strip("- "), script.splitlines())
     return " ".join(line.lstrip("- ") for line in lines if line.startswith("--"))
+
+
+def _add_sql(profile: Profile, path: Path) -> None:
+    # Here: the parser behind it takes longer to import than a small file to plan.
+    from migration_job.plan.profile_sql import read_sql
+
+    said = read_sql(_sql_text(path), path, profile.tables)
+    profile.tables = said.tables
+    profile.extensions += said.extensions
+    profile.after_load += said.after_load
 
 
 def _sql_text(path: Path) -> str:
@@ -419,163 +401,3 @@ def _place(dotted: str) -> tuple[str, str]:
     if not dot:
         raise InputError(f"expected table.column in the profile, found {dotted!r}")
     return table, column
-
-
-def _read_sql(profile: Profile, text: str, path: Path) -> None:
-    try:
-        statements = sqlglot.parse(text, read="postgres")
-    except SqlglotError as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"the profile's SQL cannot be parsed: {path}: {first}") from error
-    tables: dict[str, WishedTable] = dict(profile.tables)
-    indexes: dict[str, list[IndexPlan]] = {}
-    for statement in statements:
-        if statement is None:
-            continue
-        if isinstance(statement, exp.Create) and statement.kind == "TABLE":
-            table = _table(statement)
-            tables[fold(table.name)] = table
-        elif isinstance(statement, exp.Create) and statement.kind == "INDEX":
-            owner, index = _index(statement)
-            indexes.setdefault(fold(owner), []).append(index)
-        elif extension := _extension(statement):
-            profile.extensions = (*profile.extensions, extension)
-        else:
-            profile.after_load = (*profile.after_load, _pg(statement))
-    for name, found in indexes.items():
-        if name not in tables:
-            tables[name] = WishedTable(name, (), (), (), (), (), ())
-        table = tables[name]
-        tables[name] = WishedTable(
-            table.name,
-            table.columns,
-            table.primary_key,
-            table.uniques,
-            table.checks,
-            table.foreign_keys,
-            (*table.indexes, *found),
-        )
-    profile.tables = tables
-
-
-def check_columns(check: str) -> list[exp.Column]:
-    """The columns that a CHECK names."""
-    return list(sqlglot.parse_one(check, read="postgres").find_all(exp.Column))
-
-
-def in_sqlite(check: str) -> str:
-    """A profile's CHECK as SQLite reads it, to try it on the source."""
-    return sqlglot.parse_one(check, read="postgres").sql(dialect="sqlite")
-
-
-def _extension(statement: exp.Expr) -> str | None:
-    words = _pg(statement).replace('"', "").split()
-    upper = [w.upper() for w in words]
-    if upper[:2] != ["CREATE", "EXTENSION"]:
-        return None
-    rest = words[2:]
-    if [w.upper() for w in rest[:3]] == ["IF", "NOT", "EXISTS"]:
-        rest = rest[3:]
-    return rest[0].rstrip(";")
-
-
-def _pg(node: exp.Expr) -> str:
-    return node.sql(dialect="postgres", normalize_functions=False, comments=False)
-
-
-def _type(node: exp.Expr) -> str:
-    text = _pg(node).lower()
-    name, bracket, rest = text.partition("(")
-    name = TYPES.get(name.strip(), name.strip())
-    return name + (bracket + rest.replace(" ", "") if bracket else "")
-
-
-def _table(statement: exp.Create) -> WishedTable:
-    schema = statement.this
-    name = schema.this.name
-    columns: list[WishedColumn] = []
-    primary: tuple[str, ...] = ()
-    uniques: list[tuple[str, ...]] = []
-    checks: list[tuple[str, str]] = []
-    keys: list[SourceForeignKey] = []
-    for item in schema.expressions:
-        if not isinstance(item, exp.ColumnDef):
-            raise InputError(
-                f"the profile's table {name}: constraints belong to their columns; "
-                f"found {_pg(item)[:60]}"
-            )
-        not_null, default = False, None
-        for constraint in item.args.get("constraints") or []:
-            kind = constraint.kind
-            match kind:
-                case exp.NotNullColumnConstraint():
-                    not_null = not kind.args.get("allow_null")
-                case exp.PrimaryKeyColumnConstraint():
-                    primary, not_null = (item.name,), True
-                case exp.UniqueColumnConstraint():
-                    uniques.append((item.name,))
-                case exp.DefaultColumnConstraint():
-                    default = _pg(kind.this)
-                case exp.CheckColumnConstraint():
-                    checks.append((f"{name}_{item.name}_check", _pg(kind.this)))
-                case exp.Reference():
-                    keys.append(_reference(item.name, kind))
-                case _:
-                    raise InputError(
-                        f"the profile's column {name}.{item.name}: {_pg(constraint)} is not known"
-                    )
-        kind_sql = item.args.get("kind")
-        if kind_sql is None:
-            raise InputError(f"the profile's column {name}.{item.name} has no type")
-        columns.append(WishedColumn(item.name, _type(kind_sql), not_null, default))
-    return WishedTable(
-        name, tuple(columns), primary, tuple(uniques), tuple(checks), tuple(keys), ()
-    )
-
-
-def _reference(column: str, node: exp.Reference) -> SourceForeignKey:
-    target = node.this
-    parent = target.this.name if isinstance(target, exp.Schema) else target.name
-    named = [c.name for c in target.expressions] if isinstance(target, exp.Schema) else []
-    actions = {"ON UPDATE": "NO ACTION", "ON DELETE": "NO ACTION"}
-    for option in node.args.get("options") or []:
-        text = str(option).upper()
-        for event in actions:
-            if text.startswith(event):
-                actions[event] = text[len(event) :].strip()
-    return SourceForeignKey(
-        columns=(column,),
-        parent=parent,
-        parent_columns=tuple(named),
-        on_update=actions["ON UPDATE"],
-        on_delete=actions["ON DELETE"],
-        deferred=False,
-    )
-
-
-def _index(statement: exp.Create) -> tuple[str, IndexPlan]:
-    index = statement.this
-    table = index.args["table"].name
-    parameters = index.args.get("params")
-    columns = list(parameters.args.get("columns") or []) if parameters is not None else []
-    using = parameters.args.get("using") if parameters is not None else None
-    where = parameters.args.get("where") if parameters is not None else None
-    return table, IndexPlan(
-        name=index.name,
-        unique=bool(statement.args.get("unique")),
-        terms=tuple(_index_term(c) for c in columns),
-        where=_pg(where.this) if where is not None else None,
-        method=using.name.lower() if using is not None else "btree",
-    )
-
-
-def _index_term(node: exp.Expr) -> str:
-    inner = node.this if isinstance(node, exp.Ordered) else node
-    descending = isinstance(node, exp.Ordered) and node.args.get("desc")
-    if isinstance(inner, exp.Column | exp.Identifier):
-        text = postgres_name(inner.name)
-    else:
-        text = _pg(inner)
-        if not text.startswith("("):
-            text = f"({text})"
-    return text + (" DESC" if descending else "")

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 from migration_job.plan.findings import to_yaml
 from migration_job.plan.model import Finding, Plan
 from migration_job.plan.policy import Policy, parse_policy
@@ -161,6 +159,8 @@ def that_go_through(
 
 def together(parts: Sequence[str]) -> dict[str, Any]:
     """The policy of all these lines of YAML."""
+    import yaml
+
     whole: dict[str, Any] = {}
     for part in parts:
         whole = merge(whole, yaml.safe_load(part))
@@ -168,6 +168,8 @@ def together(parts: Sequence[str]) -> dict[str, Any]:
 
 
 def _file(data: dict[str, Any], hints: dict[str, Any]) -> str:
+    import yaml
+
     plain = to_yaml(data) + "\n" if data else ""
     if not hints:
         return plain

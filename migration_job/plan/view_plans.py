@@ -38,8 +38,6 @@ def plan_views(planning: ViewPlanning, names: RelationNames, schema: str) -> tup
     """The views that have a translation, of tables in ``schema``; those that depend on a view that
     has none do not."""
     waiting = [o for o in planning.catalogue.others if o.kind == "view"]
-    if not waiting:
-        return ()
     known: dict[str, ViewTable] = {
         fold(name): ViewTable(postgres_relation(t.target, schema), t.scope, tuple(t.columns))
         for name, t in planning.tables.items()

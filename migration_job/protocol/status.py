@@ -219,7 +219,7 @@ def _differences(here: _Source, there: _Target) -> list[str]:
     lines = [f"            {message}" for message in there.shown]
     if there.differences > len(there.shown):
         lines.append(
-            f"            and {there.differences - len(there.shown)} more: "
+            f"            and {there.differences - len(there.shown):,} more: "
             f"{_all_differences(there.records)}"
         )
     lines.append(

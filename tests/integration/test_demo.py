@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -169,6 +171,59 @@ def test_bad_input_is_one_clear_error(tmp_path: Path, name: str, words: str) -> 
     assert words in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_ctrl_c_ends_with_a_sentence_and_leaves_nothing_running(tmp_path: Path, own: bool) -> None:
+    """While the application is used and `migrate` runs; a terminal signals all of them."""
+    source = tmp_path / "mine.db"
+    make_radcase(source, rows=2_000)
+    before = source.read_bytes()
+    command = [sys.executable, "-m", "migration_job", "demo", *([str(source)] if own else [])]
+    command += ["--directory", str(tmp_path / "out"), "--postgres", str(MAJOR), "--rows", "2000"]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "MARK_OF_THIS_DEMO": str(tmp_path)},
+    ) as process:
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if line.startswith("$ migration-job migrate"):
+                os.killpg(process.pid, signal.SIGINT)
+                break
+        said.append(process.stdout.read())
+    assert process.returncode == 130, said
+    last = said[-1].rstrip().splitlines()[-1]
+    assert last.startswith("stopped: the servers and programs that the demo started have ended")
+    assert ("was only read" in last) == own
+    assert "Traceback" not in "".join(said)
+    assert source.read_bytes() == before
+    left = [p for p in Path("/proc").glob("[0-9]*/environ") if _holds(p, str(tmp_path).encode())]
+    assert left == []
+
+
+def _holds(environment: Path, mark: bytes) -> bool:
+    try:
+        return b"MARK_OF_THIS_DEMO=" + mark in environment.read_bytes()
+    except OSError:
+        return False
+
+
+def test_an_empty_database_is_told_to_prove_nothing_but_its_schema(
+    tmp_path: Path, make_sqlite: MakeSqlite
+) -> None:
+    source = make_sqlite("CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT)")
+    ended = demo(tmp_path / "out", source, "--still")
+    assert ended.returncode == 0, ended.stderr
+    warning = "warning: the source has no rows, so nothing was proven but the schema"
+    for said in (ended.stdout, ended.stderr):  # the demo's own words, and those of `migrate`
+        assert [line.strip() for line in said.splitlines()].count(warning) == 1
 
 
 def test_a_directory_with_other_files_is_left_alone(tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import apsw
 import pytest
 
 from migration_job.errors import InputError
+from migration_job.stores.sqlite import integrity
 from migration_job.stores.sqlite.database import check_integrity
+from tests.integration.running import run
 
 
 def entry_elsewhere(path: Path, index: str) -> None:
@@ -60,3 +63,37 @@ def test_an_entry_missing_from_an_index_of_columns_is_damage(tmp_path: Path) -> 
     with pytest.raises(InputError, match="missing from index i"):
         check_integrity(connection)
     connection.close()
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_it_is_called_what_it_is(tmp_path: Path, full: bool) -> None:
+    """`quick_check` looks no row up in an index, and nobody shall think that it did."""
+    path = tmp_path / "source.db"
+    connection = apsw.Connection(str(path))
+    connection.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT); CREATE INDEX i ON t(v)")
+    asked: list[str] = []
+    connection.trace_v2(apsw.SQLITE_TRACE_STMT, lambda told: asked.append(str(told["sql"])))
+    integrity.check(connection, full=full)
+    checks = {sql.partition("(")[0] for sql in asked if "_check" in sql}
+    assert checks == {"PRAGMA integrity_check" if full else "PRAGMA quick_check"}
+    assert ("quick" in integrity.name(full=full)) is not full
+    connection.close()
+
+
+def test_the_report_names_the_check_that_was_made(tmp_path: Path, postgres: str) -> None:
+    path = tmp_path / "source.db"
+    connection = apsw.Connection(str(path))
+    connection.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)")
+    connection.execute("INSERT INTO t VALUES (1, zeroblob(?))", (integrity.FULL_BYTES,))
+    connection.close()
+
+    def checked(number: int, *more: str) -> list[str]:
+        report = tmp_path / f"report{number}"
+        schema = ["--schema-name", f"s{number}"]
+        done = run("migrate", path, "--target", postgres, "--report", report, *schema, *more)
+        assert done.status == 0, done.said
+        told = json.loads((report / "report.json").read_text())
+        return [name for name in told["beside_seconds"] if "integrity" in name]
+
+    assert checked(1) == ["quick check of the integrity"]
+    assert checked(2, "--deep") == ["integrity check"]

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,39 @@ def test_options_are_words_and_nothing_else(checkout: Path) -> None:
         *("-m", "migration_job", "demo", "--rows", "5", "--policy", "my rules.yaml"),
         *("$(touch TICK)", "`touch", "TICK`", ";touch", "TICK", "--", "it's.db"),
     ]
+
+
+STOPPED = """#!/bin/sh
+trap 'echo "stopped: all is ended"; exit 130' INT
+echo begun
+while :; do sleep 0.05; done
+"""
+
+
+@pytest.mark.parametrize("status", [0, 1, 2, 3, 130])
+def test_the_demos_status_is_makes_but_for_a_stop(checkout: Path, status: int) -> None:
+    (checkout / ".venv" / "bin" / "python").write_text(f"#!/bin/sh\nexit {status}\n")
+    done = subprocess.run(["make", "demo"], cwd=checkout, capture_output=True, check=False)
+    assert done.returncode == (0 if status in (0, 130) else 2)
+
+
+def test_ctrl_c_ends_the_demo_with_its_own_sentence(checkout: Path) -> None:
+    """A terminal sends it to make, to its shell and to the demo at once."""
+    (checkout / ".venv" / "bin" / "python").write_text(STOPPED)
+    with subprocess.Popen(
+        ["make", "--no-print-directory", "demo"],
+        cwd=checkout,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as make:
+        assert make.stdout is not None
+        assert make.stdout.readline() == "begun\n"
+        os.killpg(make.pid, signal.SIGINT)
+        rest = make.stdout.read()
+    assert rest == "stopped: all is ended\n"
+    assert make.returncode == -signal.SIGINT
 
 
 def test_nothing_given_is_nothing_passed(checkout: Path) -> None:

@@ -298,6 +298,24 @@ def test_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
+@pytest.mark.parametrize(
+    ("outcome", "phase", "title"),
+    [
+        ("failed", "copied", "Failed"),
+        ("failed", "verified", "Failed"),
+        ("verified", "verified", "Verified"),
+        ("verified", "switched", "Switched"),
+    ],
+)
+def test_a_run_that_failed_says_after_which_phase(outcome: str, phase: str, title: str) -> None:
+    """And not that it "reached" one, which reads as a success."""
+    page = render_html({"outcome": outcome, "phase": phase, "message": "the disk is full"})
+    assert f"<h1>{title}" in page or f">{title}</" in page
+    said = f"This run ended after the phase: {phase}."
+    assert (said in page) == (outcome == "failed")
+    assert "was reached" not in page
+
+
 def test_a_failed_run_shows_what_differs_first_and_a_blocked_one_what_would_resolve_it() -> None:
     page = render_html(
         {

@@ -12,7 +12,7 @@ import pytest
 import sqlglot
 from sqlglot import exp
 
-from migration_job.plan import added, choose, expression_parts, profile, relations
+from migration_job.plan import added, choose, expression_parts, profile_sql, relations
 from migration_job.plan.defaults import translate_default
 from migration_job.plan.expression_parts import Untranslatable
 from migration_job.plan.facts import ColumnFacts
@@ -150,7 +150,7 @@ def test_a_profile_may_wish_for_each_type(target: TargetType) -> None:
         made = sqlglot.parse_one(f"CREATE TABLE t(c {sized(form)})", read="postgres")
         kind = made.find(exp.DataType)
         assert kind is not None
-        assert choose.split_type(profile._type(kind))[0] == target.name
+        assert choose.split_type(profile_sql._type(kind))[0] == target.name
 
 
 @each_type

@@ -56,6 +56,13 @@ def test_a_stage_file_with_encrypted_values_can_be_read_by_itself(tmp_path: Path
     assert settings.backup_s3.bucket == "b"
 
 
+def test_the_strategys_tuning_wants_the_memory_that_it_plans_with() -> None:
+    kept = read({"source": "a.db", "postgresTuning": "strategy"}, "Pulumi.test.yaml")
+    assert kept.postgres_tuning == "strategy"
+    assert "at least 1GB" in refused(postgresTuning="strategy", postgresMemory="512MB")
+    assert "postgresTuning" in refused(postgresTuning="fast")
+
+
 def test_the_stages_differ_where_stages_differ() -> None:
     dev, staging, production = (read_file(ROOT / f"Pulumi.{stage}.yaml") for stage in STAGES)
     assert (dev.cutover, staging.cutover, production.cutover) == ("switch", "switch", "hold")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -39,16 +40,68 @@ def test_help_imports_no_command(option: str) -> None:
     assert not [name for name in found if name.startswith("migration_job.commands.")]
 
 
-def test_a_look_at_a_file_imports_nothing_for_a_target(tmp_path: Path) -> None:
-    source = tmp_path / "small.db"
+SMALL = (
+    "CREATE TABLE t (id INTEGER PRIMARY KEY, at DATETIME DEFAULT '2024-01-01 00:00:00', "
+    "up INTEGER REFERENCES t(id)); "
+    "CREATE INDEX i ON t (at); INSERT INTO t DEFAULT VALUES"
+)
+FOR_EXPRESSIONS = "sqlglot"
+
+
+def looked_at(source: Path, sql: str) -> set[str]:
     connection = sqlite3.connect(source)
-    connection.executescript(
-        "CREATE TABLE t (id INTEGER PRIMARY KEY, at DATETIME DEFAULT '2024-01-01 00:00:00'); "
-        "CREATE INDEX i ON t (at); INSERT INTO t DEFAULT VALUES"
-    )
+    connection.executescript(sql)
     connection.close()
-    found = imported("inspect", str(source))
+    return imported("inspect", str(source))
+
+
+def test_a_look_at_a_file_imports_nothing_for_a_target(tmp_path: Path) -> None:
+    found = looked_at(tmp_path / "small.db", SMALL)
     assert not found & {"psycopg", "jinja2", "migration_job.verify.content"}
+    assert not found & {"yaml", "migration_job.plan.onto", "migration_job.plan.suggest"}
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "CREATE TABLE c (n INTEGER CHECK (n > 0))",
+        "CREATE INDEX half ON t (at) WHERE id > 5",
+        "CREATE INDEX computed ON t (lower(at))",
+        "CREATE TABLE g (n INTEGER, twice INTEGER AS (n * 2))",
+        "CREATE VIEW v AS SELECT id FROM t",
+    ],
+)
+def test_the_parser_of_sql_is_imported_where_there_is_an_expression(
+    tmp_path: Path, expression: str
+) -> None:
+    assert FOR_EXPRESSIONS not in looked_at(tmp_path / "none.db", SMALL)
+    assert FOR_EXPRESSIONS in looked_at(tmp_path / "one.db", f"{SMALL}; {expression}")
+
+
+def test_a_migration_needs_no_parser_of_sql_to_start() -> None:
+    """Beside thousands of tables, its sixteen MiB of memory are wanted for other things."""
+    assert not imported("migrate", "--help") & {FOR_EXPRESSIONS}
+
+
+def test_a_plugin_of_the_models_library_changes_nothing(tmp_path: Path) -> None:
+    """Whatever else is installed beside the job, its models validate as its tests saw."""
+    package = tmp_path / "plugged"
+    package.mkdir()
+    (package / "plugged.py").write_text("raise SystemExit('the plugin was loaded')\n")
+    about = package / "plugged-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[pydantic]\nplugged = plugged:plugin\n")
+    source = tmp_path / "small.db"
+    sqlite3.connect(source).executescript(SMALL)
+    ended = subprocess.run(
+        [sys.executable, "-c", LOOK, json.dumps(["inspect", str(source)])],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(package)},
+    )
+    assert ended.returncode == 0, ended.stderr[-500:]
 
 
 def test_the_overview_says_of_each_command_what_the_command_says() -> None:

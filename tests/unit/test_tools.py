@@ -21,6 +21,8 @@ from pathlib import Path
 
 import pytest
 
+from infra.settings import PROJECT
+
 ROOT = Path(__file__).resolve().parents[2]
 
 FAKE_UV = """#!/bin/sh
@@ -214,6 +216,46 @@ def test_up_keeps_state_here_under_a_passphrase_of_its_own(stage: Checkout) -> N
     stage.run("tools/stage", "down", "dev")
     assert passphrase.read_text() == before
     assert stage.calls()[-1] == f"destroy --stack dev --yes --skip-preview {place}"
+
+
+@pytest.mark.parametrize(
+    ("state", "asked"),
+    [
+        (None, True),
+        ("", True),
+        ('{"checkpoint": {"latest": {"resources": []}}}', False),
+        ('{"checkpoint": {"latest": {"pending_operations": [{}]}}}', True),
+    ],
+)
+def test_pulumi_is_asked_for_marks_of_a_killed_run_where_the_state_may_have_some(
+    stage: Checkout, state: str | None, asked: bool
+) -> None:
+    folder = stage.path / ".state" / "pulumi" / ".pulumi" / "stacks" / PROJECT
+    folder.mkdir(parents=True)
+    if state is not None:
+        (folder / "dev.json").write_text(state)
+    done = stage.run("tools/stage", "up", "dev")
+    assert done.returncode == 0, done.stderr
+    called = [call.partition(" --stack")[0] for call in stage.calls()]
+    assert called == ["stack select --create", *(["stack export"] if asked else []), "up"]
+
+
+@pytest.mark.parametrize("said", ["dead", ""])
+def test_a_dead_lock_is_broken_and_a_living_one_is_left(stage: Checkout, said: str) -> None:
+    folder = stage.path / ".state" / "pulumi" / ".pulumi" / "locks" / "organization" / PROJECT
+    (folder / "dev").mkdir(parents=True)
+    (folder / "dev" / "1.json").write_text("{}")
+    (stage.path / "infra" / "interrupted.py").write_text(
+        f"import sys\nprint({said!r} if '--lock' in sys.argv else '')\n"
+    )
+    stage.run("tools/stage", "up", "dev")
+    broken = [call for call in stage.calls() if call.startswith("cancel --yes --stack dev")]
+    assert bool(broken) == (said == "dead")
+
+
+def test_the_tools_know_the_projects_name() -> None:
+    assert f"project={PROJECT}\n" in (ROOT / "tools" / "stage").read_text()
+    assert f"name: {PROJECT}\n" in (ROOT / "Pulumi.yaml").read_text()
 
 
 def test_down_names_each_protected_resource_and_removes_nothing(stage: Checkout) -> None:

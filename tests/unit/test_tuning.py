@@ -73,6 +73,24 @@ def test_more_memory_gets_pgtunes_values() -> None:
     )
 
 
+@pytest.mark.parametrize("memory", [GB, 4 * GB, 64 * GB])
+def test_the_strategys_values_by_name_whatever_the_memory(memory: int) -> None:
+    found = computed(memory=memory, cpus=8, disk=500 * GB, tuning="strategy")
+    assert found.items() >= tuning.STRATEGY.items()
+    other = computed(memory=memory, cpus=8, disk=500 * GB)
+    assert {n: v for n, v in found.items() if n not in tuning.STRATEGY} == {
+        n: v for n, v in other.items() if n not in tuning.STRATEGY
+    }
+    host = Host(**{**DEFAULT, "memory": memory, "tuning": "strategy"})  # type: ignore[arg-type]
+    values = tuning.compute(host, {"work_mem": "8MB"})
+    (work,) = (value for value in values if value.name == "work_mem")
+    assert (work.value, work.replaced) == ("8MB", "4MB")
+
+
+def test_at_one_gigabyte_the_strategy_is_what_is_computed() -> None:
+    assert computed(tuning="strategy") == computed()
+
+
 def test_a_disk_is_dearer_than_flash() -> None:
     assert computed(storage="hdd")["random_page_cost"] == "4.0"
 

@@ -22,7 +22,6 @@ from migration_job.plan.assignment import Assigner
 from migration_job.plan.chosen import choose
 from migration_job.plan.conflicts import report_conflicts
 from migration_job.plan.findings import Findings
-from migration_job.plan.generous import generously
 from migration_job.plan.model import OWN_SCHEMA, Plan
 from migration_job.plan.pace import Told
 from migration_job.plan.planner.agreement import agree_on_types
@@ -69,7 +68,12 @@ def make_plan(  # noqa: PLR0913 - options of a plan, named
     def planned(said: Policy) -> Plan:
         return _planned((connection, *others), catalogue, wished, said, course)
 
-    plan = generously(planned, chosen) if chosen.types == "generous" else planned(chosen)
+    if chosen.types == "generous":
+        from migration_job.plan.generous import generously
+
+        plan = generously(planned, chosen)
+    else:
+        plan = planned(chosen)
     _refuse_other_schema(plan)
     return plan
 

@@ -18,7 +18,7 @@ from migration_job.plan.planner.context import Planning
 from migration_job.plan.planner.orphans import find_orphans
 from migration_job.plan.planner.side_by_side import Seen
 from migration_job.plan.planner.target_names import MAX_COLUMNS
-from migration_job.plan.profile import check_columns, in_sqlite, unique_name
+from migration_job.plan.profile import unique_name
 from migration_job.plan.relations import Relation
 from migration_job.plan.rowsize import (
     MAX_ROW_BYTES,
@@ -264,13 +264,18 @@ def _broken_checks(planning: Planning) -> Iterator[tuple[str, str]]:
 
 def _broken_wishes(planning: Planning) -> Iterator[tuple[str, str]]:
     """The same of the constraints that the profile wishes for."""
+    if not planning.profile.tables:
+        return
+    # Here: the parser behind it takes longer to import than a small file to plan.
+    from migration_job.plan.profile_sql import columns_in, in_sqlite
+
     for table in planning.catalogue.tables:
         wished = planning.profile.tables.get(fold(table.name))
         if wished is None:
             continue
         present = {fold(c.name) for c in table.columns}
         for name, check in wished.checks:
-            if {fold(c.name) for c in check_columns(check)} <= present:
+            if {fold(c) for c in columns_in(check)} <= present:
                 rows = planning.quarantine.rows_where(table, f"NOT ({in_sqlite(check)})")
                 what = f"CHECK ({check})"
                 if _judge_constraint(planning, "check-violated", what, (table, name), rows):

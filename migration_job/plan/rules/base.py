@@ -86,7 +86,7 @@ class RuleBase(BaseModel):
     rest of the plan and the copier have to know of it stands here as a class variable or a method.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     kind: str
     bijective: bool = True

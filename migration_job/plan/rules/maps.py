@@ -22,7 +22,7 @@ Scalar = str | int | float | None
 class Entry(BaseModel):
     """One entry of a map: this very source value becomes that one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", strict=True)
 
     source: Scalar
     target: Scalar
@@ -31,7 +31,7 @@ class Entry(BaseModel):
 class Pattern(BaseModel):
     """Text that matches as a whole is rewritten; ``\\1`` and the like stand for its groups."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     match: str
     replace: str

@@ -23,7 +23,7 @@ ROWID_NAMES = ("rowid", "_rowid_", "oid")
 class Data(BaseModel):
     """Immutable, and refuses fields it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
 
 _Kind = TypeVar("_Kind")
