@@ -363,14 +363,15 @@ class Migration:
         finally:
             for connection in connections:
                 connection.close()
+        agreed = plan
         if self.live is not None:
             plan = self.live.adapt(plan, catalogue)
         self._tell_plan(plan)
         if plan.blocked:
             intact().result()
             raise blocked_by(plan)
-        if self.options.shape is not None:
-            _require_shape(plan, self.options.shape)
+        if self.options.shape is not None:  # of the tables without what capture adds
+            _require_shape(agreed, self.options.shape)
         return narrowed(catalogue, plan), plan
 
     def _tell_plan(self, plan: Plan) -> None:

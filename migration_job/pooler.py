@@ -3,6 +3,9 @@
 The alias is the database name that the application uses. It is admitted while its line stands in
 the alias file and PgBouncer has read that file; without it nobody gets in, also after a restart.
 
+The file may hold the aliases of other runs too (``shared``), each in a line of its own: then only
+this one's line is replaced, and what is done to PgBouncer concerns this alias alone.
+
 PAUSE has two traps (pgbouncer#715, #369): a RESUME leaves a PAUSE that is still waiting hanging
 for ever, and PAUSE waits for open transactions without a limit. So PAUSE has a session of its own,
 each command a time limit, and the code that pauses resumes on every exit.
@@ -11,6 +14,7 @@ each command a time limit, and the code that pauses resumes on every exit.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import time
@@ -24,6 +28,7 @@ import psycopg
 from migration_job.deadline import time_limit
 from migration_job.durable import write_durably
 from migration_job.errors import InputError, OperationError
+from migration_job.quoting import compose, postgres_name
 
 COMMAND_SECONDS = 5.0
 """For commands that PgBouncer answers at once; a console that does not is as good as down."""
@@ -54,6 +59,10 @@ class Alias:
     beside: str | None = None
     """The entry by which PgBouncer looks passwords up, led to the same server; None where it is
     as pgbouncer.ini has it."""
+    shared: bool = False
+    """Whether the file holds other runs' aliases beside this one."""
+    schema: str | None = None
+    """That PgBouncer is to set as the search_path of its server connections; None for none."""
 
     def __post_init__(self) -> None:
         if not _ALIAS.fullmatch(self.name) or self.name == "pgbouncer":
@@ -71,6 +80,9 @@ class Alias:
         ]
         if self.pool_size is not None:
             terms.append(f"pool_size={self.pool_size}")
+        if self.schema is not None:
+            path = compose("SET search_path TO {schema}", schema=postgres_name(self.schema))
+            terms.append(f"connect_query={_value(path)}")
         return f"{self._lookup()}{self.name} = {' '.join(terms)}\n"
 
     def _lookup(self) -> str:
@@ -103,6 +115,9 @@ class Pooler:
         stands in any case, and PgBouncer reads it when it starts. Raises OperationError.
         """
         self._write(self.alias.line())
+        if self.alias.shared:  # what was cut off while it closed the alias may have disabled it
+            with contextlib.suppress(OperationError):
+                self._run(f"ENABLE {self.alias.name}", tolerate=("no such database",))
         self._reload_until(lambda shown: shown is not None and not shown["paused"], limit)
 
     def close_alias(self, *, limit: float = 30.0) -> None:
@@ -140,6 +155,29 @@ class Pooler:
     def is_closed(self) -> bool:
         """Whether the alias is neither written nor known. Raises OperationError."""
         return not self._written() and self._shown() is None
+
+    def require_path_kept(self) -> None:
+        """Raises InputError where PgBouncer would not keep the ``search_path`` that it sets for the
+        alias, OperationError where its console does not answer."""
+        if self.alias.schema is None:
+            return
+        said = {str(row["key"]): str(row["value"]) for row in self._run("SHOW CONFIG")}
+        reset = said.get("server_reset_query", "").strip()
+        always = said.get("server_reset_query_always", "0") in ("1", "yes")
+        if reset and (said.get("pool_mode") == "session" or always):
+            raise InputError(
+                "expected a PgBouncer that keeps an alias's search_path, found that it runs "
+                f"{reset!r} when a client leaves its server connection",
+                advice="set pool_mode = transaction without server_reset_query_always; or give "
+                "each tenant a role with a search_path of its own, and the manifest's `live` "
+                "search_path: role",
+            )
+
+    def close(self) -> None:
+        """End the session at the console; the next question opens another."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
 
     def version(self) -> str:
         """What the console answers to SHOW VERSION. Raises OperationError where it is down."""
@@ -215,7 +253,12 @@ class Pooler:
         """
         if self._shown() is None:
             return
-        self._run("SET max_client_conn = 0")
+        if self.alias.shared:
+            # The limit is that of all aliases. A disabled one refuses its own new clients; that it
+            # was disabled is forgotten with it.
+            self._run(f"DISABLE {self.alias.name}", tolerate=("no such database",))
+        else:
+            self._run("SET max_client_conn = 0")
         deadline = time.monotonic() + LOGIN_SECONDS
         while self._logging_in() and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS / 4)
@@ -245,7 +288,10 @@ class Pooler:
                 continue  # it has no database yet, or the console's
             # Those who wait in the alias' own pool are closed with it.
             waits = row["state"] == "cl_waiting_login" and database != self.alias.name
-            if waits or row["state"] == "cl_login":
+            logs_in = row["state"] == "cl_login" and (
+                not self.alias.shared or database == self.alias.name
+            )
+            if waits or logs_in:
                 return True
         return False
 
@@ -283,13 +329,36 @@ class Pooler:
         return None
 
     def _written(self) -> str:
+        """What the file has of this alias."""
+        return "".join(self._lines(own=True)) if self.alias.shared else self._read()
+
+    def _read(self) -> str:
         try:
             return self._alias_file.read_text()
         except FileNotFoundError:
             return ""
 
+    def _lines(self, *, own: bool) -> list[str]:
+        """The lines of a shared file that are this alias's, or those that are not."""
+        begins = f"{self.alias.name} = "
+        lines = self._read().splitlines(keepends=True)
+        return [line for line in lines if line.startswith(begins) == own]
+
     def _write(self, content: str) -> None:
-        if self._written() == content and self._alias_file.exists():
+        if not self.alias.shared:
+            self._replace(content)
+            return
+        lock = self._alias_file.with_name(f".{self._alias_file.name}.lock")
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            # Another run's command reads the file and replaces it at the same time.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self._replace("".join([*self._lines(own=False), content]))
+        finally:
+            os.close(descriptor)
+
+    def _replace(self, content: str) -> None:
+        if self._read() == content and self._alias_file.exists():
             return
         # PgBouncer runs as another user: its file keeps the owner and the mode that it has.
         try:
@@ -349,8 +418,7 @@ class Pooler:
             ) from None
 
     def __del__(self) -> None:
-        if self._session is not None:
-            self._session.close()
+        self.close()
 
 
 def _ask(console: psycopg.Connection, command: str, limit: float) -> list[dict[str, Any]]:

@@ -41,17 +41,27 @@ class FleetCommand:
             min=1, max=64, help="Files at a time; else the manifest's `jobs`, or one for each core."
         ),
     ] = None
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            help="The applications continue to write: triggers in each file capture the changes, "
+            "and `fleet-sync` applies them. The manifest's `live: true` says the same.",
+        ),
+    ] = False
     words: WordOptions
 
 
 def fleet(options: FleetCommand) -> None:
-    """Plan, copy and verify many SQLite files that stand still.
+    """Plan, copy and verify many SQLite files, which may stay in use.
 
     Each goes into a schema or a database of its own, or all go into common tables. A second run
     takes what the first has left.
     """
     reporter = Reporter(quiet=options.words.quiet)
-    wanted = FleetOptions(options.manifest, options.to.dsn(), options.report, options.jobs)
+    wanted = FleetOptions(
+        options.manifest, options.to.dsn(), options.report, options.live, options.jobs
+    )
     told = FleetRun(read_fleet(options.manifest), wanted, reporter).run()
     if options.words.verbose:
         for tenant, file in sorted(told.files.items()):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import getpass
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +15,7 @@ from migration_job.commands.live_options import LiveOptions, say
 from migration_job.commands.option_groups import PauseSeconds, with_options
 from migration_job.protocol import lease
 from migration_job.protocol.outcome import write_outcome
+from migration_job.protocol.settings import Endpoints
 
 
 def register(app: typer.Typer) -> None:
@@ -30,7 +33,7 @@ def _me() -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HoldOptions(LiveOptions):
+class HowToHold:
     """How long to hold, and what for."""
 
     reason: Annotated[str, typer.Option(help="What for; `status` shows it.")]
@@ -42,19 +45,30 @@ class HoldOptions(LiveOptions):
     by: Annotated[str | None, typer.Option(help="Who holds; user@host by default.")] = None
 
 
-def hold(options: HoldOptions) -> None:
-    """Hold the application's queries at PgBouncer, until `resume` or the end of the hold."""
-    ends = options.endpoints()
-    with write_outcome(options.report, "hold") as outcome:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldOptions(LiveOptions):
+    """Whose traffic to hold, and how long."""
+
+    how: HowToHold
+
+
+def hold_one(ends: Endpoints, report: Path, how: HowToHold, told: Callable[[str], None]) -> None:
+    """Hold the traffic, and write down how that went. Raises a JobError."""
+    with write_outcome(report, "hold") as outcome:
         held = lease.hold(
             ends,
-            seconds=options.minutes * 60,
-            reason=options.reason,
-            by=options.by or _me(),
-            wait=options.wait_seconds,
-            say=say,
+            seconds=how.minutes * 60,
+            reason=how.reason,
+            by=how.by or _me(),
+            wait=how.wait_seconds,
+            say=told,
         )
         outcome.update(by=held.by, until=held.until, reason=held.reason)
+
+
+def hold(options: HoldOptions) -> None:
+    """Hold the application's queries at PgBouncer, until `resume` or the end of the hold."""
+    hold_one(options.endpoints(), options.report, options.how, say)
 
 
 def resume(options: LiveOptions) -> None:

@@ -76,20 +76,15 @@ class LiveOptions:
 
     def endpoints(self) -> Endpoints:
         """The options put together and checked. Raises InputError."""
-        pooler = self.pooler
-        if pooler is not None and self.console_file is not None:
-            raise InputError("expected --pooler or --console-file, found both")
-        if self.console_file is not None:
-            pooler = read_secret(self.console_file, "the admin console's connection string")
         ends = endpoints(
             self.source,
             in_schema(read_dsn(self.target, self.target_file), self.schema_name),
             connection=self.connection,
             connect_to=self.connect_to,
-            console=pooler,
+            console=console_of(self.pooler, self.console_file),
             alias_file=self.alias_file,
         )
-        ends = replace(ends, state=self.state or ends.state, owner=_owner(self.owner))
+        ends = replace(ends, state=self.state or ends.state, owner=owner_of(self.owner))
         if self.application_source:
             ends = ends.seen_at(self.application_source)
         remember(ends.state, self.arguments())
@@ -145,7 +140,18 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _owner(text: str | None) -> tuple[int, int] | None:
+def console_of(pooler: str | None, file: Path | None) -> str | None:
+    """The connection string of PgBouncer's admin console; None where none is given. Raises
+    InputError where both ways are used, or the file cannot be read."""
+    if pooler is not None and file is not None:
+        raise InputError("expected --pooler or --console-file, found both")
+    if file is None:
+        return pooler
+    return read_secret(file, "the admin console's connection string")
+
+
+def owner_of(text: str | None) -> tuple[int, int] | None:
+    """The user and group id after --owner. Raises InputError."""
     if text is None:
         return None
     user, _, group = text.partition(":")

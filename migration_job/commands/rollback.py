@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +12,9 @@ import typer
 from migration_job.commands.live_options import LiveOptions, say
 from migration_job.commands.option_groups import with_options
 from migration_job.protocol.outcome import write_outcome
+from migration_job.protocol.rollback import RolledBack
 from migration_job.protocol.rollback import rollback as run_rollback
+from migration_job.protocol.settings import Endpoints
 
 
 def register(app: typer.Typer) -> None:
@@ -19,13 +23,9 @@ def register(app: typer.Typer) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RollbackOptions(LiveOptions):
+class HowToGoBack:
     """How to go back."""
 
-    keep_reads: Annotated[
-        bool,
-        typer.Option("--keep-reads", help="Move only the writes back (dual-write)."),
-    ] = False
     release: Annotated[
         bool,
         typer.Option("--release", help="Also remove the change capture from the SQLite file."),
@@ -54,21 +54,45 @@ class RollbackOptions(LiveOptions):
     ] = 600.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollbackOptions(LiveOptions):
+    """What to take back, and how."""
+
+    keep_reads: Annotated[
+        bool,
+        typer.Option("--keep-reads", help="Move only the writes back (dual-write)."),
+    ] = False
+    how: HowToGoBack
+
+
+def rollback_one(
+    ends: Endpoints,
+    report: Path,
+    how: HowToGoBack,
+    told: Callable[[str], None],
+    *,
+    keep_reads: bool = False,
+) -> RolledBack:
+    """Have SQLite serve, and write down how that went. Raises a JobError."""
+    with write_outcome(report, "rollback") as outcome:
+        done = run_rollback(
+            ends,
+            pause_limit=how.pause_seconds,
+            drain_limit=how.drain_seconds,
+            accept_loss=how.accept_loss,
+            keep_reads=keep_reads,
+            release=how.release,
+            one_way=tuple(how.one_way or ()),
+            say=told,
+        )
+        outcome.update(phase="rolled back", held_ms=round(done.held_ms, 1), lost=list(done.lost))
+    return done
+
+
 def rollback(options: RollbackOptions) -> None:
     """Let SQLite serve, with everything that was written on PostgreSQL since."""
     ends = options.endpoints()
-    with write_outcome(options.report, "rollback") as outcome:
-        done = run_rollback(
-            ends,
-            pause_limit=options.pause_seconds,
-            drain_limit=options.drain_seconds,
-            accept_loss=options.accept_loss,
-            keep_reads=options.keep_reads,
-            release=options.release,
-            one_way=tuple(options.one_way or ()),
-            say=say,
-        )
-        outcome.update(phase="rolled back", held_ms=round(done.held_ms, 1), lost=list(done.lost))
+    done = rollback_one(ends, options.report, options.how, say, keep_reads=options.keep_reads)
     if done.never_switched:
         say(f"there was nothing to roll back: {options.source} was not switched, and SQLite serves")
     else:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +13,7 @@ import typer
 from migration_job.commands.live_options import LiveOptions, say
 from migration_job.commands.option_groups import LockSeconds, with_options
 from migration_job.protocol.outcome import write_outcome
+from migration_job.protocol.settings import Endpoints
 from migration_job.protocol.settle import settle as run_settle
 
 
@@ -20,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SettleOptions(LiveOptions):
+class HowToSettle:
     """When to end."""
 
     window_hours: Annotated[
@@ -32,17 +35,32 @@ class SettleOptions(LiveOptions):
     catch_up_seconds: LockSeconds = 600.0
 
 
-def settle(options: SettleOptions) -> None:
-    """End the migration: no rollback any more, the SQLite file archived and read-only."""
-    ends = options.endpoints()
-    with write_outcome(options.report, "settle") as outcome:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettleOptions(LiveOptions):
+    """What to end, and when."""
+
+    how: HowToSettle
+
+
+def settle_one(
+    ends: Endpoints, report: Path, how: HowToSettle, told: Callable[[str], None]
+) -> Path:
+    """Give the way back up, and write down how that went; the archive's directory. Raises a
+    JobError."""
+    with write_outcome(report, "settle") as outcome:
         archive = run_settle(
             ends,
-            options.report,
-            window=timedelta(hours=options.window_hours),
-            force=options.force,
-            lock_limit=options.catch_up_seconds,
-            say=say,
+            report,
+            window=timedelta(hours=how.window_hours),
+            force=how.force,
+            lock_limit=how.catch_up_seconds,
+            say=told,
         )
         outcome.update(phase="settled", archive=str(archive))
+    return archive
+
+
+def settle(options: SettleOptions) -> None:
+    """End the migration: no rollback any more, the SQLite file archived and read-only."""
+    archive = settle_one(options.endpoints(), options.report, options.how, say)
     say(f"settled; `migration-job restore-backup {archive} FILE` restores the archive")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from migration_job.commands.live_options import LiveOptions, say
 from migration_job.commands.option_groups import AcceptAsynchronous, with_options
 from migration_job.plan.policy import load_policy
 from migration_job.protocol.outcome import write_outcome
+from migration_job.protocol.settings import Endpoints
 from migration_job.protocol.switch import move_reads
 from migration_job.protocol.switch import switch as run_switch
 
@@ -22,15 +24,9 @@ def register(app: typer.Typer) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SwitchOptions(LiveOptions):
+class HowToSwitch:
     """How to switch."""
 
-    reads_only: Annotated[
-        bool,
-        typer.Option(
-            "--reads-only", help="Move only the reads; writes stay on SQLite (dual-write)."
-        ),
-    ] = False
     fence_seconds: Annotated[
         float, typer.Option(min=0.05, help="How long SQLite's writers may be held.")
     ] = 1.0
@@ -58,27 +54,53 @@ class SwitchOptions(LiveOptions):
         ),
     ] = None
 
+    def accepted(self, ends: Endpoints) -> Endpoints:
+        """What the command acts on, with what the operator accepts. Raises InputError."""
+        return replace(
+            ends,
+            asynchronous=self.accept_asynchronous,
+            policy=None if self.policy is None else load_policy(self.policy),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchOptions(LiveOptions):
+    """What to switch, and how."""
+
+    reads_only: Annotated[
+        bool,
+        typer.Option(
+            "--reads-only", help="Move only the reads; writes stay on SQLite (dual-write)."
+        ),
+    ] = False
+    how: HowToSwitch
+
 
 def switch(options: SwitchOptions) -> None:
     """Let PostgreSQL serve: hold the writers, verify the last changes, decide, open."""
-    ends = replace(
-        options.endpoints(),
-        asynchronous=options.accept_asynchronous,
-        policy=None if options.policy is None else load_policy(options.policy),
-    )
-    with write_outcome(options.report, "switch") as outcome:
-        if options.reads_only:
-            move_reads(ends, catch_up_limit=options.catch_up_seconds, say=say)
+    ends = options.how.accepted(options.endpoints())
+    if options.reads_only:
+        with write_outcome(options.report, "switch") as outcome:
+            move_reads(ends, catch_up_limit=options.how.catch_up_seconds, say=say)
             outcome.update(phase="verified", reads="postgresql", writes="sqlite")
             say("PostgreSQL answers reads; SQLite takes the writes")
-            return
+        return
+    switch_one(ends, options.report, options.how, say)
+    say(f"PostgreSQL serves; {options.connection} names it")
+
+
+def switch_one(
+    ends: Endpoints, report: Path, how: HowToSwitch, told: Callable[[str], None]
+) -> None:
+    """Have PostgreSQL serve, and write down how that went. Raises a JobError."""
+    with write_outcome(report, "switch") as outcome:
         done = run_switch(
             ends,
-            budget=options.fence_seconds,
-            catch_up_limit=options.catch_up_seconds,
-            one_way=tuple(options.one_way or ()),
-            compare=options.compare,
-            say=say,
+            budget=how.fence_seconds,
+            catch_up_limit=how.catch_up_seconds,
+            one_way=tuple(how.one_way or ()),
+            compare=how.compare,
+            say=told,
         )
         outcome.update(
             phase="switched",
@@ -86,4 +108,3 @@ def switch(options: SwitchOptions) -> None:
             position=done.position,
             certificate=done.certificate,
         )
-    say(f"PostgreSQL serves; {options.connection} names it")

@@ -12,6 +12,7 @@ A YAML file::
     profile: none
     types: declared
     jobs: 2                          # files at a time
+    live: {connection: 'connections/{tenant}', search_path: role}   # or true: they stay in use
 """
 
 from __future__ import annotations
@@ -58,9 +59,34 @@ SPELLED = {
 }
 """How a tenant's id is spelled as a value of the column's type: one spelling for each value."""
 
+NO_LIVE_COLUMN = (
+    "live: expected a layout of schema-per-file or database-per-file, found tenant-column, whose "
+    "files are moved while their applications stand still"
+)
+
 SYSTEM_COLUMNS = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
 
 KEPT_DATABASES = ("postgres", "template0", "template1")
+
+
+class Live(BaseModel):
+    """That the applications go on with the files, and what each tenant's commands need."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    connection: str = "connections/{tenant}"
+    """The directory that the tenant's application reads, from the manifest's directory; the
+    tenant's locks and records are in ``.state`` inside it."""
+    search_path: Literal["role", "alias"] = "role"
+    """With schema-per-file: what leads a tenant's sessions to its schema, the setting of its role
+    or PgBouncer's alias."""
+
+    @field_validator("connection")
+    @classmethod
+    def _one_each(cls, connection: str) -> str:
+        if connection.count("{tenant}") != 1 or "{" in connection.replace("{tenant}", ""):
+            raise ValueError("expected {tenant} once and no other braces")
+        return connection
 
 
 class Manifest(BaseModel):
@@ -79,6 +105,14 @@ class Manifest(BaseModel):
     profile: str = "none"
     types: Types | None = None
     jobs: Annotated[int, Field(ge=1, le=64)] | None = None
+    live: Live | None = None
+
+    @field_validator("live", mode="before")
+    @classmethod
+    def _yes_or_how(cls, live: object) -> object:
+        if isinstance(live, bool):
+            return {} if live else None
+        return live
 
     @field_validator("files", mode="before")
     @classmethod
@@ -126,6 +160,8 @@ class Manifest(BaseModel):
         if not isinstance(data, dict):
             return data
         if data.get("layout") == "tenant-column":
+            if data.get("live"):
+                raise ValueError(NO_LIVE_COLUMN)
             if data.get("outliers") == "own":
                 raise ValueError(
                     "outliers: own: expected `stop` with layout: tenant-column, whose tables have "
@@ -192,7 +228,7 @@ class Fleet:
 def read_fleet(path: Path) -> Fleet:
     """The fleet of a manifest. Raises InputError where it is not one, or where it leaves open whose
     a file is: two files of one tenant, two names of one file."""
-    manifest = _read(path)
+    manifest = read_manifest(path)
     folder = path.absolute().parent
     if manifest.policy is not None:
         manifest = manifest.model_copy(update={"policy": folder / manifest.policy})
@@ -342,7 +378,8 @@ def _matching(patterns: list[str], folder: Path) -> list[str]:
     return list(found)
 
 
-def _read(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """What the file says, of no file of SQLite's yet. Raises InputError."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -362,7 +399,6 @@ def _read(path: Path) -> Manifest:
             f"the manifest {path}: expected a mapping, found {type(data).__name__}",
             advice="it begins with lines such as `files:` and `layout:`",
         )
-    _refuse_what_is_not_built(data, path)
     try:
         return Manifest.model_validate(data)
     except ValidationError as error:
@@ -380,14 +416,6 @@ def _read(path: Path) -> Manifest:
 def _lower(message: str) -> str:
     message = message.removeprefix("Value error, ")
     return message[:1].lower() + message[1:]
-
-
-def _refuse_what_is_not_built(data: dict[object, object], path: Path) -> None:
-    if data.get("live"):
-        raise InputError(
-            f"the manifest {path}: live: a fleet is moved while its applications stand still",
-            advice="move a file that has to stay in use with `migrate --live --schema-name`",
-        )
 
 
 def in_words(members: int, size: int) -> str:

@@ -11,25 +11,31 @@ import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psycopg
-from psycopg.conninfo import make_conninfo
 
 from migration_job import __version__
 from migration_job.certification import connected
 from migration_job.durable import write_durably
 from migration_job.errors import ExitStatus, InputError, OperationError
 from migration_job.fleet.crew import Crew
-from migration_job.fleet.manifest import Fleet, Manifest, Member, in_words, shown
+from migration_job.fleet.manifest import (
+    NO_LIVE_COLUMN,
+    Fleet,
+    Live,
+    Manifest,
+    Member,
+    in_words,
+    shown,
+)
+from migration_job.fleet.places import FILES, dsn_of, folder_name, state_of, state_on_source
 from migration_job.fleet.planning import Agreed, agree, wishes_of, with_wishes
 from migration_job.fleet.tasks import Answer, Failed, Look, Looked, Move, Moved, Shared, plain
 from migration_job.fleet.telling import (
-    FILES,
     PLANS,
     certify,
-    folder_name,
     judge,
     policy_name,
     tell,
@@ -68,6 +74,8 @@ class FleetOptions:
     manifest: Path
     dsn: str
     report: Path
+    live: bool = False
+    """Whether the applications go on, also where the manifest does not say so."""
     jobs: int | None = None
     """Files at a time; None: the manifest's, else one for each core."""
 
@@ -84,6 +92,7 @@ class FleetRun:
         self._ledger: FleetLedger
         self._earlier: set[str] = set()
         """Tenants whose certificate is an earlier run's."""
+        self._live = fleet.manifest.live or (Live() if options.live else None)
         self._policy = fleet.policy_text
         self._said = fleet.said_digest
         self.report = FleetReport(
@@ -102,6 +111,8 @@ class FleetRun:
                 "expected no --schema-name and no search_path for a fleet, found one",
                 advice="the manifest's `name` says which schema a file goes to",
             )
+        if self._live is not None and self._fleet.manifest.layout == "tenant-column":
+            raise InputError(NO_LIVE_COLUMN)
         self.report.target = database.describe(options.dsn)
         make_folder(options.report)
         with (
@@ -127,7 +138,7 @@ class FleetRun:
         for member in self._fleet.members:
             _require_same(member, known.get(member.tenant))
         try:
-            kept = {m.tenant for m in self._fleet.members if _holds(m, known.get(m.tenant))}
+            kept = self._kept(known)
             self._require_same_plans([m for m in self._fleet.members if m.tenant in kept], known)
             plans = self._plan([m for m in self._fleet.members if m.tenant not in kept])
             if self._fleet.manifest.layout == "tenant-column":
@@ -139,6 +150,23 @@ class FleetRun:
             certificates = tell(self.report, self._ledger, report, listed, self._earlier)
         certify(self.report, self._ledger, certificates)
         judge(self.report, self._options.report)
+
+    def _kept(self, known: Mapping[str, FileRow]) -> set[str]:
+        """Tenants of which there is nothing to do. Raises InputError where files are followed that
+        this run would treat as standing still."""
+        members = self._fleet.members
+        if self._live is not None:
+            return {m.tenant for m in members if _followed(m, known.get(m.tenant))}
+        kept = {m.tenant for m in members if _holds(m, known.get(m.tenant))}
+        there = [m for m in members if m.tenant not in kept and m.tenant in known]
+        followed = [m.tenant for m in there if _followed(m, known[m.tenant])]
+        if followed:
+            raise InputError(
+                f"expected `live: true` or --live, found neither, and files that `fleet-sync` "
+                f"follows: {some(followed)}",
+                advice="run it with --live, which leaves them as they are",
+            )
+        return kept
 
     # ---------------------------------------------------------------------------------- the plan
 
@@ -331,8 +359,13 @@ class FleetRun:
         moves = []
         for tenant, member in members.items():
             row = book[tenant]
-            if row.state in ("planned", "verified") and row.plan is not None:
-                moves.append(_task(self._fleet.manifest, self._options, (member, row), plans))
+            again = self._live is not None and _followed(member, row)
+            if row.plan is not None and (row.state in ("planned", "verified") or again):
+                task = _task(self._fleet.manifest, self._options, (member, row), plans)
+                if self._live is not None:
+                    folder = self._options.manifest.absolute().parent
+                    task = replace(task, state=state_of(self._live, folder, tenant))
+                moves.append(task)
         size = {m.tenant: m.bytes for m in members.values()}
 
         def begun(task: Move) -> None:
@@ -341,7 +374,7 @@ class FleetRun:
 
         def ended(task: Move, answer: Answer) -> None:
             if isinstance(answer, Moved):
-                if answer.again or task.certificate is None:
+                if answer.again or task.certificate is None or not _stands(book[task.tenant]):
                     said = [plain(clause) for clause in answer.exceptions]
                     self._ledger.verified(
                         task.tenant,
@@ -387,16 +420,14 @@ def _task(
         tenant=member.tenant,
         path=member.path,
         server=options.dsn,
-        dsn=make_conninfo(options.dsn, dbname=member.place)
-        if alone
-        else in_schema(options.dsn, member.place),
+        dsn=dsn_of(options.dsn, manifest.layout, member.place),
         database=member.place if alone else None,
         report=options.report / FILES / folder_name(member.tenant),
         policy=options.report / PLANS / policy_name(row.plan),
         profile=manifest.profile,
         types=manifest.types,
         shape=plans[row.plan].shape,
-        certificate=row.certificate if row.state == "verified" else None,
+        certificate=row.certificate if row.state != "planned" else None,
         shared=Shared(manifest.column, member.place)
         if manifest.layout == "tenant-column"
         else None,
@@ -471,6 +502,20 @@ def _require_same(member: Member, row: FileRow | None) -> None:
                 advice="keep `files`, `tenant` and `name` of the manifest as they were for files "
                 "that are in the book; a file that has moved goes back to its path",
             )
+
+
+def _stands(row: FileRow) -> bool:
+    """Whether the book has the file as verified."""
+    return row.state == "verified"
+
+
+def _followed(member: Member, row: FileRow | None) -> bool:
+    """Whether an earlier run has verified the file, and its capture goes on. The rest is in the
+    databases' own records, whatever became of a later run."""
+    if row is None or row.certificate is None:
+        return False
+    state = state_on_source(member.path)
+    return state is not None and (_stands(row) or state.closed)
 
 
 def _holds(member: Member, row: FileRow | None) -> bool:

@@ -58,6 +58,9 @@ class Move:
     """Of an earlier run, of a file that has not changed since."""
     shared: Shared | None = None
     """The tables of all tenants that the rows go to in the end."""
+    state: Path | None = None
+    """The tenant's state directory where its application goes on meanwhile; None where it stands
+    still."""
 
 
 Task = Look | Move

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from urllib.parse import quote as url_quote
 
 from migration_job import __version__
 from migration_job.certification import is_whole
@@ -17,6 +16,7 @@ from migration_job.errors import (
     OperationError,
     VerificationError,
 )
+from migration_job.fleet.places import FILES, folder_name
 from migration_job.plural import counted
 from migration_job.report import fleet as page
 from migration_job.report.context import now
@@ -27,7 +27,6 @@ from migration_job.stores.postgres.fleet_ledger import FileRow, FleetLedger
 SHOWN = 10
 """Files that are named in the last words; the report has all."""
 
-FILES = "files"
 PLANS = "plans"
 
 KIND: Mapping[int, type[JobError]] = {
@@ -36,12 +35,6 @@ KIND: Mapping[int, type[JobError]] = {
     ExitStatus.BLOCKED: BlockedError,
     ExitStatus.VERIFICATION_FAILED: VerificationError,
 }
-
-
-def folder_name(tenant: str) -> str:
-    """A tenant's directory in the report's: escaped where a path would read it otherwise."""
-    name = url_quote(tenant, safe=" ")
-    return f"%2E{name[1:]}" if name.startswith(".") else name
 
 
 def policy_name(number: int) -> str:
@@ -165,7 +158,7 @@ def judge(report: FleetReport, folder: Path) -> None:
         for tenant, file in sorted(left.items())[:SHOWN]
     )
     more = f"; and {len(left) - SHOWN:,} more" if len(left) > SHOWN else ""
-    raise KIND[_status({file.exit_status for file in left.values()})](
+    raise KIND[common_status({file.exit_status for file in left.values()})](
         f"{len(left):,} of {counted(len(listed), 'file')} are not verified on the target, "
         f"{len(listed) - len(left):,} are{before}: {first}{more}",
         advice=f"{folder / page.PAGE} has a line for each and leads to its own report; the files "
@@ -188,7 +181,7 @@ def _with_exceptions(listed: Mapping[str, FleetFile]) -> str:
     return f", with exceptions in {counted(len(found), 'file')} ({'; '.join(named[:SHOWN])}{more})"
 
 
-def _status(found: Collection[int]) -> ExitStatus:
+def common_status(found: Collection[int]) -> ExitStatus:
     """A difference is told before everything else; else the one that all have."""
     if ExitStatus.VERIFICATION_FAILED in found:
         return ExitStatus.VERIFICATION_FAILED

@@ -29,6 +29,7 @@ from migration_job.errors import (
     VerificationError,
 )
 from migration_job.fleet import joining
+from migration_job.fleet.places import state_on_source
 from migration_job.fleet.tasks import (
     Answer,
     ColumnSeen,
@@ -52,10 +53,17 @@ from migration_job.plan.profile import load_profile
 from migration_job.plan.shape import shape_of, shape_text
 from migration_job.plural import counted
 from migration_job.progress import Reporter
+from migration_job.protocol.begin import LiveStart, Wanted
 from migration_job.report.exceptions import with_exceptions
 from migration_job.report.model import Certificate
 from migration_job.run_request import Options
-from migration_job.stores.postgres import database, own_database, records, shared_tables
+from migration_job.stores.postgres import (
+    database,
+    own_database,
+    pair_identity,
+    records,
+    shared_tables,
+)
 from migration_job.stores.postgres.fleet_ledger import Certified, FleetLedger
 from migration_job.stores.postgres.shared_tables import Tenant
 from migration_job.stores.sqlite.catalogue import read_catalogue
@@ -168,8 +176,10 @@ def _move(task: Move) -> Moved:
     if task.shared is not None and task.certificate is not None:
         _tidy(task.dsn)  # what a run that was killed then has left
         return Moved(task.certificate, "", "verified by an earlier run", again=False)
-    if task.certificate is not None and (kept := _kept(task.dsn, task.certificate)) is not None:
+    if task.certificate is not None and (kept := _kept(task, task.certificate)) is not None:
         return kept
+    if task.state is None:
+        _require_no_capture(task)
     options = Options(
         source=task.path,
         dsn=task.dsn,
@@ -181,7 +191,11 @@ def _move(task: Move) -> Moved:
         shape=task.shape,
         busy_seconds=BUSY_SECONDS,
     )
-    report = Migration(options, Reporter(quiet=True)).run()
+    live = None
+    if task.state is not None:
+        wanted = Wanted(task.profile, task.policy, options.said)
+        live = LiveStart(task.path, task.dsn, task.state, task.report, wanted)
+    report = Migration(options, Reporter(quiet=True), live).run()
     certificate = report.certificate
     if certificate is None:
         raise OperationError("expected a certificate of a verified run, found none")
@@ -248,14 +262,29 @@ def _tidy(dsn: str) -> None:
             records.drop_everything(own, run)
 
 
-def _kept(dsn: str, digest: str) -> Moved | None:
-    """The certificate of an earlier run, where the target still has it. Somebody may work there
-    by now, so the rows are not looked at. Raises InputError where a table is gone."""
-    with database.connect(dsn, purpose="migration-job fleet") as target:
+def _require_no_capture(task: Move) -> None:
+    """Raises InputError for a file that is followed, and would not be any more."""
+    if state_on_source(task.path) is not None:
+        raise InputError(
+            f"expected a file that stands still, found change capture on {task.path}",
+            advice="run the fleet with --live, or say `live: true` in the manifest; "
+            "`migration-job release` removes the capture",
+        )
+
+
+def _kept(task: Move, digest: str) -> Moved | None:
+    """The certificate of an earlier run, where the target still has it, and follows the file where
+    its application goes on. Somebody may work there by now, so the rows are not looked at. Raises
+    InputError where a table is gone."""
+    with database.connect(task.dsn, purpose="migration-job fleet") as target:
         run = records.read_run(target)
         body = records.certificate_body(target, digest) if run is not None else None
         if run is None or body is None:
             return None
+        if task.state is not None:
+            state = state_on_source(task.path)
+            if state is None or state.capture != pair_identity.pair(target):
+                return None
         if missing := shared_tables.gone(target, run.plan):
             raise InputError(
                 f"expected the tables that this file was moved to, found no {some(missing)} in "

@@ -22,6 +22,7 @@ import apsw
 
 from migration_job.durable import write_durably
 from migration_job.errors import JobError, OperationError
+from migration_job.protocol import heartbeat
 from migration_job.protocol.fault_points import step
 from migration_job.protocol.lock import Lock
 from migration_job.protocol.settings import Endpoints
@@ -31,9 +32,6 @@ LONGEST = timedelta(hours=24)
 
 LATE_SECONDS = 60.0
 """A PAUSE that a rollback sent before it died may come so much later: its mark is kept so long."""
-
-STALE_SECONDS = 10.0
-"""A `sync` that has said nothing for so long does not run."""
 
 Say = Callable[[str], None]
 
@@ -148,7 +146,7 @@ def hold(ends: Endpoints, *, seconds: float, reason: str, by: str, wait: float, 
             say(f"PgBouncer holds the application's queries: {lease}")
         else:
             say(f"nothing goes through PgBouncer now, and nothing will: {lease}")
-        if not _sync_runs(ends.state):
+        if not heartbeat.lives(ends.state):
             say("warning: `sync` does not run, so only `migration-job resume` ends this hold")
     return lease
 
@@ -219,10 +217,3 @@ def _served_by_postgres(ends: Endpoints) -> bool:
         ) from error
     finally:
         source.close()
-
-
-def _sync_runs(state: Path) -> bool:
-    try:
-        return time.time() - (state / "sync.json").stat().st_mtime < STALE_SECONDS
-    except FileNotFoundError:
-        return False

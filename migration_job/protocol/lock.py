@@ -26,6 +26,11 @@ FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 UNKNOWN = "another process"
 
+
+class AtWork(OperationError):
+    """Another process has the lock for longer than it was to be waited for."""
+
+
 LOOKS = 4
 """How often the turn must be found taken before a command is said to have it."""
 
@@ -47,15 +52,25 @@ class Lock:
             yield
 
     @contextlib.contextmanager
-    def round(self) -> Iterator[bool]:
-        """The work lock for one round of ``sync``; waits for as long as a command has the turn.
-        Gives whether another process had it since this one's last round."""
-        with self._locked(self._turn, None, None) as turn:
+    def round(self, *, limit: float | None = None) -> Iterator[bool]:
+        """The work lock for one round of ``sync``; waits for as long as a command has the turn, or
+        raises AtWork after ``limit`` seconds. Gives whether another process had it since this
+        one's last round."""
+        with self._locked(self._turn, None, limit) as turn:
             before = _told(self._work)
-            with self._locked(self._work, "sync", None):
+            with self._locked(self._work, "sync", limit):
                 fcntl.flock(turn, fcntl.LOCK_UN)
                 yield before == UNKNOWN or before != self._mine
                 self._mine = _told(self._work)
+
+    def others_since(self) -> bool:
+        """Whether another process had the lock since this one's last :meth:`round`."""
+        return _told(self._work) != self._mine
+
+    @property
+    def file(self) -> Path:
+        """The file that every holder writes its name to."""
+        return self._work
 
     def holder(self) -> str | None:
         """Which command works at this moment, for people; None where none does or only ``sync``."""
@@ -110,7 +125,7 @@ class Lock:
                 return
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise OperationError(
+                    raise AtWork(
                         f"expected to be the only one at work, found {_told(path)}, for more "
                         f"than {limit:g} s",
                         advice="wait until it ends; `migration-job status` shows what it does",

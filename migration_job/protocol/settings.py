@@ -172,6 +172,18 @@ def read_secret(file: Path, what: str) -> str:
         ) from error
 
 
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """How the application gets to PostgreSQL after the switch."""
+
+    told: ConnectTo
+    file: Path
+    """That says it; the files that it names are beside it."""
+    console: str | None
+    """The connection string of PgBouncer's admin console; None where there is no PgBouncer."""
+    alias_file: Path | None
+
+
 def endpoints(
     source: Path,
     dsn: str,
@@ -183,7 +195,14 @@ def endpoints(
 ) -> Endpoints:
     """Everything checked and put together, with the state in the connection's directory. Raises
     InputError for what does not fit."""
-    told = read_connect_to(connect_to)
+    reached = Reached(read_connect_to(connect_to), connect_to, console, alias_file)
+    return put_together(source, dsn, connection, reached)
+
+
+def put_together(source: Path, dsn: str, connection: Path, reached: Reached) -> Endpoints:
+    """The same of what was read before. Raises InputError for what does not fit."""
+    told, connect_to = reached.told, reached.file
+    console, alias_file = reached.console, reached.alias_file
     if (console is None) != (alias_file is None):
         raise InputError(
             "expected --pooler and --alias-file together, found one of them",

@@ -16,6 +16,7 @@ from migration_job.errors import JobError
 from migration_job.place import RECORDS, records_of
 from migration_job.plural import counted
 from migration_job.protocol import lease
+from migration_job.protocol.heartbeat import STALE_SECONDS
 from migration_job.protocol.lock import Lock
 from migration_job.protocol.settle import WINDOW
 from migration_job.protocol.sync import Report, read_report
@@ -24,9 +25,6 @@ from migration_job.stores.postgres import capture as target_capture
 from migration_job.stores.postgres import database, pair_identity, records, shape, target_fence
 from migration_job.stores.sqlite import fence, whole
 from migration_job.stores.sqlite.database import looking
-
-STALE_SECONDS = 10.0
-"""A heartbeat older than this is that of a `sync` which does not run."""
 
 FRESH_SECONDS = 2.0
 """A figure older than this is told with its age: `sync` reports each second."""

@@ -26,13 +26,13 @@ from migration_job.durable import write_durably
 from migration_job.errors import JobError, OperationError
 from migration_job.phases import Phase
 from migration_job.plural import counted, either
-from migration_job.protocol import gate_protocol, lease
+from migration_job.protocol import gate_protocol, heartbeat, lease
 from migration_job.protocol.catchup import catch_up, trim_log
 from migration_job.protocol.content import prove_content
 from migration_job.protocol.decision import truthful
 from migration_job.protocol.evolve import one_way_tables
 from migration_job.protocol.follow import BothOpen, follow_decision
-from migration_job.protocol.lock import Lock
+from migration_job.protocol.lock import AtWork, Lock
 from migration_job.protocol.mend import mend, prove_back
 from migration_job.protocol.reverse_sync import bring_back, count_differences
 from migration_job.protocol.run_context import Pair, open_pair
@@ -49,6 +49,9 @@ IDLE_SECONDS = 0.1
 
 LOOK_SECONDS = 1.0
 """Between looks at whether fence, alias and connection agree with the decision."""
+
+BUSY_SECONDS = 0.1
+"""How long a visit waits for a command that has the lock: other files wait for the visitor."""
 
 RETRY_SECONDS = 0.5
 """After a failure, before the next attempt: well within the 5 s of a takeover."""
@@ -153,6 +156,42 @@ class Sync:
         self._reported = 0.0
         self._report = Report(os.getpid(), "", "waiting", 0, 0.0, 0)
 
+    @property
+    def report(self) -> Report:
+        """What it says of itself; as it goes on, this changes."""
+        return self._report
+
+    def others_since(self) -> bool:
+        """Whether a command has had the lock since the last round."""
+        return self._lock.others_since()
+
+    def visit(self, seconds: float) -> bool | None:
+        """Do what there is to do, for about so many ``seconds``; both databases, and the console
+        of PgBouncer, are closed at the end. For a process that follows many files. Gives whether
+        something is left; None once the run is settled. Raises AtWork where a command has the
+        lock, and the JobError of a round that failed."""
+        deadline = time.monotonic() + seconds
+        try:
+            while True:
+                try:
+                    with truthful(self._ends.source, "sync"):
+                        busy = self._turn(limit=BUSY_SECONDS)
+                except AtWork:
+                    raise
+                except JobError as error:
+                    self._fail(error)
+                    raise
+                if not busy:
+                    self._reported = 0.0
+                    self._publish()
+                    return busy
+                if time.monotonic() > deadline:
+                    return True
+        finally:
+            self._close()
+            if self._ends.given_pooler is not None:
+                self._ends.given_pooler.close()
+
     def run(self, stop: Callable[[], bool] = lambda: False, *, once: bool = False) -> None:
         """Go on until ``stop()``; with ``once`` until there is nothing left to do. Both databases
         are closed at the end."""
@@ -182,9 +221,10 @@ class Sync:
                     return
                 _wait(IDLE_SECONDS, stop)
 
-    def _turn(self) -> bool | None:
-        """One round under the lock: whether there was anything to do; None once it is settled."""
-        with self._lock.round() as before:
+    def _turn(self, *, limit: float | None = None) -> bool | None:
+        """One round under the lock, which is waited for so many seconds: whether there was anything
+        to do; None once it is settled."""
+        with self._lock.round(limit=limit) as before:
             # Before all else: a hold has its end also where neither database can be reached.
             self._end_hold()
             pair = self._open(before)
@@ -381,7 +421,10 @@ class Sync:
     def _take_reads_back(self) -> None:
         """Reads that have moved go back to SQLite where the target cannot be followed: it may be
         gone, so this asks nothing of it."""
-        with contextlib.suppress(JobError, apsw.Error, OSError), self._lock.round():
+        with (
+            contextlib.suppress(JobError, apsw.Error, OSError),
+            self._lock.round(limit=BUSY_SECONDS),
+        ):
             source = fence.open_source(self._ends.source)
             try:
                 state = fence.read_state(source)
@@ -427,9 +470,13 @@ class Sync:
 def read_report(state: Path) -> Report | None:
     """What ``sync`` last said; None where it never ran here."""
     try:
-        return Report(**json.loads((state / "sync.json").read_text()))
+        report = Report(**json.loads((state / "sync.json").read_text()))
     except (OSError, ValueError, TypeError):
         return None
+    beaten = heartbeat.followers_beat(state)
+    if beaten is not None and beaten[0] == report.pid:
+        report.at = max(report.at, beaten[1])
+    return report
 
 
 def _wait(seconds: float, stop: Callable[[], bool]) -> None:

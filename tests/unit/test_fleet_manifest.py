@@ -9,7 +9,7 @@ import pytest
 
 from migration_job.errors import InputError
 from migration_job.fleet.manifest import Fleet, read_fleet
-from migration_job.fleet.telling import folder_name
+from migration_job.fleet.places import folder_name
 
 FILES = ("a/x.db", "a/x.db-wal", "b/y.sqlite3", "b/deep/z.db")
 
@@ -70,7 +70,9 @@ def test_the_mark_changes_with_the_file_and_with_its_log(folder: Path) -> None:
         ("files: x\nlayout: schema-per-file\ntenant: '(?P<tenant>'", "no regular expression"),
         ("files: x\nlayout: schema-per-file\nname: one", "expected {tenant} once"),
         ("files: x\nlayout: schema-per-file\nname: '{tenant}{x}'", "no other braces"),
-        ("files: x\nlayout: schema-per-file\nlive: true", "live: a fleet is moved while"),
+        ("files: x\nlayout: tenant-column\nlive: true", "while their applications stand still"),
+        ("files: x\nlayout: schema-per-file\nlive: {connection: c}", "expected {tenant} once"),
+        ("files: x\nlayout: schema-per-file\nlive: {of: c}", "live.of: there is no such field"),
         ("files: none/*\nlayout: schema-per-file", "expected files that match none/*, found none"),
         ("files: x\nlayout: tenant-column\noutliers: own", "expected `stop`"),
         ("files: x\nlayout: schema-per-file\ncolumn: {}", "with layout: tenant-column alone"),

@@ -205,6 +205,27 @@ class FleetLedger:
             ) from error
         return fleet_id
 
+    def require(self, layout: str) -> None:
+        """Raises InputError where there is no book, or it is of another layout."""
+        query = "SELECT layout FROM _migration_fleet.fleet"
+        there = ask_if_there(self._connection, "_migration_fleet.fleet", query)
+        if there is None or there[0] != layout:
+            found = "none" if there is None else f"one with layout: {there[0]}"
+            raise InputError(
+                f"expected the book of a fleet with layout: {layout} in this database, found "
+                f"{found}",
+                advice="`migration-job fleet` comes first; give its manifest and its --target",
+            )
+
+    def followed(self) -> list[tuple[str, str, str]]:
+        """Tenant, path and place of the files that were once verified, by tenant: what became of
+        them since is in their own records."""
+        rows = self._connection.execute(
+            "SELECT tenant, path, place FROM _migration_fleet.file "
+            "WHERE certificate IS NOT NULL ORDER BY tenant"
+        )
+        return [(str(row[0]), str(row[1]), str(row[2])) for row in rows]
+
     def plans(self) -> list[PlanRow]:
         """The plans that files are verified under, by number."""
         rows = self._connection.execute(

@@ -35,6 +35,10 @@ def session_name(schema: str) -> str:
 
 POLL_SECONDS = 0.01
 
+NEIGHBOURS_SECONDS = 0.5
+"""How long the transactions of a database with several runs may take to end by themselves, while
+the queries of one are held."""
+
 REPLICA = "SET session_replication_role = replica"
 
 
@@ -113,11 +117,17 @@ def _writers(connection: psycopg.Connection) -> int:
 def end_sessions(connection: psycopg.Connection, *, limit: float) -> int:
     """End the sessions that are in a transaction, since their snapshots may be older than the
     closed fence; returns how many. Those that begin one later see it closed, and are not waited
-    for: a role that goes on opening transactions would stop the way back. Raises OperationError
-    where one cannot be ended within ``limit``."""
+    for: a role that goes on opening transactions would stop the way back. In a database that
+    several runs share, each with a schema of its own, short transactions may end by themselves
+    first: they may be other runs'. Raises OperationError where one cannot be ended within
+    ``limit``."""
     # What pg_stat_activity says of another role's transactions only a member of pg_read_all_stats
     # sees. Everybody sees in pg_locks that each transaction holds its own number.
     first = _transactions(connection)
+    if schema_of_session(connection) != DEFAULT_SCHEMA:
+        deadline = time.monotonic() + min(limit, NEIGHBOURS_SECONDS)
+        while first & _transactions(connection) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
     return _end(connection, lambda: first & _transactions(connection), limit)
 
 

@@ -18,7 +18,7 @@ from infra.clustered import IN_COMMON, PATRONI_MEMORY
 from infra.containers import CPU_PERIOD
 from infra.execution import execute
 from infra.monitoring import SYNC_METRICS_PORT
-from migration_job.protocol.status import STALE_SECONDS
+from migration_job.protocol.heartbeat import STALE_SECONDS
 from migration_job.protocol.sync import Report
 from tests.deployment.engine import output
 from tests.deployment.provisioned.conftest import Provisioned, until
