@@ -363,9 +363,7 @@ class Migration:
         finally:
             for connection in connections:
                 connection.close()
-        agreed = plan
-        if self.live is not None:
-            plan = self.live.adapt(plan, catalogue)
+        agreed, plan = plan, plan if self.live is None else self.live.adapt(plan, catalogue)
         self._tell_plan(plan)
         if plan.blocked:
             intact().result()

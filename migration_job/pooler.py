@@ -93,6 +93,68 @@ class Alias:
         return f"{self.beside} = {at} pool_size={LOOKUPS}\n"
 
 
+class Console:
+    """PgBouncer's admin console; ``dsn`` is its connection string."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._session: psycopg.Connection | None = None
+
+    def run(
+        self,
+        command: str,
+        *,
+        limit: float = COMMAND_SECONDS,
+        tolerate: tuple[str, ...] = (),
+        apart: bool = False,
+    ) -> list[dict[str, Any]]:
+        """One command; its rows by column name. With ``apart`` in a session of its own, else in one
+        that is kept: a login costs more than the command, and at a switch writers wait for it."""
+        kept, self._session = self._session, None
+        if kept is not None and not apart:
+            try:
+                rows = _ask(kept, command, limit)
+            except psycopg.Error:
+                kept.close()  # PgBouncer may have been restarted since: asked again
+            else:
+                self._session = kept
+                return rows
+        console = self._log_in()
+        try:
+            rows = _ask(console, command, limit)
+        except psycopg.Error as error:
+            console.close()
+            if any(words in str(error) for words in tolerate):
+                return []
+            raise OperationError(
+                f"PgBouncer failed to {command.split()[0]} within {limit:g} s: {_first_line(error)}"
+            ) from None
+        if apart:
+            console.close()
+            self._session = kept
+        else:
+            self._session = console
+        return rows
+
+    def _log_in(self) -> psycopg.Connection:
+        try:
+            return psycopg.connect(self._dsn, autocommit=True, connect_timeout=int(COMMAND_SECONDS))
+        except psycopg.Error as error:
+            raise OperationError(
+                f"PgBouncer's admin console does not answer: {_first_line(error)}",
+                advice="check that PgBouncer runs, and the console's address, user and password",
+            ) from None
+
+    def close(self) -> None:
+        """End the kept session; the next question opens another."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class Pooler:
     """One alias of one PgBouncer. ``console`` is the connection string of its admin console."""
 
@@ -100,9 +162,8 @@ class Pooler:
         self.given = alias
         self.alias = alias
         """As the file is to have it; another server than in ``given`` after an upgrade."""
-        self._console = console
+        self._console = Console(console)
         self._alias_file = alias_file
-        self._session: psycopg.Connection | None = None
         self._pools_left = False
         """Whether ``min_pool_size`` was set to 0 for a PAUSE."""
 
@@ -117,7 +178,7 @@ class Pooler:
         self._write(self.alias.line())
         if self.alias.shared:  # what was cut off while it closed the alias may have disabled it
             with contextlib.suppress(OperationError):
-                self._run(f"ENABLE {self.alias.name}", tolerate=("no such database",))
+                self._console.run(f"ENABLE {self.alias.name}", tolerate=("no such database",))
         self._reload_until(lambda shown: shown is not None and not shown["paused"], limit)
 
     def close_alias(self, *, limit: float = 30.0) -> None:
@@ -161,7 +222,7 @@ class Pooler:
         alias, OperationError where its console does not answer."""
         if self.alias.schema is None:
             return
-        said = {str(row["key"]): str(row["value"]) for row in self._run("SHOW CONFIG")}
+        said = {str(row["key"]): str(row["value"]) for row in self._console.run("SHOW CONFIG")}
         reset = said.get("server_reset_query", "").strip()
         always = said.get("server_reset_query_always", "0") in ("1", "yes")
         if reset and (said.get("pool_mode") == "session" or always):
@@ -175,13 +236,11 @@ class Pooler:
 
     def close(self) -> None:
         """End the session at the console; the next question opens another."""
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        self._console.close()
 
     def version(self) -> str:
         """What the console answers to SHOW VERSION. Raises OperationError where it is down."""
-        return str(self._run("SHOW VERSION")[0].popitem()[1])
+        return str(self._console.run("SHOW VERSION")[0].popitem()[1])
 
     # ---------------------------------------------------------------------- PAUSE, RESUME
 
@@ -207,7 +266,7 @@ class Pooler:
         self._leave_pools()
         self._await_servers()
         try:
-            self._run(f"PAUSE {self.alias.name}", limit=limit, apart=True)
+            self._console.run(f"PAUSE {self.alias.name}", limit=limit, apart=True)
         except OperationError as error:
             self.resume()
             raise OperationError(
@@ -223,23 +282,25 @@ class Pooler:
         shown = self._shown()
         paused = shown is not None and bool(shown["paused"])
         if paused:
-            self._run(f"RESUME {self.alias.name}", tolerate=("not paused", "no such database"))
+            self._console.run(
+                f"RESUME {self.alias.name}", tolerate=("not paused", "no such database")
+            )
         if paused or self._pools_left:
             # The application is served again; pools that stay small are no reason to stop.
             with contextlib.suppress(OperationError):
-                self._run("RELOAD")
+                self._console.run("RELOAD")
                 self._pools_left = False
 
     def least_servers(self) -> int:
         """``min_pool_size`` as it is now. Raises OperationError where the console does not
         answer."""
-        rows = self._run("SHOW CONFIG")
+        rows = self._console.run("SHOW CONFIG")
         return next(int(row["value"]) for row in rows if row["key"] == "min_pool_size")
 
     def reconnect(self) -> None:
         """Have server sessions replaced as they come free, so that none runs a cached plan from
         before a change of type."""
-        self._run(f"RECONNECT {self.alias.name}", tolerate=("no such database",))
+        self._console.run(f"RECONNECT {self.alias.name}", tolerate=("no such database",))
 
     # ---------------------------------------------------------------------------- within
 
@@ -256,9 +317,9 @@ class Pooler:
         if self.alias.shared:
             # The limit is that of all aliases. A disabled one refuses its own new clients; that it
             # was disabled is forgotten with it.
-            self._run(f"DISABLE {self.alias.name}", tolerate=("no such database",))
+            self._console.run(f"DISABLE {self.alias.name}", tolerate=("no such database",))
         else:
-            self._run("SET max_client_conn = 0")
+            self._console.run("SET max_client_conn = 0")
         deadline = time.monotonic() + LOGIN_SECONDS
         while self._logging_in() and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS / 4)
@@ -268,7 +329,7 @@ class Pooler:
         times a second (check_pool_size() of 1.18 to 1.25 asks for a PAUSE of all alone), cuts the
         login off at once, and takes it for one that failed. The RELOAD of :meth:`resume` sets it
         back to the file's; without one, pools are filled as clients need them."""
-        self._run("SET min_pool_size = 0")
+        self._console.run("SET min_pool_size = 0")
         self._pools_left = True
 
     def _await_servers(self) -> None:
@@ -276,13 +337,13 @@ class Pooler:
         takes that for a login that failed, and refuses the first queries after the RESUME."""
         deadline = time.monotonic() + SERVER_LOGIN_SECONDS
         while time.monotonic() < deadline:
-            rows = self._run("SHOW POOLS")
+            rows = self._console.run("SHOW POOLS")
             if not any(int(r["sv_login"]) for r in rows if r["database"] == self.alias.name):
                 return
             time.sleep(POLL_SECONDS / 4)
 
     def _logging_in(self) -> bool:
-        for row in self._run("SHOW SOCKETS"):
+        for row in self._console.run("SHOW SOCKETS"):
             database = row["database"]
             if database in ("(nodb)", "pgbouncer"):
                 continue  # it has no database yet, or the console's
@@ -297,7 +358,7 @@ class Pooler:
 
     def _busy(self) -> str:
         try:
-            rows = self._run("SHOW POOLS")
+            rows = self._console.run("SHOW POOLS")
         except OperationError:
             return "unknown"
         return str(sum(int(row["cl_active"]) for row in rows if row["database"] == self.alias.name))
@@ -306,7 +367,7 @@ class Pooler:
         deadline = time.monotonic() + limit
         while True:
             try:
-                self._run("RELOAD")
+                self._console.run("RELOAD")
                 self.resume()
                 if done(self._shown()):
                     return
@@ -323,7 +384,7 @@ class Pooler:
             time.sleep(POLL_SECONDS)
 
     def _shown(self) -> dict[str, Any] | None:
-        for row in self._run("SHOW DATABASES"):
+        for row in self._console.run("SHOW DATABASES"):
             if row["name"] == self.alias.name:
                 return {**row, "paused": str(row["paused"]) not in ("0", "no", "f")}
         return None
@@ -369,56 +430,6 @@ class Pooler:
         if os.geteuid() != 0 and owner is not None and owner[0] != os.geteuid():
             mode, owner = 0o644, None
         write_durably(self._alias_file, content.encode(), mode=mode, owner=owner)
-
-    def _run(
-        self,
-        command: str,
-        *,
-        limit: float = COMMAND_SECONDS,
-        tolerate: tuple[str, ...] = (),
-        apart: bool = False,
-    ) -> list[dict[str, Any]]:
-        """One command; its rows by column name. With ``apart`` in a session of its own, else in one
-        that is kept: a login costs more than the command, and at a switch writers wait for it."""
-        kept, self._session = self._session, None
-        if kept is not None and not apart:
-            try:
-                rows = _ask(kept, command, limit)
-            except psycopg.Error:
-                kept.close()  # PgBouncer may have been restarted since: asked again
-            else:
-                self._session = kept
-                return rows
-        console = self._log_in()
-        try:
-            rows = _ask(console, command, limit)
-        except psycopg.Error as error:
-            console.close()
-            if any(words in str(error) for words in tolerate):
-                return []
-            raise OperationError(
-                f"PgBouncer failed to {command.split()[0]} within {limit:g} s: {_first_line(error)}"
-            ) from None
-        if apart:
-            console.close()
-            self._session = kept
-        else:
-            self._session = console
-        return rows
-
-    def _log_in(self) -> psycopg.Connection:
-        try:
-            return psycopg.connect(
-                self._console, autocommit=True, connect_timeout=int(COMMAND_SECONDS)
-            )
-        except psycopg.Error as error:
-            raise OperationError(
-                f"PgBouncer's admin console does not answer: {_first_line(error)}",
-                advice="check that PgBouncer runs, and the console's address, user and password",
-            ) from None
-
-    def __del__(self) -> None:
-        self.close()
 
 
 def _ask(console: psycopg.Connection, command: str, limit: float) -> list[dict[str, Any]]:

@@ -183,7 +183,7 @@ class FleetRun:
             return self._look(some, tried, "agree on types") if some else {}
 
         agreed = agree(looks, policy, again, self._ledger.plans())
-        rows = [self._row(member, agreed) for member in todo]
+        rows = [_row(member, agreed, self._fleet.manifest, self._said) for member in todo]
         self._ledger.plan(agreed.plans, rows)
         self._write_policies(agreed.plans)
         for plan in agreed.plans:
@@ -256,45 +256,6 @@ class FleetRun:
     def _schema(self, member: Member) -> str:
         alone = self._fleet.manifest.layout == "database-per-file"
         return DEFAULT_SCHEMA if alone else member.place
-
-    def _row(self, member: Member, agreed: Agreed) -> FileRow:
-        """What the book is to say of a file that was planned."""
-        state: State = "planned"
-        message, status = "", 0
-        number = agreed.plan_of.get(member.tenant)
-        plan = next((p for p in agreed.plans if p.number == number), None)
-        failed = agreed.failed.get(member.tenant)
-        if failed is not None:
-            state, message, status = "failed", failed.message, failed.status
-        elif member.tenant in agreed.blocked:
-            state, message = "stopped", agreed.blocked[member.tenant]
-        elif plan is not None and not plan.common and self._fleet.manifest.outliers == "stop":
-            state = "stopped"
-            alike = self._fleet.manifest.layout == "tenant-column"
-            message = (
-                f"expected the fleet's common plan for this file, found that its own has "
-                f"{plan.reason}\nresolve the difference in the file or in the policy, or "
-                + (
-                    "move the file by itself into another schema"
-                    if alike
-                    else "say `outliers: own` in the manifest"
-                )
-            )
-        if state == "stopped":
-            status = int(ExitStatus.BLOCKED)
-        return FileRow(
-            member.tenant,
-            shown(member.path),
-            member.place,
-            member.bytes,
-            member.mark,
-            state,
-            number,
-            None,
-            plain(message),
-            status,
-            said=self._said,
-        )
 
     def _write_policies(self, plans: Sequence[PlanRow]) -> None:
         folder = self._options.report / PLANS
@@ -403,6 +364,46 @@ class FleetRun:
         total = sum(m.bytes for m in members) >> 10
         with self._reporter.phase(name, total=total, unit="KiB", aside=progress.told):
             yield progress
+
+
+def _row(member: Member, agreed: Agreed, manifest: Manifest, said: str) -> FileRow:
+    """What the book is to say of a file that was planned."""
+    state: State = "planned"
+    message, status = "", 0
+    number = agreed.plan_of.get(member.tenant)
+    plan = next((p for p in agreed.plans if p.number == number), None)
+    failed = agreed.failed.get(member.tenant)
+    if failed is not None:
+        state, message, status = "failed", failed.message, failed.status
+    elif member.tenant in agreed.blocked:
+        state, message = "stopped", agreed.blocked[member.tenant]
+    elif plan is not None and not plan.common and manifest.outliers == "stop":
+        state = "stopped"
+        alike = manifest.layout == "tenant-column"
+        message = (
+            f"expected the fleet's common plan for this file, found that its own has "
+            f"{plan.reason}\nresolve the difference in the file or in the policy, or "
+            + (
+                "move the file by itself into another schema"
+                if alike
+                else "say `outliers: own` in the manifest"
+            )
+        )
+    if state == "stopped":
+        status = int(ExitStatus.BLOCKED)
+    return FileRow(
+        member.tenant,
+        shown(member.path),
+        member.place,
+        member.bytes,
+        member.mark,
+        state,
+        number,
+        None,
+        plain(message),
+        status,
+        said=said,
+    )
 
 
 def _task(

@@ -76,25 +76,36 @@ def _standing(row: FileRow, state: Path) -> Standing:
         found.serves = "unknown"
         found.problem = error.message if isinstance(error, JobError) else str(error)
         return found
-    if capture is None:
-        return found
+    if capture is not None:
+        _add_capture(found, capture)
+        if not capture.settled:
+            _add_following(found, state, last)
+    return found
+
+
+def _add_capture(found: Standing, capture: fence.SourceState) -> None:
+    """What the file says of itself."""
     found.state = Phase.SWITCHED if capture.closed else Phase.CAUGHT_UP
     if capture.settled:
         found.state = Phase.SETTLED
     if capture.closed:
         found.serves, found.switched_at = "PostgreSQL", capture.switched_at or ""
+
+
+def _add_following(found: Standing, state: Path, last: int) -> None:
+    """What `fleet-sync` says of it, and who holds its traffic; ``last`` is the log's position."""
     report = read_report(state) if state.exists() else None
-    if report is not None and not capture.settled:
+    back = found.serves == "PostgreSQL"
+    if report is not None:
         found.problem = found.problem or report.problem
-        if report.followed == ("back" if capture.closed else "forward"):
-            found.behind = report.behind if capture.closed else max(0, last - report.position)
+        if report.followed == ("back" if back else "forward"):
+            found.behind = report.behind if back else max(0, last - report.position)
     try:
         held = lease.read_lease(state)
     except JobError as error:
         found.problem = found.problem or error.message
     else:
         found.held = "" if held is None else str(held)
-    return found
 
 
 def follower_line(report: Path) -> str:

@@ -176,10 +176,9 @@ class Sync:
                 try:
                     with truthful(self._ends.source, "sync"):
                         busy = self._turn(limit=BUSY_SECONDS)
-                except AtWork:
-                    raise
                 except JobError as error:
-                    self._fail(error)
+                    if not isinstance(error, AtWork):
+                        self._fail(error)
                     raise
                 if not busy:
                     self._reported = 0.0
@@ -313,13 +312,12 @@ class Sync:
         now = time.monotonic()
         self._lag.note(fence.last_position(pair.source), now)
         done = catch_up(pair)
-        self._report.differences = 0
-        self._report.one_way = []
+        self._report.differences, self._report.one_way = 0, []
         self._report.position = done.position
         behind = fence.last_position(pair.source) - done.position
         self._measure("forward", behind, self._lag.of(done.position, time.monotonic()))
         self._bound_reads(pair)
-        self._trim(pair, done.position)
+        _trim(pair, done.position)
         if done.behind == 0:
             self._prove(pair)
         return done.keys > 0
@@ -328,8 +326,7 @@ class Sync:
         """Report how far the other side is, as counted now."""
         self._measured = _Measured(time.monotonic(), lag)
         self._report.direction = self._report.followed = direction
-        self._report.behind = behind
-        self._report.lag_seconds = round(lag, 3)
+        self._report.behind, self._report.lag_seconds = behind, round(lag, 3)
         self._report.measured_at = datetime.now(UTC).isoformat(timespec="milliseconds")
 
     def _prove(self, pair: Pair) -> None:
@@ -345,13 +342,6 @@ class Sync:
             took = time.monotonic() - began
             self._prove_at = time.monotonic() + PROVE_SHARE * took
         self._say(f"the content of both sides is equal; that took {took:.1f} s")
-
-    def _trim(self, pair: Pair, position: int) -> None:
-        row = pair.source.execute("SELECT min(seq) FROM _migration_log").fetchone()
-        upto = position - KEPT_ENTRIES
-        if row is not None and row[0] is not None and upto - int(row[0]) >= TRIM_AT:
-            with contextlib.suppress(fence.LockedError):  # later will do
-                trim_log(pair, upto)
 
     def _bound_reads(self, pair: Pair) -> None:
         """Reads that have moved go back while the target is further behind than promised."""
@@ -377,22 +367,10 @@ class Sync:
         self._report.one_way = list(one_way_tables(pair).values())
         if done.taken == 0 and not done.left:
             prove_back(pair)
-        self._measure("back", *self._queue(pair))
+        self._measure("back", *_queue(pair, self._back_lag))
         self._count_differences(pair)
-        self._trim(pair, fence.last_position(pair.source))
+        _trim(pair, fence.last_position(pair.source))
         return done.taken > 0 or done.left
-
-    def _queue(self, pair: Pair) -> tuple[int, float]:
-        """The changes that are still to come back, and how old the oldest is, in seconds."""
-        row = pair.target.execute(
-            "SELECT count(*), min(id), max(id) "
-            "FROM (SELECT id FROM migration.reverse_log ORDER BY id LIMIT 100000) AS queue"
-        ).fetchone()
-        if row is None or not row[0]:
-            return 0, 0.0
-        now = time.monotonic()
-        self._back_lag.note(int(row[2]), now)
-        return int(row[0]), self._back_lag.of(int(row[1]) - 1, now)
 
     def _count_differences(self, pair: Pair) -> None:
         before, now = self._report.differences, count_differences(pair)
@@ -425,15 +403,8 @@ class Sync:
             contextlib.suppress(JobError, apsw.Error, OSError),
             self._lock.round(limit=BUSY_SECONDS),
         ):
-            source = fence.open_source(self._ends.source)
-            try:
-                state = fence.read_state(source)
-                if state is None or state.closed or not state.reads_moved:
-                    return
-                with fence.writing(source, limit=5.0):
-                    fence.change_state(source, reads_moved=0)
-            finally:
-                source.close()
+            if not _unmove_reads(self._ends.source):
+                return
             side = self._ends.sqlite
             write_connection(self._ends.connection, side, side, owner=self._ends.owner)
             self._say(f"the target cannot be followed for {self._max_lag:g} s: reads are on SQLite")
@@ -465,6 +436,41 @@ class Sync:
             self._unpublished = True
             return
         self._unpublished = False
+
+
+def _unmove_reads(path: Path) -> bool:
+    """Have reads go to the source again; whether they had moved."""
+    source = fence.open_source(path)
+    try:
+        state = fence.read_state(source)
+        if state is None or state.closed or not state.reads_moved:
+            return False
+        with fence.writing(source, limit=5.0):
+            fence.change_state(source, reads_moved=0)
+        return True
+    finally:
+        source.close()
+
+
+def _trim(pair: Pair, position: int) -> None:
+    row = pair.source.execute("SELECT min(seq) FROM _migration_log").fetchone()
+    upto = position - KEPT_ENTRIES
+    if row is not None and row[0] is not None and upto - int(row[0]) >= TRIM_AT:
+        with contextlib.suppress(fence.LockedError):  # later will do
+            trim_log(pair, upto)
+
+
+def _queue(pair: Pair, lag: _Lag) -> tuple[int, float]:
+    """The changes that are still to come back, and how old the oldest is, in seconds."""
+    row = pair.target.execute(
+        "SELECT count(*), min(id), max(id) "
+        "FROM (SELECT id FROM migration.reverse_log ORDER BY id LIMIT 100000) AS queue"
+    ).fetchone()
+    if row is None or not row[0]:
+        return 0, 0.0
+    now = time.monotonic()
+    lag.note(int(row[2]), now)
+    return int(row[0]), lag.of(int(row[1]) - 1, now)
 
 
 def read_report(state: Path) -> Report | None:

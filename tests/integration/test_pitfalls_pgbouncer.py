@@ -91,7 +91,7 @@ def test_pitfall_47_new_connections_between_reload_and_resume(application: Appli
     with ThreadPoolExecutor(10) as clients:
         pooler.pause(limit=LIMIT)
         changed._write(changed.alias.line())
-        changed._run("RELOAD")
+        changed._console.run("RELOAD")
         asked = [clients.submit(application.ask) for _ in range(10)]
         until(lambda: application.waiting() > 0, "a client that waits")
         resumed = time.monotonic()
@@ -205,7 +205,7 @@ def test_pitfall_50_pausing_one_alias_does_not_queue_another(application: Applic
     other = Alias("other", "127.0.0.1", application.server.port, application.database)
     with application.bouncer.alias_path.open("a") as file:
         file.write(other.line())
-    application.pooler._run("RELOAD")
+    application.pooler._console.run("RELOAD")
     with application.pooler.paused(limit=LIMIT):
         application.ask("other")
 

@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -208,6 +209,39 @@ def test_a_console_that_does_not_answer_is_an_error_without_the_password(
     # The file is written all the same, and read when PgBouncer starts.
     pgbouncer.start()
     assert pooler.is_open()
+
+
+def test_aliases_of_several_runs_share_a_file(
+    pooler: Pooler, pgbouncer: EmbeddedPgBouncer, connect: Callable[[], psycopg.Connection]
+) -> None:
+    """One is opened and closed as often as wanted; the other's clients notice nothing."""
+    own = replace(pooler.alias, shared=True)
+    one = Pooler(pgbouncer.admin_dsn, pgbouncer.alias_path, own)
+    two = Pooler(
+        pgbouncer.admin_dsn,
+        pgbouncer.alias_path,
+        replace(own, name="another", schema='in "it"'),
+    )
+    assert one.is_closed()
+    one.open_alias()
+    two.open_alias()
+    assert one.is_open()
+    application = connect()
+    for _ in range(3):
+        with psycopg.connect(
+            pgbouncer.dsn("another", user="app", password="secret"), prepare_threshold=None
+        ) as other:
+            assert other.execute("SHOW search_path").fetchone() == ('"in ""it"""',)
+        two.close_alias()
+        assert two.is_closed()
+        assert one.is_open()
+        assert application.execute("SELECT 1").fetchone() == (1,)
+        with connect() as later:
+            assert later.execute("SELECT 1").fetchone() == (1,)
+        two.open_alias()
+    two.require_path_kept()
+    one.close_alias()
+    assert pgbouncer.alias_path.read_text() == two.alias.line()
 
 
 @pytest.mark.parametrize("name", ["pgbouncer", "", "a b", "x\n[pgbouncer]", "a=b"])
