@@ -29,6 +29,7 @@ FILLS = f"{EXISTING}::test_fills_the_application_s_own_tables"
 PROVES = f"{EXISTING}::test_the_application_proves_itself_on_a_copy"
 TWO_FILES = "tests/integration/test_schema_name.py::test_two_files_live_in_one_database"
 SUGGESTED = "tests/integration/test_suggested_policy.py::test_more_rows_than_quarantine_takes"
+LIVE_FLEET = "tests/integration/test_fleet_live.py"
 TUTORIAL = "tests/integration/test_demo.py::test_what_blocks_is_resolved_as_the_tutorial_says"
 DEMO = "tests/integration/test_demo.py::test_a_file_of_ones_own_is_rehearsed_live_on_a_copy"
 
@@ -60,6 +61,12 @@ RUN_BY = {
     "test_gate.py::test_an_application_that_must_be_restarted_is_switched_under_load",
     "migration-job fleet --report --target": "tests/integration/"
     "test_fleet.py::test_files_go_into_schemas_in_worker_processes",
+    "migration-job fleet-status --report --target": f"{LIVE_FLEET}::"
+    "test_one_process_follows_all_files",
+    "migration-job fleet-switch --tenant": f"{LIVE_FLEET}::"
+    "test_one_tenant_goes_over_and_comes_back_by_itself",
+    "migration-job fleet-sync --alias-file --connect-to --pooler --report --target": f"{LIVE_FLEET}"
+    "::test_one_tenant_goes_over_and_comes_back_by_itself",
     "migration-job hold --minutes --reason": "tests/integration/"
     "test_hold.py::test_a_hold_whose_command_died_comes_to_its_end",
     "migration-job inspect": TUTORIAL,

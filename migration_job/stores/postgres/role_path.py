@@ -43,6 +43,6 @@ def elsewhere(dsn: str, role: str) -> str:
         return ""
     looks = "has no search_path of its own" if found is None else f"looks into {found} first"
     return (
-        f"role {role} {looks}: unless the application names schema {schema} itself, it does not "
-        f"find its tables there (ALTER ROLE ... IN DATABASE ... SET search_path)"
+        f"role {role} {looks}: an application that does not name schema {schema} itself finds no "
+        "tables there (docs/how-to/another-schema.md says how a role gets its search_path)"
     )
