@@ -63,8 +63,9 @@ shape: setup ## print the shape of the code in figures, and what misses a goal
 	@$(PYTHON) -m tools.shape
 
 .PHONY: fleet-faults
-fleet-faults: setup ## kill a fleet's run 50 times, and one with a tenant column 25 times
-	@FLEET_KILLS=50 $(PYTHON) -m pytest -q -n 2 tests/integration/test_fleet_faults.py
+fleet-faults: setup ## kill a fleet's run 50 times, one with a tenant column 25 times, and fleet-sync 50 times
+	@FLEET_KILLS=50 $(PYTHON) -m pytest -q -n 2 tests/integration/test_fleet_faults.py \
+		tests/integration/test_fleet_live.py -k kills
 
 .PHONY: pictures
 pictures: setup ## make docs/images from real runs: a demo under load, its dashboard, its report

@@ -71,6 +71,12 @@ class Alias:
                 advice="choose another database name for the application",
             )
 
+    @property
+    def quoted(self) -> str:
+        """The name as the console's commands take it: without quotation marks they know letters,
+        digits and '_' alone."""
+        return f'"{self.name}"'
+
     def line(self) -> str:
         """The alias as pgbouncer.ini has it, without a password: clients bring their own."""
         terms = [
@@ -178,7 +184,7 @@ class Pooler:
         self._write(self.alias.line())
         if self.alias.shared:  # what was cut off while it closed the alias may have disabled it
             with contextlib.suppress(OperationError):
-                self._console.run(f"ENABLE {self.alias.name}", tolerate=("no such database",))
+                self._console.run(f"ENABLE {self.alias.quoted}", tolerate=("no such database",))
         self._reload_until(lambda shown: shown is not None and not shown["paused"], limit)
 
     def close_alias(self, *, limit: float = 30.0) -> None:
@@ -266,7 +272,7 @@ class Pooler:
         self._leave_pools()
         self._await_servers()
         try:
-            self._console.run(f"PAUSE {self.alias.name}", limit=limit, apart=True)
+            self._console.run(f"PAUSE {self.alias.quoted}", limit=limit, apart=True)
         except OperationError as error:
             self.resume()
             raise OperationError(
@@ -283,7 +289,7 @@ class Pooler:
         paused = shown is not None and bool(shown["paused"])
         if paused:
             self._console.run(
-                f"RESUME {self.alias.name}", tolerate=("not paused", "no such database")
+                f"RESUME {self.alias.quoted}", tolerate=("not paused", "no such database")
             )
         if paused or self._pools_left:
             # The application is served again; pools that stay small are no reason to stop.
@@ -300,7 +306,7 @@ class Pooler:
     def reconnect(self) -> None:
         """Have server sessions replaced as they come free, so that none runs a cached plan from
         before a change of type."""
-        self._console.run(f"RECONNECT {self.alias.name}", tolerate=("no such database",))
+        self._console.run(f"RECONNECT {self.alias.quoted}", tolerate=("no such database",))
 
     # ---------------------------------------------------------------------------- within
 
@@ -317,7 +323,7 @@ class Pooler:
         if self.alias.shared:
             # The limit is that of all aliases. A disabled one refuses its own new clients; that it
             # was disabled is forgotten with it.
-            self._console.run(f"DISABLE {self.alias.name}", tolerate=("no such database",))
+            self._console.run(f"DISABLE {self.alias.quoted}", tolerate=("no such database",))
         else:
             self._console.run("SET max_client_conn = 0")
         deadline = time.monotonic() + LOGIN_SECONDS

@@ -244,6 +244,21 @@ def test_aliases_of_several_runs_share_a_file(
     assert pgbouncer.alias_path.read_text() == two.alias.line()
 
 
+@pytest.mark.parametrize("name", ["with-hyphen.and_dot", "Upper", "9"])
+def test_every_alias_can_be_held_and_let_go(
+    pooler: Pooler, pgbouncer: EmbeddedPgBouncer, name: str
+) -> None:
+    own = replace(pooler.alias, name=name, shared=True)
+    named = Pooler(pgbouncer.admin_dsn, pgbouncer.alias_path, own)
+    named.open_alias()
+    with named.paused(limit=5):
+        assert named.is_paused()
+    assert named.is_open()
+    named.reconnect()
+    named.close_alias()
+    assert named.is_closed()
+
+
 @pytest.mark.parametrize("name", ["pgbouncer", "", "a b", "x\n[pgbouncer]", "a=b"])
 def test_an_alias_that_would_be_something_else_is_refused(name: str) -> None:
     with pytest.raises(InputError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 import psycopg
@@ -14,9 +15,17 @@ AT_ONCE = 200
 
 QUEUE = "reverse_log"
 
+IN_THE_WAY = (
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.UndefinedTable,
+)
+
 
 def waiting(connection: psycopg.Connection, schemas: Sequence[str]) -> set[str]:
-    """The schemas of runs in the session's database whose queue is not empty."""
+    """The schemas of runs in the session's database whose queue is not empty. Queues that somebody
+    has locked, or removes at this moment, are left out with those that are asked for beside them:
+    to be asked again."""
     found: set[str] = set()
     for some in _parts(schemas):
         there = _with_queue(connection, some)
@@ -29,8 +38,9 @@ def waiting(connection: psycopg.Connection, schemas: Sequence[str]) -> set[str]:
             for schema in there
         ]
         if terms:
-            rows = connection.execute(joined(" UNION ALL ", terms).encode()).fetchall()
-            found.update(str(row[0]) for row in rows)
+            with contextlib.suppress(*IN_THE_WAY):
+                rows = connection.execute(joined(" UNION ALL ", terms).encode()).fetchall()
+                found.update(str(row[0]) for row in rows)
     return found
 
 
