@@ -2,8 +2,9 @@
 
 A stage's commands are given the connection string of the server that it was made with. After an
 upgrade the application is served by another; the note says which, so that ``sync`` and all others
-follow without being told. It decides nothing: each server says itself whether it was left
-(:data:`migration_job.stores.postgres.side.LOOK`), and one that was left is not acted on.
+follow without being told. Upgrades one after another each add a move. It decides nothing: each
+server says itself whether it was left (:data:`migration_job.stores.postgres.side.LOOK`), and one
+that was left is not acted on.
 """
 
 from __future__ import annotations
@@ -27,45 +28,64 @@ from migration_job.stores.postgres.replication import Address
 
 FILE = "upgraded.json"
 
+Move = dict[str, Any]
+"""One entry of the note: from where to where, as the commands and as PgBouncer name it."""
+
 
 def write_moved(
     state: Path, dsns: tuple[str, str], seen: tuple[Address, Address], beside: str | None = None
 ) -> None:
     """Note that what named the first server is to mean the second: by its connection string, and
     by its address as PgBouncer sees it; with what PgBouncer finds ``beside`` the alias
-    (:attr:`migration_job.pooler.Alias.beside`). No password is written."""
-    note = {
+    (:attr:`migration_job.pooler.Alias.beside`). No password is written. What an earlier upgrade
+    has noted stays: a command that names the very first server is led on from one to the next."""
+    move: Move = {
         "given": [_address(dsn) for dsn in dsns],
-        "seen": [[a.host, str(a.port), a.database] for a in seen],
+        "seen": [_seen(address) for address in seen],
         **({"beside": beside} if beside else {}),
     }
-    write_durably(state / FILE, json.dumps(note).encode(), mode=0o600)
+    _write(state, [*_until(read_moves(state), dsns[0], seen[0]), move])
 
 
-def forget_moved(state: Path) -> None:
-    """The first server serves again."""
-    if (state / FILE).exists():
-        (state / FILE).unlink()
-        sync_directory(state)
+def forget_moved(state: Path, dsn: str, seen: Address) -> None:
+    """That server serves again; what led to it stays."""
+    found = read_moves(state)
+    kept = _until(found, dsn, seen)
+    if len(kept) < len(found):
+        _write(state, kept)
+
+
+def forget_all_moved(state: Path) -> None:
+    """No server of any upgrade is there any more."""
+    _write(state, [])
 
 
 def relocated_dsn(state: Path, dsn: str) -> str:
-    """The connection string, led to the server that serves since an upgrade."""
-    note = _read(state)
-    if note is None or _address(dsn) != note["given"][0]:
-        return dsn
-    host, port, database = note["given"][1]
-    parts = {k: v for k, v in conninfo_to_dict(dsn).items() if k != "hostaddr"}
-    return make_conninfo(**{**parts, "host": host, "port": port, "dbname": database})
+    """The connection string, led to the server that serves since the last upgrade."""
+    for move in read_moves(state):
+        if _address(dsn) == move["given"][0]:
+            host, port, database = move["given"][1]
+            parts = {k: v for k, v in conninfo_to_dict(dsn).items() if k != "hostaddr"}
+            dsn = make_conninfo(**{**parts, "host": host, "port": port, "dbname": database})
+    return dsn
 
 
 def relocated_alias(state: Path, alias: Alias) -> Alias:
     """The same for PgBouncer's alias."""
-    note = _read(state)
-    if note is None or [alias.host, str(alias.port), alias.database] != note["seen"][0]:
-        return alias
-    host, port, database = note["seen"][1]
-    return replace(alias, host=host, port=int(port), database=database, beside=note.get("beside"))
+    for move in read_moves(state):
+        if [alias.host, str(alias.port), alias.database] == move["seen"][0]:
+            host, port, database = move["seen"][1]
+            alias = replace(
+                alias, host=host, port=int(port), database=database, beside=move.get("beside")
+            )
+    return alias
+
+
+def beside_at(state: Path, seen: Address) -> str | None:
+    """What stands beside the alias while it leads to that server, where an earlier upgrade has
+    brought the application there: pgbouncer.ini names the server before."""
+    led = [move for move in read_moves(state) if move["seen"][1] == _seen(seen)]
+    return led[-1].get("beside") if led else None
 
 
 @contextlib.contextmanager
@@ -84,17 +104,42 @@ def require_not_left() -> Iterator[None]:
         ) from None
 
 
-def _read(state: Path) -> dict[str, Any] | None:
+def read_moves(state: Path) -> list[Move]:
+    """The moves, the oldest first. Raises InputError for a note that cannot be read."""
     try:
-        note: dict[str, Any] = json.loads((state / FILE).read_text(encoding="utf-8"))
+        note = json.loads((state / FILE).read_text(encoding="utf-8"))
+        # A note of one move alone was that move itself.
+        moves: list[Move] = [note] if "given" in note else note["moves"]
     except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
+        return []
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(
             f"expected the note on an upgrade in {state / FILE}, found {type(error).__name__}",
-            advice="run the last `migration-job upgrade` again: it writes the note again",
+            advice="put it back from a copy. After the first upgrade of all you may remove it and "
+            "run `migration-job upgrade` again: it writes the note again",
         ) from error
-    return note
+    return moves
+
+
+def _until(moves: list[Move], dsn: str, seen: Address) -> list[Move]:
+    """Without the last ones that lead away from that server."""
+    kept = list(moves)
+    while kept and (kept[-1]["given"][0] == _address(dsn) or kept[-1]["seen"][0] == _seen(seen)):
+        kept.pop()
+    return kept
+
+
+def _write(state: Path, moves: list[Move]) -> None:
+    path = state / FILE
+    if moves:
+        write_durably(path, json.dumps({"moves": moves}).encode(), mode=0o600)
+    elif path.exists():
+        path.unlink()
+        sync_directory(state)
+
+
+def _seen(address: Address) -> list[str]:
+    return [address.host, str(address.port), address.database]
 
 
 def _address(dsn: str) -> list[str]:

@@ -52,7 +52,7 @@ class Standing:
 def standing(ends: UpgradeEnds) -> Standing:
     """Where it stands; nothing is changed."""
     with opened(ends, look=True) as servers:
-        sides = [s.side() for s in (servers.old, servers.new)]
+        sides = list(servers.sides().values())
         epoch = max((s.epoch for s in sides if s is not None), default=0)
         serving = servers.new if epoch % 2 else servers.old
         other = servers.opposite(serving)

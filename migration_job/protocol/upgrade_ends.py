@@ -13,6 +13,7 @@ import psycopg
 from migration_job.errors import InputError
 from migration_job.plural import counted
 from migration_job.pooler import Alias, Pooler
+from migration_job.protocol.moved import beside_at
 from migration_job.stores.postgres import side
 from migration_job.stores.postgres.database import connect, limit_waiting, located
 from migration_job.stores.postgres.replication import Address
@@ -52,8 +53,9 @@ class UpgradeEnds:
             at.port,
             at.database,
             pool_size=self.alias.pool_size,
-            # Before and after it the entry is as pgbouncer.ini has it: the old server's.
-            beside=self.alias.beside if at == self.new_at else None,
+            # With the old server the entry is as pgbouncer.ini has it, unless an earlier upgrade
+            # has brought the application there from another one.
+            beside=self.alias.beside if at == self.new_at else beside_at(self.state, at),
         )
         return Pooler(self.console, self.alias_file, to)
 
@@ -149,6 +151,21 @@ class Servers:
     old: Server
     new: Server
     more: list[psycopg.Connection] = field(default_factory=list)
+
+    def sides(self) -> dict[str, side.Side | None]:
+        """Both records, by the servers' names. Raises InputError where one is of another upgrade:
+        an earlier one that was not settled, or the servers were exchanged."""
+        found = {server.name: server.side() for server in (self.old, self.new)}
+        for server in (self.old, self.new):
+            record = found[server.name]
+            if record is not None and record.name != server.name:
+                raise InputError(
+                    f"expected the {server.label} to be in no upgrade but this one, found it as "
+                    f"the {'new' if record.name == 'to' else 'old'} server of another",
+                    advice="settle that one first (`--settle`, with its own two servers); or, "
+                    "where --from-target and --to-target are exchanged, exchange them again",
+                )
+        return found
 
     def opposite(self, server: Server) -> Server:
         """The other one."""

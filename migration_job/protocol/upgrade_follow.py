@@ -24,7 +24,7 @@ def recover(
     """Make both servers, the pooler and the state directory agree with what is on record; the
     server that serves. ``release`` is called when the application goes on. Only for the holder of
     the lock. Raises JobError, with nothing opened that may not be."""
-    sides = {server.name: server.side() for server in (servers.old, servers.new)}
+    sides = servers.sides()
     old, new = sides["from"], sides["to"]
     epochs = [s.epoch for s in (old, new) if s is not None]
     epoch = max(epochs, default=0)
@@ -77,7 +77,7 @@ def _lead(ends: UpgradeEnds, servers: Servers, serving: Server) -> None:
     if serving is new:
         write_moved(ends.state, (old.dsn, new.dsn), (old.at, new.at), ends.alias.beside)
     else:
-        forget_moved(ends.state)
+        forget_moved(ends.state, old.dsn, old.at)
     pooler = ends.pooler(serving.at)
     held = ends.state / HELD_FILE
     if held.exists() or not pooler.leads_here():

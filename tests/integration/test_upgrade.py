@@ -18,7 +18,7 @@ import apsw
 import psycopg
 import pytest
 
-from migration_job.embedded import EmbeddedPgBouncer, EmbeddedPostgres
+from migration_job.embedded import EmbeddedPostgres
 from migration_job.errors import ExitStatus, InputError, JobError, OperationError
 from migration_job.pooler import Alias
 from migration_job.protocol import upgrade as protocol
@@ -36,7 +36,7 @@ from tests.integration import upgrading
 from tests.integration.livekit import begin, fresh_source
 from tests.integration.livestage import until
 from tests.integration.test_switch import Stage, syncing
-from tests.integration.upgrading import APPLICATION, DATABASE, PASSWORD, Load, Pair
+from tests.integration.upgrading import APPLICATION, DATABASE, PASSWORD, Load, Lookup, Pair
 
 pytestmark = pytest.mark.postgres
 
@@ -131,7 +131,8 @@ def test_to_the_new_server_and_back_under_load(servers: Pair) -> None:
         output.append(servers.run("--back"))
         assert servers.serving() == "from"
         output.append(servers.run())
-    held = [int(n) for text in output for n in re.findall(r"held for (\d+) ms", text)]
+    found = [n for text in output for n in re.findall(r"held for ([\d,]+) ms", text)]
+    held = [int(n.replace(",", "")) for n in found]
     print("\n".join(output))
     print(
         f"{len(load.notes)} writes, {load.reads} reads, held {held} ms, "
@@ -324,14 +325,6 @@ def test_two_databases_of_one_server(servers: Pair, tmp_path: Path) -> None:
                 ).fetchall()
             followed = [other.database for other in both[number + 1 :]]
             assert [row[0] for row in rows] == (followed if server is servers.old else [])
-
-
-class Lookup(EmbeddedPgBouncer):
-    """PgBouncer that looks passwords up in a database of the old server's, as a stage's does."""
-
-    def config(self) -> str:
-        entry = f"lookup = host=127.0.0.1 port={self.postgres.port} dbname=lookup pool_size=2"
-        return super().config().replace("[databases]", f"[databases]\n{entry}")
 
 
 def test_what_passwords_are_looked_up_in_follows(servers: Pair, tmp_path: Path) -> None:

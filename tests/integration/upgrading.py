@@ -68,6 +68,15 @@ ALTER ROLE app SET work_mem = '7MB';
 """
 
 
+class Lookup(EmbeddedPgBouncer):
+    """PgBouncer with an entry for a database of the old server's, as a stage's has one to look
+    passwords up in."""
+
+    def config(self) -> str:
+        entry = f"lookup = host=127.0.0.1 port={self.postgres.port} dbname=lookup pool_size=2"
+        return super().config().replace("[databases]", f"[databases]\n{entry}")
+
+
 @dataclass
 class Pair:
     """Both servers; the application is on the old one through the alias ``shop``."""
