@@ -117,7 +117,7 @@ rotate: setup ## replace STAGE's passwords without a failed request
 	@tools/stage rotate "$$STAGE"
 
 .PHONY: upgrade
-upgrade: setup ## move STAGE's application to PostgreSQL TO=18 while it runs; BACK=1 and SETTLE=1 go on
+upgrade: setup ## move STAGE's application to PostgreSQL TO=18 while it runs; BACK=1, SETTLE=1 and REMOVE=1 go on
 	@tools/stage upgrade "$$STAGE"
 
 .PHONY: switchover
@@ -146,7 +146,7 @@ model: setup ## check the protocol's model in every reachable state (needs spin 
 	@$(PYTHON) -m model.check
 
 .PHONY: faults
-faults: setup ## kill each part at each step, under load, in both directions (about half an hour)
+faults: setup ## kill each part at each step, under load, in both directions, and in an upgrade (over half an hour)
 	@tools/system-packages
 	@FAULTS=all $(PYTHON) -m pytest tests/faults -n 2
 

@@ -12,7 +12,7 @@ from infra import given, members, rendering
 from infra.closed import Closed
 from infra.inputs import PLANNED
 from infra.job import Place
-from infra.parts import Parts
+from infra.parts import Parts, older, upgraded
 from infra.servers import POOLER_PORT, POSTGRES_PORT
 from infra.setting_types import External
 from infra.settings import Settings
@@ -76,8 +76,8 @@ def cutover(parts: Parts) -> dict[str, Any]:
 
 def upgrade(parts: Parts, closed: Closed, inputs: dict[str, Any]) -> dict[str, Any]:
     """:class:`infra.upgrading.UpgradeInputs`, of the stage's ``inputs``."""
-    settings, first = parts.settings, parts.names
-    newer = first.of_upgrade(settings.upgrade_to or 0)
+    settings = parts.settings
+    (_, first), (_, newer) = older(settings, parts.names), upgraded(settings, parts.names)
     return {
         **inputs,
         "step": settings.upgrade_step,

@@ -496,7 +496,7 @@ def main() -> None:
             lambda line: print(line, flush=True),
             postgres=settings.postgres_image,
         ).images(
-            None if settings.external else settings.postgres_version,
+            None if settings.external else settings.version_before,
             monitoring=settings.monitoring,
             backup=settings.backup,
             example=settings.example_application,

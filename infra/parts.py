@@ -21,23 +21,49 @@ class Found:
     backups: bool = False
     """Whether there is a volume of backups."""
     newer_backups: bool = False
-    """The same of the PostgreSQL beside the first."""
+    """The same of the newer PostgreSQL of an upgrade."""
     logical: bool = True
     """Whether PostgreSQL's log is for logical replication too; not where a server runs without."""
 
 
-def upgraded(settings: Settings, names: Names) -> tuple[Settings, Names]:
-    """The settings and names of the PostgreSQL beside the first."""
-    major = settings.upgrade_to or 0
-    changes = {"postgres_version": major, "postgres_port": settings.upgrade_port}
+def _brought_to(settings: Settings, names: Names, place: int) -> tuple[Settings, Names]:
+    """The settings and names of the PostgreSQL that the stage's upgrade of that number, counted
+    from 1, has led to or is to lead to; 0 for the very first. Two stand at a time, so that two
+    ports are enough: they take turns."""
+    if not place:
+        return settings, names
+    major = (*settings.upgrades_settled, settings.upgrade_to or 0)[place - 1]
+    port = settings.upgrade_port if place % 2 else settings.postgres_port
+    changes = {"postgres_version": major, "postgres_port": port}
     return settings.model_copy(update=changes), names.of_upgrade(major)
 
 
+def upgraded(settings: Settings, names: Names) -> tuple[Settings, Names]:
+    """The settings and names of the newer PostgreSQL of the two of an upgrade."""
+    return _brought_to(settings, names, len(settings.upgrades_settled) + 1)
+
+
+def older(settings: Settings, names: Names) -> tuple[Settings, Names]:
+    """Those of the PostgreSQL that an upgrade begins from: the only one where there is none."""
+    return _brought_to(settings, names, len(settings.upgrades_settled))
+
+
+def passed(settings: Settings, names: Names) -> list[Names]:
+    """Of each PostgreSQL that an upgrade before this one has left for good."""
+    return [_brought_to(settings, names, n)[1] for n in range(len(settings.upgrades_settled))]
+
+
+def given_up(settings: Settings, names: Names) -> list[Names]:
+    """The same with the one that this upgrade leaves, once it is settled."""
+    left = [older(settings, names)[1]] if settings.upgrade_step == "settle" else []
+    return [*passed(settings, names), *left]
+
+
 def standing(settings: Settings, names: Names) -> list[tuple[Settings, Names]]:
-    """Those of each PostgreSQL that the stage is to have, the first one first."""
+    """Those of each PostgreSQL that the stage is to have, the older one first."""
     if settings.external:
         return []
-    both = [(settings, names)]
+    both = [older(settings, names)]
     if settings.upgrade_to:
         both.append(upgraded(settings, names))
     return both[1:] if settings.upgrade_step == "settle" else both
@@ -46,7 +72,7 @@ def standing(settings: Settings, names: Names) -> list[tuple[Settings, Names]]:
 def serving(settings: Settings, names: Names) -> tuple[Settings, Names]:
     """Those of the PostgreSQL that the application is to be on."""
     moved = settings.upgrade_to and settings.upgrade_step != "back"
-    return upgraded(settings, names) if moved else (settings, names)
+    return upgraded(settings, names) if moved else older(settings, names)
 
 
 def drilled(settings: Settings, names: Names) -> Names:
@@ -66,27 +92,25 @@ class Parts:
     """``uid:gid`` of the source's owner, whom the job and the application run as."""
     found: Found = Found()
 
-    def of_upgrade(self) -> Parts:
-        """The same of the PostgreSQL that is made beside the first."""
-        settings, names = upgraded(self.settings, self.names)
-        images = replace(self.images, postgres=self.images.newer)
-        found = replace(self.found, logical=True, backups=self.found.newer_backups)
+    def of_server(self, settings: Settings, names: Names) -> Parts:
+        """The same of one PostgreSQL of the stage's, by its settings and names."""
+        images, found = self.images, self.found
+        if self.settings.upgrade_to and names.beside == self.settings.upgrade_to:
+            images = replace(images, postgres=images.newer)
+            found = replace(found, logical=True, backups=found.newer_backups)
         return replace(self, settings=settings, names=names, images=images, found=found)
 
     @property
     def servers(self) -> list[Parts]:
         """Of each PostgreSQL that the stage is to have."""
-        return [
-            self.of_upgrade() if names.beside else self
-            for _, names in standing(self.settings, self.names)
-        ]
+        return [self.of_server(*of) for of in standing(self.settings, self.names)]
 
     @property
     def role_in_upgrade(self) -> str:
         """As :attr:`infra.roles.Server.upgrade` has it."""
         if not self.settings.upgrade_to:
             return ""
-        if not self.names.beside:
+        if self.names.beside != self.settings.upgrade_to:
             return FIRST
         return LEFT_ALONE if self.settings.upgrade_step == "settle" else NEWER
 

@@ -11,7 +11,7 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from infra import engine, members, settled
 from infra.errors import StageError
 from infra.looking import LOOK, LOOK_FILES, has_volume, looking
 from infra.names import Names
-from infra.parts import drilled, standing, upgraded
+from infra.parts import drilled, older, passed, standing, upgraded
 from infra.present_members import members_data, require_their_data
 from infra.settings import Settings
 from infra.stage_paths import UPGRADED, Paths
@@ -173,31 +173,23 @@ def _member_there(
 def require_its_data(
     client: docker.DockerClient, settings: Settings, names: Names, where: Paths
 ) -> bool:
-    """Whether the first PostgreSQL has, or gets, a log for logical replication. StageError where a
+    """Whether the older PostgreSQL has, or gets, a log for logical replication. StageError where a
     PostgreSQL of the stage's would not come up on the data that it had: the volume is of another
     major version, or is gone while the application is served from it; and where the settings do
     not name the one that serves."""
     if settings.external:
         return True
     local = engine.is_local(settings.docker_host)
-    newer = moved_to(client, where, local=local)
-    if newer:
-        _require_the_newer(client, settings, names, newer)
-    elif settings.upgrade_step == "settle":
-        raise StageError(
-            f"expected PostgreSQL {settings.upgrade_to} to have the application's data before the "
-            "first server is given up, found that it was not moved there",
-            advice="nothing was changed; `make upgrade "
-            f"STAGE={names.stack} TO={settings.upgrade_to}` moves it. A stage that is made again "
-            f"gets that version by `postgresVersion: {settings.upgrade_to}` without `upgradeTo` "
-            "and `upgradeStep`",
-        )
+    host = moved_to(client, where, local=local) or names.postgres_host
+    _require_who_has_it(client, settings, names, host)
+    if settings.upgrades_settled:
+        require_settled(client, names, settings.version_before, passed(settings, names))
     serves = serving(client, where, local=local)["engine"] == "postgresql"
     if not settings.upgrade_to:
         _require_members_data(client, settings, names, serves=serves)
     if members.of(settings, names):
         return True
-    return _require_each(client, settings, names, serves=serves, newer=newer)
+    return _require_each(client, settings, names, serves=serves, host=host)
 
 
 def _require_members_data(
@@ -211,19 +203,20 @@ def _require_members_data(
 
 
 def _require_each(
-    client: docker.DockerClient, settings: Settings, names: Names, *, serves: bool, newer: str
+    client: docker.DockerClient, settings: Settings, names: Names, *, serves: bool, host: str
 ) -> bool:
-    """The same of each server that stands by itself."""
-    logical = True
+    """The same of each server that stands by itself; the one at ``host`` has the data."""
+    logical, before = True, older(settings, names)[1]
     for its, own in standing(settings, names):
         found = data(client, own)
         major = found.major if found else None
         if found and major not in (None, its.postgres_version):
             _refuse_another_version(found, own, its)
         if major is None:
-            is_serving = serves and own.postgres_host == (newer or names.postgres_host)
-            _refuse_a_loss(found, (its, own), serving=is_serving, left=bool(newer) and own == names)
-        if found and own == names:
+            is_serving = serves and own.postgres_host == host
+            left = own == before and own.postgres_host != host
+            _refuse_a_loss(found, (its, own), serving=is_serving, left=left)
+        if found and own == before:
             logical = found.logical
     return logical
 
@@ -240,7 +233,8 @@ def _refuse_a_loss(
         raise StageError(
             f"expected the volume {names.postgres}-data of the server that an upgrade has left, "
             "found none, or no data of PostgreSQL's in it",
-            advice="nothing was made in its place; put the volume back from a copy",
+            advice="nothing was made in its place; put the volume back from a copy. Where the way "
+            "back to that server was given up, set `upgradeStep: settle` again",
         )
 
 
@@ -249,34 +243,93 @@ def moved_to(client: docker.DockerClient, where: Paths, *, local: bool) -> str:
     path = where.job / UPGRADED
     try:
         text = path.read_bytes() if local else _member_there(client, where, path)[1]
-        return str(json.loads(text)["given"][1][0])
+        note = json.loads(text)
+        return str((note if "given" in note else note["moves"][-1])["given"][1][0])
     except (FileNotFoundError, NotFound):
         return ""
     except (OSError, ValueError, LookupError, DockerException) as error:
         raise StageError(f"expected to read the note of an upgrade in {path}: {error}") from error
 
 
-def _require_the_newer(
-    client: docker.DockerClient, settings: Settings, names: Names, moved_to: str
+def _require_who_has_it(
+    client: docker.DockerClient, settings: Settings, names: Names, host: str
 ) -> None:
-    if moved_to == upgraded(settings, names)[1].postgres_host and settings.upgrade_to:
+    """StageError where the settings do not say that the server at ``host`` has the data."""
+    newer = upgraded(settings, names)[1].postgres_host if settings.upgrade_to else ""
+    before = older(settings, names)[1].postgres_host
+    if host == newer or (host == before and settings.upgrade_step != "settle"):
         return
+    if host == before:
+        raise StageError(
+            f"expected PostgreSQL {settings.upgrade_to} to have the application's data before the "
+            "older server is given up, found that it was not moved there",
+            advice=f"nothing was changed; `make upgrade STAGE={names.stack} "
+            f"TO={settings.upgrade_to}` moves it. {_made_again(settings.upgrade_to)}",
+        )
+    if host == names.postgres_host:
+        raise StageError(
+            f"expected PostgreSQL {settings.version_before} to have the application's data, as "
+            f"upgradesSettled: {list(settings.upgrades_settled)} says, found that it was not moved "
+            "there",
+            advice=f"nothing was changed; {_made_again(settings.upgrade_to)}",
+        )
+    _refuse_other_server(client, settings, names, host)
+
+
+def _made_again(version: int | None) -> str:
+    return (
+        f"A stage that is made again gets that version by `postgresVersion: {version}` without "
+        "`upgradeTo`, `upgradeStep` and `upgradesSettled`"
+    )
+
+
+def _refuse_other_server(
+    client: docker.DockerClient, settings: Settings, names: Names, host: str
+) -> None:
+    """StageError: the server that has the data is none of the settings'."""
     found = f"upgradeTo: {settings.upgrade_to}" if settings.upgrade_to else "no upgradeTo"
-    major = moved_to.rpartition("-")[2]
-    if data(client, names) is None:
+    major = int(host.rpartition("-")[2])
+    lower = [one for one in settings.upgrades_settled if one < major]
+    was = settings.model_copy(update={"upgrades_settled": tuple(lower), "upgrade_to": major})
+    if data(client, older(was, names)[1]) is None:
+        further = settings.upgrade_to if (settings.upgrade_to or 0) > major else None
+        again = f"; then `make upgrade STAGE={names.stack} TO={further}`" if further else ""
         advice = (
-            f"set `upgradeTo: {major}` and `upgradeStep: settle` again. The first server is gone: "
-            "there is no way back to it, and no second upgrade of a stage"
+            f"set `upgradeTo: {major}` and `upgradeStep: settle` again{again}. The server before "
+            "it is gone: there is no way back to it"
         )
     else:
         advice = (
             f"set `upgradeTo: {major}` again. `make upgrade STAGE={names.stack} BACK=1` goes back "
-            "to the first server, while the way back is open"
+            f"to PostgreSQL {was.version_before}, while the way back is open"
         )
+    if settings.upgrades_settled:
+        advice += f". upgradesSettled is {lower} then"
     raise StageError(
         f"expected upgradeTo: {major}, since that server has the application's data, found {found}",
         advice=f"nothing was changed; {advice}",
     )
+
+
+def require_settled(
+    client: docker.DockerClient, names: Names, version: int, gone: Sequence[Names]
+) -> None:
+    """StageError where one of the servers that the upgrade to that version was to have ``gone`` is
+    still there: it was not settled to its end."""
+    for own in gone:
+        try:
+            client.containers.get(own.postgres)
+        except NotFound:
+            continue
+        except DockerException as error:
+            raise StageError(f"the engine could not look for {own.postgres}: {error}") from error
+        raise StageError(
+            f"expected the upgrade to PostgreSQL {version} to be settled, found the container "
+            f"{own.postgres} of the server before it",
+            advice=f"nothing was changed; settle it to its end first: `upgradeTo: {version}` and "
+            f"`upgradeStep: settle`, upgradesSettled without {version}, and `make up "
+            f"STAGE={names.stack}`",
+        )
 
 
 def _refuse_another_version(found: Data, names: Names, settings: Settings) -> None:

@@ -11,7 +11,7 @@ from pulumi.runtime import config
 from infra import engine, gate, given, members, present, stage_paths, support
 from infra.images import Builder, Images
 from infra.names import Names
-from infra.parts import Found, Parts, serving, standing, upgraded
+from infra.parts import Found, Parts, older, serving, standing, upgraded
 from infra.protection import Protection
 from infra.settings import PROJECT, Settings, read
 from infra.stage import Stage
@@ -76,7 +76,7 @@ def _images(client: docker.DockerClient, wanted: Settings, *, logical: bool) -> 
         following=logical,
     )
     return builder.images(
-        None if wanted.external else wanted.postgres_version,
+        None if wanted.external else wanted.version_before,
         monitoring=wanted.monitoring,
         backup=wanted.backup,
         example=wanted.example_application,
@@ -106,10 +106,11 @@ def _found(
     socket = None
     if wanted.gate and wanted.gate.container:
         socket = gate.engine_socket(client, wanted.docker_host, images.gate, user, dry_run=dry_run)
-    backups = present.has_backups(client, names)
+    before = older(wanted, names)[1]
+    backups = present.has_backups(client, before)
     if backups and not (wanted.backup or wanted.delete_backups):
         pulumi.log.warn(
-            f"the backups in the volume {names.backup}s are kept although `backup` is false; "
+            f"the backups in the volume {before.backup}s are kept although `backup` is false; "
             "`deleteBackups: true` removes them"
         )
     newer = bool(wanted.upgrade_to) and present.has_backups(client, upgraded(wanted, names)[1])

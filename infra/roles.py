@@ -170,7 +170,8 @@ COMMIT;
 
 
 FIRST, NEWER, LEFT_ALONE = "first", "newer", "alone"
-"""A server's part in an upgrade: both take part, and the newer is alone once that is settled."""
+"""A server's part in an upgrade: both take part, the older one first, and the newer is alone once
+that is settled."""
 
 PSQL_SCRIPT_FAILED = 3
 """psql's exit status where it reached the server and a statement failed."""

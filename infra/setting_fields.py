@@ -206,17 +206,25 @@ class PostgresSettings(DataSettings):
     upgrade_to: Annotated[int, Field(ge=15, le=18)] | None = Field(
         None,
         description="The major version that the application moves to while it runs, "
-        "from that of `postgresVersion`; `make upgrade STAGE=... TO=18` sets it. That server gets "
+        "from that of `postgresVersion` or the last of `upgradesSettled`; `make upgrade STAGE=... "
+        "TO=18` sets it. That server gets "
         "a container and a volume of its own.",
     )
     upgrade_step: Literal["move", "back", "settle"] = Field(
         "move",
         description="With `upgradeTo`: `move` moves the application to the new server, `back` to "
-        "the first one again, as often as you like (`make upgrade STAGE=... BACK=1`). `settle` "
-        "gives up the way back and removes the first server with its data (`SETTLE=1`).",
+        "the older one again, as often as you like (`make upgrade STAGE=... BACK=1`). `settle` "
+        "gives up the way back and removes the older server with its data (`SETTLE=1`).",
+    )
+    upgrades_settled: tuple[Annotated[int, Field(ge=15, le=18)], ...] = Field(
+        (),
+        description="The versions that earlier upgrades of the stage, settled since, have brought "
+        "it to, in their order. `upgradeTo` goes on from the last; `make upgrade` keeps this list.",
     )
     upgrade_port: Port = Field(
-        15433, description="With `upgradeTo`, the new PostgreSQL's port on the host."
+        15433,
+        description="With `upgradeTo`, the new PostgreSQL's port on the host. A further upgrade's "
+        "gets `postgresPort`, which is free by then, and so on in turn.",
     )
     postgres_port: Port = Field(15432, description="PostgreSQL's port on the host.")
     postgres_memory: Size = Field(

@@ -132,18 +132,20 @@ class Settings(OperatedSettings):
 
     def _upgrade_together(self) -> None:
         if self.upgrade_to is None:
-            if self.upgrade_step != "move":
-                raise ValueError("upgradeStep goes with upgradeTo")
+            if self.upgrade_step != "move" or self.upgrades_settled:
+                raise ValueError("upgradeStep and upgradesSettled go with upgradeTo")
             return
         if self.external:
             raise ValueError(
                 "upgradeTo is for a PostgreSQL of the stage's own; between two servers of your own "
                 "`migration-job upgrade` moves (docs/how-to/upgrade-servers.md)"
             )
-        if self.upgrade_to <= self.postgres_version:
+        versions = [self.postgres_version, *self.upgrades_settled, self.upgrade_to]
+        if versions != sorted(set(versions)):
+            before = "upgradesSettled" if self.upgrades_settled else "postgresVersion"
             raise ValueError(
-                f"upgradeTo ({self.upgrade_to}) must be above postgresVersion "
-                f"({self.postgres_version})"
+                f"upgradeTo ({self.upgrade_to}) must be above {before} ({self.version_before})"
+                + (", which rise from postgresVersion" if self.upgrades_settled else "")
             )
         if self.cutover == "reads":
             raise ValueError("upgradeTo goes with cutover: switch, hold or settled")
@@ -193,6 +195,11 @@ class Settings(OperatedSettings):
         self._containers_together()
         parameters.check(self.postgres_version, self.postgresql_settings)
         return self
+
+    @property
+    def version_before(self) -> int:
+        """The major version that `upgradeTo` begins from, and the stage's where there is none."""
+        return (self.postgres_version, *self.upgrades_settled)[-1]
 
     def ports(self) -> dict[str, int]:
         """The ports that the stage takes on its host, by their settings."""

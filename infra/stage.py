@@ -31,7 +31,7 @@ from infra.containers import LABEL, Service, ServiceContainer, Surroundings
 from infra.cutover import Cutover, WayBack
 from infra.external import ExternalTarget
 from infra.migration import Migration
-from infra.parts import Parts, drilled, serving
+from infra.parts import Parts, drilled, given_up, serving
 from infra.roles import Roles, Server
 from infra.setting_types import ApplicationStep, External
 from infra.upgrading import Upgrade, UpgradeEnd
@@ -152,13 +152,14 @@ class Stage(pulumi.ComponentResource):
         return {backup.REPOSITORY: repository.name} if settings.backup else {}
 
     def _keep_what_is_protected(self) -> None:
-        """With `protectData` the volumes of a server that an upgrade has left for good stay."""
-        settings, names = self._parts.settings, self._parts.names
-        if settings.upgrade_step != "settle" or not settings.protect_data:
+        """With `protectData` the volumes of the servers that upgrades have left for good stay."""
+        settings = self._parts.settings
+        if not settings.protect_data:
             return
-        self._volume("data", f"{names.postgres}-data", protect=True)
-        if settings.backup or self._parts.keeps_backups:
-            self._volume("backups", f"{names.backup}s", protect=True)
+        for names in given_up(settings, self._parts.names):
+            self._volume(f"data{names.suffix}", f"{names.postgres}-data", protect=True)
+            if settings.backup or self._parts.keeps_backups:
+                self._volume(f"backups{names.suffix}", f"{names.backup}s", protect=True)
 
     def _backup(self, parts: Parts) -> list[pulumi.Resource]:
         seen = members.of(parts.settings, parts.names)

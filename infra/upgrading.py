@@ -2,8 +2,11 @@
 
 ``Upgrade`` runs ``migration-job upgrade`` in a container, as ``upgradeStep`` says. It is deleted
 before the cutover is, when nothing is to be done yet; ``UpgradeEnd`` after it: what its deletion
-finds is either SQLite serving, and no upgrade is needed any more, or the first server serving, and
+finds is either SQLite serving, and no upgrade is needed any more, or the older server serving, and
 the upgrade is given up. Where the newer one serves nothing of it is removed.
+
+Upgrades one after another are the same two resources with other servers: what was settled has no
+resource of its own.
 """
 
 from __future__ import annotations
@@ -33,8 +36,8 @@ _RECORD = "SELECT FROM _migration_upgrade.side;\n"
 _FORGET = """
 import sys
 from pathlib import Path
-from migration_job.protocol.moved import forget_moved
-forget_moved(Path(sys.argv[1]))
+from migration_job.protocol.moved import forget_all_moved
+forget_all_moved(Path(sys.argv[1]))
 """
 
 
@@ -49,7 +52,7 @@ class UpgradeInputs(JobInputs):
     superuser: str
     superuser_password: Secret
     hosts: tuple[str, str]
-    """The first server's and the newer one's, on the stage's network."""
+    """The older server's and the newer one's, on the stage's network."""
     containers: tuple[str, str]
     lookup: str
     """The database in which PgBouncer looks passwords up."""
@@ -83,7 +86,18 @@ class UpgradeEndProvider(StageProvider):
     def create(self, props: Any) -> CreateResult:
         return CreateResult(f"{props['place']['stage']}/upgrade-end", props)
 
-    def update(self, _id: str, _olds: Any, news: Any) -> UpdateResult:
+    def update(self, _id: str, olds: Any, news: Any) -> UpdateResult:
+        """Another server in the place of the newer one: that one is about to go, and the upgrade
+        to it is given up before. Not where a further upgrade begins from it."""
+        old, new = UpgradeInputs.of(olds), UpgradeInputs.of(news)
+        if old.step != "settle" and old.containers[1] not in new.containers:
+            if live.serving(old) != "postgresql":
+                raise StageError(
+                    f"expected PostgreSQL to serve before the upgrade to {old.hosts[1]} is given "
+                    "up, found SQLite serving",
+                    advice="`cutover: switch` comes first; nothing of the server was removed",
+                )
+            run(old, ["--abandon"])
         return UpdateResult(news)
 
     def delete(self, _id: str, props: Any) -> None:

@@ -16,7 +16,7 @@ from docker.errors import DockerException
 from infra import drill, engine, live, members, present, support
 from infra.errors import StageError
 from infra.names import Names
-from infra.parts import serving
+from infra.parts import serving, upgraded
 from infra.settings import Settings, read_file
 from infra.stage_paths import Paths, ask_there, paths
 from migration_job import last_resort
@@ -120,8 +120,9 @@ def in_upgrade(settings: Settings, stage: str) -> str:
     where = paths(settings, stage)
     client = engine.connect(settings.docker_host)
     local = engine.is_local(settings.docker_host)
-    first, newer = settings.postgres_version, settings.upgrade_to
-    if not present.moved_to(client, where, local=local):
+    first, newer = settings.version_before, settings.upgrade_to
+    host = upgraded(settings, Names(settings.application, stage))[1].postgres_host
+    if present.moved_to(client, where, local=local) != host:
         return (
             f"PostgreSQL {first} has the data; {newer} is beside it, "
             f"`make upgrade STAGE={stage} TO={newer}` moves the application"

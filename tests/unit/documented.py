@@ -21,6 +21,7 @@ THERE_AND_BACK = (
     "tests/deployment/test_example_on_docker.py::test_there_and_back_without_a_failed_request"
 )
 SETTLED = "tests/deployment/test_settled.py::test_it_is_postgresql_for_good"
+AGAIN = "tests/deployment/test_upgrade_again.py::test_two_upgrades_one_after_the_other"
 NEWER = "tests/deployment/test_settled.py::test_it_comes_to_a_newer_postgresql"
 CONFIG = "tests/deployment/test_commands_of_the_docs.py::test_it_changes_the_stage_file"
 EXISTING = "tests/integration/test_existing.py"
@@ -52,6 +53,7 @@ RUN_BY = {
     "make status": SETTLED,
     "make up": f"{FULL}::test_a_second_up_changes_nothing",
     "make upgrade BACK": THERE_AND_BACK,
+    "make upgrade REMOVE": AGAIN,
     "make upgrade SETTLE": NEWER,
     "make upgrade TO": THERE_AND_BACK,
     "migration-job check-target --live --source --target": "tests/integration/"
