@@ -176,7 +176,7 @@ def test_the_pool_is_as_the_settings_say(stage: Provisioned) -> None:
     assert int(values["default_pool_size"]) == stage.settings.pool_max
     assert int(values["min_pool_size"]) == stage.settings.pool_min
     assert int(values["server_idle_timeout"]) == stage.settings.pool_idle_seconds
-    assert int(values["server_connect_timeout"]) == stage.settings.pool_connect_seconds
+    assert int(values["server_connect_timeout"]) == rendering.connect_seconds(stage.settings)
 
 
 def test_the_application_is_admitted_after_the_switch_and_not_before(stage: Provisioned) -> None:
