@@ -50,6 +50,7 @@ from migration_job.plan.planner import make_plan
 from migration_job.plan.policy import Policy, chosen_policy
 from migration_job.plan.profile import load_profile
 from migration_job.plan.shape import differences, shape_of
+from migration_job.plan.virtual import of_misfits
 from migration_job.plural import counted, counted_doing
 from migration_job.progress import Reporter
 from migration_job.report.context import make_folder, now, reported
@@ -73,6 +74,7 @@ from migration_job.stores.sqlite import backup, integrity
 from migration_job.stores.sqlite.catalogue import read_catalogue
 from migration_job.stores.sqlite.memory import staying
 from migration_job.stores.sqlite.model import Catalogue
+from migration_job.stores.sqlite.search_indexes import Misfit
 from migration_job.stores.sqlite.snapshot import Snapshot
 from migration_job.workers import default_jobs, sessions_for
 
@@ -81,8 +83,9 @@ BACKUP = "backup"
 
 RUN_FILE = "run.json"
 
-Integrity = concurrent.futures.Future[float]
-"""The integrity check of the snapshot: the seconds that it took; its error is the result's."""
+Integrity = concurrent.futures.Future[tuple[float, tuple[Misfit, ...]]]
+"""The integrity check of the snapshot: the seconds that it took, and the search indexes that do not
+fit their rows; its error is the result's."""
 
 
 class Live(Protocol):
@@ -134,6 +137,7 @@ class Migration:
         self.live = live
         self.run_id = ""
         self._target: psycopg.Connection
+        self._policy: Policy | None = None
         self._full_check = True
         self._left: untouched.Left | None = None
         """What the certificate is given for; None where `sync` writes to the target later."""
@@ -164,6 +168,7 @@ class Migration:
         self.report.target = database.describe(options.dsn)
         make_folder(options.report)
         policy = chosen_policy(options.policy, options.said)
+        self._policy = policy
         profile = load_profile(options.profile)
         target = stack.enter_context(connected(options.dsn))
         if options.jobs is None:
@@ -413,7 +418,8 @@ class Migration:
         certification = Certification(comparison, target, self.report, self.reporter)
         found = certification.verify()
         with self.reporter.phase("end of the integrity check"):
-            took = intact().result()
+            took, misfits = intact().result()
+        self.report.findings += of_misfits(misfits, planned.catalogue, self._policy)
         self.reporter.ran_beside(integrity.name(full=self._full_check), took)
         if found.difference_count:
             records.distrust(target)
@@ -469,12 +475,13 @@ def read_run_id(folder: Path) -> str | None:
         return None
 
 
-def _check_integrity(taken: Snapshot, full: bool) -> float:
-    """Check, and give the seconds that it took. Raises InputError for a damaged file."""
+def _check_integrity(taken: Snapshot, full: bool) -> tuple[float, tuple[Misfit, ...]]:
+    """Check, and give the seconds that it took, with the search indexes that do not fit. Raises
+    InputError for a damaged file."""
     began = time.monotonic()
     connection = taken.connect()
     try:
-        integrity.check(connection, full=full)
-        return time.monotonic() - began
+        found = integrity.check(connection, full=full, again=taken.connect)
+        return time.monotonic() - began, found
     finally:
         connection.close()

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,9 +31,11 @@ from migration_job.plan.model import OWN_SCHEMA, Finding, Plan, TablePlan
 from migration_job.plan.planner import make_plan
 from migration_job.plan.policy import Policy, chosen_policy
 from migration_job.plan.profile import Profile, load_profile
+from migration_job.plan.virtual import of_misfits
 from migration_job.plural import counted
+from migration_job.stores.sqlite import integrity
 from migration_job.stores.sqlite.catalogue import read_catalogue
-from migration_job.stores.sqlite.database import check_integrity, reading
+from migration_job.stores.sqlite.database import open_readonly, reading
 
 if TYPE_CHECKING:
     from migration_job.plan.onto_refusals import Trial
@@ -130,18 +133,23 @@ def _planned(options: InspectOptions) -> tuple[Plan, Suggestion | None]:
         onto = None if dsn is None else _open(_in_schema(dsn, name), wished, chosen)
         there, trial = (None, None) if onto is None else stack.enter_context(onto)
         connection = stack.enter_context(reading(options.source))
-        check_integrity(connection)
+        again = partial(open_readonly, options.source)
+        unfit = integrity.check(connection, full=True, again=again)
         catalogue = read_catalogue(connection)
 
         def planned(policy: Policy | None) -> Plan:
             if there is None:
                 own = OWN_SCHEMA if name is None else _named(name)
-                return make_plan(
+                plan = make_plan(
                     connection, catalogue, profile=wished, policy=policy, schema_name=own
                 )
-            from migration_job.plan.onto import Source, plan_onto
+            else:
+                from migration_job.plan.onto import Source, plan_onto
 
-            return plan_onto(Source(connection, catalogue), there, policy=policy, trial=trial)
+                source = Source(connection, catalogue)
+                plan = plan_onto(source, there, policy=policy, trial=trial)
+            told = of_misfits(unfit, catalogue, policy)
+            return plan.model_copy(update={"findings": (*plan.findings, *told)}) if told else plan
 
         plan = planned(chosen)
         if not options.suggested:

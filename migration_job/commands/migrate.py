@@ -24,6 +24,7 @@ from migration_job.commands.option_groups import (
 )
 from migration_job.errors import InputError
 from migration_job.migration import Migration
+from migration_job.plan.virtual import MISFIT
 from migration_job.plural import counted
 from migration_job.progress import Reporter
 from migration_job.protocol.begin import LiveStart, Wanted
@@ -115,8 +116,8 @@ def tell(reporter: Reporter, told: Report, folder: Path, *, verbose: bool = Fals
     """The last words of a run that went well."""
     for row in closing_table(told, everything=verbose):
         reporter.say(row)
-    for finding in told.findings if verbose else ():
-        if finding.severity == "warning":
+    for finding in told.findings:
+        if finding.severity == "warning" and (verbose or finding.code == MISFIT):
             place = ".".join(name for name in (finding.table, finding.column) if name)
             reporter.say(f"warning: {place and place + ': '}{finding.message}")
     reporter.say(told.message)

@@ -4,18 +4,33 @@ ordinary table, or would be lost."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import apsw
 
 from migration_job.plan.facts import Rows
 from migration_job.plan.findings import Findings
+from migration_job.plan.model import Finding
 from migration_job.plan.policy import Policy
 from migration_job.plural import counted
-from migration_job.quoting import compose, sqlite_table
+from migration_job.quoting import compose, sqlite_name, sqlite_table
 from migration_job.stores.sqlite.model import Catalogue, SourceObject
-from migration_job.stores.sqlite.virtual import COMPUTED, content_of, filled_by, module_of
+from migration_job.stores.sqlite.search_indexes import Misfit
+from migration_job.stores.sqlite.virtual import (
+    COMPUTED,
+    Derived,
+    content_of,
+    derived,
+    filled_by,
+    module_of,
+    words_of,
+)
 from migration_job.values import display
 
 LEFT_BEHIND = "virtual-table-rows-left-behind"
+
+MISFIT = "search-index-misfit"
+"""The code of the finding that is told whatever else is: the application itself may fail on it."""
 
 SHOWN = 5
 """Rows that are quoted of a table that would be left behind."""
@@ -80,6 +95,37 @@ def report_virtual(
         item=name,
         rows=rows,
     )
+
+
+def of_misfits(
+    found: Sequence[Misfit], catalogue: Catalogue, policy: Policy | None
+) -> tuple[Finding, ...]:
+    """A warning for each search index of the source that does not fit its rows."""
+    told = Findings(policy or Policy(), "widen")
+    indexes = {each.name: each for each in derived(catalogue)}
+    for misfit in found:
+        each = indexes.get(misfit.name)
+        told.add(
+            MISFIT,
+            "warning",
+            f"{words_of(misfit.name, misfit.module)} does not fit its rows already: searches may "
+            "find what is gone and miss what is there, and a write through it may fail "
+            f"({misfit.says}). {_cure(misfit, each)}",
+            table=misfit.name,
+            item=misfit.name,
+        )
+    return told.all
+
+
+def _cure(misfit: Misfit, each: Derived | None) -> str:
+    """What makes such an index fit again."""
+    name = misfit.name
+    if misfit.module.startswith("fts") and (each is None or each.content != ""):
+        rebuild = compose("INSERT INTO {name}({name}) VALUES ('rebuild')", name=sqlite_name(name))
+        back = "" if each is None else "; the way back does that where it meets it"
+        return f"`{rebuild}` on the source recreates it{back}"
+    later = "" if each is None else ": the way back cannot write to it, and would name what is lost"
+    return f"Nothing in the file recreates it: have the application do that first{later}"
 
 
 def has_content_elsewhere(sql: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,51 @@ def test_a_full_text_index_where_the_target_is_gone(tmp_path: Path, postgres: st
     assert found(way, "new") == [3]
 
 
+REPLACED = "INSERT OR REPLACE INTO post VALUES (1, 'third words')"
+"""Without recursive_triggers the words of the row that is replaced stay in the index."""
+
+
+@pytest.mark.parametrize(
+    ("script", "damage"),
+    [
+        (FTS5, REPLACED),
+        (FTS5, "UPDATE pf_data SET block = x'00' WHERE id > 10"),
+        (FTS5, "UPDATE pf_config SET v = 9"),
+        (FTS5.replace("id INTEGER PRIMARY KEY, t", "id INT, t").replace(", content_rowid='id'", ""),
+         "UPDATE post SET t = 'other'"),
+        (FTS4, REPLACED),
+    ],
+    ids=["stale", "broken", "format", "by rowid", "fts4"],
+)  # fmt: skip
+def test_an_index_that_the_application_has_damaged_is_told(
+    tmp_path: Path, postgres: str, script: str, damage: str
+) -> None:
+    way = Way.of(tmp_path, postgres, script)
+    sound = run("inspect", way.source)
+    assert "does not fit its rows" not in sound.out
+    way.on_sqlite(damage)
+    inspected = " ".join(run("inspect", way.source).out.split())
+    assert "search-index-misfit" in inspected
+    assert "the full-text index pf does not fit its rows already" in inspected
+    assert 'INSERT INTO "pf"("pf") VALUES (\'rebuild\')' in inspected
+    migrated = way.migrate()
+    assert migrated.status == DONE, migrated.said
+    assert "warning: pf: the full-text index pf does not fit its rows already" in migrated.said
+    found = json.loads((way.folder / "report" / "report.json").read_text())["findings"]
+    assert [f["table"] for f in found if f["code"] == "search-index-misfit"] == ["pf"]
+
+
+def test_an_index_that_was_behind_its_table_comes_home_in_step(
+    tmp_path: Path, postgres: str
+) -> None:
+    way = Way.of(tmp_path, postgres, FTS5)
+    way.on_sqlite(REPLACED)
+    way.there()
+    way.on_postgres("INSERT INTO post VALUES (3, 'new words')")
+    assert "the full-text index pf was recreated in" in way.back().out
+    assert (found(way, "old"), found(way, "third"), found(way, "new")) == ([], [1], [3])
+
+
 FED = """
 CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT, x REAL, y REAL, shown INT DEFAULT 1);
 CREATE VIRTUAL TABLE own USING fts5(body);
@@ -175,6 +221,47 @@ def test_what_triggers_fill_comes_home_in_step(tmp_path: Path, postgres: str) ->
         "INSERT INTO bare(bare) VALUES ('integrity-check')"
     )
     assert matches(way, "bare", "later") == [6]
+
+
+def test_a_damaged_index_with_content_of_its_own_is_made_again(
+    tmp_path: Path, postgres: str
+) -> None:
+    """The way back writes through such an index row by row, which its damage would stop."""
+    way = Way.of(tmp_path, postgres, FED)
+    way.on_sqlite(
+        "UPDATE own_data SET block = x'00' WHERE id > 10; "
+        "UPDATE four_segdir SET root = x'00', end_block = 0 WHERE level >= 0"
+    )
+    migrated = way.migrate()
+    assert "the full-text index own does not fit its rows already" in migrated.said
+    assert "the way back does that where it meets it" in migrated.said
+    assert way.command("switch").status == DONE
+    way.on_postgres(
+        "INSERT INTO note VALUES (5, 'new words', 5, 5, 1); DELETE FROM note WHERE id = 2; "
+        "UPDATE note SET body = 'changed' WHERE id = 1"
+    )
+    way.back()
+    for index in ("own", "four"):
+        assert [matches(way, index, w) for w in ("old", "going", "new", "changed", "staying")] == [
+            *([], [], [5], [1], [3])
+        ]
+
+
+def test_a_damaged_index_that_nothing_recreates_is_told(tmp_path: Path, postgres: str) -> None:
+    way = Way.of(tmp_path, postgres, FED)
+    way.on_sqlite("UPDATE bare_data SET block = x'00' WHERE id > 10; DELETE FROM place_node")
+    migrated = way.migrate()
+    assert migrated.status == DONE, migrated.said
+    for words in ("the full-text index bare", "the R-tree place"):
+        assert f"{words} does not fit its rows already" in migrated.said
+    assert "the way back cannot write to it, and would name what is lost" in migrated.said
+    assert way.command("switch").status == DONE
+    way.on_postgres("UPDATE note SET body = 'changed', x = 10 WHERE id = 1")
+    ended = way.command("rollback")
+    assert ended.status == DIFFERS, ended.said
+    assert "did not follow changes of note" in ended.err
+    way.back("--accept-loss")
+    assert way.on_sqlite("SELECT body FROM note WHERE id = 1") == [("changed",)]
 
 
 def test_only_what_was_written_to_is_looked_at(tmp_path: Path, postgres: str) -> None:

@@ -20,6 +20,7 @@ from migration_job.quoting import compose, sqlite_name
 from migration_job.stores.sqlite.beside import beside
 from migration_job.stores.sqlite.distrust import distrust
 from migration_job.stores.sqlite.index_entries import miscounted
+from migration_job.stores.sqlite.virtual import SEARCH_INDEX
 from migration_job.stores.sqlite.waiting import PatientConnection
 from migration_job.values import positional
 
@@ -36,14 +37,6 @@ BENIGN_PREFIXES = ("NULL value in ", "CHECK constraint failed in ")
 BENIGN_WORDS = (" value in ", "non-unique entry in index ")
 """What ``integrity_check`` reports about values rather than about the file; preflight has its own,
 better words for those."""
-
-SEARCH_INDEX = (
-    "malformed inverted index for FTS",
-    "unable to validate the inverted index for FTS",
-    "In RTree ",
-)
-"""How ``integrity_check`` begins what it says of a virtual table's own index. A full-text index
-that fell behind its content is common, damages no table, and is not carried over."""
 
 COLLATIONS = frozenset({"BINARY", "NOCASE", "RTRIM"})
 """Those that every SQLite has; others are an application's own."""
@@ -132,11 +125,12 @@ def reading(path: str | Path) -> Iterator[apsw.Connection]:
         yield connection
 
 
-def check_integrity(connection: apsw.Connection, *, limit: int = 20, quick: bool = False) -> None:
+def check_integrity(connection: apsw.Connection, *, limit: int = 20, quick: bool = False) -> bool:
     """Raises InputError where the file is damaged (``PRAGMA integrity_check``; ``quick`` leaves out
-    what it looks up in the indexes).
+    what it looks up in the indexes). Returns whether SQLite says something of a search index.
 
-    Values that break the file's own constraints are not damage: preflight reports those.
+    Values that break the file's own constraints are not damage: preflight reports those. Nor is a
+    full-text index that fell behind its content: it damages no table, and is not carried over.
     """
     with _guessed_collations(connection):
         rows = _checked(connection, "quick_check" if quick else "integrity_check", limit * 50)
@@ -156,6 +150,7 @@ def check_integrity(connection: apsw.Connection, *, limit: int = 20, quick: bool
             advice="Restore a backup, or recover what can be read with "
             "`sqlite3 source.db .recover | sqlite3 recovered.db`, and run on that.",
         )
+    return any(row.startswith(SEARCH_INDEX) for row in rows)
 
 
 PENDING_BYTE = 1 << 30
@@ -214,14 +209,19 @@ def _checked(connection: apsw.Connection, pragma: str, limit: int) -> list[str]:
         )
         return found
     except apsw.CorruptError as error:
+        if str(error).startswith(SEARCH_INDEX):
+            # SQLite cannot so much as open the index, and has looked at nothing else.
+            return [*found, str(error), *_checked_by_table(connection, pragma)]
         return [*found, str(error)]
     except apsw.ConstraintError:
         # A generated column of a STRICT table computes what it must not hold, and the check ends
         # there. Every page has been looked through by then; the rows are, table by table.
         return [*found, *_checked_by_table(connection, pragma)]
-    except apsw.SQLError:
-        # The schema calls a function that only the application has; the pages can still be checked.
-        return _pages_checked(connection, limit)
+    except apsw.SQLError as error:
+        # The schema calls a function that only the application has, or a search index is of a
+        # format that SQLite does not know; the pages can still be checked.
+        index = [str(error)] if str(error).startswith(SEARCH_INDEX) else []
+        return [*index, *_pages_checked(connection, limit)]
 
 
 def _pages_checked(connection: apsw.Connection, limit: int) -> list[str]:
@@ -249,7 +249,8 @@ def _checked_by_table(connection: apsw.Connection, pragma: str) -> Iterator[str]
                 ):
                     yield str(row[0])
             except apsw.CorruptError as error:
-                yield f"table {name}: {error}"
+                of_index = str(error).startswith(SEARCH_INDEX)
+                yield str(error) if of_index else f"table {name}: {error}"
 
 
 POSITIONAL = "migration_positional"

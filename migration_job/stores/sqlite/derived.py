@@ -16,7 +16,7 @@ import apsw
 
 from migration_job.quoting import compose, sqlite_name, sqlite_table, sqlite_text
 from migration_job.stores.sqlite.model import Catalogue
-from migration_job.stores.sqlite.virtual import Derived, derived
+from migration_job.stores.sqlite.virtual import Derived, derived, rebuild, tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +96,13 @@ def _bring(connection: apsw.Connection, each: Derived) -> InStep:
         if not look(connection, each):
             if not each.module.startswith("fts") or each.content == "":
                 return done("it is damaged, and there is nothing to make it from")
-            _tell(connection, each.name, "rebuild")
+            rebuild(connection, each.name)
             rebuilt = True
             if not look(connection, each):
                 return done("recreated, it still differs")
-    except apsw.SQLError as error:
-        # A tokenizer or a module that only the application has, or content that is gone.
+    except (apsw.SQLError, apsw.CorruptError) as error:
+        # A tokenizer or a module that only the application has, content that is gone, or damage
+        # beyond what the module can say of itself.
         return done(str(error))
     return done()
 
@@ -126,7 +127,7 @@ def _index_in_step(connection: apsw.Connection, each: Derived) -> bool:
                 )
             )
         else:
-            _tell(connection, each.name, "integrity-check")
+            tell(connection, each.name, "integrity-check")
     except apsw.CorruptError:
         return False
     return True
@@ -134,14 +135,3 @@ def _index_in_step(connection: apsw.Connection, each: Derived) -> bool:
 
 def _r_tree_in_step(connection: apsw.Connection, each: Derived) -> bool:
     return bool(connection.execute(f"SELECT rtreecheck({sqlite_text(each.name)}) = 'ok'").get)
-
-
-def _tell(connection: apsw.Connection, name: str, command: str) -> None:
-    connection.execute(
-        compose(
-            "INSERT INTO {table} ({column}) VALUES (?)",
-            table=sqlite_table(name),
-            column=sqlite_name(name),
-        ),
-        (command,),
-    )

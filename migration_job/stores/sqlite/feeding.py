@@ -19,7 +19,7 @@ from migration_job.quoting import as_written, compose, sqlite_name, sqlite_table
 from migration_job.stores.sqlite.catalogue import OWN_PREFIX, rowid_name
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
 from migration_job.stores.sqlite.reader import KEYS_PER_QUERY, bindable, keys_condition
-from migration_job.stores.sqlite.virtual import derived, feeders
+from migration_job.stores.sqlite.virtual import derived, feeders, rebuild
 from migration_job.values import SourceValue, fold
 
 Key = tuple[SourceValue, ...]
@@ -37,6 +37,8 @@ class _Fed:
     number: int
     names: tuple[str, ...]
     """Of the virtual tables, as people know them."""
+    own: tuple[str, ...]
+    """Those of them that have content of their own, and can be made again from it."""
 
     def place(self, what: str) -> str:
         return f"temp.{sqlite_name(f'{OWN_PREFIX}{self.number}_{what}')}"
@@ -60,11 +62,13 @@ class Feeding:
         self._fed: dict[str, _Fed] = {}
         fed = [each for each in derived(catalogue) if each.fed]
         for number, table in enumerate(catalogue.tables, start=1):
-            names = [each.name for each in fed if fold(table.name) in each.bases]
-            if names:
-                own = _Fed(table, number, tuple(names))
-                self._fed[table.name] = own
-                self._make(own, catalogue)
+            here = [each for each in fed if fold(table.name) in each.bases]
+            if here:
+                names = tuple(each.name for each in here)
+                full_text = [each for each in here if each.module.startswith("fts")]
+                own = tuple(each.name for each in full_text if each.content is None)
+                self._fed[table.name] = _Fed(table, number, names, own)
+                self._make(self._fed[table.name], catalogue)
 
     def before(self, table: SourceTable, key: Sequence[str], keys: Sequence[Key]) -> None:
         """Note the rows of these keys as they are before they are written."""
@@ -78,12 +82,25 @@ class Feeding:
             return ""
         self._note(table, key, keys, "new")
         try:
-            with self._connection:
-                for statement in _events(fed, key):
-                    self._connection.execute(statement)
+            try:
+                self._fire(fed, key)
+            except (apsw.CorruptError, apsw.SQLError):
+                if not fed.own:
+                    raise
+                # It did not fit its rows before, which the plan's finding has told. What it keeps
+                # of them is whole, and the index is made again from that.
+                with self._connection:
+                    for name in fed.own:
+                        rebuild(self._connection, name)
+                    self._fire(fed, key)
         except _OF_ITS_OWN as error:
             return f"{', '.join(fed.names)} did not follow changes of {table.name}: {error}"
         return ""
+
+    def _fire(self, fed: _Fed, key: Sequence[str]) -> None:
+        with self._connection:
+            for statement in _events(fed, key):
+                self._connection.execute(statement)
 
     def _note(self, table: SourceTable, key: Sequence[str], keys: Sequence[Key], what: str) -> None:
         fed = self._fed.get(table.name)

@@ -6,14 +6,34 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import apsw
+
+from migration_job.quoting import compose, sqlite_name, sqlite_table
 from migration_job.stores.sqlite.model import Catalogue, SourceObject
-from migration_job.stores.sqlite.sqltext import TriggerText, parse_trigger, split_commas, tokenize
+from migration_job.stores.sqlite.sqltext import (
+    TriggerText,
+    closing,
+    parse_trigger,
+    split_commas,
+    text_of,
+    tokenize,
+)
 from migration_job.values import fold
 
 COMPUTED = frozenset(
     {"dbstat", "fts3tokenize", "fts4aux", "fts5vocab", "generate_series", "sqlite_dbpage"}
 )
 """Modules whose tables show what stands elsewhere in the file, or is computed."""
+
+SEARCH_INDEX = (
+    "malformed inverted index for FTS",
+    "unable to validate the inverted index for FTS",
+    "invalid fts5 file format",
+    "fts5: ",
+    "In RTree ",
+    "undersize RTree blobs in ",
+)
+"""How ``integrity_check`` begins what it says of a virtual table's own index."""
 
 _FULL_TEXT = re.compile(r"fts[345]")
 _R_TREE = ("rtree", "rtree_i32", "geopoly")
@@ -39,11 +59,16 @@ class Derived:
     @property
     def words(self) -> str:
         """For people."""
-        if _FULL_TEXT.fullmatch(self.module):
-            return f"the full-text index {self.name}"
-        if self.module in _R_TREE:
-            return f"the R-tree {self.name}"
-        return f"the virtual table {self.name} ({self.module})"
+        return words_of(self.name, self.module)
+
+
+def words_of(name: str, module: str) -> str:
+    """A virtual table, for people."""
+    if _FULL_TEXT.fullmatch(module):
+        return f"the full-text index {name}"
+    if module in _R_TREE:
+        return f"the R-tree {name}"
+    return f"the virtual table {name} ({module})"
 
 
 def module_of(sql: str) -> str:
@@ -64,6 +89,15 @@ def content_of(sql: str) -> str | None:
         if len(part) > 1 and part[0].is_word("CONTENT") and part[1].is_symbol("="):
             return part[2].name if len(part) > 2 else ""
     return None
+
+
+def arguments_of(sql: str) -> str:
+    """What stands between the parentheses of a CREATE VIRTUAL TABLE; '' where there are none."""
+    tokens = tokenize(sql)
+    opening = next((i for i, t in enumerate(tokens) if t.is_symbol("(")), None)
+    if opening is None:
+        return ""
+    return text_of(sql, tokens[opening + 1 : closing(tokens, opening)])
 
 
 def feeders(catalogue: Catalogue, name: str) -> Iterator[tuple[str, TriggerText]]:
@@ -102,3 +136,21 @@ def derived_from(catalogue: Catalogue, other: SourceObject) -> Derived | None:
         return None
     bases = frozenset(fold(table) for table, _ in feeders(catalogue, other.name))
     return Derived(other.name, module, content, bases)
+
+
+def rebuild(connection: apsw.Connection, name: str) -> None:
+    """Have a full-text index made again from its content, in the caller's transaction. Raises
+    apsw.Error."""
+    tell(connection, name, "rebuild")
+
+
+def tell(connection: apsw.Connection, name: str, command: str) -> None:
+    """Give a full-text index one of its commands. Raises apsw.Error."""
+    connection.execute(
+        compose(
+            "INSERT INTO {table} ({column}) VALUES (?)",
+            table=sqlite_table(name),
+            column=sqlite_name(name),
+        ),
+        (command,),
+    )
