@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -54,6 +55,30 @@ def pgloader(source: Path, dsn: str) -> Timing:
     the measurement.
     """
     return run_timed(["pgloader", f"sqlite://{source}", url(dsn)], accept=(0, 1))
+
+
+NEWER_PGLOADER = "PGLOADER4"
+"""The variable that names the program of pgloader 4, which no package has."""
+
+
+def pgloaders() -> dict[str, str]:
+    """Each pgloader that is here: its version, and its program."""
+    programs = ["pgloader"] if available("pgloader") else []
+    programs += [p for p in [os.environ.get(NEWER_PGLOADER, "")] if p]
+    return {_version(program): program for program in programs}
+
+
+def _version(program: str) -> str:
+    said = run_timed([program, "--version"]).output
+    found = re.search(r"\d+(\.\d+)+", said)
+    return f"pgloader {found[0] if found else program}"
+
+
+def pgloader_data_only(program: str, source: Path, dsn: str) -> Timing:
+    """pgloader's run into tables that are there. Its foreign keys would refuse a child that comes
+    before its parent, so that their triggers are switched off meanwhile: nothing proves them."""
+    words = ["--with", "data only", "--with", "disable triggers"]
+    return run_timed([program, *words, f"sqlite://{source}", url(dsn)], accept=(0, 1))
 
 
 def sqlite_to_psql(psql: Path, source: Path, dsn: str, tables: Sequence[tuple[str, str]]) -> Timing:

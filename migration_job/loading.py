@@ -105,7 +105,15 @@ class Loading:
         plan = self._planned.plan
         refused = schema.create_extensions(target, plan)
         for name, reason in refused.items():
+            if name in plan.needed_extensions:
+                raise OperationError(
+                    f"expected the extension {name}, which a column's type is of, found that the "
+                    f"target cannot create it: {reason}",
+                    advice="have a superuser create that extension in the database, or give "
+                    "the column another type by the policy",
+                )
             self._report.findings.append(_without_extension(name, reason))
+        schema.create_enums(target, plan)
 
         beside = load.works_beside(plan, self._jobs)
         # Columns that are the application's own keep the collation that it gave them.

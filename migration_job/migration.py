@@ -47,7 +47,7 @@ from migration_job.plan.generous import types_taken
 from migration_job.plan.model import Plan
 from migration_job.plan.onto import Source, plan_onto
 from migration_job.plan.planner import make_plan
-from migration_job.plan.policy import Policy, chosen_policy
+from migration_job.plan.policy import Policy
 from migration_job.plan.profile import load_profile
 from migration_job.plan.shape import differences, shape_of
 from migration_job.plan.virtual import of_misfits
@@ -137,7 +137,6 @@ class Migration:
         self.live = live
         self.run_id = ""
         self._target: psycopg.Connection
-        self._policy: Policy | None = None
         self._full_check = True
         self._left: untouched.Left | None = None
         """What the certificate is given for; None where `sync` writes to the target later."""
@@ -167,8 +166,7 @@ class Migration:
         options, reporter = self.options, self.reporter
         self.report.target = database.describe(options.dsn)
         make_folder(options.report)
-        policy = chosen_policy(options.policy, options.said)
-        self._policy = policy
+        policy = options.chosen()
         profile = load_profile(options.profile)
         target = stack.enter_context(connected(options.dsn))
         if options.jobs is None:
@@ -336,9 +334,8 @@ class Migration:
         policy: Policy | None,
         intact: Callable[[], Integrity],
     ) -> tuple[Catalogue, Plan]:
-        """The plan, every value tried; ``intact`` begins the integrity check and gives it. Raises
-        BlockedError where the policy does not allow the plan, and InputError first where the source
-        is damaged."""
+        """The plan, every value tried; ``intact`` begins the integrity check. Raises BlockedError
+        where the policy does not allow the plan, and InputError first for a damaged source."""
         connections = [taken.connect() for _ in range(self._jobs)]
         told = self.reporter.at
         try:
@@ -419,7 +416,7 @@ class Migration:
         found = certification.verify()
         with self.reporter.phase("end of the integrity check"):
             took, misfits = intact().result()
-        self.report.findings += of_misfits(misfits, planned.catalogue, self._policy)
+        self.report.findings += of_misfits(misfits, planned.catalogue, options.chosen())
         self.reporter.ran_beside(integrity.name(full=self._full_check), took)
         if found.difference_count:
             records.distrust(target)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from migration_job.application_proof import Proof
 from migration_job.plan.model import Plan
-from migration_job.plan.policy import Said
+from migration_job.plan.policy import Policy, Said, chosen_policy
 from migration_job.stores.sqlite.model import Catalogue
 from migration_job.stores.sqlite.snapshot import Snapshot
 from migration_job.verify.application import Demands
@@ -41,6 +41,10 @@ class Options:
     shape: str | None = None
     """What the plan has to make of the target (:func:`migration_job.plan.shape.shape_text`); None:
     whatever it does."""
+
+    def chosen(self) -> Policy | None:
+        """The policy with what the command line says. Raises InputError."""
+        return chosen_policy(self.policy, self.said)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from infra.setting_types import UNITS
 from infra.settings import Settings
 from migration_job.cli import app
 from migration_job.errors import ExitStatus
-from migration_job.plan.choose import ARRAYS
+from migration_job.plan.choose import ARRAYS, ENUMS
 from migration_job.plan.rules import OWNERS, RULES, TARGETS
 from tools import guarantees, manual
 
@@ -90,6 +90,7 @@ def _types() -> Iterator[str]:
         words = ", ".join(f"`{w}`" for w in sorted(rule.declared | rule.declared_first))
         yield f"| {forms} | {words or 'by affinity'} |"
     yield f"| `TYPE[]`: {ARRAYS}, from lists in JSON | by affinity |"
+    yield f"| `{ENUMS}`: a type that the run makes, for text | by affinity |"
     yield from ("", "A rule carries a column's values to its type and back; the ledger names it:")
     yield from ("", "| rule | type | what it carries |", "|---|---|---|")
     for rule in RULES:

@@ -30,10 +30,29 @@ from migration_job.plan.rules import (
     target_named,
 )
 from migration_job.plan.rules.arrays import ArrayRule
+from migration_job.plan.rules.other import LabelRule
+from migration_job.quoting import POSTGRES_NAME_BYTES
 from migration_job.stores.sqlite.model import Affinity, SourceColumn
 
 ARRAYS = "an array of text, varchar(n), integers, numeric, uuid, boolean or double precision"
 """What else a policy may ask for, as an error names it."""
+
+ENUMS = "NAME enum('label', 'label')"
+"""How a policy asks for a type that the run makes."""
+
+RESERVED = re.compile(
+    r"all|analyse|analyze|and|any|array|as|asc|asymmetric|authorization|binary|both|case|"
+    r"cast|check|collate|collation|column|concurrently|constraint|create|cross|"
+    r"current_catalog|current_date|current_role|current_schema|current_time|"
+    r"current_timestamp|current_user|default|deferrable|desc|distinct|do|else|end|except|"
+    r"false|fetch|for|foreign|freeze|from|full|grant|group|having|ilike|in|initially|"
+    r"inner|intersect|into|is|isnull|join|lateral|leading|left|like|limit|localtime|"
+    r"localtimestamp|natural|not|notnull|null|offset|on|only|or|order|outer|overlaps|"
+    r"placing|primary|references|returning|right|select|session_user|similar|some|"
+    r"symmetric|system_user|table|tablesample|then|to|trailing|true|union|unique|user|"
+    r"using|variadic|verbose|when|where|window|with"
+)
+"""Words that are no type's name without quotes (PostgreSQL's appendix C)."""
 
 Fallback = Literal["integer", "real", "text", "varchar", "blob", "any"]
 """What a declared type means of which only the affinity is known."""
@@ -240,6 +259,39 @@ def _array(wanted: str, facts: ColumnFacts) -> Rule | None:
     return ArrayRule.of(f"{name}{size}[]", name, numbers, facts)
 
 
+_ENUM = re.compile(
+    r"(?P<name>\w+)\s+enum\s*\(\s*(?P<labels>'(?:[^']|'')*'(?:\s*,\s*'(?:[^']|'')*')*)\s*\)",
+    re.IGNORECASE,
+)
+
+
+def enum_named(wanted: str) -> LabelRule | None:
+    """The rule to a type that the run makes, as ``mood enum('sad', 'ok')``; None where the words
+    are none. Raises InputError for a name or labels that PostgreSQL cannot have."""
+    match = _ENUM.fullmatch(wanted.strip())
+    if match is None:
+        return None
+    name = match["name"]
+    quoted = re.findall(r"'((?:[^']|'')*)'", match["labels"])
+    labels = tuple(label.replace("''", "'") for label in quoted)
+    plain = re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", name)
+    if plain is None or RESERVED.fullmatch(name) or target_named(name) is not None:
+        raise InputError(
+            "expected a name for the enum of small letters, digits and underscores, which is no "
+            f"word of SQL's and no type of PostgreSQL's, found {name!r}",
+            advice="call it after its table and column, as in \"order_status enum('new', 'paid')\"",
+        )
+    long = [label for label in labels if len(label.encode()) > POSTGRES_NAME_BYTES]
+    if long or len(set(labels)) < len(labels):
+        problem = f"a longer one, {long[0][:40]!r}" if long else "one of them twice"
+        raise InputError(
+            f"expected different labels of at most {POSTGRES_NAME_BYTES:,} bytes for the enum "
+            f"{name}, found {problem}",
+            advice="correct the policy, or leave the column text",
+        )
+    return LabelRule(type=name, labels=labels, made=True)
+
+
 def for_type(
     wanted: str,
     column: SourceColumn,
@@ -252,11 +304,14 @@ def for_type(
         array = _array(wanted, facts)
         if array is not None:
             return array
+    labelled = enum_named(wanted)
+    if labelled is not None:
+        return labelled
     name, numbers = split_type(wanted)
     if name:
         return OWNERS[name].asked(Request(facts, column.affinity, name, numbers, zone, epoch))
     raise InputError(
-        f"expected one of the types {ALLOWED}, or {ARRAYS}; found {wanted!r} for column "
+        f"expected one of the types {ALLOWED}, {ARRAYS}, or {ENUMS}; found {wanted!r} for column "
         f"{column.name}",
         advice="docs/types.md says what each of them carries.",
     )

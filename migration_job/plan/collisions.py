@@ -1,5 +1,5 @@
 """Keys that are distinct on the source and equal on the target: 1 and '1' as text, one moment in
-two spellings. Found before the load would fail on them."""
+two spellings, a word in small and in capital letters. Found before the load would fail on them."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def find_collisions(
         if None in texts:
             continue
         digest = hashlib.blake2b(digest_size=16)
-        for text in texts:
-            raw = str(text).encode()
+        for rule, text in zip(rules, texts, strict=True):
+            raw = (str(text).lower() if rule.without_case else str(text)).encode()
             digest.update(len(raw).to_bytes(8, "big") + raw)
         if digest.digest() in seen:
             key = show_key(shown, row[len(identity) : len(identity) + len(shown)])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import apsw
@@ -14,9 +15,13 @@ from migration_job.plan.findings import Findings
 from migration_job.plan.model import CheckPlan
 from migration_job.plan.overflows import Overflows
 from migration_job.plan.reach import Risk
+from migration_job.plan.rules import inside
+from migration_job.plan.rules.other import LabelRule
 from migration_job.plan.storage import names_class
 from migration_job.plan.table_views import ColumnView, TableView, not_carried, spellings
+from migration_job.quoting import postgres_name, postgres_text
 from migration_job.stores.sqlite.model import Affinity
+from migration_job.stores.sqlite.sqltext import Token, tokenize
 
 
 class ColumnParts:
@@ -38,7 +43,10 @@ class ColumnParts:
                     "collation",
                     "warning",
                     f"compares under {collation} on the source and byte by byte on the target; "
-                    f"unique constraints are kept as they were, queries have to say {how}",
+                    f"unique constraints are kept as they were, queries have to say {how}"
+                    + (
+                        ", or `type: citext` compares without case" if collation == "NOCASE" else ""
+                    ),
                     table=view.source.name,
                     column=name,
                 )
@@ -122,7 +130,8 @@ class ColumnParts:
             try:
                 _refuse_impossible(view, check)
                 risks: list[Risk] = []
-                expression = expressions.condition(check, view.scope, risks)
+                own = _of_labels(view, check)
+                expression = own or expressions.condition(check, view.scope, risks)
                 self._overflows.look(view, risks, f"CHECK ({_short(check)})")
             except Untranslatable as reason:
                 not_carried(
@@ -141,6 +150,29 @@ class ColumnParts:
                 number,
                 CheckPlan(name=naming.cut(given) if given else name, expression=expression),
             )
+
+
+def _of_labels(view: TableView, check: str) -> str | None:
+    """The condition that a column is one of some texts, where it has become an enum: no other text
+    can be there. None for another condition."""
+    tokens = tokenize(check)
+    column = view.named(tokens[0].name)
+    rule = None if column is None else inside(column.rule)
+    if column is None or not isinstance(rule, LabelRule):
+        return None
+    listed = _listed(tokens[1:])
+    labels = [label for label in rule.labels if label in listed]
+    if not labels:
+        return None
+    return f"{postgres_name(column.target)} IN ({', '.join(map(postgres_text, labels))})"
+
+
+def _listed(tokens: Sequence[Token]) -> set[str]:
+    """The texts of ``IN ('a', 'b')``, where the tokens are just that."""
+    shape = "".join("t" if t.kind == "string" else t.text.upper() for t in tokens)
+    if re.fullmatch(r"IN\(t(,t)*\)", shape) is None:
+        return set()
+    return {t.name for t in tokens if t.kind == "string"}
 
 
 def _refuse_impossible(view: TableView, check: str) -> None:

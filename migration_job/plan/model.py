@@ -14,7 +14,8 @@ from typing import Literal
 
 from pydantic import AliasChoices, ConfigDict, Field, TypeAdapter
 
-from migration_job.plan.rules import Rule
+from migration_job.plan.rules import TARGETS, Rule, base_of, inside
+from migration_job.plan.rules.other import LabelRule
 from migration_job.quoting import postgres_relation
 from migration_job.stores.sqlite.model import Data, compact
 from migration_job.values import fold
@@ -272,6 +273,19 @@ class Plan(Data):
             for table in self.tables
         )
         return self.model_copy(update={"schema_name": schema, "tables": tables})
+
+    @property
+    def enums(self) -> dict[str, tuple[str, ...]]:
+        """The types that the run makes for its columns, each with its labels."""
+        rules = (inside(c.rule) for table in self.tables if table.ours for c in table.columns)
+        return {r.type: r.labels for r in rules if isinstance(r, LabelRule) and r.made}
+
+    @property
+    def needed_extensions(self) -> set[str]:
+        """Those without which a column of this plan has no type."""
+        columns = (column for table in self.tables if table.ours for column in table.columns)
+        known = (TARGETS.get(base_of(column.type)) for column in columns)
+        return {target.extension for target in known if target is not None and target.extension}
 
     @property
     def blocked(self) -> tuple[Finding, ...]:

@@ -34,6 +34,10 @@ class TableView:
     columns: dict[str, ColumnView]
     encoding: str = "UTF-8"
 
+    def named(self, name: str) -> ColumnView | None:
+        """The column that SQLite finds by that name."""
+        return next((c for own, c in self.columns.items() if fold(own) == fold(name)), None)
+
     @cached_property
     def scope(self) -> expression_parts.Scope:
         """The columns as an expression may name them."""

@@ -77,6 +77,8 @@ def refusals(plan: Plan, column: TenantColumn, version: int) -> Iterator[str]:
             yield from _of_key(table, key, version)
     for name in plan.extensions:
         yield f"extension {name}"
+    for name in plan.enums:
+        yield f"enum {name} of the policy"
     if plan.after_load:
         yield f"statements of profile {plan.profile}"
     for view in plan.views:

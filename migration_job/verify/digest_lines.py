@@ -122,7 +122,7 @@ def spelling(column: ColumnPlan, here: str) -> tuple[str, str] | None:
     there = postgres_name(column.target)
     text = f"{there}::text"
     match rule.kind:
-        case "integer" | "text-integer" | "integer-text" | "numeric-text" | "label":
+        case "integer" | "text-integer" | "integer-text" | "numeric-text" | "label" | "citext":
             return here, text
         case "text" | "widened-text" | "json":
             return here, there if column.type == "text" else text

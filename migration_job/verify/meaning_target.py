@@ -114,6 +114,12 @@ def _character_target(_rule: Any, text: str) -> str:
     return text.rstrip(" ")
 
 
+def _citext_source(_rule: Any, value: SourceValue) -> str:
+    if not isinstance(value, str) or "\x00" in value:
+        raise wrong(value, "text")
+    return value
+
+
 def _label_source(rule: Any, value: SourceValue) -> str:
     if not isinstance(value, str) or value not in rule.labels:
         raise wrong(value, "a label of the type")
@@ -244,7 +250,7 @@ def _json_bytes_target(rule: Any, text: str) -> str:
     return _document(text) if rule.binary else text
 
 
-UNBOUNDED = frozenset({"character", "padded-numeric", "array", "json-bytes"})
+UNBOUNDED = frozenset({"character", "citext", "padded-numeric", "array", "json-bytes"})
 """Rules of these whose values may be of any size."""
 
 SOURCE: dict[str, Callable[[Any, SourceValue], str]] = {
@@ -252,6 +258,7 @@ SOURCE: dict[str, Callable[[Any, SourceValue], str]] = {
     "network": _network_source,
     "character": _character_source,
     "label": _label_source,
+    "citext": _citext_source,
     "single": _single_source,
     "array": _array_source,
     "json-bytes": _json_bytes_source,
@@ -262,6 +269,7 @@ TARGET: dict[str, Callable[[Any, str], str]] = {
     "network": _network_target,
     "character": _character_target,
     "label": _same_text,
+    "citext": _same_text,
     "single": _single_target,
     "array": _array_target,
     "json-bytes": _json_bytes_target,

@@ -141,6 +141,7 @@ def server(postgres_server: EmbeddedPostgres) -> Iterator[psycopg.Connection[Any
             *("extra_float_digits TO 1", "IntervalStyle TO 'postgres'"),
         ):
             connection.execute(f"SET {setting}")
+        connection.execute("CREATE EXTENSION IF NOT EXISTS citext")
         yield connection
 
 

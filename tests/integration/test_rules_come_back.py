@@ -160,6 +160,7 @@ def server(postgres_server: EmbeddedPostgres) -> Iterator[psycopg.Connection[Any
     with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
         for setting in ("TimeZone TO 'UTC'", "DateStyle TO 'ISO'", "bytea_output TO 'hex'"):
             connection.execute(f"SET {setting}".encode())
+        connection.execute("CREATE EXTENSION IF NOT EXISTS citext")
         yield connection
 
 

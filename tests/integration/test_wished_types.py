@@ -178,4 +178,4 @@ def test_a_server_without_the_extension_is_a_sentence(
     )
     assert ended.status == FAILED, ended.said
     assert "expected the extension citext" in ended.err
-    assert "have a superuser run CREATE EXTENSION citext" in ended.err
+    assert "have a superuser create that extension" in ended.err

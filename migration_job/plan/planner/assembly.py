@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from migration_job.errors import InputError
 from migration_job.plan import naming
 from migration_job.plan.distinct import named_in_source, with_distinct_constraints
 from migration_job.plan.model import (
@@ -24,7 +25,8 @@ from migration_job.plan.planner.side_by_side import Seen
 from migration_job.plan.planner.target_names import Names
 from migration_job.plan.profile import summary
 from migration_job.plan.relations import Relation
-from migration_job.plan.rules import DecimalTextRule, IntegerRule, MapRule, Rule
+from migration_job.plan.rules import DecimalTextRule, IntegerRule, MapRule, Rule, inside
+from migration_job.plan.rules.other import LabelRule
 from migration_job.plan.table_views import ColumnView, TableView
 from migration_job.plan.wayback import refusals
 from migration_job.stores.sqlite.model import SourceColumn, SourceTable
@@ -74,7 +76,7 @@ def assemble(planning: Planning, facts: Facts) -> Plan:
     objects.report_others(planning.connection)
     report_retyped(planning, facts.seen, facts.assignments, tables)
     scripts = _enabled(planning)
-    return Plan(
+    plan = Plan(
         profile=planning.profile.name,
         encoding=planning.catalogue.encoding,
         tables=tuple(tables),
@@ -84,6 +86,29 @@ def assemble(planning: Planning, facts: Facts) -> Plan:
         after_load=(*planning.profile.after_load, *scripts),
         findings=planning.findings.all,
     ).inside(planning.schema_name)
+    _refuse_enums(plan)
+    more = plan.needed_extensions.difference(plan.extensions)
+    return plan.model_copy(update={"extensions": (*plan.extensions, *sorted(more))})
+
+
+def _refuse_enums(plan: Plan) -> None:
+    """Raises InputError for an enum that the policy describes in two ways, or whose name is a
+    table's or another relation's, which would have a type of that name."""
+    names = plan.relation_names()
+    labels = plan.enums
+    for table in plan.tables:
+        for column in table.columns:
+            rule = inside(column.rule)
+            if not isinstance(rule, LabelRule) or not rule.made:
+                continue
+            other = labels[rule.type] != rule.labels
+            if other or rule.type in names:
+                found = "two lists of labels" if other else "a relation of that name"
+                raise InputError(
+                    f"expected one list of labels and no relation for the enum {rule.type}, "
+                    f"found {found}",
+                    advice="give the enums of the policy names of their own",
+                )
 
 
 def _enabled(planning: Planning) -> tuple[str, ...]:
@@ -249,6 +274,7 @@ def _identifies(facts: Facts, table: SourceTable, name: str) -> bool:
         return assignment.told_apart
     # 1.0 and 1.00 are one number, and two texts.
     loose = isinstance(assignment.rule, DecimalTextRule) and assignment.rule.precision is None
+    loose = loose or assignment.rule.without_case
     return assignment.exact and not loose and assignment.type not in ("json", "jsonb")
 
 

@@ -196,7 +196,7 @@ def _find_collisions(planning: Planning, assignments: Assignments) -> Iterator[K
         for columns in unique_keys(table):
             own = [assignments.get((table.name, c)) for c in columns]
             known = [d for d in own if d is not None]
-            doubtful = any(not d.exact and not d.told_apart for d in known)
+            doubtful = any(d.rule.without_case or (not d.exact and not d.told_apart) for d in known)
             if len(known) < len(own) or not doubtful:
                 continue
             rows = find_collisions(

@@ -61,6 +61,8 @@ class TargetType:
     """Bytes and alignment of a value in a row; None where the value decides."""
     words: tuple[str, ...] = ()
     """Other names that PostgreSQL, a policy or a profile has for it."""
+    extension: str = ""
+    """The extension that has the type; '' where PostgreSQL has it itself."""
     forms: tuple[str, ...] = ()
     """How a policy may ask for it, e.g. ``numeric(p,s)``; its name alone where nothing is said."""
 
@@ -126,6 +128,9 @@ class RuleBase(BaseModel):
     spelling: ClassVar[bool] = False
     """Whether the source value is a text that only spells the value, so that two columns with other
     rules can still be compared as text."""
+
+    without_case: ClassVar[bool] = False
+    """Whether the target finds two of its values equal that differ in case alone."""
 
     misfit: ClassVar[str] = "does-not-fit"
     """The code of the finding for a value of the right class that is not carried."""

@@ -67,12 +67,49 @@ class CharacterRule(RuleBase):
         )
 
 
+class CitextRule(RuleBase):
+    """TEXT to ``citext``, which compares without case: two spellings are one key there."""
+
+    kind: Literal["citext"] = "citext"
+
+    types: ClassVar[tuple[TargetType, ...]] = (
+        TargetType("citext", "opaque", "TEXT", ("x",), extension="citext"),
+    )
+    doc: ClassVar[str] = (
+        "Text that PostgreSQL compares without case, by policy. Keys that differ in case alone "
+        "are found before the load."
+    )
+    no_escapes: ClassVar[bool] = False
+    unbounded: ClassVar[bool] = True
+    own_class: ClassVar[bool] = True
+    without_case: ClassVar[bool] = True
+
+    @property
+    def target_type(self) -> str:
+        return "citext"
+
+    def forward(self, value: SourceValue) -> str | None:
+        return None if value is None else text_for(value, "text")
+
+    def inverse(self, text: str | None) -> SourceValue:
+        return text
+
+    def fast_sql(self, column: str) -> str | None:
+        return column
+
+    def fast_condition(self, column: str) -> str | None:
+        return f"typeof({column}) IN ('text', 'null')"
+
+
 class LabelRule(RuleBase):
-    """TEXT to an enum of the application's own, whose labels it has to be one of."""
+    """TEXT to an enum, whose labels it has to be one of: the application's own, or one that the
+    policy has the run make."""
 
     kind: Literal["label"] = "label"
     type: str = "text"
     labels: tuple[str, ...] = ("1", "x")
+    made: bool = False
+    """Whether the run makes the type."""
 
     doc: ClassVar[str] = "Text that is one of an enum's labels."
     no_escapes: ClassVar[bool] = False

@@ -20,7 +20,9 @@ BYTES = '"C"'
 """The collation that compares byte by byte, as SQL has it."""
 
 _BY_BYTES = re.compile(r"(C|POSIX)(\..*)?", re.IGNORECASE)
-_OF_TEXT = re.compile(r"(text|varchar|character varying|char|character|bpchar)\b", re.IGNORECASE)
+_OF_TEXT = re.compile(
+    r"(text|varchar|character varying|char|character|bpchar|citext)\b", re.IGNORECASE
+)
 _PROVIDERS = {"c": "libc", "i": "ICU", "b": "builtin"}
 
 

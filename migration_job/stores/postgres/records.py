@@ -366,9 +366,10 @@ def quarantined(connection: psycopg.Connection) -> dict[str, int]:
 
 def remember_made(connection: psycopg.Connection, before: set[str]) -> None:
     """Record how to drop the functions and types that appeared in the run's schema since ``before``
-    (of :func:`loose_objects`); call it in the transaction that made them."""
-    drops = sorted(loose_objects(connection) - before)
-    connection.execute("UPDATE migration.run SET made = %s", (json.dumps(drops),))
+    (of :func:`loose_objects`), behind what was recorded before; in the transaction of theirs."""
+    rows = connection.execute("SELECT made FROM migration.run").fetchall()
+    made = [*json.loads(rows[0][0]), *sorted(loose_objects(connection) - before)]
+    connection.execute("UPDATE migration.run SET made = %s", (json.dumps(made),))
 
 
 def loose_objects(connection: psycopg.Connection) -> set[str]:

@@ -187,6 +187,38 @@ def create_extensions(connection: psycopg.Connection, plan: Plan) -> dict[str, s
     return refusals
 
 
+def create_enums(connection: psycopg.Connection, plan: Plan) -> None:
+    """Make the types of the plan's own that are not there yet, in one transaction that records
+    them as the run's."""
+    if not plan.enums:
+        return
+    known = connection.execute(
+        "SELECT typname::text FROM pg_type WHERE typtype = 'e' "
+        "AND typnamespace = to_regnamespace(quote_ident(current_schema()))"
+    ).fetchall()
+    missing = {n: labels for n, labels in plan.enums.items() if (n,) not in known}
+    if not missing:
+        return
+    before = records.loose_objects(connection)
+    with connection.transaction():
+        for name, labels in missing.items():
+            statement = compose(
+                "CREATE TYPE {name} AS ENUM ({labels})",
+                name=plan.relation(name),
+                labels=", ".join(map(postgres_text, labels)),
+            )
+            try:
+                connection.execute(statement.encode())
+            except psycopg.Error as error:
+                if connection.closed:
+                    raise lost(error, f"creating the type {name}") from error
+                raise OperationError(
+                    f"the target refused the type {name}: {error.diag.message_primary}",
+                    advice="give the policy's enum another name, or leave its column text",
+                ) from error
+        records.remember_made(connection, before)
+
+
 def execute_step(connection: psycopg.Connection, table: TablePlan, step: Step) -> None:
     """Run a step and record it, in one transaction. Raises OperationError with the server's
     reason where the data does not allow it."""
