@@ -26,6 +26,8 @@ from tests.integration.test_existing import definitions
 pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.timeout(3_600)]
 
 EXAMPLES = int(os.environ.get("PROPERTY_EXISTING_EXAMPLES", "6"))
+SEED = int(os.environ.get("PROPERTY_EXISTING_SEED", random.SystemRandom().randrange(10**9)))
+"""Of the first example; each further one has the next, and is the first with that."""
 
 Value = Any
 Pair = tuple[Value, str | None]
@@ -365,7 +367,7 @@ def test_a_random_application(
     monkeypatch: pytest.MonkeyPatch,
     number: int,
 ) -> None:
-    seed = int(os.environ.get("PROPERTY_EXISTING_SEED", random.SystemRandom().randrange(10**9)))
+    seed = SEED + number
     print(f"PROPERTY_EXISTING_SEED={seed}")
     rng = random.Random(seed)
     application = build(rng)
