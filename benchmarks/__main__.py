@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from benchmarks import (
+    back_capture,
     capture_cost,
     copying,
     distance,
@@ -44,6 +45,7 @@ MEASURES: dict[str, Callable[[Lab], Section]] = {
     "catchup": live.measure,
     "distance": distance.measure,
     "capture": capture_cost.measure,
+    "back": back_capture.measure,
     "pooler": pooler.measure,
     "gate": gate.measure,
     "operations": operations.measure,

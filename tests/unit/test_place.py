@@ -84,10 +84,11 @@ def test_schemas_and_bodies_are_placed() -> None:
 def test_no_statement_of_the_job_says_public_by_itself() -> None:
     """One place says what the default is; the rehearsal sets up a database of its own."""
     allowed = {"place.py", "plan/model.py", "commands/option_groups.py"}
-    found = {path for path, text in _texts() if re.search(r"\bpublic\b", text)}
+    texts = list(_texts())
+    found = {path for path, text in texts if re.search(r"\bpublic\b", text)}
     assert {path for path in found if not path.startswith("demo/")} == allowed
     for path in sorted(allowed):
-        said = [text for name, text in _texts() if name == path and "public" in text]
+        said = [text for name, text in texts if name == path and "public" in text]
         assert len(said) == 1, said
         assert said[0] == "public" or "if not 'public'" in said[0]
 
