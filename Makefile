@@ -39,10 +39,16 @@ demo: ## migrate a made-up database (or SOURCE=my.db, a rehearsal) to an embedde
 	|| { status=$$?; [ $$status = 130 ] || exit $$status; }  # Ctrl-C: it has said so itself
 
 .PHONY: test
-test: setup ## run every test that this machine can run, on PostgreSQL 14 or POSTGRES_MAJOR
+test: setup ## run the tests that this machine can run, on PostgreSQL 14 or POSTGRES_MAJOR, but long ones
 	@tools/system-packages
-	@$(WORDS_OF) TESTS $(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile \
-		--no-loadscope-reorder
+	@[ -n "$$TESTS" ] || set -- -m "not long"; \
+	$(WORDS_OF) TESTS $(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile \
+		--no-loadscope-reorder "$$@"
+
+.PHONY: test-long
+test-long: setup ## run the long tests: stages on real containers, and real applications, minutes each
+	@tools/system-packages
+	@$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m long
 
 .PHONY: lint
 lint: setup ## check style, types, security rules and the code's shape, and ask for advisories

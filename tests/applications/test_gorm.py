@@ -10,7 +10,7 @@ from tests.applications.environment import go_program, program
 from tests.applications.life import there_and_back, url
 from tests.applications.page import Shown, of_go, tell
 
-pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1500)]
 
 
 def test_there_and_back(postgres: str, tmp_path: Path) -> None:

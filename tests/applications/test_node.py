@@ -10,7 +10,7 @@ from tests.applications.environment import node_packages, program
 from tests.applications.life import there_and_back, url
 from tests.applications.page import Shown, of_node, tell
 
-pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1500)]
 
 
 SHOWN = {

@@ -27,6 +27,7 @@ from tests.deployment.workshop import Workshop, dsn, named, require_pulumi
 pytestmark = [
     pytest.mark.pulumi,
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(900),
     pytest.mark.xdist_group("docker"),
 ]

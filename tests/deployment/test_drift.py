@@ -22,6 +22,7 @@ from tests.deployment.workshop import Workshop, environment, run
 pytestmark = [
     pytest.mark.pulumi,
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(1200),
     pytest.mark.xdist_group("docker"),
 ]

@@ -33,6 +33,7 @@ from tests.servers import MAJOR
 pytestmark = [
     pytest.mark.docker,
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(600),
     pytest.mark.xdist_group("docker"),
 ]

@@ -38,6 +38,7 @@ from tests.deployment.workshop import ROOT, Result, Workshop, dsn, environment, 
 pytestmark = [
     pytest.mark.pulumi,
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(900),
     pytest.mark.xdist_group("docker"),
 ]

@@ -30,6 +30,7 @@ from tests.deployment.workshop import Workshop, check, environment, run
 pytestmark = [
     pytest.mark.pulumi,
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(1800),
     pytest.mark.xdist_group("docker"),
 ]

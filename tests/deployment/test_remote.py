@@ -24,6 +24,7 @@ from tests.deployment.workshop import Workshop, check, require_pulumi, run
 pytestmark = [
     pytest.mark.pulumi,
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(900),
     pytest.mark.xdist_group("docker"),
 ]

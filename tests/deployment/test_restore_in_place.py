@@ -19,6 +19,7 @@ from tests.deployment.workshop import Workshop, run
 pytestmark = [
     pytest.mark.pulumi,
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(1800),
     pytest.mark.xdist_group("docker"),
 ]

@@ -37,6 +37,7 @@ from tests.deployment.engine import client_or_skip, output, running, unique
 pytestmark = [
     pytest.mark.docker,
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(300),
     pytest.mark.xdist_group("docker"),
 ]

@@ -15,6 +15,7 @@ from tests.deployment.workshop import Workshop
 pytestmark = [
     pytest.mark.pulumi,
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(1800),
     pytest.mark.xdist_group("docker"),
 ]

@@ -20,6 +20,7 @@ from tests.deployment.workshop import Workshop
 pytestmark = [
     pytest.mark.pulumi,
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(2400),
     pytest.mark.xdist_group("docker"),
 ]
