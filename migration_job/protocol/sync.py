@@ -111,13 +111,16 @@ class Report:
 
 @dataclass(slots=True)
 class _Lag:
-    """How old the oldest unapplied change is: positions, and when each was first seen."""
+    """How old the oldest unapplied change is at most: positions, and the look before each was
+    first seen. Whatever is new may have come right after the look before."""
 
     seen: list[tuple[int, float]] = field(default_factory=list)
+    looked: float | None = None
 
     def note(self, last: int, now: float) -> None:
         if not self.seen or last > self.seen[-1][0]:
-            self.seen.append((last, now))
+            self.seen.append((last, now if self.looked is None else self.looked))
+        self.looked = now
 
     def of(self, position: int, now: float) -> float:
         self.seen = [pair for pair in self.seen if pair[0] > position]
@@ -314,8 +317,9 @@ class Sync:
         done = catch_up(pair)
         self._report.differences, self._report.one_way = 0, []
         self._report.position = done.position
-        behind = fence.last_position(pair.source) - done.position
-        self._measure("forward", behind, self._lag.of(done.position, time.monotonic()))
+        last, now = fence.last_position(pair.source), time.monotonic()
+        self._lag.note(last, now)
+        self._measure("forward", last - done.position, self._lag.of(done.position, now))
         self._bound_reads(pair)
         _trim(pair, done.position)
         if done.behind == 0:
@@ -466,9 +470,10 @@ def _queue(pair: Pair, lag: _Lag) -> tuple[int, float]:
         "SELECT count(*), min(id), max(id) "
         "FROM (SELECT id FROM migration.reverse_log ORDER BY id LIMIT 100000) AS queue"
     ).fetchone()
-    if row is None or not row[0]:
-        return 0, 0.0
     now = time.monotonic()
+    if row is None or not row[0]:
+        lag.looked = now
+        return 0, 0.0
     lag.note(int(row[2]), now)
     return int(row[0]), lag.of(int(row[1]) - 1, now)
 
