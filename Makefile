@@ -177,6 +177,11 @@ property: setup ## take 2,000 random databases there, and 2,000 there and back, 
 applications: setup ## move real applications there while they write, use them, upgrade them, and come back; writes docs/applications.md
 	@APPLICATIONS_PAGE=docs/applications.md $(PYTHON) -m pytest tests/applications
 
+.PHONY: bench-guard
+bench-guard: setup ## fail where fixed work costs a tenth more than was recorded, by instructions where they are counted
+	@tools/system-packages valgrind
+	@$(WORDS_OF) OPTIONS $(PYTHON) -m benchmarks.guard
+
 .PHONY: bench
 bench: setup ## measure this project and its peers side by side; writes docs/benchmarks.md
 	@$(WORDS_OF) OPTIONS $(PYTHON) -m benchmarks

@@ -142,6 +142,17 @@ class _Server:
             shutil.rmtree(self.directory, ignore_errors=True)
 
 
+def _advice(log: str) -> str:
+    """What to do about an initdb that failed, by its log."""
+    missing = re.search(r"error while loading shared libraries: ([\w.+-]+?)\.so", log)
+    if missing is None:
+        return "if it could not enter the directory: choose one that other users may enter"
+    return (
+        f"install the library {missing[1]} (Debian and Ubuntu: apt-get install "
+        f"{missing[1].lower()}), or try another version with --postgres"
+    )
+
+
 class _Managed(_Server, ABC):
     """A server that runs while its ``with`` block does."""
 
@@ -370,7 +381,7 @@ class EmbeddedPostgres(_Managed):
             raise OperationError(
                 f"initdb failed with status {status} in {self.directory}; its log ends:\n"
                 f"{self.log_tail()}",
-                advice="if it could not enter the directory: choose one that other users may enter",
+                advice=_advice(self.log_tail()),
             )
 
 

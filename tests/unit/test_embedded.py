@@ -17,7 +17,12 @@ import psycopg
 import pytest
 
 from migration_job import binaries
-from migration_job.embedded import EmbeddedPgBouncer, EmbeddedPostgres, find_pgbouncer
+from migration_job.embedded import (
+    EmbeddedPgBouncer,
+    EmbeddedPostgres,
+    _advice,
+    find_pgbouncer,
+)
 from migration_job.errors import InputError, OperationError
 from tests.servers import MAJOR
 
@@ -148,6 +153,14 @@ def test_a_failed_fetch_says_so_and_leaves_nothing(
     with pytest.raises(OperationError, match=r"could it be fetched"):
         binaries.postgres_programs(18)
     assert [p.name for p in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+def test_a_library_that_the_system_lacks_is_named() -> None:
+    log = "postgres: error while loading shared libraries: libxml2.so.2: cannot open shared object"
+    assert "install the library libxml2 (Debian and Ubuntu: apt-get install libxml2)" in _advice(
+        log
+    )
+    assert "directory" in _advice("could not change directory: Permission denied")
 
 
 def test_every_release_is_pinned_by_digest() -> None:
