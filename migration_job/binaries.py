@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -221,3 +222,14 @@ def _installers() -> Iterator[list[str]]:
 def _has_pip(python: str) -> bool:
     probe = [python, "-c", "import pip"]
     return subprocess.run(probe, capture_output=True, check=False).returncode == 0  # noqa: S603
+
+
+def advice_on(log: str) -> str:
+    """What to do about an initdb that failed, by its log."""
+    missing = re.search(r"error while loading shared libraries: ([\w.+-]+?)\.so", log)
+    if missing is None:
+        return "if it could not enter the directory: choose one that other users may enter"
+    return (
+        f"install the library {missing[1]} (Debian and Ubuntu: apt-get install "
+        f"{missing[1].lower()}), or try another version with --postgres"
+    )

@@ -27,7 +27,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from migration_job.binaries import DEFAULT_MAJOR, postgres_programs
+from migration_job.binaries import DEFAULT_MAJOR, advice_on, postgres_programs
 from migration_job.errors import InputError, OperationError
 
 START_SECONDS = 60.0
@@ -140,17 +140,6 @@ class _Server:
         self._unwatch()
         if self._temporary:
             shutil.rmtree(self.directory, ignore_errors=True)
-
-
-def _advice(log: str) -> str:
-    """What to do about an initdb that failed, by its log."""
-    missing = re.search(r"error while loading shared libraries: ([\w.+-]+?)\.so", log)
-    if missing is None:
-        return "if it could not enter the directory: choose one that other users may enter"
-    return (
-        f"install the library {missing[1]} (Debian and Ubuntu: apt-get install "
-        f"{missing[1].lower()}), or try another version with --postgres"
-    )
 
 
 class _Managed(_Server, ABC):
@@ -381,7 +370,7 @@ class EmbeddedPostgres(_Managed):
             raise OperationError(
                 f"initdb failed with status {status} in {self.directory}; its log ends:\n"
                 f"{self.log_tail()}",
-                advice=_advice(self.log_tail()),
+                advice=advice_on(self.log_tail()),
             )
 
 

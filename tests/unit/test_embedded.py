@@ -17,12 +17,8 @@ import psycopg
 import pytest
 
 from migration_job import binaries
-from migration_job.embedded import (
-    EmbeddedPgBouncer,
-    EmbeddedPostgres,
-    _advice,
-    find_pgbouncer,
-)
+from migration_job.binaries import advice_on
+from migration_job.embedded import EmbeddedPgBouncer, EmbeddedPostgres, find_pgbouncer
 from migration_job.errors import InputError, OperationError
 from tests.servers import MAJOR
 
@@ -157,10 +153,10 @@ def test_a_failed_fetch_says_so_and_leaves_nothing(
 
 def test_a_library_that_the_system_lacks_is_named() -> None:
     log = "postgres: error while loading shared libraries: libxml2.so.2: cannot open shared object"
-    assert "install the library libxml2 (Debian and Ubuntu: apt-get install libxml2)" in _advice(
+    assert "install the library libxml2 (Debian and Ubuntu: apt-get install libxml2)" in advice_on(
         log
     )
-    assert "directory" in _advice("could not change directory: Permission denied")
+    assert "directory" in advice_on("could not change directory: Permission denied")
 
 
 def test_every_release_is_pinned_by_digest() -> None:
