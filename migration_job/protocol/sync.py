@@ -312,8 +312,7 @@ class Sync:
         self._tell_held(lease.held_by_others(self._ends) if served else "")
 
     def _forward(self, pair: Pair) -> bool:
-        now = time.monotonic()
-        self._lag.note(fence.last_position(pair.source), now)
+        self._lag.note(fence.last_position(pair.source), time.monotonic())
         done = catch_up(pair)
         self._report.differences, self._report.one_way = 0, []
         self._report.position = done.position
