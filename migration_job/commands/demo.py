@@ -67,6 +67,15 @@ class DemoOptions:
     back: Annotated[
         bool, typer.Option("--back", help="Under load, go back to SQLite after the switch.")
     ] = False
+    fleet: Annotated[
+        int | None,
+        typer.Option(
+            min=3,
+            max=5_000,
+            help="Instead: so many made-up tenants with a file each, under load; some are "
+            "switched, and some of these back.",
+        ),
+    ] = None
     dwell: Annotated[
         float, typer.Option(min=0, help="Seconds to show the application on either side.")
     ] = 2.0
@@ -108,6 +117,8 @@ def demo(options: DemoOptions) -> None:
 
 def _shown(options: DemoOptions) -> ExitStatus:
     """All of it, from an empty directory; how it ended."""
+    if options.fleet is not None:
+        return _show_fleet(options, options.fleet)
     home = fresh_directory(options.directory)
     source = options.source or _made_up(home / "radcase.db", options)
     made_up = options.source is None
@@ -128,6 +139,23 @@ def _shown(options: DemoOptions) -> ExitStatus:
             say(f'\nto inspect it: {stage.server.program("psql")} "$(cat {stage.target_file})"')
             input("press Enter to end the servers and remove the target ")
     return status
+
+
+def _show_fleet(options: DemoOptions, tenants: int) -> ExitStatus:
+    if options.source is not None:
+        raise InputError(
+            "expected no file beside --fleet, found one",
+            advice="a fleet's tenants are made up; docs/how-to/fleet-live.md moves your own",
+        )
+    from migration_job.demo.tenants import TenantsShow
+
+    home = fresh_directory(options.directory)
+    with DemoStage(home, major=options.postgres, database="tenants") as stage:
+        _say_started(stage)
+        shown = TenantsShow(stage, tenants, seed=options.seed, dwell=options.dwell).run()
+        say("\nnext\n  docs/how-to/fleet-live.md   the same with files of your own")
+        say(f"\n{shown.last_line}")
+    return shown.status
 
 
 def _shown_live(

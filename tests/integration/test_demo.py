@@ -262,3 +262,12 @@ def test_a_live_application_is_switched_and_back_with_nothing_lost(tmp_path: Pat
     assert "decided: SQLite serves" in ended.stdout
     named = json.loads((tmp_path / "out" / "connection" / "database.json").read_text())
     assert named["write"]["engine"] == "sqlite"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not pgbouncer_is_here(), reason="no PgBouncer is installed here")
+def test_a_fleet_goes_over_under_load_and_some_come_back(tmp_path: Path) -> None:
+    ended = demo(tmp_path / "out", "--fleet", "6", "--dwell", "1")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "PostgreSQL serves 1 tenant, SQLite 5; 1 came back" in ended.stdout
+    assert re.search(r"\n0 of [\d,]+ writes failed; .* acknowledged, all present", ended.stdout)
