@@ -34,7 +34,7 @@ CREATE INDEX note_person ON note (person);
 
 def measure(lab: Lab) -> Section:
     """``fleet`` over files of 20 KB: once, since it makes a thousand schemas each time."""
-    folder = lab.made(lab.folder / f"fleet-{FILES}-{lab.seed}", lambda path: _make(path, lab.seed))
+    folder = lab.made(lab.folder / f"fleet-{FILES}-{lab.seed}", lambda path: make(path, lab.seed))
     size = sum(path.stat().st_size for path in folder.glob("*.db"))
     manifest = folder / "manifest.yaml"
     manifest.write_text("files: '*.db'\nlayout: schema-per-file\nname: 'c_{tenant}'\njobs: 2\n")
@@ -82,7 +82,8 @@ def measure(lab: Lab) -> Section:
     )
 
 
-def _make(folder: Path, seed: int) -> None:
+def make(folder: Path, seed: int) -> None:
+    """A thousand files of 20 KB in a new folder."""
     folder.mkdir()
     for number in range(FILES):
         random = Random(seed + number)
@@ -114,7 +115,7 @@ def _run(manifest: Path, dsn: str, report: Path) -> tuple[float, float, dict[str
         ],
         env={**os.environ, **ENVIRONMENT},
     )
-    with _memory_of(process.pid) as found:
+    with memory_of(process.pid) as found:
         status = process.wait()
     seconds = time.perf_counter() - began
     told = json.loads((report / "fleet.json").read_bytes())
@@ -123,7 +124,7 @@ def _run(manifest: Path, dsn: str, report: Path) -> tuple[float, float, dict[str
     return seconds, max(found, default=0) / MIB, told["seconds"]
 
 
-def _memory_of(pid: int) -> AbstractContextManager[list[int]]:
+def memory_of(pid: int) -> AbstractContextManager[list[int]]:
     """The bytes of a process and its children, looked at again and again. Zero without /proc."""
 
     def look() -> int:
@@ -136,3 +137,11 @@ def _memory_of(pid: int) -> AbstractContextManager[list[int]]:
         )
 
     return sampled(5 * PEAK_SECONDS, look)
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of a processor that a process has used. Zero without /proc."""
+    with suppress(OSError, ValueError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
