@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from migration_job import last_resort
 from migration_job.commands.hold import HowToHold, hold_one
 from migration_job.commands.live_options import TargetFile, console_of, owner_of, say
 from migration_job.commands.option_groups import (
@@ -27,11 +28,11 @@ from migration_job.commands.option_groups import (
 from migration_job.commands.rollback import HowToGoBack, rollback_one
 from migration_job.commands.settle import HowToSettle, settle_one
 from migration_job.commands.switch import HowToSwitch, switch_one
-from migration_job.errors import InputError, JobError
+from migration_job.errors import InputError, JobError, OperationError
 from migration_job.fleet import standing
 from migration_job.fleet.following import FleetSync
 from migration_job.fleet.manifest import NO_LIVE_COLUMN, Live, Manifest, read_manifest
-from migration_job.fleet.places import Places
+from migration_job.fleet.places import Places, connections_of
 from migration_job.fleet.telling import KIND, common_status
 from migration_job.plan.findings import some
 from migration_job.plural import counted
@@ -173,10 +174,12 @@ class StatusOptions(BookOptions):
 def fleet_status(options: StatusOptions) -> None:
     """Where each tenant of a fleet stands: a table with a line each."""
     manifest = options.read()
-    with _book(options.server(), manifest) as book:
+    live, server = manifest.live or Live(), options.server()
+    with _book(server, manifest, connections_of(live, options.folder)) as book:
         rows = book.files()
-    live = manifest.live or Live()
-    found = standing.standings(rows, live, options.folder, options.tenant)
+    rows = standing.chosen(rows, options.tenant)
+    asking = standing.asking(server, manifest.layout)
+    found = standing.standings(rows, live, options.folder, asking)
     if options.state:
         found = {t: one for t, one in found.items() if one.state in options.state}
     if options.as_json:
@@ -276,11 +279,13 @@ def fleet_settle(options: FleetSettleOptions) -> None:
 
 
 @contextlib.contextmanager
-def _book(server: str, manifest: Manifest) -> Iterator[FleetLedger]:
-    """The fleet's book. Raises InputError where the database holds none."""
+def _book(server: str, manifest: Manifest, connections: str) -> Iterator[FleetLedger]:
+    """The fleet's book. Raises InputError where the database holds none, or one with other
+    directories of ``connections``."""
     with contextlib.closing(database.connect(server, purpose="migration-job fleet")) as target:
         book = FleetLedger(target)
         book.require(manifest.layout)
+        book.require_connections(connections)
         yield book
 
 
@@ -288,7 +293,7 @@ def _each(options: TenantOptions, command: str, act: Act) -> None:
     """Do it to each tenant that is named; one that fails stops no other. Raises the JobError of the
     only one, or one that names those that failed."""
     places = options.places()
-    with _book(places.server, places.manifest) as book:
+    with _book(places.server, places.manifest, places.connections) as book:
         files = {tenant: (Path(path), place) for tenant, path, place in book.followed()}
     chosen = _chosen(files, options)
     failed: dict[str, JobError] = {}
@@ -304,6 +309,11 @@ def _each(options: TenantOptions, command: str, act: Act) -> None:
                 raise
             failed[tenant] = error
             told(f"{command} failed: {error.message}")
+        except Exception as error:  # it is that tenant's end, and no other's
+            if len(chosen) == 1:
+                raise
+            failed[tenant] = _unforeseen(error, command)
+            told(f"{command} failed: {failed[tenant].message}")
     if failed:
         first = min(failed)
         raise KIND[common_status({int(e.status) for e in failed.values()})](
@@ -311,6 +321,11 @@ def _each(options: TenantOptions, command: str, act: Act) -> None:
             f"{some(sorted(failed))}; {first}: {failed[first].message}",
             advice=f"what was done to the others stays done; {failed[first].advice}",
         )
+
+
+def _unforeseen(error: Exception, command: str) -> OperationError:
+    said, _, details = last_resort.sentence(error, [f"fleet-{command}"]).partition("\n")
+    return OperationError(said.removeprefix("error: "), advice=details)
 
 
 def _chosen(files: Collection[str], options: TenantOptions) -> list[str]:

@@ -32,7 +32,7 @@ again."""
 COARSE_TICK_NS = 2_000_000_000
 """The same on file systems that keep full seconds."""
 
-Mark = tuple[tuple[int, int, int] | None, ...]
+Mark = tuple[tuple[int, int, int, int] | None, ...]
 
 
 class Why(IntEnum):
@@ -173,8 +173,9 @@ class Followed:
 
 
 def _marks(paths: tuple[str, ...]) -> Mark:
-    """Changes with every commit to the file: SQLite writes to it, or to its log."""
-    found: list[tuple[int, int, int] | None] = []
+    """Changes with every commit to the file: SQLite writes to it, or to its log. Of the two times
+    the second is the kernel's own, which no program sets back."""
+    found: list[tuple[int, int, int, int] | None] = []
     for path in paths:
         try:
             status = os.stat(path)  # noqa: PTH116 - thousands of times a second
@@ -182,7 +183,8 @@ def _marks(paths: tuple[str, ...]) -> Mark:
             found.append(None)
         else:
             # A log without content comes and goes with whoever looks into the file.
-            there = (status.st_mtime_ns, status.st_size, status.st_ino)
+            times = status.st_mtime_ns, status.st_ctime_ns
+            there = (*times, status.st_size, status.st_ino)
             found.append(there if status.st_size else None)
     return tuple(found)
 
@@ -190,6 +192,8 @@ def _marks(paths: tuple[str, ...]) -> Mark:
 def _young(mark: Mark) -> bool:
     now = time.time_ns()
     return any(
-        one is not None and one[0] > now - (TICK_NS if one[0] % 1_000_000_000 else COARSE_TICK_NS)
+        time_ > now - (TICK_NS if time_ % 1_000_000_000 else COARSE_TICK_NS)
         for one in mark
+        if one is not None
+        for time_ in one[:2]
     )

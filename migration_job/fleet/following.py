@@ -92,7 +92,7 @@ class FleetSync:
         self._heartbeat = places.report / HEARTBEAT
         self._files: dict[str, Followed] = {}
         self._refused: dict[str, str] = {}
-        """Tenants that cannot be followed for what they are called, and why."""
+        """Tenants whose parts cannot be put together, and why."""
         self._control: psycopg.Connection | None = None
         self._down = ""
         self._next = _Next()
@@ -184,19 +184,22 @@ class FleetSync:
     def _read_book(self, control: psycopg.Connection) -> None:
         """Take up files that have come, and let go of those that are no more in the book."""
         book = FleetLedger(control).followed()
+        refused: dict[str, str] = {}
         for tenant, path, place in book:
-            if tenant in self._files or tenant in self._refused:
+            if tenant in self._files:
                 continue
             try:
                 ends = self._places.endpoints(tenant, Path(path), place)
                 sync = Sync(ends, say=self._saying(tenant))
-            except JobError as error:
-                self._refused[tenant] = error.message
-                self._say(f"{tenant}: it is not followed: {error.message}")
+            except (JobError, OSError) as error:  # tried again: what is missing may be put there
+                refused[tenant] = error.message if isinstance(error, JobError) else _words(error)
+                if refused[tenant] != self._refused.get(tenant):
+                    self._say(f"{tenant}: it is not followed: {refused[tenant]}")
                 continue
             heartbeat.name_follower(ends.state, self._heartbeat)
             with self._turn:
                 self._files[tenant] = Followed(tenant, place, ends, sync)
+        self._refused = refused
         gone = set(self._files) - {tenant for tenant, _, _ in book}
         with self._turn:
             for tenant in gone:
@@ -244,6 +247,9 @@ class FleetSync:
         except JobError as error:
             self._fail(file, error.message)
             return
+        except OSError as error:  # no file of details each time: a full disk goes on for long
+            self._fail(file, _words(error))
+            return
         with self._turn:
             file.settled = left is None
             file.end(left=bool(left))
@@ -272,7 +278,9 @@ class FleetSync:
                 for told in runlock.lock_within(control, LOCK_SECONDS if first else 0.0, ONLY_ONE):
                     self._say(told)
                 database.limit_waiting(control)
-                FleetLedger(control).require(self._places.manifest.layout)
+                book = FleetLedger(control)
+                book.require(self._places.manifest.layout)
+                book.require_connections(self._places.connections)
             except BaseException:
                 control.close()
                 raise
@@ -323,6 +331,7 @@ class FleetSync:
             "settled": sum(f.settled for f in files),
             "due": len(due),
             "due_seconds": round(max(due, default=0.0), 3),
+            "ended": self._ended,
             "problem": self._down,
             "problems": len(problems),
             "named": dict(sorted(problems.items())[:SHOWN]),
@@ -357,3 +366,9 @@ class FleetSync:
                 advice="`migration-job fleet-status` shows what each waits for; the others are "
                 "current",
             )
+
+
+def _words(error: OSError) -> str:
+    """The system's own words."""
+    place = f": {error.filename}" if isinstance(error.filename, str) else ""
+    return f"{error.strerror or type(error).__name__}{place}"

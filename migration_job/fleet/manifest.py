@@ -345,7 +345,8 @@ def _mark(path: Path) -> str:
         except OSError:
             found.append("-")
             continue
-        found.append(f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}")
+        times = f"{status.st_mtime_ns}:{status.st_ctime_ns}"  # the second is set by no program
+        found.append(f"{status.st_dev}:{status.st_ino}:{status.st_size}:{times}")
     return "" if found[0] == "-" else " ".join(found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote as url_quote
@@ -39,6 +40,12 @@ def connection_of(live: Live, folder: Path, tenant: str) -> Path:
     return folder / live.connection.replace("{tenant}", folder_name(tenant))
 
 
+def connections_of(live: Live, folder: Path) -> str:
+    """The same directory of all tenants, for the book: ``{tenant}`` stands for each one's."""
+    where = os.path.normpath(Path(os.path.realpath(folder)) / live.connection)
+    return where.encode("utf-8", "backslashreplace").decode()
+
+
 def state_of(live: Live, folder: Path, tenant: str) -> Path:
     """The directory of the tenant's locks and records."""
     return connection_of(live, folder, tenant) / ".state"
@@ -71,6 +78,11 @@ class Places:
     def live(self) -> Live:
         """What the manifest says of live tenants, or what holds where it says nothing."""
         return self.manifest.live or Live()
+
+    @property
+    def connections(self) -> str:
+        """Where the directories are that the applications read, for the book."""
+        return connections_of(self.live, self.folder)
 
     def report_of(self, tenant: str) -> Path:
         """The directory of a tenant's own reports."""

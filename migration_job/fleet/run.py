@@ -30,7 +30,14 @@ from migration_job.fleet.manifest import (
     in_words,
     shown,
 )
-from migration_job.fleet.places import FILES, dsn_of, folder_name, state_of, state_on_source
+from migration_job.fleet.places import (
+    FILES,
+    connections_of,
+    dsn_of,
+    folder_name,
+    state_of,
+    state_on_source,
+)
 from migration_job.fleet.planning import Agreed, agree, wishes_of, with_wishes
 from migration_job.fleet.tasks import Answer, Failed, Look, Looked, Move, Moved, Shared, plain
 from migration_job.fleet.telling import (
@@ -134,6 +141,9 @@ class FleetRun:
             self._reporter.say(told)
         self._ledger = FleetLedger(target)
         self.report.fleet_id = self._ledger.open(self._fleet.manifest.layout, __version__)
+        if self._live is not None:
+            folder = self._options.manifest.absolute().parent
+            self._ledger.keep_connections(connections_of(self._live, folder))
         known = self._ledger.files()
         for member in self._fleet.members:
             _require_same(member, known.get(member.tenant))

@@ -1,28 +1,40 @@
-"""Where each file of a fleet stands: what the book, the file itself and `fleet-sync` say of it.
-Only reads, and needs no lock."""
+"""Where each file of a fleet stands: what the book, the file itself and `fleet-sync` say of it; and
+the target, where the file says nothing any more. Only reads, and needs no lock."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import apsw
+import psycopg
 
 from migration_job.errors import JobError
 from migration_job.fleet.following import HEARTBEAT
-from migration_job.fleet.manifest import Live
-from migration_job.fleet.places import state_of
+from migration_job.fleet.manifest import Layout, Live
+from migration_job.fleet.places import dsn_of, state_of
 from migration_job.phases import Phase
 from migration_job.plural import counted
 from migration_job.protocol import heartbeat, lease
 from migration_job.protocol.sync import read_report
+from migration_job.stores.postgres import capture, database, target_fence
 from migration_job.stores.postgres.fleet_ledger import FileRow
 from migration_job.stores.sqlite import fence
 from migration_job.stores.sqlite.database import looking
+
+Asked = Callable[[FileRow], bool | None]
+"""Whether PostgreSQL serves a file's application, by the target's own records; None: not known."""
+
+PURPOSE = "migration-job fleet"
+
+NO_CAPTURE = "no change capture is on the file: writes to it are not followed"
+
+NOT_SWITCHED = "the file is not the one that was switched: no change capture is on it"
 
 CUT = 60
 """Characters of a problem in the table; `--json` has all."""
@@ -38,7 +50,8 @@ class Standing:
     """The book's (``planned``, ``moving``, ``failed``, ``stopped``, ``verified``) where no capture
     is on the file; else ``caught up``, ``switched`` or ``settled``."""
     serves: str = "SQLite"
-    """``PostgreSQL`` after the switch; ``unknown`` where the file cannot be read."""
+    """``PostgreSQL`` after the switch; ``unknown`` where neither the file nor the target says
+    it."""
     behind: int | None = None
     """Changes that the other side did not have when they were last counted; None: not counted."""
     switched_at: str = ""
@@ -47,16 +60,36 @@ class Standing:
     problem: str = ""
 
 
+def chosen(rows: dict[str, FileRow], tenants: Collection[str] | None) -> dict[str, FileRow]:
+    """Those that are asked for by names or patterns; all where none are given."""
+    if not tenants:
+        return rows
+    named = {tenant for pattern in tenants for tenant in matching(rows, pattern)}
+    return {tenant: row for tenant, row in rows.items() if tenant in named}
+
+
 def standings(
-    rows: dict[str, FileRow], live: Live, folder: Path, tenants: Collection[str] | None = None
+    rows: dict[str, FileRow], live: Live, folder: Path, asked: Asked
 ) -> dict[str, Standing]:
-    """By tenant; ``folder`` is the manifest's. ``tenants`` are patterns of those that are asked
-    for; None: all."""
+    """By tenant; ``folder`` is the manifest's."""
     return {
-        tenant: _standing(row, state_of(live, folder, tenant))
+        tenant: _standing(row, state_of(live, folder, tenant), asked)
         for tenant, row in rows.items()
-        if not tenants or any(fnmatchcase(tenant, pattern) for pattern in tenants)
     }
+
+
+def asking(server: str, layout: Layout) -> Asked:
+    """Asks the target; ``server`` is the connection string of the book's database."""
+
+    def ask(row: FileRow) -> bool | None:
+        try:
+            place = dsn_of(server, layout, row.place)
+            with contextlib.closing(database.connect(place, purpose=PURPOSE)) as target:
+                return capture.installed(target) and not target_fence.is_closed(target)
+        except (JobError, psycopg.Error):
+            return None
+
+    return ask
 
 
 def matching(tenants: Collection[str], pattern: str) -> set[str]:
@@ -64,32 +97,46 @@ def matching(tenants: Collection[str], pattern: str) -> set[str]:
     return {pattern} if pattern in tenants else {t for t in tenants if fnmatchcase(t, pattern)}
 
 
-def _standing(row: FileRow, state: Path) -> Standing:
+def _standing(row: FileRow, state: Path, asked: Asked) -> Standing:
     found = Standing(row.path, row.place, row.state)
     if row.state in ("failed", "stopped"):
         found.problem = (row.message or row.state).splitlines()[0]
     try:
         with looking(row.path) as source:
-            capture = fence.read_state(source)
-            last = fence.last_position(source) if capture is not None else 0
+            said = fence.read_state(source)
+            last = fence.last_position(source) if said is not None else 0
     except (JobError, apsw.Error, OSError) as error:
         found.serves = "unknown"
         found.problem = error.message if isinstance(error, JobError) else str(error)
-        return found
-    if capture is not None:
-        _add_capture(found, capture)
-        if not capture.settled:
+        said = None
+    if said is not None:
+        _add_capture(found, said)
+        if not said.settled:
             _add_following(found, state, last)
+    elif row.certificate is not None and state.exists():  # it was followed once
+        _ask_target(found, asked(row))
     return found
 
 
-def _add_capture(found: Standing, capture: fence.SourceState) -> None:
+def _ask_target(found: Standing, serves: bool | None) -> None:
+    """Which side serves where the file is not there, or not the one that was followed."""
+    if serves is None:
+        found.serves = "unknown"
+    elif serves:
+        found.serves, found.state = "PostgreSQL", Phase.SWITCHED
+        found.problem = found.problem or NOT_SWITCHED
+    else:
+        found.serves = "SQLite"
+        found.problem = found.problem or NO_CAPTURE
+
+
+def _add_capture(found: Standing, said: fence.SourceState) -> None:
     """What the file says of itself."""
-    found.state = Phase.SWITCHED if capture.closed else Phase.CAUGHT_UP
-    if capture.settled:
+    found.state = Phase.SWITCHED if said.closed else Phase.CAUGHT_UP
+    if said.settled:
         found.state = Phase.SETTLED
-    if capture.closed:
-        found.serves, found.switched_at = "PostgreSQL", capture.switched_at or ""
+    if said.closed:
+        found.serves, found.switched_at = "PostgreSQL", said.switched_at or ""
 
 
 def _add_following(found: Standing, state: Path, last: int) -> None:
@@ -98,8 +145,10 @@ def _add_following(found: Standing, state: Path, last: int) -> None:
     back = found.serves == "PostgreSQL"
     if report is not None:
         found.problem = found.problem or report.problem
-        if report.followed == ("back" if back else "forward"):
-            found.behind = report.behind if back else max(0, last - report.position)
+        if back and report.followed == "back" and _is_counted(state):
+            found.behind = report.behind
+        elif not back and report.followed == "forward":
+            found.behind = max(0, last - report.position)
     try:
         held = lease.read_lease(state)
     except JobError as error:
@@ -108,12 +157,20 @@ def _add_following(found: Standing, state: Path, last: int) -> None:
         found.held = "" if held is None else str(held)
 
 
+def _is_counted(state: Path) -> bool:
+    """Whether `fleet-sync` lives, which counts what is to come back: else it may be any number."""
+    beaten = heartbeat.followers_beat(state)
+    return beaten is not None and heartbeat.age(beaten[1]) < heartbeat.STALE_SECONDS
+
+
 def follower_line(report: Path) -> str:
     """What `fleet-sync` last said of itself, in words."""
     told = _told(report)
     if told is None:
         return "fleet-sync  has not run"
     age = heartbeat.age(str(told["at"]))
+    if told["ended"]:
+        return f"fleet-sync  does not run: it ended {age:.0f} s ago"
     if age > heartbeat.STALE_SECONDS:
         return f"fleet-sync  does not run: last heartbeat {age:.0f} s ago"
     down = f"; waiting: {told['problem']}" if told["problem"] else ""

@@ -39,13 +39,13 @@ def beat(heartbeat: Path, content: dict[str, object]) -> None:
 
 def followers_beat(state: Path) -> tuple[int, str] | None:
     """The process that follows many files, this one among them, and when it last said so (UTC);
-    None where there is none."""
+    None where there is none, or it has ended."""
     heartbeat = _named(state)
     if heartbeat is None:
         return None
     try:
         told = json.loads(heartbeat.read_text(encoding="utf-8"))
-        return int(told["pid"]), str(told["at"])
+        return None if told["ended"] else (int(told["pid"]), str(told["at"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -67,7 +67,7 @@ def read_lease(state: Path) -> Lease | None:
     file = state / "lease.json"
     try:
         return Lease(**json.loads(file.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError) as error:
         raise OperationError(

@@ -39,7 +39,16 @@ class Lock:
     """The lock of one state directory. Not for use by several threads at once."""
 
     def __init__(self, state: Path) -> None:
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Makes the directory where it is not there. Raises OperationError where it cannot."""
+        try:
+            state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise OperationError(
+                f"expected a directory for locks and records at {state}, which is made where it is "
+                f"not there, found: {error.strerror}",
+                advice="each part of that path has to be a directory, writable by this user, on a "
+                "file system with space",
+            ) from error
         self._turn = state / "turn.lock"
         self._work = state / "work.lock"
         self._mine = ""

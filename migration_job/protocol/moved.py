@@ -110,8 +110,8 @@ def read_moves(state: Path) -> list[Move]:
         note = json.loads((state / FILE).read_text(encoding="utf-8"))
         # A note of one move alone was that move itself.
         moves: list[Move] = [note] if "given" in note else note["moves"]
-    except FileNotFoundError:
-        return []
+    except (FileNotFoundError, NotADirectoryError):
+        return []  # what has no directory has no note; the lock says what is there instead
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(
             f"expected the note on an upgrade in {state / FILE}, found {type(error).__name__}",

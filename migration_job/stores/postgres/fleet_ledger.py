@@ -36,6 +36,7 @@ CREATE TABLE _migration_fleet.fleet (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     fleet_id uuid NOT NULL,
     layout text NOT NULL,
+    connection text,
     job_version text NOT NULL,
     started_at timestamp with time zone NOT NULL DEFAULT clock_timestamp()
 );
@@ -95,6 +96,8 @@ CREATE TABLE _migration_fleet.certificate (
     issued_at timestamp with time zone NOT NULL DEFAULT clock_timestamp()
 );
 COMMENT ON SCHEMA _migration_fleet IS 'which SQLite files were moved here, and how far they are';
+COMMENT ON COLUMN _migration_fleet.fleet.connection IS
+    'the directories that the applications of live files read';
 COMMENT ON COLUMN _migration_fleet.file.mark IS 'by which a file is told to be as it was';
 COMMENT ON TABLE _migration_fleet.ledger IS
     'with layout tenant-column: migration.ledger of each file';
@@ -204,6 +207,28 @@ class FleetLedger:
                 advice="GRANT CREATE ON DATABASE ... to the role",
             ) from error
         return fleet_id
+
+    def keep_connections(self, connections: str) -> None:
+        """Note which directories the applications of live files read, where that is not known yet.
+        Raises InputError where they are others."""
+        self._connection.execute(
+            "UPDATE _migration_fleet.fleet SET connection = %s WHERE connection IS NULL",
+            (connections,),
+        )
+        self.require_connections(connections)
+
+    def require_connections(self, connections: str) -> None:
+        """Raises InputError where the fleet's live files were given other directories: a command
+        with locks elsewhere would act beside one that is at work, and no application would read
+        what it writes."""
+        row = self._connection.execute("SELECT connection FROM _migration_fleet.fleet").fetchone()
+        if row is not None and row[0] not in (None, connections):
+            raise InputError(
+                f"expected the connections' directories at {row[0]}, as this fleet was begun, "
+                f"found {connections}",
+                advice="give the manifest the `live.connection` that it had, and keep it in the "
+                "directory where it was: the applications read those directories",
+            )
 
     def require(self, layout: str) -> None:
         """Raises InputError where there is no book, or it is of another layout."""

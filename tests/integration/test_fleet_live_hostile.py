@@ -1,0 +1,124 @@
+"""Live fleets under operators and machines that do what no page says."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.integration.fleetkit import make_file
+from tests.integration.livefleet import LiveKit, until
+from tests.integration.running import DONE, FAILED, USAGE, run
+
+pytestmark = pytest.mark.postgres
+
+NAMES = ("t0", "t1", "t2")
+
+INSERT = "INSERT INTO note (person, body, score, size) VALUES (1, '{}', 0.5, {})"
+
+
+@pytest.fixture
+def kit(tmp_path: Path, postgres: str) -> LiveKit:
+    """A fleet without PgBouncer."""
+    made = LiveKit(
+        tmp_path,
+        postgres,
+        database="d",
+        text=("files: 'in/*.db'\nlayout: schema-per-file\nname: 'c_{tenant}'\nlive: true\n"),
+    )
+    made.make(*NAMES)
+    ended = made.run(made.manifest_path)
+    assert ended.status == DONE, ended.said
+    return made
+
+
+def test_a_state_directory_that_cannot_be_made_is_one_tenants_problem(kit: LiveKit) -> None:
+    kit.connection("t1").mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(kit.connection("t1"))
+    kit.connection("t1").write_text("no directory")
+    kit.write("t1", INSERT.format("waits", 1))
+    with kit.followed():
+        kit.write("t0", INSERT.format("goes on", 1))
+        until(lambda: kit.on_postgres("t0") == kit.on_sqlite("t0"))
+        until(lambda: "t1" in kit.beat()["named"])
+        assert "expected a directory for locks and records" in kit.beat()["named"]["t1"]
+        switched = kit.live("fleet-switch", "--tenant", "t[12]")
+        assert switched.status == FAILED, switched.said
+        assert "t1: switch failed: expected a directory" in switched.said
+        assert "unforeseen" not in switched.said
+        kit.connection("t1").unlink()
+        until(lambda: kit.on_postgres("t1") == kit.on_sqlite("t1"), what="t1, tried again")
+        until(lambda: not kit.beat()["named"])
+    states = {name: one["state"] for name, one in kit.status()["tenants"].items()}
+    assert states == {"t0": "caught up", "t1": "caught up", "t2": "switched"}
+
+
+@pytest.mark.parametrize("command", ["fleet", "fleet-sync", "fleet-switch", "fleet-status"])
+def test_other_directories_of_the_connections_are_refused(kit: LiveKit, command: str) -> None:
+    """Where nobody's application reads, and no lock is shared with who is at work."""
+    elsewhere = kit.folder / "elsewhere"
+    elsewhere.mkdir()
+    copied = elsewhere / "manifest.yaml"
+    text = kit.text.replace("live: true", "live: {connection: 'other/{tenant}'}")
+    copied.write_text(kit.text.replace("in/", f"{kit.folder}/in/"), encoding="utf-8")
+    before = sorted(kit.folder.rglob("*"))
+    for manifest, said in ((copied, kit.text), (kit.manifest_path, text)):
+        if manifest == kit.manifest_path:
+            kit.manifest(said)
+        words = {
+            "fleet": kit.words(manifest),
+            "fleet-status": kit.words(manifest),
+            "fleet-sync": kit.arguments("fleet-sync", "--once"),
+            "fleet-switch": kit.arguments("fleet-switch", "--all"),
+        }[command]
+        ended = run(command, str(manifest), *words[2:])
+        assert ended.status == USAGE, ended.said
+        assert "expected the connections' directories at" in ended.said
+    made = set(kit.folder.rglob("*")) - set(before)
+    assert not [path for path in made if path.name == ".state"]
+
+
+def test_status_asks_the_target_where_the_file_says_nothing(kit: LiveKit) -> None:
+    assert kit.live("fleet-sync", "--once").status == DONE
+    assert kit.live("fleet-switch", "--tenant", "t[01]").status == DONE
+    for name in ("t0", "t1", "t2"):
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{kit.path(name)}{suffix}").unlink(missing_ok=True)
+    make_file(kit.path("t1"), 1)
+    make_file(kit.path("t2"), 2)
+    told = kit.status()["tenants"]
+    assert {name: one["serves"] for name, one in told.items()} == {
+        "t0": "PostgreSQL",
+        "t1": "PostgreSQL",
+        "t2": "SQLite",
+    }
+    assert [told[name]["state"] for name in ("t0", "t1")] == ["switched"] * 2
+    assert "not the one that was switched" in told["t1"]["problem"]
+    assert "no change capture" in told["t2"]["problem"]
+    again = kit.run(kit.manifest_path)
+    assert again.status != DONE
+    assert kit.status()["tenants"]["t1"]["serves"] == "PostgreSQL"
+
+
+def test_status_counts_nothing_while_nobody_follows(kit: LiveKit) -> None:
+    assert kit.live("fleet-switch", "--tenant", "t0").status == DONE
+    with kit.followed():
+        until(lambda: kit.status()["tenants"]["t0"]["behind"] == 0)
+    kit.do(f"SET search_path TO c_t0; {INSERT.format('nobody carries it', 1)}")
+    assert kit.status()["tenants"]["t0"]["behind"] is None
+    words = [str(kit.manifest_path), "--target", kit.dsn, "--report", str(kit.report)]
+    assert "fleet-sync  does not run: it ended" in run("fleet-status", *words).said
+
+
+def test_a_write_whose_time_is_set_back_is_seen(kit: LiveKit) -> None:
+    """As copying programs do that keep times."""
+    with kit.followed():
+        until(lambda: (kit.report / "fleet-sync.json").exists())
+        kit.write("t0", "PRAGMA journal_mode = DELETE")
+        until(lambda: kit.beat()["due"] == 0 and kit.on_postgres("t0") == kit.on_sqlite("t0"))
+        before = kit.path("t0").stat()
+        kit.write("t0", "UPDATE note SET body = 'other' WHERE id = 1")
+        os.utime(kit.path("t0"), ns=(before.st_atime_ns, before.st_mtime_ns))
+        until(lambda: kit.on_postgres("t0") == kit.on_sqlite("t0"))
