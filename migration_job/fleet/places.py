@@ -10,6 +10,7 @@ from urllib.parse import quote as url_quote
 import apsw
 from psycopg.conninfo import make_conninfo
 
+from migration_job.connection import Connection, SqliteSide, render_env
 from migration_job.errors import InputError, JobError
 from migration_job.fleet.manifest import Layout, Live, Manifest
 from migration_job.place import in_schema
@@ -49,6 +50,20 @@ def connections_of(live: Live, folder: Path) -> str:
 def state_of(live: Live, folder: Path, tenant: str) -> Path:
     """The directory of the tenant's locks and records."""
     return connection_of(live, folder, tenant) / ".state"
+
+
+def untold(path: Path) -> str:
+    """Why an application cannot be told that its database is there; '' where it can."""
+    side = SqliteSide(path=str(path))
+    try:
+        render_env(Connection(write=side, read=side))
+    except InputError:
+        return (
+            "expected a path that every reader of a .env file takes as it is, found a quote or a "
+            f"line break in {str(path)!r}\n"
+            "rename the file or its directory, or make a link with another name"
+        )
+    return ""
 
 
 def state_on_source(path: Path) -> fence.SourceState | None:

@@ -37,6 +37,7 @@ from migration_job.fleet.places import (
     folder_name,
     state_of,
     state_on_source,
+    untold,
 )
 from migration_job.fleet.planning import Agreed, agree, wishes_of, with_wishes
 from migration_job.fleet.tasks import Answer, Failed, Look, Looked, Move, Moved, Shared, plain
@@ -100,6 +101,8 @@ class FleetRun:
         self._earlier: set[str] = set()
         """Tenants whose certificate is an earlier run's."""
         self._live = fleet.manifest.live or (Live() if options.live else None)
+        if self._live is not None:
+            self._fleet = replace(fleet, members=tuple(map(_tellable, fleet.members)))
         self._policy = fleet.policy_text
         self._said = fleet.said_digest
         self.report = FleetReport(
@@ -513,6 +516,11 @@ def _require_same(member: Member, row: FileRow | None) -> None:
                 advice="keep `files`, `tenant` and `name` of the manifest as they were for files "
                 "that are in the book; a file that has moved goes back to its path",
             )
+
+
+def _tellable(member: Member) -> Member:
+    """The member, which is not even captured where its application could not be told of it."""
+    return member if member.trouble else replace(member, trouble=untold(member.path))
 
 
 def _stands(row: FileRow) -> bool:

@@ -122,3 +122,16 @@ def test_a_write_whose_time_is_set_back_is_seen(kit: LiveKit) -> None:
         kit.write("t0", "UPDATE note SET body = 'other' WHERE id = 1")
         os.utime(kit.path("t0"), ns=(before.st_atime_ns, before.st_mtime_ns))
         until(lambda: kit.on_postgres("t0") == kit.on_sqlite("t0"))
+
+
+@pytest.mark.parametrize("name", ["it's", "two\nlines"])
+def test_a_path_that_no_application_can_be_told_is_not_captured(kit: LiveKit, name: str) -> None:
+    kit.make(name, "t9")
+    before = kit.path(name).read_bytes()
+    ended = kit.run(kit.manifest_path)
+    assert ended.status == USAGE, ended.said
+    told = kit.told()["files"]
+    assert told["t9"]["state"] == "verified"
+    assert told[name]["state"] == "failed"
+    assert "found a quote or a line break" in told[name]["message"]
+    assert kit.path(name).read_bytes() == before
