@@ -19,9 +19,9 @@ from migration_job.fleet.following import HEARTBEAT
 from migration_job.fleet.manifest import Layout, Live
 from migration_job.fleet.places import dsn_of, state_of
 from migration_job.phases import Phase
-from migration_job.plural import counted
+from migration_job.plural import counted, either
 from migration_job.protocol import heartbeat, lease
-from migration_job.protocol.sync import read_report
+from migration_job.protocol.sync import Report, read_report
 from migration_job.stores.postgres import capture, database, target_fence
 from migration_job.stores.postgres.fleet_ledger import FileRow
 from migration_job.stores.sqlite import fence
@@ -125,8 +125,7 @@ def _ask_target(found: Standing, serves: bool | None) -> None:
     elif serves:
         found.serves, found.state = "PostgreSQL", Phase.SWITCHED
         found.problem = found.problem or NOT_SWITCHED
-    else:
-        found.serves = "SQLite"
+    else:  # a file that cannot be read serves nobody
         found.problem = found.problem or NO_CAPTURE
 
 
@@ -144,7 +143,7 @@ def _add_following(found: Standing, state: Path, last: int) -> None:
     report = read_report(state) if state.exists() else None
     back = found.serves == "PostgreSQL"
     if report is not None:
-        found.problem = found.problem or report.problem
+        found.problem = found.problem or report.problem or (_no_way_back(report) if back else "")
         if back and report.followed == "back" and _is_counted(state):
             found.behind = report.behind
         elif not back and report.followed == "forward":
@@ -155,6 +154,17 @@ def _add_following(found: Standing, state: Path, last: int) -> None:
         found.problem = found.problem or error.message
     else:
         found.held = "" if held is None else str(held)
+
+
+def _no_way_back(report: Report) -> str:
+    """Why a rollback would refuse, by what was last counted; '' where it would not."""
+    if report.one_way:
+        return f"a rollback would refuse: {report.one_way[0]}"
+    count = report.differences
+    if not count:
+        return ""
+    how = either(count, "does not come back as it is", "do not come back as they are")
+    return f"a rollback would refuse: {counted(count, 'row')} {how}"
 
 
 def _is_counted(state: Path) -> bool:

@@ -135,3 +135,14 @@ def test_a_path_that_no_application_can_be_told_is_not_captured(kit: LiveKit, na
     assert told[name]["state"] == "failed"
     assert "found a quote or a line break" in told[name]["message"]
     assert kit.path(name).read_bytes() == before
+
+
+def test_status_says_why_a_rollback_would_refuse(kit: LiveKit) -> None:
+    assert kit.live("fleet-switch", "--tenant", "t0").status == DONE
+    with kit.followed():
+        kit.do("CREATE TABLE c_t0.fresh (id integer PRIMARY KEY)")
+        until(lambda: kit.status()["tenants"]["t0"]["problem"])
+        problem = kit.status()["tenants"]["t0"]["problem"]
+        assert "a rollback would refuse: changes to table fresh do not come back" in problem
+    refused = kit.live("fleet-rollback", "--tenant", "t0")
+    assert refused.status != DONE, refused.said
