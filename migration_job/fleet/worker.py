@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import queue
+import shlex
 import signal
 import sys
 import threading
@@ -54,6 +55,7 @@ from migration_job.plan.shape import shape_of, shape_text
 from migration_job.plural import counted
 from migration_job.progress import Reporter
 from migration_job.protocol.begin import LiveStart, Wanted
+from migration_job.protocol.run_context import given_up
 from migration_job.report.exceptions import with_exceptions
 from migration_job.report.model import Certificate
 from migration_job.run_request import Options
@@ -173,6 +175,8 @@ def _seen(plan: Plan) -> Seen:
 def _move(task: Move) -> Moved:
     if task.database is not None:
         own_database.make(task.server, task.database)
+    if task.state is not None:
+        _require_followed(task)
     if task.shared is not None and task.certificate is not None:
         _tidy(task.dsn)  # what a run that was killed then has left
         return Moved(task.certificate, "", "verified by an earlier run", again=False)
@@ -281,10 +285,8 @@ def _kept(task: Move, digest: str) -> Moved | None:
         body = records.certificate_body(target, digest) if run is not None else None
         if run is None or body is None:
             return None
-        if task.state is not None:
-            state = state_on_source(task.path)
-            if state is None or state.capture != pair_identity.pair(target):
-                return None
+        if task.state is not None and pair_identity.pair(target) != _capture_of(task):
+            return None
         if missing := shared_tables.gone(target, run.plan):
             raise InputError(
                 f"expected the tables that this file was moved to, found no {some(missing)} in "
@@ -294,6 +296,28 @@ def _kept(task: Move, digest: str) -> Moved | None:
                 "run the fleet again, which moves the file anew",
             )
     return Moved(digest, body, "verified by an earlier run", again=False)
+
+
+def _capture_of(task: Move) -> str | None:
+    state = state_on_source(task.path)
+    return None if state is None else state.capture
+
+
+def _require_followed(task: Move) -> None:
+    """Raises InputError where the target follows another file than this one: it then has the last
+    copy of what the one before held, whatever the book says of the runs since."""
+    with database.connect(task.dsn, purpose="migration-job fleet") as target:
+        followed = pair_identity.pair(target)
+    found = _capture_of(task)
+    if followed is None or found in (followed, given_up(followed)):
+        return
+    raise InputError(
+        f"expected the file that PostgreSQL has followed at {task.path}, found "
+        + ("one without change capture" if found is None else "one with another change capture"),
+        advice="PostgreSQL keeps what the file before it held, verified: bring that file back. To "
+        "move this one in its place, run `migration-job fleet-rollback --release --tenant "
+        f"{shlex.quote(task.tenant)}`, then the fleet again",
+    )
 
 
 if __name__ == "__main__":

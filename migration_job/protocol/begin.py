@@ -209,10 +209,7 @@ class LiveStart:
         """A target that is about to be filled again follows nothing meanwhile."""
         target = connect(self._dsn)
         try:
-            if pair_identity.pair(target) is not None:
-                with target.transaction():
-                    target.execute("DELETE FROM migration.pair")
-                    target.execute("DELETE FROM migration.applied")
+            pair_identity.follow_nothing(target)
         finally:
             target.close()
 

@@ -146,3 +146,27 @@ def test_status_says_why_a_rollback_would_refuse(kit: LiveKit) -> None:
         assert "a rollback would refuse: changes to table fresh do not come back" in problem
     refused = kit.live("fleet-rollback", "--tenant", "t0")
     assert refused.status != DONE, refused.said
+
+
+def test_a_replaced_file_takes_no_place_before_it_is_released(kit: LiveKit) -> None:
+    """PostgreSQL has the last copy of what the file before it held."""
+    with kit.followed():
+        kit.write("t1", INSERT.format("only PostgreSQL has it soon", 1))
+        until(lambda: kit.on_postgres("t1") == kit.on_sqlite("t1"))
+    held = kit.on_postgres("t1")
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{kit.path('t1')}{suffix}").unlink(missing_ok=True)
+    make_file(kit.path("t1"), 1)
+    for _ in range(2):  # the second time the book says that it failed
+        ended = kit.run(kit.manifest_path)
+        assert ended.status != DONE, ended.said
+        told = kit.told()["files"]
+        assert "expected the file that PostgreSQL has followed" in told["t1"]["message"]
+        assert "fleet-rollback --release --tenant t1" in told["t1"]["message"]
+        assert told["t0"]["state"] == "verified"
+        assert kit.on_postgres("t1") == held
+    released = kit.live("fleet-rollback", "--release", "--tenant", "t1")
+    assert released.status == DONE, released.said
+    moved = kit.run(kit.manifest_path)
+    assert moved.status == DONE, moved.said
+    assert kit.on_postgres("t1") == kit.on_sqlite("t1") != held

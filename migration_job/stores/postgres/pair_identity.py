@@ -84,6 +84,14 @@ def pair(connection: psycopg.Connection) -> str | None:
     return None if row is None else str(row[0])
 
 
+def follow_nothing(connection: psycopg.Connection) -> None:
+    """Have the target follow no capture any more; nothing where it follows none."""
+    if pair(connection) is not None:
+        with connection.transaction():
+            connection.execute("DELETE FROM migration.pair")
+            connection.execute("DELETE FROM migration.applied")
+
+
 def read_verified(connection: psycopg.Connection) -> int | None:
     """The position up to which what was applied has been compared; None where nothing was."""
     row = connection.execute("SELECT verified FROM migration.pair").fetchone()
