@@ -69,12 +69,24 @@ class LiveKit(Kit):
     def connection(self, name: str) -> Path:
         return self.folder / "connections" / name
 
+    def words(self, manifest: Path, *more: str) -> list[str]:
+        """The arguments of `fleet`."""
+        target = self._secret("target", self.dsn)
+        return ["fleet", str(manifest), *target, "--report", str(self.report), *more]
+
+    def _secret(self, name: str, text: str) -> list[str]:
+        """The option that reads it from a file."""
+        path = self.folder / name
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o600)
+        return [f"--{name}-file", str(path)]
+
     def arguments(self, command: str, *more: str) -> list[str]:
         """The words of a live command."""
-        words = [command, str(self.manifest_path), "--target", self.dsn]
-        words += ["--report", str(self.report), "--connect-to", str(self.folder / "to.json")]
+        words = [command, *self.words(self.manifest_path)[1:]]
+        words += ["--connect-to", str(self.folder / "to.json")]
         if self.bouncer is not None:
-            words += ["--pooler", self.bouncer.admin_dsn]
+            words += self._secret("console", self.bouncer.admin_dsn)
             words += ["--alias-file", str(self.bouncer.alias_path)]
         return [*words, *more]
 
@@ -105,8 +117,7 @@ class LiveKit(Kit):
 
     def status(self, *more: str) -> dict[str, Any]:
         """What `fleet-status --json` says."""
-        words = [str(self.manifest_path), "--target", self.dsn, "--report", str(self.report)]
-        ended = run("fleet-status", *words, "--json", *more)
+        ended = run("fleet-status", *self.words(self.manifest_path)[1:], "--json", *more)
         assert ended.status == 0, ended.said
         told: dict[str, Any] = json.loads(ended.out)
         return told

@@ -108,7 +108,7 @@ def test_status_counts_nothing_while_nobody_follows(kit: LiveKit) -> None:
         until(lambda: kit.status()["tenants"]["t0"]["behind"] == 0)
     kit.do(f"SET search_path TO c_t0; {INSERT.format('nobody carries it', 1)}")
     assert kit.status()["tenants"]["t0"]["behind"] is None
-    words = [str(kit.manifest_path), "--target", kit.dsn, "--report", str(kit.report)]
+    words = kit.words(kit.manifest_path)[1:]
     assert "fleet-sync  does not run: it ended" in run("fleet-status", *words).said
 
 

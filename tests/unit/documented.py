@@ -63,12 +63,14 @@ RUN_BY = {
     "test_gate.py::test_an_application_that_must_be_restarted_is_switched_under_load",
     "migration-job fleet --report --target": "tests/integration/"
     "test_fleet.py::test_files_go_into_schemas_in_worker_processes",
-    "migration-job fleet-status --report --target": f"{LIVE_FLEET}::"
+    "migration-job fleet --report --target-file": f"{LIVE_FLEET}::"
+    "test_one_process_follows_all_files",
+    "migration-job fleet-status --report --target-file": f"{LIVE_FLEET}::"
     "test_one_process_follows_all_files",
     "migration-job fleet-switch --tenant": f"{LIVE_FLEET}::"
     "test_one_tenant_goes_over_and_comes_back_by_itself",
-    "migration-job fleet-sync --alias-file --connect-to --pooler --report --target": f"{LIVE_FLEET}"
-    "::test_one_tenant_goes_over_and_comes_back_by_itself",
+    "migration-job fleet-sync --alias-file --connect-to --console-file --report --target-file": ""
+    f"{LIVE_FLEET}::test_one_tenant_goes_over_and_comes_back_by_itself",
     "migration-job hold --minutes --reason": "tests/integration/"
     "test_hold.py::test_a_hold_whose_command_died_comes_to_its_end",
     "migration-job inspect": TUTORIAL,
