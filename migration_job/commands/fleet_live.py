@@ -20,8 +20,10 @@ from migration_job.commands.option_groups import (
     AsJson,
     Console,
     ConsoleFile,
+    Once,
     Report,
     Target,
+    Tenants,
     print_json,
     with_options,
 )
@@ -124,10 +126,7 @@ class FleetOptions(BookOptions):
 class TenantOptions(FleetOptions):
     """Which of the fleet's tenants."""
 
-    tenant: Annotated[
-        list[str] | None,
-        typer.Option(help="A tenant, or a pattern of several (repeatable)."),
-    ] = None
+    tenant: Tenants = None
     all_tenants: Annotated[bool, typer.Option("--all", help="All tenants, one by one.")] = False
 
 
@@ -138,9 +137,7 @@ class TenantOptions(FleetOptions):
 class FollowOptions(FleetOptions):
     """How to follow."""
 
-    once: Annotated[bool, typer.Option("--once", help="End when there is nothing left to do.")] = (
-        False
-    )
+    once: Once = False
 
 
 def fleet_sync(options: FollowOptions) -> None:
@@ -160,10 +157,7 @@ def fleet_sync(options: FollowOptions) -> None:
 class StatusOptions(BookOptions):
     """Of which tenants, and how."""
 
-    tenant: Annotated[
-        list[str] | None,
-        typer.Option(help="A tenant, or a pattern of several (repeatable)."),
-    ] = None
+    tenant: Tenants = None
     state: Annotated[
         list[str] | None,
         typer.Option(help="Only tenants in this state, as the table has it (repeatable)."),

@@ -50,6 +50,10 @@ TargetFile = Annotated[
     Path | None, typer.Option(help="A file that holds it, so that no command line shows it.")
 ]
 HOLDS_IT = "A file that holds it."
+Once = Annotated[bool, typer.Option("--once", help="End when there is nothing left to do.")]
+Tenants = Annotated[
+    list[str] | None, typer.Option(help="A tenant, or a pattern of several (repeatable).")
+]
 Report = Annotated[Path, typer.Option(help="The directory for the report.")]
 Console = Annotated[
     str | None, typer.Option("--pooler", help="PgBouncer's admin console, a connection string.")

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from migration_job.commands.live_options import LiveOptions, say
-from migration_job.commands.option_groups import with_options
+from migration_job.commands.option_groups import Once, with_options
 from migration_job.protocol.metrics import MigrationCollector, serving
 from migration_job.protocol.reverse_sync import LOCK_SECONDS
 from migration_job.protocol.sync import Sync
@@ -34,9 +34,7 @@ class SyncOptions(LiveOptions):
     metrics_port: Annotated[
         int, typer.Option(min=0, max=65535, help="The port for Prometheus metrics; 0 for none.")
     ] = 0
-    once: Annotated[bool, typer.Option("--once", help="End when there is nothing left to do.")] = (
-        False
-    )
+    once: Once = False
     catch_up_seconds: Annotated[
         float,
         typer.Option(
