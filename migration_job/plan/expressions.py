@@ -8,7 +8,6 @@ than one that is reported missing.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -34,9 +33,6 @@ from migration_job.plan.expression_parts import (
 )
 from migration_job.plan.reach import Risk
 from migration_job.values import fold
-
-# What sqlglot cannot parse becomes a finding here; its own warnings would only repeat it.
-logging.getLogger("sqlglot").setLevel(logging.ERROR)
 
 
 def parse(sql: str) -> exp.Expr:

@@ -14,6 +14,7 @@ import typer
 from typer.models import CommandInfo
 
 from migration_job.cli import COMMANDS, build, overview
+from migration_job.demo.radcase import make_radcase
 
 LOOK = """
 import json, sys
@@ -81,6 +82,19 @@ def test_the_parser_of_sql_is_imported_where_there_is_an_expression(
 def test_a_migration_needs_no_parser_of_sql_to_start() -> None:
     """Beside thousands of tables, its sixteen MiB of memory are wanted for other things."""
     assert not imported("migrate", "--help") & {FOR_EXPRESSIONS}
+
+
+def test_a_parser_says_nothing_of_its_own(tmp_path: Path) -> None:
+    """Whichever part of the plan loads it first: here the profile's SQL, which it cannot parse."""
+    source = tmp_path / "radcase.db"
+    make_radcase(source, rows=1_000)
+    command = [sys.executable, "-m", "migration_job", "inspect", str(source)]
+    ended = subprocess.run(
+        [*command, "--profile", "radcase"], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "Falling back" not in ended.stdout + ended.stderr
+    assert ended.stderr == ""
 
 
 def test_a_plugin_of_the_models_library_changes_nothing(tmp_path: Path) -> None:
