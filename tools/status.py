@@ -81,10 +81,11 @@ def of_members(settings: Settings, names: Names) -> str:
 
 
 def after_healing(line: str, stage: str) -> str:
-    """What is next where containers are missing: they come first."""
-    first = f"next        `make up STAGE={stage}` makes what is missing"
+    """What is next, in a stage's words, where containers are missing: they come first."""
+    up = f"`make up STAGE={stage}`"
+    first = f"next        {up} makes what is missing"
     rest = line.removeprefix("next").strip()
-    if rest == "`make up`":
+    if rest.startswith(up):
         return line
     return first if rest.startswith("nothing") else f"{first}; then {rest}"
 
@@ -175,7 +176,7 @@ def main() -> int:
         several = of_members(settings, names)
         major = serving(settings, names)[0].postgres_version
         ended = "" if settings.external else support.warning(major)
-        for line in lines:
+        for line in (in_stages_words(each, stage) for each in lines):
             if line.startswith("next "):
                 print(engines)
                 if several:
@@ -187,7 +188,7 @@ def main() -> int:
                 if ended:
                     print(f"support     {ended}")
                 line = after_healing(line, stage) if missing else line
-            print(in_stages_words(line, stage))
+            print(line)
     except (StageError, JobError) as error:
         print(f"error: {error}", file=sys.stderr)
         return int(ExitStatus.USAGE)

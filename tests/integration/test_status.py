@@ -22,7 +22,7 @@ from migration_job.protocol.sync import Sync, read_report
 from tests.integration.livekit import fresh_source
 from tests.integration.test_switch import Stage
 from tests.integration.test_switch import stage as stage  # the fixture
-from tools.status import in_stages_words
+from tools.status import after_healing, in_stages_words
 
 pytestmark = pytest.mark.postgres
 
@@ -239,3 +239,26 @@ def test_next_is_a_whole_command_once_one_was_run(stage: Stage, tmp_path: Path) 
 )
 def test_of_a_stage_it_speaks_of_the_stage_file_and_make(said: str, wanted: str) -> None:
     assert in_stages_words(said, "dev") == wanted
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ("next        `migration-job migrate`", "next        `make up STAGE=dev`"),
+        (
+            "next        start `migration-job sync`",
+            "next        `make up STAGE=dev` (it starts the sync again)",
+        ),
+        (
+            "next        nothing; `migration-job rollback` goes back",
+            "next        `make up STAGE=dev` makes what is missing",
+        ),
+        (
+            "next        `migration-job switch`",
+            "next        `make up STAGE=dev` makes what is missing; then `cutover: switch` in "
+            "Pulumi.dev.yaml, then `make up STAGE=dev`",
+        ),
+    ],
+)
+def test_where_containers_are_missing_one_command_makes_them(said: str, wanted: str) -> None:
+    assert after_healing(in_stages_words(said, "dev"), "dev") == wanted
