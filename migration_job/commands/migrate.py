@@ -79,6 +79,7 @@ class MigrateOptions:
 def migrate(options: MigrateOptions) -> None:
     """Plan, copy and verify a SQLite database into PostgreSQL: an empty database, or with
     --schema existing the tables that the application has made there."""
+    stop_memory_accounting()
     wanted = Options(
         source=options.source,
         dsn=options.to.dsn(),
@@ -93,7 +94,6 @@ def migrate(options: MigrateOptions) -> None:
         existing=options.schema == SchemaKind.EXISTING,
         proof=options.proof.wanted(),
     )
-    stop_memory_accounting()
     reporter = Reporter(quiet=options.words.quiet)
     start = _live_start(options, wanted.dsn) if options.live else None
     with patience(options.catch_up_seconds):

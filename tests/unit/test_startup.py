@@ -97,6 +97,54 @@ def test_a_parser_says_nothing_of_its_own(tmp_path: Path) -> None:
     assert ended.stderr == ""
 
 
+COUNTED = """
+import pkgutil, apsw, migration_job
+from importlib import import_module
+for module in pkgutil.walk_packages(migration_job.__path__, "migration_job."):
+    if not module.name.endswith("__main__"):
+        import_module(module.name)
+print(apsw.connections())
+"""
+USED = """
+import sys, apsw
+from migration_job import cli
+from migration_job.commands import {command}
+def look(*given, **named):
+    connection = apsw.Connection(":memory:")
+    connection.execute("CREATE TABLE t (x)")
+    print(apsw.memory_used())
+    raise SystemExit(0)
+{command}.{works} = look
+sys.argv = ["migration-job", "{command}", sys.argv[1], "--target", "host=none", "--report", "r"]
+cli.main()
+"""
+
+
+def test_no_module_opens_a_connection_when_it_is_imported() -> None:
+    """One that is open would keep :func:`stop_memory_accounting` from what it is for."""
+    command = [sys.executable, "-c", COUNTED]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(("command", "works"), [("migrate", "Migration"), ("verify", "Recheck")])
+def test_threads_of_a_command_wait_for_no_count_of_memory(
+    tmp_path: Path, command: str, works: str
+) -> None:
+    source = tmp_path / "small.db"
+    sqlite3.connect(source).close()
+    code = USED.format(command=command, works=works)
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(source)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert ended.stdout.strip() == "0", ended.stderr
+
+
 def test_a_plugin_of_the_models_library_changes_nothing(tmp_path: Path) -> None:
     """Whatever else is installed beside the job, its models validate as its tests saw."""
     package = tmp_path / "plugged"

@@ -167,14 +167,16 @@ class JsonBlobRule(_JsonBlob):
         )
 
 
-class _Memory(threading.local):
-    """SQLite itself reads and writes its JSONB; each thread has a connection."""
-
-    def __init__(self) -> None:
-        self.connection = apsw.Connection(":memory:")
+_MEMORY = threading.local()
 
 
-_MEMORY = _Memory()
+def _memory() -> apsw.Connection:
+    """SQLite itself reads and writes its JSONB. Each thread has a connection, from its first
+    document on: one that is open keeps SQLite's settings for the process as they are."""
+    connection: apsw.Connection | None = getattr(_MEMORY, "connection", None)
+    if connection is None:
+        connection = _MEMORY.connection = apsw.Connection(":memory:")
+    return connection
 
 
 def _in_bytes(blob: bytes) -> str | None:
@@ -191,7 +193,7 @@ def of_jsonb(blob: bytes) -> str | None:
     """The text of SQLite's JSONB; None for any other blob."""
     query = "SELECT CASE WHEN json_valid(?1, 8) THEN json(?1) END"
     try:
-        text = _MEMORY.connection.execute(query, (blob,)).get
+        text = _memory().execute(query, (blob,)).get
     except (apsw.Error, UnicodeDecodeError):
         return None
     return text if isinstance(text, str) else None
@@ -200,7 +202,7 @@ def of_jsonb(blob: bytes) -> str | None:
 def _to_jsonb(text: str) -> bytes | None:
     """SQLite's JSONB of a document; None for what it does not take for one."""
     try:
-        blob = _MEMORY.connection.execute("SELECT jsonb(?)", (text,)).get
+        blob = _memory().execute("SELECT jsonb(?)", (text,)).get
     except apsw.Error:
         return None
     return blob if isinstance(blob, bytes) else None
