@@ -102,6 +102,9 @@ class MigrationProvider(StageProvider):
             _refuse_other_data(changed & DATA)
             say("PostgreSQL serves: the migration is not run again")
             return UpdateResult({**news, **kept})
+        if "source" in changed and new.strategy != "offline":
+            say("the stage has another source now: what PostgreSQL holds of the former is given up")
+            live.run("rollback", new, ["--release"])
         return UpdateResult({**news, **_migrate(new)})
 
     def delete(self, _id: str, props: Any) -> None:

@@ -42,7 +42,7 @@ from migration_job.protocol import lease
 from migration_job.protocol.outcome import write_outcome
 from migration_job.protocol.reverse_sync import LOCK_SECONDS
 from migration_job.protocol.settings import Endpoints, Reached, read_connect_to
-from migration_job.stores.postgres import database, pair_identity, role_path
+from migration_job.stores.postgres import database, role_path
 from migration_job.stores.postgres.fleet_ledger import FleetLedger
 from migration_job.stores.sqlite.waiting import patience
 
@@ -227,10 +227,6 @@ def fleet_rollback(options: FleetRollbackOptions) -> None:
             told("there was nothing to roll back: it was not switched, and SQLite serves")
         else:
             told(f"SQLite serves; {ends.connection} names it")
-        if options.how.release:
-            # Else the fleet's next run would take a file without capture for a replaced one.
-            with contextlib.closing(database.connect(ends.dsn)) as target:
-                pair_identity.follow_nothing(target)
 
     _each(options, "rollback", act)
 

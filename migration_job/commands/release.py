@@ -12,6 +12,7 @@ from migration_job.commands.option_groups import LockSeconds
 from migration_job.errors import OperationError
 from migration_job.protocol.decision import truthful
 from migration_job.protocol.lock import Lock
+from migration_job.protocol.replaced import mark_released
 from migration_job.stores.sqlite import capture, fence
 from migration_job.stores.sqlite.waiting import patience
 
@@ -27,7 +28,8 @@ def release(
     catch_up_seconds: LockSeconds = 600.0,
 ) -> None:
     """Remove the triggers and tables of `migrate --live` from the SQLite file: its schema is then
-    what it was before. Refused while PostgreSQL serves."""
+    what it was before. What the target holds is given up, so that the next `migrate --live` may
+    fill it from another file. Refused while PostgreSQL serves."""
     with (
         truthful(source, "release"),
         patience(catch_up_seconds),
@@ -43,6 +45,7 @@ def release(
                         advice="`migration-job rollback --release` goes back and releases",
                     )
                 capture.remove(connection)
+                mark_released(state)
         finally:
             connection.close()
     options.say(f"{source} no longer has anything of this job")

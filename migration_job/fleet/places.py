@@ -7,17 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote as url_quote
 
-import apsw
 from psycopg.conninfo import make_conninfo
 
 from migration_job.connection import Connection, SqliteSide, render_env
-from migration_job.errors import InputError, JobError
+from migration_job.errors import InputError
 from migration_job.fleet.manifest import Layout, Live, Manifest
 from migration_job.place import in_schema
 from migration_job.pooler import Pooler
 from migration_job.protocol.settings import ConnectTo, Endpoints, Reached, put_together
-from migration_job.stores.sqlite import fence
-from migration_job.stores.sqlite.database import looking
 
 FILES = "files"
 """The directory of the files' own reports, in the fleet's."""
@@ -64,15 +61,6 @@ def untold(path: Path) -> str:
             "rename the file or its directory, or make a link with another name"
         )
     return ""
-
-
-def state_on_source(path: Path) -> fence.SourceState | None:
-    """The capture's state in a file; None where there is none, or the file cannot be read."""
-    try:
-        with looking(path) as source:
-            return fence.read_state(source)
-    except (JobError, apsw.Error, OSError):
-        return None
 
 
 @dataclass(frozen=True, slots=True)

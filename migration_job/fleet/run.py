@@ -36,7 +36,6 @@ from migration_job.fleet.places import (
     dsn_of,
     folder_name,
     state_of,
-    state_on_source,
     untold,
 )
 from migration_job.fleet.planning import Agreed, agree, wishes_of, with_wishes
@@ -55,6 +54,7 @@ from migration_job.plan.shape import shape_of, shape_text
 from migration_job.plan.tenants import TenantColumn, with_tenant
 from migration_job.plural import counted
 from migration_job.progress import Reporter
+from migration_job.protocol.replaced import state_on_source
 from migration_job.quoting import postgres_name
 from migration_job.report import fleet as page
 from migration_job.report.context import ended_in, make_folder, now

@@ -30,7 +30,6 @@ from migration_job.errors import (
     VerificationError,
 )
 from migration_job.fleet import joining
-from migration_job.fleet.places import state_on_source
 from migration_job.fleet.tasks import (
     Answer,
     ColumnSeen,
@@ -55,7 +54,7 @@ from migration_job.plan.shape import shape_of, shape_text
 from migration_job.plural import counted
 from migration_job.progress import Reporter
 from migration_job.protocol.begin import LiveStart, Wanted
-from migration_job.protocol.run_context import given_up
+from migration_job.protocol.replaced import require_followed, state_on_source
 from migration_job.report.exceptions import with_exceptions
 from migration_job.report.model import Certificate
 from migration_job.run_request import Options
@@ -304,20 +303,15 @@ def _capture_of(task: Move) -> str | None:
 
 
 def _require_followed(task: Move) -> None:
-    """Raises InputError where the target follows another file than this one: it then has the last
-    copy of what the one before held, whatever the book says of the runs since."""
+    """The book says of the runs since, not of the file: the target's own word decides."""
     with database.connect(task.dsn, purpose="migration-job fleet") as target:
-        followed = pair_identity.pair(target)
-    found = _capture_of(task)
-    if followed is None or found in (followed, given_up(followed)):
-        return
-    raise InputError(
-        f"expected the file that PostgreSQL has followed at {task.path}, found "
-        + ("one without change capture" if found is None else "one with another change capture"),
-        advice="PostgreSQL keeps what the file before it held, verified: bring that file back. To "
-        "move this one in its place, run `migration-job fleet-rollback --release --tenant "
-        f"{shlex.quote(task.tenant)}`, then the fleet again",
-    )
+        require_followed(
+            target,
+            task.path,
+            task.state,
+            to_give_up="run `migration-job fleet-rollback --release --tenant "
+            f"{shlex.quote(task.tenant)}`, then the fleet again",
+        )
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from migration_job.plan.profile import load_profile
 from migration_job.plan.rules import IntegerRule
 from migration_job.plan.virtual import LEFT_BEHIND
 from migration_job.plural import counted_doing
+from migration_job.protocol import replaced
 from migration_job.protocol.lock import Lock
 from migration_job.quoting import compose, sqlite_name, sqlite_table
 from migration_job.signals import StoppedError
@@ -71,6 +72,7 @@ class LiveStart:
     def __init__(self, source: Path, dsn: str, state: Path, report: Path, wanted: Wanted) -> None:
         self._source = source
         self._dsn = dsn
+        self._state = state
         self._lock = Lock(state)
         self._report = report
         self._wanted = wanted
@@ -79,8 +81,9 @@ class LiveStart:
 
     def before_snapshot(self, run_id: str, tell: Callable[[Plan], None]) -> None:
         """Install capture on the source, or take up the one that this run has installed. Raises
-        BlockedError before anything was changed, InputError for what cannot be captured. ``tell``
-        is given the first plan, whatever comes of it."""
+        BlockedError before anything was changed, InputError for what cannot be captured and for a
+        file in the place of the one that the target follows. ``tell`` is given the first plan,
+        whatever comes of it."""
         catalogue, plan = self._first_plan()
         tell(plan)
         if plan.blocked:
@@ -100,6 +103,7 @@ class LiveStart:
                 tables = capture.captured_tables(catalogue, self.adapt(plan, catalogue).keys)
                 capture.refuse_unreadable(connection, tables)
                 self._install(connection, tables, run_id)
+                replaced.forget_released(self._state)
             finally:
                 connection.close()
 
@@ -209,6 +213,13 @@ class LiveStart:
         """A target that is about to be filled again follows nothing meanwhile."""
         target = connect(self._dsn)
         try:
+            replaced.require_followed(
+                target,
+                self._source,
+                self._state,
+                to_give_up="run `migration-job release`, then this command again (of a stage: "
+                "`make down`, then `make up`)",
+            )
             pair_identity.follow_nothing(target)
         finally:
             target.close()

@@ -28,7 +28,7 @@ from migration_job.errors import InputError, JobError, OperationError, Verificat
 from migration_job.phases import Phase
 from migration_job.plan.findings import some
 from migration_job.plural import counted, either
-from migration_job.protocol import gate_protocol, lease, source_checks, timeline, watch
+from migration_job.protocol import gate_protocol, lease, replaced, source_checks, timeline, watch
 from migration_job.protocol.certificate import position_of_the_switch
 from migration_job.protocol.decision import commit_decision, take_back, truthful
 from migration_job.protocol.evolve import one_way_tables
@@ -54,7 +54,7 @@ from migration_job.protocol.whole import (
     require_identity,
 )
 from migration_job.quoting import compose, sqlite_name
-from migration_job.stores.postgres import target_fence
+from migration_job.stores.postgres import pair_identity, target_fence
 from migration_job.stores.postgres.database import Locked
 from migration_job.stores.sqlite import capture, derived, fence
 from migration_job.stores.sqlite.capture import LOG
@@ -146,6 +146,7 @@ def _rollback(ends: Endpoints, wanted: _Wanted, say: Say) -> RolledBack:
             done = _with_target(pair, ends, wanted, say)
             if wanted.release or _is_offline(pair):
                 _release(pair)
+                pair_identity.follow_nothing(pair.target)
                 say("the capture is removed from the source")
             return done
         except Forgotten as error:
@@ -453,6 +454,8 @@ def _without_target(
             if release and state is not None:
                 with fence.writing(source, limit=allowed()):
                     capture.remove(source)
+            if release:
+                replaced.mark_released(ends.state)
             return RolledBack(0.0, never_switched=never)
         current = (
             f"the file holds PostgreSQL's changes up to {state.back_at} (WAL {state.back_position})"
@@ -482,6 +485,7 @@ def _without_target(
         if release or state.offline:
             with fence.writing(source, limit=allowed()):
                 capture.remove(source)
+            replaced.mark_released(ends.state)
         say(f"SQLite serves; {current}; whatever was written later is lost")
         return RolledBack(0.0, (f"what was written on PostgreSQL later: {current}",))
     finally:
