@@ -6,9 +6,7 @@ a logical replication slot that is read by SQL, as ``upgrade`` reads one.
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -23,10 +21,11 @@ import apsw
 import psycopg
 
 from benchmarks.lab import Lab, run_timed
-from benchmarks.project import ENVIRONMENT
+from benchmarks.pooler import transactions_per_second
+from benchmarks.project import ENVIRONMENT, without_pooler
 from benchmarks.results import Row, Sample, Section
 from migration_job.embedded import EmbeddedPostgres
-from migration_job.protocol.settings import Endpoints, endpoints
+from migration_job.protocol.settings import Endpoints
 from migration_job.protocol.settle import settle
 from migration_job.protocol.switch import switch
 
@@ -80,12 +79,10 @@ class _Bench:
     def _run(self, seconds: int) -> float:
         script = self.folder / "script.sql"
         script.write_text(SCRIPT)
-        command = [self.pgbench, *("-c", str(CLIENTS)), *("-j", "2"), *("-T", str(seconds)), "-n"]
-        said = run_timed([*command, "-f", os.fspath(script), self.dsn]).output
-        found = re.search(r"^tps = ([0-9.]+)", said, re.MULTILINE)
-        if found is None:
-            raise ValueError(f"expected a line 'tps = ...' from pgbench, found:\n{said}")
-        return float(found[1])
+        options = ["-f", os.fspath(script)]
+        return transactions_per_second(
+            self.pgbench, self.dsn, options, clients=CLIENTS, seconds=seconds
+        )
 
     @contextmanager
     def sync(self) -> Iterator[None]:
@@ -189,16 +186,6 @@ def _switched(lab: Lab, server: EmbeddedPostgres) -> Iterator[_Bench]:
         command += ["--target", dsn, "--report", os.fspath(folder / "report"), "--live"]
         command += ["--state", os.fspath(folder / "connection" / ".state")]
         run_timed(command, env=ENVIRONMENT)
-        told = folder / "application.json"
-        side = {"host": "h", "database": "d", "user": "u", "password": "p"}
-        told.write_text(json.dumps(side))
-        ends = endpoints(
-            source,
-            dsn,
-            connection=folder / "connection",
-            connect_to=told,
-            console=None,
-            alias_file=None,
-        )
+        ends = without_pooler(source, dsn, folder)
         switch(ends, budget=10.0, compare=False)
         yield _Bench(folder, source, dsn, os.fspath(server.program("pgbench")), ends)

@@ -3,7 +3,6 @@ holds the writers. The delay is made by a forwarder (:mod:`benchmarks.distant`).
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -18,11 +17,10 @@ from psycopg.conninfo import make_conninfo
 
 from benchmarks.distant import Distance
 from benchmarks.lab import Lab, run_timed
-from benchmarks.project import ENVIRONMENT
+from benchmarks.project import ENVIRONMENT, without_pooler
 from benchmarks.results import Goal, Row, Sample, Section
 from migration_job.protocol.catchup import catch_up, catch_up_fully
 from migration_job.protocol.run_context import opened
-from migration_job.protocol.settings import endpoints
 from migration_job.protocol.switch import switch
 
 ROWS = 1_000
@@ -159,16 +157,7 @@ def _write(source: Path, changes: int) -> None:
 
 def _switch(source: Path, dsn: str, folder: Path) -> float:
     """Milliseconds for which the writers were held at most."""
-    told = folder / "application.json"
-    told.write_text(json.dumps({"host": "h", "database": "d", "user": "u", "password": "p"}))
-    ends = endpoints(
-        source,
-        dsn,
-        connection=folder / "connection",
-        connect_to=told,
-        console=None,
-        alias_file=None,
-    )
+    ends = without_pooler(source, dsn, folder)
     stop = threading.Event()
     writer = threading.Thread(target=_go_on_writing, args=(source, stop), daemon=True)
     writer.start()

@@ -96,8 +96,12 @@ def _compare(lab: Lab, ways: Ways, mode: Mode, against: str, goal: Goal | None) 
     straight: list[float] = []
     through: list[float] = []
     for _ in range(lab.runs):
-        straight.append(transactions_per_second(ways.pgbench, ways.direct, mode.options))
-        through.append(transactions_per_second(ways.pgbench, ways.pooled, mode.options))
+        for found, dsn in ((straight, ways.direct), (through, ways.pooled)):
+            found.append(
+                transactions_per_second(
+                    ways.pgbench, dsn, mode.options, clients=CLIENTS, seconds=SECONDS
+                )
+            )
     return ratio(
         mode.title,
         against,
@@ -127,9 +131,11 @@ def _core_of_its_own(server: int, pooler: int) -> Iterator[bool]:
         os.sched_setaffinity(0, before)
 
 
-def transactions_per_second(pgbench: str, dsn: str, options: Sequence[str]) -> float:
+def transactions_per_second(
+    pgbench: str, dsn: str, options: Sequence[str], *, clients: int, seconds: int
+) -> float:
     """One run of pgbench; connection times are left out except where each transaction has one."""
-    command = [pgbench, *("-c", str(CLIENTS)), *("-j", "2"), *("-T", str(SECONDS)), "-n"]
+    command = [pgbench, *("-c", str(clients)), *("-j", "2"), *("-T", str(seconds)), "-n"]
     output = run_timed([*command, *options, dsn]).output
     found = re.search(r"^tps = ([0-9.]+)", output, re.MULTILINE)
     if found is None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.lab import Timing, run_timed
+from migration_job.protocol.settings import Endpoints, endpoints
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -55,3 +56,17 @@ def migrate(
         shutil.rmtree(folder)
     rows = sum(table["target_rows"] for table in report["tables"].values())
     return Migrated(timing, {k: float(v) for k, v in report["seconds"].items()}, rows)
+
+
+def without_pooler(source: Path, dsn: str, folder: Path) -> Endpoints:
+    """The two sides for ``switch`` where no application looks at the connection in ``folder``."""
+    told = folder / "application.json"
+    told.write_text(json.dumps({"host": "h", "database": "d", "user": "u", "password": "p"}))
+    return endpoints(
+        source,
+        dsn,
+        connection=folder / "connection",
+        connect_to=told,
+        console=None,
+        alias_file=None,
+    )

@@ -24,15 +24,14 @@ import psycopg
 from example_app.journal import Compared, Query, Written, compare, compare_sqlite
 from example_app.load import Load
 from migration_job.connection import SqliteSide, write_connection
+from migration_job.demo.commands import beside, end, run_command
 from migration_job.demo.rehearsal import summarise
 from migration_job.demo.screen import Screen
 from migration_job.demo.stage import DemoStage, write_secret
 from migration_job.errors import ExitStatus, OperationError
 from migration_job.plural import counted
-from migration_job.signals import StoppedError
 
 WRITES_PER_SECOND = 100.0
-START_SECONDS = 30.0
 DWELL_SECONDS = 2.0
 """How long the application is shown at rest on either side."""
 
@@ -177,7 +176,7 @@ class Show:
                 raise OperationError(f"the example application did not start; see {log}")
             yield int(line.rsplit(":", 1)[1])
         finally:
-            _end(process)
+            end(process)
 
     @contextmanager
     def _sync(self) -> Iterator[None]:
@@ -186,37 +185,14 @@ class Show:
         if self._wish.metrics is not None:
             arguments += ["--metrics-port", str(self._wish.metrics)]
         self._show_command(arguments, end=" &")
-        log = self._stage.directory / "sync.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", "migration_job", *arguments],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        try:
+        with beside(arguments, self._stage.directory / "sync.log"):
             yield
-        finally:
-            _end(process)
 
     def _job(self, command: str, *more: str, live: bool = True) -> ExitStatus:
         """One command of the job's, its lines shown as they come."""
         arguments = self._arguments(command, live=live) + list(more)
         self._show_command(arguments, *more)
-        with subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "migration_job", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        ) as process:
-            try:
-                for line in process.stdout or ():
-                    self._screen.say(f"  {line.rstrip()}")
-            except StoppedError:
-                process.terminate()  # else its end would be waited for
-                raise
-        if process.returncode not in set(ExitStatus):
-            raise OperationError(f"migration-job {command} ended with {process.returncode}")
-        return ExitStatus(process.returncode)
+        return run_command(arguments, self._screen)
 
     def _show_command(self, arguments: list[str], *given: str, end: str = "") -> None:
         """The command's name and what was ``given`` to it on the screen, all of it in a file, to be
@@ -339,14 +315,3 @@ def lag_in_words(told: Mapping[str, Any], now: datetime) -> str:
     except (KeyError, ValueError):
         return f"{way}: nothing measured yet"
     return said if age < NEWS_SECONDS else f"{said} {age:,.0f} s ago"
-
-
-def _end(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(START_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    if process.stdout is not None:
-        process.stdout.close()

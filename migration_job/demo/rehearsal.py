@@ -14,9 +14,8 @@ from collections import Counter
 from datetime import datetime
 from pathlib import Path
 
-import psycopg
-
 from migration_job.connection import SqliteSide, read_connection, write_connection
+from migration_job.demo.commands import session_of
 from migration_job.demo.stage import DemoStage
 from migration_job.errors import ExitStatus, OperationError
 from migration_job.plural import counted
@@ -139,14 +138,7 @@ def _ask(stage: DemoStage, report: Report) -> None:
         return
     side = connection.read
     largest = max(report.tables.values(), key=lambda table: table.target_rows or 0)
-    with psycopg.connect(
-        host=side.host,
-        port=side.port,
-        dbname=side.database,
-        user=side.user,
-        password=side.password,
-        prepare_threshold=None,
-    ) as session:
+    with session_of(side) as session:
         row = session.execute(
             compose(
                 "SELECT count(*) FROM {largest}", largest=postgres_name(largest.target)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,13 +21,13 @@ import apsw
 import psycopg
 
 from migration_job.connection import SqliteSide, read_connection
-from migration_job.demo.live import START_SECONDS, Shown
+from migration_job.demo.commands import beside, run_command, session_of
+from migration_job.demo.live import Shown
 from migration_job.demo.screen import Screen
 from migration_job.demo.stage import APPLICATION, DemoStage, write_secret
 from migration_job.errors import ExitStatus, OperationError
 from migration_job.plural import counted
 from migration_job.quoting import compose, postgres_name
-from migration_job.signals import StoppedError
 from migration_job.stores.sqlite.distrust import distrust
 
 WRITERS = 8
@@ -232,16 +230,7 @@ class TenantsShow:
             finally:
                 connection.close()
             return "sqlite"
-        side = there.write
-        with psycopg.connect(
-            host=side.host,
-            port=side.port,
-            dbname=side.database,
-            user=side.user,
-            password=side.password,
-            autocommit=True,
-            prepare_threshold=None,
-        ) as session:
+        with session_of(there.write) as session:
             if self._stage.bouncer is None:
                 schema = postgres_name(PLACE.format(tenant))
                 session.execute(compose("SET search_path TO {schema}", schema=schema).encode())
@@ -268,21 +257,7 @@ class TenantsShow:
         """One command, its lines shown as they come."""
         arguments = [*self._arguments(command, application=application), *more]
         self._show(arguments, more)
-        with subprocess.Popen(  # noqa: S603 - this interpreter and a module of ours
-            [sys.executable, "-m", "migration_job", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        ) as process:
-            try:
-                for line in process.stdout or ():
-                    self._screen.say(f"  {line.rstrip()}")
-            except StoppedError:
-                process.terminate()  # else its end would be waited for
-                raise
-        if process.returncode not in set(ExitStatus):
-            raise OperationError(f"migration-job {command} ended with {process.returncode}")
-        return ExitStatus(process.returncode)
+        return run_command(arguments, self._screen)
 
     def _show(self, arguments: list[str], given: tuple[str, ...] = (), end: str = "") -> None:
         more = "".join(f" {shlex.quote(word)}" for word in given[:4])
@@ -295,21 +270,8 @@ class TenantsShow:
     def _following(self) -> Iterator[None]:
         arguments = self._arguments("fleet-sync")
         self._show(arguments, end=" &")
-        with (self._folder / "sync.log").open("wb") as output:
-            process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", "migration_job", *arguments],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        try:
+        with beside(arguments, self._folder / "sync.log"):
             yield
-        finally:
-            process.terminate()
-            try:
-                process.wait(START_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
     def _wait_followed(self) -> None:
         """Until each tenant's connection is written, which is the first visit's doing."""

@@ -162,16 +162,25 @@ def workshop_of(directory: Path, settings: Mapping[str, object]) -> Iterator[Wor
 
 
 @contextmanager
-def life_of(workshop: Workshop, directory: Path) -> Iterator[Life]:
-    """The application on the stage's SQLite file, and eight writers and eight readers on it."""
-    seed = random.SystemRandom().randrange(10**6)
-    print(f"seed {seed}")
+def application_of(workshop: Workshop) -> Iterator[str]:
+    """The example application on the stage's SQLite file, as its connection says; its address."""
     command = [sys.executable, "-m", "example_app", "--port", "0"]
     command += ["--sqlite", str(workshop.settings["source"])]
     command += ["--connection", str(workshop.connection)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as application:
         assert application.stdout is not None
-        url = f"http://{application.stdout.readline().split()[-1]}"
+        try:
+            yield f"http://{application.stdout.readline().split()[-1]}"
+        finally:
+            application.terminate()
+
+
+@contextmanager
+def life_of(workshop: Workshop, directory: Path) -> Iterator[Life]:
+    """The application on the stage's SQLite file, and eight writers and eight readers on it."""
+    seed = random.SystemRandom().randrange(10**6)
+    print(f"seed {seed}")
+    with application_of(workshop) as url:
         load = Load(url, directory / "journal", rate=RATE, seed=seed)
         load.start()
         made = Life(workshop, url, directory / "journal", seed, load)
@@ -179,4 +188,3 @@ def life_of(workshop: Workshop, directory: Path) -> Iterator[Life]:
             yield made
         finally:
             made.load.stop()
-            application.terminate()

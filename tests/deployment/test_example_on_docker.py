@@ -8,8 +8,6 @@ application runs beside the stage, as an operator's does: the stage comes and go
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,8 +19,9 @@ import pytest
 from example_app.journal import compare_postgres
 from example_app.load import Load
 from tests.deployment.engine import client_or_skip
+from tests.deployment.living import application_of
 from tests.deployment.ports import free_port
-from tests.deployment.workshop import ROOT, Workshop, dsn, named, require_pulumi
+from tests.deployment.workshop import Workshop, dsn, named, require_pulumi
 
 pytestmark = [
     pytest.mark.pulumi,
@@ -77,17 +76,11 @@ def workshop(tmp_path: Path) -> Iterator[Workshop]:
 def traffic(workshop: Workshop, tmp_path: Path) -> Iterator[Traffic]:
     seed = random.SystemRandom().randrange(10**6)
     print(f"seed {seed}")
-    command = [sys.executable, "-m", "example_app", "--port", "0"]
-    command += ["--sqlite", str(workshop.settings["source"])]
-    command += ["--connection", str(workshop.connection)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as application:
-        assert application.stdout is not None
-        url = f"http://{application.stdout.readline().split()[-1]}"
+    with application_of(workshop) as url:
         load = Load(url, tmp_path / "journal", rate=100, seed=seed)
         load.start()
         yield Traffic(load, tmp_path / "journal")
         load.stop()
-        application.terminate()
 
 
 def major(workshop: Workshop) -> int:

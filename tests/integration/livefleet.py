@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import psycopg
 from migration_job.embedded import EmbeddedPgBouncer
 from migration_job.quoting import postgres_name
 from tests.integration.fleetkit import Kit, as_the_target_has_it, make_file
-from tests.integration.running import Ended, run
+from tests.integration.running import DONE, Ended, run
 
 MANIFEST = (
     "files: 'in/*.db'\nlayout: schema-per-file\nname: 'c_{tenant}'\nlive: {search_path: alias}\n"
@@ -46,6 +46,16 @@ class LiveKit(Kit):
     text: str = MANIFEST
     database: str = "{place}"
     """What the applications connect to."""
+
+    @classmethod
+    def moved(cls, folder: Path, dsn: str, names: Sequence[str]) -> LiveKit:
+        """One without PgBouncer, of these tenants, each of them verified."""
+        text = "files: 'in/*.db'\nlayout: schema-per-file\nname: 'c_{tenant}'\nlive: true\n"
+        made = cls(folder, dsn, database="d", text=text)
+        made.make(*names)
+        ended = made.run(made.manifest_path)
+        assert ended.status == DONE, ended.said
+        return made
 
     @property
     def manifest_path(self) -> Path:

@@ -33,16 +33,7 @@ INSERT = "INSERT INTO note (person, body, score, size) VALUES (1, '{}', 0.5, {})
 @pytest.fixture
 def kit(tmp_path: Path, postgres: str) -> LiveKit:
     """A fleet without PgBouncer."""
-    made = LiveKit(
-        tmp_path,
-        postgres,
-        database="d",
-        text=("files: 'in/*.db'\nlayout: schema-per-file\nname: 'c_{tenant}'\nlive: true\n"),
-    )
-    made.make(*NAMES)
-    ended = made.run(made.manifest_path)
-    assert ended.status == DONE, ended.said
-    return made
+    return LiveKit.moved(tmp_path, postgres, NAMES)
 
 
 @pytest.fixture
