@@ -302,12 +302,12 @@ def _each(options: TenantOptions, command: str, act: Act) -> None:
             if len(chosen) == 1:
                 raise
             failed[tenant] = error
-            told(f"{command} failed: {error.message}")
+            told(_failure(error, command))
         except Exception as error:  # it is that tenant's end, and no other's
             if len(chosen) == 1:
                 raise
             failed[tenant] = _unforeseen(error, command)
-            told(f"{command} failed: {failed[tenant].message}")
+            told(_failure(failed[tenant], command))
     if failed:
         first = min(failed)
         raise KIND[common_status({int(e.status) for e in failed.values()})](
@@ -315,6 +315,12 @@ def _each(options: TenantOptions, command: str, act: Act) -> None:
             f"{some(sorted(failed))}; {first}: {failed[first].message}",
             advice=f"what was done to the others stays done; {failed[first].advice}",
         )
+
+
+def _failure(error: JobError, command: str) -> str:
+    """That the command failed, said once: some errors say it themselves."""
+    failed = f"{command} failed: "
+    return failed + error.message.removeprefix(failed)
 
 
 def _unforeseen(error: Exception, command: str) -> OperationError:
