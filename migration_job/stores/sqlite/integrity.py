@@ -23,9 +23,10 @@ FULL_BYTES = 64 << 20
 """Up to here everything is checked at once: it takes about a second, beside the copy."""
 
 LEAST_CACHE, MOST_CACHE = 8 << 20, 64 << 20
-"""The check's page cache: with a scan's small one a third of its time goes into reading the same
-pages again. It reads one table with its indexes after another, so that no more is of use than a
-large one's pages: with thousands of tables, whose plan takes memory too, each is small."""
+"""The full check's page cache: with a scan's small one a third of its time goes into reading the
+same pages again. It reads one table with its indexes after another, so that no more is of use than
+a large one's pages: with thousands of tables, whose plan takes memory too, each is small. The quick
+check reads each page once and has the least."""
 
 TABLES_AT_ONCE = 8
 """Times the average table, since some are larger."""
@@ -45,7 +46,7 @@ def check(
     ``again`` opens one more connection to the same state, the search indexes are returned that do
     not fit their rows, which is no damage either; a full check finds all of them.
     """
-    cache = _cache(connection) >> 10
+    cache = (_cache(connection) if full else LEAST_CACHE) >> 10
     connection.execute(compose("PRAGMA cache_size = -{cache}", cache=cache))
     told = check_integrity(connection, quick=not full)
     if again is None or not (full or told):
@@ -54,7 +55,7 @@ def check(
 
 
 def _cache(connection: apsw.Connection) -> int:
-    """Bytes of page cache for the check of this file."""
+    """Bytes of page cache for the full check of this file."""
     try:
         ((size, tables),) = connection.execute(
             "SELECT page_count * page_size, "
