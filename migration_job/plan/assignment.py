@@ -103,6 +103,10 @@ class Wish:
     """Where the values do not allow it, the column's own type is as good: no finding."""
 
 
+MOST_TRIED = 100_000
+"""Values of a whole source that are tried in Python for hints alone: up to a second."""
+
+
 class Assigner:
     """Assigns a rule to each column of one source."""
 
@@ -111,6 +115,8 @@ class Assigner:
         self._policy = policy
         self._findings = findings
         self._zone = policy.zone or zone
+        self._tried = 0
+        """Values that were tried for nothing but a hint."""
 
     # ----------------------------------------------------------------------------- proposals
 
@@ -236,20 +242,28 @@ class Assigner:
         """Whether the policy leaves open what the column's values mean."""
         return self._own(subject).model_fields_set <= {"action", "acknowledge"}
 
-    def _works(self, subject: Subject, fields: Fields) -> bool:
-        """Whether a column's policy of these fields alone carries every value."""
+    def _works(self, subject: Subject, fields: Fields, *, briefly: bool = False) -> bool:
+        """Whether a column's policy of these fields alone carries every value; ``briefly``: and
+        that can be told without trying more than ``MOST_TRIED`` values of the source in Python."""
         rule = self._proposed(subject, ColumnPolicy.model_validate(dict(fields)), None).rule
         if not hints.carried(rule, subject.facts.sample):
             return False
-        examination = self.examine(subject, rule)
+        table, name = subject.table, subject.column.name
+        slow = self._observer.trial(table, {name: rule}, {name: subject.facts})[name]
+        if briefly:
+            if self._tried + slow > MOST_TRIED:
+                return False
+            self._tried += slow
+        examination = self.examine(subject, rule, slow)
         return not examination.cannot.count and not examination.bad.count
 
     def report_hint(self, subject: Subject, assignment: Assignment) -> None:
-        """Tell of a truer type than the declared one, where every value has it."""
+        """Tell of a truer type than the declared one, where every value has it and that does not
+        take longer than the copy to find."""
         if assignment.reason.startswith(WIDENED) or not self._unsaid(subject):
             return
         for fields, why in hints.for_type(subject, assignment.rule):
-            if self._works(subject, fields):
+            if self._works(subject, fields, briefly=True):
                 column_reports.report_type_hint(self._findings, subject, why, fields)
                 return
 

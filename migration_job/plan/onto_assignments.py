@@ -105,9 +105,9 @@ class OntoAssigner(Assigner):
         """What carries the values to the target's type; nothing that would change the type."""
         return self._keeping(subject, narrow) if self._unsaid(subject) else None
 
-    def _works(self, subject: Subject, fields: Fields) -> bool:
+    def _works(self, subject: Subject, fields: Fields, *, briefly: bool = False) -> bool:
         try:
-            return super()._works(subject, fields)
+            return super()._works(subject, fields, briefly=briefly)
         except Unsupported:
             return False
 

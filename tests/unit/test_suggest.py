@@ -9,6 +9,7 @@ import apsw
 import pytest
 import yaml
 
+from migration_job.plan import assignment
 from migration_job.plan.generous import generously, types_taken
 from migration_job.plan.model import Finding, Plan
 from migration_job.plan.policy import Policy
@@ -330,6 +331,23 @@ def test_what_says_no_truth_values(declared: str, tmp_path: Path) -> None:
         "INSERT INTO t VALUES (1, NULL)" if "NOT" in declared else "INSERT INTO t VALUES (1, 0)",
     )
     assert not findings_of(plan_of(path), "type-suggested")
+
+
+def test_no_more_values_are_tried_for_hints_than_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Truth values are told of a column of any size: SQLite says so in one reading."""
+    monkeypatch.setattr(assignment, "MOST_TRIED", 5)
+    path = database(
+        tmp_path / "a.db",
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, a VARCHAR(32), b VARCHAR(32), c BIT)",
+        "CREATE TABLE u(id INTEGER PRIMARY KEY, d VARCHAR(32))",
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4) "
+        "INSERT INTO t SELECT i, lower(hex(randomblob(16))), lower(hex(randomblob(16))), 1 FROM n",
+        "INSERT INTO u VALUES (1, lower(hex(randomblob(16))))",
+    )
+    found = findings_of(plan_of(path), "type-suggested")
+    assert [f.column for f in found] == ["a", "c", "d"]
 
 
 def test_documents_in_blobs(tmp_path: Path) -> None:
