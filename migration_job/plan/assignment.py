@@ -191,7 +191,7 @@ class Assigner:
         self, subject: Subject, assignment: Assignment, action: str, wish: Wish | None
     ) -> Assignment:
         """What becomes of a column with values that its rule cannot carry."""
-        misfit = self._misfit(subject, assignment)
+        misfit = _misfit(self._observer, subject, assignment)
         if action == "quarantine":
             if column_reports.lost_identity(subject):
                 misfit = replace(misfit, code="identifier-became-number")
@@ -266,20 +266,6 @@ class Assigner:
             if self._works(subject, fields, briefly=True):
                 column_reports.report_type_hint(self._findings, subject, why, fields)
                 return
-
-    def _misfit(self, subject: Subject, assignment: Assignment) -> Misfit:
-        inner = inside(assignment.rule)
-        count = assignment.examination.cannot.count
-        text = f"{count_values(count)} {'is' if count == 1 else 'are'} not {assignment.type}"
-        if isinstance(inner, TextRule) and inner.max_length is not None:
-            longest = self._observer.longest(subject.table, subject.column.name)
-            text += f" (the longest has {longest:,} characters)"
-        return Misfit(
-            column_reports.misfit_code(subject.facts, assignment.rule),
-            text,
-            f"the value is not {assignment.type}",
-            assignment.examination.cannot,
-        )
 
     def _fine_enough(self, subject: Subject, rule: Rule, examination: Examination) -> Rule:
         """The rule with a precision that cuts no value off, where the sample had none so fine."""
@@ -503,3 +489,18 @@ def _key_columns(table: SourceTable) -> set[str]:
     """The columns of the primary key and of the references: their size is their keys'."""
     referring = {fold(c) for key in table.foreign_keys for c in key.columns}
     return {c.name for c in table.columns if c.primary_key or fold(c.name) in referring}
+
+
+def _misfit(observer: Observer, subject: Subject, assignment: Assignment) -> Misfit:
+    inner = inside(assignment.rule)
+    count = assignment.examination.cannot.count
+    text = f"{count_values(count)} {'is' if count == 1 else 'are'} not {assignment.type}"
+    if isinstance(inner, TextRule) and inner.max_length is not None:
+        longest = observer.longest(subject.table, subject.column.name)
+        text += f" (the longest has {longest:,} characters)"
+    return Misfit(
+        column_reports.misfit_code(subject.facts, assignment.rule),
+        text,
+        f"the value is not {assignment.type}",
+        assignment.examination.cannot,
+    )
