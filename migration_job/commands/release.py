@@ -28,8 +28,9 @@ def release(
     catch_up_seconds: LockSeconds = 600.0,
 ) -> None:
     """Remove the triggers and tables of `migrate --live` from the SQLite file: its schema is then
-    what it was before. What the target holds is given up, so that the next `migrate --live` may
-    fill it from another file. Refused while PostgreSQL serves."""
+    what it was before. Refused while PostgreSQL serves.
+
+    What the target holds is given up: the next `migrate --live` may fill it from another file."""
     with (
         truthful(source, "release"),
         patience(catch_up_seconds),

@@ -121,7 +121,7 @@ cli.main()
 
 
 def test_no_module_opens_a_connection_when_it_is_imported() -> None:
-    """One that is open would keep :func:`stop_memory_accounting` from what it is for."""
+    """One that is open would keep ``stop_memory_accounting`` from what it is for."""
     command = [sys.executable, "-c", COUNTED]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     assert ended.stdout == "[]\n"
