@@ -103,8 +103,7 @@ class MigrationProvider(StageProvider):
             say("PostgreSQL serves: the migration is not run again")
             return UpdateResult({**news, **kept})
         if "source" in changed and new.strategy != "offline":
-            say("the stage has another source now: what PostgreSQL holds of the former is given up")
-            live.run("rollback", new, ["--release"])
+            _give_up_former(new, olds, news)
         return UpdateResult({**news, **_migrate(new)})
 
     def delete(self, _id: str, props: Any) -> None:
@@ -144,6 +143,19 @@ def _anew(inputs: MigrationInputs) -> dict[str, Any]:
     if inputs.strategy != "offline":
         live.run("rollback", inputs, ["--release"])
     return _migrate(inputs)
+
+
+def _give_up_former(new: MigrationInputs, olds: Mapping[str, Any], news: Mapping[str, Any]) -> None:
+    """The stage has another source: the former gets its schema back, and PostgreSQL follows it no
+    more. A file that is gone gets nothing."""
+    say("the stage has another source now: what PostgreSQL holds of the former is given up")
+    place = {**olds["place"], "image": news["place"]["image"]}
+    former = MigrationInputs.of({**news, "source": olds["source"], "place": place})
+    try:
+        live.run("rollback", former, ["--release"])
+    except StageError as error:
+        say(f"the former source {former.source} keeps what it has: {error}")
+        live.run("rollback", new, ["--release"])
 
 
 def _stale(olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
