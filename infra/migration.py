@@ -102,7 +102,7 @@ class MigrationProvider(StageProvider):
             _refuse_other_data(changed & DATA)
             say("PostgreSQL serves: the migration is not run again")
             return UpdateResult({**news, **kept})
-        if "source" in changed and new.strategy != "offline":
+        if "source" in changed and olds["strategy"] != "offline":
             _give_up_former(new, olds, news)
         return UpdateResult({**news, **_migrate(new)})
 

@@ -8,7 +8,6 @@ know the target and leaves its word in the state directory.
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import apsw
@@ -41,8 +40,7 @@ def mark_released(state: Path) -> None:
 
 def forget_released(state: Path) -> None:
     """A run has begun since: what it follows is given up by nobody yet."""
-    with contextlib.suppress(FileNotFoundError):
-        (state / RELEASED).unlink()
+    (state / RELEASED).unlink(missing_ok=True)
 
 
 def require_followed(

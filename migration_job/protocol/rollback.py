@@ -146,7 +146,6 @@ def _rollback(ends: Endpoints, wanted: _Wanted, say: Say) -> RolledBack:
             done = _with_target(pair, ends, wanted, say)
             if wanted.release or _is_offline(pair):
                 _release(pair)
-                pair_identity.follow_nothing(pair.target)
                 say("the capture is removed from the source")
             return done
         except Forgotten as error:
@@ -422,10 +421,14 @@ def _is_offline(pair: Pair) -> bool:
 
 
 def _release(pair: Pair) -> None:
+    """Take the capture out of the source that serves, and have the target follow nothing."""
     state = fence.read_state(pair.source)
-    if state is not None and not state.closed:
+    if state is not None and state.closed:
+        return
+    if state is not None:
         with fence.writing(pair.source, limit=allowed()):
             capture.remove(pair.source)
+    pair_identity.follow_nothing(pair.target)
 
 
 # -------------------------------------------------------------------- where the target is gone

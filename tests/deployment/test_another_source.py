@@ -46,5 +46,9 @@ def test_the_former_is_given_up_and_the_new_one_followed(tmp_path: Path) -> None
             assert captured(source)
             assert serves(stage) == "sqlite"
         assert captured(first) == []
+        # What was captured is released, whatever the stage does from now on.
+        last = source.with_name("last.db")
+        make_radcase(last, rows=1300, seed=8)
+        assert up(stage, source=str(last), strategy="offline").outputs["rows"] == 1300
+        assert captured(source) == captured(last) == []
         down(stage)
-        assert captured(source) == []
