@@ -11,7 +11,7 @@ import pytest
 from migration_job.errors import InputError
 from migration_job.stores.sqlite import integrity
 from migration_job.stores.sqlite.database import check_integrity
-from tests.integration.running import run
+from tests.integration.running import USAGE, run
 
 
 def entry_elsewhere(path: Path, index: str) -> None:
@@ -97,3 +97,38 @@ def test_the_report_names_the_check_that_was_made(tmp_path: Path, postgres: str)
 
     assert checked(1) == ["quick check of the integrity"]
     assert checked(2, "--deep") == ["integrity check"]
+
+
+@pytest.mark.parametrize(
+    "place", ["t(id /*m*/", "t(v) /*m*/", "id > 0 /*m*/", "SELECT v /*m*/", "BEGIN /*m*/", "m_name"]
+)
+def test_a_schema_that_is_no_text_is_said_so(tmp_path: Path, place: str) -> None:
+    """Whatever statement or name holds the bytes, and whichever look at the schema meets them."""
+    path = tmp_path / "source.db"
+    connection = apsw.Connection(str(path))
+    connection.execute(
+        "CREATE TABLE t(id /*m*/ INTEGER PRIMARY KEY, v TEXT); CREATE INDEX i ON t(v) /*m*/;"
+        "CREATE INDEX j ON t(v) WHERE id > 0 /*m*/; CREATE VIEW w AS SELECT v /*m*/ FROM t;"
+        "CREATE TRIGGER g AFTER INSERT ON t BEGIN /*m*/ SELECT 1; END;"
+        "CREATE TABLE m_name(a UNIQUE)"
+    )
+    connection.close()
+    content = path.read_bytes()
+    assert place.encode() in content
+    path.write_bytes(content.replace(place.encode(), place.replace("m", "\xcc").encode("latin-1")))
+    ended = run("inspect", path)
+    assert ended.status == USAGE, ended.said
+    assert "the source's schema cannot be read" in ended.said
+    assert "unforeseen" not in ended.said
+
+
+def test_a_table_of_sequences_that_is_none_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "source.db"
+    connection = apsw.Connection(str(path))
+    connection.execute("CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT)")
+    connection.close()
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"sqlite_sequence(name,", b"sqlite_sequence(game,"))
+    ended = run("inspect", path)
+    assert ended.status == USAGE, ended.said
+    assert "sqlite_sequence cannot be read: no such column: name" in ended.said

@@ -12,9 +12,9 @@ from typing import Any
 
 import apsw
 
-from migration_job.errors import InputError
 from migration_job.quoting import compose, sqlite_name
 from migration_job.stores.sqlite.constraints import ConstraintKind, ConstraintText, constraints_of
+from migration_job.stores.sqlite.database import unreadable_schema
 from migration_job.stores.sqlite.model import (
     Affinity,
     Catalogue,
@@ -134,10 +134,7 @@ def _rows(connection: apsw.Connection, sql: str) -> list[tuple[Any, ...]]:
     try:
         return list(connection.execute(sql))
     except (apsw.Error, UnicodeDecodeError) as error:
-        raise InputError(
-            f"the source's schema cannot be read: {error}",
-            advice="Run `sqlite3 source.db .schema` and `PRAGMA integrity_check` on it.",
-        ) from error
+        raise unreadable_schema(error) from error
 
 
 def _pragma(connection: apsw.Connection, name: str) -> Any:

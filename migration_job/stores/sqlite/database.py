@@ -132,12 +132,10 @@ def check_integrity(connection: apsw.Connection, *, limit: int = 20, quick: bool
     Values that break the file's own constraints are not damage: preflight reports those. Nor is a
     full-text index that fell behind its content: it damages no table, and is not carried over.
     """
-    with _guessed_collations(connection):
-        rows = _checked(connection, "quick_check" if quick else "integrity_check", limit * 50)
-        doubtful = _doubtful_indexes(connection)
-        rows += _unreached(connection)
-        rows += _misplaced_sequences(connection)
-        rows += miscounted(connection, doubtful)
+    try:
+        rows, doubtful = _told(connection, limit, quick=quick)
+    except UnicodeDecodeError as error:
+        raise unreadable_schema(error) from error
     damage = [
         row
         for row in rows
@@ -151,6 +149,26 @@ def check_integrity(connection: apsw.Connection, *, limit: int = 20, quick: bool
             "`sqlite3 source.db .recover | sqlite3 recovered.db`, and run on that.",
         )
     return any(row.startswith(SEARCH_INDEX) for row in rows)
+
+
+def unreadable_schema(error: Exception) -> InputError:
+    """What to say where the names or the SQL of a file's schema cannot be read."""
+    return InputError(
+        f"the source's schema cannot be read: {error}",
+        advice="Run `sqlite3 source.db .schema` and `PRAGMA integrity_check` on it.",
+    )
+
+
+def _told(connection: apsw.Connection, limit: int, *, quick: bool) -> tuple[list[str], set[str]]:
+    """All that SQLite's check and ours say, and the indexes of which it proves nothing. Raises
+    UnicodeDecodeError where a name or a statement of the schema is no text."""
+    with _guessed_collations(connection):
+        rows = _checked(connection, "quick_check" if quick else "integrity_check", limit * 50)
+        doubtful = _doubtful_indexes(connection)
+        rows += _unreached(connection)
+        rows += _misplaced_sequences(connection)
+        rows += miscounted(connection, doubtful)
+    return rows, doubtful
 
 
 PENDING_BYTE = 1 << 30
@@ -191,7 +209,7 @@ def _misplaced_sequences(connection: apsw.Connection) -> Iterator[str]:
         row = connection.execute(
             "SELECT count(*) FROM sqlite_sequence WHERE typeof(name) <> 'text'"
         ).fetchone()
-    except apsw.CorruptError as error:
+    except (apsw.CorruptError, apsw.SQLError) as error:
         yield f"sqlite_sequence cannot be read: {error}"
         return
     if row is not None and row[0]:
