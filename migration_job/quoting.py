@@ -164,7 +164,28 @@ def _require_part(part: str | int | None, what: str) -> None:
     )
 
 
+_UNUSUAL = re.compile(r"[\\$`;\x00]|--|/\*")
+"""Without any of these, quotes end where the next one is, and nothing else hides a parenthesis."""
+
+_QUOTED_OR_BRACKET = re.compile(r"""'[^']*'|"[^"]*"|['"()\[\]]""")
+
+
 def _stays_in_its_place(part: str) -> bool:
+    if _UNUSUAL.search(part):
+        return _closes_what_it_opens(part)
+    depth = 0
+    for piece in _QUOTED_OR_BRACKET.findall(part):
+        if len(piece) > 1:
+            continue
+        if piece in "'\"":
+            return False
+        depth += 1 if piece in "([" else -1
+        if depth < 0:
+            return False
+    return depth == 0
+
+
+def _closes_what_it_opens(part: str) -> bool:
     depth = 0
     for token in _TOKEN.finditer(part):
         if token["loose"]:

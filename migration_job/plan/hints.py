@@ -145,11 +145,12 @@ def _near_the_beginning(values: Sequence[SourceValue]) -> bool:
     rule, texts = TimestampRule(), [value for value in values if value is not None]
     if not texts or not all(isinstance(text, str) for text in texts):
         return False
+    # One after another: the first value of most columns says that it is none of these.
+    found = (datetime.fromisoformat(str(rule.forward(text))) for text in texts)
     try:
-        found = [datetime.fromisoformat(str(rule.forward(text))) for text in texts]
+        return all(abs(moment - BEGINNING) < LONGEST for moment in found)
     except (CannotCarry, ValueError):
         return False
-    return all(abs(moment - BEGINNING) < LONGEST for moment in found)
 
 
 def carried(rule: Rule, values: Sequence[SourceValue]) -> bool:

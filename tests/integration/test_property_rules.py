@@ -57,8 +57,8 @@ RULES: list[tuple[str, rules.RuleBase]] = [
     ("TEXT", rules.IntegerTextRule(low=LOW4, high=HIGH4)),
     ("INTEGER", rules.TextIntegerRule()),
     *(
-        (t, rules.UuidRule(style=s))
-        for t in ("TEXT", "UUID")
+        (t, rules.UuidRule.model_validate({"style": s, "affinity": a}))
+        for t, a in (("TEXT", "text"), ("UUID", "numeric"))
         for s in ("lower", "upper", "hex", "HEX")
     ),
     *(("BLOB", rules.UuidBytesRule.model_validate({"order": o})) for o in ("network", "dotnet")),
@@ -129,6 +129,8 @@ SHAPED = st.one_of(
 VALUES = st.one_of(
     st.none(), hostile.anything, hostile.hard_texts, SHAPED, hostile.integers, hostile.reals,
     st.uuids().map(str), st.uuids().map(lambda u: u.hex.upper()), st.sampled_from(hostile.JSONS),
+    st.uuids().map(lambda u: u.hex), st.uuids().map(lambda u: str(u).upper()),
+    st.from_regex(r"[0-9]{32}|[0-9]{31}[a-fA-F]", fullmatch=True),
     hostile.integers.map(str), st.floats(2e6, 3e6), st.integers(0, 2**42),
 )  # fmt: skip
 

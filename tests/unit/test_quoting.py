@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import sql
 
+from migration_job import quoting
 from migration_job.errors import InputError
 from migration_job.quoting import (
     Sql,
@@ -143,6 +144,11 @@ def test_what_was_quoted_may_be_a_part_and_what_was_not_changes_no_statement(nam
     finally:
         connection.close()
     assert len(seen) <= 1
+
+
+@given(st.text(alphabet="ab '\"()[]-;$`/*\\e\x00", max_size=14))
+def test_the_short_way_to_look_at_a_part_says_the_same(part: str) -> None:
+    assert quoting._stays_in_its_place(part) == quoting._closes_what_it_opens(part)
 
 
 def test_what_was_composed_is_a_part_with_all_that_it_holds() -> None:

@@ -336,18 +336,20 @@ def test_what_says_no_truth_values(declared: str, tmp_path: Path) -> None:
 def test_no_more_values_are_tried_for_hints_than_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Truth values are told of a column of any size: SQLite says so in one reading."""
+    """Truth values and UUIDs are told of a column of any size: SQLite says so in one reading."""
     monkeypatch.setattr(assignment, "MOST_TRIED", 5)
     path = database(
         tmp_path / "a.db",
-        "CREATE TABLE t(id INTEGER PRIMARY KEY, a VARCHAR(32), b VARCHAR(32), c BIT)",
-        "CREATE TABLE u(id INTEGER PRIMARY KEY, d VARCHAR(32))",
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, a DATETIME, b DATETIME, c BIT, "
+        "e CHAR(32), f CHAR(32))",
+        "CREATE TABLE u(id INTEGER PRIMARY KEY, d DATETIME)",
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4) "
-        "INSERT INTO t SELECT i, lower(hex(randomblob(16))), lower(hex(randomblob(16))), 1 FROM n",
-        "INSERT INTO u VALUES (1, lower(hex(randomblob(16))))",
+        "INSERT INTO t SELECT i, '1970-01-01 00:00:01', '1970-01-01 00:00:01', 1, "
+        "lower(hex(randomblob(16))), hex(randomblob(16)) FROM n",
+        "INSERT INTO u VALUES (1, '1970-01-01 00:00:01')",
     )
     found = findings_of(plan_of(path), "type-suggested")
-    assert [f.column for f in found] == ["a", "c", "d"]
+    assert [f.column for f in found] == ["a", "c", "e", "f", "d"]
 
 
 def test_documents_in_blobs(tmp_path: Path) -> None:
