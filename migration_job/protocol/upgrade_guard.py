@@ -1,10 +1,10 @@
 """A watchdog process beside an upgrade: it ends or completes a hold when the upgrade cannot.
 
 It is this command itself in another role, connected by a pipe. If the pipe closes without a
-message, the upgrade's process died. If the pipe is silent for too long, that process is stopped,
-and the watchdog ends it. Then the watchdog takes the locks, which the kernel has freed, and reads
-the record: a decision is followed, a hold without one is undone. So the application waits for
-about a second and is served.
+message, the upgrade's process died. If no sign of life comes (:mod:`.sign_of_life`), or the step's
+deadline passes, that process is stopped, and the watchdog ends it. Then the watchdog takes the
+locks, which the kernel has freed, and reads the record: a decision is followed, a hold without one
+is undone. So the application waits for some seconds and is served.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from migration_job.errors import OperationError
+from migration_job.protocol import sign_of_life
 from migration_job.protocol.fault_points import VARIABLE
 
 READY, DONE = b"ready\n", "done"
@@ -73,7 +74,8 @@ def beside(command: Sequence[str]) -> Iterator[Guardian]:
             )
         guardian = Guardian(process.stdin.fileno())
         try:
-            yield guardian
+            with sign_of_life.given(process.stdin.fileno()):
+                yield guardian
         finally:
             # Also after an error: what is left to do is known to the command, which says it.
             guardian.done()
@@ -81,18 +83,25 @@ def beside(command: Sequence[str]) -> Iterator[Guardian]:
 
 def wait_for_end() -> bool:
     """In the guardian: whether there is something to be ended."""
-    parent, deadline = os.getppid(), None
+    parent, heard = os.getppid(), time.monotonic()
+    deadline: float | None = None
     sys.stdout.buffer.write(READY)
     sys.stdout.flush()
     while True:
-        left = None if deadline is None else max(deadline - time.monotonic(), 0)
+        left = None
+        if deadline is not None:
+            silent = heard + sign_of_life.SILENCE_SECONDS
+            left = max(min(deadline, silent) - time.monotonic(), 0)
         if not select.select([0], [], [], left)[0]:
             if os.getppid() == parent:
                 os.kill(parent, signal.SIGKILL)
             return True
-        told = os.read(0, 4096).split()
+        told = os.read(0, 65536).split()
         if not told:
             return True
-        if told[-1] == DONE.encode():
+        if DONE.encode() in told:
             return False
-        deadline = time.monotonic() + float(told[-1])
+        heard = time.monotonic()
+        for word in told:
+            if word != sign_of_life.SIGN.strip():
+                deadline = heard + float(word)

@@ -4,9 +4,10 @@ held is free, and ``sync`` takes over.
 
 SQLite's write lock cannot be taken from its holder, and the application's own library would ignore
 a lease in a file: only the holder's death releases it. So before each step the command gives the
-watchdog a deadline. When one passes without news, the watchdog sends SIGKILL, after which nothing
-of the holder can act any more. It runs in a session of its own: what stops the command's terminal
-does not stop it. It cannot help where the whole machine or container is frozen.
+watchdog a deadline, and until then a sign of life each second (:mod:`.sign_of_life`). When the
+deadline passes, or no sign comes, the watchdog sends SIGKILL, after which nothing of the holder can
+act any more. It runs in a session of its own: what stops the command's terminal does not stop it.
+It cannot help where the whole machine or container is frozen.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 from collections.abc import Iterator
 
 from migration_job.deadline import expect_within
+from migration_job.protocol import sign_of_life
 
 GRACE_SECONDS = 2.0
 """Beyond what a step may take by its own limits, until its process is taken to stand still."""
@@ -30,18 +32,23 @@ ROUND_SECONDS = 60.0
 
 PROGRAM = """
 import os, select, signal, sys, time
-holder, deadline = int(sys.argv[1]), None
+holder, silence = int(sys.argv[1]), float(sys.argv[2])
+deadline, heard = None, time.monotonic()
 while True:
-    left = None if deadline is None else max(deadline - time.monotonic(), 0)
+    left = None
+    if deadline is not None:
+        left = max(min(deadline, heard + silence) - time.monotonic(), 0)
     if not select.select([0], [], [], left)[0]:
         if os.getppid() == holder:
             os.kill(holder, signal.SIGKILL)
         break
-    told = os.read(0, 4096)
+    told = os.read(0, 65536)
     if not told:
         break
-    seconds = float(told.split()[-1])
-    deadline = time.monotonic() + seconds if seconds else None
+    heard = time.monotonic()
+    for word in told.split():
+        if word != b".":
+            deadline = heard + float(word) if float(word) else None
 """
 
 
@@ -52,7 +59,8 @@ class _Process:
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
     """Have :func:`expect` mean something within the block."""
-    command = [sys.executable, "-I", "-S", "-c", PROGRAM, str(os.getpid())]
+    command = [sys.executable, "-I", "-S", "-c", PROGRAM]
+    command += [str(os.getpid()), str(sign_of_life.SILENCE_SECONDS)]
     with subprocess.Popen(  # noqa: S603 - this interpreter and a constant
         command,
         stdin=subprocess.PIPE,
@@ -64,7 +72,8 @@ def guarded() -> Iterator[None]:
             raise AssertionError("a pipe was asked for")
         _Process.pipe = beside.stdin.fileno()
         try:
-            yield
+            with sign_of_life.given(_Process.pipe):
+                yield
         finally:
             _Process.pipe = None
             expect_within(0)

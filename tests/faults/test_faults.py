@@ -102,7 +102,7 @@ QUICK = (
     Fault("switch", "replaced file", "while", "sync.forward"),
     Fault("switch", "full state directory", "while", "sync.forward"),
     Fault("rollback", "full state directory", "while", "sync.reverse"),
-    Fault("rollback", "stopped holder", "before", "rollback.drain"),
+    Fault("rollback", "stopped holder", "before", "rollback.decide"),
     Fault("rollback", "job", "after", "rollback.pause"),
     Fault("rollback", "job", "after", "rollback.fence"),
     Fault("rollback", "job", "after", "rollback.decide"),
