@@ -103,7 +103,7 @@ class Wish:
     """Where the values do not allow it, the column's own type is as good: no finding."""
 
 
-FIRST_TRIED = 20
+FIRST_TRIED = 3
 """Values from either end of a column that most of what does not fit it fails at."""
 
 MOST_TRIED = 100_000

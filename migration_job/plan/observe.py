@@ -26,7 +26,7 @@ from migration_job.plan.row_names import (
     within,
 )
 from migration_job.plan.rules import RuleBase
-from migration_job.quoting import compose, sqlite_expression, sqlite_name
+from migration_job.quoting import compose, joined, sqlite_expression, sqlite_name
 from migration_job.stores.sqlite.catalogue import rowid_name
 from migration_job.stores.sqlite.chosen_rows import rows_of, scan_of
 from migration_job.stores.sqlite.model import Catalogue, SourceTable
@@ -228,7 +228,7 @@ class Observer:
     def _one(self, table: SourceTable, terms: Sequence[str], span: Span = None) -> tuple[Any, ...]:
         sql = compose(
             "SELECT {terms} FROM {table}{where}",
-            terms=", ".join(terms),
+            terms=joined(", ", terms),
             table=scan_of(table),
             where="" if span is None else f" WHERE {within(table, span)}",
         )
