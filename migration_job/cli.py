@@ -27,6 +27,7 @@ COMMANDS = {
     "inspect": "inspect",
     "migrate": "migrate",
     "fleet": "fleet",
+    "fleet-check": "fleet",
     "fleet-sync": "fleet_live",
     "fleet-status": "fleet_live",
     "fleet-switch": "fleet_live",
@@ -68,7 +69,7 @@ PANELS = {
         "fleet-resume",
         "fleet-settle",
     ),
-    "Prove": ("verify",),
+    "Prove": ("verify", "fleet-check"),
     "Go back, or stay": ("rollback", "release", "settle", "restore-backup"),
 }
 """The commands as `--help` groups them."""

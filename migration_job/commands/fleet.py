@@ -9,27 +9,36 @@ from typing import Annotated
 import typer
 
 from migration_job.commands.option_groups import TargetOptions, WordOptions, with_options
-from migration_job.fleet.manifest import read_fleet
+from migration_job.errors import VerificationError
+from migration_job.fleet import checking
+from migration_job.fleet.manifest import read_fleet, read_manifest
 from migration_job.fleet.run import FleetOptions, FleetRun
+from migration_job.fleet.telling import SHOWN
+from migration_job.plan.findings import some
+from migration_job.plural import counted
 from migration_job.progress import Reporter
 from migration_job.report import fleet as page
 
 
 def register(app: typer.Typer) -> None:
-    """Add ``fleet`` to the program."""
+    """Add the commands to the program."""
     app.command("fleet")(with_options(fleet))
+    app.command("fleet-check")(with_options(fleet_check))
+
+
+Manifest = Annotated[
+    Path,
+    typer.Argument(
+        help="A YAML file: which files, whose each is, the layout on PostgreSQL, the policy."
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetCommand:
     """Which files, and where to."""
 
-    manifest: Annotated[
-        Path,
-        typer.Argument(
-            help="A YAML file: which files, whose each is, the layout on PostgreSQL, the policy."
-        ),
-    ]
+    manifest: Manifest
     report: Annotated[
         Path,
         typer.Option(help="Directory for fleet.json, fleet.html, and each file's own report."),
@@ -72,3 +81,31 @@ def fleet(options: FleetCommand) -> None:
     if told.certificate is not None:
         reporter.say(f"certificate {told.certificate.digest}")
     reporter.say(f"report: {options.report / page.PAGE}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetCheckCommand:
+    """Of which fleet, and where it is."""
+
+    manifest: Manifest
+    to: TargetOptions
+    words: WordOptions
+
+
+def fleet_check(options: FleetCheckCommand) -> None:
+    """Whether what a fleet has moved is on PostgreSQL as it was verified: nobody has written there.
+
+    The files are not looked at. It ends with 4 where somebody has, and names the tenants: what
+    PostgreSQL has of them is nowhere else.
+    """
+    reporter = Reporter(quiet=options.words.quiet)
+    changed = checking.changed(options.to.dsn(), read_manifest(options.manifest).layout)
+    if changed:
+        named = [f"{tenant}: {said}" for tenant, said in sorted(changed.items())]
+        shown = len(named) if options.words.verbose else SHOWN
+        raise VerificationError(
+            "expected what the fleet moved on the target as it was verified, found another state "
+            f"of {counted(len(changed), 'tenant')}: {some(named, shown)}",
+            advice="somebody has worked there since: what PostgreSQL has of them is in no file",
+        )
+    reporter.say("all that the fleet moved is on the target as it was verified")

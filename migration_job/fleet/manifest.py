@@ -18,10 +18,8 @@ A YAML file::
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import json
-import os
 import re
 import stat
 from dataclasses import dataclass
@@ -32,6 +30,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from migration_job.errors import InputError
+from migration_job.fleet.matching import matching
 from migration_job.place import require_schema_name
 from migration_job.plan.policy import Types
 from migration_job.plan.tenants import TenantColumn
@@ -41,9 +40,6 @@ from migration_job.stores.sqlite.beside import beside
 
 Layout = Literal["schema-per-file", "database-per-file", "tenant-column"]
 Outliers = Literal["own", "stop"]
-
-BESIDE = ("-wal", "-shm", "-journal")
-"""How files of SQLite's end that belong to another one."""
 
 BY_FILE_NAME = r"(?:.*/)?(?P<tenant>[^/]+?)(?:\.[^./]+)?"
 """The file's name without its last ending."""
@@ -235,7 +231,7 @@ def read_fleet(path: Path) -> Fleet:
     pattern = re.compile(manifest.tenant)
     members: dict[str, Member] = {}
     seen: dict[tuple[int, int], Path] = {}
-    for name in _matching(manifest.files, folder):
+    for name in matching(manifest.files, folder):
         found = pattern.fullmatch(name)
         tenant = found["tenant"] if found is not None else None
         if not tenant:
@@ -356,27 +352,6 @@ def _bytes(path: Path) -> int:
 
 def _with_log(path: Path) -> tuple[Path, Path]:
     return path, beside(path, "-wal")
-
-
-def _matching(patterns: list[str], folder: Path) -> list[str]:
-    """The paths, in order, as the manifest would write them. A name without a wildcard is one file,
-    be it there or not."""
-    found: dict[str, None] = {}
-    for pattern in patterns:
-        if not glob.has_magic(pattern):
-            found[pattern] = None
-            continue
-        # Not Path.glob, which takes no absolute pattern.
-        for name in sorted(glob.glob(pattern, root_dir=folder, recursive=True)):  # noqa: PTH207
-            if not name.endswith(BESIDE) and not (folder / name).is_dir():
-                found[name.replace(os.sep, "/")] = None
-    if not found:
-        raise InputError(
-            f"expected files that match {', '.join(patterns)}, found none in {folder}",
-            advice="correct `files`; a glob begins at the manifest's directory, and ** is any "
-            "number of directories",
-        )
-    return list(found)
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -65,6 +65,8 @@ RUN_BY = {
     "test_fleet.py::test_files_go_into_schemas_in_worker_processes",
     "migration-job fleet --report --target-file": f"{LIVE_FLEET}::"
     "test_one_process_follows_all_files",
+    "migration-job fleet-check --target": "tests/integration/"
+    "test_fleet_check.py::test_what_somebody_did_to_a_schema_is_told",
     "migration-job fleet-status --report --target-file": f"{LIVE_FLEET}::"
     "test_one_process_follows_all_files",
     "migration-job fleet-switch --tenant": f"{LIVE_FLEET}::"
