@@ -8,7 +8,7 @@ from typing import Any
 
 import pulumi
 
-from infra import given, members, rendering
+from infra import fleet_files, given, members, rendering
 from infra.closed import Closed
 from infra.inputs import PLANNED
 from infra.job import Place
@@ -59,6 +59,27 @@ def migration(parts: Parts) -> dict[str, Any]:
         "policy": given.policy(parts.settings),
         "target_version": str(parts.settings.postgres_version),
         **({"proof": pulumi.Output.secret(proof.model_dump(mode="json"))} if proof else {}),
+    }
+
+
+def opened(parts: Parts) -> dict[str, Any]:
+    """What lets a fleet's applications in: :class:`infra.inputs.OpenedInputs`."""
+    names = parts.names
+    return {
+        "application": names.application_role,
+        "second": names.second_role,
+        "reader": names.reader_role,
+    }
+
+
+def fleet(parts: Parts) -> dict[str, Any]:
+    """What a fleet's copy is given more."""
+    manifest = fleet_files.require(parts.where.source)
+    return {
+        **opened(parts),
+        "job_digest": parts.images.job_digest,
+        "manifest": fleet_files.digest(manifest),
+        "jobs": fleet_files.jobs(manifest, parts.settings.job_memory),
     }
 
 

@@ -231,3 +231,30 @@ class CutoverInputs(JobInputs):
     settle_after_hours: float
     policy: str = ""
     certificate: str = ""
+
+
+class OpenedInputs(JobInputs):
+    """Of what lets a fleet's applications in."""
+
+    application: str
+    """The role that reads and writes."""
+    second: str
+    """That which takes turns with it."""
+    reader: str
+
+
+class FleetInputs(OpenedInputs):
+    """Of a fleet's copy and its verification; ``source`` is the manifest."""
+
+    job_digest: str
+    manifest: str
+    """What it says: a digest of it, and of the files that it names beside the sources."""
+    jobs: int
+    cluster: str = ""
+    """Which data directory it fills."""
+
+
+class OpeningInputs(OpenedInputs):
+    """Of the opening."""
+
+    certificate: str = ""

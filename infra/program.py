@@ -8,7 +8,8 @@ import docker
 import pulumi
 from pulumi.runtime import config
 
-from infra import engine, gate, given, members, present, stage_paths, support
+from infra import engine, fleet_files, gate, given, members, present, stage_paths, support
+from infra.errors import StageError
 from infra.images import Builder, Images
 from infra.names import Names
 from infra.parts import Found, Parts, older, serving, standing, upgraded
@@ -35,7 +36,11 @@ def stage() -> Stage:
     names = Names(wanted.application, pulumi.get_stack())
     where = stage_paths.paths(wanted, names.stack)
     local = engine.is_local(wanted.docker_host)
-    if local and wanted.source != stage_paths.EXAMPLE and not wanted.settled:
+    if local:
+        fleet_files.require_one_kind(where, fleet=bool(wanted.fleet))
+    if wanted.fleet:
+        _require_fleet(wanted, where, local=local)
+    elif local and wanted.source != stage_paths.EXAMPLE and not wanted.settled:
         stage_paths.require_source(where.source)
     given.profile_digest(wanted.profile)
     major = serving(wanted, names)[0].postgres_version
@@ -63,6 +68,18 @@ def stage() -> Stage:
     made = Stage(parts)
     Protection(made, protected=wanted.protect_data)
     return made
+
+
+def _require_fleet(wanted: Settings, where: Paths, *, local: bool) -> None:
+    """StageError for a fleet that a stage cannot move."""
+    if not local:
+        raise StageError(
+            f"expected the local engine for a fleet, found dockerHost: {wanted.docker_host}: the "
+            "stage looks at the files whether they were written to",
+            advice="run the stage on the machine that has the files, or `migration-job fleet` "
+            "there by hand",
+        )
+    fleet_files.require(where.source)
 
 
 def _images(client: docker.DockerClient, wanted: Settings, *, logical: bool) -> Images:
@@ -93,6 +110,8 @@ def _user(client: docker.DockerClient, wanted: Settings, where: Paths, image: st
     dry_run = pulumi.runtime.is_dry_run()
     if wanted.settled:
         return present.owner(client, where, local=local)
+    if wanted.fleet:
+        return fleet_files.prepare(where, dry_run=dry_run)
     if local:
         return stage_paths.prepare_here(where, example=example, dry_run=dry_run)
     return stage_paths.prepare_there(client, image, where, example=example, dry_run=dry_run)

@@ -50,10 +50,18 @@ class DataSettings(_Section):
         "and the first part of each container's name.",
     )
     source: PathText = Field(
-        min_length=1,
+        "",
         description="The SQLite file to move, relative to the project's directory or absolute; on "
         "a remote engine, its path there. `example` makes a database like RadCase's own, once, in "
-        "the state directory.",
+        "the state directory. A stage has `source` or `fleet`.",
+    )
+    fleet: PathText = Field(
+        "",
+        description="In the place of `source`, the manifest of many SQLite files to move, as "
+        "`migration-job fleet` takes it; relative to the project's directory or absolute. The "
+        "files are in its directory or below, on this machine. It goes with `strategy: offline`; "
+        "with `cutover: switch` PgBouncer admits the applications once all files are verified, "
+        "with `hold` nobody.",
     )
     profile: PathText = Field(
         "none",
@@ -132,7 +140,11 @@ class DataSettings(_Section):
     @property
     def follows(self) -> bool:
         """Whether a sync keeps the side current that does not serve."""
-        return not self.settled and (self.strategy != "offline" or self.cutover != "hold")
+        return (
+            not self.fleet
+            and not self.settled
+            and (self.strategy != "offline" or self.cutover != "hold")
+        )
 
     fence_seconds: float = Field(
         1.0,

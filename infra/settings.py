@@ -48,8 +48,51 @@ PATRONIS = frozenset(
 """Settings that are not the stage file's where PostgreSQL runs on several servers."""
 
 
+OF_ONE_FILE = {
+    "profile": "the manifest says it",
+    "policy": "the manifest names its file",
+    "time_zone": "the manifest's policy says it as `zone`",
+    "target_schema": "the job makes a fleet's tables",
+    "schema_from": "the job makes a fleet's tables",
+    "schema_name": "the manifest says which schemas, by `name`",
+    "proof": "it is run on one file's copy",
+    "one_way_tables": "a fleet's files are not followed",
+    "example_application": "it follows one file",
+    "gate": "it stands before one application",
+    "target": "run `migration-job fleet` against a database of your own by hand",
+    "postgres_members": "not with several servers yet",
+    "upgrade_to": "not yet",
+}
+"""Settings that do not go with `fleet`, and why, or where else it is said."""
+
+
 class Settings(OperatedSettings):
     """Everything that a stage file may say, with what holds where it says nothing."""
+
+    def _fleet_together(self) -> None:
+        if bool(self.source) == bool(self.fleet):
+            raise ValueError(
+                f"expected one of `source` and `fleet`, found {'both' if self.fleet else 'neither'}"
+                ": a stage moves one SQLite file, or those of a manifest"
+            )
+        if not self.fleet:
+            return
+        if self.strategy != "offline":
+            raise ValueError(
+                f"fleet goes with strategy: offline, found {self.strategy}: a stage moves the "
+                "files of a fleet while their applications stand still; for files that stay in "
+                "use run `migration-job fleet` and `fleet-sync` by hand (docs/how-to/fleet-live.md)"
+            )
+        if self.cutover not in ("switch", "hold"):
+            raise ValueError(f"fleet goes with cutover: switch or hold, found {self.cutover}")
+        fields = type(self).model_fields
+        ours = [
+            f"{fields[name].alias} ({why})"
+            for name, why in OF_ONE_FILE.items()
+            if getattr(self, name) != fields[name].get_default(call_default_factory=True)
+        ]
+        if ours:
+            raise ValueError(f"fleet does not go with {', '.join(ours)}: leave it out")
 
     def _external_together(self) -> None:
         if (self.target == "external") != (self.external is not None):
@@ -187,6 +230,7 @@ class Settings(OperatedSettings):
 
     @model_validator(mode="after")
     def _together(self) -> Settings:
+        self._fleet_together()
         self._connection_together()
         self._upgrade_together()
         self._members_together()

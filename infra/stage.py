@@ -30,6 +30,8 @@ from infra.closed import Closed
 from infra.containers import LABEL, Service, ServiceContainer, Surroundings
 from infra.cutover import Cutover, WayBack
 from infra.external import ExternalTarget
+from infra.fleet import Fleet
+from infra.fleet_opening import Opening
 from infra.migration import Migration
 from infra.parts import Parts, drilled, given_up, serving
 from infra.roles import Roles, Server
@@ -269,7 +271,10 @@ class Stage(pulumi.ComponentResource):
             self._own(*self._needs),
         )
 
-    def _migration(self, applications: list[ServiceContainer]) -> Migration:
+    def _migration(self, applications: list[ServiceContainer]) -> Migration | Fleet:
+        if self._parts.settings.fleet:
+            inputs = {**self._inputs, **declared.fleet(self._parts), **self._cluster}
+            return Fleet("fleet", inputs, self._own(*self._needs))
         before: list[pulumi.Resource] = [application.healthy for application in applications]
         if wanted := self._parts.settings.schema_from:
             before.append(self._application_schema(wanted))
@@ -279,7 +284,7 @@ class Stage(pulumi.ComponentResource):
             self._own(*self._needs, *before),
         )
 
-    def _cutover(self) -> Cutover | None:
+    def _cutover(self) -> Cutover | Opening | None:
         """The switch, and what is there before the application moves and until it is back: nothing
         of the stage is removed before the way back has succeeded."""
         parts, settings = self._parts, self._parts.settings
@@ -296,8 +301,11 @@ class Stage(pulumi.ComponentResource):
             beside.append(self._sync(self.migration).container)
         if settings.cutover == "hold":
             return None
-        inputs = {**self._inputs, **declared.cutover(self._parts)}
         opts = self._own(*self._needs, self.migration, *beside)
+        if settings.fleet:
+            inputs = {**self._inputs, **declared.opened(parts)}
+            return Opening("opening", {**inputs, "certificate": self.migration.certificate}, opts)
+        inputs = {**self._inputs, **declared.cutover(self._parts)}
         certified = {**inputs, "certificate": self.migration.certificate}
         cutover = Cutover("cutover", certified, opts)
         if offline:
@@ -318,7 +326,11 @@ class Stage(pulumi.ComponentResource):
             "password": self._inputs["application_password"],
             **({} if settings.external else {"postgresPort": served.postgres_port}),
             "phase": self.cutover.phase if self.cutover else self.migration.phase,
-            "tables": self.migration.tables,
+            **(
+                {"files": self.migration.files}
+                if isinstance(self.migration, Fleet)
+                else {"tables": self.migration.tables}
+            ),
             "rows": self.migration.rows,
             "certificate": self.migration.certificate,
             "report": self.migration.report,

@@ -40,6 +40,7 @@ class Paths:
     """A stage's source and its own directories, absolute."""
 
     source: Path
+    """Of a fleet its manifest."""
     state: Path
 
     @property
@@ -59,7 +60,8 @@ def paths(settings: Settings, stack: str) -> Paths:
     """The stage's paths. StageError for a source that containers cannot be given."""
     state = (ROOT / (settings.state_directory or f".state/{stack}")).resolve()
     example = settings.source == EXAMPLE
-    source = state / "example" / "radcase.db" if example else ROOT / settings.source
+    named = settings.fleet or settings.source
+    source = state / "example" / "radcase.db" if example else ROOT / named
     source = Path(os.path.normpath(source))
     for directory in (source.parent, state):
         text = str(directory)
@@ -110,9 +112,9 @@ def prepare_here(paths: Paths, *, example: bool, dry_run: bool) -> str:
     return f"{status.st_uid}:{status.st_gid}"
 
 
-def make_directories(paths: Paths, uid: int, gid: int) -> None:
+def make_directories(paths: Paths, uid: int, gid: int, *, names_source: bool = True) -> None:
     """The stage's directories, the job's own, and in them a connection that names SQLite until
-    something else is written there. Repeatable."""
+    something else is written there, where it ``names_source``. Repeatable."""
     if os.geteuid() not in (0, uid):
         raise StageError(
             f"expected to run as root or as the owner of {paths.source} (user {uid}), found user "
@@ -122,7 +124,7 @@ def make_directories(paths: Paths, uid: int, gid: int) -> None:
     for directory in (paths.state, paths.connection, paths.report, paths.job):
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     paths.job.chmod(0o700)
-    if read_connection(paths.connection) is None:
+    if names_source and read_connection(paths.connection) is None:
         here = SqliteSide(path=str(paths.source))
         write_connection(paths.connection, here, here, owner=(uid, gid))
     if os.geteuid() == 0:

@@ -22,6 +22,7 @@ from infra.stage_paths import Paths, ask_there, paths
 from migration_job import last_resort
 from migration_job.errors import ExitStatus, JobError
 from migration_job.protocol.status import status
+from tools import fleet_status
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -155,6 +156,8 @@ def not_made(where: Paths) -> list[str]:
 
 
 def _lines(settings: Settings, names: Names, where: Paths) -> list[str]:
+    if settings.fleet:
+        return fleet_status.lines(where)
     local = engine.is_local(settings.docker_host)
     if settings.settled and not (local and where.source.exists()):
         return settled(settings, where)

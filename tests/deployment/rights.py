@@ -58,27 +58,38 @@ class Rights:
     """Databases in which it is not admitted."""
 
 
-def of(names: Names, version: int, *, table: str = "cases") -> list[Rights]:
-    """Every login of a stage; ``table`` is one of the application's tables."""
+RECORDS = ("SELECT * FROM migration.ledger", "UPDATE migration.fence SET closed = false")
+"""What only the job may do with what it keeps of a run."""
+FLEET_RECORDS = ("SELECT * FROM _migration_fleet.ledger", "DELETE FROM _migration_fleet.file")
+"""The same of a fleet."""
+
+
+def of(
+    names: Names,
+    version: int,
+    *,
+    table: str = "public.cases",
+    records: tuple[str, ...] = RECORDS,
+) -> list[Rights]:
+    """Every login of a stage; ``table`` is one of the application's tables, with its schema."""
     own, rest = names.database, ("postgres", names.pooler_database)
     lent = (LENT,) if version < 15 else ()
     owner = f"SET ROLE {names.owner_role}"
-    rows = f"SELECT count(*) FROM public.{table}"
+    rows = f"SELECT count(*) FROM {table}"
     writes = (
-        f"INSERT INTO public.{table} SELECT * FROM public.{table} WHERE false",
-        f"DELETE FROM public.{table} WHERE false",
+        f"INSERT INTO {table} SELECT * FROM {table} WHERE false",
+        f"DELETE FROM {table} WHERE false",
     )
-    no_writes = (*writes, f"TRUNCATE public.{table}")
+    no_writes = (*writes, f"TRUNCATE {table}")
     no_change = (
-        f"TRUNCATE public.{table}",
-        f"DROP TABLE public.{table}",
-        f"ALTER TABLE public.{table} ADD COLUMN stolen int",
-        f"CREATE INDEX ON public.{table} ((1))",
-        f"CREATE TRIGGER stolen BEFORE INSERT ON public.{table} "
+        f"TRUNCATE {table}",
+        f"DROP TABLE {table}",
+        f"ALTER TABLE {table} ADD COLUMN stolen int",
+        f"CREATE INDEX ON {table} ((1))",
+        f"CREATE TRIGGER stolen BEFORE INSERT ON {table} "
         "EXECUTE FUNCTION suppress_redundant_updates_trigger()",
-        f"ALTER TABLE public.{table} DISABLE TRIGGER ALL",
+        f"ALTER TABLE {table} DISABLE TRIGGER ALL",
     )
-    records = ("SELECT * FROM migration.ledger", "UPDATE migration.fence SET closed = false")
     application = (
         *(*STRANGERS, *NO_DDL, *NO_SIGNALS, *no_change, *records),
         *(owner, NO_REPLICA, *lent),
@@ -90,7 +101,7 @@ def of(names: Names, version: int, *, table: str = "cases") -> list[Rights]:
             (
                 "CREATE TABLE public.made (a int)",
                 "CREATE SCHEMA made",
-                f"ALTER TABLE public.{table} ADD COLUMN made int",
+                f"ALTER TABLE {table} ADD COLUMN made int",
                 LENT if version < 15 else NO_REPLICA,
             ),
             (*STRANGERS, *NO_SIGNALS, "CREATE EXTENSION dblink"),

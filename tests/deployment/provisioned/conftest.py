@@ -33,6 +33,11 @@ PROJECT = Path(os.environ.get("STAGE_PROJECT", Path(__file__).resolve().parents[
 """The directory with the stage files; the deployment tests provision from a copy."""
 
 LABEL = "sqlite-to-postgresql.stage"
+FLEETS = """
+SELECT place FROM _migration_fleet.file UNION
+SELECT tenant_column::json ->> 'in_schema' FROM _migration_fleet.shared
+"""
+
 LIMIT_SECONDS = 240
 """How long a stage that has just come up may take to its first scrape and its first backup."""
 
@@ -145,6 +150,11 @@ class Provisioned:
     def switched(self) -> bool:
         return self.outputs["phase"] in ("switched", "settled")
 
+    @property
+    def schemas(self) -> str:
+        """SQL that gives the schemas of the applications' tables."""
+        return FLEETS if self.settings.fleet else "VALUES ('public')"
+
     # -------------------------------------------------------------------- the application
 
     def dsn(self, **more: object) -> str:
@@ -160,6 +170,8 @@ class Provisioned:
         return psycopg.conninfo.make_conninfo(**{**words, **self._tls(), **more})
 
     def _tls(self) -> dict[str, object]:
+        if self.settings.fleet and not self.switched:
+            return {}  # there is no connection yet
         said = json.loads(self.file(self._connection("database.json")).content_string)
         tls = said["write"].get("tls")
         if tls is None:
