@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -21,6 +22,9 @@ TURN_SECONDS = 1800.0
 RETRY_SECONDS = 0.5
 LONGEST_RETRY_SECONDS = 30.0
 """After a failure, twice as long each time."""
+
+FAIR_SHARE = 2
+"""One visit in so many goes to whoever has waited longest, whatever for."""
 
 AGAIN_SECONDS = 0.2
 """Until a file is visited again whose visit was not enough: others come first."""
@@ -85,7 +89,7 @@ class Followed:
 
     @property
     def order(self) -> tuple[int, int, float]:
-        """By which files that are due are visited, the least first."""
+        """By which files that are due are visited, the least first (but see :class:`Turns`)."""
         why = Why.TURN if self.why is None else self.why
         if why is Why.TURN and not self.visits:
             return (why, *self._first)
@@ -170,6 +174,22 @@ class Followed:
             return None
         left = datetime.fromisoformat(held.until) - datetime.now(UTC)
         return now + max(left.total_seconds(), RETRY_SECONDS)
+
+
+class Turns:
+    """Which of the files that are due is visited next. Where there are more changes than visits,
+    the files that nobody writes to still have theirs: their applications wait to be told of their
+    connections by the first one."""
+
+    def __init__(self) -> None:
+        self._given = 0
+
+    def next(self, due: Sequence[Followed]) -> Followed:
+        """One of these, of which there is at least one."""
+        self._given += 1
+        if self._given % FAIR_SHARE:
+            return min(due, key=lambda file: file.order)
+        return min(due, key=lambda file: (file.since, file.order))
 
 
 def _marks(paths: tuple[str, ...]) -> Mark:

@@ -26,7 +26,7 @@ import psycopg
 
 from migration_job import last_resort
 from migration_job.errors import JobError, OperationError
-from migration_job.fleet.followed import Followed, Why
+from migration_job.fleet.followed import Followed, Turns, Why
 from migration_job.fleet.places import Places
 from migration_job.place import DEFAULT_SCHEMA
 from migration_job.plan.findings import some
@@ -96,6 +96,7 @@ class FleetSync:
         self._control: psycopg.Connection | None = None
         self._down = ""
         self._next = _Next()
+        self._turns = Turns()
         self._turn = threading.Condition()
         """Held to look at or change which files are due."""
         self._said = threading.Lock()
@@ -227,7 +228,7 @@ class FleetSync:
                     # A hold has its end also where the server cannot be reached.
                     due = [f for f in due if f.hold_ends is not None]
                 if due:
-                    file = min(due, key=lambda f: f.order)
+                    file = self._turns.next(due)
                     file.begin()
                     return file
                 self._turn.wait()
