@@ -193,8 +193,9 @@ class Turns:
 
 
 def _marks(paths: tuple[str, ...]) -> Mark:
-    """Changes with every commit to the file: SQLite writes to it, or to its log. Of the two times
-    the second is the kernel's own, which no program sets back."""
+    """Changes with every commit to the file (the first path): SQLite writes to it, or to its log.
+    The file's second time is the kernel's own, which no program sets back. The log's says nothing:
+    as root, SQLite gives the log to the file's owner each time that it opens it."""
     found: list[tuple[int, int, int, int] | None] = []
     for path in paths:
         try:
@@ -203,7 +204,7 @@ def _marks(paths: tuple[str, ...]) -> Mark:
             found.append(None)
         else:
             # A log without content comes and goes with whoever looks into the file.
-            times = status.st_mtime_ns, status.st_ctime_ns
+            times = status.st_mtime_ns, 0 if found else status.st_ctime_ns
             there = (*times, status.st_size, status.st_ino)
             found.append(there if status.st_size else None)
     return tuple(found)

@@ -341,7 +341,12 @@ def _mark(path: Path) -> str:
         except OSError:
             found.append("-")
             continue
-        times = f"{status.st_mtime_ns}:{status.st_ctime_ns}"  # the second is set by no program
+        if found and not status.st_size:
+            found.append("-")  # a log without content comes with whoever looks into the file
+            continue
+        # The second is set by no program; but that of a log is, by SQLite as root: it gives the log
+        # to the file's owner each time that it opens it.
+        times = f"{status.st_mtime_ns}:{0 if found else status.st_ctime_ns}"
         found.append(f"{status.st_dev}:{status.st_ino}:{status.st_size}:{times}")
     return "" if found[0] == "-" else " ".join(found)
 

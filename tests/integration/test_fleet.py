@@ -9,6 +9,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import apsw
 import psycopg
 import pytest
 
@@ -116,6 +117,39 @@ def test_a_file_that_was_written_to_is_moved_again_and_a_new_one_joins(
     for name in (*made, "t9"):
         path = kit.folder / "in" / f"{name}.db"
         assert as_the_target_has_it(kit, name) == as_sqlite_has_it(path)
+
+
+@pytest.mark.parametrize("layout", ["schema-per-file", "tenant-column"])
+def test_a_file_that_was_only_looked_into_is_not_moved_again(kit: Kit, layout: str) -> None:
+    """In WAL mode that leaves a log without content."""
+    make_file(kit.folder / "in" / "a.db", 1, more="PRAGMA journal_mode = WAL")
+    manifest = kit.manifest(f"files: 'in/*.db'\nlayout: {layout}\n")
+    assert kit.run(manifest).status == DONE
+    as_sqlite_has_it(kit.folder / "in" / "a.db")
+    log = kit.folder / "in" / "a.db-wal"
+    log.touch()
+    for _ in range(2):
+        again = kit.run(manifest)
+        assert again.status == DONE, again.said
+        assert "1 of them as certified by the earlier run" in again.said
+        log.unlink(missing_ok=True)
+
+
+def test_a_file_that_is_open_is_not_moved_again(kit: Kit) -> None:
+    """Its log has content; as root, SQLite changes the kernel's time of that whenever it opens
+    it."""
+    path = kit.folder / "in" / "a.db"
+    make_file(path, 1, more="PRAGMA journal_mode = WAL")
+    manifest = kit.manifest(BY_SCHEMA)
+    with closing(apsw.Connection(os.fspath(path))) as application:
+        application.execute("UPDATE note SET body = 'in the log' WHERE id = 3")
+        assert kit.run(manifest).status == DONE
+        for _ in range(2):
+            again = kit.run(manifest)
+            assert "1 of them as certified by the earlier run" in again.said
+        application.execute("UPDATE note SET body = 'changed' WHERE id = 3")
+        assert kit.run(manifest).status == DONE
+        assert kit.ask("SELECT body FROM a.note WHERE id = 3") == [("changed",)]
 
 
 def test_each_file_has_a_database_of_its_own(kit: Kit, made: list[str], postgres: str) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import apsw
 import psycopg
 import pytest
 
@@ -139,6 +140,13 @@ def test_files_that_sleep_are_not_visited(kit: LiveKit) -> None:
         until(at_rest)
         after = visited()
         assert [a != b for a, b in zip(after, before, strict=True)] == [False, True, False, False]
+        # An application that goes on keeps the log.
+        with contextlib.closing(apsw.Connection(os.fspath(kit.path("t2")))) as application:
+            application.execute(INSERT.format("two", 2))
+            until(lambda: kit.on_postgres("t2") == kit.on_sqlite("t2"))
+            until(at_rest, what="a file that is open is visited again and again")
+            application.execute(INSERT.format("three", 3))
+            until(lambda: kit.on_postgres("t2") == kit.on_sqlite("t2"))
 
 
 def test_a_second_process_is_refused(kit: LiveKit, monkeypatch: pytest.MonkeyPatch) -> None:
