@@ -70,15 +70,11 @@ def open_source(path: Path) -> apsw.Connection:
     uri = f"file:{url_quote(os.fspath(path.absolute()))}?mode=rw"
     try:
         connection = PatientConnection(uri, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI)
-        add_functions(connection)
-        connection.wait_for_locks()
-        # The schema is the application's, or whoever's made the file.
-        distrust(connection)
-        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
-        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 0)
-        connection.pragma("synchronous", "EXTRA")
-        connection.pragma("temp_store", "MEMORY")
-        connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+        try:
+            _equip(connection)
+        except BaseException:
+            connection.close()  # its handlers know it, so that nothing else ever does
+            raise
     except (apsw.BusyError, apsw.LockedError, apsw.NotADBError, apsw.CorruptError) as error:
         raise explained(path, error) from error
     except apsw.Error as error:
@@ -88,6 +84,18 @@ def open_source(path: Path) -> apsw.Connection:
             "application does",
         ) from error
     return connection
+
+
+def _equip(connection: PatientConnection) -> None:
+    add_functions(connection)
+    connection.wait_for_locks()
+    # The schema is the application's, or whoever's made the file.
+    distrust(connection)
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 0)
+    connection.pragma("synchronous", "EXTRA")
+    connection.pragma("temp_store", "MEMORY")
+    connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
 
 
 def read_state(connection: apsw.Connection) -> SourceState | None:
