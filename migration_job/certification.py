@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from migration_job.report.model import (
     TableReport,
     sealed,
 )
-from migration_job.stores.postgres import database, records
+from migration_job.stores.postgres import database, records, untouched
 from migration_job.stores.sqlite import snapshot
 from migration_job.stores.sqlite.model import Catalogue
 from migration_job.stores.sqlite.snapshot import Snapshot
@@ -274,6 +274,16 @@ def _tell_quarantine(report: Report, target: psycopg.Connection) -> None:
         for e in records.quarantine(target, SHOWN_ENTRIES)
     ]
     report.quarantine_count = records.count(target, "quarantine")
+
+
+def left_on(target: psycopg.Connection, comparison: Comparison) -> untouched.Left:
+    """What the certificate is given for, read by as many sessions as compare. To be called before
+    they do: what is written from then on is not certified."""
+    with ExitStack() as stack:
+        others = [
+            stack.enter_context(connected(comparison.dsn)) for _ in range(comparison.jobs - 1)
+        ]
+        return untouched.read(target, comparison.plan, others)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from migration_job.certification import (
     Comparison,
     Subject,
     connected,
+    left_on,
     place,
     refuse_differences,
     take_snapshot,
@@ -411,7 +412,7 @@ class Migration:
             jobs=self._sessions,
         )
         # Before the comparison: what is written from now on is not certified.
-        self._left = None if self.live is not None else untouched.read(target, planned.plan)
+        self._left = None if self.live is not None else left_on(target, comparison)
         certification = Certification(comparison, target, self.report, self.reporter)
         found = certification.verify()
         with self.reporter.phase("end of the integrity check"):

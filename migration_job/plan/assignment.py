@@ -103,6 +103,9 @@ class Wish:
     """Where the values do not allow it, the column's own type is as good: no finding."""
 
 
+MOST_HINTS = 100
+"""Hints of a whole source: nobody reads thousands, and each is tried on all of its values."""
+
 FIRST_TRIED = 3
 """Values from either end of a column that most of what does not fit it fails at."""
 
@@ -119,6 +122,7 @@ class Assigner:
         self._findings = findings
         self._zone = policy.zone or zone
         self._tried = 0
+        self._hints = 0
         """Values that were tried for nothing but a hint."""
 
     # ----------------------------------------------------------------------------- proposals
@@ -266,9 +270,12 @@ class Assigner:
         take longer than the copy to find."""
         if assignment.reason.startswith(WIDENED) or not self._unsaid(subject):
             return
+        if self._hints == MOST_HINTS:
+            return
         for fields, why in hints.for_type(subject, assignment.rule):
             if self._works(subject, fields, briefly=True):
                 column_reports.report_type_hint(self._findings, subject, why, fields)
+                self._hints += 1
                 return
 
     def _fine_enough(self, subject: Subject, rule: Rule, examination: Examination) -> Rule:

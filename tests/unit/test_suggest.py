@@ -352,6 +352,17 @@ def test_no_more_values_are_tried_for_hints_than_that(
     assert [f.column for f in found] == ["a", "c", "e", "f", "d"]
 
 
+def test_no_more_hints_are_given_than_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assignment, "MOST_HINTS", 2)
+    path = database(
+        tmp_path / "a.db",
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, a BIT, b BIT, c BIT)",
+        "INSERT INTO t VALUES (1, 1, 0, 1)",
+    )
+    found = findings_of(plan_of(path), "type-suggested")
+    assert [f.column for f in found] == ["a", "b"]
+
+
 def test_documents_in_blobs(tmp_path: Path) -> None:
     path = database(
         tmp_path / "a.db",

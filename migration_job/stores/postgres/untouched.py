@@ -14,7 +14,8 @@ nothing is kept for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import psycopg
@@ -31,6 +32,7 @@ from migration_job.quoting import (
     postgres_relation,
     postgres_text,
 )
+from migration_job.signals import undisturbed
 from migration_job.stores.postgres.database import execute_raw
 
 TABLES = """
@@ -47,6 +49,9 @@ COMMENT ON TABLE migration.certified_objects IS 'what the schema held at the cer
 
 AT_ONCE = 100
 """Tables that one query looks at."""
+
+PARTS = 4
+"""Into how many queries the tables are divided for each session, since some take longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +128,11 @@ WHERE NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = o.catalogue AND e.ob
 """What a run that starts clean would drop, or would drop with it (views and keys of others')."""
 
 
-def read(connection: psycopg.Connection, plan: Plan) -> Left:
-    """The target as it is."""
+def read(
+    connection: psycopg.Connection, plan: Plan, others: Sequence[psycopg.Connection] = ()
+) -> Left:
+    """The target as it is; ``others`` are sessions that look at its tables side by side with this
+    one."""
     names = [t.target for t in _filled(plan)]
     own = {"records": postgres_name(records_of(connection))}
     there = {
@@ -137,12 +145,34 @@ def read(connection: psycopg.Connection, plan: Plan) -> Left:
         )
     }
     looks = [_look(name, plan.relation(name)) for name in names if name in there]
-    rows: dict[str, tuple[int, str]] = {}
-    for start in range(0, len(looks), AT_ONCE):
-        some = joined(" UNION ALL ", looks[start : start + AT_ONCE])
-        for name, count, versions in execute_raw(connection, some):
-            rows[str(name)] = (int(count), str(versions))
+    sessions = (connection, *others)
+    size = max(1, min(AT_ONCE, len(looks) // (len(sessions) * PARTS)))
+    queries = [
+        joined(" UNION ALL ", looks[start : start + size]) for start in range(0, len(looks), size)
+    ]
+    rows = _rows(sessions, queries)
     return Left(rows, frozenset(str(row[0]) for row in connection.execute(OBJECTS, own)))
+
+
+def _rows(
+    sessions: Sequence[psycopg.Connection], queries: Sequence[Sql]
+) -> dict[str, tuple[int, str]]:
+    left = iter(queries)
+
+    def some(session: psycopg.Connection) -> dict[str, tuple[int, str]]:
+        return {
+            str(name): (int(count), str(versions))
+            for query in left
+            for name, count, versions in execute_raw(session, query)
+        }
+
+    found: dict[str, tuple[int, str]] = {}
+    with ThreadPoolExecutor(len(sessions)) as pool:
+        with undisturbed():
+            futures = [pool.submit(some, session) for session in sessions]
+        for future in futures:
+            found |= future.result()
+    return found
 
 
 def _filled(plan: Plan) -> list[TablePlan]:
