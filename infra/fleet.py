@@ -4,7 +4,8 @@ A run that ends otherwise fails ``pulumi up`` with the job's own last words, whi
 that are not verified. The next ``up`` takes those that are left: the fleet's book is on PostgreSQL.
 It runs again when a file was written to, came or went, or when the manifest, its policy, the job's
 code or PostgreSQL's data directory is another. While PgBouncer admits the applications it is closed
-for the run, and opened again whatever the end: no application works on rows that are moved.
+for the run, and opened again whatever the end: no application works on rows that are moved. Where a
+run ended in the middle of a file, nobody is admitted to that file's schema.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class FleetProvider(StageProvider):
         if live.serving(inputs) == "postgresql":
             # An opening that was cut off is in no state.
             fleet_opening.close(inputs)
-        (Path(inputs.state_directory) / fleet_files.MARK).unlink(missing_ok=True)
+        for name in (fleet_files.MARK, fleet_files.UNFINISHED):
+            (Path(inputs.state_directory) / name).unlink(missing_ok=True)
 
 
 def _stale(olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
@@ -91,6 +93,8 @@ def _run(inputs: FleetInputs) -> dict[str, Any]:
     place = inputs.place
     client = engine.connect(place.docker_host)
     call = job.Call(inputs.container, inputs.target_files)
+    unfinished = Path(inputs.state_directory) / fleet_files.UNFINISHED
+    unfinished.touch()
     ended = job.run(client, place, call, arguments(inputs), say)
     report = PurePosixPath(inputs.report_directory) / REPORT
     if ended.status:
@@ -99,6 +103,7 @@ def _run(inputs: FleetInputs) -> dict[str, Any]:
             advice="`pulumi up` runs it again",
         )
     found = job.read_json(client, place, f"{inputs.container}-report", report)
+    unfinished.unlink(missing_ok=True)
     listed = [file for file in found["files"].values() if file["listed"]]
     if found["outcome"] != "verified" or not found["certificate"]:
         raise StageError(

@@ -12,16 +12,18 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from infra import stage_paths
 from infra.errors import StageError
-from infra.migration import fingerprint
 from infra.stage_paths import Paths
 from migration_job.connection import read_connection
 from migration_job.errors import InputError
-from migration_job.fleet.matching import matching
+from migration_job.fleet.matching import is_text, mark_of, matching, with_log
+
+TEXTS = ("policy", "profile", "name", "tenant")
 
 LAYOUTS = ("schema-per-file", "tenant-column")
 """Those that a stage's one database has room for."""
@@ -33,6 +35,8 @@ MOST_JOBS = 4
 
 MARK = "fleet"
 """In the job's directory, where a stage moves a fleet."""
+UNFINISHED = "fleet-unfinished"
+"""There too, from the beginning of a run until it has verified all files."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,28 @@ class Manifest:
 
 def read(path: Path) -> Manifest:
     """The manifest on this machine. StageError where there is none to read."""
+    data = _said(path)
+    files = data.get("files")
+    files = [files] if isinstance(files, str) else files
+    if not isinstance(files, list) or not files or not all(isinstance(f, str) for f in files):
+        raise _unusable(path, "no glob and no list of them as its `files`")
+    _require_texts(path, [*files, *(n for n in map(data.get, TEXTS) if isinstance(n, str))])
+    layout = data.get("layout")
+    if not isinstance(layout, str):
+        raise _unusable(path, "no word as its `layout`")
+    named = (data.get(key) for key in ("policy", "profile"))
+    jobs = data.get("jobs")
+    return Manifest(
+        path,
+        tuple(files),
+        layout,
+        bool(data.get("live")),
+        jobs if isinstance(jobs, int) else None,
+        tuple(n for n in named if isinstance(n, str) and (path.parent / n).is_file()),
+    )
+
+
+def _said(path: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -59,20 +85,12 @@ def read(path: Path) -> Manifest:
         raise _unusable(path, f"no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise _unusable(path, "no mapping in it")
-    files = data.get("files")
-    files = [files] if isinstance(files, str) else files
-    if not isinstance(files, list) or not files or not all(isinstance(f, str) for f in files):
-        raise _unusable(path, "no glob and no list of them as its `files`")
-    named = (data.get(key) for key in ("policy", "profile"))
-    jobs = data.get("jobs")
-    return Manifest(
-        path,
-        tuple(files),
-        str(data.get("layout")),
-        bool(data.get("live")),
-        jobs if isinstance(jobs, int) else None,
-        tuple(n for n in named if isinstance(n, str) and (path.parent / n).is_file()),
-    )
+    return data
+
+
+def _require_texts(path: Path, texts: list[str]) -> None:
+    if any("\0" in text or not is_text(text) for text in texts):
+        raise _unusable(path, "a text in it that no path and no name can be")
 
 
 def _unusable(path: Path, found: str) -> StageError:
@@ -130,14 +148,14 @@ def fingerprint_of(path: Path) -> str:
         names = matching(read(path).files, path.parent)
     except (StageError, InputError):
         return ""
-    lines = (f"{name} {fingerprint(path.parent / name)}\n" for name in names)
+    lines = (f"{name} {mark_of(path.parent / name)}\n" for name in names)
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def written_at(path: Path) -> float:
     """When the file or its log was last written to; 0 where it is gone."""
     times = [0.0]
-    for file in (path, path.with_name(f"{path.name}-wal")):
+    for file in with_log(path):
         with contextlib.suppress(OSError):
             status = file.stat()
             times += [status.st_mtime] if status.st_size else []

@@ -40,16 +40,12 @@ from pathlib import Path
 from psycopg import sql
 from migration_job.connection import write_connection
 from migration_job.errors import JobError, OperationError
+from migration_job.fleet.checking import schemas
 from migration_job.protocol.settings import endpoints, read_secret
 from migration_job.stores.postgres.database import connect
 
 act, source, connection, application, target, console, alias, *roles = sys.argv[1:]
 
-SCHEMAS = '''
-SELECT DISTINCT coalesce(s.tenant_column::json ->> 'in_schema', f.place)
-  FROM _migration_fleet.file AS f LEFT JOIN _migration_fleet.shared AS s ON true
- WHERE f.certificate IS NOT NULL ORDER BY 1
-'''
 ADMIT = (
     "GRANT USAGE ON SCHEMA {schema} TO {application}, {reader}",
     "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {application}",
@@ -64,11 +60,10 @@ DISMISS = ("REVOKE USAGE ON SCHEMA {schema} FROM {application}, {reader}",)
 THEIRS = "FROM pg_stat_activity WHERE datname = current_database() AND usename = ANY (%s)"
 SECONDS = 30
 
-def act_on(session, statements):
+def act_on(session, statements, places):
     names = {"application": sql.Identifier(roles[0]), "reader": sql.Identifier(roles[1])}
-    schemas = [row[0] for row in session.execute(SCHEMAS)]
     with session.transaction():
-        for schema in schemas:
+        for schema in places:
             for statement in statements:
                 session.execute(sql.SQL(statement).format(schema=sql.Identifier(schema), **names))
 
@@ -90,16 +85,20 @@ try:
         console=read_secret(Path(console), "the console"),
         alias_file=Path(alias),
     )
+    found = schemas(dsn)
     with connect(dsn) as session:
         if act == "admit":
             # First: whatever comes between, going back knows that somebody may have been let in.
             write_connection(ends.connection, ends.postgres, ends.postgres, owner=ends.owner)
-            act_on(session, ADMIT)
+            act_on(session, DISMISS, found.begun)
+            act_on(session, ADMIT, found.whole)
+            for schema in found.begun:
+                print(f"nobody is admitted to {schema}: a move into it has begun and not ended")
             if not ends.pooler.is_open() and not ends.pooler.is_paused():
                 ends.pooler.open_alias()
         else:
             ends.pooler.close_alias()
-            act_on(session, DISMISS)
+            act_on(session, DISMISS, (*found.whole, *found.begun))
             end_sessions(session)
 except JobError as error:
     sys.exit(f"error: {error}")

@@ -23,6 +23,7 @@ from infra.dynamic import StageProvider, say
 from infra.errors import StageError
 from infra.inputs import PLANNED, MigrationInputs, Served, with_secrets
 from infra.proof import ANSWER_FILE, Prover
+from migration_job.fleet.matching import with_log
 
 FOR_THE_SWITCH = "retyped-for-few"
 """The code of the finding that only the switch waits for."""
@@ -65,13 +66,13 @@ def arguments(inputs: MigrationInputs) -> list[str]:
 def fingerprint(source: Path) -> str:
     """What changes when the file or its write-ahead log is written to; '' where it is elsewhere."""
     parts = []
-    for path in (source, source.with_name(f"{source.name}-wal")):
+    for path in with_log(source):
         try:
             status = path.stat()
         except OSError:
             continue
         if status.st_size:
-            parts.append(f"{status.st_size}:{status.st_mtime_ns}")
+            parts.append(f"{status.st_ino}:{status.st_size}:{status.st_mtime_ns}")
     return " ".join(parts)
 
 

@@ -20,25 +20,32 @@ from migration_job.report.fleet import PAGE, FleetReport
 SHOWN = 10
 """Files that are not verified, with a line each; the report has all."""
 
+CUT_OFF = (
+    "unfinished  the last `make up` did not move all files: nobody is admitted to the schema of "
+    "one whose move has begun and not ended"
+)
+
 
 def lines(where: Paths) -> list[str]:
     """The lines; StageError or InputError where manifest or report cannot be read."""
     names = matching(fleet_files.require(where.source).files, where.source.parent)
     report = _report(where.report / REPORT)
-    if report is None:
+    if report is None or not (where.job / fleet_files.MARK).exists():
         return [
-            "serves      SQLite: nothing of this stage was made yet",
+            "serves      SQLite: nothing of this stage is there",
             f"fleet       {counted(len(names), 'file')} of {where.source}",
             "next        `make up`",
         ]
+    unfinished = (where.job / fleet_files.UNFINISHED).exists()
     connection = read_connection(where.connection)
     is_open = connection is not None and isinstance(connection.write, PostgresSide)
     return [
         "serves      " + ("PostgreSQL: PgBouncer admits the applications" if is_open else "SQLite"),
         *_files(names, report, where),
+        *([CUT_OFF] if unfinished else []),
         f"report      {where.report / PAGE}",
         *([f"connection  {where.connection}"] if is_open else []),
-        f"next        {_next(names, report, where, is_open=is_open)}",
+        f"next        {_next(names, report, where, is_open=is_open, unfinished=unfinished)}",
     ]
 
 
@@ -81,8 +88,10 @@ def _since(names: list[str], report: FleetReport, where: Paths) -> list[str]:
     ]
 
 
-def _next(names: list[str], report: FleetReport, where: Paths, *, is_open: bool) -> str:
-    if report.outcome != "verified" or _since(names, report, where):
+def _next(
+    names: list[str], report: FleetReport, where: Paths, *, is_open: bool, unfinished: bool
+) -> str:
+    if unfinished or report.outcome != "verified" or _since(names, report, where):
         return "`make up` moves what is left"
     if is_open:
         return "nothing: all files are moved; `make down` stops where PostgreSQL was written to"

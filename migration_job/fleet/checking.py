@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import cast
+
 import psycopg
 
 from migration_job.certification import connected
@@ -9,13 +12,14 @@ from migration_job.errors import JobError
 from migration_job.fleet.joining import of_json
 from migration_job.fleet.manifest import Layout
 from migration_job.fleet.places import dsn_of
+from migration_job.phases import Phase
 from migration_job.place import in_schema
 from migration_job.plan.findings import some
 from migration_job.plan.model import Plan
 from migration_job.plan.tenants import TenantColumn
 from migration_job.quoting import compose, postgres_name, postgres_relation
 from migration_job.stores.postgres import records, shared_tables, untouched
-from migration_job.stores.postgres.database import execute_raw
+from migration_job.stores.postgres.database import execute_raw, limit_waiting
 from migration_job.stores.postgres.fleet_ledger import FileRow, FleetLedger
 from migration_job.stores.postgres.shared_tables import Tenant
 from migration_job.verify import tenants
@@ -42,6 +46,44 @@ def changed(server: str, layout: Layout) -> dict[str, str]:
     column = TenantColumn.model_validate_json(shared[0])
     plan = Plan.model_validate_json(shared[1])
     return _of_common_tables(in_schema(server, column.in_schema), plan, column, contents)
+
+
+@dataclass(frozen=True, slots=True)
+class Schemas:
+    """A fleet's schemas by what applications may do in them."""
+
+    whole: tuple[str, ...]
+    """What they hold was verified."""
+    begun: tuple[str, ...]
+    """A file's move into them has begun again and not ended: the next run replaces what is there,
+    so nobody may write there."""
+
+
+def schemas(server: str) -> Schemas:
+    """The schemas of all files that were once verified. ``server`` as in :func:`changed`. A file
+    that fails before anything of it is moved leaves its schema whole."""
+    with connected(server) as target:
+        book = FleetLedger(target)
+        layout, shared = cast("Layout", book.layout()), book.shared()
+        rows = [row for row in book.files().values() if row.certificate is not None]
+        query = "SELECT nspname::text FROM pg_namespace"
+        there = {str(row[0]) for row in target.execute(query)}
+    if layout == "tenant-column":
+        # A file is verified in a schema of its own, and comes among the others in one transaction.
+        common = TenantColumn.model_validate_json(shared[0]).in_schema if shared else ""
+        return Schemas((common,) if rows and common in there else (), ())
+    ended = {row.place: _has_ended(dsn_of(server, layout, row.place)) for row in rows}
+    found = [place for place in sorted(ended) if place in there]
+    return Schemas(
+        tuple(place for place in found if ended[place]),
+        tuple(place for place in found if not ended[place]),
+    )
+
+
+def _has_ended(dsn: str) -> bool:
+    with connected(dsn) as target:
+        run = records.read_run(target)
+        return run is not None and run.phase not in (Phase.PREPARED, Phase.COPIED)
 
 
 def _of_its_own(dsn: str, row: FileRow) -> str:
@@ -85,6 +127,8 @@ def _of_others(
 ) -> list[str]:
     """The tables with rows of tenants that are no file's."""
     found = []
+    # Everybody queues behind what waits for a table: so it does not wait for long.
+    limit_waiting(target)
     with target.transaction(force_rollback=True):
         for table in plan.tables:
             relation = postgres_relation(table.target, column.in_schema)

@@ -30,13 +30,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from migration_job.errors import InputError
-from migration_job.fleet.matching import matching
+from migration_job.fleet.matching import is_text, mark_of, matching, with_log
 from migration_job.place import require_schema_name
 from migration_job.plan.policy import Types
 from migration_job.plan.tenants import TenantColumn
 from migration_job.plural import counted
 from migration_job.quoting import POSTGRES_NAME_BYTES
-from migration_job.stores.sqlite.beside import beside
 
 Layout = Literal["schema-per-file", "database-per-file", "tenant-column"]
 Outliers = Literal["own", "stop"]
@@ -115,6 +114,13 @@ class Manifest(BaseModel):
     def _one_or_many(cls, files: object) -> object:
         return [files] if isinstance(files, str) else files
 
+    @field_validator("files", "policy", "profile", "name", "tenant")
+    @classmethod
+    def _text(cls, given: object) -> object:
+        if not all(is_text(str(part)) for part in (given if isinstance(given, list) else [given])):
+            raise ValueError("expected text, found half of a surrogate pair, which is no character")
+        return given
+
     @field_validator("files", "policy", "profile")
     @classmethod
     def _no_nul(cls, given: object) -> object:
@@ -187,7 +193,7 @@ class Member:
 
     def mark_now(self) -> str:
         """The mark as it is at this moment."""
-        return _mark(self.path)
+        return mark_of(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +278,7 @@ def _member(manifest: Manifest, tenant: str, path: Path) -> Member:
     if trouble := _trouble(path):
         tenant = shown(tenant)
         place = manifest.name.replace("{tenant}", tenant)
-        return Member(tenant, path, place, _bytes(path), _mark(path), trouble)
+        return Member(tenant, path, place, _bytes(path), mark_of(path), trouble)
     place = manifest.name.replace("{tenant}", tenant)
     try:
         if manifest.layout == "tenant-column":
@@ -290,7 +296,7 @@ def _member(manifest: Manifest, tenant: str, path: Path) -> Member:
             f"tenant {tenant!r} of {path} gives no name: {error.message}",
             advice="say in the manifest's `name` what it is called, for example 't_{tenant}'",
         ) from error
-    return Member(tenant, path, place, _bytes(path), _mark(path))
+    return Member(tenant, path, place, _bytes(path), mark_of(path))
 
 
 def _trouble(path: Path) -> str:
@@ -332,31 +338,8 @@ KINDS = (
 )
 
 
-def _mark(path: Path) -> str:
-    """Changes with every commit to the file: SQLite writes to it, or to its log."""
-    found = []
-    for file in _with_log(path):
-        try:
-            status = file.stat()
-        except OSError:
-            found.append("-")
-            continue
-        if found and not status.st_size:
-            found.append("-")  # a log without content comes with whoever looks into the file
-            continue
-        # The second is set by no program; but that of a log is, by SQLite as root: it gives the log
-        # to the file's owner each time that it opens it.
-        times = f"{status.st_mtime_ns}:{0 if found else status.st_ctime_ns}"
-        found.append(f"{status.st_dev}:{status.st_ino}:{status.st_size}:{times}")
-    return "" if found[0] == "-" else " ".join(found)
-
-
 def _bytes(path: Path) -> int:
-    return sum(file.stat().st_size for file in _with_log(path) if file.is_file())
-
-
-def _with_log(path: Path) -> tuple[Path, Path]:
-    return path, beside(path, "-wal")
+    return sum(file.stat().st_size for file in with_log(path) if file.is_file())
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from migration_job.fleet import crew, worker
+from migration_job.fleet.checking import Schemas, schemas
 from tests.integration.fleetkit import Kit, make_file
-from tests.integration.running import DIFFERS, DONE, USAGE, Ended, run
+from tests.integration.running import DIFFERS, DONE, FAILED, USAGE, Ended, run
 
 pytestmark = pytest.mark.postgres
 
@@ -77,3 +81,57 @@ def test_rows_of_a_tenant_without_a_file_are_told(kit: Kit) -> None:
     assert "rows of tenants that are no file's: person" in ended.said
     forced = "SELECT bool_and(relforcerowsecurity) FROM pg_class WHERE relname = 'person'"
     assert kit.ask(forced) == [(True,)]
+
+
+def test_nobody_may_work_in_a_schema_whose_move_has_begun_and_not_ended(kit: Kit) -> None:
+    """Whatever is written there meanwhile, the next run replaces."""
+    manifest = kit.manifest(OWN)
+    assert kit.run(manifest).status == DONE
+    assert schemas(kit.dsn) == Schemas(("c_a", "c_b", "c_c"), ())
+    for phase in ("prepared", "copied"):
+        kit.do(f"UPDATE migration_c_b.run SET phase = '{phase}'")
+        assert schemas(kit.dsn) == Schemas(("c_a", "c_c"), ("c_b",)), phase
+    kit.do("DROP SCHEMA migration_c_b CASCADE")
+    assert schemas(kit.dsn) == Schemas(("c_a", "c_c"), ("c_b",))
+    kit.do("DROP SCHEMA c_b CASCADE")
+    assert schemas(kit.dsn) == Schemas(("c_a", "c_c"), ())
+
+
+def test_a_file_that_fails_before_it_is_moved_again_leaves_its_schema_whole(kit: Kit) -> None:
+    manifest = kit.manifest(OWN)
+    assert kit.run(manifest).status == DONE
+    (kit.folder / "in" / "b.db").write_bytes(b"no database")
+    kit.do("INSERT INTO c_c.person (id, name, active) VALUES (99, 'x', true)")
+    with sqlite3.connect(kit.folder / "in" / "c.db") as source:
+        source.execute("UPDATE person SET name = name || 'y'")
+    assert kit.run(manifest).status != DONE
+    assert schemas(kit.dsn) == Schemas(("c_a", "c_b", "c_c"), ())
+
+
+def test_what_was_written_on_both_sides_is_resolved_as_the_page_says(kit: Kit) -> None:
+    """docs/how-to/fleet-stage.md: the file's rows are kept by dropping the schemas."""
+    manifest = kit.manifest(OWN)
+    assert kit.run(manifest).status == DONE
+    kit.do("INSERT INTO c_c.person (id, name, active) VALUES (99, 'x', true)")
+    with sqlite3.connect(kit.folder / "in" / "c.db") as source:
+        source.execute("UPDATE person SET name = name || 'y'")
+    assert kit.run(manifest).status != DONE
+    assert kit.ask("SELECT count(*) FROM c_c.person WHERE id = 99") == [(1,)]
+    kit.do("DROP SCHEMA c_c, migration_c_c CASCADE")
+    assert kit.run(manifest).status == DONE
+    assert kit.ask("SELECT count(*) FROM c_c.person WHERE id = 99") == [(0,)]
+    assert kit.ask("SELECT bool_and(name LIKE '%y') FROM c_c.person") == [(True,)]
+
+
+def test_common_tables_are_whole_and_nobody_is_kept_waiting_for_them(kit: Kit) -> None:
+    manifest = kit.manifest(COMMON)
+    assert kit.run(manifest).status == DONE
+    assert schemas(kit.dsn) == Schemas(("public",), ())
+    with psycopg.connect(kit.dsn) as reader:
+        reader.execute("SELECT FROM person").fetchall()
+        began = time.monotonic()
+        ended = check(kit, manifest)
+        assert time.monotonic() - began < 10
+    assert ended.status == FAILED, ended.said
+    assert "lock" in ended.said
+    assert check(kit, manifest).status == DONE

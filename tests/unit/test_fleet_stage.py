@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,18 @@ def test_a_fleet_is_not_followed() -> None:
         (TEXT.replace("in/", "../in/"), "found ../in/*.db"),
         (TEXT.replace("in/", "/srv/in/"), "found /srv/in/*.db"),
         (TEXT.replace("in/", "out/"), "expected files that match out/*.db, found none"),
+        ("files: ['in/a.db', \"b\\0\"]\nlayout: x", "a text in it that no path"),
+        ('files: "\\ud800.db"\nlayout: x', "a text in it that no path"),
+        (f'{TEXT}policy: "p\\ud800"\n', "a text in it that no path"),
+        ("files: 'in/*.db'\n", "no word as its `layout`"),
+        (
+            "a: &a [x, x, x, x, x, x, x, x, x]\n"
+            + "".join(
+                f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefghij")
+            )
+            + "files: 'in/*.db'\nlayout: *j\n",
+            "no word as its `layout`",
+        ),
     ],
 )
 def test_a_manifest_that_no_stage_can_move_is_refused(where: Paths, text: str, words: str) -> None:
@@ -104,6 +117,26 @@ def test_a_manifest_that_is_missing_or_no_text_is_refused(where: Paths) -> None:
     where.source.unlink()
     with pytest.raises(StageError, match="none to read: No such file"):
         fleet_files.require(where.source)
+
+
+def test_a_write_behind_a_link_and_a_replaced_file_are_seen(where: Paths, tmp_path: Path) -> None:
+    real = tmp_path / "real.db"
+    real.write_bytes(stage_paths.MAGIC)
+    (where.source.parent / "in" / "d.db").symlink_to(real)
+    before = fleet_files.fingerprint_of(where.source)
+    assert fleet_files.fingerprint_of(where.source) == before
+    log = tmp_path / "real.db-wal"
+    log.write_bytes(b"")
+    assert fleet_files.fingerprint_of(where.source) == before, "a look leaves such a log"
+    log.write_bytes(b"frames")
+    written = fleet_files.fingerprint_of(where.source)
+    assert written != before
+    assert fleet_files.written_at(where.source.parent / "in" / "d.db") == log.stat().st_mtime
+    other, status = tmp_path / "other.db", real.stat()
+    other.write_bytes(stage_paths.MAGIC)
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.replace(real)
+    assert fleet_files.fingerprint_of(where.source) != written
 
 
 def test_a_policy_outside_the_mounted_directory_is_refused(where: Paths) -> None:
@@ -209,6 +242,8 @@ def reported(where: Paths, *failed: str) -> None:
         for name in ("a", "b", "c")
     }
     where.report.mkdir(parents=True)
+    where.job.mkdir(parents=True)
+    (where.job / fleet_files.MARK).touch()
     report = FleetReport(
         outcome="failed" if failed else "verified",
         began_at="2100-01-01T00:00:00+00:00",
@@ -242,8 +277,24 @@ def test_status_names_the_files_that_changed_since(where: Paths) -> None:
     assert since == "since       in/a.db, in/d.db: new, or written to since the last run"
 
 
+def test_status_says_that_a_run_was_cut_off(where: Paths) -> None:
+    reported(where)
+    (where.job / fleet_files.UNFINISHED).touch()
+    lines = fleet_status.lines(where)
+    assert fleet_status.CUT_OFF in lines
+    assert lines[-1] == "next        `make up` moves what is left"
+
+
+def test_status_of_a_stage_that_is_down_speaks_of_no_report(where: Paths) -> None:
+    reported(where)
+    (where.job / fleet_files.MARK).unlink()
+    lines = fleet_status.lines(where)
+    assert lines[0] == "serves      SQLite: nothing of this stage is there"
+    assert not any("verified" in line for line in lines)
+
+
 def test_a_report_that_is_no_report_is_told(where: Paths) -> None:
-    where.report.mkdir(parents=True)
+    reported(where)
     (where.report / "fleet.json").write_text("{")
     with pytest.raises(StageError, match="expected the fleet's last report"):
         fleet_status.lines(where)

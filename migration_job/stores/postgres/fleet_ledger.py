@@ -186,6 +186,11 @@ class FleetLedger:
             )
         return str(there[0])
 
+    def layout(self) -> str:
+        """The layout of the book's fleet."""
+        query = "SELECT layout FROM _migration_fleet.fleet"
+        return str(self._connection.execute(query).fetchall()[0][0])
+
     def _make(self, layout: str, job_version: str) -> str:
         fleet_id = str(uuid.uuid4())
         try:
