@@ -31,7 +31,7 @@ from migration_job.protocol.begin import LiveStart, Wanted
 from migration_job.report.closing import closing_table
 from migration_job.report.model import Report
 from migration_job.run_request import Options
-from migration_job.stores.sqlite.memory import stop_memory_accounting
+from migration_job.stores.sqlite.memory import stop_memory_accounting, use_few_arenas
 from migration_job.stores.sqlite.waiting import patience
 
 
@@ -80,6 +80,7 @@ def migrate(options: MigrateOptions) -> None:
     """Plan, copy and verify a SQLite database into PostgreSQL: an empty database, or with
     --schema existing the tables that the application has made there."""
     stop_memory_accounting()
+    use_few_arenas()
     wanted = Options(
         source=options.source,
         dsn=options.to.dsn(),

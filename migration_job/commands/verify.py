@@ -23,7 +23,7 @@ from migration_job.commands.option_groups import (
 from migration_job.progress import Reporter
 from migration_job.recheck import Recheck
 from migration_job.report import writer
-from migration_job.stores.sqlite.memory import stop_memory_accounting
+from migration_job.stores.sqlite.memory import stop_memory_accounting, use_few_arenas
 from migration_job.workers import default_jobs
 
 
@@ -54,6 +54,7 @@ class VerifyOptions:
 def verify(options: VerifyOptions) -> None:
     """Compare the source as it is now with a target that `migrate` has filled."""
     stop_memory_accounting()
+    use_few_arenas()
     reporter = Reporter(quiet=options.words.quiet or options.as_json)
     recheck = Recheck(
         source=options.source,

@@ -70,7 +70,7 @@ from migration_job.stores.postgres.fleet_ledger import Certified, FleetLedger
 from migration_job.stores.postgres.shared_tables import Tenant
 from migration_job.stores.sqlite.catalogue import read_catalogue
 from migration_job.stores.sqlite.database import reading
-from migration_job.stores.sqlite.memory import stop_memory_accounting
+from migration_job.stores.sqlite.memory import stop_memory_accounting, use_few_arenas
 from migration_job.stores.sqlite.model import Catalogue
 from migration_job.verify.tenants import Content
 
@@ -86,6 +86,7 @@ def main() -> None:
     tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(connection, tasks), daemon=True).start()
     stop_memory_accounting()
+    use_few_arenas()
     while True:
         connection.send(answer(tasks.get()))
 

@@ -1,7 +1,9 @@
-"""Memory that SQLite and Python would count or look through again and again."""
+"""Memory that SQLite and Python would look through again and again, or the C library keep."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +25,19 @@ def stop_memory_accounting() -> None:
         apsw.config(apsw.SQLITE_CONFIG_MEMSTATUS, False)
     finally:
         apsw.initialize()
+
+
+M_ARENA_MAX = -8
+MOST_ARENAS = 2
+
+
+def use_few_arenas() -> None:
+    """Have the GNU C library's threads share :data:`MOST_ARENAS` pools of memory. Each thread would
+    have one of its own, up to eight for each core, and keep what it has freed: a fifth of the peak
+    with two thousand tables. Other C libraries have none. For a command to call before it starts
+    threads."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, MOST_ARENAS)
 
 
 @contextmanager
