@@ -71,6 +71,8 @@ def open_source(path: Path) -> apsw.Connection:
     try:
         connection = PatientConnection(uri, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI)
         try:
+            # The schema is the application's, or whoever's made the file.
+            distrust(connection)
             _equip(connection)
         except BaseException:
             connection.close()  # its handlers know it, so that nothing else ever does
@@ -89,8 +91,6 @@ def open_source(path: Path) -> apsw.Connection:
 def _equip(connection: PatientConnection) -> None:
     add_functions(connection)
     connection.wait_for_locks()
-    # The schema is the application's, or whoever's made the file.
-    distrust(connection)
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 0)
     connection.pragma("synchronous", "EXTRA")
