@@ -103,13 +103,13 @@ def _run(inputs: FleetInputs) -> dict[str, Any]:
             advice="`pulumi up` runs it again",
         )
     found = job.read_json(client, place, f"{inputs.container}-report", report)
-    unfinished.unlink(missing_ok=True)
     listed = [file for file in found["files"].values() if file["listed"]]
     if found["outcome"] != "verified" or not found["certificate"]:
         raise StageError(
             f"expected the outcome 'verified' in {report}, found {found['outcome']!r}",
             advice="no application was admitted; run `pulumi up` again",
         )
+    unfinished.unlink(missing_ok=True)
     return {
         "phase": "verified",
         "files": len(listed),

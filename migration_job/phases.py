@@ -36,6 +36,9 @@ class Phase(enum.StrEnum):
     """SQLite serves, with everything that was written on either side."""
 
 
+UNFINISHED = (Phase.PREPARED, Phase.COPIED)
+"""An offline run is in one of these from its beginning until its certificate."""
+
 _ORDER = (
     Phase.PREPARED,
     Phase.CAPTURING,

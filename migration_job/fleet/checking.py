@@ -12,7 +12,7 @@ from migration_job.errors import JobError
 from migration_job.fleet.joining import of_json
 from migration_job.fleet.manifest import Layout
 from migration_job.fleet.places import dsn_of
-from migration_job.phases import Phase
+from migration_job.phases import UNFINISHED
 from migration_job.place import in_schema
 from migration_job.plan.findings import some
 from migration_job.plan.model import Plan
@@ -83,7 +83,7 @@ def schemas(server: str) -> Schemas:
 def _has_ended(dsn: str) -> bool:
     with connected(dsn) as target:
         run = records.read_run(target)
-        return run is not None and run.phase not in (Phase.PREPARED, Phase.COPIED)
+        return run is not None and run.phase not in UNFINISHED
 
 
 def _of_its_own(dsn: str, row: FileRow) -> str:

@@ -44,7 +44,7 @@ from migration_job.fleet.tasks import (
     plain,
 )
 from migration_job.migration import Migration, blocked_by
-from migration_job.phases import Phase
+from migration_job.phases import UNFINISHED
 from migration_job.place import in_schema, records_of
 from migration_job.plan.findings import some
 from migration_job.plan.model import Plan
@@ -284,7 +284,7 @@ def _kept(task: Move, digest: str) -> Moved | None:
     with database.connect(task.dsn, purpose="migration-job fleet") as target:
         run = records.read_run(target)
         body = records.certificate_body(target, digest) if run is not None else None
-        if run is None or body is None or run.phase in (Phase.PREPARED, Phase.COPIED):
+        if run is None or body is None or run.phase in UNFINISHED:
             return None
         if task.state is not None and pair_identity.pair(target) != _capture_of(task):
             return None
