@@ -99,7 +99,7 @@ def means(cell: Cell, pg_type: str, text: str | None, column: Column) -> bool:
     if text is None or cell.storage == "null":
         return text is None and cell.storage == "null"
     base = re.sub(r"\(.*?\)", "", pg_type)
-    numeric = _numeric(column.declared)
+    numeric = _numeric(column)
     match base:
         case "double precision" if isinstance(cell.content, float):
             # Two spellings of as many digits as it takes may name one number.
@@ -127,13 +127,14 @@ def means(cell: Cell, pg_type: str, text: str | None, column: Column) -> bool:
             return cell.text is not None and _clock(cell.text) == _clock(text)
 
 
-def _numeric(declared: str) -> bool:
-    """SQLite's rules of affinity, as its documentation has them."""
-    upper = declared.upper()
+def _numeric(column: Column) -> bool:
+    """SQLite's rules of affinity, as its documentation has them: ANY is one of its own in a STRICT
+    table, and NUMERIC, as any other word, in another."""
+    upper = column.declared.upper()
     if "INT" in upper:
         return True
     named = any(word in upper for word in ("CHAR", "CLOB", "TEXT", "BLOB"))
-    return not named and upper not in ("", "ANY")
+    return not named and upper != "" and not (column.strict and upper == "ANY")
 
 
 def _number(cell: Cell) -> Decimal | str | None:

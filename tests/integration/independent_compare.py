@@ -81,6 +81,8 @@ class Column:
     default: str | None
     key: int
     hidden: int
+    strict: bool
+    """Whether its table is STRICT, where ANY keeps each value as it was written."""
 
 
 @dataclass
@@ -181,6 +183,9 @@ def _virtual(connection: sqlite3.Connection) -> list[str]:
 
 
 def _read_table(connection: sqlite3.Connection, name: str) -> Table:
+    ((strict,),) = connection.execute(
+        "SELECT strict FROM pragma_table_list(?) WHERE schema = 'main'", (name,)
+    ).fetchall()
     columns = [
         Column(
             name=row[1].decode(),
@@ -189,6 +194,7 @@ def _read_table(connection: sqlite3.Connection, name: str) -> Table:
             default=None if row[4] is None else row[4].decode(),
             key=row[5],
             hidden=row[6],
+            strict=bool(strict),
         )
         for row in connection.execute(f"PRAGMA table_xinfo({q(name)})").fetchall()
         if row[6] != 1
