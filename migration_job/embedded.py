@@ -212,7 +212,7 @@ class EmbeddedPostgres(_Managed):
         """
         if self.running:
             return
-        self._programs = postgres_programs(self.major)
+        self._programs = self._programs or postgres_programs(self.major)
         if not (self.data_dir / "PG_VERSION").exists():
             self._initialise()
         deadline = time.monotonic() + START_SECONDS

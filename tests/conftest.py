@@ -17,7 +17,7 @@ import pytest
 from migration_job.embedded import EmbeddedPgBouncer, EmbeddedPostgres
 from migration_job.errors import JobError
 from tests.browser import axe, browser  # noqa: F401  # fixtures for every test
-from tests.servers import MAJOR
+from tests.servers import MAJOR, VectorPostgres
 
 ROOT = Path(__file__).resolve().parent.parent
 RADCASE = ROOT.parent / "shared" / "radcase" / "radcase.db"
@@ -70,6 +70,18 @@ def postgres_server() -> Iterator[EmbeddedPostgres]:
         server.start()
     except JobError as error:
         pytest.skip(f"no embedded PostgreSQL: {error.message}")
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def vector_server() -> Iterator[EmbeddedPostgres]:
+    """One PostgreSQL with pgvector for the session, not durable."""
+    try:
+        server = VectorPostgres()
+    except LookupError as error:
+        pytest.skip(f"no PostgreSQL with pgvector: {error}")
+    server.start()
     yield server
     server.close()
 

@@ -20,6 +20,7 @@ from migration_job.plan.rules import (
     TextRule,
     TimestampRule,
     WidenedTextRule,
+    target_named,
 )
 from migration_job.plan.rules.arrays import ArrayRule
 from migration_job.plan.rules.decimals import NearNumericRule, PaddedNumericRule
@@ -69,6 +70,8 @@ def toward(
     if base in TEXTS:
         return _text(facts)
     name, numbers = choose.split_type(there.base)
+    if not name and (own := target_named(choose.split_type(base)[0])) is not None and own.extension:
+        name, numbers = choose.split_type(base)  # of an extension in a schema of its own
     if there.element is not None and (array := _array(there, facts)) is not None:
         return array
     if there.element is not None or not name:

@@ -189,7 +189,7 @@ def without_way_back(table: SourceTable, plan: TablePlan) -> str:
         if own is None or column.generated is not None:
             continue
         target = TARGETS.get(base_of(column.type))
-        for text in target.natural if target is not None else ():
+        for text in map(column.rule.sized, target.natural if target is not None else ()):
             if not _returns(memory, own.affinity, column.rule, text):
                 shown = {"t": "true", "f": "false"}.get(text, text)
                 return f"nothing of {own.name} on SQLite stands for {shown} on PostgreSQL"

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import math
 import re
 import struct
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from migration_job.quoting import postgres_element
@@ -148,19 +150,39 @@ def _single_source(_rule: Any, value: SourceValue) -> str:
         raise wrong(value, "a number")
     kept = _single(float(value))
     (single,) = struct.unpack(">f", bytes.fromhex(kept))
-    shortest = next(
-        t
-        for n in range(1, 18)
-        for t in (f"{single:.{n}g}",)
-        if struct.pack(">f", float(t)).hex() == kept
-    )
-    if float(shortest) != value:
+    if float(_shortest(single, kept)) != value:
         raise Inexact(f"{display(value)} has more digits than real keeps")
     return kept
 
 
-def _single_target(_rule: Any, text: str) -> str:
-    return "NaN" if text == "NaN" else _single(float(text))
+def _shortest(single: float, kept: str) -> str:
+    """The fewest digits that stand between what is half way to the next single on either side:
+    what PostgreSQL prints."""
+    if single in (0, math.inf, -math.inf):
+        return str(single)
+    bits = int(kept, 16) & 0x7FFF_FFFF
+    below, own, above = (_of_bits(each) for each in (bits - 1, bits, bits + 1))
+    for digits in range(1, 18):
+        text = f"{single:.{digits}g}"
+        if below + own < 2 * abs(Fraction(text)) < own + above:
+            break
+    return text
+
+
+def _of_bits(bits: int) -> Fraction:
+    """The number above 0 of which a single has these bits; beyond the highest, what would follow
+    it."""
+    exponent, fraction = bits >> 23, bits & 0x7F_FFFF
+    whole = fraction | (1 << 23 if exponent else 0)
+    return whole * Fraction(2) ** (max(exponent, 1) - 150)
+
+
+def _single_target(rule: Any, text: str) -> str:
+    # Under these affinities SQLite has one zero.
+    one_zero = rule.affinity in ("integer", "real", "numeric")
+    if text == "NaN":
+        return text
+    return _single(0.0 if one_zero and float(text) == 0 else float(text))
 
 
 # ------------------------------------------------------------------------------------ lists
@@ -226,6 +248,37 @@ def _element(text: str, place: int) -> tuple[str | None, int]:
     return "".join(found), place + 2
 
 
+# ----------------------------------------------------------------------------------- vectors
+
+
+def _vector_source(rule: Any, value: SourceValue) -> str:
+    """The bits of each single, the first byte the highest."""
+    if rule.blobs:
+        if not isinstance(value, bytes) or not value or len(value) % 4:
+            raise wrong(value, "a vector in a blob")
+        return " ".join(value[i : i + 4][::-1].hex() for i in range(0, len(value), 4))
+    if not isinstance(value, str):
+        raise wrong(value, "a vector in text")
+    try:
+        parts = json.loads(value, parse_int=Decimal, parse_float=Decimal)
+    except ValueError:
+        raise wrong(value, "a vector in text") from None
+    if not isinstance(parts, list) or not all(isinstance(part, Decimal) for part in parts):
+        raise wrong(value, "a vector in text")
+    for part in parts:
+        kept = _single(float(part))
+        (single,) = struct.unpack(">f", bytes.fromhex(kept))
+        if Decimal(_shortest(single, kept)) != part:
+            raise Inexact(f"{part} in a vector has more digits than a single keeps")
+    return " ".join(_single(float(part)) for part in parts)
+
+
+def _vector_target(_rule: Any, text: str) -> str:
+    if not (text.startswith("[") and text.endswith("]")):
+        raise ValueError(f"not a vector: {text!r}")
+    return " ".join(_single(float(part)) for part in text[1:-1].split(","))
+
+
 # ------------------------------------------------------------------------------- JSON in blobs
 
 
@@ -250,7 +303,7 @@ def _json_bytes_target(rule: Any, text: str) -> str:
     return _document(text) if rule.binary else text
 
 
-UNBOUNDED = frozenset({"character", "citext", "padded-numeric", "array", "json-bytes"})
+UNBOUNDED = frozenset({"character", "citext", "padded-numeric", "array", "vector", "json-bytes"})
 """Rules of these whose values may be of any size."""
 
 SOURCE: dict[str, Callable[[Any, SourceValue], str]] = {
@@ -261,6 +314,7 @@ SOURCE: dict[str, Callable[[Any, SourceValue], str]] = {
     "citext": _citext_source,
     "single": _single_source,
     "array": _array_source,
+    "vector": _vector_source,
     "json-bytes": _json_bytes_source,
 }
 
@@ -272,6 +326,7 @@ TARGET: dict[str, Callable[[Any, str], str]] = {
     "citext": _same_text,
     "single": _single_target,
     "array": _array_target,
+    "vector": _vector_target,
     "json-bytes": _json_bytes_target,
 }
 
@@ -281,4 +336,7 @@ def as_parameter(kind: str, meaning: str) -> str:
     if kind == "single" and meaning != "NaN":
         (single,) = struct.unpack(">f", bytes.fromhex(meaning))
         return repr(single)
+    if kind == "vector":
+        numbers = (struct.unpack(">f", bytes.fromhex(bits))[0] for bits in meaning.split(" "))
+        return f"[{','.join(map(repr, numbers))}]"
     return meaning

@@ -8,7 +8,9 @@ the rule's Python says.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +22,8 @@ from hypothesis import strategies as st
 
 from migration_job.embedded import EmbeddedPostgres
 from migration_job.plan import rules
+from migration_job.plan.rules.other import SingleRule
+from migration_job.plan.rules.vector import VectorRule
 from migration_job.stores.sqlite.database import add_functions
 from migration_job.values import BrokenText, SourceValue, same
 from tests.helpers import missing, text_or_broken
@@ -68,6 +72,16 @@ RULES: list[tuple[str, rules.RuleBase]] = [
     ),
     *(("BLOB", rules.JsonBlobRule.model_validate({"form": f})) for f in ("jsonb", "text")),
     *(("BLOB", rules.JsonbBlobRule.model_validate({"form": f})) for f in ("jsonb", "text")),
+    ("REAL", SingleRule()),
+    *(
+        (t, SingleRule.model_validate({"affinity": a}))
+        for t, a in (("", "blob"), ("INTEGER", "integer"))
+    ),
+    ("BLOB", VectorRule()),
+    *(
+        ("TEXT", VectorRule(blobs=False, spaced=s, pointed=p))
+        for s, p in ((True, True), (False, False))
+    ),
     ("TEXT", rules.JsonRule()),
     ("JSON", rules.JsonRule(affinity="numeric")),
     ("TEXT", rules.JsonbRule()),
@@ -131,7 +145,9 @@ VALUES = st.one_of(
     st.uuids().map(str), st.uuids().map(lambda u: u.hex.upper()), st.sampled_from(hostile.JSONS),
     st.uuids().map(lambda u: u.hex), st.uuids().map(lambda u: str(u).upper()),
     st.from_regex(r"[0-9]{32}|[0-9]{31}[a-fA-F]", fullmatch=True),
-    hostile.integers.map(str), st.floats(2e6, 3e6), st.integers(0, 2**42),
+    st.lists(st.floats(width=32, allow_nan=False) | hostile.integers, max_size=4).map(json.dumps),
+    st.lists(st.floats(width=32), max_size=4).map(lambda v: struct.pack(f"<{len(v)}f", *v)),
+    hostile.integers.map(str), st.floats(2e6, 3e6), st.floats(width=32), st.integers(0, 2**42),
 )  # fmt: skip
 
 
@@ -166,7 +182,11 @@ def test_a_rule_keeps_its_word(
     rule: rules.RuleBase,
     server: psycopg.Connection[Any],
     sqlite: apsw.Connection,
+    request: pytest.FixtureRequest,
 ) -> None:
+    if rule.target_type == "vector":
+        server = request.getfixturevalue("vectors")
+
     @settings(
         max_examples=EXAMPLES,
         deadline=None,

@@ -80,6 +80,10 @@ DOCUMENTS = st.recursive(
     max_leaves=5,
 ).map(json.dumps)
 
+VECTORS = st.lists(st.floats(width=32), min_size=1, max_size=4).map(
+    lambda numbers: f"[{','.join(map(repr, numbers))}]"
+)
+
 NATURAL: dict[str, st.SearchStrategy[str]] = {
     "smallint": st.integers(-(2**15), 2**15 - 1).map(str),
     "integer": st.integers(-(2**31), 2**31 - 1).map(str),
@@ -101,6 +105,8 @@ NATURAL: dict[str, st.SearchStrategy[str]] = {
     "time": CLOCKS,
     "timestamp with time zone": STAMPS,
     "timestamp": STAMPS,
+    "vector": VECTORS,
+    "real": st.floats(width=32).map(repr),
 }
 
 
@@ -171,9 +177,14 @@ def server(postgres_server: EmbeddedPostgres) -> Iterator[psycopg.Connection[Any
     ids=[f"{t or 'none'}-{type(r).__name__}-{i}" for i, (t, r) in enumerate(ALL)],
 )
 def test_a_value_of_the_type_comes_home(
-    declared: str, rule: rules.RuleBase, server: psycopg.Connection[Any]
+    declared: str,
+    rule: rules.RuleBase,
+    server: psycopg.Connection[Any],
+    request: pytest.FixtureRequest,
 ) -> None:
     kind = rule.target_type
+    if kind == "vector":
+        server = request.getfixturevalue("vectors")
     column = ColumnPlan(source="c", target="c", type=kind, rule=rule)
     sqlite = apsw.Connection(":memory:")
     sqlite.execute(f"CREATE TABLE t(c {declared})")

@@ -198,6 +198,11 @@ class RuleBase(BaseModel):
         del value
         return None
 
+    def sized(self, natural: str) -> str:
+        """A value that a new row may have in a column of the rule's type, as it is with the type's
+        own length or dimensions."""
+        return natural
+
     def fast_sql(self, column: str) -> str | None:
         """A SQLite expression (``column`` is a quoted column reference) that gives the forward
         text of every value that meets :meth:`fast_condition`; None where there is none."""

@@ -102,6 +102,9 @@ class MapRule(RuleBase):
     def returned(self, value: SourceValue) -> str | None:
         return None if self.mapped(value)[0] else self.inner.returned(value)
 
+    def sized(self, natural: str) -> str:
+        return self.inner.sized(natural)
+
     def changes(self, value: SourceValue) -> bool:
         if self.bijective:
             return super().changes(value)

@@ -106,10 +106,20 @@ def postgres_float(value: float) -> str:
         return "Infinity" if value > 0 else "-Infinity"
     if value == 0:
         return "-0" if math.copysign(1, value) < 0 else "0"
-    sign, digits, power = Decimal(repr(value)).as_tuple()
-    text = "".join(map(str, digits)).rstrip("0")
-    exponent = len(digits) + int(power) - 1
-    if -4 <= exponent < 15:
+    return in_places(*fewest_digits(Decimal(repr(value))), places=15)
+
+
+def fewest_digits(number: Decimal) -> tuple[bool, str, int]:
+    """Whether a number is below 0, its digits without zeros at the end, and the power of ten of
+    the first of them."""
+    sign, digits, power = number.as_tuple()
+    return bool(sign), "".join(map(str, digits)).rstrip("0"), len(digits) + int(power) - 1
+
+
+def in_places(negative: bool, text: str, exponent: int, *, places: int) -> str:
+    """Digits as PostgreSQL places them: with an exponent below 1e-4, and from 10 to the power of
+    ``places`` on."""
+    if -4 <= exponent < places:
         if exponent >= len(text) - 1:
             body = text.ljust(exponent + 1, "0")
         elif exponent >= 0:
@@ -119,7 +129,7 @@ def postgres_float(value: float) -> str:
     else:
         mark = "-" if exponent < 0 else "+"
         body = text[0] + ("." + text[1:] if len(text) > 1 else "") + f"e{mark}{abs(exponent):02d}"
-    return ("-" if sign else "") + body
+    return ("-" if negative else "") + body
 
 
 # SQLite's own conversions are exact in these bounds: checked against Python's over millions of

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
 from typing import ClassVar, Literal
 
 from migration_job.plan.rules.base import (
@@ -16,6 +15,7 @@ from migration_job.plan.rules.base import (
     expected,
     text_for,
 )
+from migration_job.plan.rules.singles import single, single_text
 from migration_job.quoting import sqlite_text
 from migration_job.values import SourceValue
 
@@ -174,10 +174,10 @@ class SingleRule(RuleBase):
             raise expected("a number", value)
         if math.isinf(value):
             return "Infinity" if value > 0 else "-Infinity"
-        try:
-            return shortest(float(value))
-        except OverflowError:
-            raise CannotCarry(f"{value!r} is beyond real") from None
+        nearest = single(float(value))
+        if math.isinf(nearest):
+            raise CannotCarry(f"{value!r} is beyond real")
+        return single_text(nearest)
 
     def inverse(self, text: str | None) -> SourceValue:
         if text is None or text == "NaN":
@@ -188,13 +188,3 @@ class SingleRule(RuleBase):
 
     def returned(self, value: SourceValue) -> str | None:
         return "NaN" if value == "NaN" else None
-
-
-def shortest(value: float) -> str:
-    """The fewest digits that name the single nearest to the value. Raises OverflowError."""
-    (single,) = struct.unpack("<f", struct.pack("<f", value))
-    for digits in range(1, 10):
-        text = f"{single:.{digits}g}"
-        if struct.pack("<f", float(text)) == struct.pack("<f", single):
-            return text
-    return repr(single)
