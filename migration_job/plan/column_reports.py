@@ -21,6 +21,7 @@ from migration_job.plan.rules import (
     UuidRule,
     inside,
 )
+from migration_job.plan.rules.local import LocalTimestampRule
 from migration_job.stores.sqlite.model import SourceColumn, SourceTable
 
 AS_BYTES = "text-as-bytes"
@@ -205,7 +206,7 @@ def report_epoch(findings: Findings, subject: Subject, rule: Rule, *, given: boo
     """Say what numbers are taken for, with the times that it gives, and what speaks against it
     unless the policy has ``given`` the unit."""
     inner, facts = inside(rule), subject.facts
-    if not isinstance(inner, TimestampRule) or inner.epoch is None:
+    if not isinstance(inner, TimestampRule | LocalTimestampRule) or inner.epoch is None:
         return
     if not facts.integers + facts.reals:
         return
@@ -225,6 +226,32 @@ def report_epoch(findings: Findings, subject: Subject, rule: Rule, *, given: boo
         table=subject.table.name,
         column=subject.column.name,
         count=facts.integers + facts.reals,
+    )
+
+
+def report_unit_to_come(findings: Findings, subject: Subject, rule: Rule, why: str) -> None:
+    """Say what the numbers of a column without a value will be taken for, and ``why``; or that
+    nothing says it."""
+    inner = inside(rule)
+    unit = getattr(inner, "epoch", None) or getattr(inner, "unit", None)
+    table, column = subject.place
+    if unit is not None:
+        words = UNIT_WORDS[unit]
+        if inner.kind == "interval":
+            words = words.removesuffix(" since 1970")
+        said = f"no value yet: numbers will be {words} (epoch: {unit}), as {why}"
+        findings.add("epoch", "note", said, table=table, column=column)
+        return
+    findings.add(
+        "unit-unknown",
+        "warning",
+        f"no value yet, and nothing says what the numbers of a column declared "
+        f"{subject.column.declared} will count: the first one that the source gets during a live "
+        "move stops the switch, and what PostgreSQL gets comes back as text, which the "
+        "application may not read. `epoch` in the policy says it",
+        table=table,
+        column=column,
+        suggest=policy_for_column(table, column, epoch="s"),
     )
 
 

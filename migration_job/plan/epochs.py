@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from migration_job.plan.facts import ColumnFacts
 from migration_job.plan.rules import CannotCarry, EpochUnit, TimestampRule
+from migration_job.plan.rules.local import LocalTimestampRule
 from migration_job.stores.sqlite.model import SourceTable
 from migration_job.values import fold
 
@@ -28,7 +29,7 @@ _OF_APPLE = 1_000_000_000
 from 2001 rather."""
 
 
-def shown_time(rule: TimestampRule, number: int) -> str:
+def shown_time(rule: TimestampRule | LocalTimestampRule, number: int) -> str:
     """The time, to the second, as people read it."""
     try:
         return str(rule.forward(number))[:19]
@@ -36,7 +37,7 @@ def shown_time(rule: TimestampRule, number: int) -> str:
         return "no time"
 
 
-def doubt(table: SourceTable, facts: ColumnFacts, rule: TimestampRule) -> str:
+def doubt(table: SourceTable, facts: ColumnFacts, rule: TimestampRule | LocalTimestampRule) -> str:
     """What speaks against the unit that the numbers suggest, as the rest of a sentence; '' where
     nothing does."""
     per_second = _PER_SECOND.get(rule.epoch or "julian")

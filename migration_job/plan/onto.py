@@ -102,6 +102,7 @@ def plan_onto(
         assigner=assigner,
     )
     seen = observe(readers, catalogue)
+    assigner.learn(matched, seen)
     if observed is not None:
         observed()
     onto = _Onto(planning, seen, matched, trial)

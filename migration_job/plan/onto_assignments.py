@@ -7,14 +7,17 @@ from typing import Any
 import yaml
 
 from migration_job.errors import InputError
+from migration_job.plan import column_reports
 from migration_job.plan.assignment import Assigner, Assignment, Wish, with_maps, wrap
 from migration_job.plan.choose import Choice
 from migration_job.plan.column_reports import Subject
 from migration_job.plan.findings import Findings, Judgement, policy_for_column, policy_for_table
 from migration_job.plan.hints import Fields
+from migration_job.plan.likeness import Example, Likeness, counts_times, unit_of_default, unit_of_type
 from migration_job.plan.matching import Matched
+from migration_job.plan.planner.side_by_side import Seen
 from migration_job.plan.policy import ColumnPolicy
-from migration_job.plan.rules import Rule
+from migration_job.plan.rules import EpochUnit, Rule
 from migration_job.plan.target import TargetColumn, TargetSchema
 from migration_job.plan.toward import Unsupported, toward
 
@@ -73,6 +76,18 @@ class OntoAssigner(Assigner):
             for name, there in m.columns.items()
         }
         self._django = target.table("django_migrations") is not None
+        self._likeness = Likeness((), self._like)
+
+    def learn(self, matched: Matched, seen: Seen) -> None:
+        """Take the columns that have values for what others will hold."""
+        examples = (
+            Example(Subject(one.source, column, facts), one.columns[column.name])
+            for one in matched.tables
+            for column in one.source.columns
+            if column.name in one.columns
+            and (facts := seen.facts[one.source.name][column.name]).values
+        )
+        self._likeness = Likeness(examples, self._like)
 
     def propose(self, subject: Subject, wish: Wish | None) -> Choice:
         own = self._policy.column(*subject.place)
@@ -82,24 +97,61 @@ class OntoAssigner(Assigner):
                 "type is the target's with --schema existing",
                 advice="take the line out; change the type on the target if it has to be another",
             )
+        if not subject.facts.values and own.model_fields_set <= {"action", "rename"}:
+            return self._as_others(subject)
         return self._proposed(subject, own, wish)
 
     def _proposed(self, subject: Subject, own: ColumnPolicy, wish: Wish | None) -> Choice:
         there = self._targets[subject.place]
-        rule = toward(
+        return Choice(wrap(self._toward(subject, there, own, wish), own, wish), there.type)
+
+    def _toward(
+        self,
+        subject: Subject,
+        there: TargetColumn,
+        own: ColumnPolicy,
+        wish: Wish | None = None,
+        unit: EpochUnit | None = None,
+    ) -> Rule:
+        return toward(
             there,
             subject.column,
             with_maps(subject.facts, own, wish),
             zone=own.zone or self._zone,
-            epoch=own.epoch or self._convention(there),
+            epoch=own.epoch or unit or self._convention(there),
             guid=own.guid,
         )
-        return Choice(wrap(rule, own, wish), there.type)
 
-    def _convention(self, there: TargetColumn) -> Any:
+    def _convention(self, there: TargetColumn) -> EpochUnit | None:
         """What an integer means where the framework that made both schemas always means the same by
         it."""
         return "us" if self._django and there.base.startswith("interval") else None
+
+    # ------------------------------------------------------------------- columns without a value
+
+    def _as_others(self, subject: Subject) -> Choice:
+        """The rule for a column in which nothing stands yet: that of the columns like it."""
+        there = self._targets[subject.place]
+        unit, why = unit_of_default(subject.column), "its default computes them"
+        found = None if unit else self._likeness.rule_for(subject, there)
+        if found is not None:
+            rule, why = found[0], f"{'.'.join(found[1])} has them"
+        else:
+            if unit is None:
+                unit, why = unit_of_type(subject.column, there), f"{there.type} holds them"
+            rule = self._toward(subject, there, self._own(subject), unit=unit)
+        if counts_times(subject.column, there):
+            column_reports.report_unit_to_come(self._findings, subject, rule, why)
+        return Choice(rule, there.type)
+
+    def _like(self, example: Example, there: TargetColumn) -> Rule | None:
+        own = self._policy.column(*example.subject.place)
+        if own.entries or own.pattern:
+            return None  # what the policy says of one column's values it says of no other's
+        try:
+            return self._toward(example.subject, there, own)
+        except Unsupported:
+            return None
 
     def _hint(self, subject: Subject, narrow: Assignment) -> Fields | None:
         """What carries the values to the target's type; nothing that would change the type."""

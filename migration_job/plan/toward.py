@@ -24,6 +24,7 @@ from migration_job.plan.rules import (
 )
 from migration_job.plan.rules.arrays import ArrayRule
 from migration_job.plan.rules.decimals import NearNumericRule, PaddedNumericRule
+from migration_job.plan.rules.digits import DigitBytesRule
 from migration_job.plan.rules.json import of_jsonb
 from migration_job.plan.rules.jsonbytes import JsonBytesRule
 from migration_job.plan.rules.local import LocalTimestampRule
@@ -62,7 +63,7 @@ def toward(
     guid: ByteOrder | None = None,
 ) -> Rule:
     """The rule for a column of the source whose place has that type. Raises Unsupported."""
-    if there.base == "uuid" and facts.classes == {"blob"}:
+    if there.base == "uuid" and _holds_blobs(column, facts):
         return UuidBytesRule(order=guid or "network")
     if there.labels:
         return LabelRule(type=there.type, labels=there.labels)
@@ -81,6 +82,8 @@ def toward(
             "to: leave the column out, and fill it on the target after the switch",
             skip=True,
         )
+    if _holds_blobs(column, facts) and _is_whole(name, numbers):
+        return DigitBytesRule(type=there.base)
     special = _special(name, numbers, column, facts)
     if special is not None:
         return special
@@ -91,6 +94,21 @@ def toward(
         rule = rule.model_copy(update={"precision": min([*numbers, FINEST])})
     _require_unit(name, rule, facts)
     return rule
+
+
+def _holds_blobs(column: SourceColumn, facts: ColumnFacts) -> bool:
+    """Whether the column's values are blobs; where it has none, whether it is declared so."""
+    if not facts.classes:
+        return column.affinity == "blob" and "BLOB" in column.declared.upper()
+    return facts.classes == {"blob"}
+
+
+def _is_whole(name: str, numbers: tuple[int, ...]) -> bool:
+    """Whether the type is one of whole numbers, or a numeric that can hold nothing else with its
+    declared decimals."""
+    if name == "numeric":
+        return not any(numbers[1:])
+    return name in ("smallint", "integer", "bigint")
 
 
 def _array(there: TargetColumn, facts: ColumnFacts) -> Rule | None:
@@ -105,7 +123,7 @@ def _special(
     """A rule that the values ask for as well as the type."""
     blobs = [value for value in facts.sample if isinstance(value, bytes)]
     own = bool(blobs) and all(of_jsonb(blob) is not None for blob in blobs)
-    if name in ("json", "jsonb") and facts.classes == {"blob"} and not own:
+    if name in ("json", "jsonb") and _holds_blobs(column, facts) and not own:
         return JsonBytesRule.like(facts.sample, binary=name == "jsonb")
     if name == "boolean" and facts.texts:
         return _spelled_booleans(facts)

@@ -303,6 +303,21 @@ def _json_bytes_target(rule: Any, text: str) -> str:
     return _document(text) if rule.binary else text
 
 
+# ----------------------------------------------------------------------------- digits in blobs
+
+
+def _digits_source(_rule: Any, value: SourceValue) -> str:
+    if not isinstance(value, bytes) or not value.isascii():
+        raise wrong(value, "digits in a blob")
+    try:
+        number = int(value)
+    except ValueError:
+        raise wrong(value, "digits in a blob") from None
+    if str(number).encode() != value:
+        raise wrong(value, "digits in a blob")
+    return str(number)
+
+
 UNBOUNDED = frozenset({"character", "citext", "padded-numeric", "array", "vector", "json-bytes"})
 """Rules of these whose values may be of any size."""
 
@@ -316,6 +331,7 @@ SOURCE: dict[str, Callable[[Any, SourceValue], str]] = {
     "array": _array_source,
     "vector": _vector_source,
     "json-bytes": _json_bytes_source,
+    "digit-bytes": _digits_source,
 }
 
 TARGET: dict[str, Callable[[Any, str], str]] = {
@@ -328,6 +344,7 @@ TARGET: dict[str, Callable[[Any, str], str]] = {
     "array": _array_target,
     "vector": _vector_target,
     "json-bytes": _json_bytes_target,
+    "digit-bytes": _same_text,
 }
 
 
