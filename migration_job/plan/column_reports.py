@@ -238,7 +238,7 @@ def report_unit_to_come(findings: Findings, subject: Subject, rule: Rule, why: s
     if unit is not None:
         words = UNIT_WORDS[unit]
         if inner.kind == "interval":
-            words = words.removesuffix(" since 1970")
+            words = words.removesuffix(" since 1970").removeprefix("Julian ")
         said = f"no value yet: numbers will be {words} (epoch: {unit}), as {why}"
         findings.add("epoch", "note", said, table=table, column=column)
         return

@@ -107,6 +107,6 @@ def unit_of_type(column: SourceColumn, there: TargetColumn) -> EpochUnit | None:
 
 
 def _family(there: TargetColumn) -> str:
-    """The type without its numbers and, of times, without the zone."""
+    """The type without its numbers and fields and, of times, without the zone."""
     name = re.sub(r"\(.*?\)", "", there.base)
-    return "timestamp" if name.startswith("timestamp") else name
+    return next((known for known in ("timestamp", "interval") if name.startswith(known)), name)

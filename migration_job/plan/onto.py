@@ -243,7 +243,8 @@ class _Onto:
 
     def _report_interval(self, table: SourceTable, column: SourceColumn, rule: Rule) -> None:
         shape = getattr(inside(rule), "since", None)
-        if inside(rule).kind == "interval" and shape is not None:
+        texts = self._seen.of((table.name, column.name)).texts
+        if inside(rule).kind == "interval" and shape is not None and texts:
             self._findings.add(
                 "interval-since-1970",
                 "warning",
@@ -251,7 +252,7 @@ class _Onto:
                 "SQLAlchemy writes intervals",
                 table=table.name,
                 column=column.name,
-                count=self._seen.of((table.name, column.name)).texts,
+                count=texts,
             )
 
     # --------------------------------------------------------------------------------- the plan

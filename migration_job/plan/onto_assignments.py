@@ -13,7 +13,13 @@ from migration_job.plan.choose import Choice
 from migration_job.plan.column_reports import Subject
 from migration_job.plan.findings import Findings, Judgement, policy_for_column, policy_for_table
 from migration_job.plan.hints import Fields
-from migration_job.plan.likeness import Example, Likeness, counts_times, unit_of_default, unit_of_type
+from migration_job.plan.likeness import (
+    Example,
+    Likeness,
+    counts_times,
+    unit_of_default,
+    unit_of_type,
+)
 from migration_job.plan.matching import Matched
 from migration_job.plan.planner.side_by_side import Seen
 from migration_job.plan.policy import ColumnPolicy

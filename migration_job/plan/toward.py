@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from migration_job.plan import choose
@@ -23,8 +24,10 @@ from migration_job.plan.rules import (
     target_named,
 )
 from migration_job.plan.rules.arrays import ArrayRule
+from migration_job.plan.rules.days import DayRule
 from migration_job.plan.rules.decimals import NearNumericRule, PaddedNumericRule
 from migration_job.plan.rules.digits import DigitBytesRule
+from migration_job.plan.rules.durations import MICROS
 from migration_job.plan.rules.json import of_jsonb
 from migration_job.plan.rules.jsonbytes import JsonBytesRule
 from migration_job.plan.rules.local import LocalTimestampRule
@@ -87,6 +90,8 @@ def toward(
     special = _special(name, numbers, column, facts)
     if special is not None:
         return special
+    if name == "date" and (day := DayRule.of(facts, zone, epoch)) is not None:
+        return day
     request = Request(facts, column.affinity, name, numbers, zone, epoch)
     rule = OWNERS[name].asked(request)
     if isinstance(rule, TimestampRule | LocalTimestampRule):
@@ -159,6 +164,15 @@ def _spelled_booleans(facts: ColumnFacts) -> Rule:
     return MapRule(entries=entries, inner=BooleanRule(), bijective=True)
 
 
+def _unit_of_durations(facts: ColumnFacts) -> EpochUnit:
+    """The unit that durations look like: a part of a microsecond is none, so that what is finer
+    counts days, and what has a fraction seconds."""
+    reals = [Decimal(repr(value)) for value in facts.sample if isinstance(value, float)]
+    if any(value.is_finite() and value * MICROS["s"] % 1 for value in reals):
+        return "julian"
+    return "s" if any(value.is_finite() and value % 1 for value in reals) else "us"
+
+
 def _require_unit(name: str, rule: Rule, facts: ColumnFacts) -> None:
     """Raises Unsupported where numbers stand in a column of times and nothing says what they
     count."""
@@ -167,8 +181,8 @@ def _require_unit(name: str, rule: Rule, facts: ColumnFacts) -> None:
         raise Unsupported(
             "unit-unknown",
             f"{numbers:,} numbers for an interval, and nothing says what they count: microseconds "
-            "(us, as Django's), milliseconds (ms) or seconds (s)",
-            epoch="us",
+            "(us, as Django's), milliseconds (ms), seconds (s) or days (julian, as Pony's)",
+            epoch=_unit_of_durations(facts),
         )
     if name.startswith("timestamp") and numbers and getattr(rule, "epoch", None) is None:
         raise Unsupported(

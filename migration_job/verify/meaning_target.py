@@ -55,7 +55,19 @@ def _interval_target(_rule: Any, text: str) -> str:
     return f"{months} mons {micros // 1_000_000} seconds {micros % 1_000_000} microseconds"
 
 
+def _days_source(value: float) -> str:
+    """Days: a real of them is the microsecond that it is nearest to, if it is that but for its last
+    digit."""
+    exact = Fraction(value) * 86_400_000_000
+    whole = round(exact)
+    if abs(exact - whole) > Fraction(math.ulp(max(abs(float(value)), 1.0))) * 86_400_000_000:
+        raise Inexact(f"{display(value)} days say more than a microsecond")
+    return f"0 mons {whole // 1_000_000} seconds {whole % 1_000_000} microseconds"
+
+
 def _interval_source(rule: Any, value: SourceValue) -> str:
+    if isinstance(value, int | float) and rule.unit == "julian":
+        return _days_source(value)
     if isinstance(value, int | float) and rule.unit is not None:
         micros = Decimal(repr(value)) * _PER_UNIT[rule.unit]
         if not micros.is_finite() or micros != micros.to_integral_value():

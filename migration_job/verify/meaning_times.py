@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
@@ -277,6 +277,33 @@ def _date_source(_rule: Any, value: SourceValue) -> str:
     return f"{day.year:04d}-{day.month:02d}-{day.day:02d}"
 
 
+def _day_source(rule: Any, value: SourceValue) -> str:
+    """The day that a midnight begins: the one that the text spells, or that a clock in the rule's
+    zone shows."""
+    if _is_beyond(value):
+        return str(value)
+    if rule.shape == "epoch":
+        there = EPOCH + timedelta(microseconds=epoch_micros(rule.epoch, value))
+        local = there.astimezone(_zone(rule.zone))
+        day, clock = local.date(), local.time()
+    else:
+        found = _parts(rule.shape, value)
+        try:
+            day = date(int(found["Y"]), int(found["m"]), int(found["d"]))
+            clock = time(*_clock(found))
+        except ValueError as error:
+            raise Inexact(f"{display(value)}: {error}") from None
+    if clock != time():
+        raise Inexact(f"{display(value)} is not the beginning of a day")
+    return day.isoformat()
+
+
+def _day_target(_rule: Any, text: str) -> str:
+    if not _is_beyond(text):
+        date.fromisoformat(text)
+    return text
+
+
 def _time_source(rule: Any, value: SourceValue) -> str:
     if value == _END_OF_DAY:
         return f"{_END_OF_DAY}.000000"
@@ -302,6 +329,7 @@ SOURCE: dict[str, Callable[[Any, SourceValue], str]] = {
     "date": _date_source,
     "time": _time_source,
     "local-timestamp": _local_source,
+    "day": _day_source,
 }
 
 
@@ -309,4 +337,5 @@ TARGET: dict[str, Callable[[Any, str], str]] = {
     "timestamp": _timestamp_target,
     "time": _time_target,
     "local-timestamp": _local_target,
+    "day": _day_target,
 }

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, ClassVar, Literal
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from migration_job.plan.facts import ColumnFacts
 from migration_job.plan.rules.base import (
@@ -54,6 +56,8 @@ class ArrayRule(RuleBase):
     """The most characters of a text, or the precision and scale of a number; () without."""
     spaced: bool = True
     """Whether the column writes a blank after each comma."""
+    pointed: bool = False
+    """Whether the column writes whole reals with a decimal, as Python does."""
 
     doc: ClassVar[str] = "Lists in JSON; those spelled as the column's others come back."
     no_escapes: ClassVar[bool] = False
@@ -74,8 +78,20 @@ class ArrayRule(RuleBase):
         spaced = sum(", " in value for value in lists) >= sum("," in value for value in lists) / 2
         low, high = BOUNDS.get(name, BOUNDS["bigint"])
         return cls(
-            type=type_sql, element=element, spaced=spaced, low=low, high=high, numbers=numbers
+            type=type_sql,
+            element=element,
+            spaced=spaced,
+            pointed=element == "real" and _pointed(lists),
+            low=low,
+            high=high,
+            numbers=numbers,
         )
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Plans of earlier releases, whose rules said nothing of decimals, keep their digests."""
+        data: dict[str, Any] = handler(self)
+        return {name: value for name, value in data.items() if name != "pointed" or value}
 
     @property
     def target_type(self) -> str:
@@ -155,7 +171,18 @@ class ArrayRule(RuleBase):
         if self.element == "boolean":
             return "true" if part == "t" else "false"
         texts = self.element in ("text", "uuid")
+        if self.pointed and part.removeprefix("-").isdigit():
+            return f"{part}.0"
         return json.dumps(part, ensure_ascii=False) if texts else part
+
+
+def _pointed(lists: Sequence[str]) -> bool:
+    """Whether most of the whole numbers in lists have a decimal."""
+    found = [match[1] for text in lists for match in _WHOLE.finditer(text)]
+    return bool(found) and 2 * sum(map(bool, found)) > len(found)
+
+
+_WHOLE = re.compile(r"(?<=[\[,\s-])\d+(\.0)?(?=[\],\s])")
 
 
 class _Digits(str):

@@ -19,7 +19,7 @@ class DigitBytesRule(RuleBase):
     of integers, or to a numeric without decimals."""
 
     kind: Literal["digit-bytes"] = "digit-bytes"
-    type: str
+    type: str = "bigint"
 
     doc: ClassVar[str] = "Integers that a BLOB spells in digits, as drizzle writes a `bigint`."
     classes: ClassVar[frozenset[StorageClass]] = frozenset({"blob"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from typing import ClassVar, Literal
 
 from migration_job.plan import moments
@@ -20,11 +21,12 @@ from migration_job.plan.rules.base import (
 from migration_job.plan.rules.times import FINEST, Precision, timestamp
 from migration_job.values import SourceValue
 
-Unit = Literal["s", "ms", "us"]
-
-MICROS: dict[str, int] = {"s": 1_000_000, "ms": 1_000, "us": 1}
+Unit = Literal["s", "ms", "us", "julian"]
 
 DAY = 86_400_000_000
+
+MICROS: dict[str, int] = {"s": 1_000_000, "ms": 1_000, "us": 1, "julian": DAY}
+"""Days are what SQLite's own julianday() counts, and what Pony writes."""
 
 _OUTPUT = re.compile(
     r"(?:(?P<days>-?\d+) days?)?(?: ?(?P<sign>[+-]?)(?P<h>\d+):(?P<m>[0-5]\d):(?P<s>[0-5]\d)"
@@ -64,11 +66,24 @@ class IntervalRule(RuleBase):
     writes them); None for a column that has none."""
 
     types: ClassVar[tuple[TargetType, ...]] = (
-        TargetType("interval", "opaque", "TEXT", ("1 day 02:03:04",), (16, 8)),
+        TargetType(
+            "interval",
+            "opaque",
+            "TEXT",
+            ("1 day 02:03:04",),
+            (16, 8),
+            # Fields that end with seconds restrict nothing.
+            words=(
+                "interval day to second",
+                "interval hour to second",
+                "interval minute to second",
+                "interval second",
+            ),
+        ),
     )
     doc: ClassVar[str] = (
-        "Durations: integers whose unit the policy declares (`epoch: us`, `ms` or `s`), or text; "
-        "numbers come back as they were."
+        "Durations: numbers whose unit the policy declares (`epoch: us`, `ms`, `s`, or `julian` "
+        "for days), or text; numbers come back as they were."
     )
     canonical: ClassVar[bool] = False
     classes: ClassVar[frozenset[StorageClass]] = frozenset({"text", "integer", "real"})
@@ -81,7 +96,7 @@ class IntervalRule(RuleBase):
         texts = [value for value in request.facts.sample if isinstance(value, str)]
         since = bool(texts) and all(_since(value) is not None for value in texts)
         return cls(
-            unit=unit if unit in ("s", "ms", "us") else None,
+            unit=unit if unit in ("s", "ms", "us", "julian") else None,
             since=like.shape if since else None,
             precision=min(FINEST, *request.numbers) if request.numbers else FINEST,
         )
@@ -99,6 +114,8 @@ class IntervalRule(RuleBase):
             exact = Decimal(repr(value)) * MICROS[self.unit]
             if not exact.is_finite() or abs(exact) >= 2**63:
                 raise CannotCarry(f"{value!r} is no duration that PostgreSQL holds")
+            if self.unit == "julian":
+                return self._cut(round(Fraction(value) * DAY))
             return self._cut(int(exact.to_integral_value()))
         text = text_for(value, "a duration")
         micros = _read(text) if self.since is None else _since(text)
@@ -122,6 +139,9 @@ class IntervalRule(RuleBase):
         whole, rest = divmod(micros, MICROS[self.unit])
         if not rest:
             return whole
+        if self.unit == "julian":
+            days = whole + rest / 1_000_000 / 86_400  # as Pony reckons
+            return days if round(Fraction(days) * DAY) == micros else text
         real = micros / MICROS[self.unit]
         return real if Decimal(repr(real)) * MICROS[self.unit] == micros else text
 
@@ -132,12 +152,15 @@ class IntervalRule(RuleBase):
         spelled = re.fullmatch(r"[-+0-9:. a-z]+", value, re.ASCII) is not None
         return value if spelled and re.search(r"\d (years?|mons?)|:", value) else None
 
-    def _fits_precision(self, unit: Unit) -> bool:
-        """Whether the numbers have no more decimals of a second than the type."""
-        return MICROS[unit] >= int(10 ** (FINEST - self.precision))
+    @property
+    def _fast(self) -> bool:
+        """Whether the numbers count parts of a second, and no more decimals than the type has."""
+        if self.unit is None or self.unit == "julian":
+            return False
+        return MICROS[self.unit] >= int(10 ** (FINEST - self.precision))
 
     def fast_sql(self, column: str) -> str | None:
-        if self.unit is None or not self._fits_precision(self.unit):
+        if not self._fast or self.unit is None:
             return None
         per_second = 1_000_000 // MICROS[self.unit]
         part = f"printf(' %d microseconds', ({column} % {per_second}) * {MICROS[self.unit]})"
@@ -147,7 +170,7 @@ class IntervalRule(RuleBase):
         )
 
     def fast_condition(self, column: str) -> str | None:
-        if self.unit is None or not self._fits_precision(self.unit):
+        if not self._fast or self.unit is None:
             return None
         most = 2**62 // MICROS[self.unit]
         return (
