@@ -1,4 +1,4 @@
-"""Applications of knex's and TypeORM's, in Node."""
+"""Applications of drizzle's, knex's and TypeORM's, in Node."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from tests.applications.page import Shown, of_node, tell
 pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1500)]
 
 
+PACKAGES = {"drizzle": "drizzle-orm"}
+"""Those that are not called as the application is."""
+
 SHOWN = {
+    "drizzle": (
+        "drizzle (Node; integers and JSON in blobs, seconds and milliseconds, "
+        "columns without a value yet, a generated column, a partial index, a view)"
+    ),
     "knex": "knex (Node; knex_migrations, times in milliseconds, JSON, enums by CHECK)",
     "typeorm": "TypeORM (Node; generated uuids, decimals, simple JSON and arrays, soft deletes)",
 }
@@ -27,4 +34,4 @@ def test_there_and_back(postgres: str, tmp_path: Path, name: str) -> None:
         return program([node, str(home / f"{name}_application.js"), side, *names], tmp_path)
 
     there_and_back(steps, f"sqlite://{tmp_path / 'app.db'}", url(postgres), postgres, tmp_path)
-    tell(Shown(SHOWN[name], of_node(name, "better-sqlite3", "pg")), postgres)
+    tell(Shown(SHOWN[name], of_node(PACKAGES.get(name, name), "better-sqlite3", "pg")), postgres)
