@@ -21,6 +21,7 @@ from migration_job.plan.rules import (
     UuidRule,
     inside,
 )
+from migration_job.plan.rules.days import DayRule
 from migration_job.plan.rules.local import LocalTimestampRule
 from migration_job.stores.sqlite.model import SourceColumn, SourceTable
 
@@ -206,7 +207,7 @@ def report_epoch(findings: Findings, subject: Subject, rule: Rule, *, given: boo
     """Say what numbers are taken for, with the times that it gives, and what speaks against it
     unless the policy has ``given`` the unit."""
     inner, facts = inside(rule), subject.facts
-    if not isinstance(inner, TimestampRule | LocalTimestampRule) or inner.epoch is None:
+    if not isinstance(inner, TimestampRule | LocalTimestampRule | DayRule) or inner.epoch is None:
         return
     if not facts.integers + facts.reals:
         return

@@ -7,9 +7,12 @@ from datetime import UTC, datetime
 
 from migration_job.plan.facts import ColumnFacts
 from migration_job.plan.rules import CannotCarry, EpochUnit, TimestampRule
+from migration_job.plan.rules.days import DayRule
 from migration_job.plan.rules.local import LocalTimestampRule
 from migration_job.stores.sqlite.model import SourceTable
 from migration_job.values import fold
+
+TimesRule = TimestampRule | LocalTimestampRule | DayRule
 
 UNIT_WORDS: Mapping[EpochUnit, str] = {
     "s": "seconds since 1970",
@@ -29,7 +32,7 @@ _OF_APPLE = 1_000_000_000
 from 2001 rather."""
 
 
-def shown_time(rule: TimestampRule | LocalTimestampRule, number: int) -> str:
+def shown_time(rule: TimesRule, number: int) -> str:
     """The time, to the second, as people read it."""
     try:
         return str(rule.forward(number))[:19]
@@ -37,7 +40,7 @@ def shown_time(rule: TimestampRule | LocalTimestampRule, number: int) -> str:
         return "no time"
 
 
-def doubt(table: SourceTable, facts: ColumnFacts, rule: TimestampRule | LocalTimestampRule) -> str:
+def doubt(table: SourceTable, facts: ColumnFacts, rule: TimesRule) -> str:
     """What speaks against the unit that the numbers suggest, as the rest of a sentence; '' where
     nothing does."""
     per_second = _PER_SECOND.get(rule.epoch or "julian")

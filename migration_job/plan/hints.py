@@ -24,6 +24,7 @@ from migration_job.plan.rules import (
     UuidRule,
     inside,
 )
+from migration_job.plan.rules.arrays import ArrayRule
 from migration_job.plan.storage import is_truth
 from migration_job.values import SourceValue
 
@@ -70,9 +71,26 @@ def for_misfits(
         yield from _clocks(misfits)
     if isinstance(inner, UuidRule):
         yield from _byte_orders(misfits)
+    if isinstance(inner, ArrayRule):
+        yield from ({"separator": separator} for separator in _separators(subject.facts.sample))
     nulls = _nulls(misfits)
     if nulls and nullable:
         yield nulls
+
+
+def _separators(sample: Sequence[SourceValue]) -> list[str]:
+    """What may stand between the elements of lists, the commonest first; none where a list is
+    written as in JSON or as PostgreSQL writes it."""
+    texts = [value for value in sample if isinstance(value, str)]
+    if any(text[:1] in ("[", "{") for text in texts):
+        return []
+    met = {separator: sum(separator in text for text in texts) for separator in SEPARATORS}
+    found = sorted((s for s in SEPARATORS if met[s]), key=lambda s: -met[s])
+    return found or [","][: len(texts)]
+
+
+SEPARATORS = (", ", ",", ";", "|")
+"""Those that are tried; of two that are as common the longer one, which leaves no blank."""
 
 
 def for_mixed(misfits: Sequence[SourceValue], *, nullable: bool) -> Iterator[Fields]:

@@ -25,7 +25,7 @@ from migration_job.plan.planner.side_by_side import Seen
 from migration_job.plan.policy import ColumnPolicy
 from migration_job.plan.rules import EpochUnit, Rule
 from migration_job.plan.target import TargetColumn, TargetSchema
-from migration_job.plan.toward import Unsupported, toward
+from migration_job.plan.toward import Said, Unsupported, toward
 
 
 class OntoFindings(Findings):
@@ -119,14 +119,13 @@ class OntoAssigner(Assigner):
         wish: Wish | None = None,
         unit: EpochUnit | None = None,
     ) -> Rule:
-        return toward(
-            there,
-            subject.column,
-            with_maps(subject.facts, own, wish),
+        said = Said(
             zone=own.zone or self._zone,
             epoch=own.epoch or unit or self._convention(there),
             guid=own.guid,
+            separator=own.separator,
         )
+        return toward(there, subject.column, with_maps(subject.facts, own, wish), said)
 
     def _convention(self, there: TargetColumn) -> EpochUnit | None:
         """What an integer means where the framework that made both schemas always means the same by

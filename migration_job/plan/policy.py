@@ -69,6 +69,8 @@ class ColumnPolicy(Part):
     epoch: EpochUnit | None = None
     guid: ByteOrder | None = None
     """The order of the bytes of UUIDs in blobs; the column becomes ``uuid``."""
+    separator: str | None = Field(default=None, min_length=1)
+    """What stands between the elements of lists that are no JSON, in a column that is an array."""
     zone: str | None = None
     booleans: dict[bool, list[Scalar]] = Field(default_factory=dict)
     """The values that mean true and false."""

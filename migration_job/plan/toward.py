@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -56,18 +57,26 @@ class Unsupported(Exception):
         return policy_for_column(table, column, **self._fields)
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the policy, or a framework's convention, says of a column's values."""
+
+    zone: str
+    epoch: EpochUnit | None = None
+    guid: ByteOrder | None = None
+    separator: str | None = None
+
+
 def toward(
     there: TargetColumn,
     column: SourceColumn,
     facts: ColumnFacts,
-    *,
-    zone: str,
-    epoch: EpochUnit | None = None,
-    guid: ByteOrder | None = None,
+    said: Said,
 ) -> Rule:
     """The rule for a column of the source whose place has that type. Raises Unsupported."""
+    zone, epoch = said.zone, said.epoch
     if there.base == "uuid" and _holds_blobs(column, facts):
-        return UuidBytesRule(order=guid or "network")
+        return UuidBytesRule(order=said.guid or "network")
     if there.labels:
         return LabelRule(type=there.type, labels=there.labels)
     base = there.base.rpartition(".")[2].strip('"')
@@ -76,7 +85,7 @@ def toward(
     name, numbers = choose.split_type(there.base)
     if not name and (own := target_named(choose.split_type(base)[0])) is not None and own.extension:
         name, numbers = choose.split_type(base)  # of an extension in a schema of its own
-    if there.element is not None and (array := _array(there, facts)) is not None:
+    if there.element is not None and (array := _array(there, facts, said.separator)) is not None:
         return array
     if there.element is not None or not name:
         raise Unsupported(
@@ -116,10 +125,10 @@ def _is_whole(name: str, numbers: tuple[int, ...]) -> bool:
     return name in ("smallint", "integer", "bigint")
 
 
-def _array(there: TargetColumn, facts: ColumnFacts) -> Rule | None:
+def _array(there: TargetColumn, facts: ColumnFacts, separator: str | None) -> Rule | None:
     name, numbers = choose.split_type(str(there.element))
     plain = name or str(there.element).rpartition(".")[2]
-    return ArrayRule.of(there.type, plain, numbers, facts)
+    return ArrayRule.of(there.type, plain, numbers, facts, separator)
 
 
 def _special(

@@ -201,6 +201,8 @@ def _single_target(rule: Any, text: str) -> str:
 
 
 def _array_source(rule: Any, value: SourceValue) -> str:
+    if isinstance(value, str) and rule.separator is not None:
+        return _literal([_of_list(rule, part) for part in value.split(rule.separator) if value])
     if not isinstance(value, str):
         raise wrong(value, "a list in JSON")
     try:
@@ -210,6 +212,17 @@ def _array_source(rule: Any, value: SourceValue) -> str:
     if not isinstance(parts, list):
         raise wrong(value, "a list in JSON")
     return _literal([_of_json(rule, part) for part in parts])
+
+
+def _of_list(rule: Any, part: str) -> str | None:
+    if rule.element == "boolean":
+        return {"true": "t", "false": "f"}.get(part, part)
+    if rule.element in ("text", "uuid"):
+        return part
+    try:
+        return _of_json(rule, Decimal(part))
+    except ArithmeticError:
+        raise wrong(part, "a number in a list") from None
 
 
 def _of_json(rule: Any, part: Any) -> str | None:

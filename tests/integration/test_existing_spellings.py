@@ -105,3 +105,43 @@ def test_the_suggested_unit_of_durations_is_one_that_they_can_have(
     looked = run("inspect", source, "--schema", "existing", "--target", postgres)
     assert looked.status == BLOCKED, looked.said
     assert f"epoch: {unit}\n" in looked.said
+
+
+def test_lists_with_a_separator(postgres: str, tmp_path: Path) -> None:
+    """As MikroORM writes arrays: the line of policy is suggested, and works both ways."""
+    way = Way.of(
+        tmp_path,
+        postgres,
+        "CREATE TABLE a (id INTEGER PRIMARY KEY, words TEXT, counts TEXT, flags TEXT);"
+        "INSERT INTO a VALUES (1, 'a b,\"q\",c', '1,-2', 'true'), (2, '', '', ''),"
+        "(3, 'one', '7', 'false,true'), (4, NULL, NULL, NULL)",
+    )
+    way.on_postgres(
+        "CREATE TABLE a (id integer PRIMARY KEY, words text[], counts integer[], flags boolean[])"
+    )
+    before = way.on_sqlite("SELECT * FROM a")
+    looked = run(
+        *("inspect", way.source, "--schema", "existing", "--target", postgres),
+        *("--suggest", tmp_path / "suggested.yaml"),
+    )
+    assert "error[not-a-list]" in looked.said
+    assert looked.said.count("separator: ','") == 3
+    (tmp_path / "policy.yaml").write_text(
+        "tables: {a: {columns: {words: {separator: ','}, counts: {separator: ','}, "
+        "flags: {separator: ','}}}}"
+    )
+    moved = way.migrate("--schema", "existing", "--policy", tmp_path / "policy.yaml")
+    assert moved.status == DONE, moved.said
+    way.on_sqlite("UPDATE a SET words = 'x,y' WHERE id = 4")
+    switched = way.command("switch")
+    assert switched.status == DONE, switched.said
+    assert way.on_postgres("SELECT words, counts, flags FROM a ORDER BY id") == [
+        (["a b", '"q"', "c"], [1, -2], [True]),
+        ([], [], []),
+        (["one"], [7], [False, True]),
+        (["x", "y"], None, None),
+    ]
+    way.on_postgres("UPDATE a SET words = '{z,\"w v\"}', counts = '{3,4}' WHERE id = 2")
+    way.back()
+    after = way.on_sqlite("SELECT * FROM a ORDER BY id")
+    assert after == [before[0], (2, "z,w v", "3,4", ""), before[2], (4, "x,y", None, None)]

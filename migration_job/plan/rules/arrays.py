@@ -58,8 +58,13 @@ class ArrayRule(RuleBase):
     """Whether the column writes a blank after each comma."""
     pointed: bool = False
     """Whether the column writes whole reals with a decimal, as Python does."""
+    separator: str | None = None
+    """What stands between the elements of a column whose lists are not JSON; '' is no element."""
 
-    doc: ClassVar[str] = "Lists in JSON; those spelled as the column's others come back."
+    doc: ClassVar[str] = (
+        "Lists in JSON, or with the separator that the policy declares; those spelled as the "
+        "column's others come back."
+    )
     no_escapes: ClassVar[bool] = False
     unbounded: ClassVar[bool] = True
     classes: ClassVar[frozenset[StorageClass]] = frozenset({"text"})
@@ -67,7 +72,12 @@ class ArrayRule(RuleBase):
 
     @classmethod
     def of(
-        cls, type_sql: str, name: str, numbers: tuple[int, ...], facts: ColumnFacts
+        cls,
+        type_sql: str,
+        name: str,
+        numbers: tuple[int, ...],
+        facts: ColumnFacts,
+        separator: str | None = None,
     ) -> ArrayRule | None:
         """The rule to an array of that type, whose elements are of the type ``name``; None where
         none leads to such elements. The blanks are those of the column's values."""
@@ -85,13 +95,15 @@ class ArrayRule(RuleBase):
             low=low,
             high=high,
             numbers=numbers,
+            separator=separator,
         )
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Plans of earlier releases, whose rules said nothing of decimals, keep their digests."""
+        """Plans of earlier releases, whose rules said nothing of these, keep their digests."""
         data: dict[str, Any] = handler(self)
-        return {name: value for name, value in data.items() if name != "pointed" or value}
+        later = ("pointed", "separator")
+        return {name: value for name, value in data.items() if name not in later or value}
 
     @property
     def target_type(self) -> str:
@@ -100,7 +112,10 @@ class ArrayRule(RuleBase):
     def forward(self, value: SourceValue) -> str | None:
         if value is None:
             return None
-        text = text_for(value, "a list in JSON")
+        text = text_for(value, "a list in JSON" if self.separator is None else "a list")
+        if self.separator is not None:
+            parts = text.split(self.separator) if text else []
+            return "{" + ",".join(self._part(self._said(part)) for part in parts) + "}"
         try:
             found = json.loads(text, parse_float=_Digits, parse_int=_Digits)
         except (ValueError, RecursionError):
@@ -110,6 +125,13 @@ class ArrayRule(RuleBase):
         if found and all(isinstance(part, list) for part in found):
             raise CannotCarry("lists in lists have no rule")
         return "{" + ",".join(self._part(part) for part in found) + "}"
+
+    def _said(self, part: str) -> Any:
+        """What an element of a list that is no JSON says."""
+        if self.element == "boolean":
+            return {"true": True, "false": False}.get(part, part)
+        numbers = self.element in ("integer", "real", "numeric")
+        return _Digits(part) if numbers and _NUMBER.fullmatch(part) else part
 
     def _part(self, part: Any) -> str:
         match part:
@@ -162,8 +184,18 @@ class ArrayRule(RuleBase):
         parts = split_array(text)
         if parts is None:
             return text
+        if self.separator is not None:
+            return self._joined(self.separator, parts, text)
         separator = ", " if self.spaced else ","
         return "[" + separator.join(map(self._json, parts)) + "]"
+
+    def _joined(self, separator: str, parts: list[str | None], text: str) -> str:
+        """The list as the column writes it; PostgreSQL's own text where it has no way to."""
+        texts = self.element in ("text", "uuid")
+        found = [part if texts or part is None else self._json(part) for part in parts]
+        if found == [""] or any(part is None or separator in part for part in found):
+            return text
+        return separator.join(map(str, found))
 
     def _json(self, part: str | None) -> str:
         if part is None:
@@ -182,6 +214,7 @@ def _pointed(lists: Sequence[str]) -> bool:
     return bool(found) and 2 * sum(map(bool, found)) > len(found)
 
 
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?", re.ASCII)
 _WHOLE = re.compile(r"(?<=[\[,\s-])\d+(\.0)?(?=[\],\s])")
 
 
