@@ -41,7 +41,7 @@ from migration_job.plan.rules import (
     inside,
     timestamp,
 )
-from migration_job.plan.rules.arrays import ArrayRule
+from migration_job.plan.rules.arrays import separated
 from migration_job.plan.rules.decimals import ShownNumericRule
 from migration_job.plan.storage import classes_allowed, is_json
 from migration_job.stores.sqlite.model import SourceTable
@@ -152,10 +152,9 @@ class Assigner:
         if own.guid is not None:
             return UuidBytesRule(order=own.guid)
         if own.type is not None:
-            rule = choose.for_type(own.type, column, facts, zone, own.epoch)
-            if isinstance(rule, ArrayRule) and own.separator is not None:
-                return rule.model_copy(update={"separator": own.separator})
-            return rule
+            return separated(
+                choose.for_type(own.type, column, facts, zone, own.epoch), own.separator
+            )
         if own.epoch is not None:
             return timestamp(facts, zone, own.epoch, reals=column.affinity == "real")
         if own.booleans and not own.map:

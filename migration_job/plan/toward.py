@@ -74,7 +74,6 @@ def toward(
     said: Said,
 ) -> Rule:
     """The rule for a column of the source whose place has that type. Raises Unsupported."""
-    zone, epoch = said.zone, said.epoch
     if there.base == "uuid" and _holds_blobs(column, facts):
         return UuidBytesRule(order=said.guid or "network")
     if there.labels:
@@ -94,14 +93,10 @@ def toward(
             "to: leave the column out, and fill it on the target after the switch",
             skip=True,
         )
-    if _holds_blobs(column, facts) and _is_whole(name, numbers):
-        return DigitBytesRule(type=there.base)
-    special = _special(name, numbers, column, facts)
+    request = Request(facts, column.affinity, name, numbers, said.zone, said.epoch)
+    special = _of_blobs(there, column, request) or _of_values(column, request)
     if special is not None:
         return special
-    if name == "date" and (day := DayRule.of(facts, zone, epoch)) is not None:
-        return day
-    request = Request(facts, column.affinity, name, numbers, zone, epoch)
     rule = OWNERS[name].asked(request)
     if isinstance(rule, TimestampRule | LocalTimestampRule):
         # The type is there: what it can hold beyond the unit's numbers comes back as text.
@@ -131,25 +126,40 @@ def _array(there: TargetColumn, facts: ColumnFacts, separator: str | None) -> Ru
     return ArrayRule.of(there.type, plain, numbers, facts, separator)
 
 
-def _special(
-    name: str, numbers: tuple[int, ...], column: SourceColumn, facts: ColumnFacts
-) -> Rule | None:
-    """A rule that the values ask for as well as the type."""
+def _of_blobs(there: TargetColumn, column: SourceColumn, request: Request) -> Rule | None:
+    """A rule that blobs ask for as well as the type."""
+    name, facts = request.type, request.facts
+    if not _holds_blobs(column, facts):
+        return None
+    if _is_whole(name, request.numbers):
+        return DigitBytesRule(type=there.base)
     blobs = [value for value in facts.sample if isinstance(value, bytes)]
     own = bool(blobs) and all(of_jsonb(blob) is not None for blob in blobs)
-    if name in ("json", "jsonb") and _holds_blobs(column, facts) and not own:
+    if name in ("json", "jsonb") and not own:
         return JsonBytesRule.like(facts.sample, binary=name == "jsonb")
+    return None
+
+
+def _of_values(column: SourceColumn, request: Request) -> Rule | None:
+    """A rule that other values ask for as well as the type."""
+    name, facts, numbers = request.type, request.facts, request.numbers
+    if name == "date":
+        return DayRule.of(facts, request.zone, request.epoch)
     if name == "boolean" and facts.texts:
         return _spelled_booleans(facts)
     if name == "varchar":
         return _text(facts, numbers)
-    if name == "numeric" and facts.texts and not facts.blobs:
-        precision, scale = (*numbers, 0)[:2] if numbers else (None, 0)
+    return _decimal(column, request) if name == "numeric" else None
+
+
+def _decimal(column: SourceColumn, request: Request) -> Rule | None:
+    facts, numbers = request.facts, request.numbers
+    precision, scale = (*numbers, 0)[:2] if numbers else (None, 0)
+    if facts.texts and not facts.blobs:
         return PaddedNumericRule.like(facts.sample, precision, scale or 0)
-    if name == "numeric" and numbers:
-        precision, scale = (*numbers, 0)[:2]
-        return NearNumericRule(precision=precision, scale=scale, affinity=column.affinity)
-    return None
+    if precision is None:
+        return None
+    return NearNumericRule(precision=precision, scale=scale or 0, affinity=column.affinity)
 
 
 def _text(facts: ColumnFacts, numbers: tuple[int, ...] = ()) -> Rule:

@@ -208,6 +208,13 @@ class ArrayRule(RuleBase):
         return json.dumps(part, ensure_ascii=False) if texts else part
 
 
+def separated(rule: RuleBase, separator: str | None) -> RuleBase:
+    """The rule, that of lists with the separator where one is declared."""
+    if separator is None or not isinstance(rule, ArrayRule):
+        return rule
+    return rule.model_copy(update={"separator": separator})
+
+
 def _pointed(lists: Sequence[str]) -> bool:
     """Whether most of the whole numbers in lists have a decimal."""
     found = [match[1] for text in lists for match in _WHOLE.finditer(text)]
