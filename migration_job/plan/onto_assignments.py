@@ -35,6 +35,13 @@ class OntoFindings(Findings):
         action = super().action_for(table, column)
         return "block" if action == "widen" else action
 
+    def add(self, *args: Any, **fields: Any) -> None:
+        """As with other plans; but what was tried, carries every value and brings it back as it was
+        resolves a misfit better than to set every row aside."""
+        if _respells(fields.get("suggest", "")):
+            fields["resolution"], fields["suggest"] = fields["suggest"], ""
+        super().add(*args, **fields)
+
     def _fitted(
         self,
         code: str,
@@ -50,6 +57,18 @@ class OntoFindings(Findings):
         if resolution and _gives_way(yaml.safe_load(resolution)):
             resolution = _set_aside(code, table, column)
         return judgement, resolution
+
+
+def _respells(suggested: str) -> bool:
+    """Whether lines of policy for a column say no more than how its values are spelled."""
+    tables = (yaml.safe_load(suggested) or {}).get("tables", {}) if suggested else {}
+    columns = [column for table in tables.values() for column in table["columns"].values()]
+    exact = all(c.keys() & {"separator", "pattern"} and c.keys() <= SPELLED for c in columns)
+    return bool(columns) and exact
+
+
+SPELLED = frozenset({"separator", "pattern", "action"})
+"""Fields of a column's policy that bring back every value as it was, where they carry it."""
 
 
 def _gives_way(resolved: Any) -> bool:

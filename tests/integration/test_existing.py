@@ -624,8 +624,9 @@ def test_what_would_carry_every_value_is_shown_and_does(
     assert seen.status == BLOCKED
     columns: dict[str, object] = {}
     for finding in json.loads(seen.out)["findings"]:
-        if finding["suggest"]:
-            columns |= yaml.safe_load(finding["suggest"])["tables"]["t"]["columns"]
+        if finding["severity"] == "error":
+            lines = finding["suggest"] or finding["settle"]
+            columns |= yaml.safe_load(lines)["tables"]["t"]["columns"]
     policy = tmp_path / "policy.yaml"
     policy.write_text(yaml.safe_dump({"tables": {"t": {"columns": columns}}}))
     ended = migrate(source, postgres, tmp_path / "r", "--policy", policy)

@@ -126,11 +126,7 @@ def test_lists_with_a_separator(postgres: str, tmp_path: Path) -> None:
     )
     assert "error[not-a-list]" in looked.said
     assert looked.said.count("separator: ','") == 3
-    (tmp_path / "policy.yaml").write_text(
-        "tables: {a: {columns: {words: {separator: ','}, counts: {separator: ','}, "
-        "flags: {separator: ','}}}}"
-    )
-    moved = way.migrate("--schema", "existing", "--policy", tmp_path / "policy.yaml")
+    moved = way.migrate("--schema", "existing", "--policy", tmp_path / "suggested.yaml")
     assert moved.status == DONE, moved.said
     way.on_sqlite("UPDATE a SET words = 'x,y' WHERE id = 4")
     switched = way.command("switch")
