@@ -192,6 +192,20 @@ def _unit_of_durations(facts: ColumnFacts) -> EpochUnit:
     return "s" if any(value.is_finite() and value % 1 for value in reals) else "us"
 
 
+def _ends(facts: ColumnFacts) -> str:
+    """From where to where the numbers go, as far as the sample shows it."""
+    numbers = [value for value in facts.sample if isinstance(value, int | float)]
+    ends = [*numbers, *(end for end in (facts.low, facts.high) if end is not None)]
+    return f"{min(ends)} to {max(ends)}" if ends else "none of them shown"
+
+
+def _unit_of_times(facts: ColumnFacts) -> EpochUnit:
+    """The unit that times look like: today's Julian days, as seconds, are all in January 1970."""
+    numbers = [value for value in facts.sample if isinstance(value, int | float)]
+    days = bool(numbers) and all(2_415_020 < value < 2_488_435 for value in numbers)
+    return "julian" if days else "s"
+
+
 def _require_unit(name: str, rule: Rule, facts: ColumnFacts) -> None:
     """Raises Unsupported where numbers stand in a column of times and nothing says what they
     count."""
@@ -206,8 +220,8 @@ def _require_unit(name: str, rule: Rule, facts: ColumnFacts) -> None:
     if name.startswith("timestamp") and numbers and getattr(rule, "epoch", None) is None:
         raise Unsupported(
             "unit-unknown",
-            f"{numbers:,} numbers for a time between {facts.low} and {facts.high}, and nothing "
-            "says what they count since 1970: seconds (s), milliseconds (ms), microseconds (us), "
-            "nanoseconds (ns), or days of the Julian calendar (julian)",
-            epoch="s",
+            f"{numbers:,} numbers for a time, {_ends(facts)}, and nothing says what they count "
+            "since 1970: seconds (s), milliseconds (ms), microseconds (us), nanoseconds (ns), or "
+            "days of the Julian calendar (julian)",
+            epoch=_unit_of_times(facts),
         )

@@ -201,6 +201,11 @@ def _single_target(rule: Any, text: str) -> str:
 
 
 def _array_source(rule: Any, value: SourceValue) -> str:
+    if isinstance(value, str) and rule.literal:
+        try:
+            return _array_target(rule, value)
+        except (ValueError, IndexError):
+            raise wrong(value, "a list as PostgreSQL writes it") from None
     if isinstance(value, str) and rule.separator is not None:
         return _literal([_of_list(rule, part) for part in value.split(rule.separator) if value])
     if not isinstance(value, str):

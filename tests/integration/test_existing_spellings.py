@@ -141,3 +141,41 @@ def test_lists_with_a_separator(postgres: str, tmp_path: Path) -> None:
     way.back()
     after = way.on_sqlite("SELECT * FROM a ORDER BY id")
     assert after == [before[0], (2, "z,w v", "3,4", ""), before[2], (4, "x,y", None, None)]
+
+
+def test_lists_as_postgresql_writes_them(postgres: str, tmp_path: Path) -> None:
+    """As Go's pq.StringArray and pq.Int64Array do on SQLite, too: no line of policy is needed."""
+    way = Way.of(
+        tmp_path,
+        postgres,
+        "CREATE TABLE a (id INTEGER PRIMARY KEY, words TEXT, counts TEXT);"
+        """INSERT INTO a VALUES (1, '{"a b","q\\"\\\\",NULL,"NULL"}', '{1,-2}');"""
+        "INSERT INTO a VALUES (2, '{}', '{}');",
+    )
+    way.on_postgres("CREATE TABLE a (id integer PRIMARY KEY, words text[], counts integer[])")
+    before = way.on_sqlite("SELECT * FROM a")
+    moved = way.migrate("--schema", "existing")
+    assert moved.status == DONE, moved.said
+    switched = way.command("switch")
+    assert switched.status == DONE, switched.said
+    assert way.on_postgres("SELECT words, counts FROM a ORDER BY id") == [
+        (["a b", 'q"\\', None, "NULL"], [1, -2]),
+        ([], []),
+    ]
+    way.on_postgres("INSERT INTO a VALUES (3, '{x,y z}', '{3}')")
+    way.back()
+    assert way.on_sqlite("SELECT * FROM a") == [*before, (3, '{"x","y z"}', "{3}")]
+
+
+def test_the_suggested_unit_of_times_is_one_that_they_can_have(
+    postgres: str, make_sqlite: MakeSqlite
+) -> None:
+    """Julian days would become seconds of January 1970, and the run would succeed."""
+    source = make_sqlite(
+        "CREATE TABLE a (id INTEGER PRIMARY KEY, at REAL); INSERT INTO a VALUES (1, 2460310.75)"
+    )
+    with psycopg.connect(postgres) as target:
+        target.execute("CREATE TABLE a (id integer, at timestamptz)")
+    looked = run("inspect", source, "--schema", "existing", "--target", postgres)
+    assert "1 numbers for a time, 2460310.75 to 2460310.75, and nothing says" in looked.said
+    assert "epoch: julian\n" in looked.said

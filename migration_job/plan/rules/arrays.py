@@ -60,10 +60,13 @@ class ArrayRule(RuleBase):
     """Whether the column writes whole reals with a decimal, as Python does."""
     separator: str | None = None
     """What stands between the elements of a column whose lists are not JSON; '' is no element."""
+    literal: Literal["", "bare", "quoted"] = ""
+    """Whether the column's lists are written as PostgreSQL's own arrays are (pq.StringArray), and
+    whether with each text in quotes."""
 
     doc: ClassVar[str] = (
-        "Lists in JSON, or with the separator that the policy declares; those spelled as the "
-        "column's others come back."
+        "Lists in JSON, as PostgreSQL writes arrays, or with the separator that the policy "
+        "declares; those spelled as the column's others come back."
     )
     no_escapes: ClassVar[bool] = False
     unbounded: ClassVar[bool] = True
@@ -96,13 +99,14 @@ class ArrayRule(RuleBase):
             high=high,
             numbers=numbers,
             separator=separator,
+            literal="" if separator is not None else _literal_in(lists),
         )
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Plans of earlier releases, whose rules said nothing of these, keep their digests."""
         data: dict[str, Any] = handler(self)
-        later = ("pointed", "separator")
+        later = ("pointed", "separator", "literal")
         return {name: value for name, value in data.items() if name not in later or value}
 
     @property
@@ -116,6 +120,8 @@ class ArrayRule(RuleBase):
         if self.separator is not None:
             parts = text.split(self.separator) if text else []
             return "{" + ",".join(self._part(self._said(part)) for part in parts) + "}"
+        if self.literal:
+            return self._of_literal(text)
         try:
             found = json.loads(text, parse_float=_Digits, parse_int=_Digits)
         except (ValueError, RecursionError):
@@ -126,10 +132,17 @@ class ArrayRule(RuleBase):
             raise CannotCarry("lists in lists have no rule")
         return "{" + ",".join(self._part(part) for part in found) + "}"
 
+    def _of_literal(self, text: str) -> str:
+        found = split_array(text)
+        if found is None:
+            raise expected("a list as PostgreSQL writes it, of one dimension", text)
+        said = ("NULL" if part is None else self._part(self._said(part)) for part in found)
+        return "{" + ",".join(said) + "}"
+
     def _said(self, part: str) -> Any:
         """What an element of a list that is no JSON says."""
         if self.element == "boolean":
-            return {"true": True, "false": False}.get(part, part)
+            return {"true": True, "t": True, "false": False, "f": False}.get(part, part)
         numbers = self.element in ("integer", "real", "numeric")
         return _Digits(part) if numbers and _NUMBER.fullmatch(part) else part
 
@@ -184,6 +197,11 @@ class ArrayRule(RuleBase):
         parts = split_array(text)
         if parts is None:
             return text
+        if self.literal == "bare" or (self.literal and self.element not in ("text", "uuid")):
+            return text
+        if self.literal:
+            quoted = ("NULL" if part is None else postgres_element(part) for part in parts)
+            return "{" + ",".join(quoted) + "}"
         if self.separator is not None:
             return self._joined(self.separator, parts, text)
         separator = ", " if self.spaced else ","
@@ -213,6 +231,14 @@ def separated(rule: RuleBase, separator: str | None) -> RuleBase:
     if separator is None or not isinstance(rule, ArrayRule):
         return rule
     return rule.model_copy(update={"separator": separator})
+
+
+def _literal_in(lists: Sequence[str]) -> Literal["", "bare", "quoted"]:
+    """How most of the lists are written, where that is PostgreSQL's own way."""
+    found = [text for text in lists if text[:1] == "{" and text[-1:] == "}"]
+    if 2 * len(found) <= len(lists):
+        return ""
+    return "quoted" if any('"' in text for text in found) else "bare"
 
 
 def _pointed(lists: Sequence[str]) -> bool:
