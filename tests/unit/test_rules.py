@@ -40,6 +40,7 @@ from migration_job.plan.rules import (
     postgres_float,
 )
 from migration_job.plan.rules.arrays import ArrayRule
+from migration_job.plan.rules.days import DayRule
 from migration_job.plan.rules.durations import IntervalRule
 from migration_job.stores.sqlite.database import add_functions
 from migration_job.values import BrokenText, SourceValue, same
@@ -101,6 +102,14 @@ RULES: list[RuleBase] = [
     MapRule(inner=IntegerRule(), patterns=(Pattern(match=r"0*(\d+)", replace=r"\1"),)),
 ]
 RULES += missing(RULES)
+RULES += [
+    ArrayRule(separator=","),
+    ArrayRule(type="integer[]", element="integer", separator=", "),
+    ArrayRule(literal="quoted"),
+    ArrayRule(type="double precision[]", element="real", pointed=True),
+    DayRule(shape="epoch", epoch="ms"),
+    IntervalRule(unit="julian"),
+]
 
 DECLARED = {"integer": "INTEGER", "real": "REAL", "numeric": "NUMERIC", "text": "TEXT", "blob": ""}
 
