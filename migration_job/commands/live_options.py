@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from migration_job import shell_words
 from migration_job.commands.option_groups import (
     ALIAS_FILE_HELP,
     Console,
@@ -111,7 +111,7 @@ class LiveOptions:
             ("--schema-name", self.schema_name),
         ):
             found += [] if text is None else [name, text]
-        found = [shlex.quote(word) for word in found]
+        found = [shell_words.word(word) for word in found]
         found += ['--target "$TARGET"'] if self.target is not None else []
         found += ['--pooler "$POOLER"'] if self.pooler is not None else []
         return found

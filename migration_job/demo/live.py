@@ -8,7 +8,6 @@ database that serves at the end; neither the application nor the job is asked.
 from __future__ import annotations
 
 import json
-import shlex
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ import psycopg
 
 from example_app.journal import Compared, Query, Written, compare, compare_sqlite
 from example_app.load import Load
+from migration_job import shell_words
 from migration_job.connection import SqliteSide, write_connection
 from migration_job.demo.commands import beside, end, run_command
 from migration_job.demo.rehearsal import summarise
@@ -197,11 +197,11 @@ class Show:
     def _show_command(self, arguments: list[str], *given: str, end: str = "") -> None:
         """The command's name and what was ``given`` to it on the screen, all of it in a file, to be
         run again by hand."""
-        shown = shlex.join(arguments[:2])
-        more = "".join(f" {shlex.quote(word)}" for word in given)
+        shown = shell_words.words(arguments[:2])
+        more = "".join(f" {shell_words.word(word)}" for word in given)
         self._screen.say(f"$ migration-job {shown} ...{more}{end}")
         with (self._stage.directory / "commands.txt").open("a") as log:
-            log.write(f"migration-job {shlex.join(arguments)}\n")
+            log.write(f"migration-job {shell_words.words(arguments)}\n")
 
     def _arguments(self, command: str, *, live: bool = True) -> list[str]:
         stage = self._stage

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from random import Random
 import apsw
 import psycopg
 
+from migration_job import shell_words
 from migration_job.connection import SqliteSide, read_connection
 from migration_job.demo.commands import beside, run_command, session_of
 from migration_job.demo.live import Shown
@@ -260,11 +260,11 @@ class TenantsShow:
         return run_command(arguments, self._screen)
 
     def _show(self, arguments: list[str], given: tuple[str, ...] = (), end: str = "") -> None:
-        more = "".join(f" {shlex.quote(word)}" for word in given[:4])
+        more = "".join(f" {shell_words.word(word)}" for word in given[:4])
         more += " ..." if len(given) > 4 else ""
         self._screen.say(f"$ migration-job {arguments[0]} manifest.yaml ...{more}{end}")
         with (self._folder / "commands.txt").open("a") as log:
-            log.write(f"migration-job {shlex.join(arguments)}\n")
+            log.write(f"migration-job {shell_words.words(arguments)}\n")
 
     @contextmanager
     def _following(self) -> Iterator[None]:

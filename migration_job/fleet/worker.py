@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import queue
-import shlex
 import signal
 import sys
 import threading
@@ -20,7 +19,7 @@ from multiprocessing.connection import Connection
 
 import apsw
 
-from migration_job import last_resort
+from migration_job import last_resort, shell_words
 from migration_job.certification import connected, with_check
 from migration_job.errors import (
     ExitStatus,
@@ -312,7 +311,7 @@ def _require_followed(task: Move) -> None:
             task.path,
             task.state,
             to_give_up="run `migration-job fleet-rollback --release --tenant "
-            f"{shlex.quote(task.tenant)}`, then the fleet again",
+            f"{shell_words.word(task.tenant)}`, then the fleet again",
         )
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from functools import partial
 import apsw
 import psycopg
 
+from migration_job import shell_words
 from migration_job.deadline import time_limit
 from migration_job.errors import InputError, JobError, OperationError, VerificationError
 from migration_job.phases import Phase
@@ -263,7 +263,7 @@ def _require_own_rows(pair: Pair, one_way: tuple[str, ...], wish: _Wish) -> None
     if reasons:
         raise InputError(
             f"rows that the target alone has in {_listed(reasons)} could not come back: "
-            + "; ".join(f"{shlex.quote(name)}: {why}" for name, why in reasons.items()),
+            + "; ".join(f"{shell_words.word(name)}: {why}" for name, why in reasons.items()),
             advice="correct these rows and run `migration-job migrate` again, or have the table "
             "replaced (rows: replace in the policy); or accept it with " + _accepted(reasons),
         )
@@ -446,11 +446,11 @@ def named_tables(pair: Pair, one_way: tuple[str, ...]) -> tuple[str, ...]:
 
 def _listed(names: Iterable[str]) -> str:
     """Names of tables as a shell reads them: one may be empty, or have blanks."""
-    return ", ".join(map(shlex.quote, names))
+    return ", ".join(map(shell_words.word, names))
 
 
 def _accepted(names: Iterable[str]) -> str:
-    return " ".join(f"--one-way {shlex.quote(name)}" for name in names)
+    return " ".join(f"--one-way {shell_words.word(name)}" for name in names)
 
 
 def require_way_back(pair: Pair, one_way: tuple[str, ...]) -> None:
@@ -482,7 +482,7 @@ def _require_inverses(pair: Pair, one_way: tuple[str, ...]) -> None:
     if reasons:
         raise InputError(
             f"changes to {_listed(reasons)} could not come back: "
-            + "; ".join(f"{shlex.quote(name)}: {why}" for name, why in reasons.items()),
+            + "; ".join(f"{shell_words.word(name)}: {why}" for name, why in reasons.items()),
             advice="give the policy's map or booleans a value for it and run "
             "`migration-job migrate` again; or accept it with " + _accepted(reasons),
         )
@@ -503,6 +503,6 @@ def _require_writable(pair: Pair, one_way: tuple[str, ...]) -> None:
         name, why = next(iter(reasons.items()))
         raise InputError(
             f"changes to {_listed(reasons)} could not come back: to write to "
-            f"{shlex.quote(name)} takes what only the application has ({why})",
+            f"{shell_words.word(name)} takes what only the application has ({why})",
             advice="take that out of the source's schema; or accept it with " + _accepted(reasons),
         )

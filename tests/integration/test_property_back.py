@@ -14,7 +14,6 @@ import contextlib
 import json
 import os
 import random
-import shlex
 import shutil
 import sqlite3
 import tempfile
@@ -31,6 +30,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from migration_job import shell_words
 from migration_job.embedded import EmbeddedPostgres
 from tests.integration import independent_compare
 from tests.integration.backway import compare_back
@@ -309,7 +309,7 @@ class Trial:
             # The advice says it as a shell reads it: one of the names may be empty.
             asked = " ".join(ended.said.split()).partition("accept it with ")[2]
             known = [t.name for t in independent_compare.read_source(self.path).values()]
-            words = {" ".join(f"--one-way {shlex.quote(n)}".split()): n for n in known}
+            words = {" ".join(f"--one-way {shell_words.word(n)}".split()): n for n in known}
             more = [n for word, n in words.items() if word in asked and n not in self.one_way]
             assert more, ended.said
             self.one_way += more
