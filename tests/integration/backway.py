@@ -53,6 +53,7 @@ def _rows(table: Table, target: TargetTable, records: Records) -> list[str]:
         for c in table.columns
         if c.name in names and not (c.hidden and names[c.name] not in target.generated)
     ]
+    referring = {name for names, _ in table.foreign_keys for name in names}
     ledger = records.ledger.get(table.name, {})
     aside = records.quarantine.get(table.name, {})
     own = [
@@ -67,7 +68,12 @@ def _rows(table: Table, target: TargetTable, records: Records) -> list[str]:
             text, entry = other[to], ledger.get(key, {}).get(column.name)
             if entry is not None and _explained(cell, target.types[to], text, entry, UTC):
                 continue
-            if not means(cell, target.types[to], text, column):
+            if means(cell, target.types[to], text, column):
+                continue
+            # An integer that refers to a text key, which SQLite compares as text.
+            if column.name not in referring or cell.storage != "integer" or text is None:
+                return False
+            if text != str(cell.content) or target.types[to] != "text":
                 return False
         return True
 
