@@ -98,6 +98,7 @@ class ColumnParts:
             try:
                 if column.rule.kind.startswith("widened"):
                     raise Untranslatable("its values are of several storage classes")
+                expressions.require_no_constants(expression)
                 risks: list[Risk] = []
                 part = expressions.value(expression, within, risks)
                 sql = f"({_stored(part, column)})::{column.type}"

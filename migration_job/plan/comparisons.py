@@ -11,6 +11,7 @@ from migration_job.plan.expression_parts import (
     Known,
     Typed,
     Untranslatable,
+    lowered,
     number,
     text_literal,
 )
@@ -70,7 +71,7 @@ def _compare_text(left: Typed, right: Typed, word: str) -> Typed:
     collation = candidates[0] if candidates else "BINARY"
     a, b = left.sql, right.sql
     if collation.upper() == "NOCASE":
-        a, b = f'lower({a} COLLATE "C")', f'lower({b} COLLATE "C")'
+        a, b = lowered(left), lowered(right)
     elif collation.upper() == "RTRIM":
         a, b = f"rtrim({a}, ' ')", f"rtrim({b}, ' ')"
     elif collation.upper() != "BINARY":

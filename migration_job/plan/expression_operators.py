@@ -15,6 +15,7 @@ from migration_job.plan.expression_parts import (
     Scope,
     Typed,
     Untranslatable,
+    lowered,
     number,
     part_of,
     spelled,
@@ -208,11 +209,10 @@ class Operators:
         raise Untranslatable("ESCAPE outside LIKE")
 
     def _matched(self, this: exp.Expr, pattern: exp.Expr, escape: str) -> Typed:
-        left, right = self._as_text(this), self._as_text(pattern)
-        # SQLite's LIKE folds the case of ASCII letters alone; so does lower() under "C".
+        # SQLite's LIKE folds the case of ASCII letters alone.
+        left, right = lowered(self._text(this)), lowered(self._text(pattern))
         return Typed(
-            f'(lower({left} COLLATE "C") LIKE lower({right} COLLATE "C") '
-            f"ESCAPE {text_literal(escape.lower())})",
+            f"({left} LIKE {right} ESCAPE {text_literal(escape.lower())})",
             "boolean",
         )
 
@@ -225,13 +225,16 @@ class Operators:
         return Typed(f'({left} COLLATE "C" ~ {text_literal(regex)})', "boolean")
 
     def _as_text(self, node: exp.Expr) -> str:
+        return self._text(node).sql
+
+    def _text(self, node: exp.Expr) -> Typed:
         part = self.translate(node)
         if part.kind == "text":
-            return part.sql
+            return part
         if part.kind == "integer":
-            return f"({part.sql})::text"
+            return Typed(f"({part.sql})::text", "text")
         if part.kind == "null":
-            return "NULL::text"
+            return Typed("NULL::text", "text")
         raise Untranslatable(f"a {part.kind} where text is expected")
 
     # ------------------------------------------------------------------------- arithmetic

@@ -62,6 +62,14 @@ class Typed:
     """Of an integer."""
 
 
+def lowered(part: Typed) -> str:
+    """A text with its ASCII letters as small ones, as SQLite folds them. A literal is folded here:
+    in a generated column PostgreSQL computes what is constant before it knows its collation."""
+    if isinstance(part.literal, str):
+        return text_literal(fold(part.literal))
+    return f'lower({part.sql} COLLATE "C")'
+
+
 def part_of(known: Known) -> Typed:
     """A column as a part of an expression."""
     return Typed(known.sql, known.kind, known=known, collation=known.collation, reach=known.reach)

@@ -25,6 +25,7 @@ from migration_job.plan.expression_parts import (
     Typed,
     Untranslatable,
     kind_among,
+    lowered,
     number,
     reach_among,
     text_literal,
@@ -69,6 +70,29 @@ def value(
     if risks is not None:
         risks += translator.risks
     return found
+
+
+def require_no_constants(sql: str) -> None:
+    """Raises Untranslatable where a part of the expression that asks for a collation names no
+    column: PostgreSQL computes what is constant in a generated column before it knows the
+    collation, and refuses it."""
+    for node in parse(sql).walk():
+        if isinstance(node, exp.Case) and node.this is not None:
+            compared: list[tuple[exp.Expr, ...]] = [
+                (node.this, branch.this) for branch in node.args["ifs"]
+            ]
+        elif isinstance(node, exp.Func | exp.Predicate) and not isinstance(node, exp.Cast):
+            compared = [(node,)]
+        else:
+            continue
+        for parts in compared:
+            texts = any(a.is_string for part in parts for a in part.find_all(exp.Literal))
+            columns = any(part.find(exp.Column) for part in parts)
+            if not columns and (texts or isinstance(node, _OF_TEXT)):
+                raise Untranslatable(f"{node.sql('sqlite')} compares or changes constants alone")
+
+
+_OF_TEXT = (exp.Lower, exp.Upper, exp.Like, exp.Glob)
 
 
 class Translator(Operators):
@@ -121,7 +145,10 @@ class Translator(Operators):
         return _branches([test], results)
 
     def _lower(self, node: exp.Lower) -> Typed:
-        return Typed(f"lower({self._as_text(node.this)}{self._case_collation})", "text")
+        part = self._text(node.this)
+        if self._case_collation:
+            return Typed(lowered(part), "text")
+        return Typed(f"lower({part.sql})", "text")
 
     def _upper(self, node: exp.Upper) -> Typed:
         return Typed(f"upper({self._as_text(node.this)}{self._case_collation})", "text")
