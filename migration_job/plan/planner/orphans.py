@@ -65,9 +65,15 @@ def _spelling(seen: Seen, assignments: Assignments, child: Place, parent: Place)
     columns = (child, parent)
     kinds = {assignments[end].rule.kind for end in columns}
     numbers = set().union(*(seen.of(end).classes for end in columns)) & {"integer", "real"}
+    if numbers and kinds <= _AS_TEXT and kinds != {"text"}:
+        return "text"  # SQLite would compare text with a column of numbers as a number
     if len(kinds) > 1 or not numbers:
         return "same"
     kind = kinds.pop()
-    if kind in ("widened-text", "widened-bytea"):
+    if kind == "widened-bytea":
         return "text"
     return "decimal" if kind == "numeric" and len(numbers) > 1 else "same"
+
+
+_AS_TEXT = frozenset({"text", "text-integer", "widened-text"})
+"""Rules whose values PostgreSQL has as text, numbers as their digits."""
