@@ -13,6 +13,7 @@ from migration_job.errors import InputError
 from migration_job.plan.bookkeeping import is_bookkeeping, version_columns
 from migration_job.plan.findings import Findings, policy_for_column, policy_for_table, some
 from migration_job.plan.policy import Policy
+from migration_job.plan.searching import holds_search, remade_by
 from migration_job.plan.target import OutsideTable, TargetColumn, TargetSchema, TargetTable
 from migration_job.plural import counted, either
 from migration_job.stores.sqlite.model import (
@@ -59,6 +60,9 @@ class Matched:
     schema: str
     """Of the target."""
     outside: tuple[OutsideTable, ...] = ()
+    remade: dict[str, str] = field(default_factory=dict)
+    """By the source's name of a table that the application fills for its search, its command that
+    does so."""
 
     def sources(self) -> tuple[SourceTable, ...]:
         """The source's tables as the target demands them: its NOT NULL and its foreign keys, and
@@ -74,8 +78,15 @@ def match(
     what is not there."""
     found: list[TableMatch] = []
     kept: set[str] = set()
+    remade: dict[str, str] = {}
     for table in catalogue.tables:
         there = _place_of(table, target, policy)
+        how = remade_by(table.name, there)
+        if how is not None and there is not None:
+            kept.add(there.name)
+            remade[table.name] = how
+            _report_remade(table, there, how, findings, counts)
+            continue
         if _is_targets_own(table, there, policy):
             if there is not None:
                 kept.add(there.name)
@@ -94,7 +105,7 @@ def match(
     for own in alone:
         if own.name not in kept:
             _report_alone(own, policy, findings)
-    return Matched(found, alone, target.name, target.outside)
+    return Matched(found, alone, target.name, target.outside, remade)
 
 
 # ---------------------------------------------------------------------------------------- names
@@ -176,6 +187,22 @@ def _is_targets_own(table: SourceTable, there: TargetTable | None, policy: Polic
     # An application may have a table `migrations` of its own.
     wanted = version_columns(table.name) or ()
     return {fold(c) for c in wanted} <= {fold(c.name) for c in table.columns} or there is None
+
+
+def _report_remade(
+    table: SourceTable, there: TargetTable, how: str, findings: Findings, counts: Counts
+) -> None:
+    rows = counts.rows(table)
+    findings.add(
+        "search-table",
+        "warning",
+        f"an index for the application's search, which each engine holds in its own way: "
+        f"{counted(rows, 'row')} of the source's {either(rows, 'is', 'are')} not carried over, and "
+        f"{counted(there.rows, 'row')} of the target's own {either(there.rows, 'stays', 'stay')}. "
+        f"`{how}` fills it: run it on PostgreSQL after the switch, and on SQLite after a rollback",
+        table=table.name,
+        count=rows,
+    )
 
 
 def _report_kept(
@@ -335,19 +362,25 @@ def _report_alone(own: TargetTable, policy: Policy, findings: Findings) -> None:
 
 
 def _columns(one: TableMatch, policy: Policy, findings: Findings, counts: Counts) -> TableMatch:
+    searched: dict[str, int] = {}
     for column in one.source.columns:
         if policy.column(one.source.name, column.name).skip:
             _column_skipped(one, column, findings, counts)
+            _report_demanded(one, column, findings)
             continue
         there = _column_of(column, one, policy)
-        if there is not None:
+        if there is not None and holds_search(there):
+            searched[there.name] = counts.values(one.source, column)
+            _report_demanded(one, column, findings)
+        elif there is not None:
             one.columns[column.name] = there
         elif not column.generated:
             _column_without_place(one, column, findings, counts)
+            _report_demanded(one, column, findings)
     filled = {there.name for there in one.columns.values()}
     for there in one.target.columns:
         if there.name not in filled:
-            _report_column_alone(one, there, findings, counts)
+            _report_column_alone(one, there, findings, counts, searched.get(there.name, 0))
     return one
 
 
@@ -363,6 +396,20 @@ def _column_skipped(
         column=column.name,
         count=values,
     )
+
+
+def _report_demanded(one: TableMatch, column: SourceColumn, findings: Findings) -> None:
+    """Of a column that the target does not have: what rows that it makes get on the way back."""
+    if column.demanded is not None:
+        value = {"": "an empty text", b"": "an empty blob"}.get(column.demanded, "0")  # type: ignore[call-overload]
+        findings.add(
+            "source-column-unfilled",
+            "warning",
+            f"NOT NULL without a default on SQLite, and not carried over: rows that are inserted "
+            f"on PostgreSQL come back with {value} there",
+            table=one.source.name,
+            column=column.name,
+        )
 
 
 def _column_without_place(
@@ -383,31 +430,53 @@ def _column_without_place(
 
 
 def _report_column_alone(
-    one: TableMatch, there: TargetColumn, findings: Findings, counts: Counts
+    one: TableMatch, there: TargetColumn, findings: Findings, counts: Counts, values: int
 ) -> None:
+    """``values`` are the source's of the same name, where both hold what is searched for."""
     place = f"the target's column {there.name}"
-    if there.base == "tsvector" and there.generated is None:
+    search = holds_search(there)
+    if not there.filled and counts.rows(one.source):
+        has = "has no column for it"
+        if search:
+            has = "has nothing for it, as only the application makes a tsvector"
+        findings.add(
+            "target-column-unfilled",
+            "error",
+            f"{place} is NOT NULL without a default, and the source {has}. {_unfilled(search)}",
+            table=one.source.name,
+            item=f"{one.source.name}.{there.name}",
+            resolution=policy_for_table(one.source.name, rows="keep") if search else "",
+        )
+    elif search:
         by = f"the trigger{'s' * (len(one.target.triggers) > 1)} {some(one.target.triggers)}"
         how = by if one.target.triggers else "the application"
+        stays = f"; {counted(values, 'value')} of the source's {_are(values)} not carried over"
         findings.add(
             "search-column",
             "warning",
             f"{place} holds what is searched for and is filled by {how}, which does not act while "
-            "rows are loaded. After the switch have it filled by an update of every row",
+            f"rows are loaded{stays * bool(values)}. After the switch have it filled by an update "
+            "of every row, or by the application's own command that rebuilds its search",
             table=one.source.name,
             item=f"{one.source.name}.{there.name}",
+            count=values,
         )
-    elif not there.filled and counts.rows(one.source):
-        findings.add(
-            "target-column-unfilled",
-            "error",
-            f"{place} is NOT NULL without a default, and the source has no column for it. Give it "
-            "a default or allow NULL on the target, or name its source by the policy's `rename`: "
-            "no other line resolves this",
-            table=one.source.name,
-            item=f"{one.source.name}.{there.name}",
-            resolution="",
+
+
+def _unfilled(search: bool) -> str:
+    if search:
+        return (
+            "Give it a default or allow NULL on the target; or keep the target's own rows, where "
+            "the whole table is an index that the application makes anew on each side"
         )
+    return (
+        "Give it a default or allow NULL on the target, or name its source by the policy's "
+        "`rename`: no other line resolves this"
+    )
+
+
+def _are(count: int) -> str:
+    return either(count, "is", "are")
 
 
 # ------------------------------------------------------------------------ what the target demands

@@ -85,9 +85,9 @@ def plan_onto(
     chosen.check(source.catalogue)
     findings = OntoFindings(chosen, "block")
     carried = choose_rows(source.connection, source.catalogue, chosen, findings)
-    catalogue = _with_placed(carried, target, chosen)
-    matched = match(catalogue, target, chosen, findings, _counts(source.connection))
-    catalogue = catalogue.model_copy(update={"tables": matched.sources()})
+    placed = _with_placed(carried, target, chosen)
+    matched = match(placed, target, chosen, findings, _counts(source.connection))
+    catalogue = placed.model_copy(update={"tables": matched.sources()})
     readers = Readers.over((source.connection, *source.others), catalogue, told)
     assigner = OntoAssigner(readers.first.observer, chosen, findings, "UTC")
     assigner.place_in(matched, target)
@@ -106,8 +106,19 @@ def plan_onto(
     if observed is not None:
         observed()
     onto = _Onto(planning, seen, matched, trial)
+    _report_virtual(planning, carried, matched)
     onto.assign(assigner)
     return onto.plan()
+
+
+def _report_virtual(planning: Planning, carried: Catalogue, matched: Matched) -> None:
+    """Of each virtual table, by what fills it: tables that are not carried fill some, too."""
+    ordinary = {table.name for table in carried.tables}
+    filled = [one.source for one in matched.tables if one.source.name not in ordinary]
+    whole = carried.model_copy(update={"tables": (*carried.tables, *filled)})
+    for other in carried.others:
+        if other.kind == "virtual":
+            report_virtual(planning.connection, whole, other, planning.findings, matched.remade)
 
 
 def _without_keeping(policy: Policy) -> Policy:
@@ -288,9 +299,6 @@ class _Onto:
         return (table.name, column) in self._assignments
 
     def _build(self) -> Plan:
-        for other in self._catalogue.others:
-            if other.kind == "virtual":
-                report_virtual(self._connection, self._catalogue, other, self._findings)
         tables = [
             self._existing(self._catalogue.table(one.source.name), one)
             for one in self._matched.tables

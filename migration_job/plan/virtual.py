@@ -4,7 +4,8 @@ ordinary table, or would be lost."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import apsw
 
@@ -48,9 +49,14 @@ def with_virtual(catalogue: Catalogue, policy: Policy) -> Catalogue:
 
 
 def report_virtual(
-    connection: apsw.Connection, catalogue: Catalogue, other: SourceObject, findings: Findings
+    connection: apsw.Connection,
+    catalogue: Catalogue,
+    other: SourceObject,
+    findings: Findings,
+    remade: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """A warning for a virtual table that repeats what other tables hold, or that is carried as an
+    """``remade`` has the application's command by the name of a table that it fills for its search.
+    A warning for a virtual table that repeats what other tables hold, or that is carried as an
     ordinary one; an error, which only acknowledging it by name resolves, for one whose rows stand
     nowhere else and cannot be read."""
     name, module = other.name, module_of(other.sql)
@@ -70,10 +76,13 @@ def report_virtual(
     rows = _rows(connection, name)
     code, judgement = "virtual-table-not-carried", "by-action"
     source = filled_by(catalogue, name)
+    again = ""
     if has_content_elsewhere(other.sql):
         kept = "an index over another table's rows"
     elif source is not None:
         kept = f"which a trigger of {source} fills from its rows"
+        if source in remade:
+            again = f": `{remade[source]}` makes those anew"
     elif module in COMPUTED:
         kept = "which is computed"
     else:
@@ -85,6 +94,7 @@ def report_virtual(
         judgement,  # type: ignore[arg-type]
         f"virtual table {name} ({module}), {kept}, and its {shadows} shadow tables are "
         "not carried over"
+        + again
         + (
             ": copy its rows into an ordinary table on the source to keep them, or accept that "
             "they stay in the SQLite file alone"

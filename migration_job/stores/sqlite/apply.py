@@ -43,7 +43,7 @@ def apply_back(
     that the application's triggers fill could not follow, and why.
 
     A row that was there keeps its rowid and its columns that the target does not have, so that only
-    what was changed is changed. CHECKs are not looked at. Raises apsw.ConstraintError where rows
+    what was changed is changed; a new one has the emptiest value where SQLite demands one of them. CHECKs are not looked at. Raises apsw.ConstraintError where rows
     stand in each other's or in others' way, with a note that names the row.
     """
     # Where PostgreSQL has a CHECK of the source's, it has looked; where one could not be carried,
@@ -163,7 +163,15 @@ def _put_in(
     hidden = _hidden(rows)
     every = [*columns, *hidden]
     place = [rows.columns.index(c) for c in rows.key]
-    bare, full = _insert(rows, columns), _insert(rows, every)
+    # A new row has nothing in a column that was not carried, and SQLite may demand something.
+    names = {fold(name) for name in rows.columns}
+    demanded = {
+        sqlite_name(c.name): c.demanded
+        for c in rows.table.columns
+        if fold(c.name) not in names and c.demanded is not None
+    }
+    fresh = [*columns, *demanded]
+    bare, full = _insert(rows, fresh), _insert(rows, every)
     found = [(old.get(key_text([row[i] for i in place])), row) for row in rows.rows]
     # Rows that were there come first: SQLite might give a new row the rowid that one of them had.
     for before, row in sorted(found, key=lambda pair: pair[0] is None):
@@ -171,9 +179,10 @@ def _put_in(
         values = [row[i] for i in own]
         broken = frozenset(i for i, v in enumerate(values) if isinstance(v, BrokenText))
         if broken:
-            statement = _insert(rows, columns if before is None else every, broken)
+            statement = _insert(rows, fresh if before is None else every, broken)
+        rest = demanded.values() if before is None else before
         try:
-            connection.execute(statement, (*(bindable(v) for v in values), *(before or ())))
+            connection.execute(statement, (*(bindable(v) for v in values), *rest))
         except apsw.ConstraintError as error:
             key = key_text([row[i] for i in place])
             error.add_note(f"row {key} of table {rows.table.name}")

@@ -56,6 +56,14 @@ class SourceColumn:
     """A generated column's expression."""
     collation: str = "BINARY"
 
+    @property
+    def demanded(self) -> int | str | bytes | None:
+        """The emptiest value that a row has to have here if nobody gives it one; None where it
+        need not have any."""
+        if not self.not_null or self.default is not None or self.generated or self.primary_key:
+            return None
+        return {"text": "", "blob": b""}.get(self.affinity, 0)
+
 
 @compact
 class SourceIndexColumn:
