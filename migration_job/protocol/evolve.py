@@ -6,6 +6,7 @@ with the recorded one. Where they differ, it finds the change in that snapshot a
 * a column was added: it is added on the source and to the plan
 * a column has another type: the plan gets the rule that brings its values back
 * a table was rewritten by ALTER TABLE or recreated: all its rows are read again
+* a unique key is gone that is not the one by which rows are known: it is told, as SQLite keeps it
 * anything else (renamed, dropped, made, another key): the table is one-way from now on, recorded
   on the target with its cause. When the change is undone, its changes come back, all rows first
 
@@ -183,8 +184,9 @@ def _compare(
     source = pair.catalogue.table(table.source or "")
     columns = [_kept(source, table, column, shapes, pair.plan) for column in table.columns]
     lost_keys = [keys for keys in old.uniques if keys not in found.uniques]
-    if lost_keys:
-        raise _OneWay(f"its key ({', '.join(lost_keys[0])}) is gone or another")
+    identity = tuple(sorted(key_columns(table)))
+    if identity in lost_keys:
+        raise _OneWay(f"its key ({', '.join(identity)}) is gone or another")
     names = {c.target for c in table.columns} | {c.name for c in old.columns}
     # What PostgreSQL computes of the other columns is nothing of its own.
     fresh = [c for c in found.columns if c.name not in names and not c.generated]
@@ -194,6 +196,11 @@ def _compare(
         verdict.again.add(table.target)
     columns += [one.column for one in added]
     verdict.added += added
+    verdict.told += [
+        f"{table.target} is no longer unique by ({', '.join(keys)}): SQLite still demands it, and "
+        "the way back stops at a row that breaks it"
+        for keys in lost_keys
+    ]
     _tell(table, columns, verdict)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from migration_job.errors import VerificationError
+from migration_job.errors import OperationError, VerificationError
 from migration_job.protocol.rollback import rollback
 from migration_job.protocol.status import status
 from migration_job.protocol.switch import switch
@@ -315,6 +315,37 @@ def test_what_is_undone_comes_back_again(serving: Serving, case: str) -> None:
     go_back(serving)
     query = "SELECT id, body FROM notes ORDER BY id"
     assert source_rows(serving, query) == target_rows(serving, query)
+
+
+def test_another_unique_key_may_go_and_only_a_row_that_sqlite_refuses_stops(
+    serving: Serving,
+) -> None:
+    """Migrations replace a UNIQUE by a wider one: rows are known by the primary key all the same.
+
+    SQLite's own stays, and names the row that it does not take.
+    """
+    names = target_rows(
+        serving,
+        "SELECT conname FROM pg_constraint WHERE conrelid = 'users'::regclass AND contype = 'u'",
+    )
+    assert len(names) == 1
+    serving.execute(
+        f'ALTER TABLE users DROP CONSTRAINT "{names[0][0]}"',
+        "INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'later@example.org')",
+    )
+    Sync(serving.ends).run(once=True)
+    assert told_one_way(serving) == []
+    found = "SELECT count(*) FROM users WHERE email = 'later@example.org'"
+    assert source_rows(serving, found) == [(1,)]
+    serving.execute("INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'later@example.org')")
+    with pytest.raises(OperationError, match=r"the source refuses .*users\.email"):
+        rollback(serving.ends)
+    serving.execute(
+        "DELETE FROM users WHERE ctid = (SELECT max(ctid) FROM users "
+        "WHERE email = 'later@example.org')"
+    )
+    go_back(serving)
+    assert source_rows(serving, found) == [(1,)]
 
 
 def test_cut_off_after_sqlite_has_the_column_it_is_done_again(
