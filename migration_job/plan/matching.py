@@ -259,7 +259,8 @@ def _differ(table: SourceTable, findings: Findings, here: str, there: str) -> No
         "bookkeeping-differs",
         "error",
         f"the source is of another version than the target: on the source alone {here}, on the "
-        f"target alone {there}. Bring both to one version with the application's own migrations",
+        f"target alone {there}. Bring both to one version with the application's own migrations; "
+        "if both are the newest, and it calls one version otherwise on each engine, acknowledge it",
         table=table.name,
     )
 
@@ -401,7 +402,8 @@ def _column_skipped(
 def _report_demanded(one: TableMatch, column: SourceColumn, findings: Findings) -> None:
     """Of a column that the target does not have: what rows that it makes get on the way back."""
     if column.demanded is not None:
-        value = {"": "an empty text", b"": "an empty blob"}.get(column.demanded, "0")  # type: ignore[call-overload]
+        words = {"text": "an empty text", "blob": "an empty blob"}
+        value = words.get(column.affinity, "0")
         findings.add(
             "source-column-unfilled",
             "warning",

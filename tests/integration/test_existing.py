@@ -401,6 +401,18 @@ def test_another_version_of_the_application_stops(
                 "--policy", policy)  # fmt: skip
     assert ended.status == BLOCKED
     assert "on the source alone b2, on the target alone a1" in ended.said
+    assert "- bookkeeping-differs:alembic_version" in ended.said
+
+
+def test_versions_that_each_engine_calls_otherwise_can_be_accepted(
+    make_sqlite: MakeSqlite, application: str, policy: Path, tmp_path: Path
+) -> None:
+    source = make_sqlite(SOURCE + "UPDATE alembic_version SET version_num = 'b2';")
+    policy.write_text(f"{{acknowledge: [bookkeeping-differs:alembic_version], {POLICY}}}")
+    ended = migrate(source, application, tmp_path / "r", "--policy", policy)
+    assert ended.status == DONE, ended.said
+    with psycopg.connect(application) as target:
+        assert target.execute("SELECT version_num FROM alembic_version").fetchall() == [("a1",)]
 
 
 def test_a_full_target_is_told_of_the_option(

@@ -1,4 +1,4 @@
-"""``--schema existing``: what each engine holds for search in its own way, and columns that stay."""
+"""``--schema existing``: what an engine holds for search in its own way, and columns that stay."""
 
 from __future__ import annotations
 

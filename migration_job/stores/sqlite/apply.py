@@ -43,8 +43,9 @@ def apply_back(
     that the application's triggers fill could not follow, and why.
 
     A row that was there keeps its rowid and its columns that the target does not have, so that only
-    what was changed is changed; a new one has the emptiest value where SQLite demands one of them. CHECKs are not looked at. Raises apsw.ConstraintError where rows
-    stand in each other's or in others' way, with a note that names the row.
+    what was changed is changed; a new one has the emptiest value where SQLite demands one of
+    them. CHECKs are not looked at. Raises apsw.ConstraintError where rows stand in each other's or
+    in others' way, with a note that names the row.
     """
     # Where PostgreSQL has a CHECK of the source's, it has looked; where one could not be carried,
     # PostgreSQL was let take the row, and a row is not given up for it.

@@ -62,7 +62,8 @@ class SourceColumn:
         need not have any."""
         if not self.not_null or self.default is not None or self.generated or self.primary_key:
             return None
-        return {"text": "", "blob": b""}.get(self.affinity, 0)
+        emptiest: dict[str, str | bytes] = {"text": "", "blob": b""}
+        return emptiest.get(self.affinity, 0)
 
 
 @compact
