@@ -24,12 +24,20 @@ def url(dsn: str, scheme: str = "postgresql") -> str:
     return f"{scheme}://{user}:{password}@{parts['host']}:{parts['port']}/{parts['dbname']}"
 
 
-def there_and_back(
-    steps: Steps, here: str, there: str, dsn: str, folder: Path, *, policy: str | None = None
+def there_and_back(  # noqa: PLR0913 - an application's parts, named
+    steps: Steps,
+    here: str,
+    there: str,
+    dsn: str,
+    folder: Path,
+    *,
+    policy: str | None = None,
+    rebuild: tuple[str, ...] = (),
 ) -> None:
     """The whole life. The application's file is ``app.db`` in ``folder``; ``here`` and ``there``
     are what it calls the two sides. It has to know the steps create, fill, write, use (which prints
-    what it finds and leaves everything as it was) and upgrade."""
+    what it finds and leaves everything as it was) and upgrade. ``rebuild`` are steps of its own,
+    run on each side that takes over."""
 
     def job(name: str, *options: str | Path) -> None:
         ended = run(
@@ -49,10 +57,10 @@ def there_and_back(
     steps(there, "create")
     job("migrate", "--schema", "existing", "--live", *rules)
     steps(here, "write")
-    on_sqlite = steps(here, "use")
+    on_sqlite = steps(here, *rebuild, "use")
     assert len(on_sqlite.splitlines()) >= 5, on_sqlite
     job("switch", *live)
-    assert steps(there, "use").splitlines() == on_sqlite.splitlines()
+    assert steps(there, *rebuild, "use").splitlines() == on_sqlite.splitlines()
     steps(there, "upgrade", "use")
     job("rollback", *live)
-    assert steps(here, "use").splitlines() == on_sqlite.splitlines()
+    assert steps(here, *rebuild, "use").splitlines() == on_sqlite.splitlines()
