@@ -1,7 +1,7 @@
 """``python -m infra.switchover STAGE``: another member of PostgreSQL takes over, in order.
 
 The job holds the application's queries at PgBouncer meanwhile, so that none fails; it lets them go
-where the switchover fails, too.
+where the switchover fails, too. In a settled stage this program does so itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import docker
 from docker.errors import DockerException, NotFound
 
-from infra import engine, members
+from infra import engine, members, pausing
 from infra.clustered import HEALTH_PORT
 from infra.errors import StageError
 from infra.execution import STDERR, STDOUT, execute
@@ -23,6 +23,7 @@ from infra.images import ROOT
 from infra.members import Member, Standing
 from infra.names import Names
 from infra.settings import Settings, read_file
+from infra.settled import MODE as SETTLED
 from migration_job import last_resort
 
 HOLD_MINUTES = 5
@@ -47,7 +48,8 @@ def switch_over(
     before = members.standing(client, found)
     candidate = _candidate(before, found, to)
     leader = next(one.host for one in before if one.leads)
-    with _held(client, names, say):
+    alone = settings.cutover == SETTLED and settings.pooler
+    with _paused(client, names, found, say) if alone else _held(client, names, say):
         words = ["--leader", leader, "--candidate", candidate, "--force"]
         members.patronictl(client, found, ["switchover", names.prefix, *words])
         _await_led(client, names, candidate)
@@ -84,6 +86,17 @@ def _held(client: docker.DockerClient, names: Names, say: Say) -> Iterator[None]
         yield
     finally:
         _run(client, names, ["resume", *command])
+    say(f"the application's queries were held for {time.monotonic() - began:.1f} s")
+
+
+@contextmanager
+def _paused(
+    client: docker.DockerClient, names: Names, found: Sequence[Member], say: Say
+) -> Iterator[None]:
+    """The same in a settled stage, where the job has no part any more."""
+    began = time.monotonic()
+    with pausing.paused(client, names, members.leading(client, found)):
+        yield
     say(f"the application's queries were held for {time.monotonic() - began:.1f} s")
 
 
