@@ -81,6 +81,11 @@ class Member:
     def etcd(self) -> str:
         return f"{self.names.prefix}-{self.etcd_host}"
 
+    @property
+    def agreement(self) -> str:
+        """The volume of the etcd."""
+        return f"{self.etcd}-data"
+
 
 def of(settings: Settings, names: Names) -> list[Member]:
     """The stage's members; none where PostgreSQL is one server, or somebody else's."""

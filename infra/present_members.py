@@ -37,7 +37,7 @@ def members_data(client: docker.DockerClient, names: Names) -> MembersData:
     found = members.all_of(names)
     try:
         volumes = [one for one in found if has_volume(client, one.volume)]
-        agreement = any(has_volume(client, f"{one.etcd}-data") for one in found)
+        agreement = any(has_volume(client, one.agreement) for one in found)
         if not volumes:
             return MembersData({}, agreement)
         mounts = [
@@ -114,7 +114,4 @@ def _refuse_a_loss(settings: Settings, names: Names, found: MembersData, *, serv
 def _backups(settings: Settings, names: Names) -> str:
     if not settings.backup:
         return "Put one of the volumes back from a copy; "
-    return (
-        f"`make restore STAGE={names.stack}` restores the database beside the stage, to take the "
-        "rows from; in place it is not restored for several servers. "
-    )
+    return f"`make restore STAGE={names.stack} INPLACE=1` brings it back from the backups; "

@@ -14,6 +14,8 @@ import argparse
 import re
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import docker
@@ -25,8 +27,10 @@ from infra import backup, engine, members, present, rendering
 from infra.errors import StageError
 from infra.execution import execute
 from infra.images import ROOT, Builder
+from infra.members import Member
 from infra.names import Names
 from infra.parts import serving
+from infra.present_members import members_data
 from infra.roles import identifier, psql
 from infra.servers import POSTGRES_PORT, data_directory
 from infra.settings import Settings, read_file
@@ -123,24 +127,14 @@ class Kept:
 def in_place(client: docker.DockerClient, settings: Settings, names: Names, at: str | None) -> None:
     """Make the lost data volume again, as of ``at`` or the newest archived moment. StageError
     where it is not lost, or the backups cannot be read; the volume is then as it was, or gone."""
-    if members.of(settings, names):
-        raise StageError(
-            "expected one PostgreSQL to restore in place, found postgresMembers: 3, which has to "
-            "begin anew with its etcd",
-            advice=f"nothing was changed; `make restore STAGE={names.stack}` restores the database "
-            "beside the stage. A member that lost its data is copied again by `make up`",
-        )
-    found = present.data(client, names)
-    if found is not None and found.major is not None:
-        raise StageError(
-            f"expected the volume {found.volume} to be lost, found PostgreSQL {found.major}'s data "
-            "in it",
-            advice="nothing was changed; restore beside it (without INPLACE). If it is damaged, "
-            "keep a copy, remove the containers that use it and the volume, and run this again",
-        )
+    _require_loss(client, settings, names)
     kept = _kept(client, settings, names)
-    restored = Restored(names_of(names).container, f"{names.postgres}-data")
+    several = members.of(settings, names)
+    volume = several[0].volume if several else f"{names.postgres}-data"
+    restored = Restored(names_of(names).container, volume)
     remove(client, names)
+    if several:
+        _begin_anew(client, several)
     mount = _place(settings, names).mount
     client.volumes.create(restored.volume, labels={"sqlite-to-postgresql.stage": names.stack})
     try:
@@ -158,6 +152,38 @@ def in_place(client: docker.DockerClient, settings: Settings, names: Names, at: 
         raise
 
 
+def _require_loss(client: docker.DockerClient, settings: Settings, names: Names) -> None:
+    if several := members.of(settings, names):
+        majors = members_data(client, names).majors
+        kept = {one.volume: majors[one.host] for one in several if one.host in majors}
+    else:
+        found = present.data(client, names)
+        kept = {found.volume: found.major} if found and found.major else {}
+    for volume, major in kept.items():
+        more = "; one that is left copies the others (`make up`)" if several else ""
+        raise StageError(
+            f"expected the volume {volume} to be lost, found PostgreSQL {major}'s data in it",
+            advice="nothing was changed; restore beside it (without INPLACE). If it is damaged, "
+            "keep a copy, remove the containers that use it and the volume, and run this again"
+            f"{more}",
+        )
+
+
+def _begin_anew(client: docker.DockerClient, several: Sequence[Member]) -> None:
+    """Forget what etcd knows of the members whose data is lost: who had the last commits, which
+    nobody has any more, so that nobody could lead. The first of them begins with what is restored,
+    and the others copy it."""
+    for one in several:
+        for container in (one.container, one.etcd):
+            with suppress(NotFound):
+                client.containers.get(container).remove(force=True, v=True)
+        with suppress(NotFound):
+            client.volumes.get(one.agreement).remove()
+    # A stage with members' data and nothing of etcd's is refused: an accident looks like it.
+    first = several[0]
+    client.volumes.create(first.agreement, labels={"sqlite-to-postgresql.stage": first.names.stack})
+
+
 def _close(container: Container, names: Names, records: str) -> None:
     """Have it refuse writes until the sync has seen that it lacks nothing of what SQLite has."""
     status, said = psql(
@@ -173,7 +199,7 @@ def _close(container: Container, names: Names, records: str) -> None:
 def _kept(client: docker.DockerClient, settings: Settings, names: Names) -> Kept:
     """By the names that a stage gives: its containers may have gone with the volume."""
     config, repository = f"{names.backup}-config", f"{names.backup}s"
-    for volume in (config, repository, f"{names.postgres}-config"):
+    for volume in (config, repository, _place(settings, names).config):
         try:
             client.volumes.get(volume)
         except NotFound as error:
@@ -182,9 +208,8 @@ def _kept(client: docker.DockerClient, settings: Settings, names: Names) -> Kept
                 advice="the backups need both, their files and their key; docs/how-to/"
                 "back-up-and-restore.md says what to keep elsewhere",
             ) from error
-    image = Builder(client, settings.image_source, _say).images(
-        settings.postgres_version, backup=True
-    )
+    builder = Builder(client, settings.image_source, _say, postgres=settings.postgres_image)
+    image = builder.images(settings.postgres_version, backup=True)
     try:
         network = client.networks.get(names.network).name or "bridge"
     except NotFound:

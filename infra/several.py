@@ -44,7 +44,7 @@ def declare(
     found = members.of(parts.settings, parts.names)
     agreed: list[pulumi.Resource] = []
     for one in found:
-        volume = making.volume(f"{one.etcd_host}-data", f"{one.etcd}-data")
+        volume = making.volume(f"{one.etcd_host}-data", one.agreement)
         # Together: one alone has nobody to agree with, and is healthy when two do.
         made = making.container(clustered.etcd(parts, closed, one, volume.name))
         agreed.append(made.healthy)
