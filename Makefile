@@ -41,7 +41,7 @@ demo: ## migrate a made-up database (or SOURCE=my.db, a rehearsal) to an embedde
 .PHONY: test
 test: setup ## run the tests that this machine can run, on PostgreSQL 14 or POSTGRES_MAJOR, but long ones
 	@tools/system-packages
-	@[ -n "$$TESTS" ] || set -- -m "not long"; \
+	@[ -n "$$TESTS" ] || set -- -m "not long and not life"; \
 	$(WORDS_OF) TESTS $(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile \
 		--no-loadscope-reorder "$$@"
 
@@ -165,6 +165,11 @@ cluster: setup ## lose and move the leader of a Patroni cluster at each phase; w
 failovers: setup ## kill, cut off and switch over the servers of a stage of three, 20 times each; writes docs/how-to/stand-by.md
 	@tools/docker-engine
 	@$(WORDS_OF) OPTIONS $(PYTHON) -m tests.deployment.failovers --page
+
+.PHONY: life
+life: setup ## take stages through their whole life under load, up to down, on one server and on three (half an hour)
+	@tools/docker-engine
+	@$(PYTHON) -m pytest -s tests/deployment/test_life.py
 
 .PHONY: property
 property: setup ## take 2,000 random databases there, and 2,000 there and back, and compare them by a third way

@@ -125,6 +125,8 @@ class Load:
         self._journal = journal
         self._writers, self._readers = users
         self._rate, self._seed, self._by_key = rate, seed, by_key
+        self.timeout = TIMEOUT_SECONDS
+        """Seconds for which an answer is waited for; another number is set before the start."""
         self._over = threading.Event()
         self._result = Result()
         self._lock = threading.Lock()
@@ -144,7 +146,7 @@ class Load:
         for thread in self._threads:
             thread.start()
         for event in ready:
-            event.wait(TIMEOUT_SECONDS)
+            event.wait(self.timeout)
 
     def so_far(self) -> tuple[int, int, float]:
         """So far: requests answered, requests failed, the longest wait in seconds."""
@@ -158,11 +160,14 @@ class Load:
             thread.join()
         return self._result
 
+    def _client(self, number: int) -> _Client:
+        return _Client(self._address.netloc, self.timeout, fresh=number % 2 == 1)
+
     # ------------------------------------------------------------------------------- writers
 
     def _write(self, number: int, ready: threading.Event) -> None:
         chance = random.Random(f"{self._seed}/writer/{number}")  # noqa: S311
-        client = _Client(self._address.netloc, fresh=number % 2 == 1)
+        client = self._client(number)
         name = f"{self.run}-{number}"
         user = str(uuid.uuid4())
         with Journal(self._journal / f"{name}.jsonl") as journal:
@@ -191,7 +196,7 @@ class Load:
 
     def _read(self, number: int) -> None:
         chance = random.Random(f"{self._seed}/reader/{number}")  # noqa: S311
-        client = _Client(self._address.netloc, fresh=number % 2 == 1)
+        client = self._client(number)
         # Where the writers are held to a rate, so are the readers.
         pause = 0.0 if self._rate is None else self._readers / self._rate
         try:
@@ -290,13 +295,13 @@ class _Client:
     """One HTTP client; a ``fresh`` one opens a connection for each request, here and in the
     application's pool."""
 
-    def __init__(self, address: str, *, fresh: bool) -> None:
-        self._address, self._fresh = address, fresh
+    def __init__(self, address: str, timeout: float, *, fresh: bool) -> None:
+        self._address, self._timeout, self._fresh = address, timeout, fresh
         self._connection: http.client.HTTPConnection | None = None
 
     def send(self, method: str, path: str, body: Any) -> tuple[int, dict[str, Any]]:
         if self._connection is None:
-            self._connection = http.client.HTTPConnection(self._address, timeout=TIMEOUT_SECONDS)
+            self._connection = http.client.HTTPConnection(self._address, timeout=self._timeout)
         headers = {"X-Fresh-Connection": "1", "Connection": "close"} if self._fresh else {}
         try:
             self._connection.request(

@@ -5,18 +5,27 @@ from __future__ import annotations
 
 import random
 import shutil
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
 
-from example_app.journal import Compared, compare_postgres, compare_sqlite
+from example_app.journal import (
+    Compared,
+    Written,
+    compare_postgres,
+    compare_requests,
+    compare_sqlite,
+)
 from example_app.load import Load
+from example_app.store import DEADLINE_SECONDS
 from tests.deployment.engine import client_or_skip
 from tests.deployment.radcase import until
 from tests.deployment.workshop import (
@@ -50,6 +59,8 @@ class Life:
     journal: Path
     seed: int
     load: Load
+    patience: float = DEADLINE_SECONDS
+    """Seconds for which the application tries a request again."""
     began: float = field(default_factory=time.monotonic)
     acknowledged: int = 0
     """Writes of loads that have ended; nothing of theirs failed."""
@@ -115,8 +126,18 @@ class Life:
     def go_on(self) -> None:
         """Another load, into the same journal."""
         self.seed += 1
-        self.load = Load(self.url, self.journal, rate=RATE, seed=self.seed)
+        self.load = load_on(self.url, self.journal, self.seed, self.patience)
         self.load.start()
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Another load that begins while nothing serves it, and has to be served at the end."""
+        self.seed += 1
+        self.load = load_on(self.url, self.journal, self.seed, self.patience)
+        begun = threading.Thread(target=self.load.start, name="load", daemon=True)
+        begun.start()
+        yield
+        begun.join()
 
     def on_postgres(self) -> Compared:
         """Every acknowledged write, looked for on the PostgreSQL that serves."""
@@ -125,6 +146,21 @@ class Life:
     def on_sqlite(self) -> Compared:
         """The same in the SQLite file."""
         return compare_sqlite(self.journal, Path(str(self.workshop.settings["source"])))
+
+    def came_home(self) -> bool:
+        """Whether SQLite has each request that was acknowledged until now, while more come."""
+        file = Path(str(self.workshop.settings["source"]))
+        return compare_sqlite(self.journal, file, compare_requests).problems == []
+
+    def on_postgres_beside(self, port: int) -> Compared:
+        """The same in the database that was restored beside the stage."""
+        side = {**named(self.workshop), "port": port}
+        return compare_postgres(self.journal, dsn(side))
+
+    def archived(self, before: Written, file: Path) -> Compared:
+        """What was acknowledged ``before`` the way back was given up, in the archived file."""
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as archive:
+            return compare_requests(before, lambda sql: archive.execute(sql).fetchall())
 
     def nothing_is_lost(self, found: Compared) -> None:
         """All that was acknowledged is there, once; said with its figures."""
@@ -161,12 +197,19 @@ def workshop_of(directory: Path, settings: Mapping[str, object]) -> Iterator[Wor
         made.clear()
 
 
+def load_on(url: str, journal: Path, seed: int, patience: float = DEADLINE_SECONDS) -> Load:
+    """Eight writers and eight readers, who wait for longer than the application does."""
+    load = Load(url, journal, rate=RATE, seed=seed)
+    load.timeout += patience - DEADLINE_SECONDS
+    return load
+
+
 @contextmanager
-def application_of(workshop: Workshop) -> Iterator[str]:
+def application_of(workshop: Workshop, patience: float = DEADLINE_SECONDS) -> Iterator[str]:
     """The example application on the stage's SQLite file, as its connection says; its address."""
     command = [sys.executable, "-m", "example_app", "--port", "0"]
     command += ["--sqlite", str(workshop.settings["source"])]
-    command += ["--connection", str(workshop.connection)]
+    command += ["--connection", str(workshop.connection), "--deadline", f"{patience:g}"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as application:
         assert application.stdout is not None
         try:
@@ -176,15 +219,20 @@ def application_of(workshop: Workshop) -> Iterator[str]:
 
 
 @contextmanager
-def life_of(workshop: Workshop, directory: Path) -> Iterator[Life]:
+def life_of(
+    workshop: Workshop, directory: Path, patience: float = DEADLINE_SECONDS
+) -> Iterator[Life]:
     """The application on the stage's SQLite file, and eight writers and eight readers on it."""
     seed = random.SystemRandom().randrange(10**6)
-    print(f"seed {seed}")
-    with application_of(workshop) as url:
-        load = Load(url, directory / "journal", rate=RATE, seed=seed)
-        load.start()
-        made = Life(workshop, url, directory / "journal", seed, load)
-        try:
+    print(f"seed {seed}", flush=True)
+    made: Life | None = None
+    try:
+        with application_of(workshop, patience) as url:
+            load = load_on(url, directory / "journal", seed, patience)
+            load.start()
+            made = Life(workshop, url, directory / "journal", seed, load, patience)
             yield made
-        finally:
+    finally:
+        # After the application: what still waits has its answer then.
+        if made:
             made.load.stop()
