@@ -32,7 +32,7 @@ from infra.settings import read
 from infra.switchover import led, switch_over
 from tests.deployment.database import query
 from tests.deployment.engine import client_or_skip
-from tests.deployment.workshop import ROOT, Workshop, dsn, named, require_pulumi
+from tests.deployment.workshop import ROOT, Workshop, dsn, named, require_pulumi, run
 
 WRITERS = 4
 READERS = 2
@@ -200,7 +200,7 @@ class Tried:
         self._next += WRITERS + READERS
         try:
             load.more()
-            EVENTS[event](self)
+            (EVENTS | HEALED)[event](self)
             load.more()
             self.whole()
             load.more()
@@ -295,6 +295,52 @@ class Tried:
         until(lambda: self._follower() != follower, "another to follow synchronously")
         container.start()
 
+    # What somebody removed, and `make up` makes again. Others serve meanwhile.
+
+    def remove_the_leader(self) -> None:
+        """Its container alone."""
+        leader = self.leader()
+        self.container(leader.container).remove(force=True)
+        self._another_than(leader)
+        self._healed(leader.container)
+
+    def remove_the_leader_and_its_data(self) -> None:
+        """Its data is copied from the one that leads then."""
+        leader = self.leader()
+        self.remove_with(leader.volume)
+        self._another_than(leader)
+        self._healed(leader.container, leader.volume)
+
+    def remove_a_follower_and_its_data(self) -> None:
+        """The one for which commits wait."""
+        follower = self._follower()
+        self.remove_with(follower.volume)
+        until(lambda: self._follower() != follower, "another to follow synchronously")
+        self._healed(follower.container, follower.volume)
+
+    def remove_an_etcd_and_its_data(self) -> None:
+        """It takes its own place among the others, as one that they do not know yet."""
+        lost = self._leading_etcd()
+        self.remove_with(volume := lost.agreement)
+        until(self._told_again, "etcd to answer")
+        self._healed(lost.etcd, volume)
+
+    def remove_with(self, volume: str) -> None:
+        """The volume, with each container that uses it."""
+        for container in self.client.containers.list(all=True, filters={"volume": volume}):
+            container.remove(force=True)
+        self.client.volumes.get(volume).remove()
+
+    def _healed(self, container: str, *volumes: str) -> None:
+        """`make status` tells of it, and `make up` makes it again."""
+        workshop = self.workshop
+        said = run(workshop, "-m", "tools.status", workshop.stage)
+        assert f"{container} is gone" in said.stdout, said.stdout + said.stderr
+        done = workshop.up()
+        assert not done.failed, done.output
+        assert {container, *volumes} <= set(workshop.left())
+        until(lambda: _healthy(self.container(container)), f"{container} to be healthy")
+
     def _follower(self) -> Member:
         (host,) = [one.host for one in self.standing() if one.role == members.FOLLOWS_SYNCHRONOUSLY]
         return next(one for one in self.members if one.host == host)
@@ -336,6 +382,14 @@ EVENTS: dict[str, Callable[[Tried], None]] = {
     "kill -9 of all three etcd": Tried.lose_all_etcd,
 }
 """What is tried, by the words of the table."""
+
+HEALED: dict[str, Callable[[Tried], None]] = {
+    "the leader's container removed": Tried.remove_the_leader,
+    "the leader removed with its volume": Tried.remove_the_leader_and_its_data,
+    "the synchronous member removed with its volume": Tried.remove_a_follower_and_its_data,
+    "etcd's leader removed with its volume": Tried.remove_an_etcd_and_its_data,
+}
+"""What takes `make up` to be whole again: of test_members.py, and no part of the table."""
 
 
 @contextmanager

@@ -8,14 +8,19 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from docker.errors import NotFound
 
+from infra import pausing
+from infra.errors import StageError
 from infra.interrupted import cut_off
 from tests.deployment import settling
+from tests.deployment.database import query
 from tests.deployment.radcase import (
     LIMIT_SECONDS,
     a_lost_server_is_no_way_back,
@@ -78,6 +83,17 @@ def killed_at(workshop: Workshop, name: str) -> None:
         running.stdout.close()
 
 
+def test_before_the_first_up_status_says_what_to_do(workshop: Workshop) -> None:
+    """And leaves nothing beside the source."""
+    data = Path(str(workshop.settings["source"])).parent
+    before = sorted(data.iterdir())
+    said = run(workshop, "-m", "tools.status", workshop.stage)
+    assert said.returncode == 0, said.stderr
+    assert "nothing of this stage was made yet" in said.stdout
+    assert f"next        `make up STAGE={workshop.stage}`" in said.stdout
+    assert sorted(data.iterdir()) == before
+
+
 def test_it_goes_on_after_each_kill(workshop: Workshop) -> None:
     """Without words of Pulumi's about locks and pending operations."""
     for name in (workshop.names.postgres, workshop.names.pooler):
@@ -117,6 +133,53 @@ def test_its_passwords_rotate_without_the_source(workshop: Workshop) -> None:
     assert rows(workshop) > 0
     done = run(workshop, "-m", "infra.rotate", workshop.stage)
     assert done.returncode == 0, done.stderr
+
+
+def test_its_queries_are_held_without_a_job(workshop: Workshop) -> None:
+    """As `make switchover` holds them where nothing of the job runs any more."""
+    client, names = workshop.client, workshop.names
+    leader = client.containers.get(names.postgres)
+    with application(workshop) as under_way, under_way.transaction():
+        under_way.execute("SELECT 1")
+        with (
+            pytest.raises(StageError, match="transactions to end within"),
+            pausing.paused(client, names, leader),
+        ):
+            pytest.fail("it is not quiet")
+        assert rows(workshop) > 0
+    answered = threading.Event()
+
+    def ask() -> None:
+        assert rows(workshop) > 0
+        answered.set()
+
+    asks = threading.Thread(target=ask)
+    with pausing.paused(client, names, leader):
+        asks.start()
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE usename = "
+        with (
+            pytest.raises(StageError, match="held already"),
+            pausing.paused(client, names, leader),
+        ):
+            pytest.fail("two at a time")
+        assert query(leader, f"{waits}'{names.second_role}' AND state <> 'idle'") == "0"
+        assert not answered.is_set()
+    asks.join(LIMIT_SECONDS)
+    assert answered.is_set()
+
+
+def test_a_hold_whose_program_died_comes_to_its_end(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        pausing, "AT_LONGEST", pausing.AT_LONGEST.replace(f"{pausing.LONGEST_SECONDS}", "3")
+    )
+    pooler = workshop.client.containers.get(workshop.names.pooler)
+    pausing._begin_the_end(pooler, mark := "/tmp/held-died")  # noqa: S108
+    began = int(pausing._run(pooler, pausing.BEGIN, mark))
+    assert "pausing all activity" in pausing._heard(pooler, began)
+    assert rows(workshop) > 0
+    assert b"continuing from PAUSE" in pooler.logs(since=began)
 
 
 def login(workshop: Workshop) -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 
-from tests.deployment.failovers import Outcome, Tried, standing_by, until
+from infra.execution import execute
+from tests.deployment.failovers import HEALED, WRITE, Outcome, Tried, standing_by, until
+from tests.deployment.ports import free_port
 from tests.deployment.radcase import serves
-from tests.deployment.workshop import run
+from tests.deployment.workshop import dsn, named, run
 
 pytestmark = [
     pytest.mark.pulumi,
@@ -25,7 +28,8 @@ POOL_WAIT_SECONDS = 120
 
 @pytest.fixture(scope="module")
 def tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tried]:
-    with standing_by(tmp_path_factory.mktemp("members")) as made:
+    more = {"backup": True, "restorePort": free_port()}
+    with standing_by(tmp_path_factory.mktemp("members"), **more) as made:
         yield made
 
 
@@ -72,6 +76,11 @@ def test_a_leader_that_is_lost_is_replaced(tried: Tried) -> None:
     assert outcome.moved
 
 
+@pytest.mark.parametrize("event", HEALED)
+def test_what_somebody_removed_is_made_again(tried: Tried, event: str) -> None:
+    holds(tried.go(event))
+
+
 def test_sqlite_has_all_of_it(tried: Tried) -> None:
     """The way back followed the leader, whichever it was."""
     until(tried.came_home, "SQLite to have every row")
@@ -100,10 +109,52 @@ def test_another_number_or_version_is_refused_before_anything(
     assert {one.container: tried.container(one.container).id for one in tried.members} == before
 
 
-def test_what_three_servers_cannot_do_is_refused_by_name(tried: Tried) -> None:
+def test_data_that_is_there_is_not_restored_over(tried: Tried) -> None:
     done = run(tried.workshop, "-m", "infra.restore", "--in-place", tried.workshop.stage)
     assert done.returncode == 1
-    assert "found postgresMembers: 3, which has to begin anew with its etcd" in done.stderr
+    lost = tried.members[0].volume
+    assert f"expected the volume {lost} to be lost, found PostgreSQL 18's data" in done.stderr
+
+
+def test_data_that_all_members_lost_is_restored_by_one_command(tried: Tried) -> None:
+    workshop, names = tried.workshop, tried.workshop.names
+    until(lambda: backed_up(tried), "a whole backup")
+    write(tried, -1)
+    until(tried.came_home, "SQLite to have every row")
+    for one in tried.members:
+        tried.remove_with(one.volume)
+    stopped = workshop.up()
+    assert stopped.failed
+    assert f"make restore STAGE={workshop.stage} INPLACE=1" in stopped.output
+    assert not {one.volume for one in tried.members} & set(workshop.left())
+    done = run(workshop, "-m", "infra.restore", "--in-place", workshop.stage)
+    assert done.returncode == 0, done.stderr
+    again = workshop.up()
+    assert not again.failed, again.output
+    tried.whole()
+    # It refuses writes until it has what the backups lack.
+    until(lambda: write(tried, -2), "a write on the restored stage")
+    found = "SELECT count(*) FROM marks WHERE writer = -1"
+    until(
+        lambda: all(tried.query(one, found) == "1" for one in tried.members),
+        "the last write on every member",
+    )
+    until(tried.came_home, "the way back, open again")
+    holds(tried.go("make switchover"))
+    assert names.backup in workshop.left()
+
+
+def backed_up(tried: Tried) -> bool:
+    container = tried.container(tried.workshop.names.backup)
+    said = execute(container, ["pgbackrest", "--stanza=main", "--output=json", "info"])
+    return b'"type":"full"' in said.output
+
+
+def write(tried: Tried, writer: int) -> bool:
+    """A row of nobody else's; whether it is acknowledged."""
+    with psycopg.connect(dsn(named(tried.workshop)), autocommit=True) as session:
+        session.execute(WRITE, (writer, 1))
+    return True
 
 
 def test_the_way_back_takes_all_of_it_down(tried: Tried) -> None:
