@@ -11,7 +11,9 @@ from infra.closed import Closed
 from infra.containers import Health, Service
 from infra.given import pem
 from infra.members import SOCKETS, Member
+from infra.names import Names
 from infra.parts import Parts
+from infra.settings import Settings
 
 POSTGRES_USER = "999:999"
 POOLER_USER = "998:998"
@@ -102,6 +104,30 @@ def postgres(parts: Parts, closed: Closed, volumes: Mapping[str, pulumi.Input[st
     )
 
 
+FOLLOWS_ADDRESSES = f"""
+"$@" || exit 1
+alias={rendering.ALIAS_DIRECTORY}/alias.ini
+for host in $(sed -n "s/.*host='\\([^']*\\)'.*/\\1/p" "$alias" | sort -u); do
+    now=$(timeout 2 getent ahostsv4 "$host" | head -n 1 | cut -d ' ' -f 1)
+    [ -n "$now" ] || continue
+    seen="/tmp/address-of-$host"
+    [ ! -e "$seen" ] || [ "$(cat "$seen")" = "$now" ] || kill -QUIT 1
+    echo "$now" >"$seen"
+done
+"""
+"""PgBouncer's resolver (c-ares) keeps an address for as long as the engine says, ten minutes, and
+neither `dns_max_ttl` nor a reload shortens that: a server that was made again at another address
+would not be found until then. So PgBouncer ends, and the engine starts it again."""
+
+
+def _pooler_health(settings: Settings, names: Names) -> list[str]:
+    # A role of userlist.txt: another would be looked up in PostgreSQL.
+    ready = ["pg_isready", "-q", "-h", "127.0.0.1", "-p", str(POOLER_PORT)]
+    ready += ["-d", "pgbouncer", "-U", names.pooler_admin]
+    # Somebody else's servers are named by somebody else, with a time of their own.
+    return ready if settings.external else ["bash", "-c", FOLLOWS_ADDRESSES, "health", *ready]
+
+
 def pooler(parts: Parts, closed: Closed, alias: pulumi.Input[str]) -> Service:
     """PgBouncer as a service; ``alias`` is the volume of the application's alias."""
     settings, names = parts.settings, parts.names
@@ -118,14 +144,7 @@ def pooler(parts: Parts, closed: Closed, alias: pulumi.Input[str]) -> Service:
         image=parts.images.pooler,
         user=POOLER_USER,
         memory=settings.pooler_memory,
-        health=Health(
-            [
-                *("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(POOLER_PORT)),
-                # A role of userlist.txt: another would be looked up in PostgreSQL.
-                *("-d", "pgbouncer", "-U", names.pooler_admin),
-            ],
-            start_seconds=20,
-        ),
+        health=Health(_pooler_health(settings, names), start_seconds=20),
         config_directory=rendering.POOLER_CONFIG,
         files=files,
         ports={POOLER_PORT: settings.pooler_port},
