@@ -52,6 +52,7 @@ def refusals(table: SourceTable, target: str, columns: Sequence[ColumnPlan]) -> 
         if fold(column.source) in told_apart:
             terms.append(_spelled_once(column.rule, name))
         if any(name in expression for expression in computed):
+            terms.append(_no_number(column.rule, name) or _spelled_once(column.rule, name))
             terms.append(_computed_alike(column.rule, name))
         expression = " AND ".join(dict.fromkeys(term for term in terms if term))
         if expression:
@@ -117,6 +118,14 @@ _INT64_TEXT = "^(0|-?[1-9][0-9]{0,18})$"
 _WHOLE_REAL = r"^(0|-?[1-9][0-9]{0,15})\.0$"
 _BROKEN_NUMBER = r"^-?(0|[1-9][0-9]*)\.[0-9]*[1-9]$"
 _WITH_EXPONENT = r"^-?[1-9](\.[0-9]*[1-9])?e[+-][0-9]{2,3}$"
+
+
+def _no_number(rule: RuleBase, column: str) -> str:
+    """Of a column of text alone that SQLite makes a number of, and that another is computed of:
+    that one would be computed of '007' here, and of 7 there."""
+    affinity = getattr(rule, "affinity", "text")
+    alone = isinstance(rule, TextRule) and affinity in NUMBER_AFFINITIES
+    return f"{column}::text !~ '{_NUMBER}'" if alone else ""
 
 
 def _computed_alike(rule: RuleBase, column: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.integration.running import DIFFERS, DONE, USAGE
@@ -94,3 +95,21 @@ def test_a_strict_table_computes_what_postgresql_cannot(tmp_path: Path, postgres
     assert "changes to s could not come back" in ended.err
     assert "SQLite computes n and refuses a row where that is no INTEGER" in ended.err
     assert "--one-way s" in ended.err
+
+
+def test_text_of_a_number_that_something_is_computed_of(tmp_path: Path, postgres: str) -> None:
+    """SQLite would make 7 of '007', and compute with that what PostgreSQL computed of the text."""
+    script = """
+        CREATE TABLE t(id INTEGER PRIMARY KEY, day DATE, copied BLOB AS (day) VIRTUAL);
+        INSERT INTO t(id, day) VALUES (1, 'some day'), (2, 'other')"""
+    way = Way.of(tmp_path, postgres, script)
+    way.there()
+    for written in ("007", "1.0", " 5 ", "7"):
+        with pytest.raises(psycopg.errors.CheckViolation, match="t_day_representable"):
+            way.on_postgres(f"UPDATE t SET day = '{written}' WHERE id = 1")
+    way.on_postgres("UPDATE t SET day = 'today' WHERE id = 1; UPDATE t SET day = NULL WHERE id = 2")
+    way.back()
+    assert way.on_sqlite("SELECT day, copied FROM t ORDER BY id") == [
+        ("today", "today"),
+        (None, None),
+    ]
