@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import sqlite3
 import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -86,3 +89,30 @@ def test_the_demo_has_its_application(programs: Path, tmp_path: Path) -> None:
     )
     done = run(programs / "python", "-c", needed, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("installer", ["uvx", "pip install"])
+def test_the_lines_of_the_readme_inspect_a_file(installer: str, tmp_path: Path) -> None:
+    """From the repository's address, as somebody types them who has no clone."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no checkout of a repository")
+    found = re.search(rf"^{installer} .*REPOSITORY.*$|`({installer} .*?REPOSITORY)`", README, re.M)
+    assert found is not None
+    typed = shlex.split((found[1] or found[0]).replace("REPOSITORY", f"file://{ROOT}"))
+    with closing(sqlite3.connect(tmp_path / "my.db")) as connection:
+        connection.executescript("CREATE TABLE a (b INTEGER); INSERT INTO a VALUES (1)")
+    if installer == "uvx":
+        done = run(uv(), "tool", "run", *typed[1:], cwd=tmp_path)
+    else:
+        made = run(sys.executable, "-m", "venv", tmp_path / "v", cwd=tmp_path)
+        assert made.returncode == 0, made.stderr
+        programs = tmp_path / "v" / "bin"
+        installed = run(programs / "pip", *typed[1:], cwd=tmp_path)
+        assert installed.returncode == 0, installed.stderr
+        done = run(programs / "migration-job", "inspect", "my.db", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "my.db: 1 table, 1 row" in done.stdout

@@ -39,6 +39,9 @@ RUN_BY = {
     "make config ARGS": CONFIG,
     "make demo": "tests/integration/test_demo.py::"
     "test_a_live_application_is_switched_and_back_with_nothing_lost",
+    "make demo OPTIONS": "tests/unit/test_makefile.py::test_options_are_words_and_nothing_else",
+    "make demo OPTIONS SOURCE": "tests/unit/test_makefile.py::"
+    "test_options_are_words_and_nothing_else",
     "make demo SOURCE": DEMO,
     "make down": f"{FULL}::test_down_goes_back_and_leaves_nothing",
     "make drill": f"{FULL}::test_a_restore_drill_passes_at_once",
@@ -93,12 +96,33 @@ RUN_BY = {
     "migration-job migrate --report --schema --target": FILLS,
     "migration-job resume": "tests/integration/"
     "test_hold.py::test_a_resume_that_died_is_finished_by_the_end",
+    "migration-job status --connection --state --target-file": "tests/unit/test_docs.py::"
+    "test_what_is_typed_in_a_container_is_there",
     "migration-job switch --schema-name": TWO_FILES,
     "migration-job upgrade --alias-file --console-file --from-target-file --report --state "
     "--to-target-file": THERE_AND_BACK,
 }
 
-START = re.compile(r"(?:\.venv/bin/|uvx .*?)?(?:make|migration-job) ")
+START = re.compile(
+    r"(?:\.venv/bin/|uvx .*?)?(?:make|migration-job) |docker exec \S+ python3 -m migration_job "
+)
+SHOWN_BY_WORDS = ("README.md", "docs/tutorial.md")
+"""Pages whose commands in running text are ones to type too."""
+
+OTHERS = {
+    ".venv/bin/python -m infra.rotate": "tests/deployment/test_remote.py::"
+    "test_the_whole_way_by_ssh",
+    "docker exec -it": "tests/unit/test_docs.py::test_what_is_typed_in_a_container_is_there",
+    "docker logs --tail": "tests/unit/test_docs.py::test_what_is_typed_in_a_container_is_there",
+    "pip install git+REPOSITORY": "tests/integration/test_wheel.py::"
+    "test_the_lines_of_the_readme_inspect_a_file",
+    "pulumi up -s staging": f"{FULL}::test_a_second_up_changes_nothing",
+    "python manage.py createcachetable": "tests/applications/test_django.py::project",
+    "python manage.py migrate": "tests/applications/test_django.py::project",
+    "radcase=# SET ROLE": "tests/unit/test_docs.py::test_what_is_typed_in_a_container_is_there",
+}
+"""Commands of other programs, by how they begin."""
+ANOTHER = re.compile(r"(?:\.venv/bin/python|docker|pip|psql|python3?|pulumi|radcase=#|uvx) ")
 BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
 
@@ -113,7 +137,29 @@ def typed(page: Path) -> list[str]:
         for line in block.splitlines()
     ]
     lines += re.findall(r"^ {4,}(\S.*)$", BLOCK.sub("", text), re.MULTILINE)
+    if page.relative_to(ROOT).as_posix() in SHOWN_BY_WORDS:
+        lines += re.findall(r"`(make [a-z-]+ [A-Z]+=[^`\n]*)`", BLOCK.sub("", text))
     return [line.strip() for line in lines if START.match(line.strip())]
+
+
+def of_others(page: Path) -> list[str]:
+    """The commands of other programs: every line of a shell's block but its comments, those that
+    are indented, and those with an argument in the running text of README and tutorial."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    rest = BLOCK.sub("", text)
+    lines = [
+        line.strip()
+        for language, block in BLOCK.findall(text)
+        if language == "sh"
+        for line in block.splitlines()
+        if line.strip() and not line.strip().startswith("#")
+    ]
+    aside = re.findall(r"^ {4,}(\S.*)$", rest, re.MULTILINE)
+    lines = [line for line in lines if not line.startswith("-")]  # an option by itself
+    if page.relative_to(ROOT).as_posix() in SHOWN_BY_WORDS:
+        aside += re.findall(r"`(\S+ \S+ [^`\n]+)`", rest)
+    lines += [line for line in aside if ANOTHER.match(line)]
+    return [line for line in lines if not START.match(line)]
 
 
 COMMANDS = sorted(
@@ -129,7 +175,7 @@ COMMANDS = sorted(
 def words(line: str) -> list[str]:
     """From `make` or the job's name on."""
     found = shlex.split(line.partition(" > ")[0], comments=True)
-    while found[0] != "make" and not found[0].endswith(PROGRAM):
+    while found[0] not in ("make", "migration_job") and not found[0].endswith(PROGRAM):
         found.pop(0)
     return found
 

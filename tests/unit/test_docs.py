@@ -12,6 +12,8 @@ import typer
 import typer.main
 from typer.core import TyperGroup
 
+from infra import backup, live, roles
+from infra.names import Names
 from tests.unit import documented
 from tools import guarantees
 
@@ -238,6 +240,45 @@ def test_a_commands_words_are_taken(
         return
     with pytest.raises(typer.BadParameter, match=r"^Missing parameter"):
         command.make_context(name, given)
+
+
+@pytest.mark.parametrize(
+    "line", [line for line in documented.COMMANDS if line.startswith("make demo ")]
+)
+def test_the_options_of_a_demo_are_taken(line: str) -> None:
+    given = dict(word.split("=", 1) for word in documented.words(line)[2:])
+    own = [given["SOURCE"]] if "SOURCE" in given else []
+    program().commands["demo"].make_context("demo", [*shlex.split(given.get("OPTIONS", "")), *own])
+
+
+def test_each_command_of_another_program_that_a_page_shows_is_run_by_a_test() -> None:
+    """A page of decisions or of changes tells what somebody ran once."""
+    told = {"CHANGELOG.md", *(page for page in PAGES if page.startswith("docs/decisions/"))}
+    shown = {line for page in {*PAGES} - told for line in documented.of_others(ROOT / page)}
+    known = {
+        begin: {line for line in shown if line.startswith(begin)} for begin in documented.OTHERS
+    }
+    assert shown - set().union(*known.values()) == set()
+    assert {begin for begin, lines in known.items() if not lines} == set()
+
+
+@pytest.mark.parametrize("test", sorted(set(documented.OTHERS.values())))
+def test_the_test_of_another_programs_command_is_there(test: str) -> None:
+    file, _, name = test.partition("::")
+    assert re.search(rf"^def {name}\(", (ROOT / file).read_text(), re.MULTILINE), test
+
+
+def test_what_is_typed_in_a_container_is_there() -> None:
+    """The containers, files and roles that those commands name are the stage's own."""
+    names = Names("radcase", "production")
+    lines = [line for page in PAGES for line in documented.of_others(ROOT / page)]
+    lines += documented.COMMANDS
+    typed = [line for line in lines if line.startswith(("docker exec", "docker logs", "radcase=#"))]
+    words = {word for line in typed for word in re.split(r"[\s'()$;=]+", line) if word}
+    assert {word for word in words if word.startswith("radcase-")} == {names.postgres, names.sync}
+    assert {word for word in words if word.startswith("radcase_")} == {f"{names.database}_read"}
+    paths = {word for word in words if word.startswith(("/etc", "/run", "/var"))}
+    assert paths == {roles.SUPERUSER_FILE, live.TARGET_FILE, backup.SOCKETS}
 
 
 def test_the_files_that_contributing_names_are_there() -> None:
