@@ -250,7 +250,7 @@ MIGRATION = Board(
         Panel(
             "The sync's heartbeat",
             "s",
-            (Query("time() - migration_heartbeat_timestamp_seconds", "age"),),
+            (Query("clamp_min(time() - migration_heartbeat_timestamp_seconds, 0)", "age"),),
             "Since its last heartbeat.",
         ),
     ),

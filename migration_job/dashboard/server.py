@@ -84,6 +84,12 @@ def _legend(pattern: str, labels: dict[str, str]) -> str:
     return pattern
 
 
+def _words(error: urllib.error.URLError) -> str:
+    """Why, without the system's number for it."""
+    why = error.reason
+    return (why.strerror or str(why)) if isinstance(why, OSError) else str(why)
+
+
 class _Server(ThreadingHTTPServer):
     def handle_error(self, request: object, client_address: object) -> None:
         """A browser that closes its page in the middle of an answer is nothing to report."""
@@ -196,7 +202,7 @@ class Dashboard:
                 except (KeyError, IndexError, ValueError):
                     self._json(404, {"error": "there is no such panel"})
                 except urllib.error.URLError as error:
-                    self._json(502, {"error": f"Prometheus does not answer: {error.reason}"})
+                    self._json(502, {"error": f"Prometheus does not answer: {_words(error)}"})
                 except OSError:
                     self._json(502, {"error": "Prometheus does not answer"})
 

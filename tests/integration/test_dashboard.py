@@ -212,7 +212,7 @@ def test_a_prometheus_that_is_away_is_said(browser: Browser) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.1)
         said = browser.run("return document.getElementById('state').textContent")
-    assert said.startswith("Prometheus does not answer")
+    assert said == "Prometheus does not answer: Connection refused"
 
 
 def test_an_address_that_is_none_is_refused() -> None:
