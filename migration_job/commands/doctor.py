@@ -14,7 +14,13 @@ import psycopg
 import typer
 
 from migration_job import __version__
-from migration_job.binaries import DEFAULT_MAJOR, RELEASES, installed_programs
+from migration_job.binaries import (
+    DEFAULT_MAJOR,
+    RELEASES,
+    advice_on_libraries,
+    installed_programs,
+    missing_libraries,
+)
 from migration_job.commands.option_groups import AsJson, print_json
 
 PROGRAMS = {
@@ -84,8 +90,13 @@ def sqlite_version() -> str:
 def _postgres() -> Found:
     name = f"PostgreSQL {DEFAULT_MAJOR} for the demo"
     here = installed_programs()
-    if here is not None:
+    if here is not None and _ask([str(here / "postgres"), "--version"]):
         return Found(name, True, str(here))
+    if missing := missing_libraries():
+        says = f"it loads {', '.join(missing)}; {advice_on_libraries(missing)}"
+        return Found(name, False, says)
+    if here is not None:
+        return Found(name, False, f"{here}/postgres does not run")
     release = RELEASES[DEFAULT_MAJOR][0]
     return Found(name, False, f"the demo fetches {release} from the package index once")
 

@@ -76,6 +76,23 @@ def test_doctor_names_what_is_missing_and_how_to_get_it(
     assert not found["Docker engine"].there
 
 
+def test_doctor_tells_a_postgresql_that_does_not_run_from_one_that_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "postgres"
+    program.write_text("#!/bin/sh\necho 'libnone-such.so.7: cannot open' >&2\nexit 127\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(doctor, "installed_programs", lambda: tmp_path)
+    monkeypatch.setattr(doctor, "missing_libraries", lambda: ["libxml2.so.2"])
+    (found,) = (one for one in doctor.look() if one.name.startswith("PostgreSQL"))
+    assert not found.there
+    assert "libxml2.so.2" in found.says
+    assert "apt-get install libxml2" in found.says
+    program.write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 14.23'\n")
+    (found,) = (one for one in doctor.look() if one.name.startswith("PostgreSQL"))
+    assert found.there
+
+
 def test_inspect_for_programs(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     with closing(sqlite3.connect(path)) as connection, connection:

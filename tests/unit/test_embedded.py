@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -151,12 +152,47 @@ def test_a_failed_fetch_says_so_and_leaves_nothing(
     assert [p.name for p in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
-def test_a_library_that_the_system_lacks_is_named() -> None:
-    log = "postgres: error while loading shared libraries: libxml2.so.2: cannot open shared object"
-    assert "install the library libxml2 (Debian and Ubuntu: apt-get install libxml2)" in advice_on(
-        log
-    )
+@pytest.mark.parametrize(
+    ("library", "package"),
+    [("libxml2.so.2", "libxml2"), ("libgssapi_krb5.so.2", "libgssapi-krb5-2")],
+)
+def test_a_library_that_the_system_lacks_is_named(library: str, package: str) -> None:
+    log = f"postgres: error while loading shared libraries: {library}: cannot open shared object"
+    assert f"apt-get install {package})" in advice_on(log)
+
+
+def test_another_failure_of_initdb_has_an_advice_too() -> None:
     assert "directory" in advice_on("could not change directory: Permission denied")
+
+
+def test_a_library_that_the_system_lacks_is_told_before_anything_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking = {**binaries.LIBRARIES, "libnone-such.so.7": "none-such7"}
+    monkeypatch.setattr(binaries, "LIBRARIES", lacking)
+    monkeypatch.setattr(binaries, "installed_programs", lambda major: None)
+    monkeypatch.setenv(binaries.CACHE_VARIABLE, str(tmp_path / "cache"))
+    fetched: list[str] = []
+    monkeypatch.setattr(binaries, "_fetch", lambda *given: fetched.append("fetched"))
+    if sys.platform != "linux":
+        pytest.skip("macOS's releases load other libraries")
+    with pytest.raises(OperationError, match=r"found no .*libnone-such\.so\.7") as refused:
+        binaries.postgres_programs(14)
+    assert "none-such7" in str(refused.value)
+    assert fetched == []
+
+
+@pytest.mark.skipif(shutil.which("ldd") is None, reason="no ldd here")
+def test_the_libraries_are_those_that_postgresql_loads(postgres_server: EmbeddedPostgres) -> None:
+    program = binaries.installed_programs()
+    assert program is not None
+    if "sqlite-to-postgresql" not in str(program) and binaries.CACHE_VARIABLE not in os.environ:
+        pytest.skip("this machine has a PostgreSQL 14 of its own")
+    told = subprocess.run(
+        ["ldd", program / "postgres"], capture_output=True, text=True, check=True
+    ).stdout
+    assert {name for name in binaries.LIBRARIES if name not in told} == set()
+    assert binaries.missing_libraries() == []
 
 
 def test_every_release_is_pinned_by_digest() -> None:
