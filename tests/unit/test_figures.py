@@ -14,7 +14,8 @@ import pytest
 from example_app.load import Load
 from infra.settings import Settings
 from migration_job.binaries import DEFAULT_MAJOR, RELEASES
-from migration_job.demo import radcase
+from migration_job.commands.switch import HowToSwitch
+from migration_job.demo import live, radcase
 from migration_job.errors import ExitStatus
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,6 +24,7 @@ FLOOR = PROJECT["requires-python"].removeprefix(">=")
 SCHEMA = Path(radcase.__file__).with_name("radcase.sql").read_text(encoding="utf-8")
 TABLES = len(re.findall(r"^CREATE TABLE", SCHEMA, re.MULTILINE | re.IGNORECASE))
 USERS = inspect.signature(Load).parameters["users"].default
+FENCE = inspect.signature(HowToSwitch).parameters["fence_seconds"].default
 BENCHMARKS = json.loads((ROOT / "docs" / "benchmarks.json").read_text(encoding="utf-8"))
 
 
@@ -55,6 +57,7 @@ README = [
     f"{TABLES} tables, {radcase.DEFAULT_ROWS:,} rows",
     f"PostgreSQL {DEFAULT_MAJOR}",
     last_line_of_the_picture(),
+    f"hold writers for up to {live.FENCE_SECONDS} s; by default it gives up after {FENCE:g} s",
     "set poolMax 40",
     f"{settle_hours()} hours by default",
     f"two cores with {ROWS / 1e6:g} million rows",
