@@ -8,7 +8,7 @@ from pathlib import Path
 import apsw
 
 from migration_job.connection import Connection, read_connection
-from migration_job.plan.rules import RULES, ConstantRule, MapRule, RuleBase
+from migration_job.plan.rules import RULES, TARGETS, ConstantRule, MapRule, RuleBase, base_of
 from migration_job.protocol.sync import Report, read_report
 from migration_job.values import BrokenText, SourceValue
 
@@ -44,7 +44,8 @@ def text_or_broken(raw: object) -> str | BrokenText:
 
 def natural_values(rule: RuleBase) -> list[SourceValue]:
     """What the source has for values that a new row may have on the target."""
-    return [rule.inverse(text) for target in rule.types for text in target.natural]
+    types = rule.types or (TARGETS[base_of(rule.target_type)],)
+    return [rule.inverse(text) for target in types for text in target.natural]
 
 
 def missing(known: Iterable[RuleBase]) -> list[RuleBase]:
