@@ -4,25 +4,19 @@ makes of tables that are there (`data only`)."""
 from __future__ import annotations
 
 import subprocess
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 
 from benchmarks import peers
 from benchmarks.lab import MIB, Lab, processor_seconds, tables_of
+from benchmarks.losses import altered_in_words, definitions, lost_between, lost_in_words
 from benchmarks.project import Migrated, migrate
 from benchmarks.results import Goal, Row, Sample, Section, ratio
 
 GOAL = Goal(sense="at most", bound=1.3)
-SHOWN = 6
-"""Tables of which the page says what a peer lost."""
-
-TABLES = "SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public'"
-
 LEAST_SECONDS = 0.05
 """What is shorter is not compared: phases are told in milliseconds, and some take none."""
 
@@ -87,6 +81,7 @@ def _peers(lab: Lab, source: Path, schema: str, mine: Sample) -> tuple[list[Row]
     """pgloader's `data only` into the same tables, against the last run's, and what it lost."""
     ours = _made(lab, schema)
     migrate(source, ours, schema="existing")
+    before = definitions(ours)
     found: list[Row] = []
     told: list[str] = []
     for name, program in peers.pgloaders().items():
@@ -96,55 +91,13 @@ def _peers(lab: Lab, source: Path, schema: str, mine: Sample) -> tuple[list[Row]
             seconds.append(peers.pgloader_data_only(program, source, theirs).seconds)
         peer = Sample(label=f"{name}, unverified", values=tuple(seconds))
         found.append(ratio("migrate --schema existing", f"{name}, data only", mine, peer, None))
-        told.append(f"{name}, `data only`: {lost_in_words(lost_between(ours, theirs))}.")
+        lost = lost_in_words(lost_between(ours, theirs))
+        altered = altered_in_words(before, definitions(theirs))
+        told.append(f"{name}, `data only`: {lost}{altered}.")
     if not told:
         told.append("No pgloader was here to compare with.")
-    elif len(told) == 1:
-        told.append(f"pgloader 4 is in no package; `{peers.NEWER_PGLOADER}` names its program.")
+    told += peers.absent()
     return found, " ".join(told)
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """Of one table: rows that did not arrive, and rows that arrived with other values."""
-
-    table: str
-    missing: int
-    changed: int
-
-
-def lost_between(ours: str, theirs: str) -> list[Lost]:
-    """What the second database lacks of the first one's tables, compared row by row as text. Tables
-    that are equal are left out."""
-    names = f"{TABLES} ORDER BY 1"
-    with psycopg.connect(ours) as first, psycopg.connect(theirs) as second:
-        found: list[Lost] = []
-        for (table,) in first.execute(names.encode()).fetchall():
-            query = f"SELECT md5(t::text) FROM public.{table} AS t".encode()
-            expected, there = (
-                Counter(str(row[0]) for row in each.execute(query)) for each in (first, second)
-            )
-            missing = expected.total() - there.total()
-            gone = (expected - there).total()
-            if gone:
-                found.append(Lost(table, max(missing, 0), gone - max(missing, 0)))
-    return found
-
-
-def lost_in_words(lost: Sequence[Lost]) -> str:
-    """What was lost, for the page."""
-    if not lost:
-        return "every row of every table is the same"
-    missing, changed = (sum(getattr(each, n) for each in lost) for n in ("missing", "changed"))
-    most = sorted(lost, key=lambda each: -(each.missing + each.changed))[:SHOWN]
-    shown = ", ".join(
-        f"{each.table} ({each.missing:,} missing, {each.changed:,} changed)" for each in most
-    )
-    more = f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
-    return (
-        f"{missing:,} rows did not arrive and {changed:,} arrived with other values, in "
-        f"{shown}{more}"
-    )
 
 
 def _whole(label: str, runs: list[Migrated]) -> Sample:

@@ -48,14 +48,17 @@ def url(dsn: str) -> str:
     return "postgresql://{user}:{password}@{host}:{port}/{dbname}".format(**parts)
 
 
-def pgloader(source: Path, dsn: str) -> Timing:
+def pgloader(program: str, source: Path, dsn: str) -> Timing:
     """pgloader's whole run: schema, rows, indexes, sequences, foreign keys. It verifies nothing.
 
     It ends with 0 or 1 when rows or constraints were refused; that is its way, not a failure of
     the measurement.
     """
-    return run_timed(["pgloader", f"sqlite://{source}", url(dsn)], accept=(0, 1))
+    return run_timed([program, f"sqlite://{source}", url(dsn)], accept=(0, 1))
 
+
+PACKAGED_PGLOADER = "pgloader"
+"""The program that a package has: 3.6, which the goals are about."""
 
 NEWER_PGLOADER = "PGLOADER4"
 """The variable that names the program of pgloader 4, which no package has."""
@@ -63,9 +66,16 @@ NEWER_PGLOADER = "PGLOADER4"
 
 def pgloaders() -> dict[str, str]:
     """Each pgloader that is here: its version, and its program."""
-    programs = ["pgloader"] if available("pgloader") else []
+    programs = [PACKAGED_PGLOADER] if available(PACKAGED_PGLOADER) else []
     programs += [p for p in [os.environ.get(NEWER_PGLOADER, "")] if p]
     return {_version(program): program for program in programs}
+
+
+def absent() -> list[str]:
+    """For the page: that pgloader 4 was not measured, and how it is; nothing where it was."""
+    if os.environ.get(NEWER_PGLOADER):
+        return []
+    return [f"pgloader 4 is in no package; `{NEWER_PGLOADER}` names its program."]
 
 
 def _version(program: str) -> str:
