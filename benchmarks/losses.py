@@ -29,7 +29,7 @@ EXCEPTION WHEN data_exception THEN
     RETURN 'not a value of ' || wanted || ': ' || value;
 END $$
 """
-"""A value as the text of another type; where it is none of that type's, a text that no value has."""
+"""A value as the text of another type; where it is none of those, a text that no value has."""
 
 DEFINITIONS = """
 SELECT conrelid::regclass || ': ' || pg_get_constraintdef(oid) FROM pg_constraint
