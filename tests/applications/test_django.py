@@ -177,6 +177,11 @@ def test_there_while_it_writes_and_back_after_a_later_migration(project: Project
         f"'SELECT qty, memo FROM shop_line WHERE id = {made}').fetchone())",
     )
     assert found.strip() == f"({2**40}, 'later')"
+    # The file has what the later migration made: marked as applied, as the page says, it is kept.
+    project.on_sqlite("manage.py", "migrate", "--fake")
+    project.on_sqlite("manage.py", "migrate", "--check")
+    memo = f"from shop.models import Line; print(Line.objects.get(pk={made}).memo)"
+    assert project.on_sqlite("manage.py", "shell", "-v", "0", "-c", memo).strip() == "later"
     said = project.on_sqlite("use.py")
     # What has been done on PostgreSQL is done: these have no second time, on either side.
     again = {"deferred fk: child before parent", "delete cascade customer", "delete user"}
