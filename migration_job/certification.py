@@ -287,12 +287,15 @@ def left_on(target: psycopg.Connection, comparison: Comparison) -> untouched.Lef
 
 
 @contextmanager
-def connected(dsn: str) -> Iterator[psycopg.Connection]:
-    """A session whose failures are told as an operator understands them."""
+def connected(dsn: str, *, only_read: bool = False) -> Iterator[psycopg.Connection]:
+    """A session whose failures are told as an operator understands them: of a run that goes on
+    where it stopped, or with ``only_read`` of a look that changes nothing."""
     connection = database.connect(dsn)
     try:
         yield connection
     except psycopg.Error as error:
+        if only_read:
+            raise database.unread(error) from error
         raise database.lost(error, "the migration ran") from error
     finally:
         connection.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -85,10 +85,11 @@ def inspect(options: InspectOptions) -> None:
 
     With --schema existing the plan is for the tables that the application has made on --target.
 
-    Ends with 0 where the migration would go through, with 3 where something stops it.
+    Ends with 0 where the migration would go through, with 3 where something stops it, and with 2
+    where the role of --target may not load.
     """
     _require_fitting(options)
-    plan, suggestion = _planned(options)
+    plan, suggestion, unable = _planned(options)
     to_stderr = options.suggested and options.file is None
     console = Console(stderr=to_stderr, highlight=False, emoji=False)
     if options.as_json:
@@ -99,6 +100,8 @@ def inspect(options: InspectOptions) -> None:
         _hand_over(suggestion, options, console)
     if plan.blocked:
         raise typer.Exit(int(ExitStatus.BLOCKED))
+    if unable is not None:
+        raise unable
 
 
 def _require_fitting(options: InspectOptions) -> None:
@@ -121,8 +124,9 @@ def _require_fitting(options: InspectOptions) -> None:
         )
 
 
-def _planned(options: InspectOptions) -> tuple[Plan, Suggestion | None]:
-    """The plan, and where it is asked for the policy that resolves its errors."""
+def _planned(options: InspectOptions) -> tuple[Plan, Suggestion | None, InputError | None]:
+    """The plan; where it is asked for the policy that resolves its errors; and what the role lacks
+    for loading into tables that are there."""
     # A suggested policy says itself which types it takes.
     said = replace(options.by.said(), types=None) if options.suggested else options.by.said()
     chosen = chosen_policy(options.by.policy, said)
@@ -131,7 +135,7 @@ def _planned(options: InspectOptions) -> tuple[Plan, Suggestion | None]:
         dsn = _target(options.schema, options.target, options.target_file)
         name = options.schema_name
         onto = None if dsn is None else _open(_in_schema(dsn, name), wished, chosen)
-        there, trial = (None, None) if onto is None else stack.enter_context(onto)
+        there, trial, may = (None, None, None) if onto is None else stack.enter_context(onto)
         connection = stack.enter_context(reading(options.source))
         again = partial(open_readonly, options.source)
         unfit = integrity.check(connection, full=True, again=again)
@@ -152,12 +156,13 @@ def _planned(options: InspectOptions) -> tuple[Plan, Suggestion | None]:
             return plan.model_copy(update={"findings": (*plan.findings, *told)}) if told else plan
 
         plan = planned(chosen)
+        unable = None if may is None else may(plan)
         if not options.suggested:
-            return plan, None
+            return plan, None, unable
         from migration_job.plan.suggest import suggest
 
         generous = options.by.types == "generous"
-        return plan, suggest(planned, plan, _content(options.by), generous=generous)
+        return plan, suggest(planned, plan, _content(options.by), generous=generous), unable
 
 
 def _hand_over(suggestion: Suggestion, options: InspectOptions, console: Console) -> None:
@@ -214,15 +219,21 @@ def _target(schema: SchemaKind, target: str | None, target_file: Path | None) ->
 @contextmanager
 def _open(
     dsn: str, profile: Profile, policy: Policy | None
-) -> Iterator[tuple[TargetSchema, Trial]]:
-    """The schema, and what tries its CHECKs. Nothing is changed in it."""
+) -> Iterator[tuple[TargetSchema, Trial, Callable[[Plan], InputError | None]]]:
+    """The schema, what tries its CHECKs, and what says why the role may not load a plan. Nothing is
+    changed in it."""
     # Here, since a look at a file alone would spend half its time on importing them.
     from migration_job.certification import connected
+    from migration_job.stores.postgres.existing import refused
     from migration_job.stores.postgres.target import read_schema
     from migration_job.stores.postgres.trial import trial_on
 
-    with connected(dsn) as connection:
-        yield read_schema(connection, profile, policy), trial_on(connection)
+    with connected(dsn, only_read=True) as connection:
+        yield (
+            read_schema(connection, profile, policy),
+            trial_on(connection),
+            partial(refused, connection),
+        )
 
 
 def _content(by: PlanOptions) -> dict[str, Any] | None:

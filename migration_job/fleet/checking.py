@@ -32,7 +32,7 @@ def changed(server: str, layout: Layout) -> dict[str, str]:
     """In what the target is not as the fleet left it, by tenant, in words; of the files that were
     once verified. ``server`` is the connection string of the book's database. Raises InputError
     where that holds no book of the layout."""
-    with connected(server) as target:
+    with connected(server, only_read=True) as target:
         book = FleetLedger(target)
         book.require(layout)
         rows = {t: row for t, row in book.files().items() if row.certificate is not None}
@@ -62,7 +62,7 @@ class Schemas:
 def schemas(server: str) -> Schemas:
     """The schemas of all files that were once verified. ``server`` as in :func:`changed`. A file
     that fails before anything of it is moved leaves its schema whole."""
-    with connected(server) as target:
+    with connected(server, only_read=True) as target:
         book = FleetLedger(target)
         layout, shared = cast("Layout", book.layout()), book.shared()
         rows = [row for row in book.files().values() if row.certificate is not None]
@@ -81,7 +81,7 @@ def schemas(server: str) -> Schemas:
 
 
 def _has_ended(dsn: str) -> bool:
-    with connected(dsn) as target:
+    with connected(dsn, only_read=True) as target:
         run = records.read_run(target)
         return run is not None and run.phase not in UNFINISHED
 
@@ -89,7 +89,7 @@ def _has_ended(dsn: str) -> bool:
 def _of_its_own(dsn: str, row: FileRow) -> str:
     """The same of a file in a schema or a database of its own; '' where it is as it was."""
     try:
-        with connected(dsn) as target:
+        with connected(dsn, only_read=True) as target:
             run = records.read_run(target)
             if run is None:
                 return f"no records of a run in {row.place} any more"
@@ -107,7 +107,7 @@ def _of_common_tables(
 ) -> dict[str, str]:
     """The same of files that share their tables."""
     found: dict[str, str] = {}
-    with connected(dsn) as target:
+    with connected(dsn, only_read=True) as target:
         if gone := shared_tables.gone(target, plan.inside(column.in_schema)):
             return dict.fromkeys(contents, f"no table {some(gone)} any more")
         for value, content in contents.items():

@@ -432,18 +432,32 @@ def test_an_empty_target_is_told_what_is_missing(
 
 
 def test_a_role_that_may_not_silence_triggers_is_refused(
-    make_sqlite: MakeSqlite, application: str, tmp_path: Path
+    make_sqlite: MakeSqlite, application: str, policy: Path, tmp_path: Path
 ) -> None:
     with psycopg.connect(application) as target:
         target.execute("DROP ROLE IF EXISTS just_an_owner")
         target.execute("CREATE ROLE just_an_owner LOGIN PASSWORD 'x'")
     dsn = psycopg.conninfo.make_conninfo(application, user="just_an_owner", password="x")
     try:
-        ended = migrate(make_sqlite(SOURCE), dsn, tmp_path / "r")
+        source = make_sqlite(SOURCE)
+        ended = migrate(source, dsn, tmp_path / "r")
         assert ended.status == USAGE
         assert "GRANT SET ON PARAMETER session_replication_role" in ended.said
+        look = ("inspect", source, "--target", dsn, "--schema", "existing", "--policy", policy)
+        unread = run(*look)
+        assert unread.status == USAGE
+        assert "expected a role that may read the target's tables" in unread.err
+        assert "Nothing was changed" in unread.err
+        # Who may read is told the same as by `migrate`, below a plan with nothing else at fault.
+        with psycopg.connect(application) as target:
+            target.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO just_an_owner")
+        looked = run(*look)
+        assert looked.status == USAGE
+        assert looked.err == ended.err
+        assert "goes through" in looked.out
     finally:
         with psycopg.connect(application) as target:
+            target.execute("DROP OWNED BY just_an_owner")
             target.execute("DROP ROLE just_an_owner")
 
 

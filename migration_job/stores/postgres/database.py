@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from migration_job.errors import InputError, OperationError
+from migration_job.errors import InputError, JobError, OperationError
 from migration_job.place import (
     DEFAULT_SCHEMA,
     PlacedCursor,
@@ -452,10 +452,27 @@ def lost(error: psycopg.Error, doing: str) -> OperationError:
             advice="nothing is lost; the command, run again, continues when the lock is gone "
             "(pg_locks and pg_stat_activity show who holds it)",
         )
-    primary = getattr(error.diag, "message_primary", None) if error.diag else None
-    said = primary or (str(error).strip().splitlines() or [type(error).__name__])[0]
     return OperationError(
-        f"the target failed while {doing}: {said}",
+        f"the target failed while {doing}: {_primary(error)}",
         advice="the source is untouched; correct the cause and run the same command again, "
         "it continues where it stopped",
     )
+
+
+def unread(error: psycopg.Error) -> JobError:
+    """What to raise when the target cannot be looked at by a command that changes nothing."""
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return InputError(
+            f"expected a role that may read the target's tables, found: {_primary(error)}",
+            advice="give the role that owns the tables (--target). Nothing was changed",
+        )
+    return OperationError(
+        f"the target failed while it was read: {_primary(error)}",
+        advice="nothing was changed; correct the cause and run the same command again",
+    )
+
+
+def _primary(error: psycopg.Error) -> str:
+    """The server's first line, without values."""
+    primary = getattr(error.diag, "message_primary", None) if error.diag else None
+    return primary or (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -82,6 +82,18 @@ def require_privileges(connection: psycopg.Connection, plan: Plan) -> None:
         )
 
 
+def refused(connection: psycopg.Connection, plan: Plan) -> InputError | None:
+    """Why this role may not load the plan, as ``migrate`` would say it; None where it may. Nothing
+    stays set in the session."""
+    try:
+        with connection.transaction(force_rollback=True):
+            silence(connection)
+            require_privileges(connection, plan)
+    except InputError as error:
+        return error
+    return None
+
+
 def _named(table: TablePlan) -> sql.Identifier:
     return sql.Identifier(table.schema_name, table.target)
 
