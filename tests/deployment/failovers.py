@@ -292,7 +292,7 @@ class Tried:
         follower = self._follower()
         container = self.container(follower.container)
         container.kill(signal="KILL")
-        until(lambda: self._follower() != follower, "another to follow synchronously")
+        until(lambda: self._followers() not in ([], [follower]), "another to follow synchronously")
         container.start()
 
     # What somebody removed, and `make up` makes again. Others serve meanwhile.
@@ -315,7 +315,7 @@ class Tried:
         """The one for which commits wait."""
         follower = self._follower()
         self.remove_with(follower.volume)
-        until(lambda: self._follower() != follower, "another to follow synchronously")
+        until(lambda: self._followers() not in ([], [follower]), "another to follow synchronously")
         self._healed(follower.container, follower.volume)
 
     def remove_an_etcd_and_its_data(self) -> None:
@@ -342,8 +342,13 @@ class Tried:
         until(lambda: _healthy(self.container(container)), f"{container} to be healthy")
 
     def _follower(self) -> Member:
-        (host,) = [one.host for one in self.standing() if one.role == members.FOLLOWS_SYNCHRONOUSLY]
-        return next(one for one in self.members if one.host == host)
+        until(lambda: self._followers() != [], "one to follow synchronously")
+        return self._followers()[0]
+
+    def _followers(self) -> list[Member]:
+        """Those for which commits wait: one, and none while the next is found."""
+        hosts = {o.host for o in self.standing() if o.role == members.FOLLOWS_SYNCHRONOUSLY}
+        return [one for one in self.members if one.host in hosts]
 
     def _another_than(self, before: Member) -> None:
         names = self.workshop.names
