@@ -35,17 +35,26 @@ def copies(dsn: str) -> list[str]:
         return [name for (name,) in beside.execute(COPIES, (f"{name[:40]}_proof_",)).fetchall()]
 
 
+RECORDS = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'migration%'"
+
+
+def announced(copy: str) -> bool:
+    """Whether the job has removed its records from the copy, after which it names it."""
+    with psycopg.connect(copy) as there:
+        return there.execute(RECORDS).fetchone() == (0,)
+
+
 @contextmanager
 def somebody(dsn: str, answer: Path, act: Callable[[str], object]) -> Iterator[list[str]]:
-    """Whoever runs the proof: as soon as there is a copy, ``act`` on it and answer with what that
-    returns. Gives the copies' names."""
+    """Whoever runs the proof: as soon as a copy is announced, ``act`` on it and answer with what
+    that returns. Gives the copies' names."""
     found: list[str] = []
     ended = threading.Event()
 
     def work() -> None:
         until = time.monotonic() + LIMIT
         while not ended.wait(0.05) and time.monotonic() < until:
-            if names := copies(dsn):
+            if (names := copies(dsn)) and announced(make_conninfo(dsn, dbname=names[0])):
                 found.extend(names)
                 answer.write_text(json.dumps(tried(make_conninfo(dsn, dbname=names[0]))))
                 return
