@@ -98,9 +98,8 @@ class ColumnParts:
             try:
                 if column.rule.kind.startswith("widened"):
                     raise Untranslatable("its values are of several storage classes")
-                expressions.require_no_constants(expression)
                 risks: list[Risk] = []
-                part = expressions.value(expression, within, risks)
+                part = expressions.generated(expression, within, risks)
                 sql = f"({_stored(part, column)})::{column.type}"
                 what = f"the generated column {name}"
                 self._overflows.look(view, risks, what, column=name)

@@ -72,11 +72,21 @@ def value(
     return found
 
 
-def require_no_constants(sql: str) -> None:
+def generated(sql: str, scope: Scope, risks: list[Risk]) -> Typed:
+    """:func:`value` for a generated column. Raises Untranslatable."""
+    tree = parse(sql)
+    _require_no_constants(tree)
+    translator = Translator(scope)
+    found = translator.translate(tree)
+    risks += translator.risks
+    return found
+
+
+def _require_no_constants(tree: exp.Expr) -> None:
     """Raises Untranslatable where a part of the expression that asks for a collation names no
     column: PostgreSQL computes what is constant in a generated column before it knows the
     collation, and refuses it."""
-    for node in parse(sql).walk():
+    for node in tree.walk():
         if isinstance(node, exp.Case) and node.this is not None:
             compared: list[tuple[exp.Expr, ...]] = [
                 (node.this, branch.this) for branch in node.args["ifs"]

@@ -295,12 +295,15 @@ def _vector_source(rule: Any, value: SourceValue) -> str:
         raise wrong(value, "a vector in text") from None
     if not isinstance(parts, list) or not all(isinstance(part, Decimal) for part in parts):
         raise wrong(value, "a vector in text")
-    for part in parts:
-        kept = _single(float(part))
-        (single,) = struct.unpack(">f", bytes.fromhex(kept))
-        if Decimal(_shortest(single, kept)) != part:
-            raise Inexact(f"{part} in a vector has more digits than a single keeps")
-    return " ".join(_single(float(part)) for part in parts)
+    return " ".join(_kept_of(part) for part in parts)
+
+
+def _kept_of(part: Decimal) -> str:
+    kept = _single(float(part))
+    (single,) = struct.unpack(">f", bytes.fromhex(kept))
+    if Decimal(_shortest(single, kept)) != part:
+        raise Inexact(f"{part} in a vector has more digits than a single keeps")
+    return kept
 
 
 def _vector_target(_rule: Any, text: str) -> str:

@@ -88,13 +88,12 @@ class ArrayRule(RuleBase):
         if element is None:
             return None
         lists = [value for value in facts.sample if isinstance(value, str)]
-        spaced = sum(", " in value for value in lists) >= sum("," in value for value in lists) / 2
         low, high = BOUNDS.get(name, BOUNDS["bigint"])
         return cls(
             type=type_sql,
             element=element,
-            spaced=spaced,
-            pointed=element == "real" and _pointed(lists),
+            spaced=has_blanks(lists),
+            pointed=element == "real" and has_decimals(lists),
             low=low,
             high=high,
             numbers=numbers,
@@ -241,7 +240,12 @@ def _literal_in(lists: Sequence[str]) -> Literal["", "bare", "quoted"]:
     return "quoted" if any('"' in text for text in found) else "bare"
 
 
-def _pointed(lists: Sequence[str]) -> bool:
+def has_blanks(lists: Sequence[str]) -> bool:
+    """Whether at least half of the lists in JSON that have a comma have a blank after one."""
+    return 2 * sum(", " in text for text in lists) >= sum("," in text for text in lists)
+
+
+def has_decimals(lists: Sequence[str]) -> bool:
     """Whether most of the whole numbers in lists have a decimal."""
     found = [match[1] for text in lists for match in _WHOLE.finditer(text)]
     return bool(found) and 2 * sum(map(bool, found)) > len(found)

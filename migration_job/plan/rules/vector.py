@@ -8,6 +8,7 @@ import struct
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+from migration_job.plan.rules.arrays import has_blanks, has_decimals
 from migration_job.plan.rules.base import (
     CannotCarry,
     Request,
@@ -59,15 +60,13 @@ class VectorRule(RuleBase):
     @classmethod
     def asked(cls, request: Request) -> RuleBase:
         texts = [value for value in request.facts.sample if isinstance(value, str)]
-        spaced = sum(", " in text for text in texts) >= sum("," in text for text in texts) / 2
-        pointed = sum(".0" in text for text in texts) >= len(texts) / 2
         blobs = request.facts.classes != {"text"}
         return cls(
             bijective=blobs,
             blobs=blobs,
             dimensions=request.numbers[0] if request.numbers else None,
-            spaced=spaced,
-            pointed=pointed,
+            spaced=has_blanks(texts),
+            pointed=has_decimals(texts),
         )
 
     @property
