@@ -11,7 +11,7 @@ from migration_job.errors import OperationError
 from migration_job.phases import Phase
 from migration_job.place import records_of
 from migration_job.plan.model import Finding
-from migration_job.plural import either
+from migration_job.plural import counted, either
 from migration_job.progress import Reporter
 from migration_job.report.model import Report
 from migration_job.run_request import Options, Planned
@@ -197,8 +197,9 @@ class Loading:
             other = all_other - stay.get(name, 0)
             if other:
                 self._reporter.say(
-                    f"{name}: {other:,} of the {rows:,} rows that the target had are not the "
-                    f"source's; they are kept in {records_of(target)}.replaced"
+                    f"{name}: of the {counted(rows, 'row')} that the target had "
+                    f"{either(other, '1 is', f'{other:,} are')} not the source's; "
+                    f"{either(other, 'it is', 'they are')} kept in {records_of(target)}.replaced"
                 )
 
 

@@ -75,7 +75,8 @@ def fleet(options: FleetCommand) -> None:
     if options.words.verbose:
         for tenant, file in sorted(told.files.items()):
             reporter.say(
-                f"{tenant}: {file.state}, {file.rows:,} rows, certificate {file.certificate}"
+                f"{tenant}: {file.state}, {counted(file.rows, 'row')}, certificate "
+                f"{file.certificate}"
             )
     reporter.say(told.message)
     if told.certificate is not None:

@@ -309,7 +309,8 @@ def lag_in_words(told: Mapping[str, Any], now: datetime) -> str:
     way = {"forward": "to PostgreSQL", "back": "back to SQLite"}.get(str(told["direction"]))
     if way is None:
         return "sync waits"
-    said = f"{way}: {told['behind']:,} changes, {float(told['lag_seconds']):,.1f} s behind"
+    behind = counted(int(told["behind"]), "change")
+    said = f"{way}: {behind}, {float(told['lag_seconds']):,.1f} s behind"
     try:
         age = (now - datetime.fromisoformat(str(told["measured_at"]))).total_seconds()
     except (KeyError, ValueError):

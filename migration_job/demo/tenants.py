@@ -285,7 +285,8 @@ class TenantsShow:
             }
             if time.monotonic() > deadline:
                 raise OperationError(
-                    f"`fleet-sync` did not visit {len(left):,} tenants within {WAIT_SECONDS:g} s",
+                    f"`fleet-sync` did not visit {counted(len(left), 'tenant')} within "
+                    f"{WAIT_SECONDS:g} s",
                     advice=f"what it said is in {self._folder / 'sync.log'}",
                 )
             time.sleep(0.1)

@@ -470,7 +470,7 @@ class _Progress:
     def told(self) -> str:
         """The files, for a line of progress."""
         bad = f", {self._failed:,} failed" if self._failed else ""
-        return f"{self._done:,} of {self._files:,} files{bad}"
+        return f"{self._done:,} of {counted(self._files, 'file')}{bad}"
 
 
 def _require_same_column(column: TenantColumn, there: str) -> None:

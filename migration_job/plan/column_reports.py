@@ -23,6 +23,7 @@ from migration_job.plan.rules import (
 )
 from migration_job.plan.rules.days import DayRule
 from migration_job.plan.rules.local import LocalTimestampRule
+from migration_job.plural import counted, either
 from migration_job.stores.sqlite.model import SourceColumn, SourceTable
 
 AS_BYTES = "text-as-bytes"
@@ -141,7 +142,7 @@ def report_set_aside(findings: Findings, subject: Subject, misfit: Misfit) -> bo
         findings.add(
             misfit.code,
             "error",
-            f"{misfit.text}; {rows.count:,} rows would go to quarantine, more than "
+            f"{misfit.text}; {count_rows(rows.count)} would go to quarantine, more than "
             f"{MAX_SINGLED_OUT:,}: that is no longer a few rows at fault",
             table=table,
             column=column,
@@ -185,11 +186,13 @@ def lost_identity(subject: Subject) -> bool:
 def report_lost_identity(findings: Findings, subject: Subject, examination: Examination) -> None:
     """Identifiers that SQLite has made numbers of."""
     facts = subject.facts
+    numbers = facts.integers + facts.reals
     findings.add(
         "identifier-became-number",
         "error",
         f"declared {subject.column.declared}, which SQLite gives numeric affinity: "
-        f"{facts.integers + facts.reals:,} values have become numbers"
+        f"{counted(numbers, 'value')} {either(numbers, 'has', 'have')} become "
+        f"{either(numbers, 'a number', 'numbers')}"
         + (f", {facts.infinities:,} of them Infinity" if facts.infinities else "")
         + "; their original values cannot be determined",
         table=subject.table.name,

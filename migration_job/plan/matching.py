@@ -228,8 +228,8 @@ def _report_kept(
     findings.add(
         "bookkeeping-kept",
         "note",
-        f"migrations record their versions in {there.name}: the target's own {there.rows:,} rows "
-        "stay",
+        f"migrations record their versions in {there.name}: the target's own "
+        f"{counted(there.rows, 'row')} {either(there.rows, 'stays', 'stay')}",
         table=table.name,
     )
     columns = version_columns(table.name)
@@ -270,8 +270,8 @@ def _without_place(table: SourceTable, findings: Findings, rows: int) -> None:
         findings.add(
             "no-target-table",
             "error",
-            f"{rows:,} rows, and the target has no table of that name. Have the application make "
-            "it, or name its place by the policy's `rename`",
+            f"{counted(rows, 'row')}, and the target has no table of that name. Have the "
+            "application make it, or name its place by the policy's `rename`",
             table=table.name,
             count=rows,
             resolution=policy_for_table(table.name, skip=True),
@@ -332,9 +332,9 @@ def _report_rows(one: TableMatch, policy: Policy, findings: Findings) -> None:
         findings.add(
             "target-rows-merged",
             "note",
-            f"the target has {one.target.rows:,} rows here already: those whose key the source has "
-            "not stay, by the policy, and go to SQLite once PostgreSQL serves; the source's "
-            "replace the others, which are kept in the run's records (table replaced)",
+            f"the target has {counted(one.target.rows, 'row')} here already: those whose key the "
+            "source has not stay, by the policy, and go to SQLite once PostgreSQL serves; the "
+            "source's replace the others, which are kept in the run's records (table replaced)",
             table=one.source.name,
             count=one.target.rows,
         )
@@ -342,8 +342,9 @@ def _report_rows(one: TableMatch, policy: Policy, findings: Findings) -> None:
         findings.add(
             "target-rows-replaced",
             "note",
-            f"the target has {one.target.rows:,} rows here already: the source's replace them, "
-            "and they are kept in the run's records (table replaced)",
+            f"the target has {counted(one.target.rows, 'row')} here already: the source's replace "
+            f"{either(one.target.rows, 'it, and it is', 'them, and they are')} kept in the run's "
+            "records (table replaced)",
             table=one.source.name,
             count=one.target.rows,
         )
@@ -354,7 +355,8 @@ def _report_alone(own: TargetTable, policy: Policy, findings: Findings) -> None:
         findings.add(
             "target-table-alone",
             "note",
-            f"table {own.name} is on the target alone; its {own.rows:,} rows stay as they are",
+            f"table {own.name} is on the target alone; its "
+            f"{counted(own.rows, 'row')} {either(own.rows, 'stays as it is', 'stay as they are')}",
             count=own.rows,
         )
 
@@ -392,7 +394,8 @@ def _column_skipped(
     findings.add(
         "column-skipped",
         "warning",
-        f"left out by the policy: {values:,} values stay on the source",
+        f"left out by the policy: {counted(values, 'value')} "
+        f"{either(values, 'stays', 'stay')} on the source",
         table=one.source.name,
         column=column.name,
         count=values,
@@ -422,8 +425,8 @@ def _column_without_place(
         findings.add(
             "no-target-column",
             "error",
-            f"{values:,} values, and the target's {one.target.name} has no column of that name. "
-            "Have the application make it, or name its place by the policy's `rename`",
+            f"{counted(values, 'value')}, and the target's {one.target.name} has no column of that "
+            "name. Have the application make it, or name its place by the policy's `rename`",
             table=one.source.name,
             column=column.name,
             count=values,

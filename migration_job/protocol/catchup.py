@@ -18,6 +18,7 @@ import apsw
 import psycopg
 
 from migration_job.errors import OperationError
+from migration_job.plural import counted
 from migration_job.protocol.fault_points import step
 from migration_job.protocol.proof import prove_changes
 from migration_job.protocol.reading import gather
@@ -131,7 +132,7 @@ def catch_up_fully(pair: Pair, *, enough: int, limit: float, short: float = 0.0)
         if time.monotonic() > deadline:
             raise OperationError(
                 f"expected to catch up with the source within {limit:g} s, found "
-                f"{left:,} changes still to come",
+                f"{counted(left, 'change')} still to come",
                 advice="SQLite serves as before; run the command again when there is less load",
             )
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import apsw
 
+from migration_job.plural import counted, either
 from migration_job.protocol.content import differing
 from migration_job.protocol.evolve import causes
 from migration_job.protocol.reverse_sync import (
@@ -122,8 +123,9 @@ def _requeue(pair: Pair, tables: list[str]) -> list[str]:
         pair.target.execute("INSERT INTO migration.reverse_log (tab) VALUES (%s)", (number,))
         if aside.get(plan.source):
             lost.append(
-                f"{aside[plan.source]:,} rows of {plan.source} that were in quarantine were only "
-                "in the dropped table; migration.quarantine on the target has them as text"
+                f"of {plan.source} {counted(aside[plan.source], 'row')} in quarantine "
+                f"{either(aside[plan.source], 'was', 'were')} only in the dropped table; "
+                "migration.quarantine on the target has them as text"
             )
     return lost
 

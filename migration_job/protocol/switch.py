@@ -31,6 +31,7 @@ from migration_job.phases import Phase
 from migration_job.plan.findings import some
 from migration_job.plan.retyped import require_acknowledged
 from migration_job.plan.wayback import without_way_back
+from migration_job.plural import counted
 from migration_job.protocol import (
     gate_protocol,
     identity,
@@ -373,7 +374,7 @@ def _decide(
             if doubtful(pair, state):
                 raise _TooMuch("the source's schema cookie moved while the rest was proved")
             if done.behind:
-                raise _TooMuch(f"{done.behind:,} changes more than a fence can wait for")
+                raise _TooMuch(f"{counted(done.behind, 'change')} more than a fence can wait for")
             notes = [pair_identity.LAZILY, pair_identity.verified_statement(done.position)]
             touched = touched_keys(pair, proved, done.position)
             prove_references(pair, touched, more=[*notes, *raising(pair)])

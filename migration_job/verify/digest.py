@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from migration_job.plan.model import TablePlan
+from migration_job.plural import counted
 from migration_job.stores.sqlite.chosen_rows import rows_of
 from migration_job.stores.sqlite.database import chain
 from migration_job.stores.sqlite.model import SourceTable
@@ -96,7 +97,7 @@ def compare(
         return Doubt("rows too large for blocks")
     touched = facts.ledger.get(table.name, 0)
     if touched > MOST_LEDGER_ROWS or (touched and not plan.key):
-        return Doubt(f"{touched:,} values changed by rules")
+        return Doubt(f"{counted(touched, 'value')} changed by rules")
     source = Source(sides, plan, table, line)
     target = Target(sides, plan, line, facts.pages.get(plan.target, 0), spare)
     try:
@@ -267,7 +268,7 @@ def _as_bags(source: Source, target: Target, rows: int, size: int, named: _Named
     here, rows_here = _stream_sum(source.blocks())
     there, rows_there = _stream_sum(target.blocks(size))
     if not rows_here == rows == rows_there:
-        return Doubt(f"{rows:,} rows expected, {rows_there} found")
+        return Doubt(f"{counted(rows, 'row')} expected, {rows_there:,} found")
     digest = f"{there % MODULUS:032x}"
     for named_here, named_there in named.sums(source, target):
         here -= named_here

@@ -18,6 +18,7 @@ from typing import Any
 import apsw
 
 from migration_job.plan.model import ColumnPlan, ForeignKeyPlan, IndexPlan, Plan, TablePlan
+from migration_job.plural import counted
 from migration_job.quoting import (
     compose,
     postgres_name,
@@ -450,7 +451,9 @@ def _quarantine(
         ).fetchone()
         expected = int(row[0]) if row is not None else 0
     if held != expected:
-        differences.add("quarantine", f"expected {expected:,} rows in quarantine, found {held}")
+        differences.add(
+            "quarantine", f"expected {counted(expected, 'row')} in quarantine, found {held:,}"
+        )
     if not expected:
         return
     found.checked["quarantined rows"] += expected

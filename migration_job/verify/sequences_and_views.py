@@ -8,6 +8,7 @@ from collections.abc import Container, Sequence
 import apsw
 
 from migration_job.plan.model import SequencePlan, ViewPlan
+from migration_job.plural import counted
 from migration_job.quoting import compose, sqlite_name
 from migration_job.stores.sqlite.chosen_rows import rows_of
 from migration_job.stores.sqlite.reader import column_sql, rowid_bounds
@@ -138,7 +139,7 @@ def check_view(
     if rows > VIEW_ROWS:
         count = int(sides.one(compose("SELECT count(*) FROM ({there}) AS v", there=there))[0])
         if count != rows:
-            differences.add("view", f"expected {rows:,} rows, found {count}")
+            differences.add("view", f"expected {counted(rows, 'row')}, found {count:,}")
         return found
     check = Check(name=view.source, sqlite=here, postgresql=there, ordered=False)
     (result,) = run_checks([check], sides.source, sides.target, mapped=mapped, spelled=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import psycopg
 
 from migration_job.plan.model import Plan, TablePlan
+from migration_job.plural import counted
 from migration_job.quoting import Sql, as_written, compose, joined, postgres_name, postgres_relation
 
 Content = dict[str, tuple[int, str, str]]
@@ -32,9 +33,9 @@ def among_others(connection: psycopg.Connection, plan: Plan, schema: str, whose:
 def unlike(found: Content, expected: Content) -> list[str]:
     """The tables that differ, in words."""
     return [
-        f"{name} ({found.get(name, (0,))[0]:,} rows, not the {there[0]:,} there)"
+        f"{name} ({counted(found.get(name, (0,))[0], 'row')}, not the {there[0]:,} there)"
         if found.get(name, (0,))[0] != there[0]
-        else f"{name} (of {there[0]:,} rows, other values)"
+        else f"{name} (of {counted(there[0], 'row')}, other values)"
         for name, there in expected.items()
         if found.get(name) != there
     ]

@@ -64,7 +64,9 @@ def test_rows_that_the_target_alone_has_stay(way: Way) -> None:
     ended = offline(way)
     assert ended.status == DONE, ended.said
     assert "2 rows of kind, 1 row of pair, which the target alone has, stay there" in ended.said
-    assert "kind: 1 of the 3 rows that the target had are not the source's" in ended.said
+    assert (
+        "kind: of the 3 rows that the target had 1 is not the source's; it is kept in" in ended.said
+    )
     assert way.on_postgres(KINDS) == [(1, "book"), (2, "map"), (3, "film"), (9, "disc")]
     assert way.on_postgres(ALL)[2:] == before[1:]
     report = json.loads((way.folder / "report/report.json").read_text())

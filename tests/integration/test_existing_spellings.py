@@ -177,5 +177,5 @@ def test_the_suggested_unit_of_times_is_one_that_they_can_have(
     with psycopg.connect(postgres) as target:
         target.execute("CREATE TABLE a (id integer, at timestamptz)")
     looked = run("inspect", source, "--schema", "existing", "--target", postgres)
-    assert "1 numbers for a time, 2460310.75 to 2460310.75, and nothing says" in looked.said
+    assert "1 number for a time, 2460310.75 to 2460310.75, and nothing says" in looked.said
     assert "epoch: julian\n" in looked.said

@@ -110,7 +110,7 @@ def test_an_existing_schema_is_filled_and_given_back(tmp_path: Path, postgres: s
     assert looked.status == DONE, looked.said
     ended = way.migrate(*named)
     assert ended.status == DONE, ended.said
-    assert f"they are kept in migration_{SCHEMA}.replaced" in ended.said
+    assert f"it is kept in migration_{SCHEMA}.replaced" in ended.said
     checked = run("check-target", "--target", postgres, *named)
     assert "holds a run of this project" in checked.out
     again = way.command("switch", "--schema-name", SCHEMA)

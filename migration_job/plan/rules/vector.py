@@ -19,6 +19,7 @@ from migration_job.plan.rules.base import (
     text_for,
 )
 from migration_job.plan.rules.singles import single, single_text
+from migration_job.plural import counted
 from migration_job.values import SourceValue
 
 MOST_DIMENSIONS = 16_000
@@ -80,7 +81,7 @@ class VectorRule(RuleBase):
         wanted = self.dimensions or len(numbers)
         if not numbers or len(numbers) > MOST_DIMENSIONS or len(numbers) != wanted:
             allowed = f"1 to {MOST_DIMENSIONS:,}" if self.dimensions is None else f"{wanted:,}"
-            raise CannotCarry(f"a vector of {len(numbers):,} numbers, {allowed} allowed")
+            raise CannotCarry(f"a vector of {counted(len(numbers), 'number')}, {allowed} allowed")
         return "[" + ",".join(map(single_text, numbers)) + "]"
 
     def _of_blob(self, value: SourceValue) -> Sequence[float]:

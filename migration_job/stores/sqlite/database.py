@@ -16,6 +16,7 @@ from urllib.parse import quote as url_quote
 import apsw
 
 from migration_job.errors import InputError, OperationError
+from migration_job.plural import counted_doing, either
 from migration_job.quoting import compose, sqlite_name
 from migration_job.stores.sqlite.beside import beside
 from migration_job.stores.sqlite.distrust import distrust
@@ -213,7 +214,10 @@ def _misplaced_sequences(connection: apsw.Connection) -> Iterator[str]:
         yield f"sqlite_sequence cannot be read: {error}"
         return
     if row is not None and row[0]:
-        yield f"{row[0]:,} rows of sqlite_sequence name no table: they are another table's"
+        yield (
+            f"{counted_doing(row[0], 'row', 'name')} no table in sqlite_sequence: "
+            f"{either(row[0], 'it is', 'they are')} another table's"
+        )
 
 
 def _checked(connection: apsw.Connection, pragma: str, limit: int) -> list[str]:

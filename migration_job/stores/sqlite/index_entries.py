@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import apsw
 
 from migration_job.errors import InputError
+from migration_job.plural import counted, either
 from migration_job.quoting import compose, sqlite_expression, sqlite_name
 from migration_job.stores.sqlite.sqltext import parse_index
 
@@ -42,8 +43,8 @@ def _look_at(connection: apsw.Connection, name: str, table: str, sql: str) -> st
     if rows == entries:
         return ""
     return (
-        f"wrong # of entries in index {name}: {entries} for {rows:,} rows of {table} that belong "
-        "in it"
+        f"wrong # of entries in index {name}: {entries} for "
+        f"{counted(rows, 'row')} of {table} that {either(rows, 'belongs', 'belong')} in it"
     )
 
 
