@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from shlex import quote
 
 from infra import engine
 from infra.errors import StageError
@@ -34,7 +35,7 @@ def main() -> None:
                 f"expected an engine of this machine's, found {settings.docker_host}: the backup "
                 "is on its host",
                 advice=f"restore it there, into a directory of the stage: docker exec {sync} "
-                f"python3 -m migration_job restore-backup {folder} FILE",
+                f"python3 -m migration_job restore-backup {quote(str(folder))} FILE",
             )
     except StageError as error:
         sys.exit(f"error: {error}")

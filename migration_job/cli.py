@@ -112,8 +112,9 @@ def _completed(program: typer.Typer) -> typer.Typer:
         name = str(command.name or getattr(command.callback, "__name__", ""))
         command.rich_help_panel = panel_of.get(name)
         whole = command.help or inspect.getdoc(command.callback) or ""
-        # Else a line of the overview ends where one of the docstring does.
-        command.short_help = " ".join(whole.split("\n\n", 1)[0].split())
+        # Else a line of the help ends where one of the docstring does.
+        paragraphs = [" ".join(paragraph.split()) for paragraph in whole.split("\n\n")]
+        command.help, command.short_help = "\n\n".join(paragraphs), paragraphs[0]
     return program
 
 
@@ -180,7 +181,11 @@ def main() -> NoReturn:
         if OVERVIEW.issuperset(sys.argv[1:]) and not _completing() and not _configured():
             overview()()
         alone = asked in COMMANDS and not _configured()
-        command = typer.main.get_command(build(asked if alone else None))
+        program = build(asked if alone else None)
+        if asked in COMMANDS:
+            # A table of options cuts their names where the terminal is narrow.
+            program.rich_markup_mode = None
+        command = typer.main.get_command(program)
         command(default_map=configuration.defaults(command, Path.cwd()))
     except JobError as error:
         sys.stderr.write(line(without_secrets(f"error: {error}")) + "\n")

@@ -12,10 +12,11 @@ import typer
 from migration_job.binaries import DEFAULT_MAJOR
 from migration_job.commands.option_groups import with_options
 from migration_job.demo.radcase import DEFAULT_ROWS, DEFAULT_SEED, make_radcase
-from migration_job.demo.rehearsal import rehearse, say
+from migration_job.demo.rehearsal import exceptions, rehearse, say
 from migration_job.demo.stage import DATABASE, REHEARSAL, DemoStage, fresh_directory
 from migration_job.errors import ExitStatus, InputError
 from migration_job.plural import counted
+from migration_job.shell_words import words
 from migration_job.signals import StoppedError, stopped_by_signals
 from migration_job.stores.sqlite.database import looking
 
@@ -132,7 +133,9 @@ def _shown(options: DemoOptions) -> ExitStatus:
             status = rehearse(source, stage, profile=profile, policy=options.policy)
         else:
             status, last_line = shown.status, shown.last_line
-        _say_next(source, status, made_up=made_up)
+        _say_next(
+            source, stage, profile=profile, made_up=made_up, blocked=status is ExitStatus.BLOCKED
+        )
         if last_line:
             say(f"\n{last_line}")
         if options.keep:
@@ -195,12 +198,22 @@ def _say_started(stage: DemoStage) -> None:
         say(f"continuing without a pooler: {stage.without_pooler}")
 
 
-def _say_next(source: Path, status: ExitStatus, *, made_up: bool) -> None:
+def _say_next(
+    source: Path, stage: DemoStage, *, profile: str, made_up: bool, blocked: bool
+) -> None:
     say("\nnext")
-    if status is ExitStatus.BLOCKED:
-        say(f"  migration-job inspect {source} --suggest    a policy that resolves the findings")
+    if blocked or exceptions(stage):
+        by = ("--profile", profile, "--suggest", "policy.yaml")
+        say(f"  migration-job inspect {words((str(source), *by))}")
+        say("                             a policy for the findings: read it, take its lines up")
+        say(f"  migration-job demo {_again(source, profile, made_up=made_up)} --policy policy.yaml")
+        say("                             the same with that policy")
     if made_up:
         say("  make demo SOURCE=my.db     the same on a file of your own, which is only read")
         say("  make up STAGE=dev          the same on Docker, by Pulumi, with the way back")
     else:
         say("  docs/tutorial.md           a stage of your own: its file, its settings, make up")
+
+
+def _again(source: Path, profile: str, *, made_up: bool) -> str:
+    return "--hostile" if made_up else words((str(source), "--profile", profile))

@@ -42,6 +42,7 @@ from migration_job.protocol import lease
 from migration_job.protocol.outcome import write_outcome
 from migration_job.protocol.reverse_sync import LOCK_SECONDS
 from migration_job.protocol.settings import Endpoints, Reached, read_connect_to
+from migration_job.shell_words import word
 from migration_job.stores.postgres import database, role_path
 from migration_job.stores.postgres.fleet_ledger import FleetLedger
 from migration_job.stores.sqlite.waiting import patience
@@ -267,7 +268,8 @@ def fleet_settle(options: FleetSettleOptions) -> None:
 
     def act(ends: Endpoints, report: Path, told: Say) -> None:
         archive = settle_one(ends, report, options.how, told)
-        told(f"settled; `migration-job restore-backup {archive} FILE` restores the archive")
+        command = f"migration-job restore-backup {word(str(archive))} FILE"
+        told(f"settled; `{command}` restores the archive")
 
     _each(options, "settle", act)
 

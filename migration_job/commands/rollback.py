@@ -85,7 +85,7 @@ def rollback_one(
             one_way=tuple(how.one_way or ()),
             say=told,
         )
-        outcome.update(phase="rolled back", held_ms=round(done.held_ms, 1), lost=list(done.lost))
+        outcome.update(phase="rolled back", held_ms=done.held_ms, lost=list(done.lost))
     return done
 
 

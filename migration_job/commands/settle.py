@@ -15,6 +15,7 @@ from migration_job.commands.option_groups import LockSeconds, with_options
 from migration_job.protocol.outcome import write_outcome
 from migration_job.protocol.settings import Endpoints
 from migration_job.protocol.settle import settle as run_settle
+from migration_job.shell_words import word
 
 
 def register(app: typer.Typer) -> None:
@@ -63,4 +64,4 @@ def settle_one(
 def settle(options: SettleOptions) -> None:
     """End the migration: no rollback any more, the SQLite file archived and read-only."""
     archive = settle_one(options.endpoints(), options.report, options.how, say)
-    say(f"settled; `migration-job restore-backup {archive} FILE` restores the archive")
+    say(f"settled; `migration-job restore-backup {word(str(archive))} FILE` restores the archive")

@@ -104,7 +104,7 @@ def switch_one(
         )
         outcome.update(
             phase="switched",
-            held_ms=round(done.held_ms, 1),
+            held_ms=done.held_ms,
             position=done.position,
             certificate=done.certificate,
         )

@@ -43,7 +43,7 @@ def rehearse(
     """
     began = time.monotonic()
     before = fingerprint(source)
-    write_connection(stage.connection, *_both(SqliteSide(path=str(source))))
+    write_connection(stage.connection, *_both(SqliteSide(path=str(_named(source, stage)))))
     status = migrate(source, stage, profile=profile, policy=policy)
     report = _report(stage)
     if status is ExitStatus.DONE and report is not None:
@@ -102,6 +102,19 @@ def say(text: str) -> None:
     """A line for the operator, at once, in order with what the commands print."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def _named(source: Path, stage: DemoStage) -> Path:
+    """The source by a link in the demo's directory: its own name may be none for a ``.env``."""
+    link = stage.directory.absolute() / "source"
+    link.symlink_to(source.absolute())
+    return link
+
+
+def exceptions(stage: DemoStage) -> list[str]:
+    """What the migration did not carry as the source's schema says it."""
+    report = _report(stage)
+    return [] if report is None else report.exceptions
 
 
 def _both(side: SqliteSide) -> tuple[SqliteSide, SqliteSide]:

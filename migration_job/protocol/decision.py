@@ -22,7 +22,7 @@ class Switched:
     """How a switch went."""
 
     held_ms: float
-    """How long writers of the source waited at most; 0 where it was switched before."""
+    """How long writers of the source waited at most, to a tenth; 0 where it was switched before."""
     position: int
     """The last position in the source's log that the certificate covers."""
     certificate: str

@@ -77,7 +77,7 @@ def decide(
         raise
     with contextlib.suppress(apsw.Error):  # the decision is taken, whatever this gives
         pair.reload()
-    return Switched((time.monotonic() - start) * 1000, 1, digest)
+    return Switched(round((time.monotonic() - start) * 1000, 1), 1, digest)
 
 
 def _reader(path: Path) -> apsw.Connection:

@@ -97,7 +97,7 @@ class RolledBack:
     """How a rollback went."""
 
     held_ms: float
-    """How long queries were held at most; 0 where SQLite served already."""
+    """How long queries were held at most, to a tenth; 0 where SQLite served already."""
     lost: tuple[str, ...] = ()
     """What was given up by ``--accept-loss``, in words."""
     never_switched: bool = False
@@ -202,7 +202,7 @@ def _with_target(pair: Pair, ends: Endpoints, wanted: _Wanted, say: Say) -> Roll
                 _go_on_with_target(pair, ends, error)
             raise
         _follow(pair, ends, say)
-    held = (time.monotonic() - start) * 1000
+    held = round((time.monotonic() - start) * 1000, 1)
     confirm(pair)
     record_phase(pair, Phase.ROLLED_BACK, ends.dsn, say)
     say(f"decided: SQLite serves; queries were held for {held:,.0f} ms")

@@ -32,6 +32,7 @@ from migration_job.protocol.mend import mend, prove_back
 from migration_job.protocol.reverse_sync import bring_back
 from migration_job.protocol.run_context import Pair, opened
 from migration_job.protocol.settings import Endpoints
+from migration_job.shell_words import word
 from migration_job.stores.postgres import capture as target_capture
 from migration_job.stores.postgres import records
 from migration_job.stores.postgres.database import Locked, lost
@@ -162,7 +163,7 @@ def _archive(source: Path, folder: Path, run_id: str) -> None:
         taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
         sqlite=apsw.sqlite_lib_version(),
         run_id=run_id,
-        restore=f"migration-job restore-backup {folder.absolute()} DESTINATION",
+        restore=f"migration-job restore-backup {word(str(folder.absolute()))} DESTINATION",
     )
     text = manifest.model_dump_json(indent=2) + "\n"
     write_durably(folder / MANIFEST, text.encode(), mode=0o600)

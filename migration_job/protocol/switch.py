@@ -391,7 +391,7 @@ def _decide(
         watch.expect(0)
         raise
     watch.expect(watch.STEP_SECONDS)
-    return Switched((time.monotonic() - start) * 1000, done.position, digest)
+    return Switched(round((time.monotonic() - start) * 1000, 1), done.position, digest)
 
 
 @contextlib.contextmanager

@@ -2,9 +2,8 @@
 
 The page is made of ``report.json`` and ``moves.json`` alone and loads nothing: style and script are
 inside, and a content security policy allows those two by their hashes and nothing else. Every name
-and value comes from a foreign database, so all of them are escaped by Jinja2, and what a reader
-could not see or would see in the wrong place (control characters, bidirectional overrides) is
-written out.
+and value comes from a foreign database, so all of them are escaped, and what a reader could not
+see or would see in the wrong place (control characters, bidirectional overrides) is written out.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,7 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         visible=visible,
+        prose=prose,
         visible_lines=lambda text: "\n".join(visible(line) for line in str(text).splitlines()),
         shown=shown,
         literal=literal,
@@ -190,7 +191,7 @@ def _verdict(
     return {
         "title": shown,
         "tone": tone,
-        "sentences": [visible(s) for s in sentences],
+        "sentences": sentences,
     }
 
 
@@ -482,6 +483,17 @@ def visible(text: object) -> str:
     """The text with everything written out that a page would hide or move: control characters,
     line ends, zero-width and bidirectional marks, lone surrogates."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def prose(text: object) -> _Trusted:
+    """As :func:`visible`, escaped, with what stands between two backticks as code: the command or
+    the setting that a sentence names. A backtick without its pair stays as it is."""
+    parts = [escape(part) for part in visible(text).split("`")]
+    if len(parts) % 2 == 0 or not all(parts[1::2]):
+        return _Trusted("`".join(parts))
+    return _Trusted(
+        "".join(f"<code>{part}</code>" if n % 2 else part for n, part in enumerate(parts))
+    )
 
 
 def shown(value: object) -> str:

@@ -147,7 +147,7 @@ def test_every_panel_is_drawn(dashboard: Dashboard, browser: Browser) -> None:
     assert "radcase<b>" in text, "a label is text, never markup"
     assert browser.log() == []
     axes = browser.run("return document.querySelectorAll('.panel .axis').length")
-    assert axes == 2 * panels, "every curve says between which values and times it is"
+    assert axes == 3 * panels, "every curve says between which values and times it is"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -135,6 +137,29 @@ def test_what_blocks_is_resolved_as_the_tutorial_says(
     ended = demo(tmp_path / "out", source, "--policy", policy)
     assert ended.returncode == 0, ended.stderr
     assert "moved and verified" in ended.stdout
+
+
+def test_a_rehearsal_with_exceptions_says_what_settles_them(tmp_path: Path) -> None:
+    """The two commands below "next", run as they are printed: the name needs quotes."""
+    source = tmp_path / "it's many.db"
+    with contextlib.closing(sqlite3.connect(source)) as own, own:
+        own.execute("CREATE TABLE stock (id INTEGER PRIMARY KEY, quantity INTEGER)")
+        own.executemany("INSERT INTO stock VALUES (?, ?)", [(n, n) for n in range(500)])
+        own.execute("UPDATE stock SET quantity = 'many' WHERE id = 77")
+    ended = demo(tmp_path / "out", source, "--still")
+    assert ended.returncode == 0, ended.stderr
+    assert "with exceptions: 1 column changed type (stock.quantity)" in ended.stdout
+    commands = re.findall(r"^  migration-job (.*)$", ended.stdout, re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["inspect", "demo"]
+    inspect, again = map(shlex.split, commands)
+    policy = tmp_path / inspect[-1]
+    assert run(*inspect[:-1], policy).status == DONE
+    lines = policy.read_text().splitlines()
+    start = lines.index("# tables:")
+    policy.write_text("\n".join(line.removeprefix("# ") for line in lines[start:]))
+    ended = demo(tmp_path / "out", Path(again[1]), *again[2:-1], str(policy), "--still")
+    assert ended.returncode == 0, ended.stderr
+    assert "moved and verified, with exceptions: 1 row set aside" in ended.stdout
 
 
 def test_any_sqlite_file_will_do(tmp_path: Path, make_sqlite: MakeSqlite) -> None:

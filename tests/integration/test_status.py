@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sqlite3
 from contextlib import closing
@@ -26,6 +27,7 @@ from tools.status import after_healing, in_stages_words
 
 pytestmark = pytest.mark.postgres
 
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = (
     *("serves", "source", "target", "certificate", "connection"),
     *("sync", "held", "at work", "way back", "next"),
@@ -150,6 +152,30 @@ def test_without_the_target_the_syncs_word_is_taken(stage: Stage) -> None:
     told = lines(stage, dsn=None)
     assert told["target"] == "not asked (no --target)"
     assert told["next"] == "`migration-job switch`: it verifies the remaining changes first"
+
+
+def test_the_page_shows_what_is_printed(stage: Stage) -> None:
+    """The sample of docs/how-to/status.md: each line but the engine's, by its words."""
+    Sync(stage.ends).run(once=True)
+    connection = stage.ends.connection
+    assert connection is not None
+    told = status(stage.migration.source, dsn=None, connection=connection, state=stage.ends.state)
+    page = (ROOT / "docs" / "how-to" / "status.md").read_text(encoding="utf-8")
+    sample = page.split("```")[3].strip().splitlines()
+    shown = [line for line in sample if not line.startswith("engine ")]
+    assert len(shown) == len(sample) - 1
+
+    def words(line: str) -> str:
+        return re.sub(r"\d[\d.]*", "N", in_stages_words(line, "production"))
+
+    places = {
+        str(connection): "/srv/radcase/state/connection",
+        str(stage.migration.source): "/srv/radcase/radcase.db",
+    }
+    printed = "\n".join(told)
+    for there, place in places.items():
+        printed = printed.replace(there, place)
+    assert [words(line) for line in printed.splitlines()] == [words(line) for line in shown]
 
 
 def test_how_far_the_other_side_is_is_counted_now(stage: Stage) -> None:

@@ -15,10 +15,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import typer.main
+from typer.core import TyperGroup
 
 from migration_job import __version__
 from migration_job.binaries import CACHE_VARIABLE
-from migration_job.cli import COMMANDS
+from migration_job.cli import COMMANDS, build
 from migration_job.commands import doctor
 from migration_job.commands.status import structured
 
@@ -54,6 +56,25 @@ def test_the_overview_breaks_no_sentence_and_has_every_command_in_a_group() -> N
     for name in COMMANDS:
         (line,) = (line for line in lines if line.split()[:1] == [name])
         assert line.endswith("."), line
+
+
+@pytest.mark.parametrize("name", ["demo", "fleet-switch", "migrate", "switch"])
+def test_a_narrow_screen_has_the_whole_name_of_each_option(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "migration_job", name, "--help"],
+        env={**os.environ, "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    command = typer.main.get_command(build())
+    assert isinstance(command, TyperGroup)
+    options = [o for p in command.commands[name].params for o in p.opts if o.startswith("--")]
+    assert "--directory" in options or "--report" in options
+    assert set(re.findall(r"--[a-z-]+[a-z]", done.stdout)) >= set(options)
+    assert "…" not in done.stdout
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
 
 
 @pytest.mark.parametrize("arguments", [("-h",), ("inspect", "-h")])

@@ -12,7 +12,15 @@ from typing import Any
 
 import pytest
 
-from migration_job.report.html import ROWS_SHOWN, literal, render_html, shown, visible, write_html
+from migration_job.report.html import (
+    ROWS_SHOWN,
+    literal,
+    prose,
+    render_html,
+    shown,
+    visible,
+    write_html,
+)
 from migration_job.report.model import (
     Certificate,
     Difference,
@@ -31,6 +39,7 @@ HOSTILE = [
     "<!-- ",
     "]]>&lt;b&gt;",
     "javascript:alert(1)",
+    "`<img src=x onerror=alert(1)>`",
 ]
 
 
@@ -149,7 +158,11 @@ def test_nothing_foreign_becomes_markup(text: str) -> None:
     hostile = Tags()
     page = render_html(_with(text))
     hostile.feed(page)
-    names = [[(tag, sorted(attributes)) for tag, attributes in t.found] for t in (plain, hostile)]
+    # Between two backticks a sentence has code, and nothing else.
+    names = [
+        [(tag, sorted(attributes)) for tag, attributes in t.found if tag != "code" or attributes]
+        for t in (plain, hostile)
+    ]
     assert names[0] == names[1]
     # Twenty places carry the text; every one of them shows it, none interprets it.
     assert text_of(page).count(re.sub(r"\s+", " ", text).strip()) >= 15
@@ -338,3 +351,20 @@ def test_a_failed_run_shows_what_differs_first_and_a_blocked_one_what_would_reso
     groups = page[page.index('id="ledger-groups"') : page.index('id="search-ledger-rows"')]
     assert groups.index("time") < groups.index("map")
     assert 'data-sort="2">2</td>' in groups
+
+
+@pytest.mark.parametrize(
+    ("sentence", "there"),
+    [
+        (
+            "say `inspect --suggest`, then `migrate`",
+            "say <code>inspect --suggest</code>, then <code>migrate</code>",
+        ),
+        ("column `a<b", "column `a&lt;b"),
+        ("`` is empty", "`` is empty"),
+        ("`<b>`", "<code>&lt;b&gt;</code>"),
+        ("`\u202e`", "<code>\\u202e</code>"),
+    ],
+)
+def test_what_a_sentence_names_between_backticks_is_code(sentence: str, there: str) -> None:
+    assert prose(sentence) == there

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from migration_job.durable import write_durably
 from migration_job.errors import InputError, OperationError
+from migration_job.shell_words import words
 from migration_job.stores.sqlite.distrust import distrust
 from migration_job.stores.sqlite.packed import SUFFIX, Packed, pack, unpack
 from migration_job.stores.sqlite.snapshot import Snapshot, make_durable, sha256_of
@@ -75,7 +76,7 @@ def seal(snapshot: Snapshot, run_id: str) -> Manifest:
         taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
         sqlite=apsw.sqlite_lib_version(),
         run_id=run_id,
-        restore=f"migration-job restore-backup {folder} {snapshot.source}",
+        restore=f"migration-job restore-backup {words((str(folder), str(snapshot.source)))}",
     )
     _write_manifest(folder, manifest)
     # What an earlier run had compressed was the backup until now.
