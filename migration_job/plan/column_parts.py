@@ -81,16 +81,12 @@ class ColumnParts:
         # Here: the parser behind it takes longer to import than a small file to plan.
         from migration_job.plan import expressions
 
-        within = dict(view.scope)
+        within = dict(view.scope_of_exact)
         for name, column in view.columns.items():
             if column.source.generated:
                 why = f"it refers to the generated column {name}, which is not one there"
-            elif not column.exact:
-                why = f"it is computed from {name}, some values of which a rule changes"
-            else:
-                continue
-            for key in spellings(view, name):
-                within[key] = replace(view.scope[key], hidden=why)
+                for key in spellings(view, name):
+                    within[key] = replace(view.scope[key], hidden=why)
         for name, column in view.columns.items():
             expression = column.source.expression
             if not column.source.generated or expression is None:
@@ -131,7 +127,7 @@ class ColumnParts:
                 _refuse_impossible(view, check)
                 risks: list[Risk] = []
                 own = _of_labels(view, check)
-                expression = own or expressions.condition(check, view.scope, risks)
+                expression = own or expressions.condition(check, view.scope_of_checks, risks)
                 self._overflows.look(view, risks, f"CHECK ({_short(check)})")
             except Untranslatable as reason:
                 not_carried(

@@ -126,13 +126,20 @@ class Operators:
         return Typed(f"(NOT {truth(inner)})", "boolean")
 
     def _is(self, node: exp.Is) -> Typed:
-        left = self.translate(node.this)
         if isinstance(node.expression, exp.Null):
-            return Typed(f"({left.sql} IS NULL)", "boolean")
+            return Typed(f"({self._asked_for_null(node.this)} IS NULL)", "boolean")
+        left = self.translate(node.this)
         if isinstance(node.expression, exp.Boolean):
             word = "TRUE" if node.expression.this else "FALSE"
             return Typed(f"(({truth(left)}) IS {word})", "boolean")
         return self._compared(node.this, node.expression, "IS NOT DISTINCT FROM")
+
+    def _asked_for_null(self, node: exp.Expr) -> str:
+        if isinstance(node, exp.Column):
+            known = self._scope.get(spelled(node.name, node.table))
+            if known is not None and known.tells_null:
+                return known.sql
+        return self.translate(node).sql
 
     def _nullsafeeq(self, node: exp.NullSafeEQ) -> Typed:
         return self._compared(node.this, node.expression, "IS NOT DISTINCT FROM")

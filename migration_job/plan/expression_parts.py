@@ -30,6 +30,8 @@ class Known:
     """SQLite's, which decides what a comparison converts; "blob" where there is none."""
     hidden: str = ""
     """Why an expression cannot refer to it on the target, though it can on the source."""
+    tells_null: bool = False
+    """Of one that is hidden: an expression can ask whether it is NULL."""
     same_order: bool = True
     """Whether texts are ordered on the source as the target's "C" orders them: by the bytes of
     UTF-8, not of UTF-16."""

@@ -146,8 +146,15 @@ class IndexPlans:
                 f"{MAX_INDEX_COLUMNS} at most"
             )
         risks: list[Risk] = []
-        terms = [self._term(view, term, risks, unique=index.unique) for term in index.columns]
-        where = index.where and _condition(index.where, view.scope, risks)
+        computed = any(term.column is None for term in index.columns)
+        if index.unique and computed:
+            # Rows are looked for that would collide where an index is over columns alone.
+            _require_exact(view, index)
+        scope = view.scope_of_exact if index.unique else view.scope
+        terms = [
+            self._term(view, term, scope, risks, unique=index.unique) for term in index.columns
+        ]
+        where = index.where and _condition(index.where, scope, risks)
         told = [t for t, c in zip(terms, index.columns, strict=True) if c.column is None]
         if sum(len(part.encode()) for part in (where or "", *told)) > MAX_INDEX_SQL:
             raise Untranslatable("its expressions are longer than PostgreSQL keeps for one")
@@ -166,14 +173,20 @@ class IndexPlans:
         return self._names.reserve(name, f"{view.target} {name}")
 
     def _term(
-        self, view: TableView, term: SourceIndexColumn, risks: list[Risk], *, unique: bool
+        self,
+        view: TableView,
+        term: SourceIndexColumn,
+        scope: expression_parts.Scope,
+        risks: list[Risk],
+        *,
+        unique: bool,
     ) -> str:
         if term.column is None:
             if term.expression is None or term.expression == "rowid":
                 raise Untranslatable("it is over the rowid")
             from migration_job.plan import expressions
 
-            part = expressions.value(term.expression, view.scope, risks, unicode_case=not unique)
+            part = expressions.value(term.expression, scope, risks, unicode_case=not unique)
             text, kind = f"({part.sql})", part.kind
         else:
             column = view.columns.get(term.column)
@@ -264,6 +277,14 @@ def _collated(text: str, term: SourceIndexColumn, *, unique: bool) -> str:
 
 def _collation(term: SourceIndexColumn) -> str:
     return term.collation.upper()
+
+
+def _require_exact(view: TableView, index: SourceIndex) -> None:
+    """Raises Untranslatable where a column of the index has values that a rule changes."""
+    for term in index.columns:
+        column = view.columns.get(term.column or "")
+        if column is not None and not column.exact:
+            raise Untranslatable(f"a rule changes some values of {term.column}")
 
 
 def _condition(sql: str, scope: expression_parts.Scope, risks: list[Risk]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from migration_job.plan import expression_parts, reach
@@ -59,6 +59,31 @@ class TableView:
         if alias is not None and alias in self.columns:
             for name in ROWID_NAMES:
                 found.setdefault(name, found[fold(alias)])
+        return found
+
+    @cached_property
+    def scope_of_exact(self) -> expression_parts.Scope:
+        """:attr:`scope` for what has to be the same on both sides: of a column with values that a
+        rule changes it can be asked only whether it is NULL."""
+        return self._without({name for name, column in self.columns.items() if not column.exact})
+
+    @cached_property
+    def scope_of_checks(self) -> expression_parts.Scope:
+        """As :attr:`scope_of_exact`, of columns of text alone: a changed text has another length
+        and order, a changed number or time is next to the source's."""
+        text = {
+            name
+            for name, column in self.columns.items()
+            if not column.exact and self.scope[expression_parts.spelled(name)].kind == "text"
+        }
+        return self._without(text)
+
+    def _without(self, changed: set[str]) -> expression_parts.Scope:
+        found = dict(self.scope)
+        for name in changed:
+            why = f"it is computed from {name}, some values of which a rule changes"
+            for key in spellings(self, name):
+                found[key] = replace(self.scope[key], hidden=why, tells_null=True)
         return found
 
 
