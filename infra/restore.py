@@ -53,6 +53,32 @@ END $$;
 """
 """Nobody else is connected: the restored server is on no port that anybody knows."""
 
+WAY_BACK_TABLES = (
+    *("reverse_log", "fence", "fence_lock", "fence_token", "back_difference"),
+    *("served", "schema_seen", "one_way"),
+)
+"""What ``migration-job settle`` removes from the database, beside its triggers."""
+
+SETTLE = """
+\\set ON_ERROR_STOP on
+\\connect {database}
+DO $$ DECLARE own regprocedure; BEGIN
+    IF to_regclass('{records}.fence') IS NULL THEN
+        RETURN;
+    END IF;
+    FOR own IN
+        SELECT oid FROM pg_proc
+        WHERE pronamespace = '{records}'::regnamespace AND proname ~ '^(guard|log_[0-9]+)$'
+    LOOP
+        EXECUTE format('DROP FUNCTION %s CASCADE', own);
+    END LOOP;
+    DROP TABLE IF EXISTS {tables};
+    UPDATE {records}.run SET phase = 'settled', updated_at = clock_timestamp();
+END $$;
+"""
+"""Of a moment at which the way back was still open. Nobody follows it any more, so that nobody
+would open the fence or empty the log."""
+
 TIME = re.compile(r"\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}(\.\d{1,6})?[+-]\d{2}(:?\d{2})?")
 
 
@@ -142,7 +168,7 @@ def in_place(client: docker.DockerClient, settings: Settings, names: Names, at: 
         container = _serve(client, settings, names, kept, restored)
         try:
             _await(container)
-            _close(container, names, records_for(settings.schema_name))
+            _close(container, names, settings)
             container.stop(timeout=STOP_SECONDS)
         finally:
             container.remove(force=True, v=True)
@@ -184,14 +210,21 @@ def _begin_anew(client: docker.DockerClient, several: Sequence[Member]) -> None:
     client.volumes.create(first.agreement, labels={"sqlite-to-postgresql.stage": first.names.stack})
 
 
-def _close(container: Container, names: Names, records: str) -> None:
-    """Have it refuse writes until the sync has seen that it lacks nothing of what SQLite has."""
-    status, said = psql(
-        container, CLOSE.format(database=identifier(names.database), records=identifier(records))
+def _close(container: Container, names: Names, settings: Settings) -> None:
+    """Have it refuse writes until the sync has seen that it lacks nothing of what SQLite has. In a
+    settled stage it has no way back instead, whatever moment it is of."""
+    records = identifier(records_for(settings.schema_name))
+    settled = settings.cutover == "settled"
+    script = (SETTLE if settled else CLOSE).format(
+        database=identifier(names.database),
+        records=records,
+        tables=", ".join(f"{records}.{name}" for name in WAY_BACK_TABLES),
     )
+    status, said = psql(container, script)
     if status:
+        what = "rid of the way back" if settled else "closed to writes"
         raise StageError(
-            f"the restored database could not be closed to writes: {said}",
+            f"the restored database could not be made {what}: {said}",
             advice="nothing was kept of it; run the command again",
         )
 

@@ -117,6 +117,12 @@ COMMENT ON TABLE migration.back_difference IS 'rows that did not come back as th
 COMMENT ON COLUMN migration.reverse_log.key IS 'null: every row (TRUNCATE), or unknown';
 """
 
+WAY_BACK_TABLES = (
+    *("reverse_log", "fence", "fence_lock", "fence_token", "back_difference"),
+    *shape.NAMES,
+)
+"""The tables that go when the way back is given up."""
+
 _FLOATING = ("double", "real", "float")
 _SENSITIVE = ("time", "date", "interval", "bytea", *_FLOATING)
 """Types whose text depends on a session's settings, which are the application's."""
@@ -249,12 +255,8 @@ def remove(
             )
         if statements:
             briefly(connection, statements, limit=limit)
-    names = ("reverse_log", "fence", "fence_lock", "fence_token", "back_difference", *shape.NAMES)
-    last = [
-        compose(
-            "DROP TABLE IF EXISTS {names}", names=", ".join(f"migration.{name}" for name in names)
-        )
-    ]
+    names = ", ".join(f"migration.{name}" for name in WAY_BACK_TABLES)
+    last = [compose("DROP TABLE IF EXISTS {names}", names=names)]
     last += [compose("DROP FUNCTION IF EXISTS migration.log_{n}()", n=n) for n, _ in numbered(plan)]
     briefly(connection, [*last, "DROP FUNCTION IF EXISTS migration.guard()"], limit=limit)
 
