@@ -148,6 +148,11 @@ def test_to_the_new_server_and_back_under_load(servers: Pair) -> None:
             "SELECT unnest(setconfig) FROM pg_db_role_setting ORDER BY 1"
         ).fetchall()
         assert settings == [('search_path="$user", public',), ("work_mem=7MB",)]
+        extensions = session.execute(
+            "SELECT extname, extnamespace::regnamespace::text FROM pg_extension "
+            "WHERE extname <> 'plpgsql' ORDER BY 1"
+        ).fetchall()
+        assert extensions == [("citext", '"Other one"'), ("pg_trgm", "public")]
         assert (session.execute("SELECT n > 0 FROM kept").fetchone() or (0,))[0] is not None
 
 

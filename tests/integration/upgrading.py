@@ -49,6 +49,11 @@ CREATE TABLE named (id integer NOT NULL, body text);
 CREATE UNIQUE INDEX by_id ON named (id) INCLUDE (body);
 ALTER TABLE named REPLICA IDENTITY USING INDEX by_id;
 INSERT INTO named SELECT n, 'row ' || n FROM generate_series(1, 50) n;
+CREATE EXTENSION citext SCHEMA "Other one";
+CREATE EXTENSION pg_trgm;
+CREATE TABLE people (name "Other one".citext PRIMARY KEY);
+CREATE INDEX alike ON people USING gin ((name::text) gin_trgm_ops);
+INSERT INTO people SELECT 'Name ' || n FROM generate_series(1, 20) n;
 CREATE SEQUENCE tickets START 100 INCREMENT 5;
 CREATE TABLE audit (id bigserial PRIMARY KEY, note bigint);
 CREATE FUNCTION note_down() RETURNS trigger LANGUAGE plpgsql AS
