@@ -170,7 +170,8 @@ def _meanings(sides: Sides, types: list[str]) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     for some in (types[i : i + TYPES_PER_QUERY] for i in range(0, len(types), TYPES_PER_QUERY)):
         with sides.target.cursor() as cursor:
-            cursor.execute(f"SELECT {', '.join(f'NULL::{t}' for t in some)}".encode())
+            # No row: a domain may allow no NULL.
+            cursor.execute(f"SELECT {', '.join(f'NULL::{t}' for t in some)} LIMIT 0".encode())
             result: Any = cursor.pgresult
             if result is None:
                 raise psycopg.ProgrammingError("the query gives no columns")
