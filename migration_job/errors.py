@@ -9,6 +9,12 @@ from __future__ import annotations
 import enum
 import re
 
+GOES_ON = "it continues where it stopped"
+"""What an advice says of the command that is run again, where what was done stays."""
+
+ANEW = "it starts from the beginning"
+"""The same where what was done is taken back."""
+
 
 class ExitStatus(enum.IntEnum):
     """What the process's exit status means; part of the command-line contract."""

@@ -209,10 +209,10 @@ class Migration:
             if options.proof is not None:
                 certificate = self._prove(stack, options.proof, certificate)
             self._finish_backup(kept)
-        target, text = self._target, certificate.model_dump_json()
-        with database.durably(target):
-            untouched.keep(target, self._left)
-            records.store_certificate(target, certificate.digest, text, Phase.VERIFIED)
+            target, text = self._target, certificate.model_dump_json()
+            with database.durably(target):
+                untouched.keep(target, self._left)
+                records.store_certificate(target, certificate.digest, text, Phase.VERIFIED)
         if self.live is not None and position is not None:
             self.live.verified(target, position)
         self.report.certificate = certificate
@@ -274,7 +274,10 @@ class Migration:
         """Give the application's own tables back as they were where the load fails; what this
         cannot do, the next run does first."""
         try:
-            yield
+            try:
+                yield
+            except psycopg.Error as error:
+                raise database.lost(error, "the migration ran") from error
         except BaseException as error:
             target = self._target
             run = None if target.closed or not plan.existing else records.read_run(target)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from migration_job.errors import OperationError
+from migration_job.errors import GOES_ON, OperationError
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 """SIGTERM is how a container is stopped, SIGINT what Ctrl-C sends."""
@@ -78,7 +78,7 @@ class StoppedError(OperationError):
 def _stopped(number: int) -> StoppedError:
     return StoppedError(
         f"stopped by {signal.Signals(number).name}",
-        advice="the source is untouched; run the same command again, it continues where it stopped",
+        advice=f"the source is untouched; run the same command again, {GOES_ON}",
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from migration_job.errors import InputError, JobError, OperationError
+from migration_job.errors import GOES_ON, InputError, JobError, OperationError
 from migration_job.place import (
     DEFAULT_SCHEMA,
     PlacedCursor,
@@ -455,7 +455,7 @@ def lost(error: psycopg.Error, doing: str) -> OperationError:
     return OperationError(
         f"the target failed while {doing}: {_primary(error)}",
         advice="the source is untouched; correct the cause and run the same command again, "
-        "it continues where it stopped",
+        f"{GOES_ON}",
     )
 
 

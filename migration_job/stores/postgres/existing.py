@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 import psycopg
 from psycopg import sql
 
-from migration_job.errors import InputError, JobError, OperationError
+from migration_job.errors import ANEW, GOES_ON, InputError, JobError, OperationError
 from migration_job.place import records_of
 from migration_job.plan.findings import some
 from migration_job.plan.model import Plan, TablePlan
@@ -246,12 +246,15 @@ def undo(connection: psycopg.Connection, plan: Plan) -> None:
 
 
 def undo_after(error: BaseException, connection: psycopg.Connection, plan: Plan, told: str) -> None:
-    """:func:`undo` after what stopped a run, which then tells ``told``; or that somebody has
-    written to the tables, which are left as they are."""
+    """:func:`undo` after what stopped a run, which then tells ``told``, and of no run that goes on;
+    or that somebody has written to the tables, which are left as they are."""
     try:
         undo(connection, plan)
     except Touched as touched:
         told = f"{touched.message}: {touched.advice}"
+    else:
+        if isinstance(error, JobError):
+            error.advice = error.advice.replace(GOES_ON, ANEW)
     if isinstance(error, JobError):
         error.advice = f"{error.advice}. {told}"
 

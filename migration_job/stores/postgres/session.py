@@ -18,7 +18,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from migration_job.deadline import time_left
-from migration_job.errors import OperationError
+from migration_job.errors import GOES_ON, OperationError
 from migration_job.place import DEFAULT_SCHEMA, RECORDS
 
 COMMIT_SECONDS = 30.0
@@ -48,7 +48,7 @@ class Unconfirmed(OperationError):
             f"expected a standby of the target to confirm the commit, found {found}",
             advice="the application is served as before. Bring the standby back, or take it out "
             "of synchronous_standby_names (pg_stat_replication shows who follows), then run the "
-            "command again: it continues where it stopped",
+            f"command again: {GOES_ON}",
         )
 
 
