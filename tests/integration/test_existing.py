@@ -211,7 +211,7 @@ def test_a_second_run_starts_from_what_was_there(
         assert "root@x.org" in kept[0][0]
 
 
-@pytest.mark.parametrize("where", ["load", "verify"])
+@pytest.mark.parametrize("where", ["load", "verify", "certificate"])
 def test_a_failed_run_leaves_no_trace(  # noqa: PLR0913 - fixtures
     make_sqlite: MakeSqlite,
     application: str,
@@ -229,11 +229,14 @@ def test_a_failed_run_leaves_no_trace(  # noqa: PLR0913 - fixtures
     if where == "load":
         monkeypatch.setattr(load._Loader, "_set_sequence", broken)
         monkeypatch.setattr(records, "mark_all", broken)
-    else:
+    elif where == "verify":
         monkeypatch.setattr("migration_job.verify.content.read_relations", broken)
+    else:
+        monkeypatch.setattr(records, "store_certificate", broken)
     ended = migrate(make_sqlite(SOURCE), application, tmp_path / "r", "--policy", policy)
     assert ended.status == FAILED, ended.said
     assert "as it was before the run" in ended.said
+    assert "continues where it stopped" not in ended.said
     assert dump(application) == before
     with psycopg.connect(application) as target:
         there = target.execute("SELECT to_regnamespace('migration')").fetchone()
@@ -701,6 +704,26 @@ def test_what_a_type_s_modifier_says_is_met(  # noqa: PLR0913 - a case's parts
         target.execute("SET TimeZone = UTC")
         found = target.execute("SELECT v::text FROM t ORDER BY id").fetchall()
     assert tuple(row[0] for row in found) == holds
+
+
+@pytest.mark.parametrize("demand", ["NOT NULL", "CHECK (VALUE IS NOT NULL)"])
+def test_a_domain_that_allows_no_null(
+    make_sqlite: MakeSqlite, postgres: str, tmp_path: Path, demand: str
+) -> None:
+    with psycopg.connect(postgres) as target:
+        target.execute(
+            f"CREATE DOMAIN given AS text {demand}; "
+            "CREATE TABLE t (id bigint PRIMARY KEY, a given)".encode()
+        )
+    source = make_sqlite("CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT)")
+    assert migrate(source, postgres, tmp_path / "r").status == DONE
+    make_sqlite("INSERT INTO t VALUES (1, 'x')")
+    ended = migrate(source, postgres, tmp_path / "r")
+    assert ended.status == DONE, ended.said
+    with psycopg.connect(postgres) as target:
+        assert target.execute("SELECT id, a FROM t").fetchall() == [(1, "x")]
+    make_sqlite("INSERT INTO t VALUES (2, NULL)")
+    assert migrate(source, postgres, tmp_path / "r").status == BLOCKED
 
 
 @pytest.mark.parametrize(
