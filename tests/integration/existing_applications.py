@@ -284,7 +284,8 @@ def _value(rng: random.Random, column: Column) -> Pair:
 
 def _own_rows(rng: random.Random, table: Table) -> Iterator[Row]:
     """Some with keys of the source's, some of these the very same."""
-    keys = set(range(1, rng.choice([1, 1, 4])))
+    few = [1, 1, 4] if table.treatment == "replace" else [1, 4, 6]
+    keys = set(range(1, rng.choice(few)))
     keys |= set(rng.sample(sorted(table.keys()), min(len(table.rows), rng.choice([0, 0, 2]))))
     for key in sorted(keys):
         same = [row for row in table.rows if row.key == key and rng.random() < 0.5]
