@@ -274,10 +274,8 @@ class Migration:
         """Give the application's own tables back as they were where the load fails; what this
         cannot do, the next run does first."""
         try:
-            try:
+            with database.lost_while("the migration ran"):
                 yield
-            except psycopg.Error as error:
-                raise database.lost(error, "the migration ran") from error
         except BaseException as error:
             target = self._target
             run = None if target.closed or not plan.existing else records.read_run(target)

@@ -459,6 +459,15 @@ def lost(error: psycopg.Error, doing: str) -> OperationError:
     )
 
 
+@contextlib.contextmanager
+def lost_while(doing: str) -> Iterator[None]:
+    """Have what the target fails with in here raised as :func:`lost` tells it."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise lost(error, doing) from error
+
+
 def unread(error: psycopg.Error) -> JobError:
     """What to raise when the target cannot be looked at by a command that changes nothing."""
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
