@@ -14,6 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from migration_job.embedded import EmbeddedPostgres
 from tests.applications.environment import application, command, python_with
+from tests.applications.life import at_work
 from tests.applications.page import Shown, of_python, tell
 from tests.integration.running import DONE, run
 from tests.integration.test_existing import definitions
@@ -22,6 +23,47 @@ pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.timeout(600)]
 
 STEPS = 71
 """Of ``use.py``; two more are meant to fail, on either side, since a constraint forbids them."""
+
+WORK = """
+import os, django
+os.environ['DJANGO_SETTINGS_MODULE'] = 'proj.settings'
+django.setup()
+import datetime, itertools, time
+from django.db import transaction
+from django.utils import timezone
+from shop.models import Customer, Item, Order, Tag
+tag = Tag.objects.exclude(parent=None).first()  # use.py deletes one without a parent
+for number in itertools.count(1):
+    if os.path.exists('stop'):
+        break
+    name = f'work {number:06}'
+    with transaction.atomic():
+        customer = Customer.objects.create(name=name, email=f'{number}@work.org', vip=number % 2,
+                                           prefs={'n': number}, born='1999-01-01',
+                                           wakes=datetime.time(1, 2, 3, number))
+        order = Order.objects.create(customer=customer, placed=timezone.now(), amount='1.5')
+        order.lines.create(item_id='SKU0002', qty=number)
+        Item.objects.create(sku=name, title=name, price=number % 7, stock=1, image=b'x' * number,
+                            lead=datetime.timedelta(seconds=-number)).tags.add(tag)
+    Customer.objects.filter(name=f'work {number - 1:06}').update(born='2000-01-01', website='x')
+    Tag.objects.create(name='passing', slug='passing').delete()
+    with open('working', 'a') as log:
+        print(name, file=log)
+    time.sleep(0.005)
+"""
+"""Makes rows until there is a file ``stop``; each that was acknowledged is in ``working``."""
+
+WORKED = """
+import os, django
+os.environ['DJANGO_SETTINGS_MODULE'] = 'proj.settings'
+django.setup()
+from shop.models import Customer, Item
+names = Customer.objects.filter(name__startswith='work ', order__lines__item='SKU0002')
+items = Item.objects.filter(sku__startswith='work ', tags__isnull=False)
+assert sorted(names.values_list('name', flat=True)) == sorted(items.values_list('sku', flat=True))
+print(*sorted(names.values_list('name', flat=True)), sep='\\n')
+"""
+"""Prints what ``WORK`` has made."""
 
 WRITES = """
 import os, django
@@ -152,9 +194,12 @@ def test_offline_into_the_project_s_own_schema(
 def test_there_while_it_writes_and_back_after_a_later_migration(project: Project) -> None:
     folder = project.folder.parent
     live = ("--connection", folder / "connection", "--connect-to", folder / "to.json")
-    project.job("migrate", "--schema", "existing", "--live")
+    with at_work(lambda: project.on_sqlite("-c", WORK), project.folder) as rows:
+        project.job("migrate", "--schema", "existing", "--live")
+    assert project.on_sqlite("-c", WORKED).splitlines() == rows
     project.on_sqlite("-c", WRITES)
     project.job("switch", *live)
+    assert project.on_postgres("-c", WORKED).splitlines() == rows
     said = project.on_postgres("use.py")
     assert failures(said) == FORBIDDEN, said
     assert f"ok {STEPS} bad 2" in said
@@ -180,6 +225,7 @@ def test_there_while_it_writes_and_back_after_a_later_migration(project: Project
     # The file has what the later migration made: marked as applied, as the page says, it is kept.
     project.on_sqlite("manage.py", "migrate", "--fake")
     project.on_sqlite("manage.py", "migrate", "--check")
+    assert project.on_sqlite("-c", WORKED).splitlines() == rows
     memo = f"from shop.models import Line; print(Line.objects.get(pk={made}).memo)"
     assert project.on_sqlite("manage.py", "shell", "-v", "0", "-c", memo).strip() == "later"
     said = project.on_sqlite("use.py")

@@ -10,7 +10,7 @@ from tests.applications.environment import HERE, command, python_with
 from tests.applications.life import there_and_back, url
 from tests.applications.page import Shown, of_python, tell
 
-pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_there_and_back(postgres: str, tmp_path: Path) -> None:

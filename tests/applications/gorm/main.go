@@ -99,6 +99,44 @@ func fill(db *gorm.DB) {
 	}
 }
 
+// Rows in a loop, until there is a file `stop`; each that was acknowledged is in `working`.
+func work(db *gorm.DB) {
+	log, err := os.OpenFile("working", os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	must(err)
+	defer log.Close()
+	for number := 1; ; number++ {
+		if _, err := os.Stat("stop"); err == nil {
+			return
+		}
+		name := fmt.Sprintf("work %06d", number)
+		author := Author{
+			Name: name, Active: true, Joined: time.Now(), Count: uint32(number), Big: int64(number),
+			Prefs: map[string]any{"n": number}, Tags: []string{"work"}, Data: []byte(name),
+			Books: []Book{{Title: name, Price: float64(number%7) / 4}},
+		}
+		must(db.Create(&author).Error)
+		value := -number
+		must(db.Create(&Mark{AuthorID: author.ID, Subject: "work", Value: &value}).Error)
+		must(db.Model(&Author{}).Where("name = ?", fmt.Sprintf("work %06d", number-1)).Update("note", name).Error)
+		if number%3 == 0 {
+			must(db.Delete(&author.Books[0]).Error)
+		}
+		_, err = fmt.Fprintln(log, name)
+		must(err)
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func worked(db *gorm.DB) {
+	var names []string
+	must(db.Model(&Author{}).Joins("JOIN marks ON marks.author_id = authors.id AND marks.subject = ?", "work").
+		Where("authors.name LIKE ?", "work %").Pluck("authors.name", &names).Error)
+	sort.Strings(names)
+	for _, name := range names {
+		fmt.Println(name)
+	}
+}
+
 func write(db *gorm.DB) {
 	var author Author
 	must(db.First(&author, "name = ?", "N3").Error)
@@ -162,7 +200,8 @@ func upgrade(db *gorm.DB) {
 
 func main() {
 	db := open(os.Args[1])
-	steps := map[string]func(*gorm.DB){"create": create, "fill": fill, "write": write, "use": use, "upgrade": upgrade}
+	steps := map[string]func(*gorm.DB){"create": create, "fill": fill, "write": write, "use": use, "upgrade": upgrade,
+		"work": work, "worked": worked}
 	for _, step := range os.Args[2:] {
 		steps[step](db)
 	}

@@ -2,7 +2,7 @@
 "use strict";
 const fs = require("fs");
 const path = require("path");
-const { asc, count, eq, gt, isNull, sql } = require("drizzle-orm");
+const { asc, count, eq, gt, isNull, like, sql } = require("drizzle-orm");
 
 const url = process.argv[2];
 const onPostgres = url.startsWith("postgres");
@@ -182,6 +182,18 @@ const refused = async (query) => {
   try { await query; return 0; } catch { return 1; }
 };
 
+// A name for each row, until there is a file `stop`; each that was acknowledged is in `working`.
+async function atWork(make) {
+  for (let number = 1; !fs.existsSync("stop"); number++) {
+    const name = `work ${String(number).padStart(6, "0")}`;
+    await make(name, number);
+    fs.appendFileSync("working", `${name}\n`);
+    await new Promise((resolve) => { setTimeout(resolve, 5); });
+  }
+}
+
+const told = (names) => names.sort().forEach((name) => console.log(name));
+
 const steps = {
   create: () => migrateTo([FIRST]),
   async fill() {
@@ -195,6 +207,21 @@ const steps = {
     for (let i = 1; i <= 30; i++) {
       await db.insert(link).values({ authorId: i, bookId: uuid(1 + ((i * 7) % 40)), note: i % 2 ? "" : null });
     }
+  },
+  work: () => atWork(async (name, number) => {
+    const token = uuid(100000 + number);
+    const [made] = await db.insert(author).values({ ...person(number % 30), name, token }).returning();
+    const row = { title: name, authorId: made.id, price: "1.25", isNew: number % 2 === 0 };
+    await db.insert(book).values({ ...row, id: token });
+    await db.insert(link).values({ authorId: made.id, bookId: token, note: name });
+    await db.update(author).set({ prefs: { next: name } }).where(eq(author.token, uuid(99999 + number)));
+    await db.insert(book).values({ ...row, id: uuid(99999), title: "passing" });
+    await db.delete(book).where(eq(book.id, uuid(99999)));
+  }),
+  async worked() {
+    const found = await db.select({ name: author.name }).from(author)
+      .innerJoin(link, eq(link.authorId, author.id)).where(like(author.name, "work %"));
+    told(found.map((row) => row.name));
   },
   async write() {
     await db.update(author).set({ tags: ["new"], prefs: { z: 1 }, seen: at(3), nums: [1, 2], deletedAt: at(4, 5) })

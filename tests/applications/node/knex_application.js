@@ -1,5 +1,6 @@
 // A small application of knex's, with most of its types: `node knex_application.js URL STEPS`.
 "use strict";
+const fs = require("fs");
 const knexOf = require("knex");
 
 const url = process.argv[2];
@@ -80,6 +81,18 @@ const uuid = (n) => `00000000-0000-4000-8000-${String(n).padStart(12, "0")}`;
 const parsed = (value) => (typeof value === "string" ? JSON.parse(value) : value);
 const day = (value) => (value === null ? null : new Date(value).toISOString().slice(0, 10));
 
+// A name for each row, until there is a file `stop`; each that was acknowledged is in `working`.
+async function atWork(make) {
+  for (let number = 1; !fs.existsSync("stop"); number++) {
+    const name = `work ${String(number).padStart(6, "0")}`;
+    await make(name, number);
+    fs.appendFileSync("working", `${name}\n`);
+    await new Promise((resolve) => { setTimeout(resolve, 5); });
+  }
+}
+
+const told = (names) => names.sort().forEach((name) => console.log(name));
+
 const steps = {
   create: () => migrate([first]),
   async fill() {
@@ -103,6 +116,23 @@ const steps = {
         { author_id: i + 1, book_id: 1 + (i % 7) }, { author_id: i + 1, book_id: 8 + (i % 5) },
       ]);
     }
+  },
+  work: () => atWork(async (name, number) => {
+    await knex.transaction(async (all) => {
+      const [book] = await all("book").insert({ title: name, price: number % 7 }).returning("id");
+      const [author] = await all("author").insert({
+        name, mood: "happy", joined: new Date(Date.UTC(2023, 0, 1)), big: number, token: uuid(100000 + number),
+        prefs: JSON.stringify({ n: number }), tags: "[]", data: Buffer.from(name),
+      }).returning("id");
+      await all("author_book").insert({ author_id: author.id, book_id: book.id });
+    });
+    await knex("author").where({ token: uuid(99999 + number) }).update({ active: false, note: name });
+    const [passing] = await knex("book").insert({ title: "passing", price: 1 }).returning("id");
+    await knex("book").where({ id: passing.id }).delete();
+  }),
+  async worked() {
+    told(await knex("author").join("author_book", "author.id", "author_id")
+      .where("name", "like", "work %").pluck("name"));
   },
   async write() {
     await knex("author").where({ name: "N3" }).update({

@@ -1,7 +1,8 @@
 // A small application of TypeORM's, with most of its types: `node typeorm_application.js URL STEPS`.
 "use strict";
 require("reflect-metadata");
-const { DataSource, EntitySchema, MoreThan, TableCheck, TableColumn } = require("typeorm");
+const fs = require("fs");
+const { DataSource, EntitySchema, Like, MoreThan, TableCheck, TableColumn } = require("typeorm");
 
 const url = process.argv[2];
 const onPostgres = url.startsWith("postgres");
@@ -73,6 +74,18 @@ const source = (migrations) => new DataSource({
 
 const iso = (value) => (value ? new Date(value).toISOString() : value);
 
+// A name for each row, until there is a file `stop`; each that was acknowledged is in `working`.
+async function atWork(make) {
+  for (let number = 1; !fs.existsSync("stop"); number++) {
+    const name = `work ${String(number).padStart(6, "0")}`;
+    await make(name, number);
+    fs.appendFileSync("working", `${name}\n`);
+    await new Promise((resolve) => { setTimeout(resolve, 5); });
+  }
+}
+
+const told = (names) => names.sort().forEach((name) => console.log(name));
+
 const steps = {
   async create(db) {
     await db.synchronize();
@@ -96,6 +109,23 @@ const steps = {
         books: [books[i % 7], books[7 + (i % 5)]],
       });
     }
+  },
+  work(db) {
+    const [authors, books] = [db.getRepository(Author), db.getRepository(Book)];
+    return atWork(async (name, number) => {
+      await authors.save({
+        name, joined: new Date(Date.UTC(2023, 0, 1)), big: String(number), prefs: { n: number }, tags: ["work"],
+        mood: "happy", data: Buffer.from(name), books: [{ title: name, price: number % 7 }],
+      });
+      const former = await authors.findOneBy({ name: `work ${String(number - 1).padStart(6, "0")}` });
+      if (former) await authors.save({ ...former, note: name });
+      const passing = await books.save({ title: "passing", price: 1 });
+      await books.remove(passing);
+    });
+  },
+  async worked(db) {
+    const found = await db.getRepository(Author).find({ where: { name: Like("work %") }, relations: { books: true } });
+    told(found.flatMap((a) => a.books.filter((b) => b.title === a.name).map(() => a.name)));
   },
   async write(db) {
     const authors = db.getRepository(Author);
