@@ -186,7 +186,7 @@ def main() -> NoReturn:
             # A table of options cuts their names where the terminal is narrow.
             program.rich_markup_mode = None
         command = typer.main.get_command(program)
-        command(default_map=configuration.defaults(command, Path.cwd()))
+        command(default_map=configuration.defaults(command, Path.cwd(), sys.argv[1:]))
     except JobError as error:
         sys.stderr.write(line(without_secrets(f"error: {error}")) + "\n")
         sys.exit(int(error.status))

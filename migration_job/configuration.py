@@ -1,8 +1,9 @@
 """``migration-job.toml``: the options of the commands, said once.
 
 In the directory that a command is run in. A name at the top is for every command that has such an
-option; one in a command's own table is for that command alone, and wins; the command line wins over
-both. Names are those of the options, with ``-`` or ``_``. Paths are relative to that directory::
+option and takes such a value; one in a command's own table is for that command alone, and wins; the
+command line wins over both. Names are those of the options, with ``-`` or ``_``. Paths are
+relative to that directory::
 
     source = "app.db"
     target-file = "secrets/target"
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,43 @@ NAME = "migration-job.toml"
 _HELP = "`migration-job COMMAND --help` lists the options"
 
 
-def defaults(program: Any, directory: Path) -> dict[str, dict[str, Any]]:
-    """By command what its options are where the command line is silent; nothing where there is no
-    such file. ``program`` is a click group of all commands. Raises InputError for a name that no
-    command has, and for a value that is no such option's."""
+RIVALS = (
+    ("target", "target_file"),
+    ("pooler", "console_file"),
+    ("proof", "proof_answer"),
+    ("from_target", "from_target_file"),
+    ("to_target", "to_target_file"),
+)
+"""Two ways to say one thing: of them a command takes one, and what wins over the file, or over its
+top, wins over the other way too."""
+
+
+def defaults(
+    program: Any, directory: Path, arguments: Sequence[str] = ()
+) -> dict[str, dict[str, Any]]:
+    """By command what its options are where the command line, ``arguments``, is silent; nothing
+    where there is no such file. ``program`` is a click group of all commands.
+
+    Raises InputError for a name that no command has, for a value in a command's table that is not
+    of its option's kind, and for one at the top that is of no such option's."""
     file = directory / NAME
-    said = _read(file)
     commands = {name: _options(command) for name, command in program.commands.items()}
+    shared, own = _parts(file, _read(file), commands)
+    outdone = _rivals(_spelled(a[2:].split("=")[0]) for a in arguments if a.startswith("--"))
+    found = {
+        name: _given(file, name, options, shared, own.get(_spelled(name), {}))
+        for name, options in commands.items()
+    }
+    return {
+        command: {name: value for name, value in given.items() if name not in outdone}
+        for command, given in found.items()
+    }
+
+
+def _parts(
+    file: Path, said: Mapping[str, Any], commands: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, Any], dict[str, Mapping[str, Any]]]:
+    """What stands at the top, and the commands' tables. Raises InputError."""
     sections = {_spelled(name) for name in commands}
     every = set().union(*commands.values())
     shared: dict[str, Any] = {}
@@ -53,11 +84,15 @@ def defaults(program: Any, directory: Path) -> dict[str, dict[str, Any]]:
             )
         else:
             _require_known(file, [name], every, "an option of a command")
+            _require_value(file, name, [o[name] for o in commands.values() if name in o], value)
             shared[name] = value
-    return {
-        name: _given(file, name, options, shared, own.get(_spelled(name), {}))
-        for name, options in commands.items()
-    }
+    return shared, own
+
+
+def _rivals(said: Iterable[str]) -> set[str]:
+    """The other ways to say what is said."""
+    names = set(said)
+    return {b for pair in RIVALS for a, b in (pair, pair[::-1]) if a in names} - names
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -80,12 +115,16 @@ def _given(
 ) -> dict[str, Any]:
     """What a command's options are, by what they are called inside."""
     _require_known(file, own, options, f"an option of {command}")
-    found = {}
-    for name, value in {**shared, **own}.items():
-        if name in options:
-            _require_value(file, name, options[name], value)
-            found[str(options[name].name)] = value
-    return found
+    for name, value in own.items():
+        _require_value(file, name, [options[name]], value)
+    # Where an option of that name is of another kind here, the value is for the others.
+    lost = _rivals(own)
+    fit = {
+        name: value
+        for name, value in shared.items()
+        if name in options and name not in lost and _fits(options[name], value)
+    }
+    return {str(options[name].name): value for name, value in {**fit, **own}.items()}
 
 
 def _options(command: Any) -> dict[str, Any]:
@@ -125,18 +164,33 @@ def _kind(parameter: Any) -> tuple[str, tuple[type, ...]]:
     return _KINDS.get(getattr(declared, "__name__", ""), _TEXT)
 
 
-def _require_value(file: Path, name: str, parameter: Any, value: Any) -> None:
-    """Raises InputError for a value of another type than the option's; what else is wrong with it
-    is found as on the command line."""
-    words, types = _kind(parameter)
-    several = bool(getattr(parameter, "multiple", False)) or parameter.nargs != 1
+def _several(parameter: Any) -> bool:
+    return bool(getattr(parameter, "multiple", False)) or parameter.nargs != 1
+
+
+def _wanted(parameter: Any) -> str:
+    """What a value of the option is, in words."""
+    words, _ = _kind(parameter)
+    return f"a list of {words}" if _several(parameter) else words
+
+
+def _fits(parameter: Any, value: Any) -> bool:
+    """Whether the value is of the option's type."""
+    _, types = _kind(parameter)
+    several = _several(parameter)
     values = value if several and isinstance(value, list) else [value]
-    wanted = f"a list of {words}" if several else words
     fits = isinstance(value, list) or not several
     for one in values:
         # To Python true is a whole number.
         fits = fits and isinstance(one, types) and (bool in types or not isinstance(one, bool))
-    if not fits:
+    return fits
+
+
+def _require_value(file: Path, name: str, parameters: Sequence[Any], value: Any) -> None:
+    """Raises InputError for a value of another type than each of the options'; what else is wrong
+    with it is found as on the command line."""
+    if not any(_fits(parameter, value) for parameter in parameters):
+        wanted = " or ".join(dict.fromkeys(map(_wanted, parameters)))
         raise InputError(
             f"{file}: expected {wanted} for {name}, found {_shown(value)}", advice=_HELP
         )

@@ -159,7 +159,7 @@ class StatusOptions(BookOptions):
     """Of which tenants, and how."""
 
     tenant: Tenants = None
-    state: Annotated[
+    in_state: Annotated[
         list[str] | None,
         typer.Option(help="Only tenants in this state, as the table has it (repeatable)."),
     ] = None
@@ -175,8 +175,8 @@ def fleet_status(options: StatusOptions) -> None:
     rows = standing.chosen(rows, options.tenant)
     asking = standing.asking(server, manifest.layout)
     found = standing.standings(rows, live, options.folder, asking)
-    if options.state:
-        found = {t: one for t, one in found.items() if one.state in options.state}
+    if options.in_state:
+        found = {t: one for t, one in found.items() if one.state in options.in_state}
     if options.as_json:
         print_json(standing.as_data(found, options.report))
         return

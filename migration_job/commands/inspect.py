@@ -35,7 +35,7 @@ from migration_job.plan.virtual import of_misfits
 from migration_job.plural import counted
 from migration_job.stores.sqlite import integrity
 from migration_job.stores.sqlite.catalogue import read_catalogue
-from migration_job.stores.sqlite.database import open_readonly, reading
+from migration_job.stores.sqlite.database import open_readonly, reading, require_database
 
 if TYPE_CHECKING:
     from migration_job.plan.onto_refusals import Trial
@@ -58,8 +58,13 @@ class InspectOptions:
     """What is planned, and what is printed or written of it."""
 
     source: ReadSource
+    context: typer.Context
     file: Annotated[
-        Path | None, typer.Argument(help="With --suggest: where to write the policy.")
+        Path | None,
+        typer.Argument(
+            help="With --suggest: where to write the policy. Where migration-job.toml names the "
+            "source, one word that names no SQLite file is this."
+        ),
     ] = None
     by: PlanOptions
     suggested: Annotated[
@@ -79,6 +84,36 @@ class InspectOptions:
     target_file: TargetFile = None
     schema_name: SchemaName = None
 
+    def in_their_places(self) -> InspectOptions:
+        """The same with what ``migration-job.toml`` names put where it belongs.
+
+        Its target is for a schema that is there; a plan of the job's own needs none. Where it names
+        the source, one word after --suggest is FILE, unless it names a SQLite file.
+        """
+        found = self
+        if self.schema == SchemaKind.PLANNED:
+            target = None if self._by_the_file("target") else self.target
+            target_file = None if self._by_the_file("target_file") else self.target_file
+            found = replace(self, target=target, target_file=target_file)
+        named = (self.context.default_map or {}).get("source")
+        if named is None or self._by_the_file("source"):
+            return found
+        if not self.suggested or self.file is not None or _is_database(self.source):
+            return found
+        return replace(found, source=Path(named), file=self.source)
+
+    def _by_the_file(self, name: str) -> bool:
+        given = self.context.get_parameter_source(name)
+        return given is not None and given.name == "DEFAULT_MAP"
+
+
+def _is_database(path: Path) -> bool:
+    try:
+        require_database(path)
+    except InputError:
+        return False
+    return True
+
 
 def inspect(options: InspectOptions) -> None:
     """Plan a migration and try it on every value, without writing anything.
@@ -88,6 +123,7 @@ def inspect(options: InspectOptions) -> None:
     Ends with 0 where the migration would go through, with 3 where something stops it, and with 2
     where the role of --target may not load.
     """
+    options = options.in_their_places()
     _require_fitting(options)
     plan, suggestion, unable = _planned(options)
     to_stderr = options.suggested and options.file is None

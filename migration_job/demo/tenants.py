@@ -130,7 +130,7 @@ class TenantsShow:
             if status is not ExitStatus.DONE:
                 return status
             time.sleep(self._dwell)
-        return self._job("fleet-status", "--state", "switched", application=False)
+        return self._job("fleet-status", "--in-state", "switched", application=False)
 
     # --------------------------------------------------------------------------- what is there
 

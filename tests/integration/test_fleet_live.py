@@ -200,7 +200,7 @@ def test_one_tenant_goes_over_and_comes_back_by_itself(pooled: LiveKit) -> None:
         until(lambda: ("on PostgreSQL",) in [row[2:3] for row in kit.on_sqlite("t1")["note"]])
         kit.write("t0", INSERT.format("still on SQLite", 8))
         until(lambda: kit.on_postgres("t0") == kit.on_sqlite("t0"))
-        told = kit.status("--state", "switched")
+        told = kit.status("--in-state", "switched")
         assert list(told["tenants"]) == ["t1"]
         assert told["tenants"]["t1"]["serves"] == "PostgreSQL"
         second = kit.live("fleet-switch", "--tenant", "t2")
