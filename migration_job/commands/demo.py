@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from migration_job.binaries import DEFAULT_MAJOR
+from migration_job.binaries import DEFAULT_MAJOR, postgres_programs
 from migration_job.commands.option_groups import with_options
-from migration_job.demo.radcase import DEFAULT_ROWS, DEFAULT_SEED, make_radcase
+from migration_job.demo.radcase import DEFAULT_ROWS, DEFAULT_SEED, make_radcase, require_rows
 from migration_job.demo.rehearsal import exceptions, rehearse, say
-from migration_job.demo.stage import DATABASE, REHEARSAL, DemoStage, fresh_directory
+from migration_job.demo.stage import DATABASE, REHEARSAL, DemoStage, fresh_directory, require_own
 from migration_job.errors import ExitStatus, InputError
+from migration_job.plan.policy import load_policy
+from migration_job.plan.profile import load_profile
 from migration_job.plural import counted
 from migration_job.shell_words import words
 from migration_job.signals import StoppedError, stopped_by_signals
@@ -83,7 +85,9 @@ class DemoOptions:
     metrics_port: Annotated[
         int | None,
         typer.Option(
-            help="The port on which the demo's `sync` serves its metrics to your Prometheus."
+            min=1,
+            max=65535,
+            help="The port on which the demo's `sync` serves its metrics to your Prometheus.",
         ),
     ] = None
     keep: Annotated[
@@ -98,14 +102,7 @@ def demo(options: DemoOptions) -> None:
     your own is only read: a copy of it is written to all the while, with writes made up from its
     schema, switched, and brought back.
     """
-    if options.source is not None:
-        with looking(options.source):
-            pass
-        if options.directory.resolve() in options.source.resolve().parents:
-            raise InputError(
-                f"the source {options.source} is in {options.directory}, which this empties",
-                advice="give another with --directory",
-            )
+    _require_fitting(options)
     try:
         with stopped_by_signals():
             status = _shown(options)
@@ -116,14 +113,51 @@ def demo(options: DemoOptions) -> None:
     raise typer.Exit(int(status))
 
 
+def _require_fitting(options: DemoOptions) -> None:
+    """Raises InputError for options with which the demo cannot be shown: before the directory is
+    emptied, which may hold an earlier demo's report."""
+    if options.source is not None:
+        with looking(options.source):
+            pass
+    given = {"source": options.source, "policy": options.policy, "profile": _profile_file(options)}
+    for what, path in given.items():
+        if path is not None and options.directory.resolve() in path.resolve().parents:
+            raise InputError(
+                f"the {what} {path} is in {options.directory}, which this empties",
+                advice="give another with --directory",
+            )
+    if options.fleet is not None and options.source is not None:
+        raise InputError(
+            "expected no file beside --fleet, found one",
+            advice="a fleet's tenants are made up; docs/how-to/fleet-live.md moves your own",
+        )
+    if options.source is None:
+        require_rows(options.rows)
+    if options.policy is not None:
+        load_policy(options.policy)
+    load_profile(_profile(options))
+    require_own(options.directory)
+
+
+def _profile_file(options: DemoOptions) -> Path | None:
+    file = Path(options.profile or "none")
+    return file if file.is_file() else None
+
+
+def _profile(options: DemoOptions) -> str:
+    return options.profile or ("radcase" if options.source is None else "none")
+
+
 def _shown(options: DemoOptions) -> ExitStatus:
     """All of it, from an empty directory; how it ended."""
+    # Fetched where it is not here; a failure of that costs no earlier demo's report.
+    postgres_programs(options.postgres)
     if options.fleet is not None:
         return _show_fleet(options, options.fleet)
     home = fresh_directory(options.directory)
     source = options.source or _made_up(home / "radcase.db", options)
     made_up = options.source is None
-    profile = options.profile or ("radcase" if made_up else "none")
+    profile = _profile(options)
     last_line = ""
     named = DATABASE if made_up else REHEARSAL
     with DemoStage(home, major=options.postgres, database=named) as stage:
@@ -133,9 +167,10 @@ def _shown(options: DemoOptions) -> ExitStatus:
             status = rehearse(source, stage, profile=profile, policy=options.policy)
         else:
             status, last_line = shown.status, shown.last_line
-        _say_next(
-            source, stage, profile=profile, made_up=made_up, blocked=status is ExitStatus.BLOCKED
-        )
+        # After any other end the message that is above says what to do.
+        if status in (ExitStatus.DONE, ExitStatus.BLOCKED):
+            blocked = status is ExitStatus.BLOCKED
+            _say_next(source, stage, profile=profile, made_up=made_up, blocked=blocked)
         if last_line:
             say(f"\n{last_line}")
         if options.keep:
@@ -145,11 +180,6 @@ def _shown(options: DemoOptions) -> ExitStatus:
 
 
 def _show_fleet(options: DemoOptions, tenants: int) -> ExitStatus:
-    if options.source is not None:
-        raise InputError(
-            "expected no file beside --fleet, found one",
-            advice="a fleet's tenants are made up; docs/how-to/fleet-live.md moves your own",
-        )
     from migration_job.demo.tenants import TenantsShow
 
     home = fresh_directory(options.directory)

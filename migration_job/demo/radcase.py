@@ -54,8 +54,7 @@ def make_radcase(
         raise InputError(
             f"expected no file at {path}, found one", advice="choose another name, or remove it"
         )
-    if rows < MIN_ROWS:
-        raise InputError(f"expected at least {MIN_ROWS:,} rows, found {rows:,}")
+    require_rows(rows)
     begun = time.monotonic()
     statements = _schema()
     connection = apsw.Connection(str(path))
@@ -80,6 +79,14 @@ def make_radcase(
     finally:
         connection.close()
     return Made(path, len(tables), count, time.monotonic() - begun)
+
+
+def require_rows(rows: int) -> None:
+    """Raises InputError where so few rows do not fill every table."""
+    if rows < MIN_ROWS:
+        raise InputError(
+            f"expected at least {MIN_ROWS:,} rows, found {rows:,}", advice="give more with --rows"
+        )
 
 
 _USER_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"

@@ -149,11 +149,8 @@ def write_secret(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def fresh_directory(directory: Path) -> Path:
-    """The demo's directory, empty: what an earlier demo left there goes.
-
-    Raises InputError where it holds anything that no demo made.
-    """
+def require_own(directory: Path) -> None:
+    """Raises InputError where the directory holds anything that no demo made."""
     if directory.exists():
         if not directory.is_dir():
             raise InputError(
@@ -166,6 +163,15 @@ def fresh_directory(directory: Path) -> Path:
                 f"{directory}",
                 advice="give another with --directory",
             )
+
+
+def fresh_directory(directory: Path) -> Path:
+    """The demo's directory, empty: what an earlier demo left there goes.
+
+    Raises InputError as :func:`require_own` does.
+    """
+    require_own(directory)
+    if directory.exists():
         for entry in directory.iterdir():
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)

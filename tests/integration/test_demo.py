@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from migration_job.demo.radcase import make_radcase
+from migration_job.demo.stage import fresh_directory
 from tests.conftest import MakeSqlite
 from tests.integration.running import BLOCKED, DONE, run
 from tests.servers import MAJOR
@@ -196,6 +197,63 @@ def test_bad_input_is_one_clear_error(tmp_path: Path, name: str, words: str) -> 
     assert words in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--rows", "5"), "expected at least 1,000 rows, found 5"),
+        (("--postgres", "9"), "PostgreSQL 9 is not one of the supported versions"),
+        (("--policy", "nosuch.yaml"), "the policy cannot be read: nosuch.yaml"),
+        (("--policy", "bad.yaml"), "bad.yaml"),
+        (("--policy", "out/policy.yaml"), "which this empties"),
+        (("--profile", "nosuch"), "expected a profile"),
+        (("--profile", "out/policy.yaml"), "which this empties"),
+        (("--metrics-port", "0"), "'--metrics-port': Input should be greater than or equal to 1"),
+        (
+            ("--metrics-port", "70000"),
+            "'--metrics-port': Input should be less than or equal to 65535",
+        ),
+        (("--dwell", "-1"), "Invalid value for '--dwell'"),
+        (("--fleet", "1"), "Invalid value for '--fleet'"),
+        (("--fleet", "3", "mine.db"), "expected no file beside --fleet"),
+        (("--fleet", "3", "--postgres", "9"), "PostgreSQL 9 is not one"),
+        (("nosuch.db",), "no such file"),
+        (("out/mine.db",), "which this empties"),
+    ],
+    ids=lambda given: " ".join(given) if isinstance(given, tuple) else "",
+)
+def test_bad_input_costs_no_earlier_demos_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.yaml").write_text("tables: [\n")
+    out = fresh_directory(tmp_path / "out")
+    (out / "report").mkdir()
+    (out / "report" / "report.html").write_text("<p>Verified</p>")
+    (out / "policy.yaml").write_text("default: block\n")
+    for place in (tmp_path, out):
+        with contextlib.closing(sqlite3.connect(place / "mine.db")) as source, source:
+            source.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    ended = run("demo", "--directory", out, "--rows", "1000", "--postgres", str(MAJOR), *options)
+    assert ended.status == 2
+    assert words in ended.err
+    assert "next" not in ended.out
+    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+
+
+def test_a_migration_that_is_refused_says_nothing_happy(
+    tmp_path: Path, make_sqlite: MakeSqlite
+) -> None:
+    """The policy can be read, and names a table that the source has not."""
+    source = make_sqlite("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("tables:\n  nosuch:\n    columns: {}\n")
+    ended = demo(tmp_path / "out", source, "--policy", policy, "--still")
+    assert ended.returncode == 2, ended.stdout + ended.stderr
+    assert "nosuch" in ended.stderr
+    assert "\nnext\n" not in ended.stdout
 
 
 @pytest.mark.parametrize("own", [False, True])
