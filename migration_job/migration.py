@@ -326,7 +326,7 @@ class Migration:
         self.run_id = run_id
         self.report.run_id = run_id
         text = json.dumps({"run_id": run_id}) + "\n"
-        write_durably(self.options.report / RUN_FILE, text.encode(), mode=0o644)
+        write_durably(self.options.report / RUN_FILE, text.encode(), mode=0o600)
 
     def _plan(
         self,

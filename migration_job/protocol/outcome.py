@@ -49,7 +49,7 @@ def write_outcome(directory: Path, command: str) -> Iterator[dict[str, Any]]:
         file = directory / f"{command}.json"
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            write_durably(file, content.encode(), mode=0o644)
+            write_durably(file, content.encode(), mode=0o600)
         except OSError as error:
             # What was done stays done, and is not to be called failed for this.
             said = line(f"warning: {file} cannot be written: {error.strerror}")
