@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from migration_job.commands.live_options import say
 from migration_job.commands.option_groups import (
     HOLDS_IT,
     AcceptAsynchronous,
@@ -25,8 +24,6 @@ from migration_job.errors import InputError
 from migration_job.place import in_schema
 from migration_job.stores.postgres.database import connect, describe, read_dsn
 from migration_job.stores.postgres.suitability import Accepted, Check, examine
-
-COLOURS = {"ok": "green", "warning": "yellow", "refused": "red"}
 
 
 def register(app: typer.Typer) -> None:
@@ -62,10 +59,10 @@ class CheckOptions:
     accept_collation: AcceptCollation = False
     as_json: AsJson = False
 
-    def source_bytes(self) -> int:
-        """The source's size; 0 where none was named. Raises InputError where it is not there."""
+    def source_bytes(self) -> int | None:
+        """The source's size; None where none was named. Raises InputError where it is not there."""
         try:
-            return self.source.stat().st_size if self.source is not None else 0
+            return None if self.source is None else self.source.stat().st_size
         except OSError as error:
             raise InputError(
                 f"expected the SQLite file {self.source}, found none to read: {error.strerror}",
@@ -89,11 +86,12 @@ def check_target(options: CheckOptions) -> None:
                 options.schema == SchemaKind.EXISTING,
             ),
         )
+    refused = [check for check in checks if check.verdict == "refused"]
     if options.as_json:
-        print_json([asdict(check) for check in checks])
+        told = [asdict(check) for check in checks]
+        print_json({"target": describe(dsn), "fit": not refused, "checks": told})
     else:
         _show(checks)
-    refused = [check for check in checks if check.verdict == "refused"]
     if refused:
         names = ", ".join(check.name for check in refused)
         raise InputError(
@@ -103,9 +101,12 @@ def check_target(options: CheckOptions) -> None:
 
 
 def _show(checks: list[Check]) -> None:
-    table = Table(box=None, pad_edge=False, show_header=False)
+    # Lines are left whole, as `doctor` leaves them: a terminal wraps them itself.
+    verdict, name = (max(map(len, column)) for column in zip(*map(_head, checks), strict=True))
     for check in checks:
-        colour = COLOURS[check.verdict]
         words = check.found + (f" - {check.advice}" if check.advice else "")
-        table.add_row(f"[{colour}]{check.verdict}[/]", check.name, words)
-    Console(soft_wrap=True).print(table)
+        say(f"{check.verdict:{verdict}}  {check.name:{name}}  {words}")
+
+
+def _head(check: Check) -> tuple[str, str]:
+    return check.verdict, check.name

@@ -12,7 +12,7 @@ import functools
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
@@ -153,7 +153,7 @@ LockSeconds = Annotated[
 ]
 
 
-def print_json(content: object) -> None:
+def print_json(content: Mapping[str, object]) -> None:
     """What ``--json`` asks for: one object, indented, with all of Unicode escaped, so that no value
     steers a terminal."""
     sys.stdout.write(json.dumps(content, indent=2) + "\n")

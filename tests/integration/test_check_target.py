@@ -172,3 +172,26 @@ def test_the_command_counts_the_source_that_it_is_given(
     assert refused in ([], ["durability"]), ended.said
     assert "may suppress triggers while it applies them" in ended.out
     assert re.search(r"about \d+ kB are needed", ended.out)
+
+
+def test_without_a_source_it_says_what_computes_the_space(postgres: str) -> None:
+    ended = run("check-target", "--target", postgres)
+    assert "what is needed is not computed without --source" in ended.out
+    assert "0 B" not in ended.out
+
+
+def test_a_check_is_one_line_whatever_the_width(
+    postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    with psycopg.connect(postgres, autocommit=True) as server:
+        server.execute(f'CREATE TABLE "a[b]{"x" * 50}" (i int); CREATE TABLE "forged\nok" (i int)')
+    ended = run("check-target", "--target", postgres)
+    told = ended.out.splitlines()
+    found = look(postgres)
+    assert [line.split()[0] for line in told] == [check.verdict for check in found.values()]
+    for line, name in zip(told, found, strict=True):
+        assert line[9:].startswith(name)
+        assert line == line.rstrip()
+    assert f"a[b]{'x' * 50}" in ended.out
+    assert "\x1b" not in ended.out

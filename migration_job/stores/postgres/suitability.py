@@ -53,15 +53,15 @@ class Accepted:
 def examine(
     connection: psycopg.Connection,
     *,
-    source_bytes: int,
+    source_bytes: int | None,
     connections: int,
     live: bool,
     accepted: Accepted | None = None,
 ) -> list[Check]:
     """All checks, in the order in which an operator would mend them.
 
-    ``source_bytes`` is the SQLite file's size, ``connections`` what the pool and the job will open,
-    ``live`` whether changes are to be captured and followed.
+    ``source_bytes`` is the SQLite file's size, None where it is not known, ``connections``
+    what the pool and the job will open, ``live`` whether changes are to be captured and followed.
     """
     accepted = accepted or Accepted()
     return [
@@ -261,9 +261,13 @@ def _collation(connection: psycopg.Connection, accepted: bool) -> Check:
     )
 
 
-def _space(connection: psycopg.Connection, source_bytes: int) -> Check:
-    needed = source_bytes * SPACE_FACTOR
-    need = f"about {_size(needed)} are needed"
+def _space(connection: psycopg.Connection, source_bytes: int | None) -> Check:
+    needed = (source_bytes or 0) * SPACE_FACTOR
+    need = (
+        "what is needed is not computed without --source"
+        if source_bytes is None
+        else f"about {_size(needed)} are needed"
+    )
     directory = ""
     if _one(connection, "SELECT pg_has_role('pg_read_all_settings', 'USAGE')") == "True":
         directory = _one(connection, "SHOW data_directory")
