@@ -19,7 +19,7 @@ from migration_job.commands.option_groups import (
 )
 from migration_job.place import in_schema
 from migration_job.protocol.moved import relocated_dsn
-from migration_job.protocol.status import status as look
+from migration_job.protocol.status import standing
 from migration_job.stores.postgres.database import named_by_environment, read_dsn
 from migration_job.stores.sqlite.waiting import patience
 
@@ -63,21 +63,29 @@ class StatusOptions:
 
 
 def status(given: StatusOptions) -> None:
-    """Print which side serves, how far the other one is, and what to do next; changes nothing."""
+    """Print which side serves, how far the other one is, and what to do next; changes nothing.
+
+    Ends with 2 where the file is gone, or is no SQLite database, and neither the target nor the
+    connection says that PostgreSQL serves.
+    """
     dsn = given.dsn()
     with patience(given.catch_up_seconds):
-        lines = look(
+        found = standing(
             given.source,
             dsn=dsn,
             connection=given.connection,
             state=given.state,
             arguments=given.arguments(),
         )
+    if found.unfit is not None and dsn is None and given.directory() is None:
+        raise found.unfit  # nobody else was asked, so the lines would say nothing
     if given.as_json:
-        print_json(structured(lines))
-        return
-    for line in lines:
-        options.say(line)
+        print_json(structured(found.lines))
+    else:
+        for line in found.lines:
+            options.say(line)
+    if found.unfit is not None:
+        raise found.unfit
 
 
 def structured(lines: list[str]) -> dict[str, list[str]]:

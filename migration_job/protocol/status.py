@@ -12,7 +12,8 @@ import apsw
 import psycopg
 
 from migration_job.connection import PostgresSide, SqliteSide, read_connection
-from migration_job.errors import JobError
+from migration_job.errors import InputError, JobError
+from migration_job.phases import Phase
 from migration_job.place import RECORDS, records_of
 from migration_job.plural import counted
 from migration_job.protocol import lease
@@ -55,8 +56,11 @@ class _Holders:
 @dataclass(frozen=True, slots=True)
 class _Source:
     problem: str = ""
+    """Why it cannot be read."""
     state: fence.SourceState | None = None
     last: int = 0
+    unfit: InputError | None = None
+    """The same where the file is none that could be a source."""
     gaps: str = ""
     """What is not as it was of the capture, or of the schema beside it."""
 
@@ -86,6 +90,16 @@ class _Target:
         return self.problem not in ("", NOT_ASKED, EMPTY, LOCKED)
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where things stand."""
+
+    lines: list[str]
+    unfit: InputError | None = None
+    """What is wrong with the source, where nothing says that PostgreSQL serves: then this is no
+    answer."""
+
+
 def status(
     source: Path,
     *,
@@ -94,15 +108,27 @@ def status(
     state: Path | None,
     arguments: str = "",
 ) -> list[str]:
-    """The lines. What cannot be asked is said, not raised. ``arguments`` are those of the live
-    commands, as a shell takes them: with them, what to do next is a whole command."""
+    """The lines of :func:`standing`."""
+    return standing(source, dsn=dsn, connection=connection, state=state, arguments=arguments).lines
+
+
+def standing(
+    source: Path,
+    *,
+    dsn: str | None,
+    connection: Path | None,
+    state: Path | None,
+    arguments: str = "",
+) -> Standing:
+    """What cannot be asked is said, not raised. ``arguments`` are those of the live commands, as a
+    shell takes them: with them, what to do next is a whole command."""
     here = _look_at_source(source)
     there = _look_at_target(dsn) if dsn is not None else _Target(problem=NOT_ASKED)
     folder = state or (connection / ".state" if connection is not None else None)
     report = read_report(folder) if folder is not None and folder.exists() else None
     holder = Lock(folder).holder() if folder is not None and folder.exists() else None
     certificate = NOT_ASKED if there.problem == NOT_ASKED else there.certificate[:16] or "none"
-    return [
+    lines = [
         _serves(here, there),
         f"source      {source}: {_source_line(here, there)}",
         f"target      {'' if dsn is None else database.describe(dsn) + ': '}{_target_line(there)}",
@@ -116,6 +142,17 @@ def status(
         *_differences(here, there),
         *_next_lines(_next(here, there, report, _Holders(holder, _lease(folder))), arguments),
     ]
+    gone_over = there.closed is False or there.phase in (Phase.SWITCHED, Phase.SETTLED)
+    return Standing(lines, None if gone_over or _leads_away(connection) else here.unfit)
+
+
+def _leads_away(directory: Path | None) -> bool:
+    """Whether the application is told to write to PostgreSQL."""
+    try:
+        found = None if directory is None else read_connection(directory)
+    except JobError:
+        return False
+    return found is not None and isinstance(found.write, PostgresSide)
 
 
 def _next_lines(what: str, arguments: str) -> list[str]:
@@ -136,7 +173,8 @@ def _look_at_source(source: Path) -> _Source:
             found = whole.shown(gaps) or state.doubt or ""
             return _Source(state=state, last=fence.last_position(connection), gaps=found)
     except JobError as error:
-        return _Source(problem=error.message)
+        unfit = error if isinstance(error, InputError) else None
+        return _Source(problem=error.message, unfit=unfit)
     except apsw.Error as error:
         return _Source(problem=f"{source} cannot be read: {error}")
 

@@ -21,6 +21,7 @@ from migration_job.protocol.status import status
 from migration_job.protocol.switch import move_reads, switch
 from migration_job.protocol.sync import Sync, read_report
 from tests.integration.livekit import fresh_source
+from tests.integration.running import DONE, USAGE, run
 from tests.integration.test_switch import Stage
 from tests.integration.test_switch import stage as stage  # the fixture
 from tools.status import after_healing, in_stages_words
@@ -141,10 +142,32 @@ def test_a_source_that_is_gone_while_postgresql_serves(stage: Stage, tmp_path: P
     source.rename(tmp_path / "elsewhere.db")
     try:
         told = lines(stage)
+        by_the_target = run("status", source, "--target", stage.migration.dsn)
+        by_the_connection = run("status", source, "--connection", str(stage.ends.connection))
+        (tmp_path / "state").mkdir()
+        by_neither = run("status", source, "--state", tmp_path / "state")
     finally:
         (tmp_path / "elsewhere.db").rename(source)
     assert told["serves"].startswith("PostgreSQL")
     assert told["way back"] == "unknown: the source cannot be read"
+    for asked in (by_the_target, by_the_connection):
+        assert asked.status == DONE, asked.said
+        assert asked.out.startswith("serves  ")
+    assert by_neither.status == USAGE
+    assert f"no such file: {source}" in by_neither.err
+
+
+def test_a_source_that_is_gone_while_sqlite_serves(stage: Stage, tmp_path: Path) -> None:
+    source = stage.migration.source
+    source.rename(tmp_path / "elsewhere.db")
+    try:
+        asked = run("status", source, "--target", stage.migration.dsn)
+    finally:
+        (tmp_path / "elsewhere.db").rename(source)
+    assert asked.status == USAGE
+    assert asked.out.startswith("serves      unknown: the source cannot be read\n")
+    assert "next        make the source readable, then ask again" in asked.out
+    assert f"no such file: {source}" in asked.err
 
 
 def test_without_the_target_the_syncs_word_is_taken(stage: Stage) -> None:

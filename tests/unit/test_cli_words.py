@@ -130,9 +130,33 @@ def test_inspect_for_programs(tmp_path: Path) -> None:
 
 
 def test_status_for_programs(tmp_path: Path) -> None:
-    asked = job("status", str(tmp_path / "none.db"), "--json")
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection, connection:
+        connection.execute("CREATE TABLE a (id INTEGER PRIMARY KEY)")
+    asked = job("status", str(tmp_path / "a.db"), "--json")
     assert asked.returncode == 0
     assert set(json.loads(asked.stdout)) >= {"serves", "sync", "next"}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("none.db", "no such file: "),
+        ("notes.txt", "not a SQLite database"),
+        (".", "found a directory"),
+        ("empty.db", "the source is empty (0 bytes)"),
+    ],
+)
+def test_status_of_what_is_no_source_is_a_sentence(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / "notes.txt").write_text("dear diary\n" * 100)
+    (tmp_path / "empty.db").touch()
+    alone = job("status", str(tmp_path / name), "--json")
+    assert (alone.returncode, alone.stdout) == (2, "")
+    assert words in alone.stderr
+    (tmp_path / "state").mkdir()
+    asked = job("status", str(tmp_path / name), "--state", str(tmp_path / "state"))
+    assert asked.returncode == 2
+    assert "at work     no command" in asked.stdout
+    assert words in asked.stderr
 
 
 def test_a_further_line_belongs_to_the_one_before() -> None:
