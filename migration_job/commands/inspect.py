@@ -35,7 +35,7 @@ from migration_job.plan.virtual import of_misfits
 from migration_job.plural import counted
 from migration_job.stores.sqlite import integrity
 from migration_job.stores.sqlite.catalogue import read_catalogue
-from migration_job.stores.sqlite.database import open_readonly, reading, require_database
+from migration_job.stores.sqlite.database import open_readonly, reading
 
 if TYPE_CHECKING:
     from migration_job.plan.onto_refusals import Trial
@@ -63,7 +63,7 @@ class InspectOptions:
         Path | None,
         typer.Argument(
             help="With --suggest: where to write the policy. Where migration-job.toml names the "
-            "source, one word that names no SQLite file is this."
+            "source, one word that ends with .yaml or .yml is this."
         ),
     ] = None
     by: PlanOptions
@@ -88,7 +88,7 @@ class InspectOptions:
         """The same with what ``migration-job.toml`` names put where it belongs.
 
         Its target is for a schema that is there; a plan of the job's own needs none. Where it names
-        the source, one word after --suggest is FILE, unless it names a SQLite file.
+        the source, one word beside --suggest is FILE if it is called as a policy is.
         """
         found = self
         if self.schema == SchemaKind.PLANNED:
@@ -98,7 +98,7 @@ class InspectOptions:
         named = (self.context.default_map or {}).get("source")
         if named is None or self._by_the_file("source"):
             return found
-        if not self.suggested or self.file is not None or _is_database(self.source):
+        if not self.suggested or self.file is not None or not _is_policy(self.source):
             return found
         return replace(found, source=Path(named), file=self.source)
 
@@ -107,12 +107,8 @@ class InspectOptions:
         return given is not None and given.name == "DEFAULT_MAP"
 
 
-def _is_database(path: Path) -> bool:
-    try:
-        require_database(path)
-    except InputError:
-        return False
-    return True
+def _is_policy(path: Path) -> bool:
+    return path.suffix.lower() in (".yaml", ".yml")
 
 
 def inspect(options: InspectOptions) -> None:

@@ -23,6 +23,7 @@ from migration_job.quoting import compose, postgres_name
 from migration_job.report import writer
 from migration_job.report.exceptions import with_exceptions
 from migration_job.report.model import Report
+from migration_job.shell_words import words
 from migration_job.stores.sqlite.beside import beside
 
 HASH_BLOCK = 1 << 20
@@ -74,7 +75,7 @@ def migrate(
 
 def run_job(arguments: list[str]) -> ExitStatus:
     """One command of the job's, shown and run. Raises OperationError where a signal ended it."""
-    say(f"\n$ migration-job {' '.join(arguments)}")
+    say(f"\n$ migration-job {words(arguments)}")
     done = subprocess.run(  # noqa: S603  # this program itself, with arguments of its own
         [sys.executable, "-m", "migration_job", *arguments], check=False
     )
@@ -212,8 +213,8 @@ def _say_moved(report: Report) -> None:
 
 def _findings(report: Report) -> str:
     counts = Counter(str(finding.severity) for finding in report.findings)
-    words = [counted(counts[name], name) for name in ("error", "warning", "note") if counts[name]]
-    return ", ".join(words) or "none"
+    told = [counted(counts[name], name) for name in ("error", "warning", "note") if counts[name]]
+    return ", ".join(told) or "none"
 
 
 def _say_report(stage: DemoStage) -> None:

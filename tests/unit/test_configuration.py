@@ -197,6 +197,10 @@ def test_after_suggest_one_word_is_the_file_where_the_source_is_named(here: Path
     both = job(here, "inspect", "b.db", "own.yaml", "--suggest")
     assert both.stdout.startswith("b.db: ")
     assert (here / "own.yaml").exists()
+    mistaken = job(here, "inspect", "c.db", "--suggest")
+    assert mistaken.returncode == 2
+    assert "no such file: c.db" in mistaken.stderr
+    assert not (here / "c.db").exists()
     alone = job(here, "inspect", "policy.yaml")
     assert alone.returncode == 2
     assert "policy.yaml" in alone.stderr
