@@ -7,8 +7,10 @@ which asks PostgreSQL as well.
 
 from __future__ import annotations
 
+import re
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from docker.errors import DockerException
@@ -22,9 +24,37 @@ from infra.stage_paths import Paths, ask_there, paths
 from migration_job import last_resort
 from migration_job.errors import ExitStatus, JobError
 from migration_job.protocol.status import status
+from migration_job.protocol.whole_command import BEHIND_A_POOLER
 from tools import fleet_status
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def in_stages_lines(lines: Iterable[str], stage: str) -> Iterator[str]:
+    """The lines in a stage's words, without the whole commands below what is next: there, `make`
+    runs them."""
+    after = False
+    for line in lines:
+        if not after:
+            yield in_stages_words(line, stage)
+        elif not line.strip().startswith(("migration-job ", BEHIND_A_POOLER)):
+            yield _settling(line, stage)
+        after = after or line.startswith("next ")
+
+
+def _settling(line: str, stage: str) -> str:
+    """What settles a refusal of the switch, as it is done in a stage."""
+    file, up = f"Pulumi.{stage}.yaml", f"`make up STAGE={stage}`"
+    for given, words in (
+        (
+            "give that to `switch --policy`; in a stage, the setting `policy`",
+            f"name that file by `policy` in {file}",
+        ),
+        ("run `migration-job migrate` again", f"run {up}"),
+        ("run `migrate` again", f"run {up}"),
+    ):
+        line = line.replace(given, words)
+    return re.sub(r"accept it with --one-way .*", f"accept it by `oneWayTables` in {file}", line)
 
 
 def in_stages_words(line: str, stage: str) -> str:
@@ -34,6 +64,10 @@ def in_stages_words(line: str, stage: str) -> str:
     up = f"`make up STAGE={stage}`"
     for command, words in (
         ("`make up`", up),
+        ("`migration-job switch` would refuse", "`cutover: switch` would refuse"),
+        ("`migration-job switch` refuses unless", "`cutover: switch` refuses unless"),
+        ("`migration-job migrate`, or `migrate --live` while the application goes on writing", up),
+        ("`migration-job migrate --live`", up),
         ("`migration-job switch`, or `rollback --release` to give it up", "`migration-job switch`"),
         ("run `migration-job switch` again", f"run {up} again"),
         ("`migration-job switch`", f"`cutover: switch` in Pulumi.{stage}.yaml, then {up}"),
@@ -179,7 +213,7 @@ def main() -> int:
         several = of_members(settings, names)
         major = serving(settings, names)[0].postgres_version
         ended = "" if settings.external else support.warning(major)
-        for line in (in_stages_words(each, stage) for each in lines):
+        for line in in_stages_lines(lines, stage):
             if line.startswith("next "):
                 print(engines)
                 if several:

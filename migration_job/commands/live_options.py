@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,7 @@ from migration_job.errors import InputError
 from migration_job.log_format import is_json, line, printable
 from migration_job.place import in_schema
 from migration_job.protocol.settings import Endpoints, endpoints, read_secret
+from migration_job.protocol.whole_command import SwitchOptions
 from migration_job.stores.postgres.database import read_dsn
 
 Source = Annotated[Path, typer.Argument(help="The SQLite file.")]
@@ -122,7 +124,9 @@ def remember(state: Path, arguments: list[str]) -> None:
     cannot be written, nothing else depends on it."""
     with contextlib.suppress(OSError):
         text = " ".join(arguments)
-        if recall(state) != text and state.is_dir():
+        if recall(state) != text:
+            # The lock would make the directory next.
+            state.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_durably(state / "arguments", text.encode(), mode=0o600)
 
 
@@ -132,6 +136,27 @@ def recall(state: Path) -> str:
         return (state / "arguments").read_text(encoding="utf-8")
     except (OSError, ValueError):
         return ""
+
+
+def remember_switch(state: Path, options: SwitchOptions) -> None:
+    """The same of what a switch was given beside them."""
+    with contextlib.suppress(OSError):
+        if recall_switch(state) != options:
+            policy = None if options.policy is None else str(options.policy.absolute())
+            content = json.dumps({**asdict(options), "policy": policy})
+            state.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_durably(state / "switch.json", content.encode(), mode=0o600)
+
+
+def recall_switch(state: Path) -> SwitchOptions:
+    """What the last switch with that state was given; nothing where there was none."""
+    try:
+        found = json.loads((state / "switch.json").read_text(encoding="utf-8"))
+        policy = None if found["policy"] is None else Path(found["policy"])
+        float(found["fence_seconds"] or 1)
+        return SwitchOptions(**{**found, "policy": policy, "one_way": tuple(found["one_way"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return SwitchOptions()
 
 
 def say(text: str) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from migration_job import shell_words
 from migration_job.commands.option_groups import (
     AcceptCollation,
     LockSeconds,
@@ -24,6 +25,7 @@ from migration_job.commands.option_groups import (
 )
 from migration_job.errors import InputError
 from migration_job.migration import Migration
+from migration_job.plan.retyped import waited_for
 from migration_job.plan.virtual import MISFIT
 from migration_job.plural import counted
 from migration_job.progress import Reporter
@@ -100,6 +102,30 @@ def migrate(options: MigrateOptions) -> None:
     with patience(options.catch_up_seconds):
         told = Migration(wanted, reporter, start).run()
     tell(reporter, told, options.report, verbose=options.words.verbose)
+    if waiting := waited_for(told.findings):
+        names = ", ".join(f"'{name}'" for name in waiting)
+        reporter.say(
+            "the switch waits until a policy acknowledges what is not as it was "
+            f"(acknowledge: [{names}]); this shows it, with the ways out: {_inspecting(options)}"
+        )
+
+
+def _inspecting(options: MigrateOptions) -> str:
+    """The command that plans by the same rules, whole."""
+    words = ["migration-job", "inspect", str(options.source.absolute())]
+    plan = options.plan
+    if plan.profile != "none":
+        words += ["--profile", plan.profile]
+    if plan.policy is not None:
+        words += ["--policy", str(plan.policy.absolute())]
+    if plan.types is not None:
+        words += ["--types", plan.types]
+    for name, patterns in (("--only", plan.only), ("--except", plan.except_)):
+        words += [word for pattern in patterns or () for word in (name, pattern)]
+    whole = shell_words.words(words)
+    if options.schema != SchemaKind.EXISTING:
+        return whole
+    return f'{whole} --schema existing --target "$TARGET"'
 
 
 def _live_start(options: MigrateOptions, dsn: str) -> LiveStart:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from migration_job import shell_words
 from migration_job.commands import live_options as options
 from migration_job.commands.option_groups import (
     AsJson,
@@ -17,9 +20,14 @@ from migration_job.commands.option_groups import (
     print_json,
     with_options,
 )
+from migration_job.errors import InputError
 from migration_job.place import in_schema
+from migration_job.plan.policy import load_policy
 from migration_job.protocol.moved import relocated_dsn
-from migration_job.protocol.status import standing
+from migration_job.protocol.refusals import Accepted
+from migration_job.protocol.settings import read_connect_to
+from migration_job.protocol.status import Given, standing
+from migration_job.protocol.whole_command import Known, SwitchOptions
 from migration_job.stores.postgres.database import named_by_environment, read_dsn
 from migration_job.stores.sqlite.waiting import patience
 
@@ -56,10 +64,48 @@ class StatusOptions:
         """The state directory, where one is known."""
         return self.state or (None if self.connection is None else self.connection / ".state")
 
-    def arguments(self) -> str:
-        """Those of the last live command of this migration; '' where none is known."""
+    def given(self) -> Given:
+        """What the commands of this migration were given, as far as it is known here."""
         state = self.directory()
-        return "" if state is None else options.recall(state)
+        recalled = "" if state is None else options.recall(state)
+        switch = SwitchOptions() if state is None else options.recall_switch(state)
+        return Given(
+            known=Known(
+                source=self.source,
+                recalled=recalled,
+                switch=switch,
+                target=self._named_target(),
+                connection=self.connection,
+                state=self.state,
+                schema_name=self.schema_name,
+            ),
+            accepted=_accepted(switch),
+            user=_user(recalled),
+        )
+
+    def _named_target(self) -> str:
+        if self.target_file is not None:
+            return f"--target-file {shell_words.word(str(self.target_file.absolute()))}"
+        return "" if self.target is None and named_by_environment() else '--target "$TARGET"'
+
+
+def _accepted(switch: SwitchOptions) -> Accepted:
+    policy = None
+    if switch.policy is not None:
+        # Where it cannot be read here, nothing of it counts.
+        with contextlib.suppress(InputError):
+            policy = load_policy(switch.policy)
+    budget = float(switch.fence_seconds or Accepted().budget)
+    return Accepted(switch.one_way, policy, switch.accept_asynchronous, budget)
+
+
+def _user(recalled: str) -> str | None:
+    """Whom the application is to write as, by the file of the last --connect-to."""
+    try:
+        words = shlex.split(recalled)
+        return read_connect_to(Path(words[words.index("--connect-to") + 1])).user
+    except (ValueError, IndexError, InputError):
+        return None
 
 
 def status(given: StatusOptions) -> None:
@@ -75,7 +121,7 @@ def status(given: StatusOptions) -> None:
             dsn=dsn,
             connection=given.connection,
             state=given.state,
-            arguments=given.arguments(),
+            given=given.given(),
         )
     if found.unfit is not None and dsn is None and given.directory() is None:
         raise found.unfit  # nobody else was asked, so the lines would say nothing

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from migration_job.commands.live_options import LiveOptions, say
+from migration_job.commands.live_options import LiveOptions, remember_switch, say
 from migration_job.commands.option_groups import AcceptAsynchronous, with_options
 from migration_job.plan.policy import load_policy
+from migration_job.protocol import whole_command
 from migration_job.protocol.outcome import write_outcome
 from migration_job.protocol.settings import Endpoints
 from migration_job.protocol.switch import move_reads
@@ -54,6 +55,15 @@ class HowToSwitch:
         ),
     ] = None
 
+    def remembered(self) -> whole_command.SwitchOptions:
+        """What a later command of the same migration is to be given again."""
+        return whole_command.SwitchOptions(
+            policy=self.policy,
+            one_way=tuple(self.one_way or ()),
+            accept_asynchronous=self.accept_asynchronous,
+            fence_seconds="" if self.fence_seconds == 1.0 else f"{self.fence_seconds:g}",
+        )
+
     def accepted(self, ends: Endpoints) -> Endpoints:
         """What the command acts on, with what the operator accepts. Raises InputError."""
         return replace(
@@ -79,6 +89,7 @@ class SwitchOptions(LiveOptions):
 def switch(options: SwitchOptions) -> None:
     """Let PostgreSQL serve: hold the writers, verify the last changes, decide, open."""
     ends = options.how.accepted(options.endpoints())
+    remember_switch(ends.state, options.how.remembered())
     if options.reads_only:
         with write_outcome(options.report, "switch") as outcome:
             move_reads(ends, catch_up_limit=options.how.catch_up_seconds, say=say)

@@ -102,6 +102,12 @@ def narrowed(catalogue: Catalogue, plan: Plan) -> Catalogue:
     )
 
 
+def absent(catalogue: Catalogue, plan: Plan) -> list[str]:
+    """The source's tables of the plan that the catalogue does not have."""
+    there = {fold(table.name) for table in (*catalogue.virtual, *catalogue.tables)}
+    return [t.source for t in plan.tables if t.source is not None and fold(t.source) not in there]
+
+
 def left_out(plan: Plan) -> str:
     """What stays on the source, for a certificate; '' where nothing does."""
     found = [f for f in plan.findings if f.code in LEFT_OUT]

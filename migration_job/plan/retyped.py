@@ -3,6 +3,8 @@ another type, and tables and rows that stay on the source."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from migration_job.errors import BlockedError
 from migration_job.plan.chosen import ROWS_LEFT_OUT, TABLE_LEFT_OUT, is_known_dead, said_of_left
 from migration_job.plan.findings import some
@@ -14,11 +16,11 @@ RETYPED = "retyped-for-few"
 """Code of the finding that says so: a warning until the policy speaks of the column."""
 
 
-def unacknowledged(plan: Plan, policy: Policy | None = None) -> list[Finding]:
+def unacknowledged(findings: Iterable[Finding], policy: Policy | None = None) -> list[Finding]:
     """The findings of such columns that neither the plan's own policy nor this one speaks of."""
     return [
         finding
-        for finding in plan.findings
+        for finding in findings
         if finding.code == RETYPED and finding.severity == "warning" and not _known(finding, policy)
     ]
 
@@ -35,7 +37,7 @@ def require_acknowledged(plan: Plan, policy: Policy | None = None) -> None:
     """Raises BlockedError where a column was retyped for the sake of a few values, or tables or
     rows are not carried, and no policy has said that this is known."""
     _require_dead(plan, policy)
-    found = unacknowledged(plan, policy)
+    found = unacknowledged(plan.findings, policy)
     if not found:
         return
     names = [f"{finding.table}.{finding.column}" for finding in found]
@@ -49,13 +51,23 @@ def require_acknowledged(plan: Plan, policy: Policy | None = None) -> None:
     )
 
 
-def _require_dead(plan: Plan, policy: Policy | None) -> None:
-    """Raises BlockedError where something stays on SQLite that nobody has declared dead."""
-    left = [
+def waited_for(findings: Sequence[Finding]) -> list[str]:
+    """What the switch waits for until a policy acknowledges it, as ``acknowledge`` names it."""
+    left = [f"{f.code}:{f.table}" for f in _left(findings, None)]
+    return [*left, *(f"{f.code}:{f.table}.{f.column}" for f in unacknowledged(findings))]
+
+
+def _left(findings: Iterable[Finding], policy: Policy | None) -> list[Finding]:
+    return [
         finding
-        for finding in plan.findings
+        for finding in findings
         if finding.code in (TABLE_LEFT_OUT, ROWS_LEFT_OUT) and not is_known_dead(finding, policy)
     ]
+
+
+def _require_dead(plan: Plan, policy: Policy | None) -> None:
+    """Raises BlockedError where something stays on SQLite that nobody has declared dead."""
+    left = _left(plan.findings, policy)
     if not left:
         return
     names = ", ".join(f"'{finding.code}:{finding.table}'" for finding in left[:5])

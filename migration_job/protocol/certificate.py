@@ -6,6 +6,8 @@ import hashlib
 import json
 from datetime import UTC, datetime
 
+import psycopg
+
 from migration_job.errors import VerificationError
 from migration_job.protocol.run_context import Pair
 from migration_job.protocol.tokens import forgotten, fresh
@@ -14,10 +16,10 @@ from migration_job.stores.postgres.pair_identity import announce_decision
 from migration_job.stores.sqlite.fence import SourceState
 
 
-def base_certificate(pair: Pair) -> str:
+def base_certificate(target: psycopg.Connection) -> str:
     """The digest of the last certificate of this run. Raises VerificationError where there is none:
     no certificate, no switch."""
-    row = pair.target.execute(
+    row = target.execute(
         "SELECT digest FROM migration.certificate ORDER BY issued_at DESC LIMIT 1"
     ).fetchone()
     if row is None:

@@ -47,6 +47,14 @@ RETRY_SECONDS = 0.3
 class BothOpen(OperationError):
     """Both sides take writes, which none of this job's doing leads to; nothing may go on."""
 
+    def __init__(self) -> None:
+        super().__init__(
+            "both sides are open to writes: the source's state and the target's fence were changed "
+            "by something other than this job",
+            advice="stop the application, and find out which side has the newest writes before "
+            "anything else",
+        )
+
 
 def follow_decision(pair: Pair, ends: Endpoints) -> bool:
     """Make everything agree with the decision; returns whether anything had to be changed.
@@ -159,12 +167,7 @@ def agrees(pair: Pair, ends: Endpoints) -> bool:
         return named and not target_fence.is_closed(pair.target) and _alias_stands(ends)
     if not _target_closed(pair):
         # Not to be mended here: writes may have been accepted that the source does not have.
-        raise BothOpen(
-            "both sides are open to writes: the source's state and the target's fence were changed "
-            "by something other than this job",
-            advice="stop the application, and find out which side has the newest writes before "
-            "anything else",
-        )
+        raise BothOpen
     if state.reads_moved:
         named = connection.write == ends.sqlite and connection.read == ends.postgres
         return named and _alias_stands(ends)

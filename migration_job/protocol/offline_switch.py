@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import quote as url_quote
 
 import apsw
+import psycopg
 
 from migration_job.errors import OperationError, VerificationError
 from migration_job.plan.findings import some
@@ -43,12 +44,7 @@ def decide(
     the source has changed, and VerificationError where the target has, since its certificate, with
     SQLite serving as before. The target's fence is closed by now.
     """
-    run = records.read_run(pair.target)
-    if run is None or run.phase not in VERIFIED:
-        raise VerificationError(
-            f"expected a verified target, found phase {run.phase if run else 'none'!r}",
-            advice="SQLite serves as before; run `migration-job migrate` to its end",
-        )
+    run = require_verified(pair.target)
     if found := untouched.changes(pair.target, run.plan, new=False):
         raise VerificationError(
             f"expected the target as the verified run left it, found {some(found)}",
@@ -78,6 +74,17 @@ def decide(
     with contextlib.suppress(apsw.Error):  # the decision is taken, whatever this gives
         pair.reload()
     return Switched(round((time.monotonic() - start) * 1000, 1), 1, digest)
+
+
+def require_verified(target: psycopg.Connection) -> records.RunRow:
+    """The target's run. Raises VerificationError where it has not come to its end."""
+    run = records.read_run(target)
+    if run is None or run.phase not in VERIFIED:
+        raise VerificationError(
+            f"expected a verified target, found phase {run.phase if run else 'none'!r}",
+            advice="SQLite serves as before; run `migration-job migrate` to its end",
+        )
+    return run
 
 
 def _reader(path: Path) -> apsw.Connection:

@@ -110,7 +110,7 @@ def _untouched(pair: Pair) -> bool:
 
 def _bring_up(pair: Pair, state: SourceState) -> None:
     target_capture.install(pair.target, pair.plan)
-    base = base_certificate(pair)
+    base = base_certificate(pair.target)
     if pair_identity.pair(pair.target) is None:
         # An offline switch binds the two in the decision; before it nothing had been followed.
         pair_identity.set_pair(pair.target, state.capture, 1, token=state.capture)

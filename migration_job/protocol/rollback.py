@@ -145,8 +145,7 @@ def _rollback(ends: Endpoints, wanted: _Wanted, say: Say) -> RolledBack:
         try:
             done = _with_target(pair, ends, wanted, say)
             if wanted.release or _is_offline(pair):
-                _release(pair)
-                say("the capture is removed from the source")
+                say(_release(pair))
             return done
         except Forgotten as error:
             if fence.read_state(pair.source) is not None and pair.state().closed:
@@ -420,15 +419,19 @@ def _is_offline(pair: Pair) -> bool:
     return state is not None and state.offline and not state.closed
 
 
-def _release(pair: Pair) -> None:
-    """Take the capture out of the source that serves, and have the target follow nothing."""
+def _release(pair: Pair) -> str:
+    """Take the capture out of the source that serves, and have the target follow nothing; what was
+    done, in words."""
     state = fence.read_state(pair.source)
     if state is not None and state.closed:
-        return
+        return "the capture stays on the source: PostgreSQL serves"
     if state is not None:
         with fence.writing(pair.source, limit=allowed()):
             capture.remove(pair.source)
     pair_identity.follow_nothing(pair.target)
+    if state is None:
+        return "there was no capture on the source to remove"
+    return "the capture is removed from the source"
 
 
 # -------------------------------------------------------------------- where the target is gone

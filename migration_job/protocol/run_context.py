@@ -57,6 +57,8 @@ class Pair:
     """Source table, source column and the target's sequence; None before they were asked for."""
     whole_at: int | None = None
     """SQLite's ``data_version`` when the capture was last seen whole by this pair."""
+    refused: tuple[str, str] | None = None
+    """What a switch refuses for by the plan, and what settles it; None before it was looked for."""
 
     def state(self) -> SourceState:
         """The source's state as it is now. Raises OperationError where there is no capture."""

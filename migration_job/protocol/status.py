@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,20 +11,32 @@ import apsw
 import psycopg
 
 from migration_job.connection import PostgresSide, SqliteSide, read_connection
-from migration_job.errors import InputError, JobError
+from migration_job.errors import InputError, JobError, OperationError
 from migration_job.phases import Phase
 from migration_job.place import RECORDS, records_of
+from migration_job.plan.chosen import absent, narrowed
+from migration_job.plan.findings import some
+from migration_job.plan.model import Plan
 from migration_job.plural import counted
-from migration_job.protocol import lease
+from migration_job.protocol import lease, refusals
 from migration_job.protocol.heartbeat import STALE_SECONDS
 from migration_job.protocol.lock import Lock
 from migration_job.protocol.settle import WINDOW
 from migration_job.protocol.sync import Report, read_report
+from migration_job.protocol.whole_command import Known
 from migration_job.quoting import compose, postgres_name
 from migration_job.stores.postgres import capture as target_capture
-from migration_job.stores.postgres import database, pair_identity, records, shape, target_fence
+from migration_job.stores.postgres import (
+    database,
+    merged,
+    pair_identity,
+    records,
+    shape,
+    target_fence,
+)
 from migration_job.stores.sqlite import fence, whole
-from migration_job.stores.sqlite.database import looking
+from migration_job.stores.sqlite.catalogue import read_catalogue
+from migration_job.stores.sqlite.database import looking, looking_as_a_writer
 
 FRESH_SECONDS = 2.0
 """A figure older than this is told with its age: `sync` reports each second."""
@@ -40,7 +51,10 @@ NOT_ASKED = "not asked (no --target)"
 EMPTY = "no run of this job has filled it"
 LOCKED = "its records are locked by another session at this moment; ask again"
 
-_LIVE_COMMAND = re.compile(r"`migration-job (switch|sync|rollback|settle|resume)`")
+COMPLETE = ("verified", "rolled back", "caught up")
+"""Phases in which the target holds what a switch needs."""
+
+REFUSES = "`migration-job switch` would refuse: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +65,18 @@ class _Holders:
     """The command that has the lock."""
     lease: lease.Lease | None
     """Of the application's traffic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What `status` is given for what it says of the next command."""
+
+    known: Known | None = None
+    """None where no whole command is to be named."""
+    accepted: refusals.Accepted = field(default_factory=refusals.Accepted)
+    """What the last switch was given."""
+    user: str | None = None
+    """Whom the application is to write as."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +109,10 @@ class _Target:
     """The schema of the run's records there."""
     one_way: tuple[tuple[str, str], ...] = ()
     """Tables that do not come back since the schema was changed there, and why."""
+    refusal: refusals.Refusal | None = None
+    """Why a switch would not begin, as far as looking tells."""
+    own_rows: int = 0
+    """Rows that it alone has, which the switch first tries on SQLite."""
 
     @property
     def down(self) -> bool:
@@ -106,10 +136,10 @@ def status(
     dsn: str | None,
     connection: Path | None,
     state: Path | None,
-    arguments: str = "",
+    given: Given | None = None,
 ) -> list[str]:
     """The lines of :func:`standing`."""
-    return standing(source, dsn=dsn, connection=connection, state=state, arguments=arguments).lines
+    return standing(source, dsn=dsn, connection=connection, state=state, given=given).lines
 
 
 def standing(
@@ -118,12 +148,12 @@ def standing(
     dsn: str | None,
     connection: Path | None,
     state: Path | None,
-    arguments: str = "",
+    given: Given | None = None,
 ) -> Standing:
-    """What cannot be asked is said, not raised. ``arguments`` are those of the live commands, as a
-    shell takes them: with them, what to do next is a whole command."""
+    """What cannot be asked is said, not raised. With what is ``given``, the commands to be run next
+    follow whole."""
     here = _look_at_source(source)
-    there = _look_at_target(dsn) if dsn is not None else _Target(problem=NOT_ASKED)
+    there = _look_at_target(dsn, source, here, given or Given())
     folder = state or (connection / ".state" if connection is not None else None)
     report = read_report(folder) if folder is not None and folder.exists() else None
     holder = Lock(folder).holder() if folder is not None and folder.exists() else None
@@ -140,7 +170,7 @@ def standing(
         f"way back    {_way_back(here, there)}",
         *_one_way(here, there),
         *_differences(here, there),
-        *_next_lines(_next(here, there, report, _Holders(holder, _lease(folder))), arguments),
+        *_next_lines(_next(here, there, report, _Holders(holder, _lease(folder))), there, given),
     ]
     gone_over = there.closed is False or there.phase in (Phase.SWITCHED, Phase.SETTLED)
     return Standing(lines, None if gone_over or _leads_away(connection) else here.unfit)
@@ -155,12 +185,15 @@ def _leads_away(directory: Path | None) -> bool:
     return found is not None and isinstance(found.write, PostgresSide)
 
 
-def _next_lines(what: str, arguments: str) -> list[str]:
-    """What to do next; below it the whole command, where it is one of the live commands."""
-    found = _LIVE_COMMAND.search(what)
-    if found is None or not arguments:
-        return [f"next        {what}"]
-    return [f"next        {what}", f"            migration-job {found[1]} {arguments}"]
+def _next_lines(what: str, there: _Target, given: Given | None) -> list[str]:
+    """What to do next; below it what settles a refusal, and the commands that it names, whole."""
+    first, *rest = what.splitlines()
+    lines = [f"next        {first}", *(f"            {line}" for line in rest)]
+    refusal = there.refusal if what.startswith(REFUSES) else None
+    if given is not None and given.known is not None:
+        options = refusal.options if refusal is not None else ""
+        lines += [f"            {line}" for line in given.known.commands(first, options)]
+    return lines
 
 
 def _look_at_source(source: Path) -> _Source:
@@ -179,7 +212,9 @@ def _look_at_source(source: Path) -> _Source:
         return _Source(problem=f"{source} cannot be read: {error}")
 
 
-def _look_at_target(dsn: str) -> _Target:
+def _look_at_target(dsn: str | None, source: Path, here: _Source, given: Given) -> _Target:
+    if dsn is None:
+        return _Target(problem=NOT_ASKED)
     try:
         target = database.connect(dsn, purpose="migration-job status")
     except JobError as error:
@@ -202,7 +237,7 @@ def _look_at_target(dsn: str) -> _Target:
             "SELECT digest FROM migration.certificate ORDER BY issued_at DESC LIMIT 1"
         ).fetchone()
         different, shown = _back_differences(target) if fenced else (0, ())
-        return _Target(
+        looked = _Target(
             differences=different,
             shown=shown,
             one_way=tuple(shape.read_causes(target).items()),
@@ -214,12 +249,44 @@ def _look_at_target(dsn: str) -> _Target:
             identity=pair_identity.read_identity(target),
             records=records_of(target),
         )
+        if here.problem or (here.state is not None and here.state.closed):
+            return looked
+        if run.phase not in COMPLETE or _is_another(here, looked):
+            return looked
+        return replace(
+            looked,
+            own_rows=sum(merged.counts(target, run.plan).values()),
+            refusal=_refusal(target, run.plan, source, here, given),
+        )
     except psycopg.errors.LockNotAvailable:
         return _Target(problem=LOCKED)
     except psycopg.Error as error:
         return _Target(problem=f"failed while it was asked: {type(error).__name__}")
     finally:
         target.close()
+
+
+def _refusal(
+    target: psycopg.Connection, plan: Plan, source: Path, here: _Source, given: Given
+) -> refusals.Refusal | None:
+    """Why a switch would not begin; None too where the source does not answer as it did."""
+    try:
+        with looking_as_a_writer(source) as connection:
+            catalogue = read_catalogue(connection)
+            if gone := absent(catalogue, plan):
+                return refusals.Refusal(
+                    OperationError(
+                        f"expected the copied tables on the source, found no {some(gone)}",
+                        advice="run `migration-job migrate` again",
+                    )
+                )
+            both = refusals.Seen(connection, target, plan, narrowed(catalogue, plan))
+            live = here.state is not None
+            return refusals.found(both, given.accepted, user=given.user, live=live)
+    except JobError as error:
+        return refusals.Refusal(error)
+    except apsw.Error:
+        return None
 
 
 def _back_differences(target: psycopg.Connection) -> tuple[int, tuple[str, ...]]:
@@ -449,12 +516,18 @@ def _next(here: _Source, there: _Target, report: Report | None, holders: _Holder
     if there.down:
         return "bring the target back; SQLite serves meanwhile"
     if there.problem == EMPTY:
-        return "`migration-job migrate`"
+        return _to_fill(state)
     if state is not None and not running:
         return "start `migration-job sync`: the source is not followed"
     if running and report is not None and report.problem:
         return "fix what `sync` waits for (above): `switch` would refuse for it"
-    return _next_followed(there, running)
+    return _next_followed(here, there, report if running else None)
+
+
+def _to_fill(state: fence.SourceState | None) -> str:
+    if state is not None:
+        return "`migration-job migrate --live`"
+    return "`migration-job migrate`, or `migrate --live` while the application goes on writing"
 
 
 def _first_of_all(here: _Source, there: _Target, holders: _Holders) -> str:
@@ -472,15 +545,28 @@ def _first_of_all(here: _Source, there: _Target, holders: _Holders) -> str:
     return ""
 
 
-def _next_followed(there: _Target, running: bool) -> str:
+def _next_followed(here: _Source, there: _Target, report: Report | None) -> str:
     """While SQLite serves, nobody holds anything and nothing is known to be amiss."""
-    if there.problem and running:
+    if there.problem and report is not None and report.refusal:
+        return (
+            f"`migration-job switch` refuses unless this is accepted: {report.refusal}\n"
+            f"{report.settling}"
+        )
+    if there.problem and report is not None:
         return "`migration-job switch`: it verifies the remaining changes first"
     if there.problem:
         return "ask again with --target-file, to see how far the target is"
-    if there.phase in ("verified", "rolled back", "caught up"):
-        return "`migration-job switch`, or `rollback --release` to give it up"
-    return "`migration-job migrate`; it continues where it stopped"
+    if there.phase not in COMPLETE:
+        how = "migrate" if here.state is None else "migrate --live"
+        return f"`migration-job {how}` as before; it continues where it stopped"
+    if there.refusal is not None:
+        return f"{REFUSES}{there.refusal.error}"
+    if there.own_rows:
+        rows = counted(there.own_rows, "row")
+        return f"`migration-job switch`: it tries on SQLite the {rows} that the target alone has"
+    if here.state is None:
+        return "`migration-job switch`: it verifies first that nothing was written since the copy"
+    return "`migration-job switch`, or `rollback --release` to give it up"
 
 
 def _next_switched(state: fence.SourceState, there: _Target, running: bool) -> str:

@@ -17,7 +17,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,11 +26,10 @@ import psycopg
 
 from migration_job import shell_words
 from migration_job.deadline import time_limit
-from migration_job.errors import InputError, JobError, OperationError, VerificationError
+from migration_job.errors import JobError, OperationError, VerificationError
 from migration_job.phases import Phase
 from migration_job.plan.findings import some
 from migration_job.plan.retyped import require_acknowledged
-from migration_job.plan.wayback import without_way_back
 from migration_job.plural import counted
 from migration_job.protocol import (
     gate_protocol,
@@ -38,6 +37,7 @@ from migration_job.protocol import (
     lease,
     offline_switch,
     own_rows,
+    refusals,
     source_checks,
     timeline,
     watch,
@@ -55,6 +55,7 @@ from migration_job.protocol.follow import (
 )
 from migration_job.protocol.lock import Lock
 from migration_job.protocol.proof import prove_all_references, prove_counts, prove_references
+from migration_job.protocol.refusals import Accepted
 from migration_job.protocol.run_context import Pair, opened
 from migration_job.protocol.sequences import raise_target_sequences, raising
 from migration_job.protocol.settings import Endpoints
@@ -73,14 +74,9 @@ from migration_job.stores.postgres import (
     settings,
     shape,
     standbys,
-    target_fence,
 )
-from migration_job.stores.postgres.database import round_trip
 from migration_job.stores.sqlite import derived, fence
-from migration_job.stores.sqlite.apply import unwritable
-from migration_job.stores.sqlite.model import SourceTable
 from migration_job.stores.sqlite.waiting import patience
-from migration_job.values import find_name
 
 FEW_ENTRIES = 200
 """A fence is asked for when no more than this many log entries are left: some 50 ms of work."""
@@ -94,9 +90,6 @@ CATCH_UP_ROUNDS = 10
 SHORTER = 0.8
 """A round that takes more than this share of the shortest before it gets no shorter any more: what
 is left then is what comes in the time that the target's answers take."""
-
-FENCE_TRIPS = 6
-"""How often a fence waits for the target at most (tests/integration/test_distance.py counts)."""
 
 SHORT_SHARE = 0.25
 """How much of the fence's time its rest of the log may take."""
@@ -197,7 +190,7 @@ def _move_reads(ends: Endpoints, catch_up_limit: float, say: Say) -> None:
                 f"moment, until `sync` takes them back; the switch will need {standbys.OPTION}"
             )
         target_capture.install(pair.target, pair.plan)
-        base_certificate(pair)
+        base_certificate(pair.target)
         catch_up_fully(pair, enough=FEW_ENTRIES, limit=catch_up_limit)
         with fence.writing(pair.source, limit=catch_up_limit):
             fence.change_state(pair.source, reads_moved=1)
@@ -219,10 +212,9 @@ def _attempt(pair: Pair, wish: _Wish) -> Switched:
             say("PostgreSQL serves already")
             return Switched(0.0, fence.last_position(pair.source), state.certificate or "")
     with step("switch.prepare"):
-        base = base_certificate(pair)
-        require_acknowledged(pair.plan, ends.policy)
-        one_way = named_tables(pair, wish.one_way)
-        require_way_back(pair, one_way)
+        base = base_certificate(pair.target)
+        accepted = Accepted(wish.one_way, ends.policy, ends.asynchronous, wish.budget)
+        one_way = refusals.require_plan(pair, accepted)
         kept = derived.kept_by_sqlite(pair.catalogue)
         if kept:
             say(f"not kept up on PostgreSQL unless you have seen to it: {some(kept)}")
@@ -230,19 +222,13 @@ def _attempt(pair: Pair, wish: _Wish) -> Switched:
             say(told)
         if ends.pooler is not None:
             ends.pooler.version()
-        settings.require_fit(pair.target, application=ends.postgres.user)
-        accepted = standbys.require_synchronous(pair.target, accepted=ends.asynchronous)
-        if accepted:
-            say(f"warning: {accepted}")
+        followed = refusals.require_server(pair.target, accepted, user=ends.postgres.user)
+        if followed:
+            say(f"warning: {followed}")
         target_capture.install(pair.target, pair.plan)
         shape.record_once(pair.target)
-        if not target_fence.is_closed(pair.target):
-            raise OperationError(
-                "expected the target's fence closed while SQLite serves, found it open",
-                advice="stop the application: both sides may have taken writes; compare them with "
-                "`migration-job verify` before anything else",
-            )
-        identity.note(pair.target, ends.state, asynchronous=bool(accepted))
+        refusals.require_closed(pair.target)
+        identity.note(pair.target, ends.state, asynchronous=bool(followed))
         proved = 0 if state is None else _prepare(pair, wish)
         _require_own_rows(pair, one_way, wish)
     with gate_protocol.holding(ends.state, longest=LONGEST_SECONDS, say=say):
@@ -258,15 +244,16 @@ def _attempt(pair: Pair, wish: _Wish) -> Switched:
 
 
 def _require_own_rows(pair: Pair, one_way: tuple[str, ...], wish: _Wish) -> None:
-    """Tell of the rows that the target alone has. Raises InputError where SQLite could not hold one
-    of them."""
+    """Tell of the rows that the target alone has. Raises NotComingBack where SQLite could not hold
+    one of them."""
     reasons = own_rows.refused(pair, one_way, partial(_on_trial, pair, wish))
     if reasons:
-        raise InputError(
-            f"rows that the target alone has in {_listed(reasons)} could not come back: "
+        raise refusals.NotComingBack(
+            f"rows that the target alone has in {refusals.listed(reasons)} could not come back: "
             + "; ".join(f"{shell_words.word(name)}: {why}" for name, why in reasons.items()),
-            advice="correct these rows and run `migration-job migrate` again, or have the table "
-            "replaced (rows: replace in the policy); or accept it with " + _accepted(reasons),
+            tables=reasons,
+            instead="correct these rows and run `migration-job migrate` again, or have the table "
+            "replaced (rows: replace in the policy)",
         )
     if told := own_rows.told(pair, one_way):
         wish.say(told)
@@ -298,7 +285,7 @@ def _left_behind(pair: Pair) -> list[str]:
 def _prepare(pair: Pair, wish: _Wish) -> int:
     """Catch up and prove content and references of all rows; returns the position that this
     covers."""
-    _require_near(pair, wish.budget)
+    refusals.require_near(pair.target, wish.budget)
     catch_up_until = partial(
         catch_up_fully,
         enough=FEW_ENTRIES,
@@ -331,19 +318,6 @@ def _prepare(pair: Pair, wish: _Wish) -> int:
             break
         shortest = took
     return position
-
-
-def _require_near(pair: Pair, budget: float) -> None:
-    """Raises OperationError where the target's answers alone would take longer than the writers
-    may be held: before anybody is."""
-    answer = round_trip(pair.target)
-    if FENCE_TRIPS * answer > budget:
-        raise OperationError(
-            f"expected a target that answers {FENCE_TRIPS} times within the {budget:g} s for which "
-            f"writers may wait, found one whose answer takes {answer * 1000:,.0f} ms",
-            advice="SQLite serves as before; run the job nearer to PostgreSQL, or allow more by "
-            f"--fence-seconds {math.ceil(2 * FENCE_TRIPS * answer)}",
-        )
 
 
 def _prove_counts(pair: Pair) -> None:
@@ -426,84 +400,3 @@ def _follow(pair: Pair, ends: Endpoints) -> None:
             advice="`sync` continues it as soon as it can; so does this command when it is run "
             "again. SQLite answers reads meanwhile and refuses writes",
         ) from error
-
-
-def named_tables(pair: Pair, one_way: tuple[str, ...]) -> tuple[str, ...]:
-    """The plan's tables that an operator has named, as the source spells them. Raises InputError
-    for a name that none has."""
-    known = [t.source for t in pair.plan.tables if t.source is not None]
-    found: dict[str, None] = {}
-    for name in one_way:
-        table = find_name(name, known)
-        if table is None:
-            raise InputError(
-                f"expected tables of the source after --one-way, found {name!r}",
-                advice="give the name as the source's schema has it; ASCII letters may differ in "
-                "case, others may not",
-            )
-        found[table] = None
-    return tuple(found)
-
-
-def _listed(names: Iterable[str]) -> str:
-    """Names of tables as a shell reads them: one may be empty, or have blanks."""
-    return ", ".join(map(shell_words.word, names))
-
-
-def _accepted(names: Iterable[str]) -> str:
-    return " ".join(f"--one-way {shell_words.word(name)}" for name in names)
-
-
-def require_way_back(pair: Pair, one_way: tuple[str, ...]) -> None:
-    """Raises InputError for a table whose changes on the target could not come back, unless it is
-    one of ``one_way`` (:func:`named_tables`)."""
-    without = [
-        t.source
-        for t in pair.plan.tables
-        if t.source is not None and not t.key and t.source not in one_way
-    ]
-    if without:
-        raise InputError(
-            f"changes to {_listed(without)} could not come back: the rows have no key that both "
-            "sides know",
-            advice="use `migrate --live`, which gives them one; or accept it with "
-            + _accepted(without),
-        )
-    _require_writable(pair, one_way)
-
-
-def _require_inverses(pair: Pair, one_way: tuple[str, ...]) -> None:
-    reasons = {
-        plan.source: why
-        for plan in pair.plan.tables
-        if plan.source is not None
-        and plan.source not in one_way
-        and (why := without_way_back(pair.catalogue.table(plan.source), plan))
-    }
-    if reasons:
-        raise InputError(
-            f"changes to {_listed(reasons)} could not come back: "
-            + "; ".join(f"{shell_words.word(name)}: {why}" for name, why in reasons.items()),
-            advice="give the policy's map or booleans a value for it and run "
-            "`migration-job migrate` again; or accept it with " + _accepted(reasons),
-        )
-
-
-def _carried(pair: Pair) -> list[SourceTable]:
-    return [pair.catalogue.table(p.source) for p in pair.plan.tables if p.source is not None]
-
-
-def _require_writable(pair: Pair, one_way: tuple[str, ...]) -> None:
-    _require_inverses(pair, one_way)
-    reasons = {
-        table.name: why
-        for table in _carried(pair)
-        if table.name not in one_way and (why := unwritable(pair.source, table))
-    }
-    if reasons:
-        name, why = next(iter(reasons.items()))
-        raise InputError(
-            f"changes to {_listed(reasons)} could not come back: to write to "
-            f"{shell_words.word(name)} takes what only the application has ({why})",
-            advice="take that out of the source's schema; or accept it with " + _accepted(reasons),
-        )

@@ -26,7 +26,7 @@ from migration_job.durable import write_durably
 from migration_job.errors import JobError, OperationError
 from migration_job.phases import Phase
 from migration_job.plural import counted, either
-from migration_job.protocol import gate_protocol, heartbeat, lease
+from migration_job.protocol import gate_protocol, heartbeat, lease, refusals
 from migration_job.protocol.catchup import catch_up, trim_log
 from migration_job.protocol.content import prove_content
 from migration_job.protocol.decision import truthful
@@ -107,6 +107,10 @@ class Report:
     one_way: list[str] = field(default_factory=list)
     """Tables whose changes do not come back since PostgreSQL's schema was changed, with the cause:
     a rollback refuses for them too."""
+    refusal: str = ""
+    """What a switch refuses for, by the plan and the source's schema, unless it is accepted."""
+    settling: str = ""
+    """What settles that."""
 
 
 @dataclass(slots=True)
@@ -213,6 +217,7 @@ class Sync:
                     raise
                 _wait(RETRY_SECONDS, stop)
                 continue
+            _look_ahead(self._pair, self._report)
             if busy is None:
                 self._say("the run is settled; there is nothing left to keep current")
                 return
@@ -239,8 +244,7 @@ class Sync:
             self._look(pair, force=before)
             busy = self._back(pair) if state.closed else self._forward(pair)
         self._failing_since = 0.0
-        self._report.problem = self._unfollowed
-        self._report.whole = True
+        self._report.problem, self._report.whole = self._unfollowed, True
         self._report.rounds += 1
         self._publish()
         return busy
@@ -439,6 +443,15 @@ class Sync:
             self._unpublished = True
             return
         self._unpublished = False
+
+
+def _look_ahead(pair: Pair | None, report: Report) -> None:
+    """Report what a switch would refuse for, looked for once for each opened pair."""
+    if pair is None:
+        return
+    if pair.refused is None:
+        pair.refused = refusals.of_plan(pair)
+    report.refusal, report.settling = pair.refused
 
 
 def _unmove_reads(path: Path) -> bool:

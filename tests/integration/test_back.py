@@ -15,9 +15,9 @@ from migration_job.plan.rules import NumericRule, WidenedTextRule
 from migration_job.protocol import reverse_sync
 from migration_job.protocol.catchup import catch_up
 from migration_job.protocol.decision import take_decision
+from migration_job.protocol.refusals import named_tables, require_way_back
 from migration_job.protocol.reverse_sync import bring_back, differences
 from migration_job.protocol.run_context import Pair, opened
-from migration_job.protocol.switch import named_tables, require_way_back
 from migration_job.stores.postgres import target_fence
 from migration_job.stores.sqlite import fence
 from tests.helpers import same_value

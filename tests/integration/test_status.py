@@ -17,9 +17,10 @@ from migration_job.phases import Phase
 from migration_job.protocol import lease
 from migration_job.protocol.rollback import rollback
 from migration_job.protocol.settle import settle
-from migration_job.protocol.status import status
+from migration_job.protocol.status import Given, status
 from migration_job.protocol.switch import move_reads, switch
 from migration_job.protocol.sync import Sync, read_report
+from migration_job.protocol.whole_command import Known
 from tests.integration.livekit import fresh_source
 from tests.integration.running import DONE, USAGE, run
 from tests.integration.test_switch import Stage
@@ -60,7 +61,10 @@ def test_before_anything_was_done(tmp_path: Path, postgres: str) -> None:
     told = status(fresh_source(tmp_path), dsn=postgres, connection=None, state=None)
     assert told[0] == "serves      SQLite"
     assert "no run of this job" in told[2]
-    assert told[-1] == "next        `migration-job migrate`"
+    assert told[-1] == (
+        "next        `migration-job migrate`, or `migrate --live` while the application goes on "
+        "writing"
+    )
 
 
 def test_nothing_is_left_beside_the_source(tmp_path: Path) -> None:
@@ -76,9 +80,9 @@ def test_nothing_is_left_beside_the_source(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("phase", "next_"),
     [
-        (Phase.PREPARED, "`migration-job migrate`; it continues"),
-        (Phase.CAPTURING, "`migration-job migrate`; it continues"),
-        (Phase.COPIED, "`migration-job migrate`; it continues"),
+        (Phase.PREPARED, "`migration-job migrate --live` as before; it continues"),
+        (Phase.CAPTURING, "`migration-job migrate --live` as before; it continues"),
+        (Phase.COPIED, "`migration-job migrate --live` as before; it continues"),
         (Phase.CAUGHT_UP, "`migration-job switch`"),
         (Phase.VERIFIED, "`migration-job switch`"),
     ],
@@ -257,7 +261,7 @@ def test_next_is_a_whole_command_once_one_was_run(stage: Stage, tmp_path: Path) 
         dsn=stage.migration.dsn,
         connection=stage.ends.connection,
         state=stage.ends.state,
-        arguments=" ".join(given),
+        given=Given(Known(source=stage.migration.source, recalled=" ".join(given))),
     )
     assert "secret" not in " ".join(told)
     words = shlex.split(told[-1])
@@ -294,6 +298,15 @@ def test_of_a_stage_it_speaks_of_the_stage_file_and_make(said: str, wanted: str)
     ("said", "wanted"),
     [
         ("next        `migration-job migrate`", "next        `make up STAGE=dev`"),
+        (
+            "next        `migration-job migrate`, or `migrate --live` while the application goes "
+            "on writing",
+            "next        `make up STAGE=dev`",
+        ),
+        (
+            "next        `migration-job migrate --live` as before; it continues where it stopped",
+            "next        `make up STAGE=dev` as before; it continues where it stopped",
+        ),
         (
             "next        start `migration-job sync`",
             "next        `make up STAGE=dev` (it starts the sync again)",

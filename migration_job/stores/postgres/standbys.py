@@ -31,6 +31,10 @@ ORDER BY application_name
 """
 
 
+class FollowedAsynchronously(InputError):
+    """A failover could lose acknowledged commits, and nobody has accepted that."""
+
+
 @dataclass(frozen=True, slots=True)
 class Standbys:
     """How a server's commits reach its standbys."""
@@ -74,13 +78,13 @@ def look(connection: psycopg.Connection) -> Standbys:
 
 
 def require_synchronous(connection: psycopg.Connection, *, accepted: bool) -> str:
-    """Raises InputError where a failover could lose acknowledged commits, unless that is
-    ``accepted``; then gives what was accepted, '' where there is nothing to accept."""
+    """Raises FollowedAsynchronously where a failover could lose acknowledged commits, unless that
+    is ``accepted``; then gives what was accepted, '' where there is nothing to accept."""
     found = look(connection)
     if not found.asynchronous:
         return ""
     if not accepted:
-        raise InputError(
+        raise FollowedAsynchronously(
             "expected a target whose commits reach a standby before they are acknowledged, found "
             f"{found.found}",
             advice=f"{ADVICE}. The application is served as before",

@@ -100,6 +100,8 @@ def unwritable(connection: apsw.Connection, table: SourceTable) -> str:
             )
         ).close()
         connection.execute(compose("EXPLAIN DELETE FROM {name} AS t WHERE 1", name=name)).close()
+    except (apsw.BusyError, apsw.LockedError):
+        raise  # that says nothing of the table
     except apsw.Error as error:
         return str(error)
     return ""

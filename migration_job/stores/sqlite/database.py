@@ -118,6 +118,43 @@ def looking(path: str | Path) -> Iterator[apsw.Connection]:
 
 
 @contextmanager
+def looking_as_a_writer(path: str | Path) -> Iterator[apsw.Connection]:
+    """:func:`looking` by a connection that knows what the job's writing one does, and no more: what
+    it cannot prepare, that one cannot write. It writes nothing."""
+    file = Path(path)
+    with looking(file) as reader:
+        connection = _as_a_writer(file) or reader
+        connection.collation_needed(None)
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 0)
+        try:
+            yield connection
+        finally:
+            if connection is not reader:
+                connection.close()
+
+
+def _as_a_writer(file: Path) -> apsw.Connection | None:
+    """None where this user may only read. SQLite leaves the CHECKs out of the schema of a file that
+    it may only read; the reader beside this one has seen that no journal is to be rolled back."""
+    uri = f"file:{url_quote(os.fspath(file.absolute()))}?mode=rw"
+    connection = None
+    try:
+        connection = PatientConnection(uri, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI)
+        connection.wait_for_locks()
+        distrust(connection)
+        add_functions(connection)
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        connection.pragma("query_only", 1)
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+    except apsw.Error:
+        if connection is not None:
+            connection.close()
+        return None
+    return connection
+
+
+@contextmanager
 def reading(path: str | Path) -> Iterator[apsw.Connection]:
     """:func:`looking` in one read transaction, so at one consistent state of the file."""
     with looking(path) as connection:
