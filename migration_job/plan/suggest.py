@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from migration_job.plan.findings import to_yaml
 from migration_job.plan.model import Finding, Plan
 from migration_job.plan.policy import Policy, parse_policy
+from migration_job.plan.retyped import RETYPED
 from migration_job.values import fold
 
 TYPE_SUGGESTED = "type-suggested"
+
+KNOWN = "acknowledge"
+"""The list of a policy that says which findings are known."""
 
 ROUNDS = 8
 """How often a suggested policy is tried and added to."""
@@ -30,6 +34,8 @@ class Suggestion:
     """What would give columns a narrower or truer type: tried, and not needed."""
     hinted: tuple[Finding, ...] = ()
     """The findings that those are for."""
+    instead: tuple[Finding, ...] = ()
+    """The warnings that those would end: each can be acknowledged instead."""
     warnings: tuple[Finding, ...] = ()
     """Those that stay, and that nothing else is offered for: each can be acknowledged."""
 
@@ -48,35 +54,91 @@ class Suggestion:
 
     @property
     def text(self) -> str:
-        """The policy as a file, what each entry resolves in comments."""
-        lines = [f"# {self.verdict}"]
-        lines += [f"#   {_place(f)}{f.code}: {_one_line(f.message)}" for f in self.remaining]
+        """The policy as a file, what each entry resolves in comments. Prose is behind `##`, what is
+        offered behind `# `: without that it is YAML, whichever lines are taken."""
+        prose = [self.verdict, *map(_told, self.remaining)]
         if self.resolved:
-            lines += ["#", "# What each entry resolves:", "#"]
-            lines += [f"#   {_place(f)}{f.code}: {_one_line(f.message)}" for f in self.resolved]
-            lines += [
-                "#",
-                "# Read it through before using it: widen keeps every value in a wider type, "
+            prose += ["", "What each entry resolves:", ""]
+            prose += map(_told, self.resolved)
+            prose += [
+                "",
+                "Read it through before using it: widen keeps every value in a wider type, "
                 "quarantine",
-                "# sets rows aside whole, acknowledge accepts what cannot be carried over.",
+                "sets rows aside whole, acknowledge accepts what cannot be carried over.",
             ]
-        if self.hinted:
-            lines += [
-                "#",
-                "# Not needed, and tried on every value: lines behind a `#` below keep or",
+        lines = _behind_two(prose)
+        offered = self.hints.get("tables")
+        if offered:
+            told = [
+                "Not needed: these lines keep a type or give a truer one, and were tried on every"
             ]
-            lines += ["# give a truer type. Take the `# ` off those that are right:", "#"]
-            lines += [f"#   {_place(f)}{f.code}: {_one_line(f.message)}" for f in self.hinted]
-        if self.warnings:
-            lines += [
-                "#",
-                "# Warnings that stay. A line under `acknowledge` says that one is known:",
+            told += ["value. Take the `# ` off those that are right:", ""]
+            if self.instead:
+                told = [
+                    "Either take the `# ` off these lines, or off some of them. They keep a type or"
+                ]
+                told += ["give a truer one, and were tried on every value:", ""]
+            told += [_told(f) for f in self.hinted if f.code != RETYPED]
+            lines += ["", *_behind_two(told)]
+        if not (offered or self.data):
+            return "\n".join([*lines, *self._known()]) + "\n"
+        return "\n".join(lines) + "\n" + self._file()
+
+    def _file(self) -> str:
+        """The policy's lines, with what is offered at its places as comments."""
+        import yaml
+
+        hints = {name: hint for name, hint in self.hints.items() if name != KNOWN}
+        own = {name: value for name, value in self.data.items() if name != KNOWN}
+        lines = [*_with_hints(own, hints), *self._known()]
+        text = "\n".join(lines) + "\n"
+        plain = to_yaml(self.data) + "\n" if self.data else ""
+        return text if (yaml.safe_load(text) or {}) == self.data else plain
+
+    def _known(self) -> list[str]:
+        """The list of what is known: the policy's own, and what could be added."""
+        own = list(self.data.get(KNOWN) or ())
+        instead = _not_in(own, map(acknowledgement, self.instead))
+        others = _not_in([*own, *instead], map(acknowledgement, self.warnings))
+        if not (own or instead or others):
+            return []
+        head = [f"{KNOWN}:", *_items(own)] if own else [f"# {KNOWN}:"]
+        lines = [""]
+        if instead:
+            told = [
+                "Or take it off these: they leave all as it is, and say that this is known:",
+                "",
+                *map(_told, self.instead),
             ]
-            lines += ["#"]
-            lines += [f"#   {_place(f)}{f.code}: {_one_line(f.message)}" for f in self.warnings]
-        known = list(dict.fromkeys(acknowledgement(f) for f in self.warnings))
-        hints = merge(self.hints, {"acknowledge": known}) if known else self.hints
-        return "\n".join(lines) + "\n" + _file(self.data, hints)
+            lines += [*_behind_two(told), *head, *_offered(instead)]
+            head = []
+        if others:
+            told = ["Warnings that stay in any case. A line says that one is known, below the word"]
+            told += [f"`{KNOWN}:`, without its `# `:", "", *map(_told, self.warnings)]
+            lines += [*_behind_two(told), *head, *_offered(others)]
+            head = []
+        return lines + head
+
+
+def _told(finding: Finding) -> str:
+    return f"  {_place(finding)}{finding.code}: {_one_line(finding.message)}"
+
+
+def _behind_two(prose: Iterable[str]) -> list[str]:
+    return [f"## {line}".rstrip() for line in prose]
+
+
+def _offered(entries: list[str]) -> list[str]:
+    return [f"# {line}" for line in _items(entries)]
+
+
+def _items(entries: Sequence[str]) -> list[str]:
+    """The lines of the list, without its name."""
+    return to_yaml({KNOWN: list(entries)}).split("\n")[1:] if entries else []
+
+
+def _not_in(own: Sequence[str], entries: Iterable[str]) -> list[str]:
+    return [entry for entry in dict.fromkeys(entries) if entry not in own]
 
 
 def acknowledgement(finding: Finding) -> str:
@@ -114,16 +176,35 @@ def suggest(
         [f for f in plan.findings if f.suggest],
     )
     hints = together([f.suggest for f in hinted])
-    warnings = tuple(_warnings(plan, data, hinted))
-    return Suggestion(data, tuple(resolved), plan.blocked, hints, tuple(hinted), warnings)
+    instead, warnings = _acknowledgeable(planned, plan, data, hinted)
+    return Suggestion(
+        data, tuple(resolved), plan.blocked, hints, tuple(hinted), tuple(instead), tuple(warnings)
+    )
 
 
-def _warnings(plan: Plan, data: Mapping[str, Any], hinted: Sequence[Finding]) -> Iterator[Finding]:
-    """Those that the policy does not resolve, nor any hint."""
-    offered = {(f.table, f.column) for f in hinted if f.column is not None}
+def _acknowledgeable(
+    planned: Callable[[Policy], Plan],
+    plan: Plan,
+    data: dict[str, Any],
+    hinted: Sequence[Finding],
+) -> tuple[list[Finding], list[Finding]]:
+    """The warnings that the policy says nothing of: those that the hints would end, and those that
+    stay."""
+    warnings = list(_warnings(plan, data))
+    types = {k: v for k, v in together([f.suggest for f in hinted]).items() if k != KNOWN}
+    if not types or not warnings:
+        return [], warnings
+    further = override(data, types)
+    taken = planned(parse_policy(to_yaml(further)))
+    left = {(f.code, f.table, f.column) for f in _warnings(taken, further)}
+    instead = [f for f in warnings if (f.code, f.table, f.column) not in left]
+    return instead, [f for f in warnings if f not in instead]
+
+
+def _warnings(plan: Plan, data: Mapping[str, Any]) -> Iterator[Finding]:
+    """Those that the policy does not resolve."""
     for finding in plan.findings:
-        told = finding.severity == "warning" and (finding.table, finding.column) not in offered
-        if told and not _entry(data, finding):
+        if finding.severity == "warning" and not _entry(data, finding):
             yield finding
 
 
@@ -165,16 +246,6 @@ def together(parts: Sequence[str]) -> dict[str, Any]:
     for part in parts:
         whole = merge(whole, yaml.safe_load(part))
     return whole
-
-
-def _file(data: dict[str, Any], hints: dict[str, Any]) -> str:
-    import yaml
-
-    plain = to_yaml(data) + "\n" if data else ""
-    if not hints:
-        return plain
-    text = "\n".join(_with_hints(data, hints)) + "\n"
-    return text if (yaml.safe_load(text) or {}) == data else plain
 
 
 def _with_hints(data: dict[str, Any], hints: dict[str, Any], depth: int = 0) -> Iterator[str]:

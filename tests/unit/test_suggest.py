@@ -38,7 +38,7 @@ def test_it_resolves_everything_and_says_so(tmp_path: Path) -> None:
     assert not plan_of(path, suggestion.text).blocked
     assert "not-json" in suggestion.text
     assert suggestion.text.startswith(
-        "# The suggested policy was tried, and the plan goes through with it."
+        "## The suggested policy was tried, and the plan goes through with it."
     )
 
 
@@ -104,7 +104,7 @@ def test_no_policy_at_all(tmp_path: Path) -> None:
 def test_nothing_to_resolve(tmp_path: Path) -> None:
     path = database(tmp_path / "a.db", "CREATE TABLE t(id INTEGER PRIMARY KEY)")
     suggestion = suggested(path)
-    assert suggestion.text == "# Nothing stops this migration: no entry is needed.\n"
+    assert suggestion.text == "## Nothing stops this migration: no entry is needed.\n"
 
 
 def test_merge_keeps_and_override_replaces() -> None:
@@ -205,7 +205,7 @@ def test_nothing_is_suggested_that_does_not_work(tmp_path: Path) -> None:
     suggestion = suggested(path)
     assert suggestion.hints == {}
     first, *_ = suggestion.text.splitlines()
-    assert first == "# Nothing stops this migration: no entry is needed."
+    assert first == "## Nothing stops this migration: no entry is needed."
     assert not yaml.safe_load(suggestion.text), "comments alone"
 
 
@@ -262,6 +262,70 @@ def test_odd_names_keep_their_places_as_comments(tmp_path: Path) -> None:
         line.startswith("# ") and "empty: null" in line for line in suggestion.text.split("\n")
     )
     assert both["tables"][name]["columns"]["no: #"] == {"empty": None}
+
+
+def few_at_fault(tmp_path: Path) -> Path:
+    """A column that one value retypes and that a CHECK computes with, one that takes a rule, and a
+    warning that stays whatever is done."""
+    return database(
+        tmp_path / "few.db",
+        "CREATE TABLE stock(id INTEGER PRIMARY KEY, quantity INTEGER CHECK (quantity >= 0))",
+        "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 499) "
+        "INSERT INTO stock SELECT i, i FROM n",
+        "UPDATE stock SET quantity = 'many' WHERE id = 77",
+        "CREATE TABLE item(id INTEGER PRIMARY KEY, b BOOLEAN)",
+        "INSERT INTO item VALUES (1, 'Y'), (2, 'N')",
+        "CREATE TABLE other(id INTEGER PRIMARY KEY, b BOOLEAN)",
+        "INSERT INTO other VALUES (1, 'perhaps'), (2, 'N')",
+    )
+
+
+def offered(text: str) -> list[str]:
+    """The blocks that are offered, as they are without the `# `."""
+    found = []
+    for block in text.split("\n\n"):
+        lines = block.splitlines()
+        if any(line.startswith("# ") for line in lines):
+            found.append("\n".join(line.removeprefix("# ") for line in lines))
+    return found
+
+
+def test_each_block_is_a_policy_and_leaves_no_other_way_open(tmp_path: Path) -> None:
+    path = few_at_fault(tmp_path)
+    text = suggested(path).text
+    labels = [line for line in text.splitlines() if line.startswith(("## Either", "## Or"))]
+    assert len(labels) == 2
+    either, acknowledged = offered(text)
+    assert list(yaml.safe_load(either)) == ["tables"]
+    assert list(yaml.safe_load(acknowledged)) == ["acknowledge"]
+    entries = yaml.safe_load(acknowledged)["acknowledge"]
+    assert set(entries) == {
+        *("retyped-for-few:stock.quantity", "text-in-integer:stock.quantity"),
+        *("check-not-carried:stock", "text-in-boolean:item.b", "text-in-boolean:other.b"),
+    }
+    stays = acknowledged.split("## Warnings that stay")[1]
+    assert [line for line in stays.splitlines() if line.startswith("- ")] == [
+        "- text-in-boolean:other.b"
+    ]
+    plan = plan_of(path, either)
+    assert column_of(plan, "stock", "quantity").type == "integer"
+    assert not findings_of(plan, "check-not-carried"), "setting the row aside carries the CHECK"
+    assert {f.severity for f in plan_of(path, acknowledged).findings} == {"note"}
+
+
+def test_whatever_lines_lose_their_mark_the_file_stays_yaml(tmp_path: Path) -> None:
+    path = few_at_fault(tmp_path)
+    for base in (None, {"default": "block"}, {"acknowledge": ["check-not-carried:stock"]}):
+        suggestion = suggested(path, base)
+        text = suggestion.text
+        assert (yaml.safe_load(text) or {}) == suggestion.data
+        everything = "\n".join(line.removeprefix("# ") for line in text.splitlines())
+        assert not plan_of(path, everything).blocked
+        assert len(yaml.safe_load(everything)["acknowledge"]) >= 1
+        keys = [line for line in everything.splitlines() if line[:1].isalpha()]
+        assert len(keys) == len(set(keys)), "no key twice"
+        for line in text.splitlines():
+            assert not line or line.startswith(("## ", "# ")) or line == "##" or base
 
 
 TYPES = """
