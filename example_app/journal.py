@@ -91,7 +91,8 @@ class Compared:
     def line(self) -> str:
         if not self.problems:
             return f"all {self.acknowledged:,} acknowledged writes are present exactly once"
-        return f"{len(self.problems):,} problems, the first: {self.problems[0]}"
+        several = "" if len(self.problems) == 1 else "s"
+        return f"{len(self.problems):,} problem{several}, the first: {self.problems[0]}"
 
 
 def compare(written: Written, query: Query) -> Compared:

@@ -152,7 +152,8 @@ class Certification:
                     f"ha{'s' if hidden == 1 else 've'}"
                 )
             sides = Proving(source, self._target, self._comparison.dsn, mapped)
-            return prove(wanted, sides, self._report, self._reporter)
+            with self._reporter.within("application checks"):
+                return prove(wanted, sides, self._report, self._reporter)
         finally:
             source.close()
 
@@ -202,16 +203,17 @@ def is_whole(certificate: Certificate) -> bool:
     return sealed(certificate).digest == certificate.digest
 
 
-def refuse_differences(found: Verified) -> None:
-    """Raises VerificationError where verification found any."""
+def refuse_differences(found: Verified, reporter: Reporter) -> None:
+    """Raises VerificationError where verification found any: that is where the run stopped."""
     if not found.difference_count:
         return
     first = "; ".join(f"{place(d.table, d.column)}{d.message}" for d in found.differences[:SHOWN])
-    raise VerificationError(
-        f"{counted(found.difference_count, 'difference')} between source and target: {first}",
-        advice="nothing was switched and the source is untouched; report.json lists them. "
-        "Correct the cause on the target and run `migrate` again, which then starts clean",
-    )
+    with reporter.within("verify"):
+        raise VerificationError(
+            f"{counted(found.difference_count, 'difference')} between source and target: {first}",
+            advice="nothing was switched and the source is untouched; the report lists them. "
+            "Correct the cause on the target and run `migrate` again, which then starts clean",
+        )
 
 
 def _tell_verified(report: Report, target: psycopg.Connection, plan: Plan, found: Verified) -> None:

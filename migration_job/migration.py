@@ -52,7 +52,7 @@ from migration_job.plan.policy import Policy
 from migration_job.plan.profile import load_profile
 from migration_job.plan.shape import differences, shape_of
 from migration_job.plan.virtual import of_misfits
-from migration_job.plural import counted, counted_doing
+from migration_job.plural import counted, counted_doing, either
 from migration_job.progress import Reporter
 from migration_job.report.context import make_folder, now, reported
 from migration_job.report.exceptions import with_exceptions
@@ -132,8 +132,7 @@ class Migration:
 
     def __init__(self, options: Options, reporter: Reporter, live: Live | None = None) -> None:
         self.options = options
-        self._jobs = options.jobs or default_jobs()
-        self._sessions = self._jobs
+        self._jobs = self._sessions = options.jobs or default_jobs()
         self.reporter = reporter
         self.live = live
         self.run_id = ""
@@ -182,7 +181,8 @@ class Migration:
             proof.require(target, options.dsn)
         before = self._claim(target)
         if self.live is not None:
-            self.live.before_snapshot(self.run_id, self._tell_plan)
+            with reporter.within("start of change capture"):
+                self.live.before_snapshot(self.run_id, self._tell_plan)
         taken = take_snapshot(options.source, options.report / BACKUP, reporter)
         pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(max_workers=2))
         self._full_check = (
@@ -422,7 +422,7 @@ class Migration:
         self.reporter.ran_beside(integrity.name(full=self._full_check), took)
         if found.difference_count:
             records.distrust(target)
-        refuse_differences(found)
+        refuse_differences(found, self.reporter)
         checks = certification.prove_application(options.demands)
         subject = Subject(planned.digest, planned.sha256, began, position)
         return certification.issue(subject, found, checks)
@@ -439,7 +439,8 @@ def _with_choices(certificate: Certificate, plan: Plan) -> Certificate:
 def _last_words(report: Report) -> str:
     rows = sum(t.target_rows or 0 for t in report.tables.values())
     return (
-        f"{counted(rows, 'row')} in {counted(len(report.tables), 'table')} are on the target and "
+        f"{counted(rows, 'row')} in {counted(len(report.tables), 'table')} "
+        f"{either(rows, 'is', 'are')} on the target and "
         f"verified{with_exceptions(report.exceptions)}"
     )
 

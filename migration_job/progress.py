@@ -26,6 +26,7 @@ from rich.progress import (
 from rich.text import Text
 
 from migration_job.log_format import is_json, line
+from migration_job.plural import counted, named
 
 PLAIN_INTERVAL = 5.0
 """Seconds between plain lines within a phase."""
@@ -33,7 +34,8 @@ PLAIN_INTERVAL = 5.0
 
 class Reporter:
     """Progress of one run; safe to call from several threads. ``seconds`` collects the phases'
-    times, in the order in which they began; ``beside`` those of what ran beside the phases."""
+    times, in the order in which they began; ``beside`` those of what ran beside the phases.
+    ``stopped_in`` is the phase that an error ended, '' where none did."""
 
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
         self._stream = stream if stream is not None else sys.stderr
@@ -45,12 +47,13 @@ class Reporter:
         self._done = 0
         self._total = 0
         self._about = ""
-        self._unit = "rows"
+        self._unit = "row"
         self._aside: Callable[[], str] = lambda: ""
         self._spoke = 0.0
         self._began = 0.0
         self.seconds: dict[str, float] = {}
         self.beside: dict[str, float] = {}
+        self.stopped_in = ""
 
     def say(self, text: str) -> None:
         """One line for the operator."""
@@ -69,11 +72,12 @@ class Reporter:
         name: str,
         *,
         total: int = 0,
-        unit: str = "rows",
+        unit: str = "row",
         aside: Callable[[], str] = lambda: "",
     ) -> Iterator[None]:
         """Time a phase; ``total`` is what :meth:`advance` counts up to, 0 where nothing counts or
-        :meth:`at` tells it. ``aside`` is asked for what else there is to say while it goes on."""
+        :meth:`at` tells it. ``unit`` is one of what is counted. ``aside`` is asked for
+        what else there is to say while it goes on."""
         with self._lock:
             self._phase, self._done, self._total, self._unit = name, 0, total, unit
             self._about = ""
@@ -83,13 +87,24 @@ class Reporter:
         if self._live:
             self._show(name, total, unit)
         try:
-            yield
+            with self.within(name):
+                yield
         finally:
             spent = time.monotonic() - began
             self.seconds[name] = round(self.seconds.get(name, 0.0) + spent, 3)
             self._hide()
-        counted = f", {self._done:,} {unit}" if self._done else ""
-        self.say(f"{name}: {spent:.1f} s{counted}")
+        done = f", {counted(self._done, unit)}" if self._done else ""
+        self.say(f"{name}: {spent:.1f} s{done}")
+
+    @contextmanager
+    def within(self, name: str) -> Iterator[None]:
+        """What belongs to a phase and is not timed: an error that goes through here stopped it."""
+        self.stopped_in = ""  # what stopped an earlier attempt has not stopped the run
+        try:
+            yield
+        except BaseException:
+            self.stopped_in = self.stopped_in or name
+            raise
 
     def ran_beside(self, name: str, seconds: float) -> None:
         """Something took so long while phases went on: it is told, and adds to no sum."""
@@ -127,8 +142,9 @@ class Reporter:
             return ""
         self._spoke = now
         of = f" of {self._about}{total:,}" if total else ""
+        unit = named(total or done, self._unit)
         left = _left(done, total, now - self._began)
-        return f"{self._phase}: {done:,}{of} {self._unit}{left}{aside and f'; {aside}'}"
+        return f"{self._phase}: {done:,}{of} {unit}{left}{aside and f'; {aside}'}"
 
     def _show(self, name: str, total: int, unit: str) -> None:
         self._bar = Progress(
@@ -157,7 +173,7 @@ class _Counted(ProgressColumn):
     def render(self, task: Task) -> Text:
         if task.total is None:
             return self._elapsed.render(task)
-        about, unit = task.fields["about"], task.fields["unit"]
+        about, unit = task.fields["about"], named(int(task.total), task.fields["unit"])
         counted = f"{task.completed:,.0f} of {about}{task.total:,.0f} {unit}, left "
         return Text(counted, style="progress.download").append_text(self._left.render(task))
 

@@ -23,7 +23,7 @@ from migration_job.errors import InputError, OperationError, VerificationError
 from migration_job.phases import Phase
 from migration_job.plan.chosen import left_out, narrowed
 from migration_job.plan.model import Plan
-from migration_job.plural import counted
+from migration_job.plural import counted, either
 from migration_job.progress import Reporter
 from migration_job.report.context import make_folder, now, reported
 from migration_job.report.exceptions import with_exceptions
@@ -67,6 +67,7 @@ class Recheck:
         """
         report = Report(
             outcome="failed",
+            command="verify",
             phase="",
             source=str(self.source.absolute()),
             target=database.describe(self.dsn),
@@ -100,8 +101,8 @@ class Recheck:
         report.certificate, report.phase, report.outcome = certificate, phase, "verified"
         rows = sum(t.target_rows or 0 for t in report.tables.values())
         report.message = (
-            f"{counted(rows, 'row')} in {counted(len(report.tables), 'table')} are equal on both "
-            f"sides{with_exceptions(report.exceptions)}"
+            f"{counted(rows, 'row')} in {counted(len(report.tables), 'table')} "
+            f"{either(rows, 'is', 'are')} equal on both sides{with_exceptions(report.exceptions)}"
         )
 
     def _at_rest(
@@ -172,7 +173,7 @@ class Recheck:
         found = certification.verify()
         for name, result in found.tables.items():
             report.tables[name].source_rows = result.source_rows
-        refuse_differences(found)
+        refuse_differences(found, self.reporter)
         checks = certification.prove_application(self.demands)
         subject = Subject(plan.digest(), taken.digests().content, began)
         certificate = certification.issue(subject, found, checks)

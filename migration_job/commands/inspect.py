@@ -33,6 +33,7 @@ from migration_job.plan.policy import Policy, chosen_policy
 from migration_job.plan.profile import Profile, load_profile
 from migration_job.plan.virtual import of_misfits
 from migration_job.plural import counted
+from migration_job.report.closing import would_prove_nothing
 from migration_job.stores.sqlite import integrity
 from migration_job.stores.sqlite.catalogue import read_catalogue
 from migration_job.stores.sqlite.database import open_readonly, reading
@@ -374,6 +375,10 @@ def _verdict(console: Console, plan: Plan) -> None:
     else:
         text = Text.assemble(("goes through", "bold green"), f": {summary or 'nothing to report'}.")
     _line(console, text)
+    tables = [table for table in plan.tables if table.source is not None]
+    said = would_prove_nothing(len(tables), sum(table.rows for table in tables))
+    if said and not plan.blocked:
+        _line(console, Text.assemble(("warning", STYLES["warning"]), f": {said}"))
 
 
 def _line(console: Console, text: Text) -> None:

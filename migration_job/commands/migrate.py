@@ -30,7 +30,8 @@ from migration_job.plan.virtual import MISFIT
 from migration_job.plural import counted
 from migration_job.progress import Reporter
 from migration_job.protocol.begin import LiveStart, Wanted
-from migration_job.report.closing import closing_table
+from migration_job.report import writer
+from migration_job.report.closing import closing_table, of_nothing
 from migration_job.report.model import Report
 from migration_job.run_request import Options
 from migration_job.stores.sqlite.memory import stop_memory_accounting, use_few_arenas
@@ -47,7 +48,9 @@ class MigrateOptions:
     """From where to where, by what rules, and what has to hold before the certificate."""
 
     source: ReadSource
-    report: Annotated[Path, typer.Option(help="Directory for report.json and the backup.")]
+    report: Annotated[
+        Path, typer.Option(help="Directory for report.json, report.html and the backup.")
+    ]
     to: TargetOptions
     plan: PlanOptions
     schema: SchemaChoice = SchemaKind.PLANNED
@@ -148,12 +151,12 @@ def tell(reporter: Reporter, told: Report, folder: Path, *, verbose: bool = Fals
             place = ".".join(name for name in (finding.table, finding.column) if name)
             reporter.say(f"warning: {place and place + ': '}{finding.message}")
     reporter.say(told.message)
-    if not any(table.target_rows for table in told.tables.values()):
-        reporter.say("warning: the source has no rows, so nothing was proven but the schema")
+    if warning := of_nothing(told):
+        reporter.say(f"warning: {warning}")
     values, rows = counted(told.ledger_count, "value"), counted(told.quarantine_count, "row")
     changed = f"{values} changed by rules and {rows} in quarantine: the report lists them"
     if told.ledger_count or told.quarantine_count:
         reporter.say(changed)
     if told.certificate is not None:
         reporter.say(f"certificate {told.certificate.digest}")
-    reporter.say(f"report: {folder / 'report.json'}")
+    reporter.say(f"report: {folder / writer.name(told.command)}")

@@ -37,7 +37,7 @@ class VerifyOptions:
     """What to compare with what, and what else has to hold."""
 
     source: ReadSource
-    report: Annotated[Path, typer.Option(help="Directory for report.json.")]
+    report: Annotated[Path, typer.Option(help="Directory for verify.json and verify.html.")]
     to: TargetOptions
     work: WorkOptions
     checks: Annotated[
@@ -77,5 +77,5 @@ def verify(options: VerifyOptions) -> None:
 def _print_report(folder: Path) -> None:
     """The report without its lists of single values, which the file has."""
     with contextlib.suppress(FileNotFoundError):
-        report = writer.read(folder)
+        report = writer.read(folder, "verify")
         print_json(report.model_dump(mode="json", exclude={"ledger", "quarantine"}))

@@ -236,7 +236,7 @@ class Show:
         """One line: what the application met so far, and how far the other side is behind."""
         answered, failed, longest = self._traffic.so_far() if self._traffic else (0, 0, 0.0)
         words = [
-            f"{answered + failed:,} requests",
+            counted(answered + failed, "request"),
             f"{failed:,} failed",
             f"longest wait {longest * 1000:,.0f} ms",
         ]
@@ -294,9 +294,9 @@ class Show:
             f"{counted(len(compared.problems), 'problem')}" if compared.problems else "all present"
         )
         last = (
-            f"{len(result.failures):,} of {result.requests:,} requests failed; longest wait "
-            f"{result.longest * 1000:,.0f} ms; {compared.acknowledged:,} writes during the "
-            f"migration, {presence}"
+            f"{len(result.failures):,} of {counted(result.requests, 'request')} failed; longest "
+            f"wait {result.longest * 1000:,.0f} ms; {counted(compared.acknowledged, 'write')} "
+            f"during the migration, {presence}"
         )
         if status is ExitStatus.DONE and (result.failures or compared.problems):
             status = ExitStatus.VERIFICATION_FAILED

@@ -21,6 +21,7 @@ from migration_job.errors import ExitStatus, OperationError
 from migration_job.plural import counted
 from migration_job.quoting import compose, postgres_name
 from migration_job.report import writer
+from migration_job.report.closing import of_nothing
 from migration_job.report.exceptions import with_exceptions
 from migration_job.report.model import Report
 from migration_job.shell_words import words
@@ -205,9 +206,10 @@ def _say_moved(report: Report) -> None:
     changed = f", but for {report.ledger_count:,} in the ledger" if report.ledger_count else ""
     said = f"{counted(rows, 'row')} in {counted(len(report.tables), 'table')} moved and verified"
     say(f"\n{said}{with_exceptions(report.exceptions)}")
-    if rows == 0:
-        say("warning: the source has no rows, so nothing was proven but the schema")
-    say(f"  values         all equal{changed}")
+    if warning := of_nothing(report):
+        say(f"warning: {warning}")
+    if rows:
+        say(f"  values         all equal{changed}")
     say(f"  quarantined    {counted(report.quarantine_count, 'row')}")
 
 

@@ -333,8 +333,9 @@ class TenantsShow:
             say(f"  lost: {problem}")
         acknowledged = sum(map(len, journal.acknowledged.values()))
         last = (
-            f"{len(journal.failures):,} of {acknowledged + len(journal.failures):,} writes failed; "
-            f"longest wait {journal.longest * 1000:,.0f} ms; {acknowledged:,} acknowledged, "
+            f"{len(journal.failures):,} of "
+            f"{counted(acknowledged + len(journal.failures), 'write')} failed; longest wait "
+            f"{journal.longest * 1000:,.0f} ms; {acknowledged:,} acknowledged, "
             + ("all present" if not missing else f"missing in {counted(len(missing), 'tenant')}")
         )
         if status is ExitStatus.DONE and (missing or journal.failures):

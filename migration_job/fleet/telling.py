@@ -17,7 +17,7 @@ from migration_job.errors import (
     VerificationError,
 )
 from migration_job.fleet.places import FILES, folder_name
-from migration_job.plural import counted
+from migration_job.plural import counted, either
 from migration_job.report import fleet as page
 from migration_job.report.context import now
 from migration_job.report.fleet import FleetCertificate, FleetFile, FleetPlan, FleetReport
@@ -149,8 +149,8 @@ def judge(report: FleetReport, folder: Path) -> None:
         report.outcome = "verified"
         rows = sum(file.rows for file in listed.values())
         report.message = (
-            f"{counted(len(listed), 'file')} with {counted(rows, 'row')} are on the target and "
-            f"verified{before}"
+            f"{counted(len(listed), 'file')} with {counted(rows, 'row')} "
+            f"{either(len(listed), 'is', 'are')} on the target and verified{before}"
         )
         return
     first = "; ".join(
@@ -158,9 +158,11 @@ def judge(report: FleetReport, folder: Path) -> None:
         for tenant, file in sorted(left.items())[:SHOWN]
     )
     more = f"; and {len(left) - SHOWN:,} more" if len(left) > SHOWN else ""
+    on_target = len(listed) - len(left)
     raise KIND[common_status({file.exit_status for file in left.values()})](
-        f"{len(left):,} of {counted(len(listed), 'file')} are not verified on the target, "
-        f"{len(listed) - len(left):,} are{before}: {first}{more}",
+        f"{len(left):,} of {counted(len(listed), 'file')} {either(len(left), 'is', 'are')} not "
+        f"verified on the target, {either(on_target, '1 is', f'{on_target:,} are')}"
+        f"{before}: {first}{more}",
         advice=f"{folder / page.PAGE} has a line for each and leads to its own report; the files "
         "are untouched. Run the same command again once what stops them is resolved: it takes "
         "those that are left",

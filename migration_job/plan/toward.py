@@ -35,7 +35,7 @@ from migration_job.plan.rules.local import LocalTimestampRule
 from migration_job.plan.rules.other import LabelRule
 from migration_job.plan.rules.uuid import ByteOrder, UuidBytesRule
 from migration_job.plan.target import TargetColumn
-from migration_job.plural import counted
+from migration_job.plural import counted, either
 from migration_job.stores.sqlite.model import SourceColumn
 
 TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
@@ -214,16 +214,17 @@ def _require_unit(name: str, rule: Rule, facts: ColumnFacts) -> None:
     if name == "interval" and numbers and getattr(rule, "unit", None) is None:
         raise Unsupported(
             "unit-unknown",
-            f"{counted(numbers, 'number')} for an interval, and nothing says what they count: "
-            "microseconds (us, as Django's), milliseconds (ms), seconds (s) or days (julian, as "
-            "Pony's)",
+            f"{counted(numbers, 'number')} for an interval, and nothing says what "
+            f"{either(numbers, 'it counts', 'they count')}: microseconds (us, as "
+            "Django's), milliseconds (ms), seconds (s) or days (julian, as Pony's)",
             epoch=_unit_of_durations(facts),
         )
     if name.startswith("timestamp") and numbers and getattr(rule, "epoch", None) is None:
         raise Unsupported(
             "unit-unknown",
-            f"{counted(numbers, 'number')} for a time, {_ends(facts)}, and nothing says what they "
-            "count since 1970: seconds (s), milliseconds (ms), microseconds (us), nanoseconds "
-            "(ns), or days of the Julian calendar (julian)",
+            f"{counted(numbers, 'number')} for a time, {_ends(facts)}, and nothing says what "
+            f"{either(numbers, 'it counts', 'they count')} since 1970: "
+            "seconds (s), milliseconds (ms), microseconds (us), nanoseconds (ns), or days of the "
+            "Julian calendar (julian)",
             epoch=_unit_of_times(facts),
         )

@@ -121,11 +121,11 @@ def _requeue(pair: Pair, tables: list[str]) -> list[str]:
         if plan.source is None or fold(plan.source) not in names:
             continue
         pair.target.execute("INSERT INTO migration.reverse_log (tab) VALUES (%s)", (number,))
-        if aside.get(plan.source):
+        if rows := aside.get(plan.source, 0):
             lost.append(
-                f"of {plan.source} {counted(aside[plan.source], 'row')} in quarantine "
-                f"{either(aside[plan.source], 'was', 'were')} only in the dropped table; "
-                "migration.quarantine on the target has them as text"
+                f"of {plan.source} {counted(rows, 'row')} in quarantine "
+                f"{either(rows, 'was', 'were')} only in the dropped table; "
+                f"migration.quarantine on the target has {either(rows, 'it', 'them')} as text"
             )
     return lost
 

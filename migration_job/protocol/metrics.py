@@ -1,14 +1,15 @@
 """What Prometheus is told of a migration: read from the files that the job and the sync write.
 
-``report.json`` (the copy), ``switch.json`` (the last switch) and ``sync.json`` (once a second) say
-all of it, so a scrape touches neither database and costs a few file reads.
+``report.json`` (the copy), ``verify.json`` (the last `verify`), ``switch.json`` (the last switch)
+and ``sync.json`` (once a second) say all of it, so a scrape touches neither database and costs a
+few file reads.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -36,13 +37,15 @@ class MigrationCollector(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Everything known now; what is not known yet is left out."""
         report = _read(self._report / "report.json")
+        proofs = (report, _read(self._report / "verify.json"))
         switch = _read(self._report / "switch.json")
         sync = _read(self._state / "sync.json")
         now = time.time()
         yield from _held(sync, _read(self._state / "lease.json"), now)
-        phase = str(sync.get("phase") or report.get("phase") or "")
+        phase = str(sync.get("phase") or _last(proofs, "phase").get("phase") or "")
         yield _phases(phase)
-        yield from _copy(report, now)
+        yield from _copy(report)
+        yield from _proven(proofs, now)
         yield from _following(sync)
         yield _gauge(
             "migration_fence_seconds",
@@ -98,18 +101,28 @@ def _held(sync: dict[str, Any], lease: dict[str, Any], now: float) -> Iterator[G
     )
 
 
-def _copy(report: dict[str, Any], now: float) -> Iterator[GaugeMetricFamily]:
+def _last(reports: Iterable[dict[str, Any]], *names: str) -> dict[str, Any]:
+    """The one of them that ended last, of those that say one of these; empty where none does."""
+    saying = (one for one in reports if any(one.get(name) for name in names))
+    return max(saying, key=lambda one: str(one.get("ended_at") or ""), default={})
+
+
+def _copy(report: dict[str, Any]) -> Iterator[GaugeMetricFamily]:
     tables = (report.get("tables") or {}).values()
     copied = sum(int(table.get("target_rows") or 0) for table in tables)
     total = sum(int(table.get("source_rows") or 0) for table in tables)
     yield _gauge("migration_rows_copied", "rows that the copy carried across", copied)
     yield _gauge("migration_rows_total", "rows that the copy found in the source", total)
+
+
+def _proven(reports: Iterable[dict[str, Any]], now: float) -> Iterator[GaugeMetricFamily]:
+    compared = _last(reports, "difference_count", "certificate")
     yield _gauge(
         "migration_differences",
         "differences that the last verification could not explain",
-        int(report.get("difference_count") or 0),
+        int(compared.get("difference_count") or 0),
     )
-    issued = _seconds((report.get("certificate") or {}).get("issued_at"))
+    issued = _seconds((_last(reports, "certificate").get("certificate") or {}).get("issued_at"))
     if issued is not None:
         yield _gauge(
             "migration_certificate_age_seconds",

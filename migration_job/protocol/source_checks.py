@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import apsw
 
-from migration_job.plural import counted
+from migration_job.plural import counted, counted_doing, either
 from migration_job.protocol.run_context import Pair
 from migration_job.quoting import compose, sqlite_expression, sqlite_name, sqlite_table
 from migration_job.values import fold
@@ -43,11 +43,11 @@ def broken(pair: Pair) -> Iterator[str]:
             except apsw.SQLError:
                 continue  # by what only the application has
             if found:
-                rows = "1 row breaks" if found == 1 else f"{found:,} rows break"
+                them, are = either(found, "it", "them"), either(found, "it is", "they are")
                 yield (
-                    f"warning: {rows} {_shown(check)} of table {plan.source}, which PostgreSQL "
-                    "does not have: SQLite keeps them, and refuses to update them until they are "
-                    "corrected"
+                    f"warning: {counted_doing(found, 'row', 'break')} {_shown(check)} of table "
+                    f"{plan.source}, which PostgreSQL does not have: SQLite keeps {them}, and "
+                    f"refuses to update {them} until {are} corrected"
                 )
 
 

@@ -386,7 +386,7 @@ class Sync:
             self._say(
                 f"warning: {counted(now, 'row')} "
                 f"{either(now, 'does not come back as it is', 'do not come back as they are')} "
-                "on PostgreSQL, and a rollback would refuse: `migration-job status` names them"
+                "on PostgreSQL, and a rollback would refuse: `migration-job status` tells which"
             )
 
     def _fail(self, error: JobError) -> None:

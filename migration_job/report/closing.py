@@ -50,6 +50,28 @@ def _cells(name: str, rows: int, size: int, seconds: float) -> tuple[str, ...]:
     return name, f"{rows:,}", size_in_words(size), speed, f"{seconds:,.1f}"
 
 
+def of_nothing(report: Report) -> str:
+    """What a verified run that carried no row did not prove, in a clause; '' where it carried
+    one."""
+    tables = report.tables.values()
+    if any(table.target_rows for table in tables):
+        return ""
+    if any(table.source_rows for table in tables):
+        return "no row was carried over, so nothing was proven but the schema"
+    return _of_nothing(len(tables), "was proven")
+
+
+def would_prove_nothing(tables: int, rows: int) -> str:
+    """The same before a run, of so many tables with so many rows."""
+    return "" if rows else _of_nothing(tables, "would be proven")
+
+
+def _of_nothing(tables: int, proven: str) -> str:
+    if not tables:
+        return f"there is no table to migrate, so nothing {proven}"
+    return f"there is no row to migrate, so nothing {proven} but the schema"
+
+
 def size_in_words(size: float) -> str:
     """Bytes as people read them, e.g. ``1.4 MiB``."""
     for unit in UNITS:

@@ -38,6 +38,7 @@ class Ending(Protocol):
     exit_status: int
     ended_at: str
     seconds: dict[str, float]
+    stopped_in: str
 
 
 @contextmanager
@@ -50,10 +51,12 @@ def ended_in(
         yield
     except JobError as error:
         report.message, report.exit_status = str(error), int(error.status)
+        report.stopped_in = reporter.stopped_in
         raise
     except BaseException as error:
         report.message = f"unexpected: {type(error).__name__}"
         report.exit_status = int(ExitStatus.UNEXPECTED)
+        report.stopped_in = reporter.stopped_in
         raise
     finally:
         report.ended_at = now()

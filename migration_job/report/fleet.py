@@ -12,7 +12,7 @@ from pydantic import Field
 
 from migration_job import __version__
 from migration_job.durable import write_durably
-from migration_job.plural import counted
+from migration_job.plural import named
 from migration_job.report.html import render
 from migration_job.report.model import Part
 
@@ -94,6 +94,8 @@ class FleetReport(Part):
     began_at: str = ""
     ended_at: str = ""
     seconds: dict[str, float] = Field(default_factory=dict)
+    stopped_in: str = ""
+    """As in :class:`~migration_job.report.model.Report`."""
     plans: dict[int, FleetPlan] = Field(default_factory=dict)
     files: dict[str, FleetFile] = Field(default_factory=dict)
     """By tenant."""
@@ -119,20 +121,22 @@ def _page(report: FleetReport) -> str:
     excepted = report.outcome == "verified" and any(
         f.exceptions for f in report.files.values() if f.listed
     )
+    rows = sum(f.rows for f in report.files.values())
     figures = [
-        (counted(listed, "file").partition(" ")[0], "files", ""),
+        (f"{listed:,}", named(listed, "file"), ""),
         (f"{report.count('verified'):,}", "verified", "good"),
         (f"{report.count('failed'):,}", "failed", "bad" if report.count("failed") else ""),
         (f"{report.count('stopped'):,}", "stopped", "warn" if report.count("stopped") else ""),
-        (f"{sum(f.rows for f in report.files.values()):,}", "rows", ""),
-        (f"{len(report.plans):,}", "plans", ""),
+        (f"{rows:,}", named(rows, "row"), ""),
+        (f"{len(report.plans):,}", named(len(report.plans), "plan"), ""),
     ]
     return render(
         "fleet.html.j2",
         {
             "report": report,
             "files": files,
-            "figures": figures,
+            # A run that stopped before it read the manifest knows of no file.
+            "figures": figures if files or report.outcome == "verified" else [],
             "version": __version__,
             "outcome": report.outcome + (", with exceptions" if excepted else ""),
             "tone": ("warn" if excepted else "good") if report.outcome == "verified" else "bad",

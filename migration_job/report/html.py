@@ -1,22 +1,20 @@
 """``report.html``: the run on one page that an operator reads in a minute and an auditor keeps.
 
-The page is made of ``report.json`` and ``moves.json`` alone and loads nothing: style and script are
-inside, and a content security policy allows those two by their hashes and nothing else. Every name
-and value comes from a foreign database, so all of them are escaped, and what a reader could not
-see or would see in the wrong place (control characters, bidirectional overrides) is written out.
+The page is made of ``report.json`` and ``moves.json`` alone (of a `verify`, of ``verify.json``) and
+loads nothing: style and script are inside, and a content security policy allows those two by their
+hashes and nothing else. Every name and value comes from a foreign database, so all of them are
+escaped, and what a reader could not see or would see in the wrong place (control characters,
+bidirectional overrides) is written out.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +22,36 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from migration_job import __version__
 from migration_job.durable import write_durably
-from migration_job.report.model import Move, Report
+from migration_job.report.forms import (
+    Trusted,
+    duration,
+    literal,
+    measured,
+    moment,
+    number,
+    prose,
+    shown,
+    visible,
+    words,
+)
+from migration_job.report.model import STEMS, Move, Report
 from migration_job.report.moves import shown as moves_shown
+from migration_job.report.verdict import (
+    command_of,
+    figures,
+    mapping,
+    none_changed,
+    verdict,
+    verifies,
+)
 
 REST_SHOWN = 0.1
 """Seconds that belong to no phase and are told all the same, so that the table sums up."""
 ROWS_SHOWN = 2_000
 """Ledger and quarantine rows on the page; a browser searches that many without a pause, and
-``report.json`` has the rest."""
+the JSON beside the page has the rest."""
 ROWS_PRINTED = 40
 """Rows of each long table in print, so that the whole has twelve pages at most."""
-VALUE_SHOWN = 300
-"""Characters of one value."""
-JSON_NAME = "report.json"
 
 SEVERITIES = {"error": "bad", "warning": "warn", "note": "note"}
 """Severity -> how it looks; in the order in which they are shown."""
@@ -54,8 +69,8 @@ def write_html(report: Report | Json, path: Path, *, moves: Sequence[Move] = ())
 def render_html(report: Report | Json, moves: Sequence[Move] = ()) -> str:
     """The page of ``report``; what a report does not have is left out of the page."""
     content = report.model_dump(mode="json") if isinstance(report, Report) else report
-    shown = moves_shown(moves, str(content.get("run_id") or ""))
-    return render("report.html.j2", _context(content, shown))
+    told = moves_shown(moves, str(content.get("run_id") or ""))
+    return render("report.html.j2", _context(content, told))
 
 
 def render(name: str, context: Json) -> str:
@@ -70,20 +85,11 @@ def render(name: str, context: Json) -> str:
     template = environment.get_template(name)
     return template.render(
         **context,
-        css=_Trusted(css),
-        js=_Trusted(js),
+        css=Trusted(css),
+        js=Trusted(js),
         css_hash=_hash(css),
         js_hash=_hash(js),
     )
-
-
-class _Trusted(str):
-    """Text of this project's own that goes into the page as it is."""
-
-    __slots__ = ()
-
-    def __html__(self) -> str:
-        return self
 
 
 def _hash(text: str) -> str:
@@ -105,11 +111,12 @@ def _environment() -> Environment:
         shown=shown,
         literal=literal,
         place=lambda name: "–" if name is None else shown(name),
-        words=_words,
-        number=_number,
-        moment=_moment,
-        duration=_duration,
-        milliseconds=lambda ms: _duration(None if ms is None else ms / 1000),
+        words=words,
+        number=number,
+        moment=moment,
+        duration=duration,
+        milliseconds=lambda ms: duration(None if ms is None else ms / 1000),
+        measured=measured,
     )
     return environment
 
@@ -128,8 +135,9 @@ def _context(report: Json, moves: Sequence[Json]) -> dict[str, Any]:
     phases, total = _phases(report)
     content: dict[str, Any] = {
         "version": __version__,
-        "elsewhere": JSON_NAME,
-        "verdict": _verdict(report, tables, findings, ledger_total, quarantine_total),
+        "kind": "verification" if verifies(report) else "migration",
+        "elsewhere": f"{STEMS[command_of(report)]}.json",
+        "verdict": verdict(report, tables, findings, ledger_total, quarantine_total),
         "facts": _facts(report),
         "findings": findings,
         "moves": moves,
@@ -148,13 +156,22 @@ def _context(report: Json, moves: Sequence[Json]) -> dict[str, Any]:
         "checks": _checks(report),
         "performance": _performance(report),
         "difference_total": max(len(differences), int(report.get("difference_count") or 0)),
-        "certificate": {k: v for k, v in _mapping(report, "certificate").items() if k != "tables"},
+        "certificate": {k: v for k, v in mapping(report, "certificate").items() if k != "tables"},
         "certified": _certified(report),
         "tuning": _tuning(report),
+        "compared": report.get("outcome") == "verified",
+        "none_changed": none_changed(report, tables),
     }
-    content["figures"] = _figures(content, report)
-    always = ("ledger", "quarantine", "certificate")
-    content["sections"] = [
+    content["figures"] = figures(content)
+    content["sections"] = _sections(content)
+    return content
+
+
+def _sections(content: Json) -> list[tuple[str, str]]:
+    """The sections that the page has, and what each is called."""
+    # A run that did not come to compare does not know that these are empty.
+    always = ("ledger", "quarantine", "certificate") if content["compared"] else ("certificate",)
+    return [
         (name, name.capitalize() if name != "checks" else "Application checks")
         for name in (
             *("differences", "findings", "moves", "phases", "tables", "ledger", "quarantine"),
@@ -162,108 +179,6 @@ def _context(report: Json, moves: Sequence[Json]) -> dict[str, Any]:
         )
         if content[name] or name in always
     ]
-    return content
-
-
-def _verdict(
-    report: Json,
-    tables: Sequence[Json],
-    findings: Sequence[Json],
-    ledger_total: int,
-    quarantine_total: int,
-) -> dict[str, Any]:
-    """The outcome in one word and a few sentences."""
-    outcome = str(report.get("outcome") or "unfinished")
-    phase = str(report.get("phase") or "")
-    sentences: list[str] = []
-    exceptions = [str(clause) for clause in report.get("exceptions") or ()]
-    if outcome == "verified":
-        sentences += [f"With exceptions: {', '.join(exceptions)}."] if exceptions else []
-        sentences += _verified_sentences(tables, ledger_total, quarantine_total)
-    else:
-        if outcome == "blocked":
-            sentences.append(_blocked_sentence(_count_of("error", findings)))
-        message = str(report.get("message") or "")
-        sentences += [line for line in message.splitlines() if line.strip()]
-        if phase:
-            sentences.append(f"This run ended after the phase: {_words(phase)}.")
-    shown, tone = _title(outcome, phase, bool(exceptions))
-    return {
-        "title": shown,
-        "tone": tone,
-        "sentences": sentences,
-    }
-
-
-def _title(outcome: str, phase: str, excepted: bool) -> tuple[str, str]:
-    """The verdict in a few words, and how it looks."""
-    title = _words(phase if phase in ("switched", "settled") else outcome).capitalize()
-    if outcome == "verified" and excepted:
-        return f"{title}, with exceptions", "warn"
-    return title, {"verified": "good", "blocked": "warn"}.get(outcome, "bad")
-
-
-def _verified_sentences(tables: Sequence[Json], ledger: int, quarantine: int) -> list[str]:
-    rows = sum(t["target_rows"] or 0 for t in tables)
-    equal = "nothing differs but what the ledger holds." if ledger else "every value is the same."
-    compared = (
-        f"{_number(rows)} row{_s(rows)} in {_number(len(tables))} table{_s(len(tables))} "
-        f"were copied to PostgreSQL and compared with the source: {equal}"
-    )
-    if not ledger and not quarantine:
-        return [compared, "No value was changed and no row was set aside."]
-    changed = (
-        f"{_number(ledger)} value{_s(ledger)} changed by a rule "
-        f"{'is' if ledger == 1 else 'are'} in the ledger; "
-        f"{_number(quarantine)} row{_s(quarantine)} "
-        f"{'is' if quarantine == 1 else 'are'} in the quarantine."
-    )
-    return [compared, changed]
-
-
-def _blocked_sentence(errors: int) -> str:
-    return (
-        f"Preflight found {_number(errors)} thing{_s(errors)} that the policy does not allow. "
-        "Nothing was written to the target; the application is still on SQLite."
-    )
-
-
-def _count_of(severity: str, findings: Sequence[Json]) -> int:
-    return sum(1 for f in findings if f["severity"] == severity)
-
-
-def _figures(content: Json, report: Json) -> list[dict[str, Any]]:
-    tables: Sequence[Json] = content["tables"]
-    rows = sum(t["source_rows"] or 0 for t in tables)
-    unequal = sum(t["differences"] or 0 for t in tables)
-    errors = _count_of("error", content["findings"])
-    warnings = _count_of("warning", content["findings"])
-    quarantined = content["quarantine_total"]
-    figures: list[dict[str, Any]] = [
-        _figure(rows, f"row{_s(rows)} in the source"),
-        _figure(len(tables), f"table{_s(len(tables))}"),
-    ]
-    # Where nothing was compared, nothing is known to be equal.
-    if unequal or report.get("outcome") == "verified":
-        tone = "bad" if unequal else "good"
-        figures.append(_figure(unequal, f"difference{_s(unequal)}", tone))
-    figures += [
-        _figure(content["ledger_total"], "in the ledger"),
-        _figure(quarantined, "in quarantine", "warn" if quarantined else ""),
-    ]
-    if errors:
-        figures.append(_figure(errors, f"error{_s(errors)}", "bad"))
-    if warnings:
-        figures.append(_figure(warnings, f"warning{_s(warnings)}", "warn"))
-    if content["phases"]:
-        figures.append(
-            {"value": _duration(content["total_seconds"]), "label": "in all", "tone": ""}
-        )
-    return figures
-
-
-def _figure(value: int, label: str, tone: str = "") -> dict[str, Any]:
-    return {"value": _number(value), "label": label, "tone": tone}
 
 
 FACTS = (
@@ -308,7 +223,7 @@ def _tables(report: Json, findings: Iterable[Json]) -> list[dict[str, Any]]:
     per_table = Counter(str(f["table"]) for f in findings if f["table"] is not None)
     changed = Counter(str(row.get("table")) for row in _sequence(report, "ledger"))
     result = []
-    for name, table in _mapping(report, "tables").items():
+    for name, table in mapping(report, "tables").items():
         result.append(
             {
                 "name": name,
@@ -375,13 +290,14 @@ def _quarantine_row(row: Json) -> dict[str, Any]:
 
 
 def _phases(report: Json) -> tuple[list[dict[str, Any]], float]:
-    seconds = {k: float(v) for k, v in _mapping(report, "seconds").items()}
+    seconds = {k: float(v) for k, v in mapping(report, "seconds").items()}
     total = max(_wall_seconds(report), sum(seconds.values()))
     phases = [(name, spent, "") for name, spent in seconds.items()]
     rest = total - sum(seconds.values())
     if phases and rest >= REST_SHOWN:
-        phases.append(("start, backup and report", rest, ""))
-    for name, spent in _mapping(report, "beside_seconds").items():
+        around = "start and report" if verifies(report) else "start, backup and report"
+        phases.append((around, rest, ""))
+    for name, spent in mapping(report, "beside_seconds").items():
         phases.append((name, float(spent), "beside the others"))
     longest = max([total, *(spent for _, spent, _ in phases), 1e-9])
     return (
@@ -417,7 +333,7 @@ def _checks(report: Json) -> list[dict[str, Any]]:
 
 
 def _performance(report: Json) -> dict[str, Any]:
-    given = _mapping(report, "performance")
+    given = mapping(report, "performance")
     if not given:
         return {}
     loads = [
@@ -435,7 +351,7 @@ def _performance(report: Json) -> dict[str, Any]:
 
 def _certified(report: Json) -> list[dict[str, Any]]:
     """The certificate's tables."""
-    tables = _mapping(_mapping(report, "certificate"), "tables")
+    tables = mapping(mapping(report, "certificate"), "tables")
     return [
         {
             "name": name,
@@ -469,91 +385,3 @@ def _tuning(report: Json) -> list[dict[str, Any]]:
 
 def _sequence(report: Json, name: str) -> list[Json]:
     return list(report.get(name) or ())
-
-
-def _mapping(report: Json, name: str) -> Json:
-    found = report.get(name)
-    return found if isinstance(found, Mapping) else {}
-
-
-# ---------------------------------------------------------------------------------------- filters
-
-
-def visible(text: object) -> str:
-    """The text with everything written out that a page would hide or move: control characters,
-    line ends, zero-width and bidirectional marks, lone surrogates."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
-
-
-def prose(text: object) -> _Trusted:
-    """As :func:`visible`, escaped, with what stands between two backticks as code: the command or
-    the setting that a sentence names. A backtick without its pair stays as it is."""
-    parts = [escape(part) for part in visible(text).split("`")]
-    if len(parts) % 2 == 0 or not all(parts[1::2]):
-        return _Trusted("`".join(parts))
-    return _Trusted(
-        "".join(f"<code>{part}</code>" if n % 2 else part for n, part in enumerate(parts))
-    )
-
-
-def shown(value: object) -> str:
-    """A value of the report as people read it: NULL, text in quotes where it stands alone, a real
-    or blob by its content; cut where it is long, and the cut is said."""
-    match value:
-        case None:
-            text = "NULL"
-        case str():
-            text = visible(value[: VALUE_SHOWN + 1])
-        case Mapping() if len(value) == 1 and "real" in value:
-            text = str(value["real"])
-        case Mapping() if len(value) == 1 and "blob" in value:
-            text = f"x'{value['blob']}'"
-        case Mapping() if len(value) == 1 and "broken_text" in value:
-            text = f"text x'{value['broken_text']}'"
-        case Mapping():
-            text = ", ".join(f"{visible(k)}: {literal(v)}" for k, v in value.items())
-        case list() | tuple():
-            text = ", ".join(literal(v) for v in value)
-        case _:
-            text = visible(json.dumps(value, ensure_ascii=False))
-    if len(text) > VALUE_SHOWN:
-        return f"{text[:VALUE_SHOWN]}… (cut)"
-    return text
-
-
-def literal(value: object) -> str:
-    """As :func:`shown`, text in quotes, so that the text NULL is not taken for NULL."""
-    return f"'{shown(value)}'" if isinstance(value, str) else shown(value)
-
-
-def _words(name: object) -> str:
-    return visible(str(name).replace("_", " ").replace("-", " "))
-
-
-def _moment(text: object) -> str:
-    """A time as people read it, ``2026-01-31 16:07:55 UTC``; anything else as it is."""
-    try:
-        at = datetime.fromisoformat(str(text))
-    except ValueError:
-        return shown(text)
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:,}"
-
-
-def _s(count: int) -> str:
-    return "" if count == 1 else "s"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None or math.isinf(seconds) or math.isnan(seconds):
-        return "–"
-    if seconds < 1:
-        return f"{seconds * 1000:.3g} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -6,6 +6,7 @@ The names are a contract with the programs that read the file; the command refer
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from migration_job.plan.model import Finding
 
 Outcome = Literal["verified", "blocked", "failed"]
+Command = Literal["migrate", "verify"]
+
+STEMS: Mapping[str, str] = {"migrate": "report", "verify": "verify"}
+"""What the files of each command's report are called, but for their endings: one directory may
+serve both."""
 
 SHOWN_ENTRIES = 50_000
 """Ledger, quarantine and differences are listed up to this many entries each; the counts are
@@ -159,11 +165,16 @@ class Move(Part):
 
 
 class Report(Part):
-    """The content of ``report.json``."""
+    """The content of ``report.json``, or of ``verify.json``."""
 
     outcome: Outcome
     phase: str
     """The last phase that was reached (design.md names them)."""
+    command: Command = "migrate"
+    """The command whose report it is."""
+    stopped_in: str = ""
+    """The part of the run, a name of ``seconds``, that an error ended; '' where none did, and for
+    an error before, between or after them."""
     message: str = ""
     """The last words: what was done, or what went wrong and what to do next."""
     exit_status: int = 0

@@ -1,6 +1,7 @@
 """``report.json`` and ``report.html``: each written whole or not at all, the JSON first.
 
-The page also shows what ``moves.json`` beside it says of this run's switches.
+The page also shows what ``moves.json`` beside it says of this run's switches. A ``verify`` has
+files of its own, ``verify.json`` and ``verify.html``: what `migrate` found stays beside them.
 """
 
 from __future__ import annotations
@@ -10,21 +11,31 @@ from pathlib import Path
 from migration_job.durable import write_durably
 from migration_job.report import moves
 from migration_job.report.html import write_html
-from migration_job.report.model import Move, Report
+from migration_job.report.model import STEMS, Command, Move, Report
 
-NAME = "report.json"
 
-PAGE = "report.html"
+def name(command: Command) -> str:
+    """The file of that command's report."""
+    return f"{STEMS[command]}.json"
+
+
+def page(command: Command) -> str:
+    """The page that shows it."""
+    return f"{STEMS[command]}.html"
+
+
+NAME, PAGE = name("migrate"), page("migrate")
 
 
 def write(report: Report, folder: Path) -> Path:
-    """Replace ``folder/report.json`` atomically and durably, and the page that shows it; returns
-    the JSON's path."""
+    """Replace the report's file in ``folder`` atomically and durably, and the page that shows it;
+    returns the JSON's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    final = folder / NAME
+    final = folder / name(report.command)
     # It quotes values of the source, so nobody but this user reads it.
     write_durably(final, (report.model_dump_json(indent=2) + "\n").encode(), mode=0o600)
-    write_html(report, folder / PAGE, moves=_moves(folder))
+    moved = _moves(folder) if report.command == "migrate" else []
+    write_html(report, folder / page(report.command), moves=moved)
     return final
 
 
@@ -46,6 +57,7 @@ def _moves(folder: Path) -> list[Move]:
         return []
 
 
-def read(folder: Path) -> Report:
-    """The report in ``folder``. Raises FileNotFoundError or pydantic's ValidationError."""
-    return Report.model_validate_json((folder / NAME).read_bytes())
+def read(folder: Path, command: Command = "migrate") -> Report:
+    """The command's report in ``folder``. Raises FileNotFoundError or pydantic's
+    ValidationError."""
+    return Report.model_validate_json((folder / name(command)).read_bytes())

@@ -84,7 +84,7 @@ def prove(wanted: Demands, sides: Proving, report: Report, reporter: Reporter) -
     into the report. Returns the certificate's words for each. Raises VerificationError."""
     words: dict[str, str] = {}
     if wanted.checks:
-        with reporter.phase("application checks", total=len(wanted.checks), unit="queries"):
+        with reporter.phase("application checks", total=len(wanted.checks), unit="query"):
             words |= _replay(wanted, sides.source, sides.target, sides.mapped, report, reporter)
     if wanted.budget is not None:
         with reporter.phase("performance"):
@@ -119,7 +119,7 @@ def _replay(
             advice="nothing was switched. Where the policy widened a column that the query reads, "
             "map its values or set the rows aside instead; where the dialects differ, give the "
             "query as a pair NAME.sqlite.sql and NAME.postgresql.sql, and change the application "
-            "alike; report.json lists all",
+            "alike; the report lists all",
         )
     return {r.name: _word(r) for r in counted} | {
         r.name: "left out: the source refuses the query" for r in left_out
@@ -161,6 +161,6 @@ def _measure(
             f"{counted(len(found.failures), 'finding')} beyond the performance budget: "
             + "; ".join(found.failures[:SHOWN]),
             advice="nothing was switched. Look at the query's plan on the target, at its tuning, "
-            "or widen the stage's budget; report.json lists all",
+            "or widen the stage's budget; the report lists all",
         )
     return found.word()

@@ -79,7 +79,7 @@ def test_only_and_except_leave_tables_on_the_source(way: Way) -> None:
     assert not [f for f in told["findings"] if f["code"].startswith("trigger")]
     ended = run("verify", way.source, "--target", way.dsn, "--report", way.folder / "again")
     assert ended.status == DONE, ended.said
-    again = json.loads((way.folder / "again/report.json").read_text())
+    again = json.loads((way.folder / "again/verify.json").read_text())
     assert "audit_log" in again["certificate"]["checks"]["partial"]
 
 

@@ -121,7 +121,7 @@ def test_equal_is_found_equal_and_a_change_is_found(  # noqa: PLR0913 - fixtures
             target.commit()
             ended = run("verify", source, "--target", postgres, "--report", tmp_path / "again")
             assert ended.status == DIFFERS, (change, ended.said)
-            assert _report(tmp_path / "again")["difference_count"] in (1, 2)
+            assert _report(tmp_path / "again", "verify.json")["difference_count"] in (1, 2)
             target.execute("DELETE FROM t")
             target.execute("INSERT INTO t SELECT * FROM before")
             target.execute("DROP TABLE before")
@@ -146,7 +146,7 @@ def test_a_text_that_is_spelled_as_null_is_not_taken_for_one(tmp_path: Path, pos
         target.execute(r"INSERT INTO t SELECT id, coalesce(word, E'\x1d0'), n FROM before")
     ended = run("verify", source, "--target", postgres, "--report", tmp_path / "again")
     assert ended.status == DIFFERS, ended.said
-    assert _report(tmp_path / "again")["difference_count"] == 71
+    assert _report(tmp_path / "again", "verify.json")["difference_count"] == 71
 
 
 def test_a_text_that_holds_two_fields_is_not_taken_for_both(tmp_path: Path, postgres: str) -> None:
@@ -204,9 +204,9 @@ def test_numbers_that_count_time(tmp_path: Path, postgres: str) -> None:
             assert target.execute(change.encode()).rowcount == 1
     ended = run("verify", source, "--target", postgres, "--report", tmp_path / "again")
     assert ended.status == DIFFERS, ended.said
-    assert _report(tmp_path / "again")["difference_count"] == len(UNITS)
+    assert _report(tmp_path / "again", "verify.json")["difference_count"] == len(UNITS)
 
 
-def _report(folder: Path) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads((folder / "report.json").read_text())
+def _report(folder: Path, name: str = "report.json") -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((folder / name).read_text())
     return report

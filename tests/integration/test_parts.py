@@ -126,7 +126,7 @@ def test_rows_in_another_order_are_compared_by_their_key(tmp_path: Path, postgre
 
     def verify() -> tuple[int, str]:
         ended = run("verify", source, "--target", postgres, "--report", tmp_path / "again")
-        report = json.loads((tmp_path / "again" / "report.json").read_text())
+        report = json.loads((tmp_path / "again" / "verify.json").read_text())
         return ended.status, report["tables"]["t"]["compared"]
 
     with psycopg.connect(postgres, autocommit=True) as target:

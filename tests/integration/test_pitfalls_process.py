@@ -179,7 +179,7 @@ def test_pitfall_41_any_difference_is_a_failure(
         connection.execute(corruption.encode())
     ended = run("verify", path, "--target", postgres, "--report", tmp_path / "again")
     assert ended.status == DIFFERS, ended.said
-    report = json.loads((tmp_path / "again" / "report.json").read_text())
+    report = json.loads((tmp_path / "again" / "verify.json").read_text())
     assert report["outcome"] == "failed"
     assert report["certificate"] is None
     differences = json.dumps(report["differences"])

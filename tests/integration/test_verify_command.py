@@ -43,7 +43,7 @@ def _migrate(source: Path, dsn: str) -> None:
 def _verify(source: Path, dsn: str, *options: str) -> tuple[Ended, dict[str, Any]]:
     folder = source.parent / "again"
     ended = run("verify", source, "--target", dsn, "--report", folder, *options)
-    return ended, json.loads((folder / "report.json").read_text())
+    return ended, json.loads((folder / "verify.json").read_text())
 
 
 @pytest.mark.parametrize("options", [(), ("--deep",)])

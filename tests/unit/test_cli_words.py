@@ -192,11 +192,6 @@ def bare_counts(text: str) -> Iterator[str]:
 
 EXEMPT = {
     "migration_job/plan/views.py": {"{type(node).__name__} queries"},
-    # Written by its own function, and less than a second.
-    "migration_job/report/html.py": {
-        *("{_number(ledger)} value", "{_number(quarantine)} row", "{_number(rows)} row"),
-        "{seconds * 1000} ms",
-    },
 }
 
 

@@ -11,6 +11,7 @@ from migration_job.cli import app
 from migration_job.demo.radcase import make_radcase
 from migration_job.errors import ExitStatus, InputError
 from tests.unit.planning import database
+from tests.unit.test_suggest import few_at_fault, offered
 
 
 def run(*arguments: object) -> Result:
@@ -89,6 +90,42 @@ def test_a_policy_that_cannot_be_written_is_a_sentence(dirty: Path, tmp_path: Pa
     assert isinstance(result.exception, InputError)
 
 
+def test_each_block_that_is_offered_is_a_policy(tmp_path: Path) -> None:
+    """Taken by itself, without its `# `, as somebody would who reads "either" and "or"."""
+    path = few_at_fault(tmp_path)
+    policy, taken = tmp_path / "policy.yaml", tmp_path / "taken.yaml"
+    assert run(path, "--suggest", policy).exit_code == ExitStatus.DONE
+    assert run(path, "--policy", policy).exit_code == ExitStatus.DONE, "as it is written"
+    blocks = offered(policy.read_text())
+    assert len(blocks) == 2
+    for block, lost in zip(blocks, (False, True), strict=True):
+        taken.write_text(block)
+        ended = run(path, "--policy", taken)
+        assert ended.exit_code == ExitStatus.DONE, ended.output
+        assert ("check-not-carried" in ended.output) == lost
+
+
+@pytest.mark.parametrize(
+    ("statements", "said"),
+    [
+        ((), "there is no table to migrate, so nothing would be proven\n"),
+        (
+            ("CREATE TABLE t(id INTEGER PRIMARY KEY)",),
+            "there is no row to migrate, so nothing would be proven but the schema\n",
+        ),
+        (("CREATE TABLE t(id INTEGER PRIMARY KEY)", "INSERT INTO t VALUES (1)"), ""),
+    ],
+)
+def test_an_empty_source_is_told_to_prove_nothing(
+    tmp_path: Path, statements: tuple[str, ...], said: str
+) -> None:
+    ended = run(database(tmp_path / "empty.db", "PRAGMA user_version = 1", *statements))
+    assert ended.exit_code == ExitStatus.DONE
+    assert ended.output.endswith(
+        f"warning: {said}" if said else "goes through: nothing to report.\n"
+    )
+
+
 def test_suggest_without_a_file_writes_yaml_alone(dirty: Path) -> None:
     result = run(dirty, "--suggest")
     assert "tables:" in result.stdout
@@ -123,7 +160,7 @@ def test_what_no_policy_resolves_is_said(tmp_path: Path) -> None:
     result = run(source, "--suggest")
     assert result.exit_code == ExitStatus.BLOCKED
     assert "No policy resolves this" in result.stderr
-    assert result.stdout.startswith("# No policy resolves what stops this migration: x ")
+    assert result.stdout.startswith("## No policy resolves what stops this migration: x ")
 
 
 def test_generous_types_are_written_into_the_policy(tmp_path: Path) -> None:

@@ -58,6 +58,27 @@ def test_a_copy_with_differences_shows_them(tmp_path: Path) -> None:
     assert found["migration_phase", (("phase", "copied"),)] == 1
 
 
+@pytest.mark.parametrize(("later", "expected"), [("report.json", 1), ("verify.json", 0)])
+def test_the_last_verification_is_told(tmp_path: Path, later: str, expected: int) -> None:
+    """Of `migrate` or of `verify`, whichever ended last; one that did not come to compare is
+    none."""
+    tables = {"a": {"source_rows": 5, "target_rows": 4}}
+    ended = {"report.json": ago(hours=2), "verify.json": ago(hours=2), later: ago(hours=1)}
+    report = {"phase": "copied", "tables": tables, "difference_count": 1}
+    write(tmp_path, "report.json", ended_at=ended["report.json"], **report)
+    certificate = {"issued_at": ago(seconds=30)}
+    verified = {"phase": "verified", "certificate": certificate, "difference_count": 0}
+    write(tmp_path, "verify.json", ended_at=ended["verify.json"], **verified)
+    found = scrape(tmp_path)
+    assert found["migration_differences", ()] == expected
+    assert found["migration_rows_copied", ()] == 4
+    assert found["migration_certificate_age_seconds", ()] == pytest.approx(30, abs=20)
+    phase = "copied" if expected else "verified"
+    assert found["migration_phase", (("phase", phase),)] == 1
+    write(tmp_path, "verify.json", ended_at=ago(), phase="", outcome="failed")
+    assert scrape(tmp_path)["migration_differences", ()] == 1
+
+
 def test_after_the_switch_it_counts_the_window_down(tmp_path: Path) -> None:
     write(
         tmp_path,

@@ -49,6 +49,20 @@ def test_a_phase_that_fails_is_timed_too() -> None:
     with pytest.raises(LookupError), reporter.phase("plan"):
         raise LookupError
     assert list(reporter.seconds) == ["plan"]
+    assert reporter.stopped_in == "plan"
+
+
+def test_the_phase_that_an_error_ended_is_known() -> None:
+    reporter = Reporter(io.StringIO())
+    with pytest.raises(LookupError), reporter.phase("copy"), reporter.phase("keys"):
+        raise LookupError
+    assert reporter.stopped_in == "keys", "the inner one"
+    with reporter.phase("verify"):
+        pass
+    assert reporter.stopped_in == "", "an attempt that was made again"
+    with pytest.raises(LookupError), reporter.within("verify"):
+        raise LookupError
+    assert reporter.stopped_in == "verify"
 
 
 def test_quiet_says_nothing_and_still_times() -> None:

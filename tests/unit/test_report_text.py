@@ -12,15 +12,8 @@ from typing import Any
 
 import pytest
 
-from migration_job.report.html import (
-    ROWS_SHOWN,
-    literal,
-    prose,
-    render_html,
-    shown,
-    visible,
-    write_html,
-)
+from migration_job.report.forms import literal, prose, shown, visible
+from migration_job.report.html import ROWS_SHOWN, render_html, write_html
 from migration_job.report.model import (
     Certificate,
     Difference,
@@ -324,9 +317,84 @@ def test_a_run_that_failed_says_after_which_phase(outcome: str, phase: str, titl
     """And not that it "reached" one, which reads as a success."""
     page = render_html({"outcome": outcome, "phase": phase, "message": "the disk is full"})
     assert f"<h1>{title}" in page or f">{title}</" in page
-    said = f"This run ended after the phase: {phase}."
+    said = f"This run stopped after the phase: {phase}."
     assert (said in page) == (outcome == "failed")
     assert "was reached" not in page
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "before anything was read"),
+        ({"tables": {"t": {"source_rows": 2}}}, "before anything was copied"),
+        ({"seconds": {"snapshot": 0.1, "plan": 0.2}, "phase": "prepared"}, "after the phase: plan"),
+        (
+            {"seconds": {"plan": 0.2, "copy": 0.2}, "stopped_in": "copy", "phase": "prepared"},
+            "in the phase: copy",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["migrate", "verify"])
+def test_a_run_that_failed_says_where_it_stopped(
+    given: dict[str, Any], said: str, command: str
+) -> None:
+    page = text_of(render_html({"outcome": "failed", "command": command, **given}))
+    assert f"This run stopped {said}." in page
+
+
+def test_a_run_that_read_nothing_claims_nothing_of_the_source() -> None:
+    """Nor one that did not come to compare, of values and of rows set aside."""
+    nothing = text_of(render_html({"outcome": "failed", "message": "connection refused"}))
+    for word in ("rows in the source", "0 tables", "in the ledger", "in quarantine"):
+        assert word not in nothing
+    cut_off = text_of(
+        render_html({"outcome": "failed", "tables": {"t": {"source_rows": 2, "target_rows": None}}})
+    )
+    assert "2 rows in the source" in cut_off
+    for page in (nothing, cut_off):
+        for claim in ("bit for bit", "set aside", "Ledger 0", "Quarantine 0"):
+            assert claim not in page
+    verified = text_of(render_html({"outcome": "verified"}))
+    assert "0 rows in 0 tables" in verified
+    assert "there was no value to compare" in verified
+    assert "No value was copied." in verified
+    assert "bit for bit" not in verified
+
+
+def test_one_row_is_told_as_one() -> None:
+    tables = {"t": {"source_rows": 1, "target_rows": 1}}
+    said = text_of(render_html({"outcome": "verified", "tables": tables}))
+    assert "1 row in 1 table was copied to PostgreSQL" in said
+
+
+def test_a_verification_says_that_it_compared() -> None:
+    """It copied nothing, and made no backup."""
+    times = {"began_at": "2026-01-01T00:00:00Z", "ended_at": "2026-01-01T00:00:05Z"}
+    given = {"seconds": {"verify": 1.0}, "phase": "switched", **times}
+    pages = {
+        command: text_of(render_html(report(ledger=[], quarantine=[], command=command, **given)))
+        for command in ("migrate", "verify")
+    }
+    assert "start, backup and report" in pages["migrate"]
+    verified = pages["verify"]
+    for word in ("copied", "backup", "migration report", "report.json"):
+        assert word not in verified, word
+    for word in (
+        "verification report",
+        "start and report",
+        "verify.json",
+        "compared with the source",
+    ):
+        assert word in verified, word
+    assert "The migration's phase: switched." in verified
+
+
+def test_times_are_in_whole_milliseconds() -> None:
+    page = render_html(
+        {"outcome": "verified", "seconds": {"a": 0.000093, "b": 0.0578, "c": 0.9996, "d": 0.0}}
+    )
+    found = re.findall(r'<td class="number">([^<]*)</td><td><svg', page)
+    assert found == ["&lt;1 ms", "58 ms", "1.0 s", "0 ms"]
 
 
 def test_a_failed_run_shows_what_differs_first_and_a_blocked_one_what_would_resolve_it() -> None:

@@ -35,6 +35,17 @@ def test_written_and_read_back(tmp_path: Path) -> None:
     assert sorted(p.name for p in path.parent.iterdir()) == ["report.html", "report.json"]
 
 
+def test_a_verification_keeps_the_migrations_report(tmp_path: Path) -> None:
+    writer.write(REPORT, tmp_path)
+    page = (tmp_path / "report.html").read_bytes()
+    verified = REPORT.model_copy(update={"command": "verify", "outcome": "verified"})
+    assert writer.write(verified, tmp_path) == tmp_path / "verify.json"
+    assert writer.read(tmp_path) == REPORT
+    assert writer.read(tmp_path, "verify") == verified
+    assert (tmp_path / "report.html").read_bytes() == page
+    assert "verification report" in (tmp_path / "verify.html").read_text()
+
+
 def test_a_failure_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer.write(REPORT, tmp_path)
 

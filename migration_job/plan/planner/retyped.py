@@ -20,7 +20,7 @@ from migration_job.plan.planner.context import Planning
 from migration_job.plan.planner.side_by_side import Seen
 from migration_job.plan.relations import Place
 from migration_job.plan.retyped import RETYPED
-from migration_job.plural import counted
+from migration_job.plural import counted, either
 
 MOST_FOLLOWED = 1_000
 """Rows whose dependents are counted."""
@@ -80,5 +80,5 @@ def _aside(planning: Planning, place: Place, rows: Rows) -> str:
     if rows.count > MOST_FOLLOWED:
         return f"{count_rows(rows.count)} set aside, with all that refer to them"
     own, others = planning.quarantine.further(place[0], rows.ids, planning.relations)
-    referring = f", {others:,} of them for what they refer to" if others else ""
-    return f"{count_rows(own + others)} more set aside{referring}"
+    referring = f", {others:,} of them for what {either(others, 'it refers', 'they refer')} to"
+    return f"{count_rows(own + others)} more set aside{referring if others else ''}"

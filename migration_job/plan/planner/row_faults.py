@@ -26,6 +26,7 @@ from migration_job.plan.rowsize import (
     find_too_large,
     find_too_long,
 )
+from migration_job.plural import either
 from migration_job.quoting import sqlite_name
 from migration_job.stores.sqlite.model import SourceColumn, SourceTable
 from migration_job.stores.sqlite.reader import Row
@@ -313,7 +314,8 @@ def _report_dependent(planning: Planning) -> None:
             planning.findings.add(
                 "quarantined-with-parent",
                 "warning",
-                f"{count_rows(dependent)} to quarantine with what they refer to",
+                f"{count_rows(dependent)} to quarantine with what "
+                f"{either(dependent, 'it refers', 'they refer')} to",
                 table=table,
                 count=dependent,
             )
