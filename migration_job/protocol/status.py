@@ -225,14 +225,6 @@ def _look_at_target(dsn: str | None, source: Path, here: _Source, given: Given) 
         if run is None:
             return _Target(problem=EMPTY)
         fenced = target_capture.installed(target)
-        queued = (
-            target.execute(
-                "SELECT count(*) FROM (SELECT 1 FROM migration.reverse_log LIMIT %s) AS q",
-                [QUEUE_COUNTED],
-            ).fetchone()
-            if fenced
-            else None
-        )
         certificate = target.execute(
             "SELECT digest FROM migration.certificate ORDER BY issued_at DESC LIMIT 1"
         ).fetchone()
@@ -244,7 +236,7 @@ def _look_at_target(dsn: str | None, source: Path, here: _Source, given: Given) 
             phase=run.phase,
             applied=records.applied(target),
             closed=target_fence.is_closed(target) if fenced else None,
-            queued=0 if queued is None else int(queued[0]),
+            queued=_queued(target) if fenced else 0,
             certificate="" if certificate is None else str(certificate[0]),
             identity=pair_identity.read_identity(target),
             records=records_of(target),
@@ -264,6 +256,12 @@ def _look_at_target(dsn: str | None, source: Path, here: _Source, given: Given) 
         return _Target(problem=f"failed while it was asked: {type(error).__name__}")
     finally:
         target.close()
+
+
+def _queued(target: psycopg.Connection) -> int:
+    query = "SELECT count(*) FROM (SELECT 1 FROM migration.reverse_log LIMIT %s) AS q"
+    row = target.execute(query, [QUEUE_COUNTED]).fetchone()
+    return 0 if row is None else int(row[0])
 
 
 def _refusal(
