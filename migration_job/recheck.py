@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,7 +92,8 @@ class Recheck:
                 advice="run `migration-job migrate` first",
             )
         report.run_id, report.phase, report.profile = run.run_id, run.phase, run.plan.profile
-        certificate, left = self._at_rest(target, report, run.plan)
+        with _told_of_what_serves(run.phase):
+            certificate, left = self._at_rest(target, report, run.plan)
         phase = Phase.VERIFIED if run.phase == Phase.COPIED else Phase(run.phase)
         with database.durably(target):
             untouched.keep(target, left)
@@ -179,6 +181,20 @@ class Recheck:
         certificate = certification.issue(subject, found, checks)
         partial = left_out(plan)
         return with_check(certificate, "partial", partial) if partial else certificate
+
+
+@contextlib.contextmanager
+def _told_of_what_serves(phase: str) -> Iterator[None]:
+    """Once PostgreSQL serves, what differs is no reason to run `migrate` again."""
+    try:
+        yield
+    except VerificationError as error:
+        if phase in (Phase.SWITCHED, Phase.SETTLED):
+            error.advice = (
+                "both sides are as they were, and PostgreSQL serves: verify.html lists what "
+                "differs; `migration-job status` tells what SQLite has yet to take back"
+            )
+        raise
 
 
 def _captured(taken: Snapshot) -> bool:

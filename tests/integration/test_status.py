@@ -22,7 +22,7 @@ from migration_job.protocol.switch import move_reads, switch
 from migration_job.protocol.sync import Sync, read_report
 from migration_job.protocol.whole_command import Known
 from tests.integration.livekit import fresh_source
-from tests.integration.running import DONE, USAGE, run
+from tests.integration.running import DIFFERS, DONE, USAGE, run
 from tests.integration.test_switch import Stage
 from tests.integration.test_switch import stage as stage  # the fixture
 from tools.status import after_healing, in_stages_words
@@ -203,6 +203,19 @@ def test_the_page_shows_what_is_printed(stage: Stage) -> None:
     for there, place in places.items():
         printed = printed.replace(there, place)
     assert [words(line) for line in printed.splitlines()] == [words(line) for line in shown]
+
+
+def test_a_comparison_while_postgresql_serves_asks_for_no_migration(stage: Stage) -> None:
+    Sync(stage.ends).run(once=True)
+    switch(stage.ends)
+    with psycopg.connect(stage.migration.dsn) as target:
+        target.execute("INSERT INTO events (what) VALUES ('there')")
+    source, dsn = stage.migration.source, stage.migration.dsn
+    ended = run("verify", source, "--target", dsn, "--report", stage.directory / "verified")
+    assert ended.status == DIFFERS
+    assert "`migration-job status` tells what SQLite has yet to take back" in ended.said
+    assert "migrate` again" not in ended.said
+    assert "nothing was switched" not in ended.said
 
 
 def test_how_far_the_other_side_is_is_counted_now(stage: Stage) -> None:
