@@ -35,7 +35,7 @@ def require_matching(host: str, port: int | str) -> None:
         raise ValueError("expected a name between any two commas of host, found none")
     if len(ports) not in (1, len(hosts)):
         raise ValueError(
-            f"expected one port, or one for each of the {len(hosts)} hosts, found {len(ports)}"
+            f"expected one port, or one for each host of {len(hosts)}, found {len(ports)}"
         )
 
 

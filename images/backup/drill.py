@@ -302,7 +302,7 @@ def compare(wanted: Wanted, found: dict[str, Table]) -> list[str]:
         elif one.file != other.file:
             rewritten.append(name)
         elif one != other:
-            wrong.append(f"{name} ({other.rows} rows for {one.rows})")
+            wrong.append(f"{name} (rows: {other.rows} for {one.rows})")
     if wrong:
         raise DrillError("the restored rows differ: " + ", ".join(wrong)[:600])
     return rewritten

@@ -26,6 +26,7 @@ import apsw
 import psycopg
 
 from migration_job.errors import InputError
+from migration_job.plural import counted
 from migration_job.verify.checks import STATEMENT_TIMEOUT_S, Check
 
 CONNECT_TIMEOUT_S = 15
@@ -308,7 +309,9 @@ async def _load(checks: Sequence[Check], dsn: str, users: int, seconds: float) -
         p50_ms=statistics.median(latencies) if latencies else math.inf,
         p95_ms=_percentile(latencies, 0.95),
         errors=sum(errors.values()),
-        messages=tuple(f"{text} ({n} times)" for text, n in errors.most_common(ERRORS_SHOWN)),
+        messages=tuple(
+            f"{text} ({counted(n, 'time')})" for text, n in errors.most_common(ERRORS_SHOWN)
+        ),
     )
 
 
@@ -340,11 +343,13 @@ def _too_slow(queries: Sequence[QueryTime]) -> list[str]:
 def _overloaded(loads: Sequence[Load], budget: Budget) -> list[str]:
     found = []
     for load in loads:
+        users = counted(load.users, "user")
         if load.errors:
-            found.append(f"{load.users} users: {load.errors} errors: {'; '.join(load.messages)}")
+            told = "; ".join(load.messages)
+            found.append(f"{users}: {counted(load.errors, 'error')}: {told}")
         if load.p95_ms > budget.load_p95_ms:
             found.append(
-                f"{load.users} users: expected 95 of 100 requests within "
+                f"{users}: expected 95 of 100 requests within "
                 f"{budget.load_p95_ms:,.0f} ms, found {load.p95_ms:,.0f} ms"
             )
     if len(loads) > 1:

@@ -279,7 +279,7 @@ def test_a_row_that_the_backups_lack_fails_it(rig: Rig) -> None:
     rig.sql(persistence.format("u"))
     rig.sql("INSERT INTO changed VALUES (2)")
     rig.sql(persistence.format("p"))
-    with pytest.raises(StageError, match=r"differ: public.changed \(1 rows for 2\)"):
+    with pytest.raises(StageError, match=r"differ: public.changed \(rows: 1 for 2\)"):
         drill.now(rig.drill)
     found, last = metrics(rig), rig.record()["last"]
     assert found["drill_last_success"] == 0

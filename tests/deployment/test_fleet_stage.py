@@ -155,7 +155,7 @@ def a_damaged_file_is_named_once(stage: Workshop, directory: Path) -> None:
     done = stage.up()
     assert done.failed
     assert "Traceback" not in done.output, done.output
-    assert done.printed.count("1 of 20 files are not verified") == 1, done.printed
+    assert done.printed.count("1 of 20 files is not verified") == 1, done.printed
     assert done.printed.count("t07: ") == 1, done.printed
     states = {tenant: one["state"] for tenant, one in report(stage)["files"].items()}
     assert states.pop("t07") == "failed"
@@ -203,7 +203,7 @@ def a_file_is_not_moved_over_what_was_written(stage: Workshop, directory: Path) 
         opened.execute("UPDATE person SET name = 'changed' WHERE id = 1")
     done = stage.up()
     assert done.failed
-    assert "1 of 21 files are not verified" in done.output
+    assert "1 of 21 files is not verified" in done.output
     with application(stage) as connection:
         assert ask(connection, "SELECT name FROM c_t05.person WHERE id = 99") == [("new",)]
 

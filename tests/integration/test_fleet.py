@@ -407,7 +407,7 @@ def test_tables_of_a_verified_file_that_are_gone_are_told(
     for _ in range(2):
         ended = kit.run(manifest)
         assert ended.status == USAGE, ended.said
-        assert "1 of 5 files are not verified on the target" in ended.said
+        assert "1 of 5 files is not verified on the target" in ended.said
         assert "note" in ended.said
         assert kit.states() == {**dict.fromkeys(made, "verified"), "t1": "failed"}
         assert kit.told()["certificate"] is None

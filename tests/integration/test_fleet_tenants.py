@@ -154,7 +154,7 @@ def test_rows_of_the_tenant_that_no_run_has_put_there_stop_it(kit: Kit) -> None:
     make_file(kit.folder / "in" / "d.db", 4)
     ended = kit.run(manifest)
     assert ended.status == USAGE, ended.said
-    assert "found person (1 rows, not the 0 there)" in ended.said
+    assert "found person (1 row, not the 0 there)" in ended.said
     assert kit.ask("SELECT name FROM person WHERE tenant = 'd'") == [("x",)]
 
 

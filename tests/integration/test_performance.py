@@ -123,7 +123,7 @@ def test_nothing_can_be_written(source: apsw.Connection, target: str) -> None:
 
 
 def load(users: int, requests: int, p95_ms: float = 10.0, errors: int = 0) -> Load:
-    return Load(users, requests, 1.0, 5.0, p95_ms, errors, ("gone (1 times)",) if errors else ())
+    return Load(users, requests, 1.0, 5.0, p95_ms, errors, ("gone (1 time)",) if errors else ())
 
 
 def test_the_loads_verdict() -> None:
@@ -135,7 +135,7 @@ def test_the_loads_verdict() -> None:
     assert overloaded([load(20, 1000, p95_ms=101)], budget) == [
         "20 users: expected 95 of 100 requests within 100 ms, found 101 ms"
     ]
-    assert overloaded([load(20, 1000, errors=1)], budget) == ["20 users: 1 errors: gone (1 times)"]
+    assert overloaded([load(20, 1000, errors=1)], budget) == ["20 users: 1 error: gone (1 time)"]
     assert overloaded([load(20, 0, p95_ms=math.inf)], budget)
 
 

@@ -56,8 +56,8 @@ def test_a_table_that_was_rewritten_is_named_and_not_compared(drill: ModuleType)
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        ([("a", 7, 1, "5")], r"a \(1 rows for 2\)"),
-        ([("a", 7, 2, "6")], r"a \(2 rows for 2\)"),
+        ([("a", 7, 1, "5")], r"a \(rows: 1 for 2\)"),
+        ([("a", 7, 2, "6")], r"a \(rows: 2 for 2\)"),
         ([], "a is not in the backup"),
         ([("a", 7, 2, "5"), ("b", 8, 0, "0")], "b is in the backup alone"),
     ],

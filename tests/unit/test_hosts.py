@@ -140,10 +140,10 @@ def test_one_host_is_told_as_ever(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("host", "port", "words"),
     [
-        ("a,b", "1,2,3", "one for each of the 2 hosts, found 3"),
+        ("a,b", "1,2,3", "one for each host of 2, found 3"),
         ("a,,b", 5432, "between any two commas"),
         ("a", "0", "from 1 to 65535"),
-        ("a", "1,2", "one for each of the 1 hosts"),
+        ("a", "1,2", "one for each host of 1"),
     ],
 )
 def test_lists_that_do_not_go_together(
@@ -178,7 +178,7 @@ def external(**more: Any) -> Any:
 def test_a_stage_names_the_members_and_where_the_leader_is() -> None:
     with pytest.raises(StageError, match=r"external\.poolerHost"):
         external()
-    with pytest.raises(StageError, match="one for each of the 3 hosts"):
+    with pytest.raises(StageError, match="one for each host of 3"):
         external(poolerHost="haproxy", port="1,2")
     with pytest.raises(StageError, match="poolerHost"):
         external(poolerHost="a,b")
