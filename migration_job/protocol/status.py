@@ -413,6 +413,8 @@ def _age(at: str) -> float:
 def _sync_line(report: Report | None, here: _Source, there: _Target) -> str:
     if report is None:
         return "has not run"
+    if here.state is not None and here.state.settled:
+        return "has ended: there is nothing left to follow"
     age = _age(report.at)
     if age > STALE_SECONDS:
         return f"does not run: last heartbeat {age:.0f} s ago; how far it is is unknown since then"

@@ -133,9 +133,11 @@ def test_rolled_back(stage: Stage) -> None:
 
 
 def test_settled(stage: Stage, tmp_path: Path) -> None:
+    Sync(stage.ends).run(once=True)
     switch(stage.ends)
     settle(stage.ends, tmp_path / "report", force=True)
     told = lines(stage)
+    assert told["sync"] == "has ended: there is nothing left to follow"
     assert told["way back"] == "given up by settle"
     assert told["next"] == "nothing: the migration is over"
 
