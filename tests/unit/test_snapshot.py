@@ -6,6 +6,8 @@ import errno
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections import namedtuple
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -308,3 +310,42 @@ def test_the_log_of_a_writer_that_died_is_found_behind_a_link(tmp_path: Path) ->
     taken = snapshot.take(link, tmp_path / "out")
     with closing(taken.connect()) as copy:
         assert copy.execute("SELECT x FROM t").fetchall() == [("in the log",)]
+
+
+WRITER = """
+import sqlite3, sys
+source = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
+source.execute(f"PRAGMA journal_mode = {sys.argv[2]}")
+source.execute("PRAGMA synchronous = OFF")
+n = 0
+while True:
+    source.execute("INSERT INTO t (word) VALUES ('x')")
+    n += 1
+    if n == 20:
+        print("writes", flush=True)
+"""
+
+
+@pytest.mark.parametrize("mode", ["delete", "truncate", "persist"])
+def test_a_journal_that_comes_and_goes_is_no_crash(mode: str, tmp_path: Path) -> None:
+    """Of a writer in another process that commits as fast as it can."""
+    source = tmp_path / "busy.db"
+    with closing(apsw.Connection(str(source))) as made:
+        made.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, word TEXT)")
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(source), mode], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "writes\n"
+        for _ in range(3_000):
+            assert not snapshot._crashed(source)
+        taken = snapshot.take(source, tmp_path / "taken")
+        with closing(taken.connect()) as connection:
+            assert connection.pragma("integrity_check") == "ok"
+        assert writer.poll() is None
+    finally:
+        writer.kill()
+        writer.wait()
+        assert writer.stdout is not None
+        writer.stdout.close()

@@ -18,15 +18,12 @@ import apsw
 from migration_job.errors import InputError, OperationError
 from migration_job.plural import counted_doing, either
 from migration_job.quoting import compose, sqlite_name
-from migration_job.stores.sqlite.beside import beside
+from migration_job.stores.sqlite.beside import beside, is_journal, size
 from migration_job.stores.sqlite.distrust import distrust
 from migration_job.stores.sqlite.index_entries import miscounted
 from migration_job.stores.sqlite.virtual import SEARCH_INDEX
 from migration_job.stores.sqlite.waiting import PatientConnection
 from migration_job.values import positional
-
-JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
-"""The start of a rollback journal that has not been finished (fileformat2, section 3)."""
 
 HEADER = b"SQLite format 3\x00"
 """The first 16 bytes of every unencrypted database (https://sqlite.org/fileformat2.html)."""
@@ -72,7 +69,7 @@ def open_readonly(path: str | Path, *, patience: float | None = None) -> apsw.Co
     try:
         return _opened(file, "mode=ro", patience)
     except (apsw.CantOpenError, apsw.ReadOnlyError) as error:
-        if _unfinished(file):
+        if is_journal(beside(file, "-journal")):
             # The file alone may hold half a transaction.
             raise OperationError(
                 f"a program died while it wrote to {file}, and its journal is not rolled back yet",
@@ -82,7 +79,7 @@ def open_readonly(path: str | Path, *, patience: float | None = None) -> apsw.Co
         # A database in WAL mode needs its -wal and -shm beside it; where they are absent and the
         # directory cannot be written, nobody has it open and the file alone is all there is.
         wal = beside(file, "-wal")
-        if wal.exists() and wal.stat().st_size:
+        if size(wal):
             raise explained(file, error) from error
         try:
             return _opened(file, "mode=ro&immutable=1", patience)
@@ -90,15 +87,6 @@ def open_readonly(path: str | Path, *, patience: float | None = None) -> apsw.Co
             raise explained(file, second) from second
     except apsw.Error as error:
         raise explained(file, error) from error
-
-
-def _unfinished(file: Path) -> bool:
-    journal = beside(file, "-journal")
-    try:
-        with journal.open("rb") as stream:
-            return stream.read(len(JOURNAL_MAGIC)) == JOURNAL_MAGIC
-    except OSError:
-        return False
 
 
 @contextmanager

@@ -28,7 +28,7 @@ import os
 import shutil
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,13 +38,8 @@ import apsw
 
 from migration_job.errors import InputError, OperationError
 from migration_job.quoting import compose
-from migration_job.stores.sqlite.beside import beside
-from migration_job.stores.sqlite.database import (
-    HEADER,
-    JOURNAL_MAGIC,
-    equip,
-    open_readonly,
-)
+from migration_job.stores.sqlite.beside import beside, is_journal, size
+from migration_job.stores.sqlite.database import HEADER, equip, open_readonly
 from migration_job.stores.sqlite.distrust import distrust
 
 NAME = "snapshot.db"
@@ -248,9 +243,7 @@ def _fsync_directory(folder: Path) -> None:
 def _require_space(source: Path, folder: Path) -> None:
     needed = SPACE_MARGIN
     for suffix in ("", "-wal"):
-        file = beside(source, suffix)
-        if file.is_file():
-            needed += file.stat().st_size
+        needed += size(beside(source, suffix))
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OperationError(
@@ -358,7 +351,7 @@ def _closed_log_state(source: Path) -> tuple[int, int, int] | None:
         header = stream.read(len(HEADER) + 4)
     in_wal_mode = header.startswith(HEADER) and header[18:20] == WAL_VERSIONS
     wal, shm = beside(source, "-wal"), beside(source, "-shm")
-    if not in_wal_mode or shm.exists() or (wal.exists() and wal.stat().st_size) or _held(source):
+    if not in_wal_mode or shm.exists() or size(wal) or _held(source):
         return None
     return _stamp(source)
 
@@ -387,14 +380,23 @@ def _gentle(source: Path) -> apsw.Connection:
 
 
 def _crashed(source: Path) -> bool:
-    """Whether a writer died here: a journal to roll back, or a log that nobody has open."""
+    """Whether a writer died here: a journal to roll back, or a log that nobody has open. A writer
+    that lives leaves none for long: what was left has to be the same at a second look."""
+    left = _left(source)
+    if left is None or _held(source):
+        return False
+    return _left(source) == left and not _held(source)
+
+
+def _left(source: Path) -> tuple[int, int, int] | None:
+    """The stamp of what a writer has begun and not ended; None where there is no such thing."""
     journal, wal, shm = (beside(source, s) for s in ("-journal", "-wal", "-shm"))
-    left_journal = False
-    if journal.is_file():
-        with journal.open("rb") as stream:
-            left_journal = stream.read(len(JOURNAL_MAGIC)) == JOURNAL_MAGIC
-    left_log = wal.is_file() and wal.stat().st_size > 0 and not shm.exists()
-    return (left_journal or left_log) and not _held(source)
+    begun = [journal] if is_journal(journal) else []
+    begun += [wal] if size(wal) and not shm.exists() else []
+    try:
+        return _stamp(begun[0]) if begun else None
+    except FileNotFoundError:
+        return None
 
 
 def _held(source: Path) -> bool:
@@ -419,10 +421,7 @@ def _recovered(source: Path, folder: Path) -> Iterator[apsw.Connection]:
     private.mkdir(mode=0o700)
     files = [f for f in (beside(source, s) for s in ("", "-journal", "-wal")) if f.is_file()]
     try:
-        before = [_stamp(f) for f in files]
-        for file in files:
-            shutil.copyfile(file, private / file.name)
-        if before != [_stamp(f) for f in files] or _held(source):
+        if not _copied_as_they_were(files, private) or _held(source):
             raise OperationError(
                 "the source changed while a crashed writer's journal was copied",
                 advice="the application was started at this moment: run the command again",
@@ -440,6 +439,17 @@ def _recovered(source: Path, folder: Path) -> Iterator[apsw.Connection]:
             connection.close()
     finally:
         shutil.rmtree(private, ignore_errors=True)
+
+
+def _copied_as_they_were(files: Sequence[Path], folder: Path) -> bool:
+    """Copy the files to the folder; whether none of them changed or went meanwhile."""
+    try:
+        before = [_stamp(f) for f in files]
+        for file in files:
+            shutil.copyfile(file, folder / file.name)
+        return before == [_stamp(f) for f in files]
+    except FileNotFoundError:
+        return False
 
 
 def _stamp(file: Path) -> tuple[int, int, int]:
