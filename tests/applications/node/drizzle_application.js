@@ -2,6 +2,7 @@
 "use strict";
 const fs = require("fs");
 const path = require("path");
+const { atWork, told } = require("./at_work");
 const { asc, count, eq, gt, isNull, like, sql } = require("drizzle-orm");
 
 const url = process.argv[2];
@@ -181,18 +182,6 @@ function shown(row) {
 const refused = async (query) => {
   try { await query; return 0; } catch { return 1; }
 };
-
-// A name for each row, until there is a file `stop`; each that was acknowledged is in `working`.
-async function atWork(make) {
-  for (let number = 1; !fs.existsSync("stop"); number++) {
-    const name = `work ${String(number).padStart(6, "0")}`;
-    await make(name, number);
-    fs.appendFileSync("working", `${name}\n`);
-    await new Promise((resolve) => { setTimeout(resolve, 5); });
-  }
-}
-
-const told = (names) => names.sort().forEach((name) => console.log(name));
 
 const steps = {
   create: () => migrateTo([FIRST]),

@@ -1,6 +1,6 @@
 // A small application of knex's, with most of its types: `node knex_application.js URL STEPS`.
 "use strict";
-const fs = require("fs");
+const { atWork, told } = require("./at_work");
 const knexOf = require("knex");
 
 const url = process.argv[2];
@@ -80,18 +80,6 @@ const migrate = (migrations) =>
 const uuid = (n) => `00000000-0000-4000-8000-${String(n).padStart(12, "0")}`;
 const parsed = (value) => (typeof value === "string" ? JSON.parse(value) : value);
 const day = (value) => (value === null ? null : new Date(value).toISOString().slice(0, 10));
-
-// A name for each row, until there is a file `stop`; each that was acknowledged is in `working`.
-async function atWork(make) {
-  for (let number = 1; !fs.existsSync("stop"); number++) {
-    const name = `work ${String(number).padStart(6, "0")}`;
-    await make(name, number);
-    fs.appendFileSync("working", `${name}\n`);
-    await new Promise((resolve) => { setTimeout(resolve, 5); });
-  }
-}
-
-const told = (names) => names.sort().forEach((name) => console.log(name));
 
 const steps = {
   create: () => migrate([first]),

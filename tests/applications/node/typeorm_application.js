@@ -1,7 +1,7 @@
 // A small application of TypeORM's, with most of its types: `node typeorm_application.js URL STEPS`.
 "use strict";
 require("reflect-metadata");
-const fs = require("fs");
+const { atWork, told } = require("./at_work");
 const { DataSource, EntitySchema, Like, MoreThan, TableCheck, TableColumn } = require("typeorm");
 
 const url = process.argv[2];
@@ -73,18 +73,6 @@ const source = (migrations) => new DataSource({
 });
 
 const iso = (value) => (value ? new Date(value).toISOString() : value);
-
-// A name for each row, until there is a file `stop`; each that was acknowledged is in `working`.
-async function atWork(make) {
-  for (let number = 1; !fs.existsSync("stop"); number++) {
-    const name = `work ${String(number).padStart(6, "0")}`;
-    await make(name, number);
-    fs.appendFileSync("working", `${name}\n`);
-    await new Promise((resolve) => { setTimeout(resolve, 5); });
-  }
-}
-
-const told = (names) => names.sort().forEach((name) => console.log(name));
 
 const steps = {
   async create(db) {
