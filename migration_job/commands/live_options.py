@@ -138,6 +138,10 @@ def recall(state: Path) -> str:
         return ""
 
 
+SWITCH_FILE = "switch-options.json"
+"""Not as the switch's end is called, which may be in the same directory."""
+
+
 def remember_switch(state: Path, options: SwitchOptions) -> None:
     """The same of what a switch was given beside them."""
     with contextlib.suppress(OSError):
@@ -145,13 +149,13 @@ def remember_switch(state: Path, options: SwitchOptions) -> None:
             policy = None if options.policy is None else str(options.policy.absolute())
             content = json.dumps({**asdict(options), "policy": policy})
             state.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_durably(state / "switch.json", content.encode(), mode=0o600)
+            write_durably(state / SWITCH_FILE, content.encode(), mode=0o600)
 
 
 def recall_switch(state: Path) -> SwitchOptions:
     """What the last switch with that state was given; nothing where there was none."""
     try:
-        found = json.loads((state / "switch.json").read_text(encoding="utf-8"))
+        found = json.loads((state / SWITCH_FILE).read_text(encoding="utf-8"))
         policy = None if found["policy"] is None else Path(found["policy"])
         float(found["fence_seconds"] or 1)
         return SwitchOptions(**{**found, "policy": policy, "one_way": tuple(found["one_way"])})

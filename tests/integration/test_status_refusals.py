@@ -421,5 +421,5 @@ def test_what_was_remembered_and_is_damaged_is_nothing(tmp_path: Path, postgres:
     assert way.migrate().status == DONE
     whole: dict[str, object] = {"policy": None, "one_way": [], "accept_asynchronous": False}
     for damaged in ({"policy": 3}, {**whole, "fence_seconds": "long"}):
-        (tmp_path / "state" / "switch.json").write_text(json.dumps(damaged))
+        (tmp_path / "state" / "switch-options.json").write_text(json.dumps(damaged))
         assert "next " in way.status()
