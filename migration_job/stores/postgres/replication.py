@@ -265,8 +265,9 @@ def await_marker(connection: psycopg.Connection, token: str, limit: float) -> No
         if time.monotonic() > deadline:
             raise OperationError(
                 f"expected the receiving server to follow within {limit:g} s, found it behind",
-                advice="its log says what holds the subscription up; the command, run again, "
-                "continues where it stopped",
+                advice="its log says what holds the subscription up; a table without a key is slow "
+                "to follow (each changed row is searched for from the first row on): give it a "
+                "primary key; the command, run again, continues where it stopped",
             )
         time.sleep(POLL_SECONDS)
 
