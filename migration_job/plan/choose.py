@@ -141,7 +141,13 @@ def wished(
     declared = meaning_of(column)
     if declared.rule is not None:
         return declared.rule.wished(
-            Request(facts, column.affinity, numbers=declared.numbers, zone=zone)
+            Request(
+                facts,
+                column.affinity,
+                numbers=declared.numbers,
+                zone=zone,
+                declared=column.declared,
+            )
         )
     match declared.fallback:
         case "integer":
@@ -309,7 +315,8 @@ def for_type(
         return labelled
     name, numbers = split_type(wanted)
     if name:
-        return OWNERS[name].asked(Request(facts, column.affinity, name, numbers, zone, epoch))
+        request = Request(facts, column.affinity, name, numbers, zone, epoch, column.declared)
+        return OWNERS[name].asked(request)
     raise InputError(
         f"expected one of the types {ALLOWED}, {ARRAYS}, or {ENUMS}; found {wanted!r} for column "
         f"{column.name}",

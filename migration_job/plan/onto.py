@@ -35,9 +35,10 @@ from migration_job.plan.planner.context import Planning
 from migration_job.plan.planner.map_directions import set_directions
 from migration_job.plan.planner.row_faults import find_row_faults, unique_keys
 from migration_job.plan.planner.side_by_side import Reader, Readers, Seen, observe
+from migration_job.plan.planner.spellings import as_their_keys
 from migration_job.plan.policy import Policy
 from migration_job.plan.profile import Profile
-from migration_job.plan.relations import Relations
+from migration_job.plan.relations import Relation, Relations
 from migration_job.plan.row_names import Span
 from migration_job.plan.rules import ConstantRule, IntegerRule, MapRule, Rule, inside
 from migration_job.plan.target import TargetColumn, TargetSchema, TargetTable
@@ -105,7 +106,9 @@ def plan_onto(
     assigner.learn(matched, seen)
     if observed is not None:
         observed()
-    onto = _Onto(planning, seen, matched, trial)
+    # What the application's queries join, whichever side says so.
+    references = [*planning.relations.all, *Relations(placed, {}).all]
+    onto = _Onto(planning, seen, matched, trial, references)
     _report_virtual(planning, carried, matched)
     onto.assign(assigner)
     return onto.plan()
@@ -177,12 +180,18 @@ class _Onto:
     """The steps of a plan for a schema that is there."""
 
     def __init__(
-        self, planning: Planning, seen: Seen, matched: Matched, trial: Trial | None
+        self,
+        planning: Planning,
+        seen: Seen,
+        matched: Matched,
+        trial: Trial | None,
+        references: Sequence[Relation],
     ) -> None:
         self._planning = planning
         self._seen = seen
         self._matched = matched
         self._trial = trial
+        self._references = references
         self._matches = {m.source.name: m for m in matched.tables}
         self._connection = planning.connection
         self._catalogue = planning.catalogue
@@ -217,6 +226,7 @@ class _Onto:
                 assignments[table.name, name] = assigner.assign(
                     self._planning.subject(seen, (table.name, name)), choice, slow=slow[name]
                 )
+        as_their_keys(self._planning, seen, assignments, self._references)
         self._assignments = set_directions(self._planning, seen, assignments)
 
     def _propose(self, assigner: OntoAssigner, table: SourceTable) -> dict[str, Choice]:

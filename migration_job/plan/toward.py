@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -42,6 +43,9 @@ TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
 FALSE = frozenset({"false", "f", "no", "n", "off", "0"})
 
 TEXTS = frozenset({"text", "citext"})
+
+BYTES = re.compile(r"\s*(\w*BLOB|(VAR)?BINARY|BYTEA|BYTES|IMAGE)\b", re.ASCII | re.IGNORECASE)
+"""Declared types of columns that hold blobs."""
 
 
 class Unsupported(Exception):
@@ -94,7 +98,7 @@ def toward(
             "to: leave the column out, and fill it on the target after the switch",
             skip=True,
         )
-    request = Request(facts, column.affinity, name, numbers, said.zone, said.epoch)
+    request = Request(facts, column.affinity, name, numbers, said.zone, said.epoch, column.declared)
     special = _of_blobs(there, column, request) or _of_values(column, request)
     if special is not None:
         return special
@@ -109,7 +113,7 @@ def toward(
 def _holds_blobs(column: SourceColumn, facts: ColumnFacts) -> bool:
     """Whether the column's values are blobs; where it has none, whether it is declared so."""
     if not facts.classes:
-        return column.affinity == "blob" and "BLOB" in column.declared.upper()
+        return BYTES.match(column.declared) is not None
     return facts.classes == {"blob"}
 
 
@@ -156,7 +160,9 @@ def _of_values(column: SourceColumn, request: Request) -> Rule | None:
 def _decimal(column: SourceColumn, request: Request) -> Rule | None:
     facts, numbers = request.facts, request.numbers
     precision, scale = (*numbers, 0)[:2] if numbers else (None, 0)
-    if facts.texts and not facts.blobs:
+    # SQLite makes text of whatever is written to a column of text.
+    spelled = facts.texts if facts.classes else column.affinity == "text"
+    if spelled and not facts.blobs:
         return PaddedNumericRule.like(facts.sample, precision, scale or 0)
     if precision is None:
         return None

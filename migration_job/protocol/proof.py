@@ -29,6 +29,7 @@ from migration_job.stores.postgres.apply import (
 from migration_job.stores.postgres.database import Statement, ask_together, commit_together
 from migration_job.stores.sqlite.chosen_rows import rows_of
 from migration_job.values import fold, from_json, key_text
+from migration_job.verify.connections import Accepted
 from migration_job.verify.typed_keys import compare_few, compare_keys
 from migration_job.verify.typed_rows import Back
 
@@ -109,15 +110,22 @@ def differing_keys(
     pair: Pair,
     batch: Sequence[tuple[TablePlan, Sequence[Key]]],
     forgotten: Sequence[tuple[str, str, str]] = (),
+    added: Sequence[records.LedgerEntry] = (),
 ) -> list[tuple[str, str, str]]:
     """Which of these rows differ between the sides: source table, ``key_text`` and a message each.
     For the way back, where a difference is noted and does not stop what follows. ``forgotten``:
     source table, ``key_text`` and column of values with a ledger entry that the target has changed.
+    ``added``: entries that the ledger is to get.
     """
     found: list[tuple[str, str, str]] = []
     for plan, keys in batch:
         back = Back(
             frozenset((key, column) for table, key, column in forgotten if table == plan.source),
+            {
+                (e.key, e.column): Accepted(e.before, e.after, e.rule)
+                for e in added
+                if e.table == plan.source
+            },
             _computed(pair, plan),
         )
         for difference in compare_keys(pair.sides, plan, keys, back).shown:

@@ -26,6 +26,7 @@ from migration_job.plan.model import TablePlan
 from migration_job.protocol.evolve import InTheWay, causes, follow_schema
 from migration_job.protocol.fault_points import step
 from migration_job.protocol.proof import differing_keys
+from migration_job.protocol.references_back import Spelled, spell_as_keys
 from migration_job.protocol.run_context import Pair
 from migration_job.protocol.whole import new_token, require_file
 from migration_job.quoting import compose, postgres_name
@@ -260,7 +261,14 @@ def _round(pair: Pair, limit: int, lock_limit: float, held: Mapping[str, TablePl
                     "expected the source closed while changes come back, found it open",
                     advice="run `migration-job status`",
                 )
-            behind = apply_back(pair.source, [part.rows for part in parts], pair.back.feeding)
+            spelled = Spelled([], [])
+            behind = apply_back(
+                pair.source,
+                [part.rows for part in parts],
+                pair.back.feeding,
+                lambda: spell_as_keys(pair, [(p.table.plan, p.rows) for p in parts], spelled),
+            )
+            behind += spelled.behind
             _log(pair, parts)
             followed = fence.last_position(pair.source)
             log_token = fence.token_at(pair.source, followed)
@@ -268,11 +276,12 @@ def _round(pair: Pair, limit: int, lock_limit: float, held: Mapping[str, TablePl
             at = {} if left else {"back_at": moment, "back_position": position}
             fence.change_state(pair.source, token=token, **at)
             require_file(pair)
-        compared = list(_compare(pair, parts))
+        compared = list(_compare(pair, parts, spelled.entries))
     ids = [number for part, _ in compared for number in part.table.ids]
     with pair.target.transaction():
         confirm_token(pair.target)
         _note(pair, compared, behind)
+        records.add_ledger(pair.target, iter(spelled.entries))
         _forget_one_way(pair)
         pair.target.execute("DELETE FROM migration.reverse_log WHERE id = ANY(%s)", (ids,))
         # The source's log now names these rows too, which the target has.
@@ -362,10 +371,11 @@ def _pages(session: psycopg.Connection, plan: TablePlan) -> int:
 
 
 def _compare(
-    pair: Pair, parts: Iterable[_Part]
+    pair: Pair, parts: Iterable[_Part], added: Sequence[records.LedgerEntry] = ()
 ) -> Iterator[tuple[_Part, list[tuple[str, str, str]]]]:
     """What differs between the sides, in the snapshot, by table; no table is locked for longer than
-    a piece of its rows takes. A table that is altered meanwhile is left out, and read again."""
+    a piece of its rows takes. A table that is altered meanwhile is left out, and read again.
+    ``added`` is what the ledger is to get."""
     for part in parts:
         plan, keys = part.table.plan, part.rows.keys
         found: list[tuple[str, str, str]] = []
@@ -373,7 +383,7 @@ def _compare(
             for start in range(0, len(keys), COMPARED):
                 with letting_go(pair.sides.target):
                     piece = keys[start : start + COMPARED]
-                    found += differing_keys(pair, [(plan, piece)], part.ledger_gone)
+                    found += differing_keys(pair, [(plan, piece)], part.ledger_gone, added)
                     require_unmoved(pair.sides.target, plan)
         except (*_ALTERED, Moved) as error:
             _note_restless(pair, plan, error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,8 @@ class Back:
     forgotten: frozenset[tuple[str, str]] = frozenset()
     """``key_text`` and column of the ledger entries that are no longer true, since the target has
     changed the value."""
+    added: Mapping[tuple[str, str], Accepted] = field(default_factory=dict)
+    """By the same those that come with the rows, and are not on the target yet."""
     computed: frozenset[str] = frozenset()
     """Columns that the source computes from the others and the target does not: what the target
     has there says nothing, since nobody keeps it in step with the row."""
@@ -104,6 +106,7 @@ def ask(of: Comparison, batch: Sequence[Row], ledger: Ledger) -> Asked:
     columns = tuple(c for c in compared_columns(of.plan) if c.source not in of.back.computed)
     keys = [key_text(row[:width]) for row in batch]
     known = {place: e for place, e in ledger.items() if place not in of.back.forgotten}
+    known |= {place: [entry] for place, entry in of.back.added.items()}
     expected = [
         expected_of(key, columns, row[width:], known, of.differences)
         for key, row in zip(keys, batch, strict=True)

@@ -134,3 +134,56 @@ def test_times_without_a_zone_are_told_as_well(postgres: str, make_sqlite: MakeS
     assert "warning[epoch] numbers are read as seconds since 1970" in looked.said
     assert "1985-12-22" in looked.said
     assert "epoch: apple" in looked.said
+
+
+def test_nothing_is_like_them_and_their_declared_types_say_how_they_are_written(
+    postgres: str, tmp_path: Path
+) -> None:
+    """Django and SQLAlchemy look for 32 digits in a CHAR(32), .NET for text in a decimal's TEXT."""
+    way = Way.of(
+        tmp_path,
+        postgres,
+        """
+        CREATE TABLE a (id INTEGER PRIMARY KEY, digits CHAR(32), hyphens VARCHAR(36),
+            raw BINARY(16), more VARBINARY(16), price TEXT, total TEXT,
+            cost DECIMAL(10,2), bytes BINARY(40));
+        CREATE TABLE parent (id TEXT PRIMARY KEY, own CHAR(32) UNIQUE);
+        CREATE TABLE child (id CHAR(32) PRIMARY KEY, parent CHAR(36) REFERENCES parent (id),
+            own TEXT REFERENCES parent (own));
+        INSERT INTO parent VALUES ('00112233445566778899AABBCCDDEEFF',
+            'fd112233445566778899aabbccddeeff');
+        """,
+    )
+    way.on_postgres(
+        """
+        CREATE TABLE a (id bigint PRIMARY KEY, digits uuid, hyphens uuid, raw uuid, more uuid,
+            price numeric(18,2), total numeric, cost numeric(10,2), bytes bytea);
+        CREATE TABLE parent (id uuid PRIMARY KEY, own uuid UNIQUE);
+        CREATE TABLE child (id uuid PRIMARY KEY, parent uuid REFERENCES parent (id),
+            own uuid REFERENCES parent (own));
+        """
+    )
+    moved = way.migrate("--schema", "existing")
+    assert moved.status == DONE, moved.said
+    switched = way.command("switch")
+    assert switched.status == DONE, switched.said
+    way.on_postgres(
+        """
+        INSERT INTO a VALUES (1, 'fd112233-4455-6677-8899-aabbccddeeff',
+            'fd112233-4455-6677-8899-aabbccddeeff', 'fd112233-4455-6677-8899-aabbccddeeff',
+            'fd112233-4455-6677-8899-aabbccddeeff', 1.5, 2.50, 3.5, '\\x00ff');
+        INSERT INTO child SELECT 'fd112233-4455-6677-8899-aabbccddeeff', id, own FROM parent;
+        """
+    )
+    way.back()
+    digits, raw = "fd" + REST.hex(), b"\xfd" + REST
+    assert way.on_sqlite("SELECT * FROM a") == [
+        (
+            *(1, digits, "fd112233-4455-6677-8899-aabbccddeeff", raw, raw),
+            *("1.50", "2.50", 3.5, b"\x00\xff"),
+        )
+    ]
+    assert way.on_sqlite("SELECT c.* FROM child c JOIN parent p ON p.id = parent") == [
+        (digits, "00112233445566778899AABBCCDDEEFF", digits)
+    ]
+    assert way.on_sqlite("PRAGMA foreign_key_check") == []

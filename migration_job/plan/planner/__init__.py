@@ -2,7 +2,8 @@
 
 Each step takes what the steps before it found, and returns what it found: what the values are
 (:mod:`~migration_job.plan.planner.side_by_side`); a rule for each column
-(:mod:`~migration_job.plan.planner.column_assignments`); one type for both ends of every foreign key
+(:mod:`~migration_job.plan.planner.column_assignments`), written as those of its kind
+(:mod:`~migration_job.plan.planner.spellings`); one type for both ends of every foreign key
 (:mod:`~migration_job.plan.planner.agreement`); which maps go both ways
 (:mod:`~migration_job.plan.planner.map_directions`); which rows go to quarantine, with all
 that depend on them (:mod:`~migration_job.plan.planner.row_faults`); then the constraints, indexes,
@@ -31,6 +32,7 @@ from migration_job.plan.planner.context import Planning
 from migration_job.plan.planner.map_directions import set_directions
 from migration_job.plan.planner.row_faults import find_row_faults
 from migration_job.plan.planner.side_by_side import Readers, observe
+from migration_job.plan.planner.spellings import as_columns_like_them
 from migration_job.plan.planner.target_names import name_everything
 from migration_job.plan.policy import Policy
 from migration_job.plan.profile import Profile
@@ -131,7 +133,8 @@ def _plan(planning: Planning, observed: Callable[[], object] | None) -> Plan:
     seen = observe(planning.readers, planning.catalogue)
     if observed is not None:
         observed()
-    agreed = agree_on_types(planning, seen, assign_all(planning, seen))
+    assigned = as_columns_like_them(planning, seen, assign_all(planning, seen))
+    agreed = agree_on_types(planning, seen, assigned)
     assignments = set_directions(planning, seen, agreed.assignments)
     faults = find_row_faults(planning, seen, assignments, agreed.dropped)
     for table in planning.catalogue.tables:

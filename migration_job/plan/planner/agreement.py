@@ -9,6 +9,7 @@ from migration_job.plan.choose import Choice
 from migration_job.plan.planner.column_assignments import Assignments
 from migration_job.plan.planner.context import Planning
 from migration_job.plan.planner.side_by_side import Seen
+from migration_job.plan.planner.spellings import as_their_keys
 from migration_job.plan.relations import Place, Relation, common
 from migration_job.plan.rules import IntegerRule
 
@@ -46,6 +47,7 @@ def agree_on_types(planning: Planning, seen: Seen, assignments: Assignments) -> 
                 changed = _relate(planning, seen, agreed, relation, dropped) or changed
         if not changed:
             break
+    as_their_keys(planning, seen, agreed, [r for r in planning.relations.all if r not in dropped])
     return Agreement(agreed, frozenset(dropped))
 
 

@@ -64,6 +64,7 @@ class ArrayRule(RuleBase):
     """Whether the column's lists are written as PostgreSQL's own arrays are (pq.StringArray), and
     whether with each text in quotes."""
 
+    spelled: ClassVar[tuple[str, ...]] = ("spaced", "pointed", "separator", "literal")
     doc: ClassVar[str] = (
         "Lists in JSON, as PostgreSQL writes arrays, or with the separator that the policy "
         "declares; those spelled as the column's others come back."

@@ -79,6 +79,8 @@ class Request:
     """Length, precision or scale, as the type names them."""
     zone: str = "UTC"
     epoch: EpochUnit | None = None
+    declared: str = ""
+    """The type that the source declares, as it is written there."""
 
 
 class RuleBase(BaseModel):
@@ -137,6 +139,9 @@ class RuleBase(BaseModel):
 
     word: ClassVar[str] = ""
     """How codes of findings name the rule; ``kind`` where it is empty."""
+
+    spelled: ClassVar[tuple[str, ...]] = ()
+    """The fields that say no more than how the source writes the values."""
 
     declared: ClassVar[frozenset[str]] = frozenset()
     """Declared types that ask for this rule, in upper case, without their numbers."""
@@ -219,6 +224,13 @@ class RuleBase(BaseModel):
     def implied_by(self, facts: ColumnFacts) -> bool:
         """Whether the facts alone say that every value meets :meth:`fast_condition`."""
         return not facts.classes
+
+    def spelled_as(self, other: RuleBase) -> RuleBase:
+        """The rule that leads to the same type and has the source write values as ``other`` does;
+        itself where ``other`` is of another kind."""
+        if type(other) is not type(self) or not self.spelled:
+            return self
+        return self.model_copy(update={name: getattr(other, name) for name in self.spelled})
 
     def under(self, affinity: Affinity) -> Self:
         """The rule that knows the affinity of its column, where that makes a difference to what

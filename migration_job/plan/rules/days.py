@@ -34,6 +34,7 @@ class DayRule(RuleBase):
     zone: str = "UTC"
     epoch: EpochUnit | None = None
 
+    spelled: ClassVar[tuple[str, ...]] = ("shape", "zone", "epoch")
     doc: ClassVar[str] = "Midnights, in text or as numbers whose unit is known, to a date."
     classes: ClassVar[frozenset[StorageClass]] = frozenset({"text", "integer", "real"})
     spelling: ClassVar[bool] = True

@@ -98,6 +98,7 @@ class PaddedNumericRule(RuleBase):
     places: int | None = None
     """How many decimals the column's texts have at least; None: as many as the type."""
 
+    spelled: ClassVar[tuple[str, ...]] = ("places",)
     doc: ClassVar[str] = "Decimal numbers in text; those spelled as the column's others come back."
     unbounded: ClassVar[bool] = True
     classes: ClassVar[frozenset[StorageClass]] = frozenset({"text"})

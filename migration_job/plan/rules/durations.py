@@ -81,6 +81,7 @@ class IntervalRule(RuleBase):
             ),
         ),
     )
+    spelled: ClassVar[tuple[str, ...]] = ("unit", "since")
     doc: ClassVar[str] = (
         "Durations: numbers whose unit the policy declares (`epoch: us`, `ms`, `s`, or `julian` "
         "for days), or text; numbers come back as they were."

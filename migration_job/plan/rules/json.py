@@ -115,6 +115,7 @@ class JsonBlobRule(_JsonBlob):
     form: Literal["jsonb", "text"] = "jsonb"
     """How the column keeps its documents, and so what comes back."""
 
+    spelled: ClassVar[tuple[str, ...]] = ("form",)
     doc: ClassVar[str] = (
         "JSON documents in blobs: SQLite's own JSONB, or text; documents in the column's other "
         "forms have a row in the ledger."
@@ -218,6 +219,7 @@ class JsonbRule(RuleBase):
     affinity: Affinity = "text"
 
     types: ClassVar[tuple[TargetType, ...]] = (TargetType("jsonb", "json", "TEXT", ('{"a": 1}',)),)
+    spelled: ClassVar[tuple[str, ...]] = ("style",)
     doc: ClassVar[str] = (
         "JSON documents by their value; those in the column's commonest spelling, keys in jsonb's "
         "order, come back as they were."
@@ -291,6 +293,7 @@ class JsonbBlobRule(_JsonBlob):
     style: jsontext.Style = "compact"
     """Of the documents in text."""
 
+    spelled: ClassVar[tuple[str, ...]] = ("form", "style")
     doc: ClassVar[str] = (
         "JSON documents in blobs by their value; those whose keys are in jsonb's order, in the "
         "column's form, come back as they were."

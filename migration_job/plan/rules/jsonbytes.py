@@ -20,6 +20,7 @@ class JsonBytesRule(RuleBase):
     """Whether the type is jsonb, which keeps the value and not its text."""
     style: jsontext.Style = "compact"
 
+    spelled: ClassVar[tuple[str, ...]] = ("style",)
     doc: ClassVar[str] = "JSON in a BLOB; from jsonb a document in the column's style comes back."
     no_escapes: ClassVar[bool] = False
     unbounded: ClassVar[bool] = True

@@ -48,6 +48,7 @@ class LocalTimestampRule(RuleBase):
             forms=("timestamp without time zone", "timestamp(n)"),
         ),
     )
+    spelled: ClassVar[tuple[str, ...]] = ("shape", "zone", "epoch")
     doc: ClassVar[str] = (
         "Local times in text, or numbers whose unit is known, in the declared zone. Text "
         "in the column's commonest shape comes back as it was."

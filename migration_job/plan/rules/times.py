@@ -81,6 +81,7 @@ class TimestampRule(RuleBase):
             forms=("timestamp with time zone", "timestamptz(n)"),
         ),
     )
+    spelled: ClassVar[tuple[str, ...]] = ("shape", "zone", "epoch", "reals")
     doc: ClassVar[str] = (
         "Times in text, or numbers whose unit is known; text in the column's commonest shape comes "
         "back as it was."
@@ -105,6 +106,13 @@ class TimestampRule(RuleBase):
             precision=_given(request.numbers),
             reals=request.affinity == "real",
         )
+
+    def spelled_as(self, other: RuleBase) -> RuleBase:
+        found = super().spelled_as(other)
+        if not isinstance(other, TimestampRule) or other.shape != "epoch":
+            return found
+        # What the unit's numbers cannot tell apart the type must not hold either.
+        return found.model_copy(update={"precision": min(self.precision, other.precision)})
 
     @property
     def target_type(self) -> str:
@@ -368,6 +376,7 @@ class TimeRule(RuleBase):
             forms=("time", "time(n)"),
         ),
     )
+    spelled: ClassVar[tuple[str, ...]] = ("shape",)
     doc: ClassVar[str] = "Times of day in text; those in the column's shape come back as they were."
     spelling: ClassVar[bool] = True
     misfit: ClassVar[str] = "not-a-time"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from typing import ClassVar, Literal
 from uuid import UUID
 
@@ -42,6 +41,7 @@ class UuidRule(RuleBase):
     types: ClassVar[tuple[TargetType, ...]] = (
         TargetType("uuid", "uuid", "TEXT", ("3430b28f-c298-4294-ab74-d146c13db605",), (16, 1)),
     )
+    spelled: ClassVar[tuple[str, ...]] = ("style",)
     doc: ClassVar[str] = (
         "UUIDs in text; those in the column's commonest spelling come back as they were."
     )
@@ -53,13 +53,16 @@ class UuidRule(RuleBase):
     @classmethod
     def wished(cls, request: Request) -> RuleBase:
         # Nothing in a blob says in which order its bytes are: that is the policy's to know.
-        return cls(style=_commonest(request.facts.sample), affinity=request.affinity)
+        return cls(style=_style(request), affinity=request.affinity)
 
     @classmethod
     def asked(cls, request: Request) -> RuleBase:
         if request.facts.classes == {"blob"}:
             return UuidBytesRule()
-        return cls(style=_commonest(request.facts.sample), affinity=request.affinity)
+        return cls(style=_style(request), affinity=request.affinity)
+
+    def spelled_as(self, other: RuleBase) -> RuleBase:
+        return other if isinstance(other, UuidBytesRule) else super().spelled_as(other)
 
     @property
     def target_type(self) -> str:
@@ -122,6 +125,7 @@ class UuidBytesRule(RuleBase):
     kind: Literal["uuid-bytes"] = "uuid-bytes"
     order: ByteOrder = "network"
 
+    spelled: ClassVar[tuple[str, ...]] = ("order",)
     doc: ClassVar[str] = (
         "UUIDs in blobs of 16 bytes, by policy. `type: uuid` takes their bytes in order; "
         "`guid: dotnet` reverses the first three groups, as .NET's `ToByteArray()` does."
@@ -129,6 +133,9 @@ class UuidBytesRule(RuleBase):
     classes: ClassVar[frozenset[StorageClass]] = frozenset({"blob"})
     misfit: ClassVar[str] = "not-a-uuid"
     word: ClassVar[str] = "uuid"
+
+    def spelled_as(self, other: RuleBase) -> RuleBase:
+        return other if isinstance(other, UuidRule) else super().spelled_as(other)
 
     @property
     def target_type(self) -> str:
@@ -171,13 +178,20 @@ _GROUPS_OF_DOTNET = [
 """Of each group of digits its bytes: place from 1 and number."""
 
 
-def _commonest(sample: Sequence[SourceValue]) -> Style:
+def _style(request: Request) -> Style:
+    """The column's commonest spelling; of one without a UUID yet, what its declared length has
+    room for: ``CHAR(32)`` is Django's and SQLAlchemy's, who look for 32 digits there."""
     counts: Counter[Style] = Counter()
-    for value in sample:
+    for value in request.facts.sample:
         if not isinstance(value, str):
             continue
         if "-" in value:
             counts["lower" if value == value.lower() else "upper"] += 1
         elif re.fullmatch(r"[0-9a-fA-F]{32}", value):
             counts["hex" if value == value.lower() else "HEX"] += 1
-    return counts.most_common(1)[0][0] if counts else "lower"
+    if counts:
+        return counts.most_common(1)[0][0]
+    return "hex" if _OF_32_DIGITS.search(request.declared) else "lower"
+
+
+_OF_32_DIGITS = re.compile(r"\(\s*32\s*\)")

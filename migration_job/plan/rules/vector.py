@@ -50,6 +50,7 @@ class VectorRule(RuleBase):
             forms=("vector(n)", "vector"),
         ),
     )
+    spelled: ClassVar[tuple[str, ...]] = ("blobs", "spaced", "pointed")
     doc: ClassVar[str] = (
         "Vectors of pgvector, by policy: blobs of little-endian singles come back as they were, "
         "and so do lists in JSON spelled as the column's others, of numbers that 24 bits hold."

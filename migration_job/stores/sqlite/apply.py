@@ -7,7 +7,7 @@ not run, and nothing it writes is logged as a change.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import apsw
@@ -37,7 +37,10 @@ class RowsBack:
 
 
 def apply_back(
-    connection: apsw.Connection, batch: Sequence[RowsBack], feeding: Feeding
+    connection: apsw.Connection,
+    batch: Sequence[RowsBack],
+    feeding: Feeding,
+    then: Callable[[], None] | None = None,
 ) -> list[tuple[SourceTable, str]]:
     """Apply a batch inside the caller's transaction; returns the tables whose changes something
     that the application's triggers fill could not follow, and why.
@@ -45,7 +48,8 @@ def apply_back(
     A row that was there keeps its rowid and its columns that the target does not have, so that only
     what was changed is changed; a new one has the emptiest value where SQLite demands one of
     them. CHECKs are not looked at. Raises apsw.ConstraintError where rows stand in each other's or
-    in others' way, with a note that names the row.
+    in others' way, with a note that names the row. ``then`` is called once all rows are there,
+    before what is derived from them follows.
     """
     # Where PostgreSQL has a CHECK of the source's, it has looked; where one could not be carried,
     # PostgreSQL was let take the row, and a row is not given up for it.
@@ -56,6 +60,8 @@ def apply_back(
         kept = [(rows, _take_out(connection, rows)) for rows in batch]
         for rows, old in kept:
             _put_in(connection, rows, old)
+        if then is not None:
+            then()
         told = [(r.table, feeding.after(r.table, r.key, r.keys)) for r in batch]
         return [(table, why) for table, why in told if why]
     finally:
