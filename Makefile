@@ -175,8 +175,9 @@ life: setup ## take stages through their whole life under load, up to down, on o
 property: setup ## take 2,000 random databases there, and 2,000 there and back, and compare them by a third way
 	@PROPERTY_EXAMPLES=2000 PROPERTY_BACK_EXAMPLES=2000 $(PYTHON) -m pytest \
 		tests/integration/test_property.py tests/integration/test_property_back.py
-	@PROPERTY_EXISTING_EXAMPLES=2000 $(PYTHON) -m pytest \
-		tests/integration/test_property_existing.py
+	@PROPERTY_EXISTING_EXAMPLES=2000 PROPERTY_EXISTING_BACK_EXAMPLES=2000 $(PYTHON) -m pytest -n 2 \
+		tests/integration/test_property_existing.py \
+		tests/integration/test_property_existing_back.py
 
 .PHONY: applications
 applications: setup ## move real applications there while they write, use them, upgrade them, and come back; writes docs/applications.md

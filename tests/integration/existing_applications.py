@@ -321,11 +321,11 @@ def _uniques(rng: random.Random, table: Table) -> Iterator[Unique]:
             return
         columns = rng.sample(may, min(len(may), rng.choice([1, 1, 2])))
         one = Unique(columns, rng.choice(FORMS))
-        if _apart(rng, one, table):
+        if meets_uniques(rng, one, table):
             yield one
 
 
-def _apart(rng: random.Random, one: Unique, table: Table) -> bool:
+def meets_uniques(rng: random.Random, one: Unique, table: Table) -> bool:
     """Have no two rows be alike by it, where that can be had: among the source's, among the
     target's own, and between both where they stand beside each other."""
     number = table.columns.index(one.columns[0])
