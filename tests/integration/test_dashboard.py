@@ -27,7 +27,7 @@ from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from migration_job.dashboard.panels import BACKUP, DATABASE, MIGRATION, Query
 from migration_job.dashboard.server import Dashboard, Prometheus
 from migration_job.errors import InputError
-from tests.browser import Browser
+from tests.browser import Browser, lacking
 
 BOARDS = (MIGRATION, DATABASE, BACKUP)
 LIMIT_SECONDS = 60
@@ -95,7 +95,7 @@ def _exporter() -> int:
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     program = shutil.which("prometheus")
     if program is None:
-        pytest.skip("prometheus is not installed (Debian: apt-get install prometheus)")
+        lacking("prometheus is not installed (Debian: apt-get install prometheus)")
     home: Path = tmp_path_factory.mktemp("prometheus")
     port = _free_port()
     scrape = {"job_name": "all", "static_configs": [{"targets": [f"127.0.0.1:{_exporter()}"]}]}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser import Browser
+from tests.browser import Browser, lacking
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-site" / "bin" / "python"
@@ -27,7 +27,7 @@ class Quiet(SimpleHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if not PYTHON.exists():
-        pytest.skip("the site's environment is not here: `make site` makes it")
+        lacking("the site's environment is not here: `make site` makes it")
     output = tmp_path_factory.mktemp("site") / "site"
     command = [str(PYTHON), "-m", "tools.site", "--output", str(output)]
     done = subprocess.run(

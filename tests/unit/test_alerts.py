@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from infra import rendering
+from tests.browser import lacking
 
 RULES = {
     "stage": "test",
@@ -176,7 +177,7 @@ CASES = [
 def promtool() -> str:
     found = shutil.which("promtool")
     if found is None:
-        pytest.skip("promtool is not installed (Debian: apt-get install prometheus)")
+        lacking("promtool is not installed (Debian: apt-get install prometheus)")
     return found
 
 
