@@ -37,6 +37,7 @@ RIVALS = (
     ("proof", "proof_answer"),
     ("from_target", "from_target_file"),
     ("to_target", "to_target_file"),
+    ("source", "fleet"),  # a demo's: a file of one's own, or tenants that are made up
 )
 """Two ways to say one thing: of them a command takes one, and what wins over the file, or over its
 top, wins over the other way too."""

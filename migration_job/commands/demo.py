@@ -11,7 +11,13 @@ import typer
 
 from migration_job.binaries import DEFAULT_MAJOR, postgres_programs
 from migration_job.commands.option_groups import with_options
-from migration_job.demo.radcase import DEFAULT_ROWS, DEFAULT_SEED, make_radcase, require_rows
+from migration_job.demo.radcase import (
+    DEFAULT_ROWS,
+    DEFAULT_SEED,
+    make_radcase,
+    radcase_catalogue,
+    require_rows,
+)
 from migration_job.demo.rehearsal import exceptions, rehearse, say
 from migration_job.demo.stage import DATABASE, REHEARSAL, DemoStage, fresh_directory, require_own
 from migration_job.errors import ExitStatus, InputError
@@ -20,7 +26,9 @@ from migration_job.plan.profile import load_profile
 from migration_job.plural import counted
 from migration_job.shell_words import words
 from migration_job.signals import StoppedError, stopped_by_signals
+from migration_job.stores.sqlite.catalogue import read_catalogue
 from migration_job.stores.sqlite.database import looking
+from migration_job.stores.sqlite.model import Catalogue
 
 if TYPE_CHECKING:
     from migration_job.demo.live import Shown
@@ -116,9 +124,7 @@ def demo(options: DemoOptions) -> None:
 def _require_fitting(options: DemoOptions) -> None:
     """Raises InputError for options with which the demo cannot be shown: before the directory is
     emptied, which may hold an earlier demo's report."""
-    if options.source is not None:
-        with looking(options.source):
-            pass
+    catalogue = _catalogue(options)
     given = {"source": options.source, "policy": options.policy, "profile": _profile_file(options)}
     for what, path in given.items():
         if path is not None and options.directory.resolve() in path.resolve().parents:
@@ -134,9 +140,21 @@ def _require_fitting(options: DemoOptions) -> None:
     if options.source is None:
         require_rows(options.rows)
     if options.policy is not None:
-        load_policy(options.policy)
+        load_policy(options.policy).check(catalogue)
     load_profile(_profile(options))
     require_own(options.directory)
+
+
+def _catalogue(options: DemoOptions) -> Catalogue:
+    """What is to be moved. Raises InputError where the source cannot be read."""
+    if options.source is not None:
+        with looking(options.source) as source:
+            return read_catalogue(source)
+    if not find_spec("example_app"):
+        return radcase_catalogue()
+    from example_app.databases import REQUESTS
+
+    return radcase_catalogue(REQUESTS)
 
 
 def _profile_file(options: DemoOptions) -> Path | None:

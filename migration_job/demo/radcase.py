@@ -10,6 +10,7 @@ Run it by itself: ``python -m migration_job.demo.radcase FILE --rows 1500000``.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from importlib import resources
@@ -25,6 +26,8 @@ from migration_job.demo.radcase_rows import Maker
 from migration_job.errors import InputError
 from migration_job.plural import counted
 from migration_job.quoting import compose, sqlite_table
+from migration_job.stores.sqlite.catalogue import read_catalogue
+from migration_job.stores.sqlite.model import Catalogue
 
 DEFAULT_ROWS = 60_000
 DEFAULT_SEED = 2026
@@ -87,6 +90,14 @@ def require_rows(rows: int) -> None:
         raise InputError(
             f"expected at least {MIN_ROWS:,} rows, found {rows:,}", advice="give more with --rows"
         )
+
+
+def radcase_catalogue(*more: str) -> Catalogue:
+    """What a file of :func:`make_radcase` has, and what ``more`` statements add, without a file."""
+    with contextlib.closing(apsw.Connection(":memory:")) as connection:
+        for statement in (*_schema(), *more):
+            connection.execute(statement)
+        return read_catalogue(connection)
 
 
 _USER_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"

@@ -16,12 +16,15 @@ from pathlib import Path
 
 import pytest
 
+from migration_job.commands.demo import DemoOptions, _catalogue
 from migration_job.demo.radcase import make_radcase
 from migration_job.demo.stage import fresh_directory
+from migration_job.plan.policy import parse_policy
 from tests.conftest import MakeSqlite
 from tests.integration.running import BLOCKED, DONE, run
 from tests.servers import MAJOR
 
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.postgres
 
 
@@ -206,6 +209,8 @@ def test_bad_input_is_one_clear_error(tmp_path: Path, name: str, words: str) -> 
         (("--postgres", "9"), "PostgreSQL 9 is not one of the supported versions"),
         (("--policy", "nosuch.yaml"), "the policy cannot be read: nosuch.yaml"),
         (("--policy", "bad.yaml"), "bad.yaml"),
+        (("--policy", "unknown.yaml"), "tables.nosuch: expected a table of the source"),
+        (("mine.db", "--policy", "unknown.yaml"), "expected a table of the source"),
         (("--policy", "out/policy.yaml"), "which this empties"),
         (("--profile", "nosuch"), "expected a profile"),
         (("--profile", "out/policy.yaml"), "which this empties"),
@@ -228,6 +233,7 @@ def test_bad_input_costs_no_earlier_demos_report(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("bad.yaml").write_text("tables: [\n")
+    Path("unknown.yaml").write_text("tables:\n  nosuch:\n    columns: {}\n")
     out = fresh_directory(tmp_path / "out")
     (out / "report").mkdir()
     (out / "report" / "report.html").write_text("<p>Verified</p>")
@@ -241,6 +247,31 @@ def test_bad_input_costs_no_earlier_demos_report(
     assert words in ended.err
     assert "next" not in ended.out
     assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+
+
+def test_a_policy_may_name_what_the_demo_itself_makes() -> None:
+    for table in ("cases", "app_requests"):
+        parse_policy(f"tables: {{{table}: {{action: quarantine}}}}").check(
+            _catalogue(DemoOptions())
+        )
+
+
+def test_a_source_that_the_configuration_names_is_not_a_fleets(tmp_path: Path) -> None:
+    """An unknown PostgreSQL ends the demo, after the other options were found to fit."""
+    for text in ('source = "app.db"', 'source = "app.db"\n[demo]\nfleet = 3'):
+        (tmp_path / "migration-job.toml").write_text(text + "\n")
+        given = () if "fleet" in text else ("--fleet", "3")
+        ended = subprocess.run(
+            [sys.executable, "-m", "migration_job", "demo", *given, "--postgres", "9"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert ended.returncode == 2
+        assert "PostgreSQL 9 is not one" in ended.stderr, ended.stderr
 
 
 def test_a_migration_that_is_refused_says_nothing_happy(
