@@ -16,6 +16,7 @@ from pathlib import Path
 from docker.errors import DockerException
 
 from infra import drill, engine, live, members, present, support
+from infra import given as given_files
 from infra.errors import StageError
 from infra.names import Names
 from infra.parts import serving, upgraded
@@ -23,7 +24,9 @@ from infra.settings import Settings, read_file
 from infra.stage_paths import Paths, ask_there, paths
 from migration_job import last_resort
 from migration_job.errors import ExitStatus, JobError
-from migration_job.protocol.status import status
+from migration_job.plan.policy import parse_policy
+from migration_job.protocol.refusals import Accepted
+from migration_job.protocol.status import Given, status
 from migration_job.protocol.whole_command import BEHIND_A_POOLER
 from tools import fleet_status
 
@@ -180,6 +183,12 @@ def drilled(settings: Settings, names: Names) -> str:
         return f"not asked: {error.message if isinstance(error, StageError) else error}"
 
 
+def accepted(settings: Settings) -> Accepted:
+    """What the stage's file accepts of what a switch refuses for."""
+    text = given_files.policy(settings)
+    return Accepted(one_way=settings.one_way_tables, policy=parse_policy(text) if text else None)
+
+
 def not_made(where: Paths) -> list[str]:
     """The lines of a stage before its first `make up`."""
     return [
@@ -198,7 +207,10 @@ def _lines(settings: Settings, names: Names, where: Paths) -> list[str]:
     if local and not where.connection.exists():
         return not_made(where)
     if local:
-        return status(where.source, dsn=None, connection=where.connection, state=where.job)
+        given = Given(accepted=accepted(settings))
+        return status(
+            where.source, dsn=None, connection=where.connection, state=where.job, given=given
+        )
     return there(settings, names, where)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from migration_job.errors import BlockedError
 from migration_job.plan.chosen import ROWS_LEFT_OUT, TABLE_LEFT_OUT, is_known_dead, said_of_left
 from migration_job.plan.findings import some
-from migration_job.plan.model import Finding, Plan
+from migration_job.plan.model import Finding
 from migration_job.plan.policy import Policy
 from migration_job.plural import counted
 
@@ -33,11 +33,11 @@ def _known(finding: Finding, policy: Policy | None) -> bool:
     )
 
 
-def require_acknowledged(plan: Plan, policy: Policy | None = None) -> None:
+def require_acknowledged(findings: Sequence[Finding], policy: Policy | None = None) -> None:
     """Raises BlockedError where a column was retyped for the sake of a few values, or tables or
     rows are not carried, and no policy has said that this is known."""
-    _require_dead(plan, policy)
-    found = unacknowledged(plan.findings, policy)
+    _require_dead(findings, policy)
+    found = unacknowledged(findings, policy)
     if not found:
         return
     names = [f"{finding.table}.{finding.column}" for finding in found]
@@ -51,10 +51,17 @@ def require_acknowledged(plan: Plan, policy: Policy | None = None) -> None:
     )
 
 
+def waiting(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings for which the switch waits until a policy acknowledges them."""
+    return [*_left(findings, None), *unacknowledged(findings)]
+
+
 def waited_for(findings: Sequence[Finding]) -> list[str]:
-    """What the switch waits for until a policy acknowledges it, as ``acknowledge`` names it."""
-    left = [f"{f.code}:{f.table}" for f in _left(findings, None)]
-    return [*left, *(f"{f.code}:{f.table}.{f.column}" for f in unacknowledged(findings))]
+    """The same, as ``acknowledge`` names them."""
+    return [
+        f"{f.code}:{f.table}.{f.column}" if f.code == RETYPED else f"{f.code}:{f.table}"
+        for f in waiting(findings)
+    ]
 
 
 def _left(findings: Iterable[Finding], policy: Policy | None) -> list[Finding]:
@@ -65,9 +72,9 @@ def _left(findings: Iterable[Finding], policy: Policy | None) -> list[Finding]:
     ]
 
 
-def _require_dead(plan: Plan, policy: Policy | None) -> None:
+def _require_dead(findings: Sequence[Finding], policy: Policy | None) -> None:
     """Raises BlockedError where something stays on SQLite that nobody has declared dead."""
-    left = _left(plan.findings, policy)
+    left = _left(findings, policy)
     if not left:
         return
     names = ", ".join(f"'{finding.code}:{finding.table}'" for finding in left[:5])

@@ -16,8 +16,9 @@ from migration_job.errors import ExitStatus, InputError, JobError, OperationErro
 from migration_job.plan.chosen import absent
 from migration_job.plan.model import Plan
 from migration_job.plan.policy import Policy
-from migration_job.plan.retyped import require_acknowledged
+from migration_job.plan.retyped import require_acknowledged, waiting
 from migration_job.plan.wayback import without_way_back
+from migration_job.protocol.ahead import Ahead
 from migration_job.protocol.certificate import base_certificate
 from migration_job.protocol.follow import BothOpen
 from migration_job.protocol.offline_switch import require_verified
@@ -77,7 +78,8 @@ class NotComingBack(InputError):
     """Changes to tables could not come back."""
 
     def __init__(self, message: str, *, tables: Iterable[str], instead: str) -> None:
-        self.options = one_way_options(tables)
+        self.tables = tuple(tables)
+        self.options = one_way_options(self.tables)
         super().__init__(message, advice=f"{instead}; or accept it with {self.options}")
 
 
@@ -121,23 +123,23 @@ def _options(error: JobError) -> str:
     return '--policy "$POLICY"' if error.status is ExitStatus.BLOCKED else ""
 
 
-def of_plan(both: Both) -> tuple[str, str]:
-    """What the switch refuses for where nothing is accepted, by the plan and the source's schema
-    alone, and what settles it; '' twice where there is nothing, or it cannot be told."""
+def of_plan(both: Both) -> Ahead:
+    """What is ahead of a switch, as far as looking tells."""
+    found = tuple(f.model_dump(mode="json") for f in waiting(both.plan.findings))
     try:
         if not absent(both.catalogue, both.plan):
-            require_plan(both, Accepted())
-    except JobError as error:
-        return error.message, error.advice
+            require_way_back(both, ())
+    except NotComingBack as error:
+        return Ahead(found, error.message, error.advice, error.tables)
     except apsw.Error:
         pass
-    return "", ""
+    return Ahead(found)
 
 
 def require_plan(both: Both, accepted: Accepted) -> tuple[str, ...]:
     """The tables that are accepted as one-way. Raises BlockedError for what no policy has
     acknowledged, InputError for changes that could not come back."""
-    require_acknowledged(both.plan, accepted.policy)
+    require_acknowledged(both.plan.findings, accepted.policy)
     one_way = named_tables(both, accepted.one_way)
     require_way_back(both, one_way)
     return one_way

@@ -14,6 +14,7 @@ from migration_job.errors import OperationError
 from migration_job.place import schema_of
 from migration_job.plan.chosen import narrowed
 from migration_job.plan.model import Plan, TablePlan
+from migration_job.protocol.ahead import Ahead
 from migration_job.protocol.log_readers import BackLog, SourceLog
 from migration_job.protocol.moved import require_not_left
 from migration_job.quoting import compose
@@ -57,7 +58,7 @@ class Pair:
     """Source table, source column and the target's sequence; None before they were asked for."""
     whole_at: int | None = None
     """SQLite's ``data_version`` when the capture was last seen whole by this pair."""
-    refused: tuple[str, str] | None = None
+    refused: Ahead | None = None
     """What a switch refuses for by the plan, and what settles it; None before it was looked for."""
 
     def state(self) -> SourceState:

@@ -19,8 +19,10 @@ from migration_job.plan.findings import some
 from migration_job.plan.model import Plan
 from migration_job.plural import counted
 from migration_job.protocol import lease, refusals
+from migration_job.protocol.ahead import left_of
 from migration_job.protocol.heartbeat import STALE_SECONDS
 from migration_job.protocol.lock import Lock
+from migration_job.protocol.refusals import Accepted
 from migration_job.protocol.settle import WINDOW
 from migration_job.protocol.sync import Report, read_report
 from migration_job.protocol.whole_command import Known
@@ -73,7 +75,7 @@ class Given:
 
     known: Known | None = None
     """None where no whole command is to be named."""
-    accepted: refusals.Accepted = field(default_factory=refusals.Accepted)
+    accepted: Accepted = field(default_factory=Accepted)
     """What the last switch was given."""
     user: str | None = None
     """Whom the application is to write as."""
@@ -153,11 +155,13 @@ def standing(
     """What cannot be asked is said, not raised. With what is ``given``, the commands to be run next
     follow whole."""
     here = _look_at_source(source)
-    there = _look_at_target(dsn, source, here, given or Given())
+    given = given or Given()
+    there = _look_at_target(dsn, source, here, given)
     folder = state or (connection / ".state" if connection is not None else None)
     report = read_report(folder) if folder is not None and folder.exists() else None
     holder = Lock(folder).holder() if folder is not None and folder.exists() else None
     certificate = NOT_ASKED if there.problem == NOT_ASKED else there.certificate[:16] or "none"
+    following = _next(here, there, report, _Holders(holder, _lease(folder)), given.accepted)
     lines = [
         _serves(here, there),
         f"source      {source}: {_source_line(here, there)}",
@@ -170,7 +174,7 @@ def standing(
         f"way back    {_way_back(here, there)}",
         *_one_way(here, there),
         *_differences(here, there),
-        *_next_lines(_next(here, there, report, _Holders(holder, _lease(folder))), there, given),
+        *_next_lines(following, there, given),
     ]
     gone_over = there.closed is False or there.phase in (Phase.SWITCHED, Phase.SETTLED)
     return Standing(lines, None if gone_over or _leads_away(connection) else here.unfit)
@@ -185,12 +189,12 @@ def _leads_away(directory: Path | None) -> bool:
     return found is not None and isinstance(found.write, PostgresSide)
 
 
-def _next_lines(what: str, there: _Target, given: Given | None) -> list[str]:
+def _next_lines(what: str, there: _Target, given: Given) -> list[str]:
     """What to do next; below it what settles a refusal, and the commands that it names, whole."""
     first, *rest = what.splitlines()
     lines = [f"next        {first}", *(f"            {line}" for line in rest)]
     refusal = there.refusal if what.startswith(REFUSES) else None
-    if given is not None and given.known is not None:
+    if given.known is not None:
         options = refusal.options if refusal is not None else ""
         lines += [f"            {line}" for line in given.known.commands(first, options)]
     return lines
@@ -503,7 +507,9 @@ def _lease(folder: Path | None) -> lease.Lease | None:
         return None
 
 
-def _next(here: _Source, there: _Target, report: Report | None, holders: _Holders) -> str:
+def _next(
+    here: _Source, there: _Target, report: Report | None, holders: _Holders, accepted: Accepted
+) -> str:
     state = here.state
     running = report is not None and _age(report.at) <= STALE_SECONDS
     first = _first_of_all(here, there, holders)
@@ -521,7 +527,7 @@ def _next(here: _Source, there: _Target, report: Report | None, holders: _Holder
         return "start `migration-job sync`: the source is not followed"
     if running and report is not None and report.problem:
         return "fix what `sync` waits for (above): `switch` would refuse for it"
-    return _next_followed(here, there, report if running else None)
+    return _next_followed(here, there, report if running else None, accepted)
 
 
 def _to_fill(state: fence.SourceState | None) -> str:
@@ -545,13 +551,12 @@ def _first_of_all(here: _Source, there: _Target, holders: _Holders) -> str:
     return ""
 
 
-def _next_followed(here: _Source, there: _Target, report: Report | None) -> str:
+def _next_followed(here: _Source, there: _Target, report: Report | None, accepted: Accepted) -> str:
     """While SQLite serves, nobody holds anything and nothing is known to be amiss."""
-    if there.problem and report is not None and report.refusal:
-        return (
-            f"`migration-job switch` refuses unless this is accepted: {report.refusal}\n"
-            f"{report.settling}"
-        )
+    ahead = report and left_of(report.ahead, accepted.policy, accepted.one_way)
+    if there.problem and ahead:
+        what = f"refuses unless this is accepted: {ahead.message}\n{ahead.advice}"
+        return f"`migration-job switch` {what}"
     if there.problem and report is not None:
         return "`migration-job switch`: it verifies the remaining changes first"
     if there.problem:

@@ -180,7 +180,7 @@ def _move_reads(ends: Endpoints, catch_up_limit: float, say: Say) -> None:
                 "expected SQLite to take the writes, found PostgreSQL doing so already",
                 advice="`migration-job rollback --keep-reads` gives the writes back",
             )
-        require_acknowledged(pair.plan, ends.policy)
+        require_acknowledged(pair.plan.findings, ends.policy)
         settings.require_fit(pair.target, application=ends.postgres.user)
         found = standbys.look(pair.target)
         if found.asynchronous and not ends.asynchronous:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -107,10 +108,9 @@ class Report:
     one_way: list[str] = field(default_factory=list)
     """Tables whose changes do not come back since PostgreSQL's schema was changed, with the cause:
     a rollback refuses for them too."""
-    refusal: str = ""
-    """What a switch refuses for, by the plan and the source's schema, unless it is accepted."""
-    settling: str = ""
-    """What settles that."""
+    ahead: dict[str, Any] = field(default_factory=dict)
+    """What a switch refuses for, unless it is accepted: the fields of
+    :class:`migration_job.protocol.ahead.Ahead`."""
 
 
 @dataclass(slots=True)
@@ -451,7 +451,7 @@ def _look_ahead(pair: Pair | None, report: Report) -> None:
         return
     if pair.refused is None:
         pair.refused = refusals.of_plan(pair)
-    report.refusal, report.settling = pair.refused
+    report.ahead = asdict(pair.refused)
 
 
 def _unmove_reads(path: Path) -> bool:

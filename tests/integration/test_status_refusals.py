@@ -14,6 +14,7 @@ import apsw
 import psycopg
 import pytest
 
+from infra.settings import read_file
 from migration_job.errors import JobError
 from migration_job.plan.policy import parse_policy
 from migration_job.protocol import refusals
@@ -29,7 +30,7 @@ from tests.helpers import same_value
 from tests.integration.running import BLOCKED, DONE, run
 from tests.integration.test_times_of_libraries import STOCK
 from tests.integration.wholeway import Way
-from tools.status import in_stages_lines
+from tools.status import accepted, in_stages_lines
 
 pytestmark = pytest.mark.postgres
 
@@ -239,6 +240,45 @@ def test_without_the_target_the_syncs_report_tells_the_cause(tmp_path: Path, pos
     )
     assert "retyped-for-few:stock.quantity" in advice
     assert command == "            migration-job switch GIVEN"
+
+
+@pytest.mark.parametrize("case", ["retyped", "table-left-out", "rows-left-out", "own-function"])
+def test_without_the_target_what_is_accepted_is_not_in_the_way(
+    case: str, tmp_path: Path, postgres: str
+) -> None:
+    """As a stage's file accepts it: the sync that reports knows nothing of that."""
+    way = arranged(CASES[case], tmp_path, postgres)
+    assert told(way, Accepted(), asked=False)[0].startswith(
+        "next        `migration-job switch` refuses unless this is accepted: "
+    )
+    codes = ("retyped-for-few", "table-left-out", "rows-left-out")
+    policy = parse_policy(f"acknowledge: [{', '.join(codes)}]")
+    given = Accepted(policy=policy, one_way=("u", "OWN"))
+    assert told(way, given, asked=False)[0] == (
+        "next        `migration-job switch`: it verifies the remaining changes first"
+    )
+
+
+def test_what_another_releases_sync_wrote_is_not_in_the_way(tmp_path: Path, postgres: str) -> None:
+    way = arranged(Case(""), tmp_path, postgres)
+    file = tmp_path / "state" / "sync.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "ahead": {"later": 1}}))
+    assert "`migration-job switch`" in told(way, Accepted(), asked=False)[0]
+
+
+def test_a_stages_file_accepts_what_it_names(tmp_path: Path) -> None:
+    file = tmp_path / "Pulumi.test.yaml"
+    file.write_text(
+        """config:
+  sqlite-to-postgresql:source: a.db
+  sqlite-to-postgresql:policy: {acknowledge: ["retyped-for-few:stock.quantity"]}
+  sqlite-to-postgresql:oneWayTables: [u]
+"""
+    )
+    found = accepted(read_file(file))
+    assert found.one_way == ("u",)
+    assert found.policy is not None
+    assert found.policy.accepts("retyped-for-few", "stock", "quantity", None)
 
 
 def test_a_source_that_is_locked_is_not_taken_for_one_that_cannot_be_written(

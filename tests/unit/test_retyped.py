@@ -76,13 +76,13 @@ def test_a_policy_that_speaks_of_each_column_lets_the_switch_go_on(
     policy = f"tables: {{stock: {{columns: {{note: {{action: quarantine}}, {more}}}}}}}"
     plan = plan_of(path, ASIDE)
     with pytest.raises(BlockedError, match=r"2 columns got another type.*stock\.quantity"):
-        require_acknowledged(plan)
-    require_acknowledged(plan_of(path, policy))
-    require_acknowledged(plan, parse_policy(policy))
-    require_acknowledged(plan, parse_policy(f"acknowledge: [{RETYPED}]"))
+        require_acknowledged(plan.findings)
+    require_acknowledged(plan_of(path, policy).findings)
+    require_acknowledged(plan.findings, parse_policy(policy))
+    require_acknowledged(plan.findings, parse_policy(f"acknowledge: [{RETYPED}]"))
     one = parse_policy(f"acknowledge: ['{RETYPED}:stock.quantity']")
     with pytest.raises(BlockedError, match=r"1 column got another type.*stock\.is_active"):
-        require_acknowledged(plan, one)
+        require_acknowledged(plan.findings, one)
 
 
 def test_values_that_are_no_few_are_the_columns_own_type(tmp_path: Path) -> None:
