@@ -6,11 +6,14 @@ import hashlib
 import io
 import json
 import os
+import pty
 import re
+import shlex
 import shutil
 import signal
 import stat
 import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -131,6 +134,47 @@ def test_the_site_has_an_environment_of_its_own(checkout: Checkout) -> None:
     assert checkout.run("tools/setup", "site").returncode == 0
     assert checkout.calls() == ["venv ", "sync .venv-site.new site"]
     assert not (checkout.path / ".venv").exists()
+
+
+FAKE_PYTHON = f"""#!/bin/sh
+case "$1 $2 $3" in
+"-m venv "*) exit 1 ;;
+"-m pip install")
+    echo "$*" >>calls
+    while [ "$1" != --target ]; do shift; done
+    mkdir -p "$2/bin" && cp fake-uv "$2/bin/uv" ;;
+"-m pip "*) ;;
+"-c import sys"*) command -v python3 ;;
+*) exec {shlex.quote(sys.executable)} "$@" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_the_download_of_uv_itself_is_told(checkout: Checkout, watched: bool) -> None:
+    """With pip's bar where somebody looks, and with its size everywhere."""
+    (checkout.bin / "uv").rename(checkout.path / "fake-uv")
+    checkout.fake("python3", FAKE_PYTHON)
+    ours, theirs = pty.openpty()
+    try:
+        done = subprocess.run(
+            ["tools/setup"],
+            cwd=checkout.path,
+            env=checkout.environment(PATH=f"{checkout.bin}:/usr/bin:/bin"),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=theirs if watched else subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"installing uv .* \(some \d+ MB to download\)", done.stdout)
+    pip = next(call for call in checkout.calls() if call.startswith("-m pip install"))
+    assert ("--quiet" in pip.split()) is not watched
 
 
 def test_setup_tries_the_certificates_of_a_proxy(checkout: Checkout) -> None:
