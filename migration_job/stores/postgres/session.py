@@ -1,10 +1,15 @@
-"""A session whose commits have a bound: none waits for a standby that is lost.
+"""A session whose calls have a bound: none waits for a standby that is lost, nor for a server that
+has fallen silent.
 
 A server with synchronous standbys acknowledges a commit when one of them has it. Where none is
 left it waits for ever, and no time limit of the server's ends that: neither ``statement_timeout``
 nor ``lock_timeout`` counts there. So the session looks, by another one, what a call that takes long
 waits for, and cancels that wait. PostgreSQL then calls the commit done with a warning, since it
 stands on the server itself; here it is an error, since a failover would lose it.
+
+A server that stands still, or a network that carries nothing any more, may leave the connection
+as it is for hours. Where the looks cannot even connect for ``SILENT_SECONDS``, the call ends as
+that of a server that is lost.
 """
 
 from __future__ import annotations
@@ -32,6 +37,9 @@ SHORTEST_SECONDS = 0.2
 
 LOOK_SECONDS = 5
 """How long the look itself may take to connect."""
+
+SILENT_SECONDS = 60.0
+"""How long a server may answer neither the call nor a new connection."""
 
 _GIVE_UP = """
 SELECT pg_cancel_backend(pid), current_setting('synchronous_standby_names')
@@ -71,6 +79,26 @@ class Session(psycopg.Connection[Any]):
         return result
 
 
+class _Look(psycopg.Connection[Any]):
+    """Of which no call waits for longer than ``LOOK_SECONDS``: the server may stand still."""
+
+    def wait(self, gen: Any, *arguments: Any, **named: Any) -> Any:
+        return super().wait(_ending(gen), *arguments, **named)
+
+
+def _ending(operation: Any) -> Generator[Any, Any, Any]:
+    deadline = time.monotonic() + LOOK_SECONDS
+    ready: Any = None
+    while True:
+        try:
+            wanted = operation.send(ready)
+        except StopIteration as done:
+            return done.value
+        ready = yield wanted
+        if not ready and time.monotonic() > deadline:
+            raise psycopg.OperationalError(f"no answer within {LOOK_SECONDS} s")
+
+
 class _Watch:
     """One operation, and whether it waits for a standby."""
 
@@ -80,6 +108,7 @@ class _Watch:
         self._next = 0.0
         self._limit = 0.0
         self._seen = False
+        self._silent_since = 0.0
         self.gave_up = ""
 
     def over(self, operation: Any) -> Generator[Any, Any, Any]:
@@ -109,7 +138,18 @@ class _Watch:
 
     def _look(self, *, give_up: bool) -> bool:
         pid = self._session.pgconn.backend_pid
-        with contextlib.suppress(psycopg.Error), self._beside() as other:
+        began = time.monotonic()
+        try:
+            beside = self._beside()
+        except psycopg.errors.ConnectionTimeout:
+            self._require_sign_of_life(began)
+            return self._seen
+        except psycopg.Error:
+            beside = None  # an answer, too
+        self._silent_since = 0.0
+        if beside is None:
+            return self._seen
+        with contextlib.suppress(psycopg.Error), beside as other:
             if not give_up:
                 return bool(other.execute(_WAITS, (pid,)).fetchall())
             for _, names in other.execute(_GIVE_UP, (pid,)).fetchall():
@@ -120,7 +160,18 @@ class _Watch:
             return False
         return self._seen
 
-    def _beside(self) -> psycopg.Connection[Any]:
+    def _require_sign_of_life(self, since: float) -> None:
+        """Raises psycopg's error of a lost server where this one has been silent for too long."""
+        self._silent_since = self._silent_since or since
+        silent = time.monotonic() - self._silent_since
+        if silent < SILENT_SECONDS:
+            return
+        self._session.pgconn.finish()  # what it may still answer belongs to no call
+        raise psycopg.OperationalError(
+            f"the server accepts connections and answers none: not within {silent:.0f} s"
+        )
+
+    def _beside(self) -> _Look:
         """A plain connection to the very server that the session is on."""
         info = self._session.info
         where: dict[str, Any] = dict(info.get_parameters())
@@ -131,4 +182,4 @@ class _Watch:
         if info.password:
             where["password"] = info.password
         where |= {"connect_timeout": LOOK_SECONDS, "application_name": "look of a job"}
-        return psycopg.connect(make_conninfo(**where), autocommit=True)
+        return _Look.connect(make_conninfo(**where), autocommit=True)
