@@ -41,8 +41,8 @@ from migration_job.plan.rules import (
     inside,
     timestamp,
 )
-from migration_job.plan.rules.arrays import separated
 from migration_job.plan.rules.decimals import ShownNumericRule
+from migration_job.plan.rules.lists import separated
 from migration_job.plan.storage import classes_allowed, is_json
 from migration_job.stores.sqlite.model import SourceTable
 from migration_job.stores.sqlite.reader import Row

@@ -15,6 +15,7 @@ from migration_job.plan.rules import (
     ALLOWED,
     INT4,
     OWNERS,
+    TARGETS,
     ByteaRule,
     EpochUnit,
     IntegerRule,
@@ -30,11 +31,12 @@ from migration_job.plan.rules import (
     target_named,
 )
 from migration_job.plan.rules.arrays import ArrayRule
+from migration_job.plan.rules.lists import ELEMENT, ListRule, facts_of_elements
 from migration_job.plan.rules.other import LabelRule
 from migration_job.quoting import POSTGRES_NAME_BYTES
 from migration_job.stores.sqlite.model import Affinity, SourceColumn
 
-ARRAYS = "an array of text, varchar(n), integers, numeric, uuid, boolean or double precision"
+ARRAYS = "an array (TYPE[]) of one of these but bytea, citext and vector"
 """What else a policy may ask for, as an error names it."""
 
 ENUMS = "NAME enum('label', 'label')"
@@ -259,10 +261,18 @@ def split_type(type_sql: str) -> tuple[str, tuple[int, ...]]:
     return target.name, tuple(int(n) for n in match.groups()[1:3] if n)
 
 
-def _array(wanted: str, facts: ColumnFacts) -> Rule | None:
-    name, numbers = split_type(wanted.rstrip().removesuffix("[]"))
+def _array(wanted: str, facts: ColumnFacts, zone: str, epoch: EpochUnit | None) -> Rule | None:
+    element = wanted.rstrip().removesuffix("[]").rstrip()
+    name, numbers = split_type(element)
+    if name in ("", "bytea") or TARGETS[name].extension:
+        return None
     size = f"({','.join(map(str, numbers))})" if numbers else ""
-    return ArrayRule.of(f"{name}{size}[]", name, numbers, facts)
+    if (plain := ArrayRule.of(f"{name}{size}[]", name, numbers, facts)) is not None:
+        return plain
+    each = OWNERS[name].asked(
+        Request(facts_of_elements(facts, None), ELEMENT.affinity, name, numbers, zone, epoch)
+    )
+    return ListRule.of(f"{each.target_type}[]", each, facts)
 
 
 _ENUM = re.compile(
@@ -307,7 +317,7 @@ def for_type(
 ) -> Rule:
     """The rule to a named PostgreSQL type. Raises InputError for a type that is not offered."""
     if wanted.rstrip().endswith("[]"):
-        array = _array(wanted, facts)
+        array = _array(wanted, facts, zone, epoch)
         if array is not None:
             return array
     labelled = enum_named(wanted)

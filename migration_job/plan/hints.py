@@ -25,6 +25,7 @@ from migration_job.plan.rules import (
     inside,
 )
 from migration_job.plan.rules.arrays import ArrayRule
+from migration_job.plan.rules.lists import ListRule
 from migration_job.plan.storage import is_truth
 from migration_job.values import SourceValue
 
@@ -71,7 +72,7 @@ def for_misfits(
         yield from _clocks(misfits)
     if isinstance(inner, UuidRule):
         yield from _byte_orders(misfits)
-    if isinstance(inner, ArrayRule):
+    if isinstance(inner, ArrayRule | ListRule):
         yield from ({"separator": separator} for separator in _separators(subject.facts.sample))
     nulls = _nulls(misfits)
     if nulls and nullable:

@@ -50,7 +50,7 @@ from migration_job.values import fold
 
 LOOSE = frozenset(
     {"json", "jsonb", "json-bytes", "json-blob", "jsonb-blob", "numeric-text", "padded-numeric"}
-    | {"array"}
+    | {"array", "list"}
 )
 """Rules of types that have no equality, or one that takes two texts for the same."""
 

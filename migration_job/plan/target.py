@@ -21,9 +21,9 @@ class TargetColumn(Data):
     base: str
     """The type behind a domain; else ``type``."""
     labels: tuple[str, ...] = ()
-    """An enum's, in its order."""
+    """An enum's, in its order; of an array of an enum those of its elements."""
     element: str | None = None
-    """The type of an array's elements."""
+    """The type of an array's elements, behind a domain."""
     not_null: bool = False
     default: str | None = None
     generated: str | None = None

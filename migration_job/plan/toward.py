@@ -32,6 +32,7 @@ from migration_job.plan.rules.digits import DigitBytesRule
 from migration_job.plan.rules.durations import MICROS
 from migration_job.plan.rules.json import of_jsonb
 from migration_job.plan.rules.jsonbytes import JsonBytesRule
+from migration_job.plan.rules.lists import ELEMENT, ListRule, carries_some, facts_of_elements
 from migration_job.plan.rules.local import LocalTimestampRule
 from migration_job.plan.rules.other import LabelRule
 from migration_job.plan.rules.uuid import ByteOrder, UuidBytesRule
@@ -79,6 +80,8 @@ def toward(
     said: Said,
 ) -> Rule:
     """The rule for a column of the source whose place has that type. Raises Unsupported."""
+    if there.element is not None:
+        return _array(there, facts, said)
     if there.base == "uuid" and _holds_blobs(column, facts):
         return UuidBytesRule(order=said.guid or "network")
     if there.labels:
@@ -89,15 +92,8 @@ def toward(
     name, numbers = choose.split_type(there.base)
     if not name and (own := target_named(choose.split_type(base)[0])) is not None and own.extension:
         name, numbers = choose.split_type(base)  # of an extension in a schema of its own
-    if there.element is not None and (array := _array(there, facts, said.separator)) is not None:
-        return array
-    if there.element is not None or not name:
-        raise Unsupported(
-            "type-not-supported",
-            f"the target's column {there.name} is {there.type}, which no rule of this job leads "
-            "to: leave the column out, and fill it on the target after the switch",
-            skip=True,
-        )
+    if not name:
+        raise _unsupported(there)
     request = Request(facts, column.affinity, name, numbers, said.zone, said.epoch, column.declared)
     special = _of_blobs(there, column, request) or _of_values(column, request)
     if special is not None:
@@ -125,10 +121,37 @@ def _is_whole(name: str, numbers: tuple[int, ...]) -> bool:
     return name in ("smallint", "integer", "bigint")
 
 
-def _array(there: TargetColumn, facts: ColumnFacts, separator: str | None) -> Rule | None:
-    name, numbers = choose.split_type(str(there.element))
-    plain = name or str(there.element).rpartition(".")[2]
-    return ArrayRule.of(there.type, plain, numbers, facts, separator)
+def _unsupported(there: TargetColumn) -> Unsupported:
+    return Unsupported(
+        "type-not-supported",
+        f"the target's column {there.name} is {there.type}, which no rule of this job leads "
+        "to: leave the column out, and fill it on the target after the switch",
+        skip=True,
+    )
+
+
+def _array(there: TargetColumn, facts: ColumnFacts, said: Said) -> Rule:
+    """The plain rule of lists, where one is and the values are such lists; else that of their
+    elements, for each of them."""
+    element = str(there.element)
+    name, numbers = choose.split_type(element)
+    plain = ArrayRule.of(
+        there.type, name or element.rpartition(".")[2], numbers, facts, said.separator
+    )
+    if plain is not None and carries_some(plain, facts):
+        return plain
+    of_elements = facts_of_elements(facts, said.separator)
+    as_column = TargetColumn(name=there.name, type=element, base=element, labels=there.labels)
+    if name == "bytea":
+        raise _unsupported(there)  # no list says how its texts are bytes
+    try:
+        each = toward(as_column, ELEMENT, of_elements, said)
+    except Unsupported as error:
+        if plain is not None:
+            return plain
+        raise error if error.code != "type-not-supported" else _unsupported(there) from None
+    rule = ListRule.of(there.type, each, facts, said.separator)
+    return rule if plain is None or carries_some(rule, facts) else plain
 
 
 def _of_blobs(there: TargetColumn, column: SourceColumn, request: Request) -> Rule | None:

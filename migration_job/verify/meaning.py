@@ -15,7 +15,13 @@ from typing import Any
 
 from migration_job.plan.model import ColumnPlan
 from migration_job.values import BrokenText, SourceValue, display
-from migration_job.verify import meaning_numbers, meaning_target, meaning_texts, meaning_times
+from migration_job.verify import (
+    meaning_lists,
+    meaning_numbers,
+    meaning_target,
+    meaning_texts,
+    meaning_times,
+)
 from migration_job.verify.meaning_numbers import REAL
 from migration_job.verify.meaning_target import Inexact as Inexact
 from migration_job.verify.meaning_times import EPOCH
@@ -23,9 +29,12 @@ from migration_job.verify.meaning_times import EPOCH
 
 def of_source(column: ColumnPlan, value: SourceValue) -> str | None:
     """The meaning of a source value in this column. Raises Inexact."""
-    if value is None and not (column.rule.kind == "map" and column.rule.bijective):
+    return _of_source(column.rule, value)
+
+
+def _of_source(rule: Any, value: SourceValue) -> str | None:
+    if value is None and not (rule.kind == "map" and rule.bijective):
         return None
-    rule: Any = column.rule
     while rule.kind == "map":
         if rule.bijective:
             value = _through_map(rule, value)
@@ -71,12 +80,27 @@ def _alike(left: object, right: object) -> bool:
 def of_target(column: ColumnPlan, text: str | None) -> str | None:
     """The meaning of a target value's text output (or of input text, as the ledger has it).
     Raises ValueError for text that is none of the type."""
-    if text is None:
-        return None
-    rule: Any = column.rule
+    return None if text is None else _of_target(column.rule, text)
+
+
+def _of_target(rule: Any, text: str) -> str:
     while rule.kind == "map":
         rule = rule.inner
     return _TARGET[rule.kind](rule, text)
+
+
+def _list_source(rule: Any, value: SourceValue) -> str:
+    def each(own: Any, part: SourceValue) -> str | None:
+        return _as_input(own, _of_source(own, part))
+
+    return meaning_lists.list_source(rule, value, each)
+
+
+def _list_target(rule: Any, text: str) -> str:
+    def each(own: Any, part: str) -> str:
+        return str(_as_input(own, _of_target(own, part)))
+
+    return meaning_lists.list_target(rule, text, each)
 
 
 # ---------------------------------------------------------------------------------- the kinds
@@ -86,6 +110,8 @@ _SOURCE: dict[str, Callable[[Any, SourceValue], str]] = {
     **meaning_texts.SOURCE,
     **meaning_times.SOURCE,
     **meaning_target.SOURCE,
+    **meaning_lists.SOURCE,
+    "list": _list_source,
 }
 
 _TARGET: dict[str, Callable[[Any, str], str]] = {
@@ -93,15 +119,20 @@ _TARGET: dict[str, Callable[[Any, str], str]] = {
     **meaning_texts.TARGET,
     **meaning_times.TARGET,
     **meaning_target.TARGET,
+    **meaning_lists.TARGET,
+    "list": _list_target,
 }
 """Complete for every kind of rule; a test compares it with the rules that there are."""
 
 
 def as_parameter(column: ColumnPlan, meaning: str | None) -> str | None:
     """A meaning as input text for a query by key."""
+    return _as_input(column.rule, meaning)
+
+
+def _as_input(rule: Any, meaning: str | None) -> str | None:
     if meaning is None:
         return None
-    rule: Any = column.rule
     while rule.kind == "map":
         rule = rule.inner
     if rule.kind in ("timestamp", "local-timestamp") and meaning.lstrip("-").isdigit():

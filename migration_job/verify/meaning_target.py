@@ -14,7 +14,6 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from migration_job.quoting import postgres_element
 from migration_job.values import SourceValue, display
 
 
@@ -197,87 +196,6 @@ def _single_target(rule: Any, text: str) -> str:
     return _single(0.0 if one_zero and float(text) == 0 else float(text))
 
 
-# ------------------------------------------------------------------------------------ lists
-
-
-def _array_source(rule: Any, value: SourceValue) -> str:
-    if isinstance(value, str) and rule.literal:
-        try:
-            return _array_target(rule, value)
-        except (ValueError, IndexError):
-            raise wrong(value, "a list as PostgreSQL writes it") from None
-    if isinstance(value, str) and rule.separator is not None:
-        return _literal([_of_list(rule, part) for part in value.split(rule.separator) if value])
-    if not isinstance(value, str):
-        raise wrong(value, "a list in JSON")
-    try:
-        parts = json.loads(value, parse_int=Decimal, parse_float=Decimal)
-    except ValueError:
-        raise wrong(value, "a list in JSON") from None
-    if not isinstance(parts, list):
-        raise wrong(value, "a list in JSON")
-    return _literal([_of_json(rule, part) for part in parts])
-
-
-def _of_list(rule: Any, part: str) -> str | None:
-    if rule.element == "boolean":
-        return {"true": "t", "false": "f"}.get(part, part)
-    if rule.element in ("text", "uuid"):
-        return part
-    try:
-        return _of_json(rule, Decimal(part))
-    except ArithmeticError:
-        raise wrong(part, "a number in a list") from None
-
-
-def _of_json(rule: Any, part: Any) -> str | None:
-    if part is None:
-        return None
-    if isinstance(part, bool):
-        return "t" if part else "f"
-    if isinstance(part, Decimal):
-        if rule.element != "real":
-            return format(part, "f")
-        if Decimal(repr(float(part))) != part:
-            raise Inexact(f"{part} in a list has more digits, or is larger, than a real")
-        return repr(float(part))
-    return str(part)
-
-
-def _literal(parts: list[str | None]) -> str:
-    """The array as PostgreSQL reads it, every element quoted."""
-    quoted = ("NULL" if part is None else postgres_element(part) for part in parts)
-    return "{" + ",".join(quoted) + "}"
-
-
-def _array_target(rule: Any, text: str) -> str:
-    if not (text.startswith("{") and text.endswith("}")):
-        raise ValueError(f"not an array: {text!r}")
-    parts: list[str | None] = []
-    place = 1
-    while place < len(text) - 1:
-        part, place = _element(text, place)
-        parts.append(part)
-    if rule.element == "real":
-        parts = [None if p is None else repr(float(p)) for p in parts]
-    return _literal(parts)
-
-
-def _element(text: str, place: int) -> tuple[str | None, int]:
-    """The element that begins there, and where the next one does."""
-    if text[place] != '"':
-        end = min(i for i in (text.find(",", place), len(text) - 1) if i >= 0)
-        bare = text[place:end]
-        return (None if bare == "NULL" else bare), end + 1
-    found = []
-    place += 1
-    while text[place] != '"':
-        place += text[place] == "\\"
-        found.append(text[place])
-        place += 1
-    return "".join(found), place + 2
-
-
 # ----------------------------------------------------------------------------------- vectors
 
 
@@ -351,7 +269,9 @@ def _digits_source(_rule: Any, value: SourceValue) -> str:
     return str(number)
 
 
-UNBOUNDED = frozenset({"character", "citext", "padded-numeric", "array", "vector", "json-bytes"})
+UNBOUNDED = frozenset(
+    {"character", "citext", "padded-numeric", "array", "list", "vector", "json-bytes"}
+)
 """Rules of these whose values may be of any size."""
 
 SOURCE: dict[str, Callable[[Any, SourceValue], str]] = {
@@ -361,7 +281,6 @@ SOURCE: dict[str, Callable[[Any, SourceValue], str]] = {
     "label": _label_source,
     "citext": _citext_source,
     "single": _single_source,
-    "array": _array_source,
     "vector": _vector_source,
     "json-bytes": _json_bytes_source,
     "digit-bytes": _digits_source,
@@ -374,7 +293,6 @@ TARGET: dict[str, Callable[[Any, str], str]] = {
     "label": _same_text,
     "citext": _same_text,
     "single": _single_target,
-    "array": _array_target,
     "vector": _vector_target,
     "json-bytes": _json_bytes_target,
     "digit-bytes": _same_text,

@@ -154,7 +154,7 @@ def _is_told(declared: str, rule: rules.RuleBase) -> bool:
     return fits and not (rule.kind in ("integer", "boolean") and affinity == "text")
 
 
-OF_A_TARGET = frozenset({"map", "array", "label"})
+OF_A_TARGET = frozenset({"map", "array", "list", "label"})
 """Rules that say nothing without another one, or without a type of the application's own, which
 tests/integration/test_existing.py gives them."""
 

@@ -179,3 +179,24 @@ def test_a_server_without_the_extension_is_a_sentence(
     assert ended.status == FAILED, ended.said
     assert "expected the extension citext" in ended.err
     assert "have a superuser create that extension" in ended.err
+
+
+def test_an_array_of_dates_can_be_wished(tmp_path: Path, postgres: str) -> None:
+    way = Way.of(
+        tmp_path,
+        postgres,
+        "CREATE TABLE plan (id INTEGER PRIMARY KEY, days TEXT, at TEXT);"
+        """INSERT INTO plan VALUES (1, '["2024-02-29"]', '["2024-02-29 01:02:03", null]')""",
+    )
+    before = way.on_sqlite("SELECT * FROM plan")
+    wished = "{days: {type: 'date[]'}, at: {type: 'timestamp(3)[]'}}"
+    policy = _policy(tmp_path, f"tables: {{plan: {{columns: {wished}}}}}")
+    ended = way.migrate("--policy", policy)
+    assert ended.status == DONE, ended.said
+    ended = way.command("switch")
+    assert ended.status == DONE, ended.said
+    assert way.on_postgres("SELECT days[1] - 1 = '2024-02-28', at::text FROM plan") == [
+        (True, '{"2024-02-29 01:02:03",NULL}')
+    ]
+    way.back()
+    assert way.on_sqlite("SELECT * FROM plan") == before

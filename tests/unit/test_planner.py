@@ -665,7 +665,7 @@ def test_an_array_of_what_no_list_holds_is_refused(tmp_path: Path) -> None:
     path = database(tmp_path / "a.db", "CREATE TABLE t(a TEXT)")
     policy = "tables: {t: {columns: {a: {type: '%s'}}}}"
     assert column_of(plan_of(path, policy % "varchar(9) []"), "t", "a").type == "varchar(9)[]"
-    with pytest.raises(InputError, match="an array of text"):
+    with pytest.raises(InputError, match=r"an array \(TYPE"):
         plan_of(path, policy % "bytea[]")
 
 

@@ -42,6 +42,8 @@ from migration_job.plan.rules import (
 from migration_job.plan.rules.arrays import ArrayRule
 from migration_job.plan.rules.days import DayRule
 from migration_job.plan.rules.durations import IntervalRule
+from migration_job.plan.rules.lists import ListRule
+from migration_job.plan.rules.other import SingleRule
 from migration_job.stores.sqlite.database import add_functions
 from migration_job.values import BrokenText, SourceValue, same
 from tests.helpers import missing, text_or_broken
@@ -107,6 +109,11 @@ RULES += [
     ArrayRule(type="integer[]", element="integer", separator=", "),
     ArrayRule(literal="quoted"),
     ArrayRule(type="double precision[]", element="real", pointed=True),
+    ListRule(type="date[]", separator=","),
+    ListRule(type="date[]", literal="quoted", spaced=False),
+    ListRule(type="jsonb[]", each=JsonbRule()),
+    ListRule(type="real[]", each=SingleRule(affinity="blob"), pointed=True),
+    ListRule(type="timestamptz[]", each=TimestampRule(), literal="bare"),
     DayRule(shape="epoch", epoch="ms"),
     IntervalRule(unit="julian"),
 ]

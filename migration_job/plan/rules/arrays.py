@@ -29,7 +29,8 @@ from migration_job.values import SourceValue
 Element = Literal["text", "uuid", "integer", "real", "numeric", "boolean"]
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
-_BARE = re.compile(r"[^\s{}\",\\]+")
+BARE = re.compile(r"[^\s{}\",\\]+", re.ASCII)
+"""An element that PostgreSQL writes without quotes, unless it spells NULL."""
 
 
 ELEMENTS: Mapping[str, Element] = {
@@ -99,7 +100,7 @@ class ArrayRule(RuleBase):
             high=high,
             numbers=numbers,
             separator=separator,
-            literal="" if separator is not None else _literal_in(lists),
+            literal="" if separator is not None else literal_in(lists),
         )
 
     @model_serializer(mode="wrap")
@@ -144,7 +145,7 @@ class ArrayRule(RuleBase):
         if self.element == "boolean":
             return {"true": True, "t": True, "false": False, "f": False}.get(part, part)
         numbers = self.element in ("integer", "real", "numeric")
-        return _Digits(part) if numbers and _NUMBER.fullmatch(part) else part
+        return _Digits(part) if numbers and NUMBER.fullmatch(part) else part
 
     def _part(self, part: Any) -> str:
         match part:
@@ -172,7 +173,7 @@ class ArrayRule(RuleBase):
             )
         if any("\ud800" <= c <= "\udfff" for c in part):
             raise CannotCarry("half of a surrogate pair in a list, which is no character")
-        bare = _BARE.fullmatch(part) is not None and part.upper() != "NULL"
+        bare = BARE.fullmatch(part) is not None and part.upper() != "NULL"
         return part if bare else postgres_element(part)
 
     def _number(self, digits: str) -> str | None:
@@ -226,14 +227,7 @@ class ArrayRule(RuleBase):
         return json.dumps(part, ensure_ascii=False) if texts else part
 
 
-def separated(rule: RuleBase, separator: str | None) -> RuleBase:
-    """The rule, that of lists with the separator where one is declared."""
-    if separator is None or not isinstance(rule, ArrayRule):
-        return rule
-    return rule.model_copy(update={"separator": separator})
-
-
-def _literal_in(lists: Sequence[str]) -> Literal["", "bare", "quoted"]:
+def literal_in(lists: Sequence[str]) -> Literal["", "bare", "quoted"]:
     """How most of the lists are written, where that is PostgreSQL's own way."""
     found = [text for text in lists if text[:1] == "{" and text[-1:] == "}"]
     if 2 * len(found) <= len(lists):
@@ -252,7 +246,7 @@ def has_decimals(lists: Sequence[str]) -> bool:
     return bool(found) and 2 * sum(map(bool, found)) > len(found)
 
 
-_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?", re.ASCII)
+NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?", re.ASCII)
 _WHOLE = re.compile(r"(?<=[\[,\s-])\d+(\.0)?(?=[\],\s])")
 
 

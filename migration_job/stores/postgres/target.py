@@ -61,9 +61,9 @@ WITH RECURSIVE behind (oid, base, modifier) AS (
 )
 SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
        format_type(b.base, coalesce(b.modifier, a.atttypmod)),
-       ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = b.base
+       ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid IN (b.base, eb.base)
              ORDER BY e.enumsortorder),
-       CASE WHEN bt.typcategory = 'A' THEN format_type(bt.typelem, a.atttypmod) END,
+       format_type(eb.base, coalesce(eb.modifier, b.modifier, a.atttypmod)),
        a.attnotnull OR d.typnotnull,
        CASE WHEN a.attgenerated = '' THEN pg_get_expr(f.adbin, f.adrelid) END,
        CASE WHEN a.attgenerated <> '' THEN pg_get_expr(f.adbin, f.adrelid) END,
@@ -79,6 +79,8 @@ SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
 JOIN pg_type d ON d.oid = a.atttypid
 JOIN behind b ON b.oid = a.atttypid JOIN pg_type bt ON bt.oid = b.base AND bt.typtype <> 'd'
+LEFT JOIN (behind eb JOIN pg_type et ON et.oid = eb.base AND et.typtype <> 'd')
+  ON bt.typcategory = 'A' AND eb.oid = bt.typelem
 LEFT JOIN pg_attrdef f ON f.adrelid = c.oid AND f.adnum = a.attnum
 WHERE c.relnamespace = %(schema)s::text::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
   AND a.attnum > 0 AND NOT a.attisdropped
