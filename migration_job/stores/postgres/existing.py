@@ -19,7 +19,7 @@ from migration_job.place import records_of
 from migration_job.plan.findings import some
 from migration_job.plan.model import Plan, TablePlan
 from migration_job.quoting import postgres_name
-from migration_job.stores.postgres import capture, merged, untouched
+from migration_job.stores.postgres import capture, merged, target_fence, untouched
 from migration_job.stores.postgres.database import lost
 
 TABLES = """
@@ -44,21 +44,20 @@ COMMENT ON TABLE migration.sequences IS 'where the application''s sequences stoo
 COMMENT ON TABLE migration.definitions IS 'what the schema''s definitions were before the load';
 """
 
-SILENT = "SET LOCAL session_replication_role = replica"
-
 
 def silence(connection: psycopg.Connection) -> None:
     """Have triggers and foreign keys not act in this session. Raises InputError where the role may
-    not."""
+    not, and nobody lends it the right."""
     try:
-        connection.execute("SET session_replication_role = replica")
-    except psycopg.errors.InsufficientPrivilege as error:
+        target_fence.act_as_replica(connection)
+    except InputError as error:
         raise InputError(
             "expected a role that may keep the application's triggers and foreign keys from "
             f"acting while rows are loaded, found {connection.info.user}, which may not set "
             "session_replication_role",
             advice="as a superuser, on PostgreSQL 15 and later: GRANT SET ON PARAMETER "
-            f"session_replication_role TO {connection.info.user}; on 14 load as a superuser. "
+            f"session_replication_role TO {connection.info.user}; on 14 a superuser lends it by "
+            f"the function {target_fence.REPLICA_FUNCTION}() (docs/how-to/external-database.md). "
             "Nothing was changed",
         ) from error
 
@@ -111,7 +110,7 @@ def prepare(connection: psycopg.Connection, plan: Plan, definitions: Sequence[st
     transaction that makes the run's records."""
     connection.execute(TABLES)
     connection.execute(merged.TABLES)
-    connection.execute(SILENT)
+    silence(connection)
     with connection.cursor().copy("COPY migration.definitions (line) FROM STDIN") as copy:
         for line in definitions:
             copy.write_row((line,))
@@ -212,7 +211,7 @@ def undo(connection: psycopg.Connection, plan: Plan) -> None:
     certificate."""
     try:
         with connection.transaction():
-            connection.execute(SILENT)
+            silence(connection)
             # With capture the tables have the fence of the way back by now, closed.
             capture.take_token(connection)
             if tables := filled(plan):

@@ -191,7 +191,8 @@ def act_as_replica(connection: psycopg.Connection) -> None:
     """Have this session's writes fire no triggers and no foreign keys. Raises InputError where the
     role may not: without it a cascade could remove rows that the source still has."""
     try:
-        connection.execute(REPLICA)
+        with connection.transaction():  # also within one, which a refusal would abort
+            connection.execute(REPLICA)
         return
     except psycopg.errors.InsufficientPrivilege:
         offered = connection.execute(
