@@ -133,6 +133,14 @@ def _list(rng: random.Random) -> Pair:
     return json.dumps(parts, ensure_ascii=False), json.dumps(parts, ensure_ascii=False)
 
 
+def _list_of(make: Callable[[random.Random], str]) -> Callable[[random.Random], Pair]:
+    def made(rng: random.Random) -> Pair:
+        parts = [rng.choice([make(rng), make(rng), None]) for _ in range(rng.randint(0, 4))]
+        return json.dumps(parts), json.dumps(parts)
+
+    return made
+
+
 def _document(rng: random.Random) -> Pair:
     text = json.dumps({"a": _text(rng, 4), "b": [rng.randint(-9, 9)]}, ensure_ascii=False)
     return text, text
@@ -182,6 +190,16 @@ KINDS = (
     Kind("TEXT", "jsonb", _document, JSON, comparable=False),
     Kind("TEXT", "json", _document, JSON, comparable=False),
     Kind("TEXT", "text[]", _list, LIST, comparable=False, written=AS_LIST),
+    Kind(
+        *("TEXT", "date[]", _list_of(_day), LIST),
+        comparable=False,
+        written=AS_LIST + "::date[]",
+    ),
+    Kind(
+        *("TEXT", '"Feeling"[]', _list_of(_feeling), LIST),
+        comparable=False,
+        written=AS_LIST + '::"Feeling"[]',
+    ),
     # Domains: over each family of types, over another domain, and one that allows no NULL.
     Kind("TEXT", "short", _same(lambda rng: _text(rng, 5))),
     Kind("TEXT", "shorter", _same(lambda rng: _text(rng, 3))),
