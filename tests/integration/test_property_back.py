@@ -153,6 +153,8 @@ class Stopped(Exception):
 
 
 COMPUTED = "cannot compute an index, a CHECK or a generated column of a row that the source now"
+REFERS_FREELY = ("foreign-key-not-carried", "orphans")
+"""Findings of tables whose rows may refer to nothing on PostgreSQL, or did so before."""
 ON_SQLITE_ALONE = "the source refuses what the target now holds: UNIQUE constraint failed"
 BY_RIGHT = (
     "has no key that identifies its rows on both sides",
@@ -174,7 +176,9 @@ class Trial:
         self.one_way: list[str] = []
         self.computed: set[str] = set()
         self.looser: set[str] = set()
+        self.free: set[str] = set()
         self.there = False
+        self.orphaned: Counter[tuple[str, str]] = Counter()
 
     def command(self, name: str, *more: str | Path) -> Ended:
         options: list[str | Path] = ["--target", self.dsn, "--report", self.place / "report"]
@@ -222,6 +226,7 @@ class Trial:
             self.write_source()
             self.must("sync", "--once")
             self.switch()
+            self.orphaned = self.orphans()
             self.there = True
             self.write_target()
             before = independent_compare.read_target(self.reader)
@@ -231,6 +236,7 @@ class Trial:
         except Stopped as end:
             return str(end)
         assert not (found := self.compared(before)), found
+        assert not (lost := self.orphans() - self.orphaned), lost
         self.whole()
         if self.one_way:
             return "one way announced"
@@ -243,6 +249,14 @@ class Trial:
                 raise AssertionError(f"it cannot go there again: {end}") from end
             return "computed again"
         return "whole"
+
+    def orphans(self) -> Counter[tuple[str, str]]:
+        """What SQLite finds no parent of, by table and parent, where PostgreSQL would not let a
+        row refer to nothing."""
+        left = {*self.one_way, *self.free}
+        with contextlib.closing(sqlite3.connect(self.path)) as connection:
+            found = connection.execute("PRAGMA foreign_key_check").fetchall()
+        return Counter((t, parent) for t, _, parent, _ in found if not {t, parent} & left)
 
     def compared(self, target: dict[str, independent_compare.TargetTable]) -> list[str]:
         """What the source has otherwise than that target means it."""
@@ -264,6 +278,7 @@ class Trial:
         report = json.loads((self.place / "report" / "report.json").read_text())
         findings = report["findings"]
         self.computed = {f["table"] for f in findings if f["code"] == "generated-as-plain"}
+        self.free = {f["table"] for f in findings if f["code"] in REFERS_FREELY}
         self.looser = {
             f["table"]
             for f in findings

@@ -68,6 +68,7 @@ class ListRule(RuleBase):
     """Whether the column's lists are written as PostgreSQL's own arrays are, and whether with each
     text in quotes."""
 
+    spelled: ClassVar[tuple[str, ...]] = ("spaced", "pointed", "separator", "literal")
     doc: ClassVar[str] = (
         "Lists whose elements another rule carries: dates, times, intervals, an enum's labels, "
         "addresses, JSON documents, reals and others; spelled as those of `array` may be."
