@@ -14,7 +14,7 @@ import typer
 
 from migration_job import last_resort
 from migration_job.commands.hold import HowToHold, hold_one
-from migration_job.commands.live_options import TargetFile, console_of, owner_of, say
+from migration_job.commands.live_options import Spoken, TargetFile, console_of, owner_of, say
 from migration_job.commands.option_groups import (
     ALIAS_FILE_HELP,
     AsJson,
@@ -111,6 +111,7 @@ class FleetOptions(BookOptions):
             help="UID:GID of the applications, which the connections' files are given to."
         ),
     ] = None
+    words: Spoken
 
     def places(self) -> Places:
         """The options put together. Raises InputError."""
@@ -151,7 +152,7 @@ def fleet_sync(options: FollowOptions) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with patience(LOCK_SECONDS):
-        FleetSync(options.places(), say).run(stop.is_set, once=options.once)
+        FleetSync(options.places(), options.words.say).run(stop.is_set, once=options.once)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,7 +297,7 @@ def _each(options: TenantOptions, command: str, act: Act) -> None:
     for tenant in chosen:
 
         def told(text: str, tenant: str = tenant) -> None:
-            say(f"{tenant}: {text}")
+            options.words.say(f"{tenant}: {text}")
 
         try:
             act(places.endpoints(tenant, *files[tenant]), places.report_of(tenant), told)
@@ -304,12 +305,12 @@ def _each(options: TenantOptions, command: str, act: Act) -> None:
             if len(chosen) == 1:
                 raise
             failed[tenant] = error
-            told(_failure(error, command))
+            say(f"{tenant}: {_failure(error, command)}")
         except Exception as error:  # it is that tenant's end, and no other's
             if len(chosen) == 1:
                 raise
             failed[tenant] = _unforeseen(error, command)
-            told(_failure(failed[tenant], command))
+            say(f"{tenant}: {_failure(failed[tenant], command)}")
     if failed:
         first = min(failed)
         raise KIND[common_status({int(e.status) for e in failed.values()})](

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from migration_job.commands.live_options import LiveOptions, say
+from migration_job.commands.live_options import LiveOptions
 from migration_job.commands.option_groups import PauseSeconds, with_options
 from migration_job.protocol import lease
 from migration_job.protocol.outcome import write_outcome
@@ -68,11 +68,11 @@ def hold_one(ends: Endpoints, report: Path, how: HowToHold, told: Callable[[str]
 
 def hold(options: HoldOptions) -> None:
     """Hold the application's queries at PgBouncer, until `resume` or the end of the hold."""
-    hold_one(options.endpoints(), options.report, options.how, say)
+    hold_one(options.endpoints(), options.report, options.how, options.say)
 
 
 def resume(options: LiveOptions) -> None:
     """End a hold, or one made by another program: PgBouncer serves the application again."""
     ends = options.endpoints()
     with write_outcome(options.report, "resume"):
-        lease.resume(ends, say=say)
+        lease.resume(ends, say=options.say)

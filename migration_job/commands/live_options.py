@@ -18,6 +18,7 @@ from migration_job.commands.option_groups import (
     ALIAS_FILE_HELP,
     Console,
     ConsoleFile,
+    Quiet,
     Report,
     SchemaName,
     Target,
@@ -45,7 +46,19 @@ State = Annotated[
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LiveOptions:
+class Spoken:
+    """Whether a command tells its progress."""
+
+    quiet: Quiet = False
+
+    def say(self, text: str) -> None:
+        """One line of progress, unless only errors are to be said."""
+        if not self.quiet:
+            say(text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveOptions(Spoken):
     """Both sides, the pooler and the application's connection."""
 
     source: Source

@@ -94,11 +94,14 @@ AsJson = Annotated[
 ]
 
 
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class WordOptions:
     """How much is said."""
 
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False
+    quiet: Quiet = False
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also print every table and every warning.")
     ] = False

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from migration_job.commands.live_options import LiveOptions, say
+from migration_job.commands.live_options import LiveOptions
 from migration_job.commands.option_groups import with_options
 from migration_job.protocol.outcome import write_outcome
 from migration_job.protocol.rollback import RolledBack
@@ -92,8 +92,12 @@ def rollback_one(
 def rollback(options: RollbackOptions) -> None:
     """Let SQLite serve, with everything that was written on PostgreSQL since."""
     ends = options.endpoints()
-    done = rollback_one(ends, options.report, options.how, say, keep_reads=options.keep_reads)
+    done = rollback_one(
+        ends, options.report, options.how, options.say, keep_reads=options.keep_reads
+    )
     if done.never_switched:
-        say(f"there was nothing to roll back: {options.source} was not switched, and SQLite serves")
+        options.say(
+            f"there was nothing to roll back: {options.source} was not switched, and SQLite serves"
+        )
     else:
-        say(f"SQLite serves; {options.connection} names it")
+        options.say(f"SQLite serves; {options.connection} names it")

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from migration_job.commands.live_options import LiveOptions, say
+from migration_job.commands.live_options import LiveOptions
 from migration_job.commands.option_groups import LockSeconds, with_options
 from migration_job.protocol.outcome import write_outcome
 from migration_job.protocol.settings import Endpoints
@@ -63,5 +63,7 @@ def settle_one(
 
 def settle(options: SettleOptions) -> None:
     """End the migration: no rollback any more, the SQLite file archived and read-only."""
-    archive = settle_one(options.endpoints(), options.report, options.how, say)
-    say(f"settled; `migration-job restore-backup {word(str(archive))} FILE` restores the archive")
+    archive = settle_one(options.endpoints(), options.report, options.how, options.say)
+    options.say(
+        f"settled; `migration-job restore-backup {word(str(archive))} FILE` restores the archive"
+    )

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from migration_job.commands.live_options import LiveOptions, remember_switch, say
+from migration_job.commands.live_options import LiveOptions, remember_switch
 from migration_job.commands.option_groups import AcceptAsynchronous, with_options
 from migration_job.plan.policy import load_policy
 from migration_job.protocol import whole_command
@@ -92,12 +92,12 @@ def switch(options: SwitchOptions) -> None:
     remember_switch(ends.state, options.how.remembered())
     if options.reads_only:
         with write_outcome(options.report, "switch") as outcome:
-            move_reads(ends, catch_up_limit=options.how.catch_up_seconds, say=say)
+            move_reads(ends, catch_up_limit=options.how.catch_up_seconds, say=options.say)
             outcome.update(phase="verified", reads="postgresql", writes="sqlite")
-            say("PostgreSQL answers reads; SQLite takes the writes")
+            options.say("PostgreSQL answers reads; SQLite takes the writes")
         return
-    switch_one(ends, options.report, options.how, say)
-    say(f"PostgreSQL serves; {options.connection} names it")
+    switch_one(ends, options.report, options.how, options.say)
+    options.say(f"PostgreSQL serves; {options.connection} names it")
 
 
 def switch_one(

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from migration_job.commands.live_options import LiveOptions, say
+from migration_job.commands.live_options import LiveOptions
 from migration_job.commands.option_groups import Once, with_options
 from migration_job.protocol.metrics import MigrationCollector, serving
 from migration_job.protocol.reverse_sync import LOCK_SECONDS
@@ -60,4 +60,4 @@ def sync(options: SyncOptions) -> None:
         if options.metrics_port
         else nullcontext(),
     ):
-        Sync(ends, max_lag=options.max_lag, say=say).run(stop.is_set, once=options.once)
+        Sync(ends, max_lag=options.max_lag, say=options.say).run(stop.is_set, once=options.once)

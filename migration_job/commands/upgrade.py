@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from migration_job.commands.live_options import say
+from migration_job.commands.live_options import Spoken, say
 from migration_job.commands.option_groups import (
     ALIAS_FILE_HELP,
     HOLDS_IT,
@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UpgradeOptions:
+class UpgradeOptions(Spoken):
     """Two servers, the pooler before them, and what to do."""
 
     report: Report
@@ -173,8 +173,8 @@ def upgrade(options: UpgradeOptions) -> None:
         _status(ends, as_json=options.as_json)
         return
     ending: dict[str, Callable[[], None]] = {
-        "settle": lambda: upgrade_end.settle(ends, say),
-        "abandon": lambda: upgrade_end.abandon(ends, say),
+        "settle": lambda: upgrade_end.settle(ends, options.say),
+        "abandon": lambda: upgrade_end.abandon(ends, options.say),
     }
     with write_outcome(options.report, "upgrade") as outcome:
         outcome["step"] = chosen[0] if chosen else "upgrade"
@@ -182,9 +182,9 @@ def upgrade(options: UpgradeOptions) -> None:
             ending[chosen[0]]()
             return
         done = (
-            protocol.back(ends, say)
+            protocol.back(ends, options.say)
             if options.back
-            else protocol.upgrade(ends, say, prepare_only=options.prepare_only)
+            else protocol.upgrade(ends, options.say, prepare_only=options.prepare_only)
         )
         outcome.update(asdict(done) if done is not None else {})
 

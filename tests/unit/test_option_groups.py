@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import pytest
 import typer
 from typer.testing import CliRunner
 
+from migration_job.cli import build
 from migration_job.commands import __file__ as package
+from migration_job.commands.live_options import Spoken
 from migration_job.commands.option_groups import with_options
 
 
@@ -72,3 +75,22 @@ def test_no_help_of_an_option_stands_twice() -> None:
                 helps[str(node.value.value)] += node.arg == "help"
     assert len(helps) > 50, "the options' help was not found"
     assert [text for text, count in helps.items() if count > 1] == []
+
+
+TELL_PROGRESS = (
+    *("migrate", "verify", "switch", "rollback", "settle", "hold", "resume", "sync", "upgrade"),
+    *("fleet-switch", "fleet-rollback", "fleet-settle", "fleet-hold", "fleet-resume", "fleet-sync"),
+)
+
+
+@pytest.mark.parametrize("name", TELL_PROGRESS)
+def test_every_command_that_tells_its_progress_can_be_quiet(name: str) -> None:
+    command = typer.main.get_command(build()).commands[name]  # type: ignore[attr-defined]
+    quiet = next(p for p in command.params if p.name == "quiet")
+    assert (quiet.opts, quiet.help) == (["--quiet", "-q"], "Print errors only.")
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_quiet_keeps_progress_to_itself(quiet: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    Spoken(quiet=quiet).say("PostgreSQL serves")
+    assert capsys.readouterr().out == ("" if quiet else "PostgreSQL serves\n")
