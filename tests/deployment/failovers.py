@@ -1,19 +1,21 @@
 """A stage on three servers under load, and what befalls it: losses, cuts and switchovers.
 
 ``python -m tests.deployment.failovers --times 20`` (``make failovers``) tries each a number of
-times on one stage and writes the table into docs/how-to/stand-by.md.
+times on one stage and writes its row into the table of docs/how-to/stand-by.md; ``--only`` leaves
+the rows of the others as they are.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sqlite3
 import statistics
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
@@ -25,8 +27,10 @@ from docker.errors import DockerException
 from docker.models.containers import Container
 
 from infra import members
+from infra.clustered import TTL_SECONDS
 from infra.errors import StageError
-from infra.members import Member, Standing
+from infra.execution import STDOUT, execute
+from infra.members import API_PORT, Member, Standing
 from infra.setting_types import SEVERAL
 from infra.settings import read
 from infra.switchover import led, switch_over
@@ -43,6 +47,15 @@ POLL_SECONDS = 0.5
 BOUND_SECONDS = 45.0
 """Within which a query that waits is answered, whatever befalls one of the servers: the time after
 which a leader that is lost is the leader no more, 20 s, and what the others take to agree."""
+ASK_PATRONI = f"""
+import json, ssl, time, urllib.request
+unverified = ssl._create_unverified_context()
+with urllib.request.urlopen("https://127.0.0.1:{API_PORT}/patroni", context=unverified) as answer:
+    said = json.load(answer)
+print(json.dumps({{"role": said["role"], "silent": time.time() - said["dcs_last_seen"]}}))
+"""
+"""How long ago a member has heard etcd, by Patroni's own word: `patronictl` asks etcd."""
+LEADING = ("primary", "master")
 PAGE = ROOT / "docs" / "how-to" / "stand-by.md"
 
 SCHEMA = """
@@ -269,11 +282,11 @@ class Tried:
 
     def lose_all_etcd(self) -> None:
         """All three, killed; the leader goes on as long as it reaches the others."""
+        leader = self.leader()
         containers = [self.container(one.etcd) for one in self.members]
         for container in containers:
             container.kill(signal="KILL")
-        # Longer than a leader stays one whom nobody confirms.
-        time.sleep(25)
+        until(lambda: self._leads_unconfirmed(leader), "a leader whom etcd has not confirmed")
         for container in containers:
             container.start()
         for container in containers:
@@ -353,6 +366,12 @@ class Tried:
     def _another_than(self, before: Member) -> None:
         names = self.workshop.names
         until(lambda: led(self.client, names) not in ([], [before.host]), "another leader")
+
+    def _leads_unconfirmed(self, leader: Member) -> bool:
+        """Whether it leads, by its own word, for longer than etcd has it lead from its last."""
+        said = execute(self.container(leader.container), ["python3", "-c", ASK_PATRONI])
+        found = json.loads(said.on(STDOUT))
+        return bool(found["role"] in LEADING and found["silent"] > TTL_SECONDS)
 
     def _told_again(self) -> bool:
         return bool(self.standing())
@@ -439,22 +458,31 @@ def row(outcomes: Sequence[Outcome]) -> str:
         str(sum(one.lost for one in outcomes)),
         f"{statistics.median(failed):g} / {max(failed)}",
         f"{statistics.median(waits):.1f} / {max(waits):.1f}",
+        date.today().isoformat(),
     ]
     return f"| {' | '.join(cells)} |"
 
 
 HEAD = """\
-| event | times | another leads | acknowledged | lost | failed | longest wait (s) |
-|---|---|---|---|---|---|---|"""
+| event | times | another leads | acknowledged | lost | failed | longest wait (s) | tried on |
+|---|---|---|---|---|---|---|---|"""
 BEGIN, END = "<!-- begin: make failovers -->", "<!-- end: make failovers -->"
 
 
-def write_page(table: str) -> None:
-    """Put the table between its marks in the page."""
-    text = PAGE.read_text()
-    before, rest = text.split(BEGIN)
+def rows_of(page: str) -> dict[str, str]:
+    """The rows that the page has, by their event."""
+    lines = page.partition(BEGIN)[2].partition(END)[0].splitlines()
+    found = {line.split("|")[1].strip(): line for line in lines if line.startswith("| ")}
+    return {event: line for event, line in found.items() if event in EVENTS}
+
+
+def with_rows(page: str, tried: Mapping[str, str]) -> str:
+    """The page with these rows between its marks, and with those that it had of other events."""
+    before, rest = page.split(BEGIN)
     _, after = rest.split(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+    known = {**rows_of(page), **tried}
+    table = "\n".join([HEAD, *(known[event] for event in EVENTS if event in known)])
+    return f"{before}{BEGIN}\n{table}\n{END}{after}"
 
 
 def main() -> int:
@@ -464,7 +492,8 @@ def main() -> int:
     words.add_argument("--page", action="store_true", help="write the table into its page")
     chosen = words.parse_args()
     wanted = [e for e in EVENTS if not chosen.only or any(part in e for part in chosen.only)]
-    faults, rows = 0, []
+    faults = 0
+    rows: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as scratch, standing_by(Path(scratch)) as tried:
         for event in wanted:
             outcomes = []
@@ -478,13 +507,13 @@ def main() -> int:
                     f"{' WRONG' if wrong else ''} {sorted(set(one.errors))[:3]}",
                     flush=True,
                 )
-            rows.append(row(outcomes))
+            rows[event] = row(outcomes)
+            if chosen.page:
+                # At once: what is tried later may take hours.
+                PAGE.write_text(with_rows(PAGE.read_text(), rows))
         until(tried.came_home, "SQLite to have every row")
         print("SQLite has every row that PostgreSQL has", flush=True)
-    table = "\n".join([HEAD, *rows, "", f"Tried on {date.today().isoformat()}."])
-    print(table)
-    if chosen.page:
-        write_page(table)
+    print("\n".join([HEAD, *rows.values()]))
     return 1 if faults else 0
 
 
