@@ -115,8 +115,10 @@ def stage_of_people(
         schema="existing",
         **settings,
     )
-    yield made
-    made.clear()
+    try:
+        yield made
+    finally:
+        made.clear()
 
 
 @pytest.fixture(scope="module")

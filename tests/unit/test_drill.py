@@ -140,3 +140,51 @@ def test_it_is_told_in_one_line(said: dict[str, Any], line: str) -> None:
 def test_where_nothing_was_compared_it_says_so() -> None:
     record = {"doing": "", "last_success": 1.0, "last": {**LAST, "compared": False}}
     assert "read and not compared (wal_level = replica)" in told.told(record, 1_010_800.0)
+
+
+# --------------------------------------------------------------------------- of several servers
+
+SEVERAL = ["/s/1", "/s/2", "/s/3"]
+
+
+def test_of_several_servers_the_one_that_leads_is_read(
+    drill: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = {"/s/1": ["f"], "/s/3": ["t"]}
+
+    def psql(host: str, *_words: str, failure: str) -> list[str]:
+        if host not in answers:
+            raise drill.DrillError("no server there")
+        return answers[host]
+
+    monkeypatch.setattr(drill, "psql", psql)
+    assert drill.leading(SEVERAL) == "/s/3"
+    # The only one is not asked.
+    assert drill.leading(["/s/2"]) == "/s/2"
+    answers["/s/3"] = ["f"]
+    with pytest.raises(drill.DrillError, match="expected one of the 3 servers to lead, found none"):
+        drill.leading(SEVERAL, seconds=0)
+
+
+@pytest.mark.parametrize(
+    ("sockets", "leads", "times"), [(SEVERAL, False, 2), (SEVERAL, True, 1), (["/s/1"], False, 1)]
+)
+def test_a_drill_whose_leader_is_lost_begins_again(
+    drill: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    sockets: list[str],
+    leads: bool,
+    times: int,
+) -> None:
+    tried: list[object] = []
+
+    def once(_database: str, _sockets: list[str], _record: object) -> object:
+        tried.append(result := drill.Result(server="/s/1", failure="" if tried else "lost"))
+        return result
+
+    monkeypatch.setattr(drill, "drill", once)
+    monkeypatch.setattr(drill, "leads", lambda _directory: leads)
+    record = drill.Record()
+    drill.turn("d", sockets, record, "")
+    assert len(tried) == times
+    assert record.last is tried[-1]
