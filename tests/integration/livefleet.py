@@ -87,8 +87,11 @@ class LiveKit(Kit):
     def _secret(self, name: str, text: str) -> list[str]:
         """The option that reads it from a file."""
         path = self.folder / name
-        path.write_text(text, encoding="utf-8")
-        path.chmod(0o600)
+        # Not again: a process that is being started may read it at this moment.
+        if not path.exists():
+            path.write_text(text, encoding="utf-8")
+            path.chmod(0o600)
+        assert path.read_text(encoding="utf-8") == text
         return [f"--{name}-file", str(path)]
 
     def arguments(self, command: str, *more: str) -> list[str]:

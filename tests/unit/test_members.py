@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -353,6 +355,17 @@ def test_what_is_told_to_etcd_is_the_same_each_time() -> None:
 PROOF = {"image": "app", "command": ["check"]}
 
 
+@pytest.fixture
+def loop() -> Iterator[None]:
+    """Where Pulumi's outputs are made."""
+    made = asyncio.new_event_loop()
+    asyncio.set_event_loop(made)
+    yield
+    asyncio.set_event_loop(None)
+    made.close()
+
+
+@pytest.mark.usefixtures("loop")
 def test_the_proof_finds_the_copy_where_one_leads(monkeypatch: pytest.MonkeyPatch) -> None:
     """By haproxy's name: not every application's driver knows a list of hosts."""
     several, alone = parts(proof=PROOF), parts(proof=PROOF, postgresMembers=1)
