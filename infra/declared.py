@@ -52,19 +52,13 @@ def job_inputs(parts: Parts, closed: Closed) -> dict[str, Any]:
 def migration(parts: Parts) -> dict[str, Any]:
     """What the copy is given more."""
     profile, proof = parts.settings.profile, parts.settings.proof
-    proven: dict[str, Any] = {}
-    if proof:
-        proven["proof"] = pulumi.Output.secret(proof.model_dump(mode="json"))
-        if members.of(parts.settings, parts.names):
-            # Not every application's driver knows a list of hosts.
-            proven["proof_host"] = parts.names.leader_host
     return {
         "job_digest": parts.images.job_digest,
         "profile": given.profile_digest(profile),
         "profile_path": str(given.profile_file(profile) or profile),
         "policy": given.policy(parts.settings),
         "target_version": str(parts.settings.postgres_version),
-        **proven,
+        **({"proof": pulumi.Output.secret(proof.model_dump(mode="json"))} if proof else {}),
     }
 
 

@@ -19,7 +19,7 @@ import pulumi
 from docker.errors import DockerException, NotFound
 from docker.models.containers import Container
 
-from infra import backup, engine, members, rendering, servers
+from infra import backup, engine, rendering, servers
 from infra.closed import Closed
 from infra.containers import MEBIBYTE, Health, Service
 from infra.errors import StageError
@@ -52,8 +52,6 @@ def service(
     """The drill's container. ``volumes`` are PostgreSQL's by path, of which it has the sockets and
     the repository; ``home`` is its own, for the copy and for the record."""
     settings, names = parts.settings, parts.names
-    several = [f"{members.SOCKETS}/{one.number}" for one in members.of(settings, names)]
-    sockets = several or [backup.SOCKETS]
     superuser = closed.password("superuser").apply(lambda password: f"*:*:*:*:{password}\n")
     return Service(
         name=names.drill,
@@ -80,10 +78,10 @@ def service(
             f"--hours={settings.backup_drill_hours}",
             f"--database={names.database}",
             f"--port={DRILL_METRICS_PORT}",
-            *(f"--sockets={directory}" for directory in several),
         ],
         environment={"PGPASSFILE": f"{backup.CONFIG}/pgpass"},
-        volumes={path: volumes[path] for path in (backup.REPOSITORY, *sockets)} | {HOME: home},
+        volumes={path: volumes[path] for path in (backup.REPOSITORY, backup.SOCKETS)}
+        | {HOME: home},
         temporary={"/tmp": "mode=1777"},  # noqa: S108 - the container's own
         stop_seconds=60,
     )

@@ -218,8 +218,6 @@ class MigrationInputs(JobInputs):
     target_version: str
     proof: ApplicationStep | None = Field(None, repr=False)
     """What has to end well on a copy of the database before the certificate."""
-    proof_host: str = ""
-    """Where the proof finds the copy; '' for the target's own host."""
     cluster: str = ""
     """Which data directory it fills; '' for a server of somebody else's."""
 

@@ -44,8 +44,7 @@ class Prover:
 
     def _answer(self, step: ApplicationStep, database: str) -> dict[str, Any]:
         inputs = self._inputs
-        host = inputs.proof_host or inputs.target.host
-        target = inputs.target.model_copy(update={"database": database, "host": host})
+        target = inputs.target.model_copy(update={"database": database})
         there = step_of(inputs.model_copy(update={"target": target}), step)
         name = f"{inputs.container}-proof"
         late = threading.Event()

@@ -216,6 +216,11 @@ class Settings(OperatedSettings):
                 "upgradeTo does not go with postgresMembers: 3 yet; a stage that is made again has "
                 "the newer version (docs/how-to/stand-by.md)"
             )
+        if self.backup_drill_hours or self.proof:
+            raise ValueError(
+                "backupDrillHours and proof do not go with postgresMembers: 3 yet; `make restore` "
+                "is the drill by hand"
+            )
         ours = sorted(name for name in self.postgresql_settings if name in PATRONIS)
         if ours:
             raise ValueError(

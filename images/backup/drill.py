@@ -1,10 +1,9 @@
 """Restores a stage's newest backup into a throw-away server, on time, and compares what it holds.
 
 Runs in a container of PostgreSQL's image that has the repository and PostgreSQL's socket, and not
-its data; of several servers the sockets of all, and it reads the one that leads. What the restored
-server has to hold is read from the running one while the application writes: a temporary logical
-slot gives a snapshot and the place in the log where it was taken. The restored server stops at that
-very place, so that both hold the same rows, to the last commit.
+its data. What the restored server has to hold is read from the running one while the application
+writes: a temporary logical slot gives a snapshot and the place in the log where it was taken. The
+restored server stops at that very place, so that both hold the same rows, to the last commit.
 Standard library only: the image holds PostgreSQL and pgBackRest and no Python packages.
 """
 
@@ -35,8 +34,6 @@ RETRY_SECONDS = 3600
 """A drill reads the whole database: after a failure it waits this long."""
 POLL_SECONDS = 1.0
 BACKUP_POLL_SECONDS = 10
-LEADER_SECONDS = 120
-"""How long one of several servers may take to lead."""
 SNAPSHOT_SECONDS = 900
 """The slot waits for every transaction that was open before it."""
 ARCHIVED_SECONDS = 600
@@ -98,8 +95,6 @@ class Result:
     failure: str = ""
     backup: str = ""
     """pgBackRest's label of the backup that was restored."""
-    server: str = ""
-    """The directory of the socket of the server that was read."""
     moment: float = 0
     """Everything that was committed before is in what was restored."""
     tables: int = 0
@@ -206,48 +201,24 @@ def tables(lines: list[str]) -> dict[str, Table]:
     return found
 
 
-def leads(directory: str) -> bool:
-    """Whether the server whose socket is there takes writes."""
-    ask = "SELECT NOT pg_is_in_recovery();"
-    try:
-        return psql(directory, "postgres", ask, failure="") == ["t"]
-    except DrillError:
-        return False
-
-
-def leading(sockets: list[str], seconds: float = LEADER_SECONDS) -> str:
-    """The directory of the socket of the only server, or of the one of several that leads;
-    DrillError where none does for a while."""
-    if len(sockets) == 1:
-        return sockets[0]
-    deadline = time.monotonic() + seconds
-    while True:
-        for directory in sockets:
-            if leads(directory):
-                return directory
-        if time.monotonic() > deadline:
-            raise DrillError(f"expected one of the {len(sockets)} servers to lead, found none")
-        time.sleep(POLL_SECONDS)
-
-
-def read_live(live: str, database: str) -> Wanted:
-    """A place in the log of the server whose socket is there, and its rows at that place; the log
-    is archived past it."""
+def read_live(database: str) -> Wanted:
+    """A place in the running server's log and its rows at that place; the log is archived past
+    it."""
     script = ROWS.format(blocks=CHUNK_BLOCKS)
     failure = "the running database could not be read"
-    (level,) = psql(live, database, "SHOW wal_level;", failure=failure)
+    (level,) = psql(LIVE, database, "SHOW wal_level;", failure=failure)
     if level == "logical":
         begin = SLOT.format(token=f"{time.time_ns():x}")
         slot, *lines = psql(
-            live, database, begin + script, failure=failure, more="replication=database"
+            LIVE, database, begin + script, failure=failure, more="replication=database"
         )
         place, held = slot.split("|")[1], tables(lines)
     else:
-        (place,) = psql(live, database, "SELECT pg_current_wal_insert_lsn();", failure=failure)
+        (place,) = psql(LIVE, database, "SELECT pg_current_wal_insert_lsn();", failure=failure)
         held = {}
     # A record behind that place, for the restored server to stop before.
     marked = "SELECT pg_walfile_name(pg_create_restore_point('drill'));\nSELECT pg_switch_wal();"
-    segment, _ = psql(live, database, marked, failure=failure)
+    segment, _ = psql(LIVE, database, marked, failure=failure)
     return Wanted(place, held, segment)
 
 
@@ -356,7 +327,7 @@ def look(database: str, wanted: Wanted, result: Result) -> None:
     )
 
 
-def drill(database: str, sockets: list[str], record: Record) -> Result:
+def drill(database: str, record: Record) -> Result:
     """One drill, from the running server's rows to the checksums of the stopped copy."""
     result = Result(started=time.time(), moment=time.time())
 
@@ -373,8 +344,7 @@ def drill(database: str, sockets: list[str], record: Record) -> Result:
         result.backup = str(backup["label"])
         require_room(backup)
         at("reading what the running database holds")
-        result.server = leading(sockets)
-        wanted = read_live(result.server, database)
+        wanted = read_live(database)
         at(f"restoring the backup {result.backup}")
         restore(wanted)
         at("replaying the log")
@@ -417,18 +387,9 @@ def requested() -> str:
         return ""
 
 
-def moved(result: Result, sockets: list[str]) -> bool:
-    """Whether another of several servers leads than the one that was read, or none now: what was
-    read of a leader that is lost need not be in the archive."""
-    return len(sockets) > 1 and bool(result.server) and not leads(result.server)
-
-
-def turn(database: str, sockets: list[str], record: Record, request: str) -> None:
+def turn(database: str, record: Record, request: str) -> None:
     """A drill, and what it leaves in the record."""
-    result = drill(database, sockets, record)
-    if result.failure and moved(result, sockets):
-        say(f"the server that was read leads no more, so it begins again: {result.failure}")
-        result = drill(database, sockets, record)
+    result = drill(database, record)
     record.last, record.doing = result, ""
     record.answered = request or record.answered
     if not result.failure:
@@ -443,9 +404,7 @@ def main() -> None:
     words.add_argument("--hours", type=float, required=True)
     words.add_argument("--database", required=True)
     words.add_argument("--port", type=int, required=True)
-    words.add_argument("--sockets", action="append", help="the directory of a server's socket")
     chosen = words.parse_args()
-    sockets = chosen.sockets or [LIVE]
     # The container's first process: without a handler it would not end until it is killed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     clear()
@@ -457,11 +416,11 @@ def main() -> None:
     while True:
         request = requested()
         if request and request != record.answered:
-            turn(chosen.database, sockets, record, request)
+            turn(chosen.database, record, request)
         elif due(record, time.time(), chosen.hours) and time.time() - looked > BACKUP_POLL_SECONDS:
             looked = time.time()
             if newest_backup():
-                turn(chosen.database, sockets, record, "")
+                turn(chosen.database, record, "")
         time.sleep(POLL_SECONDS)
 
 

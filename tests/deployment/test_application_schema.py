@@ -115,10 +115,8 @@ def stage_of_people(
         schema="existing",
         **settings,
     )
-    try:
-        yield made
-    finally:
-        made.clear()
+    yield made
+    made.clear()
 
 
 @pytest.fixture(scope="module")

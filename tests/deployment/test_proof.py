@@ -10,9 +10,7 @@ import docker
 import psycopg
 import pytest
 
-from infra import members
 from infra.execution import execute
-from infra.settings import read
 from tests.deployment.engine import client_or_skip, output
 from tests.deployment.test_application_schema import (
     SECRET,
@@ -65,9 +63,8 @@ def certified(workshop: Workshop) -> str:
 
 
 def superuser(workshop: Workshop, query: str, database: str = "people") -> str:
-    """Asked of the stage's own PostgreSQL, through the container of the one that takes writes."""
-    settings = read(workshop.settings, "the workshop")
-    server = members.serving(workshop.client, settings, workshop.names)
+    """Asked of the stage's own PostgreSQL, through its container."""
+    server = workshop.client.containers.get(workshop.names.postgres)
     words = 'PGPASSWORD="$(</etc/postgresql/superuser-password)" exec psql -qAt -U postgres "$@"'
     command = ["bash", "-c", words, "psql", "-h", "/var/run/postgresql", "-d", database, "-c"]
     done = execute(server, [*command, query])
@@ -118,25 +115,3 @@ def test_what_the_application_writes_there_is_thrown_away(workshop: Workshop, im
     gone = workshop.destroy()
     assert not gone.failed, gone.output
     assert workshop.left() == []
-
-
-def test_of_three_servers_the_one_that_leads_has_the_copy(
-    client: docker.DockerClient, image: str, tmp_path: Path
-) -> None:
-    """The command is told one host, by which libpq verifies the server that it reaches."""
-    told = '[ "$PGHOST" = leader ] && [ "$PGSSLMODE" = verify-full ] && exec "$0" "$@"'
-    with stage_of_people(
-        client,
-        tmp_path,
-        schemaFrom={"image": image, "command": psql(TABLES)},
-        proof={"image": image, "command": ["bash", "-c", told, *WRITES]},
-        postgresMembers=3,
-        postgresMemory="256MB",
-    ) as workshop:
-        done = workshop.up()
-        assert not done.failed, done.output
-        assert done.outputs["phase"] == "switched"
-        assert "301 people as people_owner in people_proof_" in certified(workshop)
-        with psycopg.connect(dsn(named(workshop))) as connection:
-            assert connection.execute("SELECT count(*) FROM people").fetchone() == (300,)
-        assert superuser(workshop, COPIES) == "0"

@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 
-from infra import (
-    backup,
-    clustered,
-    credentials,
-    declared,
-    job,
-    members,
-    present,
-    rendering,
-    roles,
-    switchover,
-)
+from infra import backup, clustered, credentials, members, present, rendering, roles, switchover
 from infra.certificates import certified_names
 from infra.credentials import CredentialsProvider
 from infra.errors import StageError
 from infra.images import Images
-from infra.inputs import MigrationInputs, Target
-from infra.job import Ended, Step
 from infra.members import Standing
 from infra.names import Names
 from infra.parts import Parts
 from infra.present_members import MembersData, require_their_data
-from infra.proof import Prover
 from infra.servers import POSTGRES_PORT
-from infra.setting_types import ApplicationStep
 from infra.settings import Settings, read
 from infra.stage_paths import paths
-from tests.deployment.failovers import BEGIN, END, EVENTS, HEAD, PAGE, rows_of, with_rows
 
 NAMES = Names("radcase", "test")
 HOSTS = ["postgres-1", "postgres-2", "postgres-3"]
@@ -348,69 +330,3 @@ def test_what_is_told_to_etcd_is_the_same_each_time() -> None:
     """Or every update would be a change."""
     once, again = (json.dumps(clustered.in_common(parts()), sort_keys=True) for _ in range(2))
     assert once == again
-
-
-# ------------------------------------------------------------------- drills and the proof
-
-PROOF = {"image": "app", "command": ["check"]}
-
-
-@pytest.fixture
-def loop() -> Iterator[None]:
-    """Where Pulumi's outputs are made."""
-    made = asyncio.new_event_loop()
-    asyncio.set_event_loop(made)
-    yield
-    asyncio.set_event_loop(None)
-    made.close()
-
-
-@pytest.mark.usefixtures("loop")
-def test_the_proof_finds_the_copy_where_one_leads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By haproxy's name: not every application's driver knows a list of hosts."""
-    several, alone = parts(proof=PROOF), parts(proof=PROOF, postgresMembers=1)
-    assert declared.migration(several)["proof_host"] == NAMES.leader_host
-    assert "proof_host" not in declared.migration(alone)
-    assert "proof_host" not in declared.migration(parts())
-
-    seen: list[dict[str, str]] = []
-
-    def run_step(_client: object, _place: object, _name: str, step: Step, _say: object) -> Ended:
-        seen.append(dict(step.environment))
-        return Ended(0, ())
-
-    monkeypatch.setattr(job, "run_step", run_step)
-    target = {"host": ",".join(HOSTS), "port": 5432, "database": "d", "user": "u"}
-    inputs = MigrationInputs.model_construct(
-        place=None,
-        container="c",
-        target=Target.model_validate(target),
-        password="p",
-        proof=ApplicationStep.model_validate(PROOF),
-        proof_host=NAMES.leader_host,
-    )
-    Prover(None, inputs)._answer(inputs.proof, "copy")  # type: ignore[arg-type]
-    assert seen[0]["PGHOST"] == "leader"
-    assert seen[0]["PGDATABASE"] == "copy"
-    assert "@leader:5432/copy" in seen[0]["DATABASE_URL"]
-    assert "PGTARGETSESSIONATTRS" not in seen[0]
-
-
-def test_a_stage_of_three_has_drills() -> None:
-    wanted = settings(backup=True, backupDrillHours=24)
-    assert "radcase-test-drill" in present.expected(wanted, NAMES)
-
-
-# -------------------------------------------------------------------------- the page's table
-
-
-def test_what_is_tried_again_replaces_its_own_row_alone() -> None:
-    first, second = "make switchover", "kill -9 of all three etcd"
-    page = f"before\n{BEGIN}\n{HEAD}\n| {first} | 1 |\n| {second} | 1 |\n{END}\nafter\n"
-    found = with_rows(page, {second: f"| {second} | 20 |"})
-    assert found == page.replace(f"| {second} | 1 |", f"| {second} | 20 |")
-    assert with_rows(found, {}) == found
-
-
-def test_the_page_has_a_row_for_each_event() -> None:
-    assert list(rows_of(PAGE.read_text())) == list(EVENTS)
