@@ -6,6 +6,8 @@ with the recorded one. Where they differ, it finds the change in that snapshot a
 * a column was added: it is added on the source and to the plan
 * a column has another type: the plan gets the rule that brings its values back
 * a table was rewritten by ALTER TABLE or recreated: all its rows are read again
+* triggers of the way back were switched off or dropped, if only for a moment: they are put back,
+  and all rows are read again, since what was written meanwhile is in no log
 * a unique key is gone that is not the one by which rows are known: it is told, as SQLite keeps it
 * anything else (renamed, dropped, made, another key): the table is one-way from now on, recorded
   on the target with its cause. When the change is undone, its changes come back, all rows first
@@ -107,14 +109,14 @@ def follow_schema(pair: Pair, held: Collection[str] = ()) -> bool:
                 return False
             now = shape.read_shapes(reader)
             known, before = shape.read_served(reader), shape.read_causes(reader)
-            verdict = _judge(pair, reader, known, now)
+            verdict = _judge(pair, reader, _Seen(digest, now, known, before))
         _extend_source(pair, verdict)
         _record(pair, verdict, _Seen(digest, now, known, before), held)
     except psycopg.Error as error:
         raise lost(error, "carrying a change of the schema") from error
     pair.back.schema_seen, pair.back.one_way = digest, verdict.causes
     told = [f"warning: {_one_way(*c)}" for c in verdict.causes.items() if before.get(c[0]) != c[1]]
-    told += [f"table {name} comes back again" for name in before if name not in verdict.causes]
+    told += [_over(name, name in now) for name in before if name not in verdict.causes]
     pair.told += [*verdict.told, *told]
     return True
 
@@ -135,16 +137,17 @@ def _one_way(name: str, cause: str) -> str:
     return f"changes to table {name} do not come back: {cause}"
 
 
+def _over(name: str, there: bool) -> str:
+    if there:
+        return f"table {name} comes back again"
+    return f"table {name} is gone from PostgreSQL: it keeps nothing from going back"
+
+
 # ------------------------------------------------------------------------- what has changed
 
 
-def _judge(
-    pair: Pair,
-    reader: psycopg.Connection,
-    known: dict[str, TableShape],
-    now: dict[str, TableShape],
-) -> _Verdict:
-    verdict = _Verdict()
+def _judge(pair: Pair, reader: psycopg.Connection, seen: _Seen) -> _Verdict:
+    verdict, known, now = _Verdict(), seen.known, seen.now
     for table in pair.plan.tables:
         if table.source is None:
             continue
@@ -155,12 +158,49 @@ def _judge(
                 _compare(pair, reader, table, (old, found), verdict)
         except _OneWay as cause:
             verdict.causes[table.target] = str(cause)
-    oids = {old.oid for old in known.values()}
-    planned = {table.target for table in pair.plan.tables}
-    for name in now.keys() - known.keys() - planned:
-        if now[name].oid not in oids:
-            verdict.causes[name] = "it was created on PostgreSQL, and SQLite has no such table"
+    verdict.causes |= _of_others(pair, seen)
+    _look_at_triggers(pair, reader, seen, verdict)
     return verdict
+
+
+def _of_others(pair: Pair, seen: _Seen) -> dict[str, str]:
+    """Why the changes of tables do not come back that are none of the plan's."""
+    found: dict[str, str] = {}
+    known, now = seen.known, seen.now
+    planned = {table.target for table in pair.plan.tables}
+    were = {old.oid: name for name, old in known.items()}
+    for name in now.keys() - known.keys() - planned:
+        was = were.get(now[name].oid)
+        if name in seen.before:
+            found[name] = seen.before[name]
+        elif was is None:
+            found[name] = "it was created on PostgreSQL, and SQLite has no such table"
+        elif was in now:  # else it is told as the table of the plan that was renamed
+            found[name] = (
+                f"it was {was} until another table took its name, and SQLite has no such table"
+            )
+    return found
+
+
+def _look_at_triggers(
+    pair: Pair, reader: psycopg.Connection, seen: _Seen, verdict: _Verdict
+) -> None:
+    """Have all rows of the tables read again whose writes may have met no trigger."""
+    lacking = {one.rpartition(".")[0] for one in target_capture.missing(reader, pair.plan)}
+    for table in pair.plan.tables:
+        name = table.target
+        old, found = seen.known.get(name), seen.now.get(name)
+        if table.source is None or name in verdict.causes or old is None or found is None:
+            continue
+        if old.oid != found.oid:
+            continue  # one that was made anew, which is read again for that
+        if name in lacking:
+            verdict.told.append(
+                f"table {name}: triggers of the way back were switched off or dropped on "
+                "PostgreSQL; they are put back, and all rows of the table are read again"
+            )
+        if name in lacking or old.triggers not in (None, found.triggers):
+            verdict.again.add(name)
 
 
 def _find(table: TablePlan, old: TableShape | None, now: dict[str, TableShape]) -> TableShape:
@@ -370,10 +410,14 @@ def _record(pair: Pair, verdict: _Verdict, seen: _Seen, held: Collection[str]) -
     )
     plan = pair.plan.model_copy(update={"tables": tables})
     plan = Plan.model_validate(plan.model_dump())  # without what was worked out of the old one
-    _refit(pair, plan, verdict, seen, held)
-    whole_again = verdict.again | verdict.causes.keys() | seen.before.keys()
+    fitted = _refit(pair, plan, verdict, seen, held)
+    # Before the rows are queued: whatever was written until now is in the snapshot that reads them.
+    triggers = shape.read_triggers(pair.target) if fitted else {}
+    whole_again = verdict.again | verdict.causes.keys() | seen.before.keys() | fitted
     shapes = {
-        name: one
+        name: one.model_copy(update={"triggers": triggers.get(one.oid, ())})
+        if name in fitted
+        else one
         for name, one in seen.now.items()
         if name not in verdict.causes
         and seen.known.get(name) != one
@@ -406,19 +450,24 @@ def _is_renamed(name: str, one: TableShape, pair: Pair, seen: _Seen) -> bool:
     return any(seen.known[other].oid == one.oid for other in gone if other in seen.known)
 
 
-def _refit(pair: Pair, plan: Plan, verdict: _Verdict, seen: _Seen, held: Collection[str]) -> None:
+def _refit(
+    pair: Pair, plan: Plan, verdict: _Verdict, seen: _Seen, held: Collection[str]
+) -> set[str]:
     """The triggers log keys of columns that may be gone or renamed: without them, only that there
-    was a change. A table that was recreated gets its triggers."""
+    was a change. A table that was recreated, or lost its triggers, gets them; returns which."""
+    done: set[str] = set()
     lacking = {one.rpartition(".")[0] for one in target_capture.missing(pair.target, plan)}
     fitted = {name for name in lacking | seen.before.keys() if name not in verdict.causes}
     if not fitted.isdisjoint(held):
         raise InTheWay
     for number, table in numbered(plan):
-        if table.source is None or table.target not in seen.now:
+        if table.target not in seen.now:
             continue
-        if table.target in verdict.causes:
+        if table.target in verdict.causes and table.source is not None:
             keys = {c.name for c in seen.now[table.target].columns}
             if not keys.issuperset(key_columns(table)):
                 target_capture.log_without_keys(pair.target, number, table)
         elif table.target in fitted:
             target_capture.install_table(pair.target, number, table)
+            done.add(table.target)
+    return done

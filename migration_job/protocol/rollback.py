@@ -214,7 +214,13 @@ def _prepare(
     """Work the way back off while PostgreSQL serves; what was given up for it, and what would be
     lost."""
     with step("rollback.prepare"):
+        # Before anybody is held: no waiting ends them.
+        target_fence.require_none_prepared(pair.target)
         given_up = _mended(pair, wanted.drain_limit, wanted.loss, say)
+        for told in pair.told:
+            if not told.startswith("warning: "):  # of tables that are one-way: refused, or named
+                say(told)
+        pair.told.clear()
         lost = _losses(pair, ends, wanted, (), say)
         _derive(pair, wanted.drain_limit, say)
         for told in (*source_checks.broken(pair), *source_checks.without_parents(pair)):

@@ -21,6 +21,7 @@ from migration_job.plural import counted
 from migration_job.protocol import lease, refusals
 from migration_job.protocol.ahead import left_of
 from migration_job.protocol.heartbeat import STALE_SECONDS
+from migration_job.protocol.in_the_way import in_the_way
 from migration_job.protocol.lock import Lock
 from migration_job.protocol.refusals import Accepted
 from migration_job.protocol.settle import WINDOW
@@ -111,6 +112,8 @@ class _Target:
     """The schema of the run's records there."""
     one_way: tuple[tuple[str, str], ...] = ()
     """Tables that do not come back since the schema was changed there, and why."""
+    hindered: tuple[str, ...] = ()
+    """What is in the way of a rollback, in words."""
     refusal: refusals.Refusal | None = None
     """Why a switch would not begin, as far as looking tells."""
     own_rows: int = 0
@@ -237,6 +240,7 @@ def _look_at_target(dsn: str | None, source: Path, here: _Source, given: Given) 
             differences=different,
             shown=shown,
             one_way=tuple(shape.read_causes(target).items()),
+            hindered=in_the_way(target, run.plan, different) if fenced else (),
             phase=run.phase,
             applied=records.applied(target),
             closed=target_fence.is_closed(target) if fenced else None,
@@ -484,12 +488,7 @@ def _way_back(here: _Source, there: _Target) -> str:
     if state.settled:
         return "given up by settle"
     current = f"the file is current up to {state.back_at or state.switched_at}"
-    if there.differences:
-        rows = "1 row does" if there.differences == 1 else f"{there.differences:,} rows do"
-        current = f"`rollback` would refuse: {rows} not come back as on PostgreSQL; else {current}"
-    if there.one_way:
-        names = ", ".join(name for name, _ in there.one_way)
-        current = f"`rollback` would refuse: changes to {names} do not come back; else {current}"
+    current = "; else ".join([*there.hindered, current])
     ends = ""
     if state.switched_at:
         until = datetime.fromisoformat(state.switched_at) + WINDOW
@@ -589,6 +588,8 @@ def _next_switched(state: fence.SourceState, there: _Target, running: bool) -> s
         return "resolve the rows that do not come back (above), while the way back is needed"
     if there.one_way:
         return "undo the changes of the schema (above) while the way back is needed, or accept them"
+    if there.hindered:
+        return "clear what is in the way of going back (above), while it is needed"
     over = state.switched_at is not None and datetime.now(UTC) - datetime.fromisoformat(
         state.switched_at
     ) > timedelta(seconds=WINDOW.total_seconds())

@@ -228,6 +228,7 @@ def _attempt(pair: Pair, wish: _Wish) -> Switched:
         target_capture.install(pair.target, pair.plan)
         shape.record_once(pair.target)
         refusals.require_closed(pair.target)
+        shape.record_triggers(pair.target)
         identity.note(pair.target, ends.state, asynchronous=bool(followed))
         proved = 0 if state is None else _prepare(pair, wish)
         _require_own_rows(pair, one_way, wish)

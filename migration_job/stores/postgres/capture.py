@@ -51,7 +51,7 @@ SQLSTATE = "MIG01"
 LOCKS_SECONDS = 30.0
 """How long an installation goes on asking for a table that others hold."""
 
-PREFIX = "migration_job_"
+PREFIX = shape.PREFIX
 EDITION = "the way back, always enabled,"
 """How the comment on ``migration.fence`` begins; an earlier release's triggers have another."""
 
@@ -201,6 +201,12 @@ def missing(connection: psycopg.Connection, plan: Plan) -> list[str]:
         for name in (GUARD if table.source is None else {**GUARD, **LOGGING})
         if (table.target, PREFIX + name) not in there
     ]
+
+
+def unseen(connection: psycopg.Connection, plan: Plan) -> tuple[str, ...]:
+    """Tables that should come back, and whose writes do not all meet a trigger."""
+    lacking = {one.rpartition(".")[0] for one in missing(connection, plan)}
+    return tuple(sorted(lacking - shape.read_causes(connection).keys()))
 
 
 def take(connection: psycopg.Connection) -> str:

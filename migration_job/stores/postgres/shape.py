@@ -33,6 +33,13 @@ COMMENT ON TABLE migration.one_way IS 'tables whose changes do not come back to 
 
 NAMES = ("served", "schema_seen", "one_way")
 
+PREFIX = "migration_job_"
+"""How the names of the way back's triggers begin."""
+
+Triggers = tuple[tuple[str, str, str], ...]
+"""Of each trigger of the way back its name, in which sessions it fires, and the transaction that
+last changed it in the catalogue: switched off and on again it is another one."""
+
 
 class ColumnShape(Data):
     number: int
@@ -58,6 +65,8 @@ class TableShape(Data):
     columns: tuple[ColumnShape, ...]
     uniques: tuple[tuple[str, ...], ...]
     """Columns of each unique key of all rows, sorted."""
+    triggers: Triggers | None = None
+    """None where they are not on record: those of the next look are taken for untouched."""
 
     def column(self, name: str) -> ColumnShape | None:
         """The column of that name."""
@@ -83,14 +92,23 @@ _UNIQUES = compose(
     "AND i.indpred IS NULL AND i.indexprs IS NULL",
     ours=_OURS,
 )
+_TRIGGERS = compose(
+    "SELECT t.tgrelid, t.tgname::text, t.tgenabled::text AS enabled, t.xmin::text AS changed "
+    "FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE {ours} "
+    "AND NOT t.tgisinternal AND starts_with(t.tgname, '{prefix}')",
+    ours=_OURS,
+    prefix=PREFIX,
+)
 # Not the file: VACUUM FULL and TRUNCATE change it alone, ALTER TABLE a column's row as well.
 DIGEST = compose(
     "SELECT md5(coalesce(string_agg(line, ' ' ORDER BY line), '')) FROM ("
     "SELECT ROW(relname, oid, relkind, attnum, attname, atttypid, atttypmod, attnotnull, "
     "generated, always, changed)::text AS line FROM ({columns}) AS x UNION ALL "
-    "SELECT y::text FROM ({uniques}) AS y) AS lines",
+    "SELECT y::text FROM ({uniques}) AS y UNION ALL "
+    "SELECT z::text FROM ({triggers}) AS z) AS lines",
     columns=_COLUMNS,
     uniques=_UNIQUES,
+    triggers=_TRIGGERS,
 )
 
 
@@ -122,6 +140,7 @@ def read_shapes(connection: psycopg.Connection) -> dict[str, TableShape]:
     for relation, keys, count in connection.execute(_UNIQUES.encode()).fetchall():
         columns = [names.get((int(relation), int(k)), "") for k in str(keys).split()[: int(count)]]
         uniques.setdefault(int(relation), set()).add(tuple(sorted(columns)))
+    triggers = read_triggers(connection)
     return {
         name: TableShape(
             oid=oid,
@@ -129,9 +148,18 @@ def read_shapes(connection: psycopg.Connection) -> dict[str, TableShape]:
             partitioned=partitioned,
             columns=tuple(columns),
             uniques=tuple(sorted(uniques.get(oid, ()))),
+            triggers=triggers.get(oid, ()),
         )
         for name, (oid, file, partitioned, columns) in tables.items()
     }
+
+
+def read_triggers(connection: psycopg.Connection) -> dict[int, Triggers]:
+    """The way back's triggers by their table's object number."""
+    found: dict[int, list[tuple[str, str, str]]] = {}
+    for relation, name, enabled, changed in connection.execute(_TRIGGERS.encode()).fetchall():
+        found.setdefault(int(relation), []).append((str(name), str(enabled), str(changed)))
+    return {relation: tuple(sorted(each)) for relation, each in found.items()}
 
 
 def read_default(connection: psycopg.Connection, table: str, column: str) -> str | None:
@@ -170,6 +198,20 @@ def read_served(connection: psycopg.Connection) -> dict[str, TableShape]:
     """The shape of each table, as the way back last carried it."""
     rows = connection.execute("SELECT tab, shape FROM migration.served").fetchall()
     return {str(name): TableShape.model_validate_json(shape) for name, shape in rows}
+
+
+def record_triggers(connection: psycopg.Connection) -> None:
+    """Take the triggers for untouched as they are, of each table on record. Only while the target
+    takes no writes and lacks none."""
+    now = read_triggers(connection)
+    with connection.transaction():
+        for name, one in read_served(connection).items():
+            fitted = one.model_copy(update={"triggers": now.get(one.oid, ())})
+            if fitted != one:
+                connection.execute(
+                    "UPDATE migration.served SET shape = %s WHERE tab = %s",
+                    (fitted.model_dump_json(), name),
+                )
 
 
 def keep(connection: psycopg.Connection, digest: str, shapes: Mapping[str, TableShape]) -> None:

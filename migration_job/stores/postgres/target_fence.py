@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import psycopg
 
 from migration_job.errors import InputError, OperationError
 from migration_job.place import DEFAULT_SCHEMA, has_record, record, records_of, schema_of_session
+from migration_job.plan.findings import some
+from migration_job.plural import either
 from migration_job.quoting import POSTGRES_NAME_BYTES, compose
 from migration_job.stores.postgres import side
 from migration_job.stores.postgres.capture import CLOSING, TABLES, guard_function, take, take_token
@@ -83,6 +85,7 @@ def close_fence(connection: psycopg.Connection, *, limit: float) -> None:
                 "UPDATE migration.fence SET closed = true, changed_at = clock_timestamp()"
             )
     except psycopg.errors.LockNotAvailable:
+        require_none_prepared(connection)
         raise OperationError(
             f"expected open transactions on the target to end within {limit:g} s, found "
             f"{_writers(connection)} that have written and are still open",
@@ -102,6 +105,41 @@ def _lock_out_writers(connection: psycopg.Connection) -> None:
     connection.execute(
         compose("LOCK TABLE migration.fence_lock IN {closing} MODE", closing=CLOSING)
     )
+
+
+PREPARED_ADVICE = "COMMIT PREPARED or ROLLBACK PREPARED it (pg_prepared_xacts shows it)"
+
+
+def prepared(connection: psycopg.Connection) -> list[str]:
+    """The names of prepared transactions that have written to tables of the run's: they belong to
+    no session, so nothing ends them by itself."""
+    rows = connection.execute(
+        "SELECT DISTINCT p.gid FROM pg_prepared_xacts p "
+        "JOIN pg_locks x ON x.locktype = 'transactionid' AND x.transactionid = p.transaction "
+        "JOIN pg_locks l ON l.virtualtransaction = x.virtualtransaction "
+        "WHERE x.pid IS NULL AND l.pid IS NULL AND p.database = current_database() "
+        "AND l.database = "
+        "(SELECT oid FROM pg_database WHERE datname = current_database()) "
+        "AND l.relation = to_regclass(%s) AND l.mode = 'RowShareLock' ORDER BY 1",
+        (record(connection, "fence_lock"),),
+    ).fetchall()
+    return [str(row[0]) for row in rows]
+
+
+def prepared_words(names: Sequence[str]) -> str:
+    """For people: what those are."""
+    kind = either(len(names), "transaction has", "transactions have")
+    return f"the prepared {kind} written and {either(len(names), 'is', 'are')} open: {some(names)}"
+
+
+def require_none_prepared(connection: psycopg.Connection) -> None:
+    """Raises OperationError where such a transaction is open."""
+    names = prepared(connection)
+    if names:
+        raise OperationError(
+            prepared_words(names),
+            advice=f"PostgreSQL serves as before; {PREPARED_ADVICE}, then run the command again",
+        )
 
 
 def _writers(connection: psycopg.Connection) -> int:
