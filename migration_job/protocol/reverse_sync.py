@@ -281,7 +281,8 @@ def _round(pair: Pair, limit: int, lock_limit: float, held: Mapping[str, TablePl
     with pair.target.transaction():
         confirm_token(pair.target)
         _note(pair, compared, behind)
-        records.add_ledger(pair.target, iter(spelled.entries))
+        if spelled.entries:
+            records.add_ledger(pair.target, iter(spelled.entries))
         _forget_one_way(pair)
         pair.target.execute("DELETE FROM migration.reverse_log WHERE id = ANY(%s)", (ids,))
         # The source's log now names these rows too, which the target has.

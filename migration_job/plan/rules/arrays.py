@@ -42,7 +42,25 @@ ELEMENTS: Mapping[str, Element] = {
 """By the type of an array's elements what the lists of the source hold."""
 
 
-class ArrayRule(RuleBase):
+class OfLists(RuleBase):
+    """What the rules to an array have in common, whatever carries an element."""
+
+    spelled: ClassVar[tuple[str, ...]] = ("spaced", "pointed", "separator", "literal")
+    no_escapes: ClassVar[bool] = False
+    unbounded: ClassVar[bool] = True
+    classes: ClassVar[frozenset[StorageClass]] = frozenset({"text"})
+    misfit: ClassVar[str] = "not-a-list"
+
+    @model_serializer(mode="wrap")
+    def _short(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What a list is not says nothing in a plan, and plans of earlier releases, whose rules
+        said nothing of these, keep their digests."""
+        data: dict[str, Any] = handler(self)
+        unsaid = ("pointed", "separator", "literal")
+        return {name: value for name, value in data.items() if name not in unsaid or value}
+
+
+class ArrayRule(OfLists):
     """TEXT that is a list in JSON to an array of texts, numbers or truth values."""
 
     kind: Literal["array"] = "array"
@@ -65,15 +83,10 @@ class ArrayRule(RuleBase):
     """Whether the column's lists are written as PostgreSQL's own arrays are (pq.StringArray), and
     whether with each text in quotes."""
 
-    spelled: ClassVar[tuple[str, ...]] = ("spaced", "pointed", "separator", "literal")
     doc: ClassVar[str] = (
         "Lists in JSON, as PostgreSQL writes arrays, or with the separator that the policy "
         "declares; those spelled as the column's others come back."
     )
-    no_escapes: ClassVar[bool] = False
-    unbounded: ClassVar[bool] = True
-    classes: ClassVar[frozenset[StorageClass]] = frozenset({"text"})
-    misfit: ClassVar[str] = "not-a-list"
 
     @classmethod
     def of(
@@ -102,13 +115,6 @@ class ArrayRule(RuleBase):
             separator=separator,
             literal="" if separator is not None else literal_in(lists),
         )
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Plans of earlier releases, whose rules said nothing of these, keep their digests."""
-        data: dict[str, Any] = handler(self)
-        later = ("pointed", "separator", "literal")
-        return {name: value for name, value in data.items() if name not in later or value}
 
     @property
     def target_type(self) -> str:
@@ -173,8 +179,7 @@ class ArrayRule(RuleBase):
             )
         if any("\ud800" <= c <= "\udfff" for c in part):
             raise CannotCarry("half of a surrogate pair in a list, which is no character")
-        bare = BARE.fullmatch(part) is not None and part.upper() != "NULL"
-        return part if bare else postgres_element(part)
+        return as_postgres_writes(part)
 
     def _number(self, digits: str) -> str | None:
         """The number as PostgreSQL prints it; None for one that is none of the elements' type."""
@@ -225,6 +230,12 @@ class ArrayRule(RuleBase):
         if self.pointed and part.removeprefix("-").isdigit():
             return f"{part}.0"
         return json.dumps(part, ensure_ascii=False) if texts else part
+
+
+def as_postgres_writes(text: str) -> str:
+    """An element as PostgreSQL's own output of an array has it: in quotes where it needs them."""
+    bare = BARE.fullmatch(text) is not None and text.upper() != "NULL"
+    return text if bare else postgres_element(text)
 
 
 def literal_in(lists: Sequence[str]) -> Literal["", "bare", "quoted"]:

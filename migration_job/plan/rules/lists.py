@@ -7,15 +7,14 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
-
-from pydantic import SerializerFunctionWrapHandler, model_serializer
+from typing import ClassVar, Literal
 
 from migration_job.plan.facts import ColumnFacts
 from migration_job.plan.rules.arrays import (
-    BARE,
     NUMBER,
     ArrayRule,
+    OfLists,
+    as_postgres_writes,
     has_blanks,
     has_decimals,
     literal_in,
@@ -27,7 +26,6 @@ from migration_job.plan.rules.base import (
     CannotCarry,
     Rule,
     RuleBase,
-    StorageClass,
     expected,
     text_for,
 )
@@ -46,7 +44,7 @@ ELEMENT = SourceColumn(
 """What an element is, as a column: SQLite converts none of them."""
 
 
-class ListRule(RuleBase):
+class ListRule(OfLists):
     """TEXT that is a list to an array, each element by the rule ``each``.
 
     A text in the list is the element's text, a number its number. Of an array of JSON documents
@@ -68,22 +66,10 @@ class ListRule(RuleBase):
     """Whether the column's lists are written as PostgreSQL's own arrays are, and whether with each
     text in quotes."""
 
-    spelled: ClassVar[tuple[str, ...]] = ("spaced", "pointed", "separator", "literal")
     doc: ClassVar[str] = (
         "Lists whose elements another rule carries: dates, times, intervals, an enum's labels, "
         "addresses, JSON documents, reals and others; spelled as those of `array` may be."
     )
-    no_escapes: ClassVar[bool] = False
-    unbounded: ClassVar[bool] = True
-    classes: ClassVar[frozenset[StorageClass]] = frozenset({"text"})
-    misfit: ClassVar[str] = "not-a-list"
-
-    @model_serializer(mode="wrap")
-    def _short(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What a list is not says nothing in a plan."""
-        data: dict[str, Any] = handler(self)
-        unsaid = ("pointed", "separator", "literal")
-        return {name: value for name, value in data.items() if name not in unsaid or value}
 
     @classmethod
     def of(
@@ -121,7 +107,7 @@ class ListRule(RuleBase):
                 refused, text = error, self.each.returned(value)
                 if text is None:
                     continue
-            return "NULL" if text is None else _quoted(text)
+            return "NULL" if text is None else as_postgres_writes(text)
         raise CannotCarry(f"in the list: {refused}")
 
     def _values(self, part: _Json | str) -> Iterator[SourceValue]:
@@ -156,7 +142,11 @@ class ListRule(RuleBase):
             return "NULL"
         said = isinstance(value, str)
         text = str(value) if said else self._json(value)
-        return postgres_element(text) if said and self.literal == "quoted" else _quoted(text)
+        return (
+            postgres_element(text)
+            if said and self.literal == "quoted"
+            else as_postgres_writes(text)
+        )
 
     def _joined(self, separator: str, values: Sequence[SourceValue], text: str) -> str:
         """The list as the column writes it; PostgreSQL's own text where it has no way to."""
@@ -246,11 +236,6 @@ def _json_parts(text: str) -> Iterator[_Json | None]:
 def _end_of_blanks(text: str, place: int) -> int:
     match = _BLANKS.match(text, place)
     return place if match is None else match.end()
-
-
-def _quoted(text: str) -> str:
-    bare = BARE.fullmatch(text) is not None and text.upper() != "NULL"
-    return text if bare else postgres_element(text)
 
 
 def facts_of_elements(facts: ColumnFacts, separator: str | None) -> ColumnFacts:

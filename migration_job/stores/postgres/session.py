@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import psycopg
@@ -88,6 +88,16 @@ class _Look(psycopg.Connection[Any]):
 
 def _ending(operation: Any) -> Generator[Any, Any, Any]:
     deadline = time.monotonic() + LOOK_SECONDS
+
+    def require_time(ready: Any) -> None:
+        if not ready and time.monotonic() > deadline:
+            raise psycopg.OperationalError(f"no answer within {LOOK_SECONDS} s")
+
+    return _step_by_step(operation, require_time)
+
+
+def _step_by_step(operation: Any, look: Callable[[Any], None]) -> Generator[Any, Any, Any]:
+    """The same operation; ``look`` is told after each wait what can be read or written."""
     ready: Any = None
     while True:
         try:
@@ -95,8 +105,7 @@ def _ending(operation: Any) -> Generator[Any, Any, Any]:
         except StopIteration as done:
             return done.value
         ready = yield wanted
-        if not ready and time.monotonic() > deadline:
-            raise psycopg.OperationalError(f"no answer within {LOOK_SECONDS} s")
+        look(ready)
 
 
 class _Watch:
@@ -113,15 +122,12 @@ class _Watch:
 
     def over(self, operation: Any) -> Generator[Any, Any, Any]:
         """The same operation, looked at whenever it has nothing to read or write."""
-        ready: Any = None
-        while True:
-            try:
-                wanted = operation.send(ready)
-            except StopIteration as done:
-                return done.value
-            ready = yield wanted
+
+        def look(ready: Any) -> None:
             if not ready and ready is not None:
                 self._idle()
+
+        return _step_by_step(operation, look)
 
     def _idle(self) -> None:
         now = time.monotonic()
