@@ -8,6 +8,7 @@ import io
 import json
 import re
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from zoneinfo import ZoneInfo
 import psycopg
 
 from migration_job.cli import main
+from migration_job.embedded import EmbeddedPostgres
 from tests.integration import independent_compare
 
 DONE, FAILED, USAGE, BLOCKED, DIFFERS = 0, 1, 2, 3, 4
@@ -95,6 +97,17 @@ def build(path: Path, source: Script, encoding: str = "UTF-8") -> None:
             connection.executescript(source)
     finally:
         connection.close()
+
+
+def dumped(server: EmbeddedPostgres, dsn: str, *options: str) -> str:
+    """pg_dump's own idea of a database without the job's schema, rows included."""
+    made = subprocess.run(
+        [server.program("pg_dump"), "--exclude-schema=migration", *options, dsn],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return "\n".join(line for line in made.stdout.splitlines() if "restrict" not in line)
 
 
 def digest(path: Path) -> str:

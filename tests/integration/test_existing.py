@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ import yaml
 from migration_job.embedded import EmbeddedPostgres
 from migration_job.stores.postgres import load, records
 from tests.conftest import MakeSqlite
-from tests.integration.running import BLOCKED, DIFFERS, DONE, FAILED, USAGE, Ended, run
+from tests.integration.running import BLOCKED, DIFFERS, DONE, FAILED, USAGE, Ended, dumped, run
 from tests.integration.wholeway import Way
 
 pytestmark = pytest.mark.postgres
@@ -98,13 +97,7 @@ def dump(postgres_server: EmbeddedPostgres) -> Callable[[str], str]:
     """pg_dump's own idea of a database: ``dump(dsn)``, rows included."""
 
     def of(dsn: str) -> str:
-        made = subprocess.run(
-            [postgres_server.program("pg_dump"), "--exclude-schema=migration", dsn],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        return "\n".join(li for li in made.stdout.splitlines() if "restrict" not in li)
+        return dumped(postgres_server, dsn)
 
     return of
 

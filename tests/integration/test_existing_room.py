@@ -17,7 +17,7 @@ from migration_job.embedded import EmbeddedPostgres
 from migration_job.plan.model import TablePlan
 from migration_job.stores.postgres import load, room
 from tests.conftest import MakeSqlite
-from tests.integration.running import DONE, FAILED, Ended, run
+from tests.integration.running import DONE, FAILED, Ended, dumped, run
 
 pytestmark = pytest.mark.postgres
 
@@ -80,13 +80,7 @@ def dump(postgres_server: EmbeddedPostgres) -> Callable[..., str]:
     """pg_dump's own idea of a database."""
 
     def of(dsn: str, *options: str) -> str:
-        made = subprocess.run(
-            [postgres_server.program("pg_dump"), "--exclude-schema=migration", *options, dsn],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        return "\n".join(li for li in made.stdout.splitlines() if "restrict" not in li)
+        return dumped(postgres_server, dsn, *options)
 
     return of
 

@@ -13,7 +13,6 @@ import importlib
 import json
 import os
 import random
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from tests.integration.existing_applications import (
     quoted,
     tables_of,
 )
-from tests.integration.running import BLOCKED, DONE, FAILED, Ended, digest, run
+from tests.integration.running import BLOCKED, DONE, FAILED, Ended, digest, dumped, run
 from tests.integration.test_existing import definitions
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.timeout(3_600)]
@@ -172,11 +171,7 @@ class Trial:
         )  # fmt: skip
 
     def dump(self) -> str:
-        made = subprocess.run(
-            [self.server.program("pg_dump"), "--exclude-schema=migration", self.dsn],
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        return "\n".join(line for line in made.stdout.splitlines() if "restrict" not in line)
+        return dumped(self.server, self.dsn)
 
     def has_records(self) -> bool:
         with psycopg.connect(self.dsn) as target:

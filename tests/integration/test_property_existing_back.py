@@ -8,11 +8,9 @@ target's that is another in the end, a new orphan; a command that stops on the w
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
@@ -21,8 +19,9 @@ import pytest
 from migration_job.embedded import EmbeddedPostgres
 from tests.integration.existing_applications import build, make_source, make_target
 from tests.integration.existing_journeys import Sides
-from tests.integration.running import DONE, Ended, run
+from tests.integration.running import DONE, dumped
 from tests.integration.test_existing import definitions
+from tests.integration.wholeway import Way
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.timeout(3_600)]
 
@@ -58,16 +57,15 @@ class Trial:
     sides: Sides
     folder: Path
     server: EmbeddedPostgres
+    way: Way = field(init=False)
 
     def run(self) -> None:
         sides = self.sides
         before, orphans = self.dump(), sides.orphans()
         (self.folder / "policy.yaml").write_text(sides.application.policy(settled=True))
-        told = {"host": "127.0.0.1", "port": 5432, "database": "x", "user": "x", "password": "x"}
-        (self.folder / "application.json").write_text(json.dumps(told))
-        self.must(
-            "migrate", "--live", "--schema", "existing", "--policy", self.folder / "policy.yaml"
-        )
+        self.way = Way.over(self.folder, sides.dsn, sides.path)
+        moved = self.way.migrate("--schema", "existing", "--policy", self.folder / "policy.yaml")
+        assert moved.status == DONE, f"migrate ended with {moved.status}: {moved.said}"
         sides.write_source()
         if sides.rng.random() < 0.5:
             self.must("sync", "--once")
@@ -105,21 +103,9 @@ class Trial:
                     wanted = row.values[number][1]
                     assert column.kind.alike(wanted, text), (table.name, column, wanted, text)
 
-    def must(self, name: str, *more: str | Path) -> None:
-        ended = self.command(name, *more)
+    def must(self, name: str, *more: str) -> None:
+        ended = self.way.command(name, *more)
         assert ended.status == DONE, f"{name} ended with {ended.status}: {ended.said}"
 
-    def command(self, name: str, *more: str | Path) -> Ended:
-        options: list[str | Path] = ["--target", self.sides.dsn, "--report", self.folder / "r"]
-        options += ["--state", self.folder / "state"]
-        if name != "migrate":
-            options += ["--connection", self.folder / "connection"]
-            options += ["--connect-to", self.folder / "application.json"]
-        return run(name, self.sides.path, *options, *more)
-
     def dump(self) -> str:
-        made = subprocess.run(
-            [self.server.program("pg_dump"), "--exclude-schema=migration", self.sides.dsn],
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        return "\n".join(line for line in made.stdout.splitlines() if "restrict" not in line)
+        return dumped(self.server, self.sides.dsn)

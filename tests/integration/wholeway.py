@@ -24,11 +24,16 @@ class Way:
     @classmethod
     def of(cls, folder: Path, dsn: str, script: str, journal: str = "delete") -> Way:
         """A source that ``script`` makes, in that journal mode."""
-        way = cls(folder, dsn, folder / "app.db")
+        way = cls.over(folder, dsn, folder / "app.db")
         way.on_sqlite(f"PRAGMA journal_mode = {journal}; {script}")
+        return way
+
+    @classmethod
+    def over(cls, folder: Path, dsn: str, source: Path) -> Way:
+        """A source that is there."""
         told = {"host": "127.0.0.1", "database": "d", "user": "u", "password": "p"}
         (folder / "to.json").write_text(json.dumps(told))
-        return way
+        return cls(folder, dsn, source)
 
     def command(self, name: str, *options: str | Path) -> Ended:
         """A live command with the options that it needs."""
